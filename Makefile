@@ -1,0 +1,64 @@
+# What people and the build server run. Needs Python >= 3.11 and make; everything else is fetched, by hash.
+PYTHON ?= python3
+UV ?= uv
+VENV := .venv
+BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
+STAMP := $(VENV)/.installed
+CODE := processor tests
+
+.DEFAULT_GOAL := help
+.PHONY: help venv lint check test demo bench trial serve config lock image-steps clean
+
+help: ## show this
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## make the environment in .venv
+
+$(STAMP): requirements.lock requirements-build.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.11 is needed: make PYTHON=python3.12" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes -r requirements.lock -r requirements-build.lock
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lint: venv ## style and types
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/mypy
+
+check: lint ## the quick part: style, types, core tests
+	$(BIN)/python -m pytest -q tests/core tests/test_architecture.py
+
+test: lint ## everything, on a real Apache Kafka
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+demo: venv ## see it work
+	$(BIN)/run-steps demo
+
+bench: venv ## measure
+	$(BIN)/python -m tests.bench
+
+trial: venv ## change published output a thousand ways: does the audit find each?
+	$(BIN)/python -m tests.shell.trial --mutations 1000 --seed 1
+
+serve: venv ## run the worker (CONFIG=file)
+	$(BIN)/run-steps serve $(if $(CONFIG),--config $(CONFIG))
+
+config: venv ## write config/processor.toml from the settings model
+	$(BIN)/python -m processor.config > config/processor.toml.new
+	mv config/processor.toml.new config/processor.toml
+
+COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 --no-header --no-annotate
+
+lock: ## resolve the dependencies anew (needs uv)
+	$(COMPILE) pyproject.toml --extra audit --extra dask --extra aws --extra azure --extra demo --group dev -o requirements.lock
+	$(COMPILE) pyproject.toml --extra aws --extra azure --constraint requirements.lock -o requirements-runtime.lock
+	printf 'hatchling>=1.27\neditables\n' | \
+	  $(COMPILE) - --constraint requirements.lock -o requirements-build.lock
+
+image-steps: ## run the build steps of the Dockerfile without a container engine
+	deploy/build-image-steps.sh
+
+clean: ## remove what make has made
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,90 @@
+"""What every test may use. Nothing here starts a broker unless a test asks for one."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import re
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from hypothesis import HealthCheck, settings
+
+from processor.broker import Broker
+from processor.errors import PartsUnavailable
+from tests.kafka_tools import Names
+
+# Property tests try few examples by default, and as many as RUN_STEPS_EXAMPLES says.
+settings.register_profile(
+    "run-steps",
+    max_examples=int(os.environ.get("RUN_STEPS_EXAMPLES", "40")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("run-steps")
+
+_ROOT = Path(__file__).parent
+_MARKERS = {"broker": (pytest.mark.broker,), "faults": (pytest.mark.broker, pytest.mark.faults)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What lives in these directories carries their markers: nobody has to remember them."""
+    for item in items:
+        for directory, markers in _MARKERS.items():
+            if _ROOT / directory in item.path.parents:
+                for marker in markers:
+                    item.add_marker(marker)
+
+
+def started_or_skipped(**options: Any) -> Broker:
+    """Start an embedded broker; where its parts cannot be had the test is skipped, on CI (env CI=true) failed."""
+    try:
+        return Broker.start(**options)
+    except PartsUnavailable as exc:
+        reason = f"the embedded Apache Kafka cannot be had here: {exc}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """One light broker for the whole session; tests keep apart by `names`. Never stop or kill this one."""
+    with started_or_skipped() as running:
+        yield running
+
+
+@pytest.fixture
+def names(request: pytest.FixtureRequest) -> Names:
+    """A topic prefix and a group id of this test alone."""
+    slug = re.sub(r"[^a-z0-9]+", "-", request.node.name.lower()).strip("-")[:60]
+    prefix = f"{slug}-{uuid.uuid4().hex[:8]}"
+    return Names(prefix, f"{prefix}.group")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(request: pytest.FixtureRequest) -> None:
+    if isinstance(request.node, pytest.Item) and pytest_asyncio.is_async_test(request.node):
+        request.getfixturevalue("_loop_watch")
+
+
+@pytest_asyncio.fixture
+async def _loop_watch() -> AsyncIterator[None]:
+    """Fails a test that leaves tasks running, or whose loop swallowed an exception."""
+    loop = asyncio.get_running_loop()
+    swallowed: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: swallowed.append(context))
+    before = asyncio.all_tasks()
+    yield
+    left = {task for task in asyncio.all_tasks() - before - {asyncio.current_task()} if not task.done()}
+    gc.collect()  # an exception nobody asked for is reported when its task is collected
+    loop.set_exception_handler(None)
+    assert not left, f"tasks left running: {sorted(task.get_name() for task in left)}: {left}"
+    assert not swallowed, (
+        f"the loop swallowed: {[context.get('exception') or context['message'] for context in swallowed]}"
+    )

