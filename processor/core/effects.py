@@ -1,0 +1,117 @@
+"""What goes into the core and what comes out of it: records and effects. No behaviour lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final, Protocol
+
+import msgspec
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+FOLD_VERSION: Final = 1
+"""Changes whenever the same log and settings would give other published bytes."""
+
+
+class Record(Protocol):
+    """One record of the source partition, as the client hands it over.
+
+    `timestamp` is in milliseconds. The client's own record object satisfies this as it is.
+    """
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Headers: ...
+
+
+class LogRecord(msgspec.Struct, frozen=True, gc=False):
+    """A `Record` of our own making: archives, the simulator, tests."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+class Status(StrEnum):
+    """A step's status, spelled as on the wire. `core.lifecycle` says which may follow which."""
+
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+class Reason(StrEnum):
+    """Why a record went to the dead letters. A closed set: it becomes a header and a metric label."""
+
+    NOT_JSON = "not_json"
+    TOO_DEEP = "too_deep"
+    MALFORMED = "malformed"
+    UNKNOWN_EVENT = "unknown_event"
+    BAD_INDEX = "bad_index"
+    ILLEGAL_TRANSITION = "illegal_transition"
+    TYPE_CHANGED = "type_changed"
+    STEP_TOO_LARGE = "step_too_large"
+    TOO_MANY_OPEN_STEPS = "too_many_open_steps"
+    SNAPSHOT_TOO_LARGE = "snapshot_too_large"
+    INTERNAL_ERROR = "internal_error"
+
+
+class Rejected(msgspec.Struct, frozen=True, gc=False):
+    """Bad data as a value (never an exception). `detail` holds no payload text and at most 200 characters."""
+
+    reason: Reason
+    detail: str
+
+
+class Publish(msgspec.Struct, frozen=True, gc=False):
+    """Publish a finished step to the topic of its status.
+
+    `value` is the canonical snapshot, `headers` the evidence (names in `core.evidence`), `timestamp` the
+    source record's in milliseconds. Key: the step id as UTF-8.
+    """
+
+    status: Status
+    step_id: str
+    value: bytes
+    timestamp: int
+    headers: tuple[tuple[str, bytes], ...]
+    revision: int
+    inferred: str | None
+    anomalies: tuple[str, ...]
+
+
+class DeadLetter(msgspec.Struct, frozen=True, gc=False):
+    """Set a record aside, intact.
+
+    Key, value and the original headers are the source record's own; `headers` already hold ours behind them.
+    """
+
+    reason: Reason
+    detail: str
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+    headers: tuple[tuple[str, bytes | None], ...]
+    offset: int
+
+
+class Checkpoint(msgspec.Struct, frozen=True, gc=False):
+    """Write one entry to the checkpoint topic, partition = source partition; value None forgets it."""
+
+    key: bytes
+    value: bytes | None
+
+
+Effect = Publish | DeadLetter | Checkpoint

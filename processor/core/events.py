@@ -1,0 +1,469 @@
+"""The wire: record bytes and headers into events, snapshots into canonical bytes. Only this room knows JSON and SSE.
+
+Envelopes are chosen per record (E1-E5 of docs/semantics.md). Bad data comes back as `Rejected`, never as an exception.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from binascii import Error as Base64Error
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from processor.core.effects import Headers, Reason, Rejected
+from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
+
+_T = TypeVar("_T")
+
+MAX_DEPTH: Final = 100
+MAX_ID: Final = 256
+
+EVENT_ID: Final = "runstep-event-id"
+"""The header by which producers of ours name an event, so that a repeat can be told from an equal token."""
+
+
+class StepObject(msgspec.Struct, frozen=True, gc=False):
+    """A whole step as the service states it. `data` holds every field that came."""
+
+    kind: Kind
+    step_id: str
+    data: dict[str, Any]
+    disagrees: bool = False
+    unknown_status: bool = False
+
+
+class StepDelta(msgspec.Struct, frozen=True, gc=False):
+    """A piece of a step's details. Checked: indexes are valid, `details.tool_calls` is a list of objects."""
+
+    step_id: str
+    details: dict[str, Any]
+
+
+class RunEnd(msgspec.Struct, frozen=True, gc=False):
+    """A run has ended; `status` is one of `RUN_ENDS`."""
+
+    run_id: str
+    status: str
+    ended_at: int | None
+    last_error: Any
+    disagrees: bool = False
+
+
+class Ignored(msgspec.Struct, frozen=True, gc=False):
+    """Not about steps. `why`: `ignored`, `tombstone` or `unknown_event`."""
+
+    why: str
+
+
+Event = StepObject | StepDelta | RunEnd | Ignored
+
+
+class Decoded(msgspec.Struct, frozen=True, gc=False):
+    """The events of one record, in order, with their ids where the producer gave any."""
+
+    events: tuple[Event, ...]
+    ids: tuple[str | None, ...]
+
+
+_TOMBSTONE: Final = Decoded((Ignored("tombstone"),), (None,))
+_IGNORED: Final = Ignored("ignored")
+_UNKNOWN: Final = Ignored("unknown_event")
+_BOM: Final = b"\xef\xbb\xbf"
+_STEP: Final = "thread.run.step."
+_RUN: Final = "thread.run."
+_STEP_OBJECTS: Final = frozenset({"thread.run.step", "assistant.run.step"})
+_STEP_NAMES: Final[Mapping[str, Kind]] = {kind.value: kind for kind in Kind if kind not in (Kind.DELTA, Kind.STATED)}
+_ENDS: Final[Mapping[str, Kind]] = {status.value: Kind(status.value) for status in TERMINAL}
+_RUN_NAMES: Final = frozenset(RUN_ENDS) | {"created", "queued", "in_progress", "requires_action", "cancelling"}
+
+
+class _BadRecordError(Exception):
+    """Carries a `Rejected` up to `decode`; never leaves this room."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.rejected = Rejected(reason, detail[:200])
+
+
+# --- exact shapes: what nearly every record is ---------------------------------------------------------------
+
+
+class _Function(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    name: str | UnsetType | None = UNSET
+    arguments: str | UnsetType | None = UNSET
+    output: str | UnsetType | None = UNSET
+
+
+class _Code(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    input: str | UnsetType | None = UNSET
+
+
+class ExactCall(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One entry of a tool call delta in one of its two commonest shapes. `index` is not yet checked."""
+
+    index: int
+    type: str | UnsetType = UNSET
+    id: str | UnsetType | None = UNSET
+    function: _Function | UnsetType = UNSET
+    code_interpreter: _Code | UnsetType = UNSET
+
+
+class _ExactDetails(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    type: Literal["tool_calls"]
+    tool_calls: list[ExactCall]
+
+
+class _ExactBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    step_details: _ExactDetails
+
+
+class ExactData(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    id: str
+    delta: _ExactBody
+    object: str = ""
+
+
+class _ExactDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    event: Literal["thread.run.step.delta"]
+    data: ExactData
+
+
+_exact_delta: Final = msgspec.json.Decoder(_ExactDelta).decode
+_FIRST: Final = 40  # the event name stands this early in every producer's output that we know
+
+
+def exact_delta(value: bytes) -> ExactData | None:
+    """The delta in `value` if it has one of the commonest shapes exactly; None says: use `decode`.
+
+    An accelerator, no second truth: whatever this accepts, `decode` reads as the same delta.
+    """
+    if value.find(b"thread.run.step.delta", 0, _FIRST) < 0:
+        return None
+    try:
+        return _exact_delta(value).data
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+# --- the general way -----------------------------------------------------------------------------------------
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    """The outermost object of any form, its data not yet read."""
+
+    event: Any = UNSET
+    data: Raw | UnsetType = UNSET
+    object: Any = UNSET
+    specversion: Any = UNSET
+    type: Any = UNSET
+    data_base64: Any = UNSET
+    id: Any = UNSET
+    source: Any = UNSET
+
+
+class _RunHead(msgspec.Struct, gc=False):
+    """What we need of a run; its other fields are skipped unread."""
+
+    id: Any = None
+    status: Any = None
+    completed_at: Any = None
+    incomplete_at: Any = None
+    failed_at: Any = None
+    cancelled_at: Any = None
+    expired_at: Any = None
+    last_error: Any = None
+
+
+_envelope: Final = msgspec.json.Decoder(_Envelope).decode
+_envelopes: Final = msgspec.json.Decoder(list[Raw]).decode
+_run_head: Final = msgspec.json.Decoder(_RunHead).decode
+_any: Final = msgspec.json.Decoder().decode
+_skip: Final = msgspec.json.Decoder(Raw).decode
+
+
+def decode(value: bytes | None, headers: Headers = ()) -> Decoded | Rejected:
+    """Read one record; never raises.
+
+    Returns:
+        its events in order, or `Rejected` if any part of it cannot be read (then none of it counts).
+    """
+    if not value:
+        return _TOMBSTONE
+    try:
+        return _decode(value, {name.lower(): content for name, content in headers} if headers else {})
+    except _BadRecordError as bad:
+        return bad.rejected
+    except msgspec.ValidationError as error:
+        return Rejected(Reason.NOT_JSON if "out of range" in str(error) else Reason.MALFORMED, str(error)[:200])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        # the decoder's words name a byte position; a codec error would quote the bytes, so only its reason is kept
+        detail = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
+        return Rejected(Reason.NOT_JSON, detail[:200])
+    except RecursionError:
+        return Rejected(Reason.TOO_DEEP, "nested deeper than the decoder goes")
+
+
+def _decode(value: bytes, headers: Mapping[str, bytes | None]) -> Decoded:
+    value = value.removeprefix(_BOM)
+    _check_utf8(value)
+    event_id = _id_of(headers)
+    content_type = (headers.get("content-type") or b"").lower()
+    if content_type.startswith(b"application/cloudevents"):  # E3
+        if content_type.startswith(b"application/cloudevents-batch"):
+            return _in_order([_cloud_event(raw) for raw in _read(_envelopes, value)], event_id)
+        return _one(*_cloud_event(value), event_id)
+    if "ce_type" in headers and "ce_specversion" in headers:  # E4
+        name = _from_thread((headers["ce_type"] or b"").decode())
+        envelope = _peek(value)
+        if envelope is not None and type(envelope.event) is str and type(envelope.data) is Raw:
+            return _one(_stream_event(envelope), None, event_id)
+        return _one(_named(name, value), None, event_id)
+    if value.startswith((b"event:", b"data:", b":")):  # E5
+        return _in_order([(_frame(name, data), None) for name, data in _frames(value)], event_id)
+    return _one(*_json(value), event_id)
+
+
+def _check_utf8(value: bytes) -> None:
+    """The decoder does not look into strings that it skips. Raises `UnicodeDecodeError`."""
+    if not value.isascii():
+        value.decode()
+
+
+def _read(decoder: Callable[[bytes | Raw], _T], value: bytes | Raw) -> _T:
+    """Decode; what is of the wrong type and no JSON either is told by its graver fault."""
+    try:
+        return decoder(value)
+    except msgspec.ValidationError:
+        _skip(value)  # the decoder above stopped at the first wrong type
+        raise
+
+
+def _one(event: Event, own_id: str | None, event_id: str | None) -> Decoded:
+    return Decoded((event,), (event_id or own_id,))
+
+
+def _in_order(found: list[tuple[Event, str | None]], event_id: str | None) -> Decoded:
+    if len(found) == 1:
+        return _one(*found[0], event_id)
+    ids = tuple(f"{event_id}#{n}" if event_id else own for n, (_, own) in enumerate(found))
+    return Decoded(tuple(event for event, _ in found) or (_IGNORED,), ids or (None,))
+
+
+def _id_of(headers: Mapping[str, bytes | None]) -> str | None:
+    own = headers.get(EVENT_ID)
+    if own:
+        return own.decode("utf-8", "backslashreplace")
+    cloud = headers.get("ce_id")
+    if cloud:
+        return (b"%b %b" % (headers.get("ce_source") or b"", cloud)).decode("utf-8", "backslashreplace")
+    return None
+
+
+def _from_thread(name: str) -> str:
+    """CloudEvents types carry a reverse-DNS prefix; the API's own name begins at its first `thread.`."""
+    return name[max(name.find("thread."), 0) :]
+
+
+def _peek(value: bytes) -> _Envelope | None:
+    try:
+        return _envelope(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # not an object; whoever needs it as data will say so
+        return None
+
+
+def _json(value: bytes | Raw) -> tuple[Event, str | None]:
+    """E1, E2, or E3 known by its body."""
+    envelope = _read(_envelope, value)
+    if type(envelope.event) is str and envelope.data is not UNSET:
+        return _stream_event(envelope), None
+    if type(envelope.specversion) is str and type(envelope.type) is str:
+        return _cloud_event(value)
+    if type(envelope.object) is str:
+        return _bare(envelope.object, value), None
+    raise _BadRecordError(Reason.MALFORMED, "a JSON object of no known form")
+
+
+def _stream_event(envelope: _Envelope) -> Event:
+    assert type(envelope.event) is str
+    assert isinstance(envelope.data, Raw)
+    return _named(envelope.event, envelope.data)
+
+
+def _cloud_event(value: bytes | Raw) -> tuple[Event, str | None]:
+    envelope = _read(_envelope, value)
+    if type(envelope.type) is not str:
+        raise _BadRecordError(Reason.MALFORMED, "a CloudEvent without a type")
+    own = None
+    if type(envelope.id) is str and envelope.id:
+        own = f"{envelope.source if type(envelope.source) is str else ''} {envelope.id}"
+    data: bytes | Raw
+    if isinstance(envelope.data, Raw):
+        data = envelope.data
+    elif type(envelope.data_base64) is str:
+        try:
+            data = b64decode(envelope.data_base64, validate=True)
+        except (Base64Error, ValueError):
+            raise _BadRecordError(Reason.MALFORMED, "data_base64 is not base64") from None
+        _check_utf8(data)
+    else:
+        data = b"null"
+    inner = _peek(data)
+    if inner is not None and type(inner.event) is str and isinstance(inner.data, Raw):
+        return _stream_event(inner), own
+    return _named(_from_thread(envelope.type), data), own
+
+
+def _frames(text: bytes) -> list[tuple[str, bytes]]:
+    """SSE frames as (event name or "", data). A blank line or a new `event:` after data ends a frame."""
+    frames: list[tuple[str, bytes]] = []
+    name = ""
+    data: list[bytes] = []
+    for line in text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"):
+        field, _, content = line.partition(b":")
+        content = content.removeprefix(b" ")
+        if data and (not line or field == b"event"):
+            frames.append((name, b"\n".join(data)))
+            name, data = "", []
+        if not line:
+            name = ""
+        elif field == b"event":
+            name = content.decode()
+        elif field == b"data":
+            data.append(content)
+    if data:
+        frames.append((name, b"\n".join(data)))
+    return frames
+
+
+def _frame(name: str, data: bytes) -> Event:
+    if data.strip() == b"[DONE]":
+        return _IGNORED
+    if name:
+        return _named(name, data)
+    return _json(data)[0]
+
+
+def _named(name: str, data: bytes | Raw) -> Event:
+    """The event of this name with this data. Only what concerns steps is read."""
+    if name.startswith(_STEP):
+        tail = name[len(_STEP) :]
+        if tail == "delta":
+            return _delta(_object(data))
+        named = _STEP_NAMES.get(tail)
+        return _UNKNOWN if named is None else _step(_object(data), named)
+    if name.startswith(_RUN):
+        tail = name[len(_RUN) :]
+        return _run(data, tail) if tail in _RUN_NAMES else _UNKNOWN
+    if name.startswith("thread.") or name in ("error", "done"):
+        return _IGNORED
+    return _UNKNOWN
+
+
+def _bare(kind: str, value: bytes | Raw) -> Event:
+    if kind in _STEP_OBJECTS:
+        return _step(_object(value), None)
+    if kind == "thread.run.step.delta":
+        return _delta(_object(value))
+    if kind == "thread.run":
+        return _run(value, None)
+    if kind.startswith("thread"):
+        return _IGNORED
+    raise _BadRecordError(Reason.MALFORMED, "a JSON object of no known form")
+
+
+def _object(value: bytes | Raw) -> dict[str, Any]:
+    data = _any(value)
+    if type(data) is not dict:
+        raise _BadRecordError(Reason.MALFORMED, "data is not an object")
+    text = bytes(value)
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _deeper_than(data, MAX_DEPTH):
+        raise _BadRecordError(Reason.TOO_DEEP, f"nested more than {MAX_DEPTH} levels")
+    return data
+
+
+def _deeper_than(value: Any, levels: int) -> bool:
+    """Level by level, without recursion: what comes here may be nested up to the decoder's own limit."""
+    layer = [value]
+    for _ in range(levels):
+        layer = [
+            item
+            for parent in layer
+            for item in (parent.values() if type(parent) is dict else parent)
+            if type(item) in (dict, list)
+        ]
+        if not layer:
+            return False
+    return True
+
+
+def _id(data: Mapping[str, Any], what: str) -> str:
+    found = data.get("id")
+    if type(found) is str and 0 < len(found) <= MAX_ID:
+        return found
+    raise _BadRecordError(Reason.MALFORMED, f"{what} id is not a string of 1 to {MAX_ID} characters")
+
+
+def _checked_details(details: Any) -> dict[str, Any]:
+    if details is None:
+        return {}
+    if type(details) is not dict:
+        raise _BadRecordError(Reason.MALFORMED, "step_details is not an object")
+    if type(details.get("type")) not in (str, type(None)):
+        raise _BadRecordError(Reason.MALFORMED, "step_details.type is not a string")
+    calls = details.get("tool_calls")
+    if calls is not None and not (type(calls) is list and all(type(call) is dict for call in calls)):
+        raise _BadRecordError(Reason.MALFORMED, "tool_calls is not a list of objects")
+    return details
+
+
+def _delta(data: dict[str, Any]) -> StepDelta:
+    step_id = _id(data, "step")
+    delta = data.get("delta")
+    if type(delta) is not dict:
+        raise _BadRecordError(Reason.MALFORMED, "delta is not an object")
+    return StepDelta(step_id, _checked_details(delta.get("step_details")))
+
+
+def _step(data: dict[str, Any], named: Kind | None) -> StepObject:
+    step_id = _id(data, "step")
+    _checked_details(data.get("step_details"))
+    for name in ("status", "run_id", "type"):
+        if type(data.get(name)) not in (str, type(None)):
+            raise _BadRecordError(Reason.MALFORMED, f"{name} is not a string")
+    status = data.get("status")
+    unknown = status is not None and status not in _ENDS and status != "in_progress"
+    kind = named or Kind.STATED
+    if status == "in_progress":
+        kind = kind if kind in (Kind.CREATED, Kind.STATED) else Kind.IN_PROGRESS
+    elif status is not None and not unknown:
+        kind = _ENDS[status]
+    return StepObject(kind, step_id, data, named is not None and kind is not named, unknown)
+
+
+def _run(value: bytes | Raw, named: str | None) -> Event:
+    head = _read(_run_head, value)
+    status = head.status
+    if type(status) not in (str, type(None)):
+        raise _BadRecordError(Reason.MALFORMED, "status is not a string")
+    ended = status if status in RUN_ENDS else named if status is None and named in RUN_ENDS else None
+    if ended is None:
+        return _IGNORED
+    if not (type(head.id) is str and 0 < len(head.id) <= MAX_ID):
+        raise _BadRecordError(Reason.MALFORMED, f"run id is not a string of 1 to {MAX_ID} characters")
+    ended_at = getattr(head, f"{ended}_at")
+    return RunEnd(
+        head.id,
+        ended,
+        ended_at if type(ended_at) is int else None,
+        head.last_error,
+        named is not None and named != ended,
+    )
+
+
+# --- out -----------------------------------------------------------------------------------------------------
+
+canonical: Final = msgspec.json.Encoder(order="sorted").encode
+"""Canonical bytes of a JSON value (docs/semantics.md, Snapshot)."""

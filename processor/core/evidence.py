@@ -1,0 +1,68 @@
+"""The headers by which a published record proves itself, and those that tell where a dead letter came from.
+
+Names are API: outsiders and auditors rely on them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from processor.core.effects import FOLD_VERSION, Reason, Record
+
+SOURCE_TOPIC: Final = "runstep-source-topic"
+SOURCE_PARTITION: Final = "runstep-source-partition"
+FIRST_OFFSET: Final = "runstep-first-offset"
+LAST_OFFSET: Final = "runstep-last-offset"
+EVENTS: Final = "runstep-events"
+REVISION: Final = "runstep-revision"
+VERSION: Final = "runstep-fold-version"
+RULES: Final = "runstep-rules"
+DIGEST: Final = "runstep-digest"
+INFERRED: Final = "runstep-inferred"
+CLOCK_MARK: Final = "runstep-clock-mark"
+ANOMALIES: Final = "runstep-anomalies"
+TRACE: Final = ("traceparent", "tracestate")
+
+REASON: Final = "runstep-reason"
+DETAIL: Final = "runstep-detail"
+SOURCE_OFFSET: Final = "runstep-source-offset"
+SOURCE_TIMESTAMP: Final = "runstep-source-timestamp"
+ATTEMPT: Final = "runstep-attempt"
+
+VERSION_BYTES: Final = str(FOLD_VERSION).encode()
+
+
+_TRACE_BYTES: Final = 4096
+"""Of one trace header: more than any tracer writes, and our headers must fit beside a snapshot of any size."""
+
+
+def trace_of(record: Record) -> tuple[tuple[str, bytes], ...]:
+    """The trace context of a record: the last header of each name, where it is of a sane length."""
+    found = {name: content for name, content in record.headers if name in TRACE and content is not None}
+    return tuple((name, content) for name, content in found.items() if len(content) <= _TRACE_BYTES)
+
+
+def attempt_of(record: Record) -> int:
+    """How often this record has been set aside before: the attempt that a redrive left in its headers, else 0."""
+    for name, content in record.headers:
+        if name == ATTEMPT and content and content.isdigit() and len(content) < 6:
+            return int(content)
+    return 0
+
+
+def dead_letter_headers(
+    topic: bytes, partition: bytes, record: Record, reason: Reason, detail: str
+) -> tuple[tuple[str, bytes | None], ...]:
+    """The record's own headers, unchanged, then ours. A header of ours from an earlier attempt is replaced."""
+    ours = (
+        (REASON, reason.value.encode()),
+        (DETAIL, detail.encode("utf-8", "backslashreplace")),
+        (SOURCE_TOPIC, topic),
+        (SOURCE_PARTITION, partition),
+        (SOURCE_OFFSET, b"%d" % record.offset),
+        (SOURCE_TIMESTAMP, b"%d" % record.timestamp),
+        (ATTEMPT, b"%d" % (attempt_of(record) + 1)),
+        (VERSION, VERSION_BYTES),
+    )
+    names = {name for name, _ in ours}
+    return (*((name, content) for name, content in record.headers if name not in names), *ours)

@@ -1,0 +1,938 @@
+"""What the owner of one partition remembers: records in, effects out. A pure function of the log and the rules.
+
+Restoring (docs/decisions/0001): every remembered entry knows `dirty_from`, the offset of its first record that no
+checkpoint covers. The smallest of them is where a new owner starts to read; it folds up to the committed offset
+without effects and stands where we stood. What that reading could not bring back is checkpointed at once: steps
+refused for want of room, steps ended by a run whose end came earlier, all that a clock mark ended. A forgotten step
+whose tail alone would look like a living one leaves a `gone` checkpoint until `restore_from` has passed its last
+record.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from hashlib import sha256
+from heapq import heappop, heappush
+from itertools import count
+from typing import Final
+
+import msgspec
+
+from processor.core import evidence
+from processor.core.effects import Checkpoint, DeadLetter, Effect, Headers, Publish, Reason, Record, Rejected, Status
+from processor.core.events import (
+    EVENT_ID,
+    Event,
+    ExactData,
+    Ignored,
+    RunEnd,
+    StepDelta,
+    StepObject,
+    canonical,
+    decode,
+    exact_delta,
+)
+from processor.core.lifecycle import TERMINAL, Move, move
+from processor.core.merge import characters, pack, unpack
+from processor.core.rules import Rules
+from processor.core.snapshot import Step, check_delta, general, usable_expires_at
+
+CHECKPOINT_VERSION: Final = 1
+_CLEAN: Final = -1
+_NEVER: Final = 1 << 62
+_SLACK: Final = 1_000
+"""How many outdated items a heap may hold beyond its own number before it is cleaned."""
+_OPEN = Status.IN_PROGRESS
+
+
+class Entry:
+    """One remembered step or ended run.
+
+    An open step has `step`; an ended one is kept as `body`, its packed `Step`; a refused one (X2) has neither.
+    `touched_*` is when an event last named it, in stream time and offset.
+    """
+
+    __slots__ = (
+        "applied_below",
+        "body",
+        "checkpointed",
+        "dirty_from",
+        "dirty_time",
+        "due_s",
+        "inferred",
+        "irregular",
+        "key",
+        "refused",
+        "run",
+        "run_id",
+        "status",
+        "step",
+        "touched_ms",
+        "touched_offset",
+    )
+
+    def __init__(self, key: str, offset: int) -> None:
+        self.key = key
+        self.step: Step | None = None
+        self.body = b""
+        self.run: RunEnd | None = None
+        self.run_id: str | None = None
+        self.status: Status = _OPEN
+        self.inferred = False
+        self.refused = False
+        self.irregular = False
+        self.due_s = 0
+        self.touched_ms = 0
+        self.touched_offset = offset
+        self.dirty_from = _CLEAN
+        self.dirty_time = 0
+        self.applied_below = 0
+        self.checkpointed = False
+
+    def recall(self) -> Step:
+        return self.step if self.step is not None else Step.unpack(self.body)
+
+
+class _Saved(msgspec.Struct, array_like=True, gc=False):
+    """A checkpoint's value. `kind`: `step`, `run` or `gone` (then only `touched_offset` counts)."""
+
+    version: int
+    kind: str
+    applied_below: int = 0
+    touched_ms: int = 0
+    touched_offset: int = 0
+    due_s: int = 0
+    status: str = ""
+    inferred: bool = False
+    refused: bool = False
+    irregular: bool = False
+    run_id: str | None = None
+    body: bytes = b""
+
+
+_encode_saved: Final = msgspec.msgpack.Encoder().encode
+_decode_saved: Final = msgspec.msgpack.Decoder(_Saved).decode
+
+
+class Cause(msgspec.Struct, frozen=True, gc=False):
+    """What makes an effect happen: a record at `offset`, or a clock mark (`mark` is set and there is no record).
+
+    `before_ms` is the stream time before it.
+    """
+
+    offset: int
+    timestamp: int
+    before_ms: int
+    record: Record | None = None
+    mark: str | None = None
+
+
+class PartitionState:
+    """All that is known of one partition below `next_offset`.
+
+    Args:
+        topic, partition: the source, for the evidence.
+        rules: what decides outcomes.
+        next_offset: the first record not yet applied (`restore_from` after a restart).
+        live_from: the group's committed offset; records below it are applied without effects.
+        stream_time: the stream time at `next_offset`, in milliseconds; -1 when nothing was seen.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        rules: Rules,
+        *,
+        next_offset: int = 0,
+        live_from: int = 0,
+        stream_time: int = -1,
+    ) -> None:
+        self.topic, self.partition, self.rules = topic, partition, rules
+        self.next_offset = next_offset
+        self.live_from = live_from
+        self.stream_time = stream_time
+        self.counts: Counter[str] = Counter()
+        self.open_steps = 0
+        self.steps: dict[str, Entry] = {}
+        self.runs: dict[str, Entry] = {}
+        self._by_run: dict[str, set[str]] = {}
+        self._due: dict[int, set[str]] = {}
+        self._due_seconds: list[int] = []
+        self._next_due_ms = _NEVER
+        self._ended: deque[tuple[int, int, Entry]] = deque()
+        self._loaded: deque[tuple[int, int, Entry]] = deque()  # ended entries from checkpoints: an order of their own
+        self._dirty_open: list[tuple[int, int, Entry]] = []
+        self._dirty_ended: list[tuple[int, int, Entry]] = []
+        self._gone: dict[bytes, int] = {}
+        self._gone_order: list[tuple[int, bytes]] = []
+        self._sequence = count()
+        self._urgent: list[Entry] = []  # to be checkpointed once the record at hand is done with
+        self._silent = next_offset < live_from
+        self._effects: list[Effect] = []
+        self._topic_bytes, self._partition_bytes = topic.encode(), str(partition).encode()
+        self._rules_bytes = rules.digest().encode()
+
+    # --- records in, effects out --------------------------------------------------------------------------
+
+    def apply(self, records: Sequence[Record]) -> list[Effect]:
+        """Take records in offset order; return what the shell must now do, in order.
+
+        Records below `live_from` change the state and have no effects. How the log is cut into calls makes no
+        difference.
+        """
+        if self._silent:
+            silent = [record for record in records if record.offset < self.live_from]
+            self._walk(silent)
+            self._purge()
+            self._effects = []
+            self.counts.clear()
+            if len(silent) == len(records):
+                return []
+            self._silent = False
+            records = records[len(silent) :]
+        self._walk(records)
+        self._purge()
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _walk(self, records: Sequence[Record]) -> None:
+        steps, limit = self.steps, self.rules.max_step_bytes
+        now, next_offset, short = self.stream_time, self.next_offset, 0
+        for record in records:
+            offset = record.offset
+            if offset < next_offset:
+                continue
+            before, timestamp = now, record.timestamp
+            if timestamp > now:
+                now = self.stream_time = timestamp
+                if now >= self._next_due_ms:
+                    self._fire(Cause(offset, timestamp, before))
+            next_offset = self.next_offset = offset + 1
+            value, headers = record.value, record.headers
+            if value:
+                exact = exact_delta(value)
+                if exact is not None:
+                    event_id = _plain_id(headers) if headers else None
+                    if event_id is not _SPECIAL:
+                        entry = steps.get(exact.id)
+                        if entry is not None and event_id is None and offset >= entry.applied_below:
+                            step = entry.step
+                            if step is not None and step.append_exact(exact, limit):
+                                step.last_offset = offset
+                                if entry.dirty_from < 0:
+                                    self._soil(entry, offset, before)
+                                short += 1
+                                continue
+                        self._guard(Cause(offset, timestamp, before, record), exact, event_id)
+                        continue
+            self._guard(Cause(offset, timestamp, before, record), None, None)
+        self.counts["delta"] += short
+
+    def _guard(self, cause: Cause, exact: ExactData | None, event_id: str | None) -> None:
+        """The quarantine: a bug of ours in one record must not stop the partition."""
+        record = cause.record
+        assert record is not None
+        try:
+            self._take(cause, record, exact, event_id)
+        except Exception as error:
+            detail = f"{type(error).__name__} in the fold; please report it"
+            self._reject(cause, Rejected(Reason.INTERNAL_ERROR, detail))
+        if self._urgent:
+            for entry in self._urgent:
+                self._checkpoint(entry, cause.offset + 1)
+            self._urgent.clear()
+
+    def _take(self, cause: Cause, record: Record, exact: ExactData | None, event_id: str | None) -> None:
+        if exact is not None:
+            delta = general(exact)
+            if delta is not None:
+                self._apply_event(cause, delta, event_id, "")
+                return
+        decoded = decode(record.value, record.headers)
+        if isinstance(decoded, Rejected):
+            self._reject(cause, decoded)
+            return
+        total = len(decoded.events)
+        for number, (event, own_id) in enumerate(zip(decoded.events, decoded.ids, strict=True), 1):
+            self._apply_event(cause, event, own_id, f" (event {number} of {total})" if total > 1 else "")
+
+    def _apply_event(self, cause: Cause, event: Event, event_id: str | None, where: str) -> None:
+        if isinstance(event, StepDelta):
+            self.counts["delta"] += 1
+            refused = self._delta(cause, event, event_id)
+        elif isinstance(event, StepObject):
+            self.counts[event.kind.value] += 1
+            refused = self._object(cause, event, event_id)
+        elif isinstance(event, RunEnd):
+            self.counts["run_end"] += 1
+            self._run_end(cause, event)
+            return
+        else:
+            assert isinstance(event, Ignored)
+            if event.why == "unknown_event" and self.rules.unknown_events == "dead-letter":
+                self._reject(cause, Rejected(Reason.UNKNOWN_EVENT, "an event of this name is not known"))
+            else:
+                self.counts[event.why] += 1
+            return
+        if refused is not None:
+            self._reject(cause, Rejected(refused.reason, refused.detail + where))
+
+    # --- steps --------------------------------------------------------------------------------------------
+
+    def _object(self, cause: Cause, event: StepObject, event_id: str | None) -> Rejected | None:
+        record = cause.record
+        assert record is not None
+        assert record.value is not None
+        entry = self._lookup(event.step_id, cause.offset)
+        if entry is _SKIP:
+            return None
+        if entry is not None and entry.refused:
+            return self._refuse_again(entry, cause)
+        chosen = move(entry.status if entry else None, event.kind, inferred=entry is not None and entry.inferred)
+        if entry is None:
+            assert chosen is not None
+            return self._first_object(cause, event, event_id, chosen)
+        self._touch(entry, cause)
+        step = entry.recall()
+        if event_id is not None and step.seen is not None and event_id in step.seen:
+            self.counts["duplicate"] += 1
+            return None
+        if chosen is None:
+            entry.irregular = True
+            return Rejected(Reason.ILLEGAL_TRANSITION, f"{event.kind.value} after {entry.status.value}")
+        if chosen is Move.REPEAT:
+            self.counts["repeated"] += 1
+            return None
+        if chosen is Move.FILL and step.object_bytes:
+            self.counts["repeated"] += 1
+            return None
+        size = len(record.value)
+        refused = step.refuses(event.data.get("step_details"), event.data.get("type"))
+        # An ending object says again what the deltas brought: it is measured alone (X1).
+        grown = step.size_with(size, 0) if chosen in (Move.FILL, Move.REFRESH) else size
+        if refused is None and grown > self.rules.max_step_bytes:
+            step.oversize = True
+            step.anomalies.add("step_too_large")
+            refused = Rejected(Reason.STEP_TOO_LARGE, f"the step would grow over {self.rules.max_step_bytes} bytes")
+        if refused is not None:
+            step.irregular = entry.irregular = True
+            self._keep(entry, step)
+            return refused
+        if chosen in (Move.FILL, Move.REFRESH):
+            step.take(event, size)
+            self._folded(step, cause, event_id)
+            self._schedule(entry, step, event)
+            self._index_run(entry, step)
+            self._end_if_run_ended(entry, step, cause)
+        elif chosen is Move.RESTATE:
+            before = self._bytes_of(step)
+            step.end(event, Status(event.kind.value), size)
+            if self._bytes_of(step) == before:
+                self.counts["repeated"] += 1
+                return None
+            self._folded(step, cause, event_id)
+            self._publish(entry, step, cause)
+            self._keep(entry, step)
+        else:
+            step.end(event, Status(event.kind.value), size)
+            self._folded(step, cause, event_id)
+            self._finish(entry, step, cause)
+        return None
+
+    def _first_object(self, cause: Cause, event: StepObject, event_id: str | None, chosen: Move) -> Rejected | None:
+        record = cause.record
+        assert record is not None
+        assert record.value is not None
+        size = len(record.value)
+        if size > self.rules.max_step_bytes:
+            return Rejected(Reason.STEP_TOO_LARGE, f"the step would grow over {self.rules.max_step_bytes} bytes")
+        if chosen is Move.JOIN_END:
+            entry, step = self._begin(event.step_id, cause)
+            step.anomalies.add("joined_midstream")
+            step.end(event, Status(event.kind.value), size)
+            self._folded(step, cause, event_id)
+            self._finish(entry, step, cause)
+            return None
+        if self._full():
+            return self._refuse(event.step_id, cause)
+        entry, step = self._begin(event.step_id, cause)
+        if chosen is Move.JOIN:
+            step.anomalies.add("joined_midstream")
+        step.take(event, size)
+        self._folded(step, cause, event_id)
+        self._schedule(entry, step, event)
+        self._index_run(entry, step)
+        self._end_if_run_ended(entry, step, cause)
+        return None
+
+    def _delta(self, cause: Cause, delta: StepDelta, event_id: str | None) -> Rejected | None:
+        refused = check_delta(delta)
+        brought = characters(delta.details) + (len(event_id) if event_id else 0)
+        entry = self._lookup(delta.step_id, cause.offset)
+        if entry is _SKIP:
+            return None
+        if entry is not None and entry.refused:
+            return self._refuse_again(entry, cause)
+        if entry is None:
+            if refused is None and brought > self.rules.max_step_bytes:
+                refused = Rejected(Reason.STEP_TOO_LARGE, f"the step would grow over {self.rules.max_step_bytes} bytes")
+            if refused is not None:
+                return refused
+            if self._full():
+                return self._refuse(delta.step_id, cause)
+            entry, step = self._begin(delta.step_id, cause)
+            step.anomalies.add("joined_midstream")
+            self.counts["null_ignored"] += step.append(delta)
+            self._folded(step, cause, event_id)
+            self._schedule(entry, step, None)
+            return None
+        self._touch(entry, cause)
+        step = entry.recall()
+        if event_id is not None and step.seen is not None and event_id in step.seen:
+            self.counts["duplicate"] += 1
+            return None
+        if refused is None:
+            refused = step.refuses(delta.details)
+        if refused is None and (step.oversize or step.size_with(0, brought) > self.rules.max_step_bytes):
+            step.oversize = True
+            step.anomalies.add("step_too_large")
+            refused = Rejected(Reason.STEP_TOO_LARGE, f"the step would grow over {self.rules.max_step_bytes} bytes")
+        if refused is not None:
+            step.irregular = entry.irregular = True
+            self._keep(entry, step)
+            return refused
+        if entry.step is not None:
+            self.counts["null_ignored"] += step.append(delta)
+            self._folded(step, cause, event_id)
+            return None
+        before = self._bytes_of(step)
+        self.counts["null_ignored"] += step.append(delta)
+        self._folded(step, cause, event_id)
+        if self._bytes_of(step) != before:
+            self._publish(entry, step, cause)
+        self._keep(entry, step)
+        return None
+
+    def _run_end(self, cause: Cause, run: RunEnd) -> None:
+        """L6, and remember the run for what arrives late."""
+        if run.disagrees:
+            self.counts["run_status_disagrees"] += 1
+        entry = self._lookup_run(run.run_id, cause.offset)
+        if entry is None:
+            entry = self.runs[run.run_id] = Entry(run.run_id, cause.offset)
+            entry.status = Status.COMPLETED
+            entry.run = run
+        if cause.offset >= entry.applied_below:
+            self._touch(entry, cause)
+        for step_id in sorted(self._by_run.get(run.run_id, ())):
+            step_entry = self.steps[step_id]
+            if step_entry.step is None or cause.offset < step_entry.applied_below:
+                continue
+            self._touch(step_entry, cause)
+            step_entry.step.end_with_run(run, cause.timestamp)
+            self._finish(step_entry, step_entry.step, cause)
+
+    def _end_if_run_ended(self, entry: Entry, step: Step, cause: Cause) -> None:
+        """L6 for a step that arrives after its run's end, which may lie before `restore_from`: checkpointed at once."""
+        run_entry = self._lookup_run(step.run_id, cause.offset) if step.run_id else None
+        if run_entry is None or run_entry.run is None or cause.offset < run_entry.touched_offset:
+            return
+        step.anomalies.add("after_run_ended")
+        step.end_with_run(run_entry.run, cause.timestamp)
+        self._finish(entry, step, cause)
+        self._urgent.append(entry)
+
+    # --- time ---------------------------------------------------------------------------------------------
+
+    def next_due_ms(self) -> int | None:
+        """The earliest deadline of an open step, in milliseconds of stream time."""
+        while self._due_seconds and self._due_seconds[0] not in self._due:
+            heappop(self._due_seconds)
+        self._next_due_ms = self._due_seconds[0] * 1000 if self._due_seconds else _NEVER
+        return self._next_due_ms if self._due_seconds else None
+
+    def advance(self, mark_ms: int) -> list[Effect]:
+        """Apply a clock mark (T3): move stream time to `mark_ms`, which must be the next deadline.
+
+        All that is remembered is checkpointed in the same effects: the log cannot give the mark back.
+
+        Raises:
+            ValueError: no step is due at `mark_ms`.
+        """
+        if self._silent or self.next_due_ms() != mark_ms or mark_ms < self.stream_time:
+            raise ValueError(f"partition {self.partition}: no step is due at {mark_ms}")
+        before, self.stream_time = self.stream_time, mark_ms
+        self._fire(Cause(self.next_offset - 1, mark_ms, before, None, f"{mark_ms}@{self.next_offset}"))
+        self._purge()
+        for entry in (*self.steps.values(), *self.runs.values()):
+            if entry.dirty_from >= 0:
+                self._checkpoint(entry, self.next_offset)
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _fire(self, cause: Cause) -> None:
+        """L7: end what is due, in order of (due time, step id)."""
+        while (due := self.next_due_ms()) is not None and due <= self.stream_time:
+            for step_id in sorted(self._due.pop(heappop(self._due_seconds))):
+                entry = self.steps[step_id]
+                entry.due_s, due_s = 0, entry.due_s
+                step = entry.step
+                assert step is not None
+                self._touch(entry, cause)
+                step.infer("deadline", Status.EXPIRED, due_s - self.rules.grace_s)
+                self.counts["deadline_by_mark" if cause.mark else "deadline_by_record"] += 1
+                self._finish(entry, step, cause)
+
+    def _schedule(self, entry: Entry, step: Step, event: StepObject | None) -> None:
+        """L7, L7a: know when the step is due."""
+        if event is not None:
+            usable = usable_expires_at(event.data.get("expires_at"), self.rules.grace_s, self.stream_time)
+            if usable is not None:
+                step.usable_expires_at = usable
+        expires_at = step.usable_expires_at
+        if expires_at is None:
+            expires_at = step.opened_s + self.rules.max_age_s
+        self._set_due(entry, expires_at + self.rules.grace_s)
+
+    def _set_due(self, entry: Entry, due_s: int) -> None:
+        if entry.due_s == due_s:
+            return
+        if entry.due_s:
+            ids = self._due[entry.due_s]
+            ids.discard(entry.key)
+            if not ids:
+                del self._due[entry.due_s]
+                if len(self._due_seconds) > 2 * len(self._due) + _SLACK:  # mostly of steps that have ended long before
+                    self._due_seconds = sorted(self._due)
+        entry.due_s = due_s
+        if due_s:
+            if due_s not in self._due:
+                self._due[due_s] = set()
+                heappush(self._due_seconds, due_s)
+            self._due[due_s].add(entry.key)
+            if due_s * 1000 < self._next_due_ms:
+                self._next_due_ms = due_s * 1000
+
+    # --- remembering and forgetting -----------------------------------------------------------------------
+
+    def _begin(self, step_id: str, cause: Cause) -> tuple[Entry, Step]:
+        entry = self.steps[step_id] = Entry(step_id, cause.offset)
+        if self._gone.pop(_step_key(step_id), None) is not None:
+            # An earlier life under this id: its tail must not be taken for ours, so ours leaves a `gone` as well.
+            entry.checkpointed = entry.irregular = True
+        entry.step = step = Step(step_id, cause.offset, self.stream_time // 1000)
+        record = cause.record
+        if record is not None and record.headers:
+            step.trace = evidence.trace_of(record)
+        self.open_steps += 1
+        self._touch(entry, cause)
+        return entry, step
+
+    def _folded(self, step: Step, cause: Cause, event_id: str | None) -> None:
+        step.last_offset = cause.offset
+        if event_id is not None:
+            if step.seen is None:
+                step.seen = set()
+            step.seen.add(event_id)
+            step.characters += len(event_id)
+
+    def _index_run(self, entry: Entry, step: Step) -> None:
+        if entry.run_id != step.run_id:
+            self._unindex_run(entry)
+            entry.run_id = step.run_id
+            if step.run_id is not None:
+                self._by_run.setdefault(step.run_id, set()).add(entry.key)
+
+    def _unindex_run(self, entry: Entry) -> None:
+        if entry.run_id is not None:
+            ids = self._by_run.get(entry.run_id)
+            if ids is not None:
+                ids.discard(entry.key)
+                if not ids:
+                    del self._by_run[entry.run_id]
+
+    def _finish(self, entry: Entry, step: Step, cause: Cause) -> None:
+        """Publish, and keep the ended step for a while as its bytes."""
+        self._publish(entry, step, cause)
+        was_open = entry.status is _OPEN
+        entry.status = step.status
+        if was_open:
+            self.open_steps -= 1
+            self._unindex_run(entry)
+            self._set_due(entry, 0)
+            if entry.dirty_from >= 0:
+                self._queue_dirty(entry)
+            self._ended.append((entry.touched_ms, entry.touched_offset, entry))
+        entry.inferred = step.inference is not None
+        entry.irregular = entry.irregular or step.irregular
+        entry.step = None
+        entry.run_id = step.run_id
+        entry.body = step.pack()
+
+    def _keep(self, entry: Entry, step: Step) -> None:
+        """Write an ended step back after a look at it."""
+        if entry.step is None:
+            entry.body = step.pack()
+
+    def _lookup(self, step_id: str, offset: int) -> Entry | None:
+        """The entry of a step as of this record; `_SKIP` if a checkpoint already holds what the record says."""
+        entry = self.steps.get(step_id)
+        if entry is not None:
+            if offset < entry.applied_below:
+                return _SKIP
+            if entry.status is not _OPEN and self._is_past(entry, offset):
+                self._forget_step(entry)
+                entry = None
+        if entry is None and self._gone and offset <= self._gone.get(_step_key(step_id), -1):
+            return _SKIP
+        return entry
+
+    def _lookup_run(self, run_id: str, offset: int) -> Entry | None:
+        entry = self.runs.get(run_id)
+        if entry is not None and self._is_past(entry, offset):
+            self._forget_run(entry)
+            return None
+        return entry
+
+    def _touch(self, entry: Entry, cause: Cause) -> None:
+        """An event names the entry: it is dirty from here on, and remembered for another while."""
+        if entry.dirty_from < 0:
+            self._soil(entry, cause.offset, cause.before_ms)
+        entry.touched_ms, entry.touched_offset = self.stream_time, cause.offset
+        if entry.status is not _OPEN:
+            entry.irregular = True
+            self._ended.append((entry.touched_ms, entry.touched_offset, entry))
+
+    def _soil(self, entry: Entry, offset: int, before_ms: int) -> None:
+        entry.dirty_from, entry.dirty_time = offset, before_ms
+        self._queue_dirty(entry)
+
+    def _queue_dirty(self, entry: Entry) -> None:
+        is_open = entry.status is _OPEN
+        heap = self._dirty_open if is_open else self._dirty_ended
+        if len(heap) > 2 * (len(self.steps) + len(self.runs)) + _SLACK:
+            heap[:] = sorted(item for item in heap if _is_current(item, is_open))
+        heappush(heap, (entry.dirty_from, next(self._sequence), entry))
+
+    def _is_past(self, entry: Entry, offset: int) -> bool:
+        """L10: both bounds inclusive."""
+        return (
+            self.stream_time > entry.touched_ms + self.rules.ended_retention_s * 1000
+            or offset > entry.touched_offset + self.rules.ended_retention_records
+        )
+
+    def _purge(self) -> None:
+        """Forget what is past. When that happens is no outcome: whoever looks an entry up asks `_is_past` himself."""
+        self._purge_from(self._ended)
+        if self._loaded:
+            self._purge_from(self._loaded)
+
+    def _purge_from(self, ended: deque[tuple[int, int, Entry]]) -> None:
+        offset = self.next_offset - 1
+        while ended:
+            touched_ms, touched_offset, entry = ended[0]
+            if touched_ms == entry.touched_ms and touched_offset == entry.touched_offset:
+                if not self._is_past(entry, offset):
+                    return
+                if entry.run is not None:
+                    if self.runs.get(entry.key) is entry:
+                        self._forget_run(entry)
+                elif self.steps.get(entry.key) is entry:
+                    self._forget_step(entry)
+            ended.popleft()
+
+    def _forget_step(self, entry: Entry) -> None:
+        del self.steps[entry.key]
+        entry.dirty_from = _CLEAN
+        entry.body = b""
+        key = _step_key(entry.key)
+        if entry.irregular:
+            last = entry.touched_offset
+            self._gone[key] = last
+            heappush(self._gone_order, (last, key))
+            saved = _Saved(CHECKPOINT_VERSION, "gone", touched_offset=last)
+            self._effects.append(Checkpoint(key, _encode_saved(saved)))
+        elif entry.checkpointed:
+            self._effects.append(Checkpoint(key, None))
+
+    def _forget_run(self, entry: Entry) -> None:
+        del self.runs[entry.key]
+        entry.dirty_from = _CLEAN
+        if entry.checkpointed:
+            self._effects.append(Checkpoint(_run_key(entry.key), None))
+
+    # --- limits -------------------------------------------------------------------------------------------
+
+    def _full(self) -> bool:
+        # While restoring nothing is refused anew: whom the first owner refused, the checkpoints name.
+        return not self._silent and self.open_steps >= self.rules.max_open_steps
+
+    def _refuse(self, step_id: str, cause: Cause) -> Rejected:
+        """X2. The count of open steps is not to be had again from the log alone: checkpointed at once."""
+        entry = self.steps[step_id] = Entry(step_id, cause.offset)
+        entry.refused = entry.irregular = True
+        entry.status = Status.FAILED
+        self._gone.pop(_step_key(step_id), None)
+        self._touch(entry, cause)
+        self._urgent.append(entry)
+        return Rejected(Reason.TOO_MANY_OPEN_STEPS, f"{self.rules.max_open_steps} steps are open on this partition")
+
+    def _refuse_again(self, entry: Entry, cause: Cause) -> Rejected:
+        self._touch(entry, cause)
+        return Rejected(Reason.TOO_MANY_OPEN_STEPS, "the step was refused when it began")
+
+    # --- effects ------------------------------------------------------------------------------------------
+
+    def _reject(self, cause: Cause, why: Rejected) -> None:
+        if self._silent:
+            return
+        record = cause.record
+        assert record is not None
+        headers = evidence.dead_letter_headers(self._topic_bytes, self._partition_bytes, record, why.reason, why.detail)
+        self._effects.append(
+            DeadLetter(why.reason, why.detail, record.key, record.value, record.timestamp, headers, record.offset)
+        )
+
+    def _bytes_of(self, step: Step) -> bytes:
+        return canonical(step.snapshot(self.rules.object_type))
+
+    def _publish(self, entry: Entry, step: Step, cause: Cause) -> None:
+        step.revision += 1
+        snapshot = step.snapshot(self.rules.object_type)
+        if snapshot["expired_at"] is not None and step.status is not Status.EXPIRED:
+            step.anomalies.add("expired_at_disagrees")
+        if self._silent:
+            return
+        value = canonical(snapshot)
+        anomalies = tuple(sorted(step.anomalies))
+        digest = sha256(value).hexdigest()
+        last = max(cause.offset, step.last_offset) if cause.mark is None else step.last_offset
+        if len(value) > self.rules.max_record_bytes:
+            self._refer(step, cause, len(value), digest, last)
+            return
+        headers: list[tuple[str, bytes]] = [
+            (evidence.SOURCE_TOPIC, self._topic_bytes),
+            (evidence.SOURCE_PARTITION, self._partition_bytes),
+            (evidence.FIRST_OFFSET, b"%d" % step.first_offset),
+            (evidence.LAST_OFFSET, b"%d" % last),
+            (evidence.EVENTS, b"%d" % step.events),
+            (evidence.REVISION, b"%d" % step.revision),
+            (evidence.VERSION, evidence.VERSION_BYTES),
+            (evidence.RULES, self._rules_bytes),
+            (evidence.DIGEST, digest.encode()),
+        ]
+        how = None
+        if step.inference is not None:
+            how = step.inference.how
+            headers.append((evidence.INFERRED, how.encode()))
+            if cause.mark is not None:
+                headers.append((evidence.CLOCK_MARK, cause.mark.encode()))
+        if anomalies:
+            headers.append((evidence.ANOMALIES, ",".join(anomalies).encode()))
+        headers.extend(step.trace)
+        self._effects.append(
+            Publish(
+                step.status, step.step_id, value, max(0, cause.timestamp), tuple(headers), step.revision, how, anomalies
+            )
+        )
+
+    def _refer(self, step: Step, cause: Cause, size: int, digest: str, last: int) -> None:
+        """X3: set aside a reference to a snapshot that its topic would not take."""
+        reference = canonical(
+            {
+                "id": step.step_id,
+                "run_id": step.fields.get("run_id"),
+                "thread_id": step.fields.get("thread_id"),
+                "status": step.status.value,
+                "revision": step.revision,
+                "first_offset": step.first_offset,
+                "last_offset": last,
+                "digest": digest,
+                "size": size,
+            }
+        )
+        source = _Reference(last, cause.timestamp, step.step_id.encode(), reference)
+        detail = f"{size} bytes, the limit is {self.rules.max_record_bytes}"
+        headers = evidence.dead_letter_headers(
+            self._topic_bytes, self._partition_bytes, source, Reason.SNAPSHOT_TOO_LARGE, detail
+        )
+        self._effects.append(
+            DeadLetter(
+                Reason.SNAPSHOT_TOO_LARGE, detail, source.key, reference, cause.timestamp, headers, source.offset
+            )
+        )
+
+    # --- restart ------------------------------------------------------------------------------------------
+
+    def restore_point(self) -> tuple[int, int]:
+        """(`restore_from`, the stream time there): where a new owner must start to read."""
+        best: Entry | None = None
+        for heap, is_open in ((self._dirty_open, True), (self._dirty_ended, False)):
+            while heap and not _is_current(heap[0], is_open):
+                heappop(heap)
+            if heap and (best is None or heap[0][0] < best.dirty_from):
+                best = heap[0][2]
+        return (self.next_offset, self.stream_time) if best is None else (best.dirty_from, best.dirty_time)
+
+    def seal(self, position: int) -> tuple[int, int, list[Checkpoint]]:
+        """Close a unit at `position` (past transaction markers).
+
+        Returns:
+            `restore_from`, the stream time there, and the forgetting of checkpoints that this makes needless.
+        """
+        self.moved_to(position)
+        restore_from, stream_time = self.restore_point()
+        needless: list[Checkpoint] = []
+        while self._gone_order and self._gone_order[0][0] < restore_from:
+            last, key = heappop(self._gone_order)
+            if self._gone.get(key) == last:
+                del self._gone[key]
+                needless.append(Checkpoint(key, None))
+        return restore_from, stream_time, needless
+
+    def moved_to(self, position: int) -> None:
+        """The consumer stands at `position`: what lies between holds no records for us (markers, aborted batches)."""
+        self.next_offset = max(self.next_offset, position)
+        if self._silent and self.next_offset >= self.live_from:
+            self._purge()
+            self._effects = []
+            self._silent = False
+
+    @property
+    def is_live(self) -> bool:
+        return not self._silent
+
+    def checkpoint(self, dirty_before: int, limit: int = _NEVER) -> list[Effect]:
+        """Checkpoint the open steps that have been dirty since before that offset, at most `limit` of them."""
+        heap = self._dirty_open
+        while heap and heap[0][0] < dirty_before and len(self._effects) < limit:
+            offset, _, entry = heappop(heap)
+            if entry.dirty_from == offset and entry.step is not None:
+                self._checkpoint(entry, self.next_offset)
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _checkpoint(self, entry: Entry, applied_below: int) -> None:
+        entry.applied_below = applied_below
+        entry.dirty_from = _CLEAN
+        entry.checkpointed = True
+        is_run = entry.run is not None
+        if entry.run is not None:
+            body = pack([entry.run.run_id, entry.run.status, entry.run.ended_at, entry.run.last_error])
+        else:
+            body = entry.step.pack() if entry.step is not None else entry.body
+        saved = _Saved(
+            CHECKPOINT_VERSION,
+            "run" if is_run else "step",
+            applied_below,
+            entry.touched_ms,
+            entry.touched_offset,
+            entry.due_s,
+            entry.status.value,
+            entry.inferred,
+            entry.refused,
+            entry.irregular,
+            entry.run_id,
+            body,
+        )
+        key = _run_key(entry.key) if is_run else _step_key(entry.key)
+        self._effects.append(Checkpoint(key, _encode_saved(saved)))
+
+    def load(self, checkpoints: Iterable[tuple[bytes, bytes]]) -> None:
+        """Take the latest value of each checkpoint key, before the first record is applied.
+
+        Raises:
+            ValueError: a checkpoint is not one of ours or comes from a newer version.
+        """
+        loaded: list[Entry] = []
+        for key, value in checkpoints:
+            try:
+                saved = _decode_saved(value)
+                name = key[1:].decode()
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                raise ValueError(f"checkpoint {key[:80]!r}: {error}") from None
+            if saved.version != CHECKPOINT_VERSION:
+                raise ValueError(
+                    f"checkpoint {key[:80]!r}: version {saved.version}, this program writes {CHECKPOINT_VERSION}"
+                )
+            if saved.kind == "gone":
+                self._gone[key] = saved.touched_offset
+                heappush(self._gone_order, (saved.touched_offset, key))
+                continue
+            loaded.append(self._load_entry(name, saved))
+        for entry in sorted(
+            (e for e in loaded if e.status is not _OPEN), key=lambda e: (e.touched_ms, e.touched_offset)
+        ):
+            self._loaded.append((entry.touched_ms, entry.touched_offset, entry))
+
+    def _load_entry(self, name: str, saved: _Saved) -> Entry:
+        entry = Entry(name, saved.touched_offset)
+        entry.applied_below = saved.applied_below
+        entry.touched_ms = saved.touched_ms
+        entry.status = Status(saved.status)
+        entry.inferred, entry.refused, entry.irregular = saved.inferred, saved.refused, saved.irregular
+        entry.checkpointed = True
+        if saved.kind == "run":
+            run_id, status, ended_at, last_error = unpack(saved.body)
+            entry.run = RunEnd(run_id, status, ended_at, last_error)
+            self.runs[name] = entry
+            return entry
+        self.steps[name] = entry
+        entry.run_id = saved.run_id
+        if entry.status in TERMINAL:
+            entry.body = saved.body
+        else:
+            entry.step = step = Step.unpack(saved.body)
+            self.open_steps += 1
+            entry.run_id = None
+            self._index_run(entry, step)
+            self._set_due(entry, saved.due_s)
+        return entry
+
+    # --- for those who watch ------------------------------------------------------------------------------
+
+    def oldest_open_ms(self) -> int | None:
+        """The stream time, in milliseconds, at which the oldest open step was first seen; None if none is open."""
+        oldest_s = min((e.step.opened_s for e in self.steps.values() if e.step is not None), default=None)
+        return None if oldest_s is None else oldest_s * 1000
+
+
+class _Reference(msgspec.Struct, frozen=True, gc=False):
+    """Stands in for a record where a snapshot itself is set aside."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+_SKIP: Final = Entry("", 0)
+_SPECIAL: Final = "\0"
+
+
+def _is_current(item: tuple[int, int, Entry], is_open: bool) -> bool:
+    """Whether an item of a heap of dirty entries still says how its entry stands."""
+    offset, _, entry = item
+    return entry.dirty_from == offset and (entry.status is _OPEN) is is_open
+
+
+def _plain_id(headers: Headers) -> str | None:
+    """The event id among headers that change nothing else; `_SPECIAL` if they hold an envelope."""
+    found: str | None = None
+    for name, content in headers:
+        if name == EVENT_ID:
+            found = content.decode("utf-8", "backslashreplace") if content else None
+        elif name[:3].lower() == "ce_" or name.lower() in ("content-type", EVENT_ID):
+            return _SPECIAL
+    return found
+
+
+def _step_key(step_id: str) -> bytes:
+    return b"s" + step_id.encode()
+
+
+def _run_key(run_id: str) -> bytes:
+    return b"r" + run_id.encode()

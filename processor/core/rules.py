@@ -1,0 +1,25 @@
+"""The settings that decide outcomes. Two replays agree only if these are equal, so they have a digest of their own."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import msgspec
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """The `[steps]` settings, and the few others, that change what a log means. Times in whole seconds."""
+
+    grace_s: int = 60
+    max_age_s: int = 86_400
+    ended_retention_s: int = 60
+    ended_retention_records: int = 1_000_000
+    max_step_bytes: int = 8 << 20
+    max_open_steps: int = 100_000
+    max_record_bytes: int = 1_000_000
+    unknown_events: str = "ignore"
+    object_type: str = ""
+
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that name these rules."""
+        return sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]

@@ -1,0 +1,309 @@
+"""One step as it stands, and what each event does to it. Status is decided in `lifecycle`, merging in `merge`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from processor.core.effects import Reason, Rejected, Status
+from processor.core.events import MAX_ID, ExactData, RunEnd, StepDelta, StepObject
+from processor.core.lifecycle import ORPHANING, RUN_ENDS
+from processor.core.merge import (
+    SHORT,
+    Indexed,
+    Notes,
+    Text,
+    Tree,
+    bad_index,
+    characters,
+    fill,
+    finish,
+    merge_delta,
+    pack,
+    plain,
+    unpack,
+)
+
+# fmt: off
+SCHEMA_KEYS: Final = (
+    "id", "object", "created_at", "assistant_id", "thread_id", "run_id", "type", "status", "step_details",
+    "last_error", "expired_at", "cancelled_at", "failed_at", "completed_at", "metadata",
+)
+"""Every published snapshot has these; null where nothing is known."""
+# fmt: on
+
+_KEPT_OVER_NULL: Final = frozenset({"run_id", "thread_id", "assistant_id", "created_at", "type", "step_details"})
+"""What even an ending object cannot erase with a null."""
+
+MAX_EXPIRES_AT: Final = 1 << 40
+_BLANK: Final[dict[str, Any]] = dict.fromkeys(SCHEMA_KEYS)
+
+
+class Inference(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An end that no event of the step stated (L6, L7). Laid over the snapshot, so that a real end can overrule it."""
+
+    how: str
+    status: Status
+    at_s: int
+    last_error: Any = None
+
+
+class Step:
+    """A step that is remembered as an object: open, or ended and being amended.
+
+    `tree` is `step_details` (see `core.merge`), `fields` all else that step objects said. Times in seconds of stream
+    time.
+    """
+
+    __slots__ = (
+        "anomalies",
+        "calls",
+        "characters",
+        "events",
+        "fields",
+        "first_offset",
+        "inference",
+        "irregular",
+        "last_offset",
+        "object_bytes",
+        "opened_s",
+        "oversize",
+        "revision",
+        "seen",
+        "status",
+        "step_id",
+        "trace",
+        "tree",
+        "usable_expires_at",
+    )
+
+    def __init__(self, step_id: str, offset: int, opened_s: int) -> None:
+        self.step_id = step_id
+        self.status = Status.IN_PROGRESS
+        self.fields: dict[str, Any] = {}
+        self.tree: Tree = {}
+        self.calls: dict[int, Tree] = {}  # the entries of tree["tool_calls"], for the short way in
+        self.seen: set[str] | None = None
+        self.anomalies: set[str] = set()
+        self.trace: tuple[tuple[str, bytes], ...] = ()
+        self.first_offset = offset
+        self.last_offset = offset
+        self.opened_s = opened_s
+        self.usable_expires_at: int | None = None
+        self.inference: Inference | None = None
+        self.events = 0
+        self.revision = -1
+        self.object_bytes = 0
+        self.characters = 0
+        self.oversize = False
+        self.irregular = False
+
+    # --- what the partition asks --------------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str | None:
+        found = self.fields.get("run_id")
+        return found if type(found) is str else None
+
+    def details_type(self) -> str | None:
+        """The type that `step_details` must keep (M7)."""
+        return self.tree.get("type") or self.fields.get("type")
+
+    def refuses(self, details: Tree | None, stated: Any = None) -> Rejected | None:
+        """M7: why details of another type cannot be merged."""
+        told = (details.get("type") if details else None) or stated
+        known = self.details_type()
+        if known is not None and told is not None and known != told:
+            return Rejected(Reason.TYPE_CHANGED, "step_details.type differs from what the step began with")
+        return None
+
+    # --- what events do -----------------------------------------------------------------------------------
+
+    def take(self, event: StepObject, size: int) -> None:
+        """Take in an object that does not end the step: fields that say something replace, details fill (L2)."""
+        self._note(event)
+        for key, value in event.data.items():
+            if key != "step_details" and (value is not None or key not in self.fields):
+                self.fields[key] = value
+        details = event.data.get("step_details")
+        if details:
+            fill(self.tree, details)
+        self._settle(size)
+
+    def end(self, event: StepObject, status: Status, size: int) -> None:
+        """Let an ending object have the last word (M6)."""
+        self._note(event)
+        self.inference = None
+        self.status = status
+        for key, value in event.data.items():
+            if key != "step_details" and (value is not None or key not in _KEPT_OVER_NULL or key not in self.fields):
+                self.fields[key] = value
+        details = event.data.get("step_details")
+        if details:
+            notes = Notes()
+            finish(self.tree, details, notes)
+            self._anomalies_of(notes)
+        self._settle(size)
+
+    def append(self, delta: StepDelta) -> int:
+        """Merge a delta whose indexes and type were checked (M1-M5). Returns the nulls that changed nothing."""
+        notes = Notes()
+        merge_delta(self.tree, delta.details, notes)
+        self._anomalies_of(notes)
+        self.characters += characters(delta.details)
+        self._find_calls()
+        self.events += 1
+        return notes.nulls
+
+    def append_exact(self, data: ExactData, limit: int) -> bool:
+        """The short way for a delta that only adds text to one known call; False says: go the general way.
+
+        Whatever it accepts, `append` would do the same with.
+        """
+        calls = data.delta.step_details.tool_calls
+        if len(calls) != 1:
+            return False
+        call = calls[0]
+        entry = self.calls.get(call.index)
+        if (
+            entry is None
+            or type(call.id) is not msgspec.UnsetType
+            or (kind := entry.get("type")) != call.type
+            or len(kind) > SHORT
+            or self.tree.get("type") != "tool_calls"
+        ):
+            return False
+        function = call.function
+        if type(function) is msgspec.UnsetType:
+            code = call.code_interpreter
+            if type(code) is msgspec.UnsetType:
+                return False
+            body, text = entry.get("code_interpreter"), code.input
+            name = "input"
+        else:
+            if (
+                type(function.name) is not msgspec.UnsetType
+                or type(function.output) is not msgspec.UnsetType
+                or type(call.code_interpreter) is not msgspec.UnsetType
+            ):
+                return False
+            body, text = entry.get("function"), function.arguments
+            name = "arguments"
+        if type(text) is not str or type(body) is not dict or self.oversize:
+            return False
+        held = body.get(name)
+        if type(held) is not Text or self.object_bytes + self.characters + len(text) > limit:
+            return False
+        held.write(text)
+        self.characters += len(text)
+        self.events += 1
+        return True
+
+    def infer(self, how: str, status: Status, at_s: int, last_error: Any = None) -> None:
+        self.inference = Inference(how, status, at_s, last_error)
+        self.status = status
+        self.irregular = True
+
+    def end_with_run(self, run: RunEnd, timestamp: int) -> None:
+        """L6: the step ends as its run did."""
+        status = RUN_ENDS[run.status]
+        if run.status in ORPHANING:
+            self.anomalies.add("orphaned_by_run")
+        at_s = run.ended_at if run.ended_at is not None else timestamp // 1000
+        self.infer("run", status, at_s, run.last_error if status is Status.FAILED else None)
+
+    # --- what is published --------------------------------------------------------------------------------
+
+    def snapshot(self, object_type: str = "") -> dict[str, Any]:
+        """The step as JSON: all schema keys, every extra key that came, the inference laid over it."""
+        out = _BLANK | self.fields
+        out["id"] = self.step_id
+        out["object"] = object_type or out["object"] or "thread.run.step"
+        out["status"] = self.status.value
+        out["step_details"] = plain(self.tree) if self.tree else None
+        if out["type"] is None:
+            out["type"] = self.tree.get("type")
+        if self.inference is not None:
+            out[f"{self.status.value}_at"] = self.inference.at_s
+            if out["last_error"] is None:
+                out["last_error"] = self.inference.last_error
+        return out
+
+    def size_with(self, object_bytes: int, more: int) -> int:
+        """X1: the size the step would have with this event."""
+        return max(self.object_bytes, object_bytes) + self.characters + more
+
+    # --- checkpoints --------------------------------------------------------------------------------------
+
+    def pack(self) -> bytes:
+        return pack([_plain_state(self, name) for name in _SAVED])
+
+    @classmethod
+    def unpack(cls, data: bytes) -> Step:
+        step = cls.__new__(cls)
+        step.calls = {}
+        for name, value in zip(_SAVED, unpack(data), strict=True):
+            setattr(step, name, value)
+        step.status = Status(step.status)
+        step.anomalies = set(step.anomalies)
+        step.seen = None if step.seen is None else set(step.seen)
+        step.trace = tuple((name, content) for name, content in step.trace)
+        if step.inference is not None:
+            step.inference = msgspec.convert(step.inference, Inference)
+        step._find_calls()
+        return step
+
+    # --- inside -------------------------------------------------------------------------------------------
+
+    def _note(self, event: StepObject) -> None:
+        if event.disagrees:
+            self.anomalies.add("status_disagrees")
+        if event.unknown_status:
+            self.anomalies.add("unknown_status")
+
+    def _anomalies_of(self, notes: Notes) -> None:
+        if notes.changed_field:
+            self.anomalies.add("changed_field")
+        if notes.fold_divergence:
+            self.anomalies.add("fold_divergence")
+
+    def _settle(self, size: int) -> None:
+        self.object_bytes = max(self.object_bytes, size)
+        self.events += 1
+        self._find_calls()
+
+    def _find_calls(self) -> None:
+        calls = self.tree.get("tool_calls")
+        if type(calls) is Indexed:
+            self.calls = calls.entries
+        elif self.calls:
+            self.calls = {}
+
+
+_SAVED: Final = tuple(name for name in Step.__slots__ if name != "calls")
+
+
+def _plain_state(step: Step, name: str) -> Any:
+    value = getattr(step, name)
+    return sorted(value) if type(value) is set else value
+
+
+def general(data: ExactData) -> StepDelta | None:
+    """An exact delta in the general form; None where the general way has something to say about its id."""
+    if not 0 < len(data.id) <= MAX_ID:
+        return None
+    return StepDelta(data.id, msgspec.to_builtins(data.delta.step_details))
+
+
+def check_delta(delta: StepDelta) -> Rejected | None:
+    """M1 before anything is touched."""
+    why = bad_index(delta.details)
+    return None if why is None else Rejected(Reason.BAD_INDEX, why)
+
+
+def usable_expires_at(value: Any, grace_s: int, now_ms: int) -> int | None:
+    """L7a: an integer from 1 to 2^40 whose deadline had not passed when it came."""
+    if type(value) is int and 0 < value <= MAX_EXPIRES_AT and (value + grace_s) * 1000 > now_ms:
+        return value
+    return None

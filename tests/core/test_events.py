@@ -1,0 +1,299 @@
+"""The envelopes E1-E5: the same event through every one of them is the same event."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processor.core.effects import Headers, Reason, Rejected
+from processor.core.events import Decoded, Ignored, RunEnd, StepDelta, StepObject, decode, exact_delta
+from processor.core.lifecycle import Kind
+from processor.core.rules import Rules
+from tests.core.logs import details
+from tests.core.play import Play, call, calls, run, step, text
+
+STEP = step("completed", step_details={"type": "tool_calls", "tool_calls": []})
+EVENTS: dict[str, Any] = {
+    "thread.run.step.created": step(),
+    "thread.run.step.in_progress": step(),
+    "thread.run.step.delta": calls(call(0, "a")),
+    "thread.run.step.completed": STEP,
+    "thread.run.completed": run("completed", completed_at=5),
+}
+CLOUD = {"specversion": "1.0", "source": "/here", "id": "e1"}
+BINARY = [("ce_specversion", b"1.0"), ("ce_source", b"/here"), ("ce_id", b"e1")]
+
+
+def decoded(value: bytes | None, headers: Headers = ()) -> Decoded:
+    found = decode(value, headers)
+    assert isinstance(found, Decoded), found
+    return found
+
+
+def rejected(value: bytes, headers: Headers = ()) -> str:
+    found = decode(value, headers)
+    assert isinstance(found, Rejected), found
+    assert 0 < len(found.detail) <= 200
+    return found.reason.value
+
+
+def envelopes(name: str, data: Any) -> dict[str, tuple[bytes, Headers]]:
+    """One event in every form, by what the form is called; the bare one only where its name says no more."""
+    body = text(data)
+    cloud = CLOUD | {"type": f"com.example.{name}"}
+    typed = [*BINARY, ("ce_type", f"com.example.{name}".encode())]
+    stream = text({"event": name, "data": data})
+    indented = json.dumps(data, indent=1).replace("\n", "\r\ndata: ")
+    forms: dict[str, tuple[bytes, Headers]] = {
+        "E1": (stream, []),
+        "E1 with white space and a stranger": (
+            json.dumps({"seq": 7, "data": data, "event": name}, indent=2).encode(),
+            [],
+        ),
+        "E1 with escapes": (json.dumps({"event": name, "data": data}).replace("event", "\\u0065vent", 1).encode(), []),
+        "E3": (text(cloud | {"data": data}), [("Content-Type", b"Application/CloudEvents+json; charset=utf-8")]),
+        "E3 without a header": (text(cloud | {"data": data}), []),
+        "E3 in base64": (text(cloud | {"data_base64": base64.b64encode(body).decode()}), []),
+        "E3 around E1": (text(cloud | {"data": {"event": name, "data": data}}), []),
+        "E3 batch": (text([cloud | {"data": data}]), [("content-type", b"application/cloudevents-batch+json")]),
+        "E4": (body, typed),
+        "E4 in other letters": (body, [(key.upper(), value) for key, value in typed]),
+        "E4 around E1": (stream, typed),
+        "E5": (f"event: {name}\ndata: ".encode() + body + b"\n\n", []),
+        "E5 without the last line end": (f"event:{name}\ndata:".encode() + body, []),
+        "E5 around E1": (b"data: " + stream + b"\n\n", []),
+        "E5 with comments and fields": (f": hi\r\nid: 5\r\nretry: 1\r\nevent: {name}\r\ndata: ".encode() + body, []),
+        "E5 in several lines": (f"event: {name}\r\ndata: {indented}\r\n\r\n".encode(), []),
+    }
+    if _bare_says_it(name, data):
+        forms["E2"] = (body, [])
+        forms["E5 around E2"] = (b"data: " + body, [])
+    marked = {
+        f"{form} after a byte order mark": (b"\xef\xbb\xbf" + value, headers)
+        for form, (value, headers) in forms.items()
+    }
+    return forms | marked
+
+
+def _bare_says_it(name: str, data: Any) -> bool:
+    """A bare object's name comes from its contents, and one in progress cannot say that it is new."""
+    kind = data.get("object")
+    if name == "thread.run.step.delta":
+        return bool(kind == name)
+    statuses = {f"{kind}.{data.get('status')}"} - {"thread.run.step.in_progress"}
+    return name in statuses
+
+
+@pytest.mark.parametrize(("name", "form"), [(n, f) for n, data in EVENTS.items() for f in envelopes(n, data)])
+def test_every_envelope_carries_every_event(name: str, form: str) -> None:
+    (event,) = decoded(*envelopes(name, EVENTS[name])[form]).events
+    data = EVENTS[name]
+    if name == "thread.run.completed":
+        assert event == RunEnd("r1", "completed", 5, None)
+    elif name == "thread.run.step.delta":
+        assert event == StepDelta("s1", data["delta"]["step_details"])
+    else:
+        assert event == StepObject(Kind(name.rpartition(".")[2]), "s1", data)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+STATUSES = st.sampled_from(["in_progress", "completed", "failed", "cancelled", "expired", "odd", None])
+named_events = st.one_of(
+    st.tuples(
+        st.sampled_from(["created", "in_progress", "completed", "failed", "cancelled", "expired"]).map(
+            "thread.run.step.{}".format
+        ),
+        st.builds(
+            lambda status, told, more: more | step(status, step_details=told),
+            STATUSES,
+            details(indexed=False),
+            st.dictionaries(st.text(max_size=5).map("x-{}".format), JSON, max_size=3),
+        ),
+    ),
+    st.tuples(
+        st.just("thread.run.step.delta"),
+        st.builds(
+            lambda told: {"id": "s1", "object": "thread.run.step.delta", "delta": {"step_details": told}},
+            details(indexed=True),
+        ),
+    ),
+    st.tuples(
+        st.sampled_from(["completed", "failed", "queued", "incomplete"]).map("thread.run.{}".format),
+        st.builds(
+            lambda status, error: run(status, last_error=error),
+            st.sampled_from(["failed", "completed", "queued"]),
+            JSON,
+        ),
+    ),
+)
+
+
+@given(named_events)
+def test_the_same_event_through_every_envelope_is_the_same(event: tuple[str, Any]) -> None:
+    forms = envelopes(*event)
+    found = {form: decoded(value, headers).events for form, (value, headers) in forms.items()}
+    expected = found["E1"]
+    bare = {form for form in found if "E2" in form}  # these know no event name, so they cannot disagree with it
+    assert {form: events for form, events in found.items() if events != expected and form not in bare} == {}
+    for form in bare:
+        assert found[form] == expected
+
+
+@given(st.lists(named_events, min_size=1, max_size=4), st.data())
+def test_frames_may_be_put_into_a_record_in_any_way(events: list[tuple[str, Any]], data: st.DataObject) -> None:
+    """Any line ends, with or without blank lines between, data over several lines, comments anywhere."""
+    end = data.draw(st.sampled_from(["\n", "\r\n", "\r"]))
+    lines = [": a comment so that it begins as SSE does"]
+    for name, body in events:
+        lines += data.draw(st.lists(st.sampled_from(["", ": hi", "id: 1", "retry: 5"]), max_size=2))
+        wide = json.dumps(body, indent=data.draw(st.sampled_from([None, 1])), ensure_ascii=data.draw(st.booleans()))
+        lines.append(f"event: {name}")
+        lines += [f"data: {line}" for line in wide.split("\n")]
+    lines += data.draw(st.sampled_from([[], [""], ["", ""], ["", "data: [DONE]", ""]]))
+    found = decoded(end.join(lines).encode())
+    expected = [decoded(text({"event": name, "data": body})).events[0] for name, body in events]
+    assert [event for event in found.events if event != Ignored("ignored")] == [
+        event for event in expected if event != Ignored("ignored")
+    ]
+
+
+def test_a_batch_and_frames_keep_their_order_and_ids() -> None:
+    clouds = [
+        CLOUD | {"id": f"e{n}", "type": "thread.run.step.delta", "data": calls(call(0, str(n)))} for n in range(3)
+    ]
+    batch = decoded(text(clouds), [("content-type", b"application/cloudevents-batch+json")])
+    assert batch.ids == ("/here e0", "/here e1", "/here e2")
+    frames = b"".join(b"data: " + text({"event": "thread.run.step.delta", "data": c["data"]}) + b"\n\n" for c in clouds)
+    several = decoded(frames, [("runstep-event-id", b"x")])
+    assert several.ids == ("x#0", "x#1", "x#2")
+    assert several.events == batch.events
+
+
+@pytest.mark.parametrize(
+    ("value", "headers", "event_id"),
+    [
+        (text({"event": "thread.run.step.delta", "data": calls()}), [("Runstep-Event-Id", b"a")], "a"),
+        (text(calls()), [*BINARY, ("ce_type", b"thread.run.step.delta")], "/here e1"),
+        (text(CLOUD | {"type": "thread.run.step.delta", "data": calls()}), [], "/here e1"),
+        (text(CLOUD | {"type": "thread.run.step.delta", "data": calls()}), [("runstep-event-id", b"own")], "own"),
+        (text(CLOUD | {"type": "thread.run.step.delta", "data": calls(), "id": ""}), [], None),
+        (text({"event": "thread.run.step.delta", "data": calls()}), [("runstep-event-id", b"")], None),
+        (text({"event": "thread.run.step.delta", "data": calls()}), [("runstep-event-id", None)], None),
+    ],
+)
+def test_event_ids(value: bytes, headers: Headers, event_id: str | None) -> None:
+    assert decoded(value, headers).ids == (event_id,)
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (None, "tombstone"),
+        (b"", "tombstone"),
+        (b"data: [DONE]\n\n", "ignored"),
+        (b": ping\n\n", "ignored"),
+        (text({"event": "thread.created", "data": {}}), "ignored"),
+        (text({"event": "thread.message.delta", "data": {}}), "ignored"),
+        (text({"event": "error", "data": {}}), "ignored"),
+        (text({"event": "done", "data": "[DONE]"}), "ignored"),
+        (b"event: done\ndata: [DONE]\n\n", "ignored"),
+        (text({"event": "thread.run.requires_action", "data": run("requires_action")}), "ignored"),
+        (text({"event": "thread.run.odd", "data": run("odd")}), "unknown_event"),
+        (text({"event": "thread.run.step.odd", "data": step()}), "unknown_event"),
+        (text({"event": "ping", "data": {}}), "unknown_event"),
+    ],
+)
+def test_what_is_not_about_steps_is_ignored(value: bytes | None, why: str) -> None:
+    assert decoded(value).events == (Ignored(why),)
+
+
+@pytest.mark.parametrize(("policy", "effects"), [("ignore", 0), ("dead-letter", 1)])
+def test_unknown_events_are_ignored_or_set_aside(policy: str, effects: int) -> None:
+    play = Play(Rules(unknown_events=policy))
+    assert len(play.say("ping", {})) == effects
+    assert play.state.counts["unknown_event"] == 1 - effects
+
+
+@pytest.mark.parametrize(
+    "kind", ["com.example.thread.run.step.completed", "vendor/thread.run.step.completed", "thread.run.step.completed"]
+)
+def test_the_type_of_a_cloud_event_counts_from_its_first_thread(kind: str) -> None:
+    (event,) = decoded(text(CLOUD | {"type": kind, "data": STEP})).events
+    assert isinstance(event, StepObject)
+    assert event.kind is Kind.COMPLETED
+
+
+def test_one_bad_frame_rejects_the_whole_record_before_anything_is_applied() -> None:
+    play = Play()
+    good = b"data: " + text({"event": "thread.run.step.created", "data": step()}) + b"\n\n"
+    (effect,) = play.put(good + b"event: thread.run.step.delta\ndata: {\n\n")
+    assert effect.reason is Reason.NOT_JSON  # type: ignore[union-attr]
+    assert play.state.open_steps == 0
+
+
+def test_a_frame_that_the_lifecycle_refuses_is_named_and_the_others_stand() -> None:
+    play = Play()
+    names = ("created", "completed", "failed")
+    statuses = ("in_progress", "completed", "failed")
+    frames = (
+        b"data: " + text({"event": f"thread.run.step.{name}", "data": step(status)}) + b"\n\n"
+        for name, status in zip(names, statuses, strict=True)
+    )
+    completed, refusal = play.put(b"".join(frames))
+    assert completed.status.value == "completed"  # type: ignore[union-attr]
+    assert refusal.detail.endswith("(event 3 of 3)")  # type: ignore[union-attr]
+
+
+# --- the short way in
+
+
+@given(
+    st.builds(
+        lambda entries: calls(*entries),
+        st.lists(
+            st.builds(
+                lambda index, kind, body, more: {"index": index, "type": kind} | body | more,
+                st.sampled_from([0, 1, -1, 1024, 1 << 70]),
+                st.sampled_from(["function", "code_interpreter", "mcp"]),
+                st.sampled_from(
+                    [
+                        {},
+                        {"function": {"arguments": "a"}},
+                        {"function": {"name": None, "output": ""}},
+                        {"function": {"x": 1}},
+                        {"code_interpreter": {"input": "a"}},
+                        {"function": None},
+                    ]
+                ),
+                st.sampled_from([{}, {"id": "c"}, {"id": None}, {"x": 1}]),
+            ),
+            max_size=3,
+        ),
+    )
+)
+def test_whatever_the_exact_shapes_accept_the_general_way_reads_the_same(data: Any) -> None:
+    value = text({"event": "thread.run.step.delta", "data": data})
+    exact = exact_delta(value)
+    (event,) = decoded(value).events
+    if exact is not None:
+        assert event == StepDelta(exact.id, msgspec.to_builtins(exact.delta.step_details))
+
+
+@pytest.mark.parametrize("name", ["ce_id", "CE_ID", "Ce_Id", "cE_id"])
+def test_the_short_way_leaves_cloud_events_to_the_general_one(name: str) -> None:
+    """However the header is spelled: its id must be seen."""
+    value = text({"event": "thread.run.step.delta", "data": calls(call(0, "a"))})
+    play = Play()
+    for _ in range(2):
+        play.put(value, headers=[(name, b"e1")])
+    assert play.state.counts["duplicate"] == 1

@@ -1,0 +1,154 @@
+"""Crash anywhere, same bytes: an owner that dies and one that takes over are as one that lived on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish
+from processor.core.merge import plain
+from processor.core.partition import Entry, PartitionState
+from processor.core.rules import Rules
+from processor.core.snapshot import Step
+from tests.core.logs import RULES, logs
+
+
+def outcomes(effects: list[Effect]) -> list[Effect]:
+    return [effect for effect in effects if isinstance(effect, Publish | DeadLetter)]
+
+
+def uninterrupted(records: list[LogRecord], marks: dict[int, int], rules: Rules = RULES) -> tuple[list[Effect], Any]:
+    """One life, record by record; `marks`: at which record position how many clock marks are set."""
+    state = PartitionState("t", 3, rules)
+    effects: list[Effect] = []
+    for number, record in enumerate(records):
+        effects += state.apply([record])
+        effects += mark(state, marks.get(number, 0))
+    return outcomes(effects), portrait(state)
+
+
+def mark(state: PartitionState, times: int) -> list[Effect]:
+    effects: list[Effect] = []
+    for _ in range(times):
+        due = state.next_due_ms()
+        if due is None or due < state.stream_time:
+            break
+        effects += state.advance(due)
+    return effects
+
+
+def portrait(state: PartitionState) -> Any:
+    """All of a state that can ever show in an outcome."""
+
+    def step_of(step: Step) -> Any:
+        names = [name for name in Step.__slots__ if name not in ("calls", "tree", "irregular")]
+        return {name: getattr(step, name) for name in names} | {"tree": plain(step.tree)}
+
+    def entry_of(entry: Entry) -> Any:
+        return (
+            entry.status,
+            entry.inferred,
+            entry.refused,
+            entry.due_s,
+            None if entry.step else (entry.touched_ms, entry.touched_offset),
+            entry.run,
+            step_of(entry.recall()) if entry.step or entry.body else None,
+        )
+
+    return (
+        state.stream_time,
+        state.open_steps,
+        {key: entry_of(entry) for key, entry in state.steps.items()},
+        {key: entry_of(entry) for key, entry in state.runs.items()},
+        state._by_run,
+        state._due,
+    )
+
+
+class Topics:
+    """What a broker keeps of a transaction: outcomes, checkpoints (compacted), and the offset with its metadata."""
+
+    def __init__(self, start: int) -> None:
+        self.outcomes: list[Effect] = []
+        self.checkpoints: dict[bytes, bytes] = {}
+        self.committed = (start, start, -1)  # offset, restore_from, stream time
+
+    def commit(self, state: PartitionState, effects: list[Effect]) -> None:
+        position = state.next_offset
+        restore_from, stream_time, needless = state.seal(position)
+        assert position >= self.committed[0], "a committed offset never goes back"
+        assert restore_from <= position
+        for effect in (*effects, *needless):
+            if not isinstance(effect, Checkpoint):
+                self.outcomes.append(effect)
+            elif effect.value is None:
+                self.checkpoints.pop(effect.key, None)
+            else:
+                self.checkpoints[effect.key] = effect.value
+        self.committed = (position, restore_from, stream_time)
+
+    def restore(self, rules: Rules) -> PartitionState:
+        offset, restore_from, stream_time = self.committed
+        state = PartitionState("t", 3, rules, next_offset=restore_from, live_from=offset, stream_time=stream_time)
+        state.load(self.checkpoints.items())
+        return state
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(logs(), st.data())
+def test_crash_anywhere_same_bytes(records: list[LogRecord], data: st.DataObject) -> None:
+    """Any batching, any commits, any crashes, any checkpoints, clock marks included: the outcomes of one life."""
+    marks: dict[int, int] = {}
+    topics = Topics(records[0].offset if records else 0)
+    state = topics.restore(RULES)
+    pending: list[Effect] = []
+    pending_marks: dict[int, int] = {}
+    done = at = 0  # records committed, records applied
+    while done < len(records):
+        size = data.draw(st.integers(1, 12))
+        batch = [record for record in records if record.offset >= state.next_offset][:size]
+        pending += state.apply(batch)
+        at = sum(record.offset < state.next_offset for record in records)
+        if state.is_live and at and data.draw(st.integers(0, 5)) == 0:
+            wanted = data.draw(st.integers(1, 2))
+            fired = 0
+            for _ in range(wanted):
+                effects = mark(state, 1)
+                fired += bool(effects)
+                pending += effects
+            if fired:
+                pending_marks[at - 1] = pending_marks.get(at - 1, 0) + fired
+        what = data.draw(st.sampled_from(["go on", "commit", "commit", "crash", "checkpoint"]))
+        if what == "checkpoint" and state.is_live:
+            pending += state.checkpoint(data.draw(st.integers(0, state.next_offset + 1)))
+        if what == "crash":
+            state, pending, pending_marks = topics.restore(RULES), [], {}
+        elif state.is_live and (what == "commit" or at == len(records)):
+            topics.commit(state, pending)
+            for number, times in pending_marks.items():
+                marks[number] = marks.get(number, 0) + times
+            pending, pending_marks = [], {}
+            done = at
+    expected, expected_state = uninterrupted(records, marks)
+    assert topics.outcomes == expected
+    restored = topics.restore(RULES)
+    restored.apply(records[sum(record.offset < restored.next_offset for record in records) :])
+    restored.moved_to(topics.committed[0])
+    assert portrait(restored) == expected_state
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(logs(), st.data())
+def test_how_the_log_is_cut_into_batches_changes_nothing(records: list[LogRecord], data: st.DataObject) -> None:
+    state = PartitionState("t", 3, RULES)
+    effects: list[Effect] = []
+    rest = records
+    while rest:
+        size = data.draw(st.integers(1, len(rest)))
+        effects += state.apply(rest[:size])
+        rest = rest[size:]
+    expected, expected_state = uninterrupted(records, {})
+    assert outcomes(effects) == expected
+    assert portrait(state) == expected_state
