@@ -1,0 +1,280 @@
+"""A seeded generator of agent runs as the services emit them, and of the result that must come of them.
+
+The expected result is computed from the plan of each run, by code that shares nothing with the core and folds no
+events: a third witness beside the worker and the replay. What `docs/semantics.md` leaves open is not generated.
+
+    simulation = Simulation(Dials(runs=100, seed=7))
+    for produced in simulation: ...
+    simulation.expected                      # complete once the iteration has ended
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from heapq import heapify, heappop, heapreplace
+from random import Random
+from typing import Final, NamedTuple
+
+from processor.simulate.dials import ENVELOPES, Dials
+from processor.simulate.expected import Expected
+from processor.simulate.garbage import garbage
+from processor.simulate.runs import Event, Kind, Mixes, Run
+from processor.simulate.texts import Mix, Texts
+from processor.simulate.tools import text_of
+from processor.simulate.wire import MANY, Wrapped, fits, wrap
+
+__all__ = ["Dials", "Expected", "Produced", "Simulation", "generate", "partition_of"]
+
+_JITTER_MS: Final = 1_500
+"""Producers' clocks differ: a late timestamp is at most this much behind."""
+_BUNDLE_GAP_MS: Final = 500
+"""Events further apart than this do not share a record, and a repeat comes no later."""
+_START_SPREAD_MS: Final = 2_000
+_UNKNOWN_EVENTS: Final = ("vendor.heartbeat", "response.output_text.delta", "session.created", "ping")
+_STEP_KINDS: Final = frozenset((Kind.CREATED, Kind.PROGRESS, Kind.DELTA, Kind.END))
+
+
+class Produced(NamedTuple):
+    """One record to be written. `partition` is where it belongs (by its key, as Java clients do it)."""
+
+    partition: int
+    key: bytes
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    timestamp: int
+    """Milliseconds."""
+
+
+class Simulation:
+    """The records of some dials, and what must come of them. Iterating anew starts anew, with the same records."""
+
+    def __init__(self, dials: Dials) -> None:
+        self.dials = dials
+        self.expected = Expected()
+        """What must come of the records yielded so far; silent steps count when the last records have come."""
+
+    def __iter__(self) -> Iterator[Produced]:
+        expected = self.expected = Expected()
+        for produced in _Play(self.dials, expected).records():
+            expected.counts["records"] += 1
+            yield produced
+
+
+def generate(dials: Dials) -> Iterator[Produced]:
+    """The records alone."""
+    return iter(Simulation(dials))
+
+
+class _Play:
+    """One iteration: the runs that are open, in the order of their next record."""
+
+    def __init__(self, dials: Dials, expected: Expected) -> None:
+        self._dials = dials
+        self._expected = expected
+        self._rng = Random(dials.seed)
+        self._texts = Texts(self._rng, dials.text_bytes)
+        self._mixes = Mixes(dials)
+        self._envelopes = Mix(ENVELOPES, dials.envelopes)
+        self._started = 0
+        self._made = 0
+        self._silent: list[Run] = []
+        self._clock = dials.start_ms
+
+    def records(self) -> Iterator[Produced]:
+        """All records in the order of the simulated clock, and last, per partition, one beyond every deadline."""
+        live: list[tuple[int, int, Iterator[tuple[int, list[Produced]]], list[Produced]]] = []
+        while len(live) < self._dials.open_runs and (opened := self._open(self._rng.randrange(_START_SPREAD_MS))):
+            live.append(opened)
+        heapify(live)
+        while live:
+            self._clock, number, told, batch = live[0]
+            self._made += len(batch)
+            yield from batch
+            if (following := next(told, None)) is not None:
+                heapreplace(live, (following[0], number, told, following[1]))
+            elif (opened := self._open(0)) is not None:
+                heapreplace(live, opened)
+            else:
+                heappop(live)
+        yield from self._closing()
+
+    def _open(self, delay_ms: int) -> tuple[int, int, Iterator[tuple[int, list[Produced]]], list[Produced]] | None:
+        """Start the next run, if there is one to start. Every run makes at least one record."""
+        d = self._dials
+        if (self._made >= d.records) if d.records else (self._started >= d.runs):
+            return None
+        self._started += 1
+        run = Run(d, self._rng, self._texts, self._mixes, self._clock + delay_ms)
+        told = self._tell(run)
+        at_ms, batch = next(told)
+        return at_ms, self._started, told, batch
+
+    def _tell(self, run: Run) -> Iterator[tuple[int, list[Produced]]]:
+        """The records of one run, each with what comes in its wake, at the time of its last event."""
+        rng, d = self._rng, self._dials
+        partition = partition_of(run.key, d.partitions)
+        events = run.events()
+        held = next(events, None)
+        sequence = 0
+        owed: list[tuple[Produced, list[Event]]] = []
+        while held is not None:
+            envelope = self._envelopes.pick(rng)
+            if not fits(envelope, held):
+                envelope = "sse" if held.kind is Kind.STREAM_END else "event"
+            bundle = [held]
+            held = next(events, None)
+            if envelope in MANY:
+                held = _fill(bundle, held, events, envelope, rng.randint(2, 6))
+            at_ms = bundle[-1].at_ms
+            with_id = rng.random() < d.with_ids
+            wrapped = wrap(rng, envelope, bundle, f"{run.id}/{sequence}", with_id)
+            sequence += 1
+            timestamp = at_ms
+            if d.disorder and not bundle[0].alone and rng.random() < d.disorder:
+                timestamp -= rng.randrange(_JITTER_MS)
+            produced = Produced(partition, run.key, wrapped.value, wrapped.headers, timestamp)
+            batch = [produced]
+            self._expect(bundle, produced)
+            if d.duplicates and rng.random() < d.duplicates and _repeatable(bundle, wrapped):
+                if wrapped.identified and rng.random() < 0.5 and not any(e.reason for e in bundle):
+                    owed.append((produced, bundle))
+                else:
+                    batch.append(self._repeat(produced, bundle, wrapped.identified, envelope == "bare"))
+            if owed and (rng.random() < 0.5 or held is None or held.at_ms - at_ms > _BUNDLE_GAP_MS):
+                batch += [self._repeat(*debt, True, False) for debt in owed]
+                owed.clear()
+            self._add_noise(batch, run)
+            yield at_ms, batch
+        if run.silent is not None:
+            self._silent.append(run)
+
+    # What must come of it
+
+    def _expect(self, bundle: list[Event], produced: Produced) -> None:
+        expected = self._expected
+        for event in bundle:
+            for ending in event.endings:
+                expected.publish(
+                    ending.step.id,
+                    ending.revision,
+                    ending.snapshot,
+                    partition=produced.partition,
+                    inferred=ending.inferred,
+                    anomalies=ending.step.anomalies,
+                )
+        self._count(bundle, produced)
+
+    def _count(self, bundle: list[Event], produced: Produced) -> None:
+        """What counts each time the record comes."""
+        for event in bundle:
+            if event.kind is Kind.IGNORED or event.kind is Kind.STREAM_END:
+                self._expected.counts["ignored"] += 1
+            elif event.again:
+                self._expected.counts["repeated"] += 1
+            elif event.reason:
+                self._expected.set_aside(event.reason, produced.value or b"", produced.partition)
+
+    def _repeat(self, produced: Produced, bundle: list[Event], identified: bool, bare: bool) -> Produced:
+        """The same record once more: nothing may come of it. A bare opening said again is a refresh: not counted."""
+        counts = self._expected.counts
+        self._count(bundle, produced)
+        for event in bundle:
+            if event.kind in _STEP_KINDS:
+                if identified:
+                    counts["duplicate"] += 1
+                elif event.kind is Kind.END or (event.kind is Kind.CREATED and not bare):
+                    counts["repeated"] += 1
+        return produced
+
+    def _add_noise(self, batch: list[Produced], run: Run) -> None:
+        """What nobody can use, behind a record of a run and with its key."""
+        rng, d = self._rng, self._dials
+        first = batch[0]
+        if d.garbage and rng.random() < d.garbage:
+            reason, value, headers = garbage(rng, run.latest_step_id)
+            batch.append(first._replace(value=value, headers=list(headers)))
+            self._expected.set_aside(reason, value, first.partition)
+        if d.tombstones and rng.random() < d.tombstones:
+            batch.append(first._replace(value=None if rng.random() < 0.7 else b"", headers=[]))
+            self._expected.counts["tombstone"] += 1
+        if d.unknown and rng.random() < d.unknown:
+            name = rng.choice(_UNKNOWN_EVENTS)
+            data = f'{{"id":"{run.latest_step_id}","status":"completed"}}'
+            text = f'{{"event":"{name}","data":{data}}}' if rng.random() < 0.7 else f"event: {name}\ndata: {data}\n\n"
+            batch.append(first._replace(value=text.encode(), headers=[]))
+            self._expected.counts["unknown_event"] += 1
+
+    def _closing(self) -> Iterator[Produced]:
+        """Move each partition's stream time beyond every deadline that is left."""
+        d, expected = self._dials, self._expected
+        for run in self._silent:
+            assert run.silent is not None
+            step = run.silent.step
+            expected.publish(
+                step.id,
+                0,
+                run.silent.snapshot,
+                partition=partition_of(run.key, d.partitions),
+                inferred="deadline",
+                anomalies=step.anomalies,
+            )
+        due_ms = max((run.expires_at + d.grace_s for run in self._silent), default=0) * 1000
+        at_ms = max(self._clock, due_ms) + 1000
+        data = {"id": "run_clock", "object": "thread.run", "status": "queued", "created_at": at_ms // 1000}
+        value = f'{{"event":"thread.run.queued","data":{text_of(data)}}}'.encode()
+        for partition in range(d.partitions):
+            expected.counts["ignored"] += 1
+            yield Produced(partition, _key_of(partition, d.partitions), value, [], at_ms)
+
+
+def _fill(bundle: list[Event], held: Event | None, events: Iterator[Event], envelope: str, size: int) -> Event | None:
+    """Take further events into a record that can hold several; return the first that did not go in."""
+    refused = bool(bundle[0].reason)
+    while (
+        held is not None
+        and len(bundle) < size
+        and not bundle[0].alone
+        and not held.alone
+        and held.at_ms - bundle[-1].at_ms <= _BUNDLE_GAP_MS
+        and fits(envelope, held)
+        and not (refused and held.reason)  # with two reasons in a record it is open which one counts
+    ):
+        refused = refused or bool(held.reason)
+        bundle.append(held)
+        held = next(events, None)
+    return held
+
+
+def _repeatable(bundle: list[Event], wrapped: Wrapped) -> bool:
+    """Whether a repeat can be told from news: by an id, or because the event says nothing new."""
+    if bundle[0].alone:
+        return False
+    return wrapped.identified or (len(bundle) == 1 and bundle[0].kind is not Kind.DELTA)
+
+
+def _key_of(partition: int, partitions: int) -> bytes:
+    """A key that belongs to a partition."""
+    number = 0
+    while partition_of(key := b"clock-%d" % number, partitions) != partition:
+        number += 1
+    return key
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key as the Java client's default partitioner has it."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def murmur2(data: bytes) -> int:
+    """The 32-bit murmur2 hash with the seed that Kafka uses; unsigned."""
+    m, mask = 0x5BD1E995, 0xFFFFFFFF
+    length = len(data)
+    h = 0x9747B28C ^ length
+    whole = length & ~3
+    for i in range(0, whole, 4):
+        k = int.from_bytes(data[i : i + 4], "little") * m & mask
+        h = h * m & mask ^ (k ^ k >> 24) * m & mask
+    if length > whole:
+        h = (h ^ int.from_bytes(data[whole:], "little")) * m & mask
+    h = (h ^ h >> 13) * m & mask
+    return h ^ h >> 15

@@ -1,0 +1,166 @@
+"""The dials of the generator: what is emitted, how much of it, and how badly. No behaviour but their check."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from processor.errors import UsageError
+
+TOOLS: Final = (
+    "message_creation",
+    "activities",
+    "function",
+    "code_interpreter",
+    "file_search",
+    "retrieval",
+    "mcp",
+    "openapi",
+    "azure_function",
+    "connected_agent",
+    "bing_grounding",
+    "azure_ai_search",
+    "novel",
+)
+"""What a step can be. `novel` is a tool type nobody knows yet."""
+
+DIALECTS: Final = ("openai", "azure", "lookalike")
+"""Who speaks: the recorded services, and one that only resembles them (fields missing, vendor keys added)."""
+
+ENVELOPES: Final = (
+    "event",  # E1
+    "bare",  # E2
+    "ce_structured",  # E3, the data as JSON
+    "ce_base64",  # E3, the data in base64
+    "ce_batch",  # E3, several events in one record
+    "ce_binary",  # E4
+    "sse",  # E5, one frame
+    "sse_many",  # E5, several frames
+)
+"""The form of a record. An event that a form cannot carry travels as `event`, the end of a stream as `sse`."""
+
+DEFAULT_START_MS: Final = 1_720_000_000_000
+
+
+def _tools() -> dict[str, float]:
+    return dict.fromkeys(TOOLS, 1.0) | {"message_creation": 3.0, "function": 6.0, "mcp": 3.0, "code_interpreter": 3.0}
+
+
+def _dialects() -> dict[str, float]:
+    return {"openai": 0.5, "azure": 0.4, "lookalike": 0.1}
+
+
+def _envelopes() -> dict[str, float]:
+    return dict.fromkeys(ENVELOPES, 1.0) | {"event": 10.0, "sse": 3.0}
+
+
+class Dials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to generate. Shares are between 0 and 1; mixes are weights by name (a missing name weighs nothing)."""
+
+    runs: int = 1000
+    """Runs to start."""
+    records: int = 0
+    """When more than 0: no further run starts once this many records were made (it overrides `runs`)."""
+    seed: int = 1
+    partitions: int = 4
+    open_runs: int = 50
+    """Runs whose records are interleaved at any moment."""
+    steps: int = 3
+    """Mean number of steps of a run."""
+    deltas: int = 20
+    """Mean number of text pieces of a step's tool calls."""
+    text_bytes: int = 12
+    """Mean size of a piece, in characters (most of them one byte)."""
+    chatter: int = 3
+    """`thread.message.delta` events of a message step; they are ignored by the worker."""
+    tools: Mapping[str, float] = msgspec.field(default_factory=_tools)
+    dialects: Mapping[str, float] = msgspec.field(default_factory=_dialects)
+    envelopes: Mapping[str, float] = msgspec.field(default_factory=_envelopes)
+    with_ids: float = 0.5
+    """Share of records that carry an event id in a header (CloudEvents always have one)."""
+    disorder: float = 0.1
+    """Share of parallel tool calls whose deltas are mixed and whose indexes have gaps; share of late timestamps."""
+    duplicates: float = 0.02
+    """Share of records that are repeated byte for byte, where a repeat can be told from news."""
+    garbage: float = 0.01
+    """Chance after each record of one that cannot be used, and after each delta of one that must be refused."""
+    illegal: float = 0.01
+    """Share of ended steps that are followed by a status which may not follow."""
+    late_output: float = 0.3
+    """Share of ended MCP steps whose output comes in one large delta after the end."""
+    approvals: float = 0.02
+    """Share of runs in which a tool call waits for a person, for hours."""
+    interrupted: float = 0.05
+    """Share of runs that end while steps of theirs are open."""
+    overruled: float = 0.3
+    """Share of the steps so ended whose real end comes afterwards."""
+    stragglers: float = 0.2
+    """Share of the interrupted runs of which another step is created after the end."""
+    hung: float = 0.01
+    """Share of runs that fall silent with a step open, which then passes its deadline."""
+    midstream: float = 0.02
+    """Share of runs whose first events are missing."""
+    disagree: float = 0.01
+    """Share of ends whose event name says something else than the status."""
+    tombstones: float = 0.01
+    """Chance after each record of one without a value."""
+    unknown: float = 0.01
+    """Chance after each record of an event that nobody knows."""
+    grace_s: int = 60
+    """The worker's `grace_s`: the last record of a partition lies beyond every deadline plus this."""
+    start_ms: int = DEFAULT_START_MS
+    """The simulated clock at the first record."""
+
+    def __post_init__(self) -> None:
+        wrong = [
+            *(
+                f"{n}: at least {low} is needed (got {getattr(self, n)})"
+                for n, low in _LOWEST
+                if getattr(self, n) < low
+            ),
+            *(
+                f"{n}: a share lies between 0 and 1 (got {getattr(self, n)})"
+                for n in _SHARES
+                if not 0 <= getattr(self, n) <= 1
+            ),
+        ]
+        for name, known in (("tools", TOOLS), ("dialects", DIALECTS), ("envelopes", ENVELOPES)):
+            mix = getattr(self, name)
+            wrong += [f"{name}: {key!r} is not one of {', '.join(known)}" for key in sorted(mix) if key not in known]
+            if not any(w > 0 for w in mix.values()) or any(w < 0 for w in mix.values()):
+                wrong.append(f"{name}: weights must not be negative, and one must be above 0")
+        if wrong:
+            raise UsageError(f"simulate: {'; '.join(wrong)}", hint="see `run-steps simulate --help` for the dials")
+
+
+_LOWEST: Final = (
+    ("runs", 0),
+    ("records", 0),
+    ("partitions", 1),
+    ("open_runs", 1),
+    ("steps", 1),
+    ("deltas", 0),
+    ("text_bytes", 1),
+    ("chatter", 0),
+    ("grace_s", 0),
+    ("start_ms", 1),
+)
+_SHARES: Final = (
+    "with_ids",
+    "disorder",
+    "duplicates",
+    "garbage",
+    "illegal",
+    "late_output",
+    "approvals",
+    "interrupted",
+    "overruled",
+    "stragglers",
+    "hung",
+    "midstream",
+    "disagree",
+    "tombstones",
+    "unknown",
+)
