@@ -1,0 +1,239 @@
+# mypy: allow-subclassing-any
+"""Asking and arranging: which topics there are, how they are set, what a group has committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
+from aiokafka.protocol.metadata import MetadataRequest
+
+from processor.errors import BrokerRefused, BrokerUnavailable
+from processor.kafka import pinned
+from processor.kafka.client import Client
+from processor.kafka.consumer import Committed
+from processor.kafka.pinned import rebound
+from processor.kafka.security import Connection, explained
+from processor.kafka.trouble import translate, translated
+
+_BATCH_OVERHEAD_BYTES: Final = 61
+_USUAL_REPLICAS: Final = 3
+_UNKNOWN_TOPIC: Final = 3
+_SETTLED_S: Final = 0.05
+
+
+class TopicFacts(NamedTuple):
+    """A topic as it stands. `configs` holds every setting in force, defaults included."""
+
+    name: str
+    partitions: int
+    replicas: int
+    configs: Mapping[str, str]
+
+    @property
+    def max_message_bytes(self) -> int:
+        return int(self.configs["max.message.bytes"])
+
+    @property
+    def cleanup(self) -> frozenset[str]:
+        return frozenset(self.configs["cleanup.policy"].split(","))
+
+
+class NewTopicFacts(NamedTuple):
+    """A topic to be. Without `replicas`: three, or as many as there are brokers."""
+
+    name: str
+    partitions: int
+    configs: Mapping[str, str] = {}
+    replicas: int | None = None
+
+
+class Admin:
+    """Use as `async with Admin(connection) as admin`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._timeout_s = connection.request_timeout_ms / 1000
+        self._where = f"admin at {connection.bootstrap_servers}"
+        self._admin: _AdminClient | None = None
+
+    async def __aenter__(self) -> Admin:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Connect. Raises `BrokerRefused` or `BrokerUnavailable`, saying what kept us out."""
+        pinned.verify()
+        admin = self._admin = _AdminClient(**self._connection.kwargs())
+        try:
+            async with explained(self._connection, self._where), asyncio.timeout(self._timeout_s):
+                await admin.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        if self._admin is not None:
+            self._admin._client.retire()
+            await self._admin.close()
+
+    async def topics(self, names: Collection[str]) -> dict[str, TopicFacts]:
+        """The facts of those among `names` that exist; asking does not create them."""
+        with translated(self._where):
+            async with asyncio.timeout(self._timeout_s):
+                rows = (
+                    {row["topic"]: row for row in await self._started().describe_topics(sorted(names))} if names else {}
+                )
+                found = [name for name, row in rows.items() if row["error_code"] != _UNKNOWN_TOPIC]
+                for name in found:
+                    _raise_for(rows[name]["error_code"], name)
+                configs = await self._configs(found)
+        return {
+            name: TopicFacts(
+                name, len(rows[name]["partitions"]), len(rows[name]["partitions"][0]["replicas"]), configs[name]
+            )
+            for name in found
+        }
+
+    async def create(self, topics: Iterable[NewTopicFacts]) -> None:
+        """Create topics and wait until every client can find them. One that exists already is left as it is.
+
+        Raises:
+            BrokerRefused: the broker does not allow it, or not with these settings; the others may exist by then.
+        """
+        wanted = {topic.name: topic for topic in topics}
+        if not wanted:
+            return
+        admin = self._started()
+        with translated(self._where):
+            async with asyncio.timeout(self._timeout_s):
+                brokers = len((await admin.describe_cluster())["brokers"])
+                answer = await admin.create_topics(
+                    [
+                        NewTopic(
+                            topic.name,
+                            topic.partitions,
+                            topic.replicas or min(_USUAL_REPLICAS, brokers),
+                            topic_configs=dict(topic.configs),
+                        )
+                        for topic in wanted.values()
+                    ]
+                )
+                for name, code, text in answer.topic_errors:
+                    if code != TopicAlreadyExistsError.errno:
+                        _raise_for(code, name, text)
+                while len(await self.topics(wanted)) < len(wanted):  # noqa: ASYNC110 - the broker has no event for it
+                    await asyncio.sleep(_SETTLED_S)
+
+    async def group_offsets(self, group_id: str) -> dict[tuple[str, int], Committed]:
+        """All that a group has committed, by topic and partition; pending transactions do not count."""
+        with translated(f"group {group_id}"):
+            async with asyncio.timeout(self._timeout_s):
+                rows = await _patiently(partial(self._started().list_consumer_group_offsets, group_id))
+        return {(tp.topic, tp.partition): Committed(row.offset, row.metadata or "") for tp, row in rows.items()}
+
+    async def _configs(self, names: Collection[str]) -> dict[str, dict[str, str]]:
+        if not names:
+            return {}
+        answers = await self._started().describe_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
+        )
+        configs = {}
+        for code, text, _, name, entries in answers[0].resources:
+            if code == TopicAuthorizationFailedError.errno:
+                raise BrokerRefused(
+                    f"topic {name}: its settings may not be read (Topic authorization failed)",
+                    hint="grant this principal DescribeConfigs on every topic of [source], [output] and [checkpoints]",
+                )
+            _raise_for(code, name, text)
+            configs[name] = {key: value for key, value, *_ in entries if value is not None}
+        return configs
+
+    def _started(self) -> _AdminClient:
+        if self._admin is None:
+            raise BrokerUnavailable(f"{self._where}: not started")
+        return self._admin
+
+
+def check_topics(
+    found: Mapping[str, TopicFacts],
+    *,
+    source: str,
+    outputs: Collection[str],
+    checkpoints: str,
+    max_record_bytes: int,
+) -> list[str]:
+    """What is wrong with the topics, one line each with its remedy; empty when all is well.
+
+    Args:
+        outputs: every topic that we write to, checkpoints apart.
+        max_record_bytes: the largest record that we write.
+    """
+    problems = [
+        f"topic {name}: missing; create it, or start with --create-topics"
+        for name in sorted({source, *outputs, checkpoints})
+        if name not in found
+    ]
+    kept, log = found.get(checkpoints), found.get(source)
+    if log is not None and "compact" in log.cleanup:
+        problems.append(f"topic {source}: compacted, which loses events; set cleanup.policy=delete")
+    if kept is not None and kept.cleanup != {"compact"}:
+        got = ",".join(sorted(kept.cleanup))
+        problems.append(
+            f"topic {checkpoints}: must be compacted and nothing else (got {got}); set cleanup.policy=compact"
+        )
+    if kept is not None and log is not None and kept.partitions < log.partitions:
+        problems.append(
+            f"topic {checkpoints}: fewer partitions than {source} (got {kept.partitions}); "
+            f"add {log.partitions - kept.partitions}"
+        )
+    for name in sorted(set(outputs)):
+        topic = found.get(name)
+        if topic is not None and topic.configs.get("message.timestamp.type") == "LogAppendTime":
+            problems.append(
+                f"topic {name}: overwrites the source records' timestamps (message.timestamp.type=LogAppendTime); "
+                "set message.timestamp.type=CreateTime, or no replay can show that the outputs are the log's"
+            )
+    for name in sorted({*outputs, checkpoints}):
+        topic = found.get(name)
+        if topic is not None and topic.max_message_bytes < max_record_bytes + _BATCH_OVERHEAD_BYTES:
+            problems.append(
+                f"topic {name}: max.message.bytes is too small (got {topic.max_message_bytes}); "
+                f"set at least {max_record_bytes + _BATCH_OVERHEAD_BYTES}"
+            )
+    return problems
+
+
+async def _patiently(ask: Callable[[], Awaitable[Any]]) -> Any:
+    """Ask until the answer is one: a young cluster makes the topic of the offsets when it is first asked for."""
+    while True:
+        try:
+            return await ask()
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+        await asyncio.sleep(_SETTLED_S)
+
+
+def _raise_for(code: int, name: str, text: str | None = None) -> None:
+    if code:
+        error = for_code(code)(text or name)
+        raise translate(error, f"topic {name}")
+
+
+class _AdminClient(AIOKafkaAdminClient):
+    """Upstream's admin with our client; asking for a topic does not create it."""
+
+    __init__ = rebound(AIOKafkaAdminClient.__init__, AIOKafkaClient=Client)
+    _get_cluster_metadata = rebound(
+        AIOKafkaAdminClient._get_cluster_metadata,
+        MetadataRequest=partial(MetadataRequest, allow_auto_topic_creation=False),
+    )

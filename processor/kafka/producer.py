@@ -1,0 +1,241 @@
+# mypy: allow-subclassing-any
+"""Plain records onto a topic, each acknowledged or accounted for: the producer behind `publish`.
+
+Not the worker's writer: no transaction, no offsets. Once anything failed the producer is finished, because the
+client's idempotent sequence numbers have a gap from then on and a later record would overtake the lost one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka_errors
+
+from processor.errors import BrokerRefused, BrokerUnavailable, Fenced, RunStepsError
+from processor.kafka import pinned
+from processor.kafka.client import Client, silence
+from processor.kafka.pinned import rebound
+from processor.kafka.security import Connection, explained
+from processor.kafka.trouble import RecordTooLarge, translate
+
+_FIND_TOPIC_S: Final = 10.0
+_MAX_BATCH_BYTES: Final = 256 * 1024
+_RECORD_OVERHEAD_BYTES: Final = 128
+"""What a batch adds to one record at most: its own header, and the lengths and deltas of the record."""
+
+_TROUBLE: Final = (kafka_errors.KafkaError, NotImplementedError, OSError, TimeoutError)
+
+
+class _Producer(AIOKafkaProducer):
+    """Upstream's producer on our client, which can be silenced."""
+
+    __init__ = rebound(AIOKafkaProducer.__init__, AIOKafkaClient=Client)
+
+
+class EventProducer:
+    """Sends records in order per key and counts the acknowledgements. All waits are bounded.
+
+    Args:
+        connection: where to connect, as which user.
+        timeout_s: the longest time without any sign of progress before `BrokerUnavailable`.
+        max_record_bytes: the largest record that is sent; set it with the topic's `max.message.bytes`.
+        max_unacknowledged: `send` waits for acknowledgements above this many records under way.
+        idempotent: False for brokers without idempotent producers; a retry may then double a record (the event
+            ids tell the two from equal tokens).
+
+    `acknowledged` counts the records the broker has confirmed, `unacknowledged` those sent and not confirmed.
+    Leaving the context flushes, and raises if anything was not acknowledged.
+
+    The partition of a key is the one the Java client would choose (murmur2, positive, modulo partitions).
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        timeout_s: float = 30.0,
+        max_record_bytes: int = 1_048_576,
+        max_unacknowledged: int = 10_000,
+        idempotent: bool = True,
+    ) -> None:
+        self.acknowledged = 0
+        self.unacknowledged = 0
+        self._connection = connection
+        self._where = f"kafka {connection.bootstrap_servers}"
+        self._timeout_s = timeout_s
+        self._max_record_bytes = max_record_bytes
+        self._max_unacknowledged = max_unacknowledged
+        self._idempotent = idempotent
+        self._producer: _Producer | None = None
+        self._failure: RunStepsError | None = None
+        self._progress = asyncio.Event()
+        self._topics: set[str] = set()
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            BrokerUnavailable, BrokerRefused: nothing is left open.
+        """
+        pinned.verify()
+        arguments = self._connection.kwargs()
+        # Made here and not in __init__: the client binds to the running loop.
+        producer = self._producer = _Producer(
+            **arguments
+            | {"request_timeout_ms": min(arguments["request_timeout_ms"], max(1, int(self._timeout_s * 1000)))},
+            acks="all",
+            enable_idempotence=self._idempotent,
+            # The client counts what a batch adds as well; our own limit is the one that refuses.
+            max_request_size=self._max_record_bytes + _RECORD_OVERHEAD_BYTES,
+            max_batch_size=_MAX_BATCH_BYTES,
+            linger_ms=0,
+        )
+        try:
+            async with explained(self._connection, self._where), asyncio.timeout(self._timeout_s):
+                await producer.start()
+        except BaseException:
+            await self._silence(producer)
+            raise
+
+    async def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes,
+        headers: Sequence[tuple[str, bytes]] = (),
+        timestamp_ms: int | None = None,
+    ) -> None:
+        """Queue one record; returns before it is acknowledged (see `flush`). A value of None is a tombstone.
+
+        Raises:
+            RecordTooLarge: it is larger than `max_record_bytes`; the producer goes on.
+            BrokerUnavailable, BrokerRefused: this record or an earlier one was lost; the producer is finished.
+        """
+        self._raise_failure()
+        size = len(value or b"") + len(key) + sum(len(name) + len(content) for name, content in headers)
+        if size > self._max_record_bytes:
+            raise RecordTooLarge(topic, size)
+        await self._until_at_most(self._max_unacknowledged - 1)
+        assert self._producer is not None, "start() comes first"
+        if topic not in self._topics:
+            await self._find(self._producer, topic)
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                future = await self._producer.send(
+                    topic, value, key=key, headers=list(headers), timestamp_ms=timestamp_ms
+                )
+        except _TROUBLE as exc:
+            self._failure = self._translated(exc, "cannot send")
+            raise self._failure from exc
+        self.unacknowledged += 1
+        future.add_done_callback(self._settled)
+
+    async def flush(self) -> None:
+        """Wait until all that was sent is acknowledged.
+
+        Raises:
+            BrokerUnavailable: `timeout_s` passed without a single acknowledgement.
+            BrokerRefused: the broker said no to a record.
+        """
+        await self._until_at_most(0)
+
+    async def close(self) -> None:
+        """Flush and disconnect; raises what `flush` raises, after disconnecting. Bounded in every state."""
+        producer = self._producer
+        if producer is None:
+            return
+        try:
+            await self.flush()
+            async with asyncio.timeout(self._timeout_s):
+                await producer.stop()
+            self._producer = None
+        except _TROUBLE as exc:
+            raise self._translated(exc, "cannot disconnect") from exc
+        finally:
+            if self._producer is not None:
+                await self._silence(producer)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if exc is None:
+            await self.close()
+            return
+        # The body's own error is the one to see; what it queued is still delivered where that is possible.
+        with contextlib.suppress(RunStepsError):
+            await self.close()
+
+    def _settled(self, future: asyncio.Future[Any]) -> None:
+        error = kafka_errors.ProducerClosed() if future.cancelled() else future.exception()
+        if error is None:
+            self.unacknowledged -= 1
+            self.acknowledged += 1
+        elif self._failure is None:
+            self._failure = self._translated(error, "not acknowledged")
+        self._progress.set()
+
+    async def _find(self, producer: _Producer, topic: str) -> None:
+        """Wait for the topic's metadata, but not as long as the client would: a missing topic is a typing error."""
+        try:
+            async with asyncio.timeout(min(self._timeout_s, _FIND_TOPIC_S)):
+                await producer.partitions_for(topic)
+        except (TimeoutError, kafka_errors.UnknownTopicOrPartitionError) as exc:
+            raise BrokerRefused(
+                f"{self._where}: topic {topic!r} does not exist",
+                hint="create it (`run-steps serve --create-topics` does), or name another",
+            ) from exc
+        except _TROUBLE as exc:
+            raise self._translated(exc, f"topic {topic!r}") from exc
+        self._topics.add(topic)
+
+    async def _until_at_most(self, count: int) -> None:
+        while self.unacknowledged > count:
+            self._raise_failure()
+            self._progress.clear()
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    await self._progress.wait()
+            except TimeoutError as exc:
+                self._failure = self._translated(exc, "no acknowledgement")
+                raise self._failure from exc
+        self._raise_failure()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _translated(self, exc: BaseException, what: str) -> RunStepsError:
+        """The client's error as ours: which broker, what was being done, what to do."""
+        where = f"{self._where}: {what}"
+        if isinstance(exc, TimeoutError):
+            return BrokerUnavailable(
+                f"{where}: no progress for {self._timeout_s:g} s", hint="is the broker up, and is this its address?"
+            )
+        if isinstance(exc, (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)):
+            return BrokerRefused(
+                f"{where}: topic {', '.join(self._topics)}: a record is larger than the topic takes",
+                hint="raise max.message.bytes of the topic",
+            )
+        ours = translate(exc, where)
+        if isinstance(ours, Fenced):  # there is nobody to take over from us: the client lost count of its sequence
+            return BrokerUnavailable(ours.message, hint="publish again with a new producer")
+        return ours
+
+    async def _silence(self, producer: _Producer) -> None:
+        """Disconnect at once: the client's own stop() would first deliver what is queued, for ever if need be."""
+        self._producer = None
+        if self._failure is None:
+            self._failure = BrokerUnavailable(f"{self._where}: disconnected", hint="publish again with a new producer")
+        producer._closed = True
+        producer._message_accumulator.fail_all(kafka_errors.ProducerClosed())
+        await silence(producer.client, [producer._sender.sender_task])

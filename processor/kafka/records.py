@@ -1,0 +1,36 @@
+"""A record to be written, and the partition it belongs to. Known to those who write and to those who check them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class OutRecord(NamedTuple):
+    """One record to write. Without a partition the key decides, as it does in the Java client."""
+
+    topic: str
+    partition: int | None
+    key: bytes | None
+    value: bytes | None
+    timestamp: int
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Where the Java client puts a key."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def murmur2(key: bytes) -> int:
+    """The hash by which the Java client spreads keys over partitions (MurmurHash2, its seed, 32 bits)."""
+    whole = len(key) & ~3
+    h = 0x9747B28C ^ len(key)
+    for (k,) in struct.iter_unpack("<I", key[:whole]):
+        k = k * 0x5BD1E995 & 0xFFFFFFFF
+        h = h * 0x5BD1E995 & 0xFFFFFFFF ^ (k ^ k >> 24) * 0x5BD1E995 & 0xFFFFFFFF
+    if whole < len(key):
+        h = (h ^ int.from_bytes(key[whole:], "little")) * 0x5BD1E995 & 0xFFFFFFFF
+    h = (h ^ h >> 13) * 0x5BD1E995 & 0xFFFFFFFF
+    return h ^ h >> 15

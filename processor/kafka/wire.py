@@ -1,0 +1,356 @@
+# mypy: allow-subclassing-any
+"""What aiokafka does not speak yet: three requests and the newer error codes.
+
+Field names and types follow Kafka's own message schemas; `InitProducerId` v3 is KIP-360, `TxnOffsetCommit` v3 and
+`OffsetFetch` v7 are the two halves of KIP-447. All three are flexible versions (KIP-482). We never send tagged
+fields: the library's encoder for them leaves out their size, only the empty set is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from aiokafka import errors
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.commit import OffsetFetchRequest_v3
+from aiokafka.protocol.transaction import InitProducerIdRequest_v0
+from aiokafka.protocol.types import (
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Int64,
+    Schema,
+    TaggedFields,
+)
+
+TXN_OFFSET_COMMIT: Final = 28
+_TEXT: Final = CompactString("utf-8")
+_TAGS: Final = ("tags", TaggedFields)
+_NO_TAGS: Final[Mapping[int, bytes]] = {}
+_NO_PRODUCER: Final = (-1, -1)
+_NO_LEADER_EPOCH: Final = -1
+
+
+# --- InitProducerId -------------------------------------------------------------------------------------------------
+
+
+class InitProducerIdResponse_v3(Response):  # noqa: N801 - the library names messages like this
+    API_KEY = 22
+    API_VERSION = 3
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("error_code", Int16),
+        ("producer_id", Int64),
+        ("producer_epoch", Int16),
+        _TAGS,
+    )
+
+
+class InitProducerIdRequest_v3(RequestStruct):  # noqa: N801
+    API_KEY = 22
+    API_VERSION = 3
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = InitProducerIdResponse_v3
+    SCHEMA = Schema(
+        ("transactional_id", _TEXT),
+        ("transaction_timeout_ms", Int32),
+        ("producer_id", Int64),
+        ("producer_epoch", Int16),
+        _TAGS,
+    )
+
+
+class InitProducerIdResponse_v4(InitProducerIdResponse_v3):  # noqa: N801
+    API_VERSION = 4
+
+
+class InitProducerIdRequest_v4(InitProducerIdRequest_v3):  # noqa: N801
+    """As v3, but a fenced producer is told PRODUCER_FENCED (90)."""
+
+    API_VERSION = 4
+    RESPONSE_TYPE = InitProducerIdResponse_v4
+
+
+class InitProducerId(Request[InitProducerIdRequest_v0 | InitProducerIdRequest_v3 | InitProducerIdRequest_v4]):
+    """Ask for a producer id and epoch; for a transactional id this aborts its open transaction."""
+
+    API_KEY = 22
+
+    def __init__(self, transactional_id: str | None, transaction_timeout_ms: int) -> None:
+        self._settings = (transactional_id, transaction_timeout_ms)
+
+    def build(self, request: type[RequestStruct]) -> RequestStruct:
+        if request.API_VERSION < 3:
+            return request(*self._settings)
+        return request(*self._settings, *_NO_PRODUCER, _NO_TAGS)
+
+
+# --- TxnOffsetCommit ------------------------------------------------------------------------------------------------
+
+
+class TxnOffsetCommitResponse_v3(Response):  # noqa: N801
+    API_KEY = TXN_OFFSET_COMMIT
+    API_VERSION = 3
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "errors",
+            CompactArray(
+                ("topic", _TEXT),
+                ("partitions", CompactArray(("partition", Int32), ("error_code", Int16), _TAGS)),
+                _TAGS,
+            ),
+        ),
+        _TAGS,
+    )
+
+    def __init__(self, *values: Any) -> None:
+        super().__init__(*values)
+        # The library's handler reads the shape of v0, which has no tags.
+        answers: list[Any] = self.__dict__["errors"]
+        self.errors = [(topic, [(row[0], row[1]) for row in rows]) for topic, rows, _ in answers]
+
+
+class TxnOffsetCommitRequest_v3(RequestStruct):  # noqa: N801
+    API_KEY = TXN_OFFSET_COMMIT
+    API_VERSION = 3
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = TxnOffsetCommitResponse_v3
+    SCHEMA = Schema(
+        ("transactional_id", _TEXT),
+        ("group_id", _TEXT),
+        ("producer_id", Int64),
+        ("producer_epoch", Int16),
+        ("generation_id", Int32),
+        ("member_id", _TEXT),
+        ("group_instance_id", _TEXT),
+        (
+            "topics",
+            CompactArray(
+                ("topic", _TEXT),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("offset", Int64),
+                        ("leader_epoch", Int32),
+                        ("metadata", _TEXT),
+                        _TAGS,
+                    ),
+                ),
+                _TAGS,
+            ),
+        ),
+        _TAGS,
+    )
+
+
+class TxnOffsetCommit(Request[TxnOffsetCommitRequest_v3]):
+    """Commit offsets inside a transaction, as the group member that `token` describes (KIP-447).
+
+    There is no older form here on purpose: without generation and member the broker accepts a zombie's offsets.
+
+    Args:
+        token: generation, member id, group instance id.
+        offsets: by topic: partition, offset, metadata.
+    """
+
+    API_KEY = TXN_OFFSET_COMMIT
+
+    def __init__(
+        self,
+        transactional_id: str,
+        group_id: str,
+        producer_id: int,
+        producer_epoch: int,
+        token: tuple[int, str, str | None],
+        offsets: Mapping[str, Sequence[tuple[int, int, str]]],
+    ) -> None:
+        self._producer = (transactional_id, group_id, producer_id, producer_epoch)
+        self._token = token
+        self._offsets = offsets
+
+    def build(self, request: type[RequestStruct]) -> RequestStruct:
+        topics = [
+            (
+                topic,
+                [(partition, offset, _NO_LEADER_EPOCH, text, _NO_TAGS) for partition, offset, text in rows],
+                _NO_TAGS,
+            )
+            for topic, rows in self._offsets.items()
+        ]
+        return request(*self._producer, *self._token, topics, _NO_TAGS)
+
+
+# --- OffsetFetch ----------------------------------------------------------------------------------------------------
+
+
+class OffsetFetchResponse_v7(Response):  # noqa: N801
+    API_KEY = 9
+    API_VERSION = 7
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("topic", _TEXT),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("offset", Int64),
+                        ("leader_epoch", Int32),
+                        ("metadata", _TEXT),
+                        ("error_code", Int16),
+                        _TAGS,
+                    ),
+                ),
+                _TAGS,
+            ),
+        ),
+        ("error_code", Int16),
+        _TAGS,
+    )
+
+    def __init__(self, *values: Any) -> None:
+        super().__init__(*values)
+        # The shape of v3: partition, offset, metadata, error code.
+        answers: list[Any] = self.__dict__["topics"]
+        self.topics = [(topic, [(row[0], row[1], row[3], row[4]) for row in rows]) for topic, rows, _ in answers]
+
+
+class OffsetFetchRequest_v7(RequestStruct):  # noqa: N801
+    API_KEY = 9
+    API_VERSION = 7
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = OffsetFetchResponse_v7
+    SCHEMA = Schema(
+        ("group_id", _TEXT),
+        ("topics", CompactArray(("topic", _TEXT), ("partitions", CompactArray(Int32)), _TAGS)),
+        ("require_stable", Boolean),
+        _TAGS,
+    )
+
+
+class OffsetFetch(Request[OffsetFetchRequest_v3 | OffsetFetchRequest_v7]):
+    """Read a group's offsets; with `require_stable` a pending transactional commit answers error 88 (KIP-447).
+
+    A broker without v7 cannot have pending commits of ours: it has no TxnOffsetCommit v3 either, so the transactional
+    writer has refused it at start-up.
+    """
+
+    API_KEY = 9
+
+    def __init__(self, group_id: str, topic: str, partitions: Sequence[int], *, require_stable: bool) -> None:
+        self._group_id = group_id
+        self._topic = topic
+        self._partitions = list(partitions)
+        self._require_stable = require_stable
+
+    def build(self, request: type[RequestStruct]) -> RequestStruct:
+        if request.API_VERSION < 7:
+            return request(self._group_id, [(self._topic, self._partitions)])
+        topics = [(self._topic, self._partitions, _NO_TAGS)]
+        return request(self._group_id, topics, self._require_stable, _NO_TAGS)
+
+
+# --- error codes ----------------------------------------------------------------------------------------------------
+
+
+class FencedLeaderEpochError(errors.BrokerResponseError):
+    errno = 74
+    message = "FENCED_LEADER_EPOCH"
+    description = "The leader epoch in the request is older than the broker's."
+    retriable = True
+    invalid_metadata = True
+
+
+class UnknownLeaderEpochError(errors.BrokerResponseError):
+    errno = 75
+    message = "UNKNOWN_LEADER_EPOCH"
+    description = "The leader epoch in the request is newer than the broker's."
+    retriable = True
+
+
+class UnsupportedCompressionTypeError(errors.BrokerResponseError):
+    errno = 76
+    message = "UNSUPPORTED_COMPRESSION_TYPE"
+    description = "The broker does not support this compression."
+
+
+class OffsetNotAvailableError(errors.BrokerResponseError):
+    errno = 78
+    message = "OFFSET_NOT_AVAILABLE"
+    description = "The leader's high watermark has not caught up after an election."
+    retriable = True
+
+
+class GroupMaxSizeReachedError(errors.BrokerResponseError):
+    errno = 81
+    message = "GROUP_MAX_SIZE_REACHED"
+    description = "The consumer group has reached its maximum number of members."
+
+
+class FencedInstanceIdError(errors.BrokerResponseError):
+    errno = 82
+    message = "FENCED_INSTANCE_ID"
+    description = "Another consumer registered the same group instance id."
+
+
+class InvalidRecordError(errors.BrokerResponseError):
+    errno = 87
+    message = "INVALID_RECORD"
+    description = "The broker refused a record (a compacted topic needs keys)."
+
+
+class UnstableOffsetCommitError(errors.BrokerResponseError):
+    errno = 88
+    message = "UNSTABLE_OFFSET_COMMIT"
+    description = "A transaction that may change the offset is still pending."
+    retriable = True
+
+
+class ThrottlingQuotaExceededError(errors.BrokerResponseError):
+    errno = 89
+    message = "THROTTLING_QUOTA_EXCEEDED"
+    description = "The quota of this client is used up."
+    retriable = True
+
+
+class ProducerFencedError(errors.BrokerResponseError):
+    errno = 90
+    message = "PRODUCER_FENCED"
+    description = "A newer producer with the same transactional id has started."
+
+
+class TransactionAbortableError(errors.BrokerResponseError):
+    errno = 120
+    message = "TRANSACTION_ABORTABLE"
+    description = "The transaction can only be aborted."
+
+
+ERRORS: Final[tuple[type[errors.BrokerResponseError], ...]] = (
+    FencedLeaderEpochError,
+    UnknownLeaderEpochError,
+    UnsupportedCompressionTypeError,
+    OffsetNotAvailableError,
+    GroupMaxSizeReachedError,
+    FencedInstanceIdError,
+    InvalidRecordError,
+    UnstableOffsetCommitError,
+    ThrottlingQuotaExceededError,
+    ProducerFencedError,
+    TransactionAbortableError,
+)
+
+# The one thing this room changes for everybody in the process, and it only adds: codes that the library would call
+# UnknownError get their names. Its handlers look errors up here by code, so there is no narrower place.
+for _error in ERRORS:
+    errors.kafka_errors.setdefault(_error.errno, _error)
+
+UNSTABLE: Final = UnstableOffsetCommitError.errno
+GROUP_FENCED: Final = (errors.IllegalGenerationError, errors.UnknownMemberIdError, FencedInstanceIdError)
+"""What TxnOffsetCommit answers to one who is no longer the member it says: abort, then rejoin (as the Java client)."""

@@ -1,0 +1,340 @@
+"""The writers against a real broker: all or nothing, fenced by the group, and never without an end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pytest
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from processor.broker import Broker
+from processor.errors import BrokerUnavailable, Fenced
+from processor.kafka.consumer import Committed, Consumer, GroupToken
+from processor.kafka.records import OutRecord
+from processor.kafka.security import Connection
+from processor.kafka.trouble import RecordTooLarge
+from processor.kafka.writer import FencedProducer, IdempotentWriter, TransactionalWriter, Unit, takeover
+from tests.broker.kafka_members import Listener, member, out, transactional
+from tests.conftest import started_or_skipped
+from tests.kafka_tools import Names, Sent, create_topics, produce, read_topic
+
+
+def topics(broker: Broker, names: Names, partitions: int = 2) -> tuple[str, str]:
+    source, sink = names.topic("in"), names.topic("out")
+    create_topics(broker.bootstrap, source, sink, partitions=partitions)
+    return source, sink
+
+
+def values(broker: Broker, topic: str, isolation: str = "read_committed") -> list[str]:
+    return sorted((got.value or b"").decode() for got in read_topic(broker.bootstrap, topic, isolation=isolation))
+
+
+async def test_a_unit_is_committed_whole(broker: Broker, names: Names) -> None:
+    source, sink = topics(broker, names)
+    async with (
+        member(broker.bootstrap, source, names.group) as consumer,
+        transactional(broker.bootstrap, source, names.group, consumer.token) as writer,
+    ):
+        records = [out(sink, f"{i}", key=f"k{i}") for i in range(50)]
+        offsets = {0: Committed(7, "zero"), 1: Committed(9, "one")}
+        await writer.commit(Unit(consumer.token(), records, offsets))
+        assert await consumer.stable_offsets([0, 1], timeout_s=10) == offsets
+        await writer.commit(Unit(consumer.token(), [], {1: Committed(10, "offsets alone")}))
+        await writer.commit(Unit(consumer.token(), [out(sink, "records alone")], {}))
+        await writer.commit(Unit(consumer.token(), [], {}))
+        assert (await consumer.stable_offsets([1], timeout_s=10))[1] == Committed(10, "offsets alone")
+        assert not writer.dead
+    assert len(values(broker, sink)) == 51
+
+
+async def test_records_arrive_as_they_were_given_and_where_the_java_client_puts_them(
+    broker: Broker, names: Names
+) -> None:
+    source, sink = topics(broker, names, partitions=5)
+    headers = [("a", b"1"), ("none", None)]
+    async with (
+        member(broker.bootstrap, source, names.group) as consumer,
+        transactional(broker.bootstrap, source, names.group, consumer.token, compression="zstd") as writer,
+    ):
+        keys = [f"step_{i}".encode() for i in range(40)]
+        records = [OutRecord(sink, None, key, b"x", 1234, headers) for key in keys]
+        records += [OutRecord(sink, 3, b"placed", None, 99, ()), OutRecord(sink, None, None, b"any", 5, ())]
+        await writer.commit(Unit(consumer.token(), records, {}))
+    got = {record.key: record for record in read_topic(broker.bootstrap, sink)}
+    theirs = produce(broker.bootstrap, source, [Sent(b"x", key) for key in keys])
+    assert [got[key].partition for key in keys] == [partition for partition, _ in theirs]
+    assert (got[keys[0]].timestamp, got[keys[0]].headers) == (1234, tuple(headers))
+    assert (got[b"placed"].partition, got[b"placed"].value) == (3, None)
+    assert got[None].value == b"any"
+
+
+async def test_many_batches_of_one_partition_keep_their_order(broker: Broker, names: Names) -> None:
+    source, sink = topics(broker, names, partitions=1)
+    async with (
+        member(broker.bootstrap, source, names.group) as consumer,
+        transactional(broker.bootstrap, source, names.group, consumer.token) as writer,
+    ):
+        records = [OutRecord(sink, 0, None, b"%06d" % i + b"." * 5000, i, ()) for i in range(400)]
+        await writer.commit(Unit(consumer.token(), records, {}))
+    assert [got.timestamp for got in read_topic(broker.bootstrap, sink)] == list(range(400))
+
+
+async def test_a_unit_of_another_generation_is_refused_before_anything_is_sent(broker: Broker, names: Names) -> None:
+    source, sink = topics(broker, names)
+    async with (
+        member(broker.bootstrap, source, names.group) as consumer,
+        transactional(broker.bootstrap, source, names.group, consumer.token) as writer,
+    ):
+        old = consumer.token()._replace(generation=consumer.token().generation - 1)
+        evicted = consumer.token()._replace(generation=-1)
+        for token in (old, evicted):
+            with pytest.raises(Fenced):
+                await writer.commit(Unit(token, [out(sink, "no")], {0: Committed(1, "")}))
+        assert not writer.dead
+    assert values(broker, sink, "read_uncommitted") == []
+
+
+@pytest.mark.parametrize("kind", ["old generation", "stranger"])
+async def test_the_broker_refuses_who_is_not_the_member_it_says(broker: Broker, names: Names, kind: str) -> None:
+    """KIP-447. The refused transaction is really aborted: the next one must not commit its records."""
+    source, sink = topics(broker, names)
+    async with member(broker.bootstrap, source, names.group) as consumer:
+        live = consumer.token()
+        held = live._replace(generation=live.generation - 1) if kind == "old generation" else live
+        held = held._replace(member_id="somebody-else") if kind == "stranger" else held
+        now = held
+        async with transactional(broker.bootstrap, source, names.group, lambda: now) as writer:
+            with pytest.raises(Fenced):
+                await writer.commit(Unit(held, [out(sink, "refused")], {0: Committed(5, "refused")}))
+            assert not writer.dead, "a clean abort leaves the writer in order"
+            now = live
+            await writer.commit(Unit(live, [out(sink, "accepted")], {0: Committed(3, "accepted")}))
+        assert (await consumer.stable_offsets([0], timeout_s=10))[0] == Committed(3, "accepted")
+    assert values(broker, sink) == ["accepted"]
+    assert values(broker, sink, "read_uncommitted") == ["accepted", "refused"]
+
+
+async def test_after_a_rebalance_the_token_of_before_is_refused(broker: Broker, names: Names) -> None:
+    source, sink = topics(broker, names)
+    first, second = Listener(), Listener()
+    async with member(broker.bootstrap, source, names.group, first) as consumer:
+        await first.owns(2)
+        before = consumer.token()
+        async with (
+            transactional(broker.bootstrap, source, names.group, lambda: before) as writer,
+            member(broker.bootstrap, source, names.group, second),
+        ):
+            await asyncio.gather(first.owns(1), second.owns(1))
+            assert consumer.token().generation > before.generation
+            with pytest.raises(Fenced, match="IllegalGeneration"):
+                await writer.commit(Unit(before, [out(sink, "late")], {0: Committed(5, "")}))
+    assert values(broker, sink) == []
+
+
+async def test_a_token_that_changes_at_the_last_moment_aborts_the_unit(broker: Broker, names: Names) -> None:
+    source, sink = topics(broker, names)
+    async with member(broker.bootstrap, source, names.group) as consumer:
+        live = consumer.token()
+        seen = iter([live, live._replace(generation=live.generation + 1), live, live])
+        async with transactional(broker.bootstrap, source, names.group, lambda: next(seen)) as writer:
+            with pytest.raises(Fenced):
+                await writer.commit(Unit(live, [out(sink, "gone")], {0: Committed(5, "")}))
+            await writer.commit(Unit(live, [out(sink, "kept")], {0: Committed(6, "")}))
+        assert (await consumer.stable_offsets([0], timeout_s=10))[0].offset == 6
+    assert values(broker, sink) == ["kept"]
+
+
+async def abandoned(connection: Connection, consumer: Consumer, names: Names, source: str, sink: str) -> FencedProducer:
+    """A writer that died in the middle of a transaction, after its offsets: nobody will end it for 15 minutes."""
+    producer: FencedProducer = FencedProducer(
+        **connection.kwargs(), transactional_id=f"{names.group}.dead", transaction_timeout_ms=900_000
+    )
+    await producer.start()
+    await producer.begin_transaction()
+    await producer.send_and_wait(sink, b"never", partition=0)
+    offsets = {TopicPartition(source, 0): OffsetAndMetadata(50, "pending")}
+    await producer.send_offsets(offsets, names.group, consumer.token())
+    return producer
+
+
+async def test_a_takeover_ends_the_transaction_of_a_dead_writer_at_once(broker: Broker, names: Names) -> None:
+    source, sink = topics(broker, names)
+    connection = Connection.build(broker.bootstrap)
+    async with member(broker.bootstrap, source, names.group) as consumer:
+        dead = await abandoned(connection, consumer, names, source, sink)
+        try:
+            began = time.monotonic()
+            await takeover(connection, f"{names.group}.dead", timeout_s=10)
+            assert await consumer.stable_offsets([0], timeout_s=10) == {0: Committed(-1, "")}
+            assert time.monotonic() - began < 1.0
+            with pytest.raises(Exception, match=r"Fenced|Epoch|FENCED"):
+                await dead.commit_transaction()
+        finally:
+            await dead.stop()
+    produce(broker.bootstrap, sink, [Sent(b"after", partition=0)])
+    assert values(broker, sink) == ["after"]
+
+
+async def test_a_writer_that_was_taken_over_ends_as_fenced(broker: Broker, names: Names) -> None:
+    source, sink = topics(broker, names)
+    async with (
+        member(broker.bootstrap, source, names.group) as consumer,
+        transactional(broker.bootstrap, source, names.group, consumer.token) as writer,
+    ):
+        await takeover(Connection.build(broker.bootstrap), f"{names.group}.writer", timeout_s=10)
+        with pytest.raises(Fenced):
+            await writer.commit(Unit(consumer.token(), [out(sink, "zombie")], {}))
+        assert writer.dead
+        with pytest.raises(BrokerUnavailable, match="has ended"):
+            await writer.commit(Unit(consumer.token(), [out(sink, "again")], {}))
+    assert values(broker, sink) == []
+
+
+async def test_a_record_too_large_is_found_before_anything_is_sent(broker: Broker, names: Names) -> None:
+    source, sink = topics(broker, names)
+    async with (
+        member(broker.bootstrap, source, names.group) as consumer,
+        transactional(broker.bootstrap, source, names.group, consumer.token, limits={sink: 2000}) as writer,
+    ):
+        with pytest.raises(RecordTooLarge) as caught:
+            await writer.commit(Unit(consumer.token(), [out(sink, "a"), out(sink, "x" * 2000)], {}))
+        assert caught.value.topic == sink
+        assert 2000 <= caught.value.size < 2100
+        await writer.commit(Unit(consumer.token(), [out(sink, "y" * 1900)], {}))
+    assert values(broker, sink, "read_uncommitted") == ["y" * 1900]
+
+
+async def test_a_record_that_the_broker_finds_too_large_names_its_topic(broker: Broker, names: Names) -> None:
+    source, sink = names.topic("in"), names.topic("small")
+    create_topics(broker.bootstrap, source)
+    create_topics(broker.bootstrap, sink, config={"max.message.bytes": "1000"})
+    async with (
+        member(broker.bootstrap, source, names.group) as consumer,
+        transactional(broker.bootstrap, source, names.group, consumer.token) as writer,
+    ):
+        with pytest.raises(RecordTooLarge) as caught:
+            await writer.commit(Unit(consumer.token(), [out(sink, "x" * 3000)], {0: Committed(1, "")}))
+        assert caught.value.topic == sink
+        assert writer.dead
+    assert values(broker, sink) == []
+
+
+async def test_a_missing_topic_is_named_and_costs_nothing(broker: Broker, names: Names) -> None:
+    source, _ = topics(broker, names)
+    connection = Connection.build(broker.bootstrap, request_timeout_ms=1000)
+    token = GroupToken(1, "m", None)
+    writer = TransactionalWriter(
+        connection, transactional_id=names.group, group_id=names.group, source_topic=source, token_now=lambda: token
+    )
+    await writer.start()
+    with pytest.raises(Exception, match="nowhere"):
+        await writer.commit(Unit(token, [out("nowhere", "x")], {}))
+    assert not writer.dead
+    await writer.stop(5.0)
+
+
+async def test_at_least_once_commits_offsets_after_the_records(broker: Broker, names: Names) -> None:
+    source, sink = topics(broker, names)
+    async with member(broker.bootstrap, source, names.group) as consumer:
+        writer = IdempotentWriter(
+            Connection.build(broker.bootstrap), claim=consumer.claim, token_now=consumer.token, compression="lz4"
+        )
+        await writer.start()
+        try:
+            await writer.commit(Unit(consumer.token(), [out(sink, "a"), out(sink, "b")], {1: Committed(4, "m")}))
+            assert await consumer.pending_owners([1]) == {1: Committed(4, "m")}
+            stale = consumer.token()._replace(generation=0)
+            with pytest.raises(Fenced):
+                await writer.commit(Unit(stale, [out(sink, "c")], {1: Committed(5, "m")}))
+        finally:
+            await writer.stop(5.0)
+    assert values(broker, sink) == ["a", "b"]
+
+
+async def test_at_least_once_writes_checkpoints_behind_outputs_and_forgets_behind_offsets(
+    broker: Broker, names: Names
+) -> None:
+    """A crash between any two of them repeats; in another order it would skip what was never published."""
+    source, sink = topics(broker, names)
+    kept = names.topic("kept")
+    create_topics(broker.bootstrap, kept)
+    seen: list[tuple[str, int]] = []
+
+    async with member(broker.bootstrap, source, names.group) as consumer:
+
+        async def claim(offsets: Mapping[int, Committed]) -> None:
+            seen.extend((topic, len(read_topic(broker.bootstrap, topic))) for topic in (sink, kept))
+            await consumer.claim(offsets)
+
+        writer = IdempotentWriter(Connection.build(broker.bootstrap), claim=claim, token_now=consumer.token)
+        await writer.start()
+        sent: list[str] = []
+        send = writer._outlet.send
+
+        async def noted(batches: Sequence[Any]) -> Any:
+            sent.extend(batch.topic for batch in batches)
+            return await send(batches)
+
+        writer._outlet.send = noted  # type: ignore[method-assign]
+        checkpoints = [OutRecord(kept, 0, b"s1", None, 0, ()), OutRecord(kept, 0, b"s2", b"state", 0, ())]
+        try:
+            unit = Unit(consumer.token(), [out(sink, "a")], {1: Committed(4, "m")}, checkpoints)
+            await writer.commit(unit)
+        finally:
+            await writer.stop(5.0)
+    assert seen == [(sink, 1), (kept, 1)], "at the commit: the output and the state, not yet the forgetting"
+    assert sent == [sink, kept, kept]
+    assert [got.value for got in read_topic(broker.bootstrap, kept)] == [b"state", None]
+
+
+async def test_a_silent_broker_ends_the_commit_and_the_stop_in_time(names: Names) -> None:
+    with started_or_skipped() as broker:
+        source, sink = topics(broker, names)
+        token = GroupToken(1, "m", None)
+        writer = TransactionalWriter(
+            Connection.build(broker.bootstrap),
+            transactional_id=names.group,
+            group_id=names.group,
+            source_topic=source,
+            token_now=lambda: token,
+            commit_timeout_s=1.0,
+        )
+        await writer.start()
+        await writer.commit(Unit(token, [out(sink, "before")], {}))
+        broker.pause()
+        try:
+            began = time.monotonic()
+            with pytest.raises(BrokerUnavailable):
+                async with asyncio.timeout(10):
+                    await writer.commit(Unit(token, [out(sink, "lost")], {}))
+            assert writer.dead
+            await writer.stop(1.0)
+            assert time.monotonic() - began < 5.0
+        finally:
+            broker.resume()
+
+
+async def test_a_commit_that_is_cancelled_ends_the_writer(broker: Broker, names: Names) -> None:
+    source, sink = topics(broker, names)
+    async with (
+        member(broker.bootstrap, source, names.group) as consumer,
+        transactional(broker.bootstrap, source, names.group, consumer.token) as writer,
+    ):
+        commit = asyncio.create_task(writer.commit(Unit(consumer.token(), [out(sink, "x")], {0: Committed(1, "")})))
+        transactions = writer._outlet.producer._txn_manager
+        while not commit.done() and not transactions.txn_partitions:  # noqa: ASYNC110 - it is to be caught half way
+            await asyncio.sleep(0)
+        commit.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await commit
+        assert writer.dead
+        # The next life of the same id settles it, whichever way it had gone.
+        async with (
+            member(broker.bootstrap, source, names.group) as consumer,
+            transactional(broker.bootstrap, source, names.group, consumer.token),
+        ):
+            offset = (await consumer.stable_offsets([0], timeout_s=10))[0].offset
+            assert values(broker, sink) == (["x"] if offset == 1 else [])
