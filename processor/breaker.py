@@ -1,0 +1,69 @@
+"""Stops the worker when the input is mostly unusable: a wrong topic or a broken producer, not the odd bad record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from processor.core.effects import DeadLetter, Effect, Reason, Record
+from processor.errors import TooManyRejections
+
+_NOT_THE_INPUT: Final = frozenset({Reason.SNAPSHOT_TOO_LARGE})
+
+
+class Tripped(TooManyRejections):
+    """What it was that was too much: a share of a window, or a run."""
+
+    def __init__(self, message: str, *, hint: str, rejected: int, of_records: int, run_length: int) -> None:
+        super().__init__(message, hint=hint)
+        self.rejected, self.of_records, self.run_length = rejected, of_records, run_length
+
+
+class Breaker:
+    """Counts rejections over a window of records and in a row; per worker, over all its partitions.
+
+    Args:
+        max_share: of `window_records`; 0 switches this off, as `window_records` = 0 does.
+        max_run: rejections in a row on one partition; 0 switches this off.
+    """
+
+    def __init__(self, max_share: float, window_records: int, max_run: int) -> None:
+        self._max_share, self._window, self._max_run = max_share, window_records, max_run
+        self._records = self._rejected = 0
+        self._runs: dict[int, int] = {}
+
+    def saw(self, partition: int, records: Sequence[Record], effects: Sequence[Effect]) -> None:
+        """Take note of a batch.
+
+        Raises:
+            TooManyRejections: nothing of this batch was committed; a restart begins at the same place.
+        """
+        refused = {e.offset for e in effects if isinstance(e, DeadLetter) and e.reason not in _NOT_THE_INPUT}
+        if not refused:
+            self._runs.pop(partition, None)
+        else:
+            self._count_run(partition, records, refused)
+        self._records += len(records)
+        self._rejected += len(refused)
+        if self._max_share and self._window and self._records >= self._window:
+            share, rejected, seen = self._rejected / self._records, self._rejected, self._records
+            self._records = self._rejected = 0
+            if share > self._max_share:
+                raise self._trip(partition, f"{rejected} of {seen} records were rejected", rejected, seen, 0)
+
+    def _count_run(self, partition: int, records: Sequence[Record], refused: set[int]) -> None:
+        run = self._runs.get(partition, 0)
+        for record in records:
+            run = run + 1 if record.offset in refused else 0
+            if self._max_run and run >= self._max_run:
+                raise self._trip(partition, f"{run} records in a row were rejected", run, run, run)
+        self._runs[partition] = run
+
+    def _trip(self, partition: int, what: str, rejected: int, of_records: int, run_length: int) -> Tripped:
+        return Tripped(
+            f"source: partition {partition}: {what}; the last of them are not committed",
+            hint="look at a record there: a wrong topic, or a producer that changed; [rejections] sets the limits",
+            rejected=rejected,
+            of_records=of_records,
+            run_length=run_length,
+        )

@@ -1,0 +1,77 @@
+"""From effects to the records that carry them: which topic, which partition, which key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
+from typing import Final
+
+from processor.config import Settings
+from processor.core.effects import DeadLetter, Effect, Publish, Status
+from processor.kafka.records import OutRecord
+from processor.kafka.trouble import RecordTooLarge
+
+OMITTED_BYTES: Final = "runstep-omitted-bytes"
+OMITTED_DIGEST: Final = "runstep-omitted-digest"
+
+
+class Outputs:
+    """The topics of one processor.
+
+    Args:
+        outcomes: status on the wire -> topic; an empty topic is switched off.
+    """
+
+    def __init__(self, outcomes: Mapping[str, str], dead_letter: str, checkpoints: str) -> None:
+        self._topics = {Status(status): topic for status, topic in outcomes.items()}
+        self._dead_letter = dead_letter
+        self.checkpoints = checkpoints
+
+    @classmethod
+    def of_settings(cls, settings: Settings) -> Outputs:
+        return cls(settings.outcome_topics, settings.output.dead_letter, settings.checkpoint_topic)
+
+    def of(self, partition: int, effects: Iterable[Effect]) -> Iterator[OutRecord]:
+        """The records of one source partition's effects, in their order. An outcome without a topic is switched off."""
+        for effect in effects:
+            if isinstance(effect, Publish):
+                topic = self._topics[effect.status]
+                if topic:
+                    key = effect.step_id.encode()
+                    yield OutRecord(topic, None, key, effect.value, effect.timestamp, effect.headers)
+            elif isinstance(effect, DeadLetter):
+                timestamp = max(0, effect.timestamp)
+                yield OutRecord(self._dead_letter, None, effect.key, effect.value, timestamp, effect.headers)
+            else:
+                yield OutRecord(self.checkpoints, partition, effect.key, effect.value, 0, ())
+
+    def without_values_over(self, records: list[OutRecord], error: RecordTooLarge) -> list[OutRecord]:
+        """The records again, the dead letters that no batch can hold without their values.
+
+        Such a record came in a compressed batch and is larger unpacked than any batch may be. Its digest and size
+        stand in its headers, its origin names where it still is.
+
+        Raises:
+            RecordTooLarge: it is not a dead letter that is too large.
+        """
+        if error.topic != self._dead_letter:
+            raise error
+        return [omitting(r) if r.topic == error.topic and _size(r) >= error.size - _SLACK else r for r in records]
+
+
+def omitting(record: OutRecord) -> OutRecord:
+    """A dead letter without its value."""
+    value = record.value or b""
+    headers = (
+        *record.headers,
+        (OMITTED_BYTES, b"%d" % len(value)),
+        (OMITTED_DIGEST, sha256(value).hexdigest().encode()),
+    )
+    return record._replace(value=None, headers=headers)
+
+
+_SLACK: Final = 64 << 10
+
+
+def _size(record: OutRecord) -> int:
+    return len(record.value or b"") + len(record.key or b"")

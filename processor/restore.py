@@ -1,0 +1,189 @@
+"""Taking over partitions: stable offsets, dead writers ended, checkpoints loaded, and the claim.
+
+Order matters (docs/decisions/0002): stable offset and metadata, then the high watermark of the checkpoint partition (a
+committed transaction's checkpoints may become visible later than its offsets), then the checkpoints up to there, then
+the claim. The silent fold up to the committed offset is the worker's own loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping
+from typing import Final, NamedTuple
+
+from processor.config import Settings
+from processor.core.partition import PartitionState
+from processor.core.resume import ResumePoint
+from processor.core.rules import Rules
+from processor.errors import BrokerUnavailable, CorruptLog, RunStepsError
+from processor.kafka.consumer import Committed, Consumer, PartitionReader
+from processor.kafka.security import Connection
+from processor.kafka.trouble import OffsetLost, OffsetsUnstable
+from processor.kafka.writer import takeover
+from processor.telemetry import Telemetry, WriterTakenOver
+
+_TAKEOVER_S: Final = 10.0
+_ABORT_SCAN_S: Final = 15.0  # brokers look for timed-out transactions every 10 s
+
+
+class Restored(NamedTuple):
+    """A partition ready for its silent fold: the state stands at `restore_from`, checkpoints loaded."""
+
+    partition: int
+    state: PartitionState
+    committed: Committed
+    checkpoints: int
+
+
+class Restorer:
+    """Makes newly assigned partitions ours."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        consumer: Consumer,
+        telemetry: Telemetry,
+        rules: Rules,
+        *,
+        own_writer: str,
+    ) -> None:
+        self._settings, self._connection, self._consumer = settings, connection, consumer
+        self._telemetry, self._rules, self._own = telemetry, rules, own_writer
+
+    async def stable_offsets(self, partitions: Collection[int]) -> dict[int, Committed]:
+        """The committed offsets, once no transaction can change them any more.
+
+        A writer that the offsets name and that is no member of the group any more is dead or will be fenced: its open
+        transaction is aborted at once. Otherwise its readers downstream would wait for the transaction timeout.
+        """
+        if self._own:
+            await self._end_absent_writers(partitions)
+        began = time.monotonic()
+        patience_s = self._settings.delivery.transaction_timeout_ms / 1000 + _ABORT_SCAN_S
+        moment_s = self._settings.delivery.takeover_after_s
+        while True:
+            try:
+                return await self._consumer.stable_offsets(partitions, timeout_s=moment_s)
+            except OffsetsUnstable as error:
+                if time.monotonic() - began > patience_s:
+                    raise
+                pending = await self._consumer.pending_owners(error.partitions)
+                await self._end_writers({p: _writer(c) for p, c in pending.items()}, began)
+
+    async def _end_absent_writers(self, partitions: Collection[int]) -> None:
+        named = {p: _writer(c) for p, c in (await self._consumer.pending_owners(partitions)).items()}
+        named = {p: writer for p, writer in named.items() if writer not in ("", self._own)}
+        if named:
+            members = await self._consumer.member_clients()
+            await self._end_writers({p: w for p, w in named.items() if w not in members}, time.monotonic())
+
+    async def _end_writers(self, writers: Mapping[int, str], began: float) -> None:
+        dead = {writer: p for p, writer in sorted(writers.items(), reverse=True) if writer not in ("", self._own)}
+        ended = await asyncio.gather(
+            *(takeover(self._connection, writer, _TAKEOVER_S) for writer in dead), return_exceptions=True
+        )
+        for (writer, partition), outcome in zip(dead.items(), ended, strict=True):
+            if isinstance(outcome, RunStepsError):
+                continue  # another new owner was quicker, or the wait below will tell
+            if outcome is not None:
+                raise outcome
+            self._telemetry.happened(WriterTakenOver(partition, writer, time.monotonic() - began))
+
+    async def restore(self, stable: Mapping[int, Committed]) -> list[Restored]:
+        """Load the checkpoints of these partitions, claim them, and return their states at `restore_from`.
+
+        Raises:
+            OffsetLost: retention has removed records that were never applied.
+            CorruptLog: the log is shorter than what is committed, or a checkpoint is not ours.
+        """
+        if not stable:
+            return []
+        begin, end = await asyncio.gather(
+            self._consumer.begin_offsets(list(stable)), self._consumer.end_offsets(list(stable))
+        )
+        points: dict[int, tuple[Committed, ResumePoint]] = {}
+        for partition, committed in stable.items():
+            points[partition] = self._resume(partition, committed, begin[partition], end[partition])
+        checkpoints = await self._checkpoints(list(stable))
+        claims = {
+            p: Committed(c.offset, ResumePoint(r.restore_from, r.stream_time, self._own).encode())
+            for p, (c, r) in points.items()
+        }
+        restored = []
+        for partition, (committed, point) in points.items():
+            state = PartitionState(
+                self._settings.source.topic,
+                partition,
+                self._rules,
+                next_offset=point.restore_from,
+                live_from=committed.offset,
+                stream_time=point.stream_time,
+            )
+            try:
+                state.load(checkpoints[partition].items())
+            except ValueError as error:
+                topic = self._settings.checkpoint_topic
+                raise CorruptLog(
+                    f"topic {topic}: partition {partition}: {error}",
+                    hint="is [checkpoints] topic another program's, or written by a newer version of this one?",
+                ) from None
+            restored.append(Restored(partition, state, claims[partition], len(checkpoints[partition])))
+        await self._consumer.claim(claims)
+        return restored
+
+    def _resume(self, partition: int, committed: Committed, begin: int, end: int) -> tuple[Committed, ResumePoint]:
+        if committed.offset < 0:
+            start = begin if self._settings.source.start == "earliest" else end
+            return Committed(start, ""), ResumePoint(start)
+        where = f"topic {self._settings.source.topic}: partition {partition}"
+        if committed.offset > end:
+            raise CorruptLog(
+                f"{where}: committed at {committed.offset}, but the log ends at {end}",
+                hint="was the topic made anew? set the group's offsets, with the workers stopped",
+            )
+        if committed.offset < begin:
+            raise OffsetLost(
+                f"{where}: retention has removed records that were not yet applied "
+                f"(committed at {committed.offset}, the log begins at {begin})",
+                partition=partition,
+                offset=committed.offset,
+            )
+        point = ResumePoint.decode(committed.metadata) or ResumePoint(committed.offset)
+        if point.restore_from < begin or point.restore_from > committed.offset:
+            self._telemetry.log.warning(
+                "restore_shortened", partition=partition, restore_from=point.restore_from, log_begins=begin
+            )
+            point = ResumePoint(min(max(point.restore_from, begin), committed.offset), point.stream_time)
+        return committed, point
+
+    async def _checkpoints(self, partitions: list[int]) -> dict[int, dict[bytes, bytes]]:
+        """The latest value of every checkpoint key, by partition."""
+        latest: dict[int, dict[bytes, bytes]] = {p: {} for p in partitions}
+        client_id = f"{self._settings.kafka.client_id}.restore"
+        reader = PartitionReader(self._connection, topic=self._settings.checkpoint_topic, client_id=client_id)
+        await reader.start()
+        try:
+            ends = await reader.end_offsets(partitions)
+            begins = await reader.begin_offsets(partitions)
+            patience_s = self._settings.checkpoints.restore_timeout_s
+            async for partition, records in reader.read_to(begins, ends, patience_s):
+                entries = latest[partition]
+                for record in records:
+                    if record.key is None:
+                        continue
+                    if record.value is None:
+                        entries.pop(record.key, None)
+                    else:
+                        entries[record.key] = record.value
+        except BrokerUnavailable as error:
+            raise BrokerUnavailable(f"restore: {error.message}", hint=error.hint) from error
+        finally:
+            await reader.stop(timeout_s=2)
+        return latest
+
+
+def _writer(committed: Committed) -> str:
+    point = ResumePoint.decode(committed.metadata)
+    return point.writer if point is not None else ""

@@ -1,0 +1,524 @@
+"""Crash-only: one task owns a worker's life; what is not classified ends it, and the next begins from the log.
+
+`serve` runs one worker in this process, or N in processes of their own with one place to scrape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import uuid
+from collections import deque
+from collections.abc import Awaitable, Coroutine
+from dataclasses import dataclass
+from multiprocessing.connection import Connection as Pipe
+from typing import Any, Final, Protocol, TypeVar
+
+from processor.breaker import Tripped
+from processor.config import Settings
+from processor.errors import BrokerUnavailable, ConfigError, Fenced, RunStepsError
+from processor.http import Front, Health, OneWorker, Server
+from processor.kafka.admin import Admin, NewTopicFacts, check_topics
+from processor.kafka.security import Connection
+from processor.kafka.trouble import OffsetLost
+from processor.telemetry import (
+    BreakerTripped,
+    BrokerBack,
+    BrokerLost,
+    ChildEnded,
+    Listening,
+    StateChanged,
+    Telemetry,
+    WorkerRestarted,
+    WorkerStarted,
+    WorkerStopped,
+)
+from processor.worker import Worker, unless
+
+_Answer = TypeVar("_Answer")
+
+_SOURCE_PARTITIONS: Final = 6
+_HEADERS_BYTES: Final = 16 << 10
+_TOUCH_EVERY_S: Final = 5.0
+_LEAST_S: Final = 1.0  # for one attempt, however little of the time is left
+_END_S: Final = 15.0  # on top of the drain budget, before a child is cut off
+
+EXIT_BUG: Final = 70
+_SAID_WHY: Final = frozenset({64, 65, 75, 77, 78})
+"""The codes of a worker process that a new one would end with as well."""
+
+
+def serve(settings: Settings, *, create_topics: bool, workers: int) -> int:
+    """Run until SIGTERM or SIGINT, or until a life cannot go on. Returns the exit code.
+
+    Raises:
+        RunStepsError: the settings, the topics or the broker make serving impossible.
+    """
+    if not __debug__:
+        raise ConfigError("python: run with -O, which takes the safety checks out", hint="start it without -O")
+    Connection.build(**settings.kafka.connection())  # files and combinations, before the first connection
+    if workers == 1:
+        return _run(_one(settings, create_topics=create_topics, name=None, announce=None))
+    return _run(_several(settings, create_topics=create_topics, workers=workers))
+
+
+def _run(main: Coroutine[Any, Any, int]) -> int:
+    # Collecting among the objects of start-up is work for nothing; what lives long is frozen once more when live.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    if sys.platform == "win32":
+        return asyncio.run(main)
+    import uvloop
+
+    return uvloop.run(main)
+
+
+# --- topics --------------------------------------------------------------------------------------------------------
+
+
+def checkpoint_record_bytes(settings: Settings) -> int:
+    """The largest checkpoint that can be: an object and deltas at their limit, four bytes to the character, a frame."""
+    return 5 * settings.steps.max_step_bytes + (256 << 10)
+
+
+async def check_or_create_topics(settings: Settings, connection: Connection, *, create: bool) -> dict[str, int]:
+    """See that all topics are as they must be. Returns the max.message.bytes of each that we write to.
+
+    Raises:
+        ConfigError: all that is wrong with them, a line each.
+        BrokerRefused, BrokerUnavailable
+    """
+    source, dead_letter, checkpoints = settings.source.topic, settings.output.dead_letter, settings.checkpoint_topic
+    outcomes = sorted({topic for topic in settings.outcome_topics.values() if topic})
+    async with Admin(connection) as admin:
+        found = await admin.topics([source, dead_letter, checkpoints, *outcomes])
+        if create:
+            partitions = found[source].partitions if source in found else _SOURCE_PARTITIONS
+            largest = found[source].max_message_bytes if source in found else 1 << 20
+            wanted = [
+                NewTopicFacts(source, partitions),
+                *(NewTopicFacts(topic, partitions, _size(settings.output.max_record_bytes)) for topic in outcomes),
+                NewTopicFacts(dead_letter, partitions, _size(max(largest, settings.output.max_record_bytes))),
+                NewTopicFacts(
+                    checkpoints,
+                    partitions,
+                    {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
+                    | _size(checkpoint_record_bytes(settings)),
+                ),
+            ]
+            missing = [topic for topic in wanted if topic.name not in found]
+            if missing:
+                await admin.create(missing)
+                found = await admin.topics([source, dead_letter, checkpoints, *outcomes])
+    problems = check_topics(
+        found,
+        source=source,
+        outputs=[dead_letter, *outcomes],
+        checkpoints=checkpoints,
+        max_record_bytes=settings.output.max_record_bytes + _HEADERS_BYTES,
+    )
+    if source in found and dead_letter in found:
+        needed = found[source].max_message_bytes + _HEADERS_BYTES
+        if found[dead_letter].max_message_bytes < needed:
+            problems.append(
+                f"topic {dead_letter}: max.message.bytes is too small to take any record of {source} "
+                f"(got {found[dead_letter].max_message_bytes}); set at least {needed}"
+            )
+    if checkpoints in found and found[checkpoints].max_message_bytes < checkpoint_record_bytes(settings):
+        problems.append(
+            f"topic {checkpoints}: max.message.bytes is too small for a step of steps.max_step_bytes "
+            f"(got {found[checkpoints].max_message_bytes}); set at least {checkpoint_record_bytes(settings)}"
+        )
+    if problems:
+        raise ConfigError("\n".join(problems), hint="--create-topics makes what is missing; it changes no topic")
+    return {name: found[name].max_message_bytes for name in (dead_letter, checkpoints, *outcomes)}
+
+
+def _size(record_bytes: int) -> dict[str, str]:
+    return {"max.message.bytes": str(record_bytes + _HEADERS_BYTES + 4096)}
+
+
+# --- one worker ----------------------------------------------------------------------------------------------------
+
+
+class _Announce(Protocol):
+    def __call__(self, port: int) -> None: ...
+
+
+@dataclass(slots=True)
+class _Lives:
+    """The worker of the moment, for the pages; and when the broker was last heard."""
+
+    worker: Worker | None = None
+    trouble: str = "starting"
+
+    def healthz(self) -> Health:
+        if self.worker is not None:
+            return self.worker.healthz()
+        return Health(True, [], {"state": self.trouble})
+
+    def readyz(self) -> Health:
+        return self.worker.readyz() if self.worker is not None else Health(False, [self.trouble], {})
+
+    def steps(self, limit: int) -> list[dict[str, object]]:
+        return self.worker.steps(limit) if self.worker is not None else []
+
+
+async def _one(
+    settings: Settings, *, create_topics: bool, name: str | None, announce: _Announce | None, parent: Pipe | None = None
+) -> int:
+    began = time.monotonic()
+    telemetry = Telemetry(level=settings.log.level, format=settings.log.format, worker=name)
+    telemetry.hear_libraries()
+    lives = _Lives()
+    server = Server(OneWorker(lives, telemetry.exposition), settings.http.host, settings.http.port)
+    watch = asyncio.create_task(telemetry.watch(), name="watch")
+    stop = _stop_on_signal()
+    code = EXIT_BUG
+    try:
+        if settings.http.enabled or announce is not None:
+            port = await server.start()
+            telemetry.happened(Listening(f"http://{settings.http.host}:{port}"))
+            if announce is not None:
+                announce(port)
+        if parent is not None:
+            _stop_with(parent, stop)
+        await _supervise(settings, telemetry, lives, stop, create_topics=create_topics)
+        code = 0
+    except RunStepsError as error:
+        code = error.exit_code
+        raise
+    finally:
+        watch.cancel()
+        await server.stop()
+        telemetry.happened(StateChanged("stopped"))
+        telemetry.happened(WorkerStopped(code, time.monotonic() - began))
+        telemetry.close()
+    return code
+
+
+def _stop_with(parent: Pipe, stop: asyncio.Event) -> None:
+    """Once the parent's end of the pipe is closed we are orphans."""
+    loop = asyncio.get_running_loop()
+
+    def closed() -> None:
+        loop.remove_reader(parent.fileno())  # it would be readable for ever
+        stop.set()
+
+    loop.add_reader(parent.fileno(), closed)
+
+
+def _stop_on_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def transactional_id(settings: Settings) -> str:
+    """Stable for a static member; otherwise new with each process, so that two never share one."""
+    own = settings.source.instance_id or uuid.uuid4().hex[:12]
+    return f"{settings.transactional_id_prefix}.{own}"
+
+
+async def _supervise(
+    settings: Settings, telemetry: Telemetry, lives: _Lives, stop: asyncio.Event, *, create_topics: bool
+) -> None:
+    """Live after live until `stop`.
+
+    Raises:
+        RunStepsError: a restart will not help, the broker stayed away for `unavailable_after_s`, or too many
+            restarts.
+    """
+    supervisor = settings.supervisor
+    connection = Connection.build(**settings.kafka.connection())
+    name = transactional_id(settings)
+    telemetry.happened(WorkerStarted(settings.source.topic, settings.source.group_id, settings.delivery.mode, name))
+    contact = _Contact(settings, telemetry)
+    restarts: deque[float] = deque()
+    attempt = 0
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            telemetry.happened(StateChanged("starting"))
+            checking = check_or_create_topics(settings, connection, create=create_topics)
+            limits = await unless(stop, contact.bounded(checking))
+            if limits is None:
+                return
+            contact.answered(began)
+            worker = Worker(settings, connection, telemetry, transactional_id=name, limits=limits)
+            lives.worker, lives.trouble = worker, ""
+            await _until_stopped(worker, connection, settings, contact, stop)
+            return
+        except RunStepsError as error:
+            now = time.monotonic()
+            lives.worker, lives.trouble = None, f"restarting after: {error.message}"
+            if isinstance(error, Tripped):
+                telemetry.happened(BreakerTripped(error.rejected, error.of_records, error.run_length))
+            if not isinstance(error, BrokerUnavailable | Fenced) or isinstance(error, OffsetLost | _Gone):
+                raise
+            if isinstance(error, BrokerUnavailable) and not stop.is_set():
+                contact.failed(error)
+            if now - began > supervisor.restart_window_s / max(1, supervisor.max_restarts):
+                attempt = 0
+            failure: Exception = error
+            counts = isinstance(error, Fenced)
+        except Exception as error:
+            lives.worker, lives.trouble = None, f"restarting after {type(error).__name__}"
+            failure, counts, now = error, True, time.monotonic()
+        if stop.is_set():
+            raise failure  # the last drain did not succeed: whoever stopped us should know
+        if counts:
+            restarts.append(now)
+            while restarts and now - restarts[0] > supervisor.restart_window_s:
+                restarts.popleft()
+            if len(restarts) > supervisor.max_restarts:
+                raise _too_many(len(restarts), supervisor.restart_window_s, failure)
+        backoff_s = min(supervisor.backoff_max_s, supervisor.backoff_initial_s * 2**attempt, contact.left_s())
+        attempt += 1
+        telemetry.happened(WorkerRestarted(failure, attempt, backoff_s))
+        telemetry.happened(StateChanged("restarting"))
+        await _wait(stop, backoff_s)
+
+
+class _Gone(BrokerUnavailable):
+    """The broker was not usable for `unavailable_after_s`: no further life."""
+
+
+class _Contact:
+    """Since when the broker is of no use, whoever noticed and in however many lives: `unavailable_after_s` runs once.
+
+    That it answers does not make it usable: a partition or a coordinator without a leader lets lives begin, and
+    fail. So the time runs on until a life has outlived the trouble, or has lasted longer than a commit that fails.
+    """
+
+    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
+        self._bootstrap = settings.kafka.bootstrap_servers
+        self._limit_s = settings.kafka.unavailable_after_s
+        self._sound_s = 2 * settings.delivery.commit_timeout_s
+        self._telemetry = telemetry
+        self._good_at = time.monotonic()
+        self._since: float | None = None
+        self._silent = False
+
+    def left_s(self) -> float:
+        since = self._good_at if self._since is None else self._since
+        return max(0.0, since + self._limit_s - time.monotonic())
+
+    def answered(self, life_began: float) -> None:
+        """The broker has answered a question in the life that began then."""
+        now = time.monotonic()
+        if self._silent and self._since is not None:
+            self._telemetry.happened(BrokerBack(self._bootstrap, now - self._since))
+        self._silent = False
+        if self._since is None or self._since >= life_began or now - life_began >= self._sound_s:
+            self._since, self._good_at = None, now
+
+    def failed(self, error: BrokerUnavailable) -> None:
+        """Raises `BrokerUnavailable`, saying since when, once the time is over."""
+        now = time.monotonic()
+        self._silent = True
+        if self._since is None:
+            self._since = self._good_at
+        silent_s = now - self._since
+        self._telemetry.happened(BrokerLost(self._bootstrap, silent_s, error))
+        if silent_s >= self._limit_s:
+            since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time.time() - silent_s))
+            raise _Gone(
+                f"kafka: {self._bootstrap}: not usable since {since} ({silent_s:.0f} s); last: {error.message}",
+                hint=f"{error.hint}; the limit is [kafka] unavailable_after_s = {self._limit_s:g}; nothing is lost, "
+                "a restart goes on from the log",
+            ) from error
+
+    async def bounded(self, asking: Awaitable[_Answer]) -> _Answer:
+        """Ask for no longer than is left. Raises `BrokerUnavailable`."""
+        left_s = max(_LEAST_S, self.left_s())
+        try:
+            async with asyncio.timeout(left_s):
+                return await asking
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"broker {self._bootstrap}: no answer within {left_s:.0f} s",
+                hint="check the brokers, and what lies between",
+            ) from None
+
+
+def _too_many(restarts: int, window_s: float, failure: BaseException) -> RunStepsError:
+    what = failure.message if isinstance(failure, RunStepsError) else type(failure).__name__
+    told = f"supervisor: {restarts} restarts within {window_s:g} s; last: {what}"
+    kind = type(failure) if isinstance(failure, Fenced) else RunStepsError
+    raised = kind(told, hint="the log has each of them; nothing is lost, a restart goes on from the log")
+    raised.__cause__ = failure
+    return raised
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass
+
+
+async def _until_stopped(
+    worker: Worker, connection: Connection, settings: Settings, contact: _Contact, stop: asyncio.Event
+) -> None:
+    """One life, and beside it a look at whether the broker is still there: an idle client would not notice."""
+    life = asyncio.create_task(worker.run(stop), name="worker")
+    touch = asyncio.create_task(_touch(connection, settings, contact), name="touch the broker")
+    try:
+        await asyncio.wait({life, touch}, return_when=asyncio.FIRST_COMPLETED)
+        if touch.done() and not life.done():
+            life.cancel()
+            await asyncio.wait({life}, timeout=_END_S)
+            touch.result()
+        await life
+    finally:
+        touch.cancel()
+        await asyncio.wait({touch})
+
+
+async def _touch(connection: Connection, settings: Settings, contact: _Contact) -> None:
+    """Raises `BrokerUnavailable` once the broker has not answered for `unavailable_after_s`."""
+    began = time.monotonic()
+    while True:
+        await asyncio.sleep(min(_TOUCH_EVERY_S, contact.left_s()))
+        try:
+            await contact.bounded(_ask(connection, settings.source.topic))
+        except BrokerUnavailable as error:
+            contact.failed(error)
+        else:
+            contact.answered(began)
+
+
+async def _ask(connection: Connection, topic: str) -> None:
+    async with Admin(connection) as admin:
+        await admin.topics([topic])
+
+
+# --- several workers -----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Child:
+    name: str
+    process: multiprocessing.process.BaseProcess
+    pipe: Pipe
+    url: str = ""
+
+
+def _child_main(settings: Settings, name: str, pipe: Pipe) -> None:
+    def announce(port: int) -> None:
+        pipe.send(port)
+
+    try:
+        code = _run(_one(settings, create_topics=False, name=name, announce=announce, parent=pipe))
+    except RunStepsError as error:
+        print(f"run-steps: worker {name}: {error}", file=sys.stderr)  # noqa: T201
+        code = error.exit_code
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _child_settings(settings: Settings, number: int) -> Settings:
+    """The same settings; its pages on a port of its own, and a static member per process."""
+    source = settings.source
+    if source.instance_id:
+        source = source.model_copy(update={"instance_id": f"{source.instance_id}-{number}"})
+    http = settings.http.model_copy(update={"host": "127.0.0.1", "port": 0})
+    return settings.model_copy(update={"http": http, "source": source})
+
+
+async def _several(settings: Settings, *, create_topics: bool, workers: int) -> int:
+    """N processes, each a member of the group; this one serves their pages as one and watches them."""
+    began = time.monotonic()
+    telemetry = Telemetry(level=settings.log.level, format=settings.log.format, worker="front")
+    telemetry.hear_libraries()
+    stop = _stop_on_signal()
+    if not await _topics_once_there(settings, telemetry, stop, create=create_topics):
+        return 0
+    children = [_spawn(settings, number) for number in range(workers)]
+    server = Server(Front(lambda: {c.name: c.url for c in children}), settings.http.host, settings.http.port)
+    code = 0
+    try:
+        if settings.http.enabled:
+            port = await server.start()
+            telemetry.happened(Listening(f"http://{settings.http.host}:{port}"))
+        code = await _watch_children(settings, telemetry, children, stop)
+    finally:
+        for child in children:
+            if child.process.is_alive():
+                child.process.terminate()
+        patience_s = settings.delivery.drain_timeout_s + _END_S
+        await asyncio.to_thread(_join, children, patience_s)
+        await server.stop()
+        telemetry.happened(WorkerStopped(code, time.monotonic() - began))
+        telemetry.close()
+    return code or next((c.process.exitcode for c in children if c.process.exitcode), 0) or 0
+
+
+async def _topics_once_there(settings: Settings, telemetry: Telemetry, stop: asyncio.Event, *, create: bool) -> bool:
+    """Wait for the broker as a single worker does. Returns False if `stop` was set before it was there."""
+    connection = Connection.build(**settings.kafka.connection())
+    contact = _Contact(settings, telemetry)
+    while not stop.is_set():
+        try:
+            checking = check_or_create_topics(settings, connection, create=create)
+            return await unless(stop, contact.bounded(checking)) is not None
+        except BrokerUnavailable as error:
+            contact.failed(error)
+            await _wait(stop, min(settings.supervisor.backoff_initial_s, contact.left_s()))
+    return False
+
+
+def _spawn(settings: Settings, number: int) -> _Child:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=_child_main, args=(_child_settings(settings, number), str(number), theirs), name=f"worker-{number}"
+    )
+    process.start()
+    theirs.close()
+    return _Child(str(number), process, ours)
+
+
+async def _watch_children(settings: Settings, telemetry: Telemetry, children: list[_Child], stop: asyncio.Event) -> int:
+    """Note each child's address, and start one again that a signal or a bug ended; else end with its code."""
+    supervisor = settings.supervisor
+    restarts: deque[float] = deque()
+    while not stop.is_set():
+        for at, child in enumerate(children):
+            if not child.url and child.pipe.poll():
+                with contextlib.suppress(EOFError):  # it has ended, which the next line sees
+                    child.url = f"http://127.0.0.1:{child.pipe.recv()}"
+            if child.process.is_alive():
+                continue
+            code = child.process.exitcode or 0
+            now = time.monotonic()
+            while restarts and now - restarts[0] > supervisor.restart_window_s:
+                restarts.popleft()
+            again = code not in _SAID_WHY and len(restarts) < supervisor.max_restarts
+            telemetry.happened(ChildEnded(child.name, code, again))
+            if not again:
+                return code if code > 0 else EXIT_BUG
+            restarts.append(now)
+            children[at] = _spawn(settings, at)
+        await _wait(stop, 0.1)
+    return 0
+
+
+def _join(children: list[_Child], patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    for child in children:
+        child.process.join(max(0.0, deadline - time.monotonic()))
+        if child.process.is_alive():
+            child.process.kill()
+            child.process.join()

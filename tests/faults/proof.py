@@ -1,0 +1,38 @@
+"""The last witness of a fault test: the replay folds the log afresh and judges all that the workers published."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from processor.config import load
+from processor.kafka.security import Connection
+from processor.replay.run import Options, Replayed, replay
+from processor.report.manifest import Outcome
+from tests import kafka_tools as kt
+from tests.faults.fleet import Fleet
+
+
+def prove(fleet: Fleet, home: Path) -> Replayed:
+    """See that the whole source topic proves all that was published, and that the counts add up.
+
+    Args:
+        fleet: at its end (see `fleet.finish`); the replay gets the settings that its workers got.
+        home: where the replay may write.
+    """
+    topics = fleet.topics
+    settings = load(None, fleet.environment)
+    found = replay(
+        Options(end="end", workers=2, work=str(home / "replay")),
+        settings,
+        lambda: Connection.build(**settings.kafka.connection()),
+        lambda _: None,
+    )
+    assert found.verdict is Outcome.PROVEN, (found.counts, found.questions, found.about.notes)
+    published = sum(len(kt.read_topic(topics.bootstrap, topic)) for topic in topics.outcomes)
+    letters = len(kt.read_topic(topics.bootstrap, topics.dead_letter))
+    assert found.counts == {"step": {"equal": published}, "dead_letter": {"equal": letters}}
+    assert {result.partition for result in found.results} == set(range(topics.partitions))
+    assert all(result.begin == 0 for result in found.results)
+    assert found.coverage["data"] == sum(result.records for result in found.results)
+    assert sum(found.coverage.values()) == sum(result.end for result in found.results)
+    return found

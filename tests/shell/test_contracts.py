@@ -1,0 +1,94 @@
+"""Names that outsiders rely on. A change here breaks someone's dashboard, script or reader: it needs a release note.
+
+The contract files are edited by hand; the tests only compare, so that no change passes unseen.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from processor import errors, telemetry
+from processor.core.effects import LogRecord, Reason
+
+CONTRACTS = Path(__file__).parent.parent / "contracts"
+
+
+def contract(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((CONTRACTS / f"{name}.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_the_catalogue_holds_the_metrics_of_the_contract_and_no_others() -> None:
+    catalogue = {
+        metric.name: {
+            "type": metric.type.value,
+            "unit": metric.unit,
+            "labels": {label.name: sorted(label.values) or "bounded by the deployment" for label in metric.labels},
+        }
+        for metric in telemetry.METRICS
+    }
+    assert catalogue == contract("metrics")
+
+
+def test_the_registry_exposes_exactly_the_metrics_of_the_contract() -> None:
+    exposition = telemetry.Telemetry().exposition().decode()
+    exposed = {}
+    for family in text_string_to_metric_families(exposition):
+        if not family.name.startswith("process_"):
+            exposed[family.name + ("_total" if family.type == "counter" else "")] = family.type
+    assert exposed == {name: metric["type"] for name, metric in contract("metrics").items()}
+
+
+def test_no_label_is_an_id() -> None:
+    labels = {label for metric in contract("metrics").values() for label in metric["labels"]}
+    assert not {label for label in labels if label.endswith("id") or "step" in label or "thread" in label}
+
+
+def test_every_metric_says_what_it_means_and_what_to_do() -> None:
+    for metric in telemetry.METRICS:
+        assert metric.help.endswith("."), metric.name
+        assert metric.advice.endswith("."), metric.name
+        assert len(metric.help) > 20, metric.name
+
+
+def test_exit_codes_are_those_of_the_contract() -> None:
+    codes = {
+        error.__name__: error.exit_code
+        for error in vars(errors).values()
+        if isinstance(error, type) and issubclass(error, errors.RunStepsError)
+    }
+    assert codes == contract("exit_codes")
+
+
+def test_the_drawn_error_tree_agrees_with_the_contract() -> None:
+    drawn = {}
+    for line in (errors.__doc__ or "").splitlines():
+        if line.startswith(("├── ", "└── ")):
+            drawn[line[4:].split()[0]] = int(line.rstrip(")").split()[-1])
+    assert drawn == {name: code for name, code in contract("exit_codes").items() if name != "RunStepsError"}
+
+
+def test_header_names_are_those_of_the_contract() -> None:
+    evidence = pytest.importorskip("processor.core.evidence")
+    names = {pytest.importorskip("processor.core.events").EVENT_ID}
+    for constant, value in vars(evidence).items():
+        if constant.isupper() and isinstance(value, str):
+            names.add(value)
+        elif constant.isupper() and isinstance(value, tuple):
+            names.update(value)
+    assert names == set(contract("headers"))
+
+
+def test_a_dead_letter_carries_the_headers_of_the_contract_behind_its_own() -> None:
+    evidence = pytest.importorskip("processor.core.evidence")
+    own = (("tenant", b"a"), ("tenant", b"b"), ("empty", None))
+    record = LogRecord(offset=7, timestamp=1, key=None, value=b"[", headers=own)
+    headers = evidence.dead_letter_headers(b"events", b"0", record, Reason.NOT_JSON, "detail")
+    assert headers[:3] == own
+    promised = {name for name, carried_by in contract("headers").items() if "dead_letter" in carried_by}
+    assert {name for name, _ in headers[3:]} == promised

@@ -1,0 +1,387 @@
+"""The pages over real sockets, of one worker and of several behind one port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from processor.errors import ConfigError
+from processor.http import Front, Health, OneWorker, Server, Site
+from processor.telemetry import Telemetry
+
+SECRET = "the-users-own-words"
+GOOD = Health(True, [], {})
+
+
+class Worker:
+    """What a worker shows of itself, set by the test."""
+
+    def __init__(self) -> None:
+        self.health = GOOD
+        self.ready = GOOD
+        self.open: list[dict[str, object]] = []
+
+    def healthz(self) -> Health:
+        return self.health
+
+    def readyz(self) -> Health:
+        return self.ready
+
+    def steps(self, limit: int) -> list[dict[str, object]]:
+        return self.open[:limit]
+
+
+class Broken(Worker):
+    def healthz(self) -> Health:
+        raise KeyError(SECRET)
+
+    def steps(self, limit: int) -> list[dict[str, object]]:
+        raise KeyError(SECRET)
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        assert self.headers["Content-Type"].startswith("application/json")
+        return json.loads(self.body)
+
+
+@asynccontextmanager
+async def served(site: Site) -> AsyncIterator[str]:
+    server = Server(site, "127.0.0.1", 0)
+    port = await server.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def one(worker: Worker, telemetry: Telemetry | None = None) -> AsyncIterator[str]:
+    async with served(OneWorker(worker, (telemetry or Telemetry()).exposition)) as url:
+        yield url
+
+
+async def ask(url: str, method: str = "GET", **options: Any) -> Answer:
+    async with aiohttp.ClientSession() as session, session.request(method, url, **options) as response:
+        return Answer(response.status, response.headers, await response.read())
+
+
+@contextmanager
+def dead() -> Iterator[str]:
+    """An address where nothing listens: bound, so that nobody else gets it, and deaf."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+@contextmanager
+def mute() -> Iterator[str]:
+    """An address that accepts connections and never answers, as a worker with a blocked loop does."""
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        yield f"http://127.0.0.1:{held.getsockname()[1]}"
+
+
+# --- One worker
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+async def test_a_verdict_is_200_or_503_with_reasons_and_detail(path: str) -> None:
+    worker = Worker()
+    async with one(worker) as url:
+        good = await ask(url + path)
+        assert (good.status, good.json) == (200, {"ok": True, "reasons": []})
+        worker.health = worker.ready = Health(False, ["partition 3 has not moved for 61 s"], {"partitions": {"3": 17}})
+        bad = await ask(url + path)
+    assert bad.status == 503
+    assert bad.json == {
+        "ok": False,
+        "reasons": ["partition 3 has not moved for 61 s"],
+        "partitions": {"3": 17},
+    }
+
+
+async def test_detail_cannot_overrule_the_verdict() -> None:
+    worker = Worker()
+    worker.health = Health(False, ["stuck"], {"ok": True, "reasons": []})
+    async with one(worker) as url:
+        assert (await ask(url + "/healthz")).json == {"ok": False, "reasons": ["stuck"]}
+
+
+async def test_a_check_that_breaks_is_unhealthy_and_says_no_more_than_its_class() -> None:
+    async with one(Broken()) as url:
+        health, steps = await ask(url + "/healthz"), await ask(url + "/steps")
+    assert (health.status, health.json["reasons"]) == (503, ["the check itself broke: KeyError"])
+    assert (steps.status, steps.json["class"]) == (500, "KeyError")
+    assert SECRET not in str((health, steps))
+
+
+async def test_metrics_are_served_as_prometheus_reads_them() -> None:
+    telemetry = Telemetry()
+    telemetry.applied(0, 12, 100)
+    async with one(Worker(), telemetry) as url:
+        answer = await ask(url + "/metrics")
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    families = {f.name: f for f in text_string_to_metric_families(answer.body.decode())}
+    assert families["runstep_records_applied"].samples[0].value == 12
+
+
+async def test_steps_show_ids_status_and_age_and_no_contents() -> None:
+    worker = Worker()
+    worker.open = [
+        {"step_id": "step_1", "status": "in_progress", "age_s": 9.5, "step_details": SECRET},
+        {"step_id": "step_2", "status": "in_progress", "age_s": 1},
+    ]
+    async with one(worker) as url:
+        answer = await ask(url + "/steps")
+        first = await ask(url + "/steps?limit=1")
+    assert answer.json == {
+        "limit": 100,
+        "steps": [
+            {"step_id": "step_1", "status": "in_progress", "age_s": 9.5},
+            {"step_id": "step_2", "status": "in_progress", "age_s": 1},
+        ],
+    }
+    assert [step["step_id"] for step in first.json["steps"]] == ["step_1"]
+
+
+@pytest.mark.parametrize("limit", ["0", "1001", "-1", "x", "", "1e3", "٣", "9" * 400])
+async def test_a_limit_out_of_bounds_is_refused(limit: str) -> None:
+    async with one(Worker()) as url:
+        answer = await ask(url + "/steps", params={"limit": limit})
+    assert (answer.status, answer.json) == (400, {"error": "limit: a whole number from 1 to 1000"})
+
+
+async def test_the_index_links_the_pages() -> None:
+    async with one(Worker()) as url:
+        answer = await ask(url + "/")
+    assert answer.headers["Content-Type"].startswith("text/html")
+    for page in (b"/healthz", b"/readyz", b"/metrics", b"/steps"):
+        assert b'href="' + page in answer.body
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/metrics", "/steps", "/nowhere"])
+async def test_every_answer_carries_the_security_headers(path: str) -> None:
+    async with one(Worker()) as url:
+        headers = (await ask(url + path)).headers
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["Server"] == "run-steps"
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/metrics", "/steps"])
+async def test_head_answers_like_get_without_a_body(path: str) -> None:
+    async with one(Worker()) as url:
+        answer = await ask(url + path, "HEAD")
+    assert (answer.status, answer.body) == (200, b"")
+    assert int(answer.headers["Content-Length"]) > 0
+
+
+async def test_what_is_not_there_and_what_is_not_allowed_is_said_as_json() -> None:
+    async with one(Worker()) as url:
+        missing, refused = await ask(url + "/favicon.ico"), await ask(url + "/steps", "POST", data=b"x" * 4_000)
+    assert (missing.status, missing.json["error"]) == (404, "no such page")
+    assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD")
+    assert refused.json == {"error": "only GET, HEAD"}
+
+
+async def test_a_request_line_beyond_the_limit_is_refused() -> None:
+    async with one(Worker()) as url:
+        assert (await ask(url + "/" + "a" * 4_000)).status == 400
+
+
+async def test_too_many_requests_at_once_are_refused_and_the_rest_still_answered() -> None:
+    full, release = asyncio.Event(), asyncio.Event()
+    waiting = 0
+
+    class Slow(OneWorker):
+        async def healthz(self) -> Health:
+            nonlocal waiting
+            waiting += 1
+            if waiting == 32:
+                full.set()
+            await release.wait()
+            return GOOD
+
+    async with served(Slow(Worker(), Telemetry().exposition)) as url:
+        held = [asyncio.create_task(ask(url + "/healthz")) for _ in range(32)]
+        async with asyncio.timeout(10):
+            await full.wait()
+            refused = await ask(url + "/readyz")
+            release.set()
+            answers = await asyncio.gather(*held)
+            after = await ask(url + "/readyz")
+    assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+    assert {answer.status for answer in answers} == {200}
+    assert after.status == 200
+
+
+# --- Where it listens
+
+
+async def test_a_taken_port_is_named_with_the_remedy() -> None:
+    async with one(Worker()) as url:
+        port = int(url.rsplit(":", 1)[1])
+        with pytest.raises(ConfigError) as refused:
+            await Server(OneWorker(Worker(), Telemetry().exposition), "127.0.0.1", port).start()
+    assert str(refused.value).startswith(f"http.port: 127.0.0.1:{port}: another process listens there")
+    assert "0 for any that is free" in refused.value.hint
+
+
+async def test_an_address_that_is_not_ours_is_named() -> None:
+    server = Server(OneWorker(Worker(), Telemetry().exposition), "192.0.2.1", 0)  # TEST-NET-1, nobody's
+    with pytest.raises(ConfigError, match=r"http\.host: 192\.0\.2\.1:0"):
+        await server.start()
+
+
+async def test_a_stopped_server_leaves_its_port_and_may_be_stopped_again() -> None:
+    server = Server(OneWorker(Worker(), Telemetry().exposition), "127.0.0.1", 0)
+    port = await server.start()
+    await server.stop()
+    await server.stop()
+    again = Server(OneWorker(Worker(), Telemetry().exposition), "127.0.0.1", port)
+    assert await again.start() == port
+    await again.stop()
+
+
+async def test_nothing_is_logged_of_a_request(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    async with one(Worker()) as url:
+        await ask(url + "/healthz")
+        await ask(url + "/nowhere")
+    assert [record for record in caplog.records if record.name.startswith("aiohttp")] == []
+
+
+# --- Several workers behind one port
+
+
+class Family(NamedTuple):
+    """Two workers behind a front, and who else the test puts there."""
+
+    url: str
+    workers: tuple[Worker, Worker]
+    children: dict[str, str]
+
+
+@pytest.fixture
+async def family() -> AsyncIterator[Family]:
+    workers = (Worker(), Worker())
+    async with AsyncExitStack() as stack:
+        children = {}
+        for name, worker in enumerate(workers):
+            telemetry = Telemetry(worker=str(name))
+            telemetry.applied(name, 10 + name, 100)
+            children[str(name)] = await stack.enter_async_context(one(worker, telemetry))
+        url = await stack.enter_async_context(served(Front(lambda: children, patience_s=0.3)))
+        yield Family(url, workers, children)
+
+
+async def test_the_front_is_healthy_when_all_are_and_shows_each(family: Family) -> None:
+    for path in ("/healthz", "/readyz"):
+        answer = await ask(family.url + path)
+        assert answer.status == 200
+        assert answer.json == {
+            "ok": True,
+            "reasons": [],
+            "workers": {"0": {"ok": True, "reasons": []}, "1": {"ok": True, "reasons": []}},
+        }
+
+
+async def test_one_unhealthy_worker_makes_the_front_unhealthy_with_its_reason(family: Family) -> None:
+    family.workers[1].health = Health(False, ["partition 3 is stuck"], {"since": 61})
+    answer = await ask(family.url + "/healthz")
+    assert (answer.status, answer.json["reasons"]) == (503, ["worker 1: partition 3 is stuck"])
+    assert answer.json["workers"]["1"] == {"ok": False, "reasons": ["partition 3 is stuck"], "since": 61}
+    assert (await ask(family.url + "/readyz")).status == 200
+
+
+@pytest.mark.parametrize(
+    ("gone", "reason"),
+    [
+        (dead, "nothing listens at its address: the process is gone"),
+        (mute, "no answer within 0.3 s"),
+    ],
+)
+async def test_a_dead_or_blocked_worker_is_unhealthy_with_the_reason(
+    family: Family, gone: Callable[[], Any], reason: str
+) -> None:
+    with gone() as url:
+        family.children["2"] = url
+        async with asyncio.timeout(5):
+            health = await ask(family.url + "/healthz")
+            steps = await ask(family.url + "/steps")
+            metrics = await ask(family.url + "/metrics")
+    assert (health.status, health.json["reasons"]) == (503, [f"worker 2: {reason}"])
+    assert health.json["workers"]["0"]["ok"] is True
+    assert (steps.status, steps.json["unanswered"]) == (200, {"2": reason})
+    (up,) = (f for f in text_string_to_metric_families(metrics.body.decode()) if f.name == "runstep_worker_up")
+    assert {sample.labels["worker"]: sample.value for sample in up.samples} == {"0": 1, "1": 1, "2": 0}
+
+
+async def test_a_worker_without_an_address_yet_and_a_stranger_are_unhealthy(family: Family) -> None:
+    async with served(Stranger()) as url:
+        family.children.update({"2": "", "3": url})
+        answer = await ask(family.url + "/healthz")
+    assert answer.json["reasons"] == [
+        "worker 2: has no address yet",
+        "worker 3: answered something else, with status 500",
+    ]
+
+
+class Stranger(Front):
+    """A site whose checks answer no verdict at all."""
+
+    def __init__(self) -> None:
+        super().__init__(dict)
+
+    async def healthz(self) -> Health:
+        return Health(True, [], {"nan": float("nan")})  # no JSON can say it
+
+
+async def test_a_front_with_nobody_behind_it_is_unhealthy() -> None:
+    async with served(Front(dict)) as url:
+        health, metrics = await ask(url + "/healthz"), await ask(url + "/metrics")
+    assert (health.status, health.json["reasons"]) == (503, ["no worker process is running"])
+    assert (metrics.status, metrics.body) == (200, b"")
+
+
+async def test_the_front_s_metrics_are_all_workers_with_their_names(family: Family) -> None:
+    answer = await ask(family.url + "/metrics")
+    applied = {
+        sample.labels["worker"]: sample.value
+        for f in text_string_to_metric_families(answer.body.decode())
+        for sample in f.samples
+        if sample.name == "runstep_records_applied_total"
+    }
+    assert applied == {"0": 10, "1": 11}
+
+
+async def test_the_front_lists_the_oldest_steps_of_all_workers(family: Family) -> None:
+    family.workers[0].open = [{"step_id": "a", "age_s": 9, "text": SECRET}, {"step_id": "b", "age_s": 1}]
+    family.workers[1].open = [{"step_id": "c", "age_s": 5}]
+    answer = await ask(family.url + "/steps?limit=2")
+    assert answer.json == {
+        "limit": 2,
+        "steps": [{"step_id": "a", "age_s": 9, "worker": "0"}, {"step_id": "c", "age_s": 5, "worker": "1"}],
+    }
+
+
+async def test_a_worker_that_comes_back_is_healthy_at_the_next_question(family: Family) -> None:
+    with dead() as url:
+        alive, family.children["1"] = family.children["1"], url
+        assert (await ask(family.url + "/healthz")).status == 503
+        family.children["1"] = alive
+        assert (await ask(family.url + "/healthz")).status == 200

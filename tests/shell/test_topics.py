@@ -1,0 +1,37 @@
+"""What is wrong with topics is said at start, each with its remedy."""
+
+from __future__ import annotations
+
+from processor.kafka.admin import TopicFacts, check_topics
+
+SIZE = {"max.message.bytes": "1000000"}
+
+
+def topic(name: str, **configs: str) -> TopicFacts:
+    return TopicFacts(
+        name, 3, 1, {"cleanup.policy": "delete", **SIZE} | {k.replace("_", "."): v for k, v in configs.items()}
+    )
+
+
+def problems(*topics: TopicFacts) -> list[str]:
+    found = {facts.name: facts for facts in topics}
+    return check_topics(found, source="in", outputs=["out"], checkpoints="kept", max_record_bytes=1000)
+
+
+GOOD = (topic("in"), topic("out"), topic("kept", cleanup_policy="compact"))
+
+
+def test_good_topics_have_no_problems() -> None:
+    assert problems(*GOOD) == []
+
+
+def test_an_outcome_topic_that_overwrites_timestamps_is_refused() -> None:
+    """Published records carry the source record's time; a replay compares it."""
+    overwriting = topic("out", message_timestamp_type="LogAppendTime")
+    (problem,) = problems(GOOD[0], overwriting, GOOD[2])
+    assert problem.startswith("topic out: overwrites the source records' timestamps")
+    assert "CreateTime" in problem
+
+
+def test_the_source_may_stamp_its_records_itself() -> None:
+    assert problems(topic("in", message_timestamp_type="LogAppendTime"), *GOOD[1:]) == []
