@@ -1,0 +1,161 @@
+"""`publish` against a real broker: every event arrives, in order, where the worker will look for it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processor.broker import Broker
+from processor.errors import BrokerRefused, BrokerUnavailable
+from processor.kafka.producer import EventProducer
+from processor.kafka.security import Connection
+from processor.kafka.trouble import RecordTooLarge
+from processor.publish import EventStream, Outgoing, RunKeyer, RunPublisher, run, sample_files
+from tests.conftest import started_or_skipped
+from tests.kafka_tools import Got, Names, Sent, create_topics, produce, read_topic
+
+
+def expected_of(files: list[Path]) -> list[Outgoing]:
+    keyer, out = RunKeyer(), []
+    for path in files:
+        stream = EventStream(keyer)
+        out += [*stream.feed(path.read_bytes()), *stream.finish()]
+    return out
+
+
+def by_key(records: list[Got] | list[Outgoing]) -> dict[bytes | None, list[tuple[bytes | None, Any]]]:
+    keys: dict[bytes | None, list[tuple[bytes | None, Any]]] = {}
+    for record in records:
+        keys.setdefault(record.key, []).append((record.value, tuple(record.headers)))
+    return keys
+
+
+async def test_every_event_arrives_in_the_order_of_its_run(broker: Broker, names: Names) -> None:
+    topic, said = names.topic("events"), list[str]()
+    create_topics(broker.bootstrap, topic, partitions=5)
+    files = sample_files()
+    assert await run(files, topic=topic, connection=Connection(broker.bootstrap), echo=said.append) == 0
+    expected = expected_of(files)
+    got = read_topic(broker.bootstrap, topic)
+    assert by_key(got) == by_key(expected)
+    assert len(got) == len(expected)
+    assert said == [f"published {len(expected)} events of 9 runs to {topic}; 0 refused"]
+
+
+async def test_a_run_lies_on_the_partition_that_other_clients_would_choose(broker: Broker, names: Names) -> None:
+    ours, theirs = names.topic("ours"), names.topic("theirs")
+    create_topics(broker.bootstrap, ours, theirs, partitions=7)
+    keys = [f"run_{number}".encode() for number in range(60)]
+    async with EventProducer(Connection(broker.bootstrap)) as producer:
+        for key in keys:
+            await producer.send(ours, b"{}", key=key)
+    produce(broker.bootstrap, theirs, [Sent(b"{}", key) for key in keys])
+    places = [{got.key: got.partition for got in read_topic(broker.bootstrap, topic)} for topic in (ours, theirs)]
+    assert places[0] == places[1]
+    assert len(places[0]) == 60
+
+
+async def test_a_program_publishes_beside_its_stream(broker: Broker, names: Names) -> None:
+    topic = names.topic("events")
+    create_topics(broker.bootstrap, topic, partitions=3)
+    step = {"id": "step_1", "object": "thread.run.step", "run_id": "run_1"}
+    delta = {"id": "step_1", "object": "thread.run.step.delta", "delta": {}}
+    async with RunPublisher(bootstrap_servers=broker.bootstrap, topic=topic) as publisher:
+        await publisher.publish({"event": "thread.run.step.created", "data": step})
+        await publisher.flush()
+        assert len(read_topic(broker.bootstrap, topic)) == 1
+        await publisher.publish({"event": "thread.run.step.delta", "data": delta})
+    got = read_topic(broker.bootstrap, topic)
+    assert [json.loads(record.value or b"")["data"] for record in got] == [step, delta]
+    assert {record.key for record in got} == {b"run_1"}
+    assert [record.header("runstep-sequence") for record in got] == [b"0", b"1"]
+
+
+async def test_a_missing_topic_is_named_and_nothing_is_left_open(
+    broker: Broker, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("processor.kafka.producer._FIND_TOPIC_S", 1.0)
+    topic = names.topic("missing")
+    with pytest.raises(BrokerRefused, match=f"topic '{topic}' does not exist"):
+        await run(sample_files()[:1], topic=topic, connection=Connection(broker.bootstrap), echo=print)
+
+
+async def test_a_record_that_is_too_large_is_refused_alone(broker: Broker, names: Names, tmp_path: Path) -> None:
+    topic, said = names.topic("events"), list[str]()
+    create_topics(broker.bootstrap, topic)
+    path = tmp_path / "events.jsonl"
+    sizes = [10, 2_000_000, 1_000_000, 10]
+    path.write_text(
+        "\n".join(json.dumps({"object": "thread.run", "id": "run_1", "metadata": "x" * size}) for size in sizes)
+    )
+    assert await run([path], topic=topic, connection=Connection(broker.bootstrap), echo=said.append) == 65
+    assert [len(got.value or b"") > 100 for got in read_topic(broker.bootstrap, topic)] == [False, True, False]
+    assert "larger than the topic takes" in said[0]
+    async with EventProducer(Connection(broker.bootstrap), max_record_bytes=1_048_576) as producer:
+        with pytest.raises(RecordTooLarge):
+            await producer.send(topic, b"x" * 1_048_577, key=b"")
+        await producer.send(topic, b"x" * 1_048_400, key=b"k")  # what we let through, the broker takes
+
+
+async def test_a_topic_that_takes_less_is_named(broker: Broker, names: Names) -> None:
+    topic = names.topic("small")
+    create_topics(broker.bootstrap, topic, config={"max.message.bytes": "2000"})
+    with pytest.raises(BrokerRefused, match=f"topic {topic}: a record is larger than the topic takes"):
+        async with EventProducer(Connection(broker.bootstrap)) as producer:
+            await producer.send(topic, b"x" * 5000, key=b"k")
+
+
+async def test_a_broker_that_falls_silent_is_given_up_in_time(
+    names: Names,
+) -> None:
+    topic, said = names.topic("events"), list[str]()
+    with started_or_skipped() as own:
+        create_topics(own.bootstrap, topic)
+        connection = Connection(own.bootstrap)
+        async with EventProducer(connection, timeout_s=10) as producer:
+            await producer.send(topic, b"{}", key=b"k")
+            await producer.flush()
+            assert (producer.acknowledged, producer.unacknowledged) == (1, 0)
+        producer = EventProducer(connection, timeout_s=2)
+        await producer.start()
+        await producer.send(topic, b"{}", key=b"k")
+        await producer.flush()
+        own.pause()
+        began = time.monotonic()
+        await producer.send(topic, b"{}", key=b"k")
+        with pytest.raises(BrokerUnavailable, match="no acknowledgement: no progress for 2 s"):
+            await producer.flush()
+        with pytest.raises(BrokerUnavailable):
+            await producer.send(topic, b"{}", key=b"k")
+        with pytest.raises(BrokerUnavailable):
+            await producer.close()
+        with pytest.raises(BrokerUnavailable):
+            await run(sample_files()[:1], topic=topic, connection=connection, timeout_s=2, echo=said.append)
+        assert time.monotonic() - began < 12
+        assert (producer.acknowledged, producer.unacknowledged) == (1, 1)
+        own.resume()
+
+
+async def test_leaving_by_an_error_still_delivers_what_was_queued(broker: Broker, names: Names) -> None:
+    topic = names.topic("events")
+    create_topics(broker.bootstrap, topic)
+    with pytest.raises(asyncio.CancelledError):  # noqa: PT012  the context is what is tested
+        async with EventProducer(Connection(broker.bootstrap)) as producer:
+            await producer.send(topic, b"{}", key=b"k")
+            raise asyncio.CancelledError
+    assert len(read_topic(broker.bootstrap, topic)) == 1
+
+
+async def test_many_records_are_kept_in_order_within_the_bound(broker: Broker, names: Names) -> None:
+    topic = names.topic("events")
+    create_topics(broker.bootstrap, topic)
+    async with EventProducer(Connection(broker.bootstrap), max_unacknowledged=50) as producer:
+        for number in range(3000):
+            await producer.send(topic, b"%d" % number, key=b"k")
+            assert producer.unacknowledged <= 50
+    assert [int(got.value or b"") for got in read_topic(broker.bootstrap, topic)] == list(range(3000))
