@@ -1,0 +1,35 @@
+"""Archives: files that hold records of topics. Read one with `read`, make one with `Recorder`.
+
+The format is docs/archive-format.md. All reading streams and is bounded by `Limits`; what cannot be right is an
+`ArchiveError` that names the file and the place.
+"""
+
+from __future__ import annotations
+
+from processor.archives.reading import Extent, read, survey
+from processor.archives.recorder import Recorder
+from processor.archives.records import (
+    CAPTURE,
+    LIMITS,
+    ArchivedRecord,
+    ArchiveError,
+    Capture,
+    Gap,
+    GapKind,
+    Limits,
+)
+
+__all__ = [
+    "CAPTURE",
+    "LIMITS",
+    "ArchiveError",
+    "ArchivedRecord",
+    "Capture",
+    "Extent",
+    "Gap",
+    "GapKind",
+    "Limits",
+    "Recorder",
+    "read",
+    "survey",
+]

@@ -1,0 +1,225 @@
+"""JSON lines, plain or compressed: one record or gap a line. The format is docs/archive-format.md.
+
+Bytes that are UTF-8 are written as a JSON string, all others as `{"base64": "..."}`, so a line can be read by people
+and still holds every byte.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import msgspec
+
+from processor.archives.records import ArchivedRecord, Gap, GapKind, Limits, refused
+
+CHUNK_BYTES: Final = 1 << 18
+
+
+class _Base64(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    base64: bytes
+
+
+_Bytes = str | _Base64 | None
+
+
+class _RecordLine(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: _Bytes
+    value: _Bytes
+    headers: list[tuple[str, _Bytes]]
+
+
+class _GapLine(msgspec.Struct, frozen=True, gc=False):
+    topic: str
+    partition: int
+    gap: tuple[int, int]
+    kind: GapKind
+
+
+class _Line(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """Either form. An unknown field is refused: a misspelt `headers` would change what the fold sees."""
+
+    topic: str
+    partition: int
+    offset: int | msgspec.UnsetType = msgspec.UNSET
+    timestamp: int | msgspec.UnsetType = msgspec.UNSET
+    key: _Bytes | msgspec.UnsetType = msgspec.UNSET
+    value: _Bytes | msgspec.UnsetType = msgspec.UNSET
+    headers: list[tuple[str, _Bytes]] = []
+    gap: tuple[int, int] | msgspec.UnsetType = msgspec.UNSET
+    kind: GapKind | msgspec.UnsetType = msgspec.UNSET
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(_Line).decode
+_decode_record: Final = msgspec.json.Decoder(_RecordLine).decode
+
+
+def encode_line(item: ArchivedRecord | Gap) -> bytes:
+    """The line, with its line end. The same item gives the same bytes."""
+    if isinstance(item, Gap):
+        return _encode(_GapLine(item.topic, item.partition, (item.first, item.last), item.kind)) + b"\n"
+    headers = [(name, _text(content)) for name, content in item.headers]
+    line = _RecordLine(
+        item.topic, item.partition, item.offset, item.timestamp, _text(item.key), _text(item.value), headers
+    )
+    return _encode(line) + b"\n"
+
+
+def _text(content: bytes | None) -> _Bytes:
+    if content is None:
+        return None
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return _Base64(content)
+
+
+def _bytes(content: _Bytes) -> bytes | None:
+    if type(content) is str:
+        return content.encode()
+    return content.base64 if isinstance(content, _Base64) else None
+
+
+def decode_line(line: bytes, limits: Limits) -> ArchivedRecord | Gap:
+    """One line without its end.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    try:
+        whole = _decode_record(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _decode_other(line, limits)
+    return ArchivedRecord(
+        whole.topic,
+        whole.partition,
+        whole.offset,
+        whole.timestamp,
+        _bytes(whole.key),
+        _bytes(whole.value),
+        _headers(whole.headers, limits),
+    )
+
+
+def _headers(headers: list[tuple[str, _Bytes]], limits: Limits) -> tuple[tuple[str, bytes | None], ...]:
+    if len(headers) > limits.headers:
+        raise ValueError(f"more than {limits.headers} headers (got {len(headers)})")
+    return tuple([(name, _bytes(content)) for name, content in headers])
+
+
+def _decode_other(line: bytes, limits: Limits) -> ArchivedRecord | Gap:
+    """Whatever is not a record with all its fields: those without headers, gaps, and what is to be refused."""
+    try:
+        got = _decode(line)
+    except msgspec.ValidationError as exc:
+        raise ValueError(str(exc)) from exc
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise ValueError(f"not JSON ({exc})") from exc
+    key, value, offset, timestamp = got.key, got.value, got.offset, got.timestamp
+    if got.gap is not msgspec.UNSET:
+        if got.kind is msgspec.UNSET:
+            raise ValueError("a gap without `kind`")
+        if not (offset is timestamp is key is value is msgspec.UNSET and not got.headers):
+            raise ValueError("both a gap and a record")
+        return Gap(got.topic, got.partition, got.gap[0], got.gap[1], got.kind)
+    if (
+        offset is msgspec.UNSET
+        or timestamp is msgspec.UNSET
+        or key is msgspec.UNSET
+        or value is msgspec.UNSET
+        or got.kind is not msgspec.UNSET
+    ):
+        raise ValueError("a record needs `offset`, `timestamp`, `key` and `value`, a gap needs `gap` and `kind`")
+    return ArchivedRecord(
+        got.topic, got.partition, offset, timestamp, _bytes(key), _bytes(value), _headers(got.headers, limits)
+    )
+
+
+def read_lines(file: Path, limits: Limits) -> Iterator[tuple[str, int, ArchivedRecord | Gap]]:
+    """The items of a file with their places. Empty lines are passed over; the last line may lack its end.
+
+    Raises:
+        ArchiveError: a line that is neither, too long a line, a corrupt or too well compressed file.
+    """
+    number = 0
+    for line in _lines(file, limits):
+        number += 1
+        if not line or line.isspace():
+            continue
+        try:
+            if len(line) > limits.line_bytes:
+                raise ValueError(f"longer than {limits.line_bytes} bytes")
+            item = decode_line(line, limits)
+        except ValueError as exc:
+            raise refused(file, f"line {number}", str(exc)) from exc
+        yield "line", number, item
+
+
+def _lines(file: Path, limits: Limits) -> Iterator[bytes]:
+    """Lines without their ends, never holding more than one and a chunk."""
+    number, held = 1, 0
+    rest: list[bytes] = []
+    for chunk in _chunks(file, limits):
+        lines = chunk.split(b"\n")
+        rest.append(lines[0])
+        held += len(lines[0])
+        if held > limits.line_bytes:
+            raise refused(file, f"line {number}", f"longer than {limits.line_bytes} bytes")
+        if len(lines) == 1:
+            continue
+        yield b"".join(rest)
+        yield from islice(lines, 1, len(lines) - 1)
+        number += len(lines) - 1
+        rest, held = [lines[-1]], len(lines[-1])
+    yield b"".join(rest)
+
+
+def _chunks(file: Path, limits: Limits) -> Iterator[bytes]:
+    """The unpacked bytes of a file in pieces of at most `CHUNK_BYTES`."""
+    packed = file.name.endswith((".gz", ".zst"))
+    if packed and not file.stat().st_size:
+        raise refused(file, "", "empty, which no compressed file is", hint=_TORN)
+    with file.open("rb") as raw:
+        read, unpacked = _opened(file, raw), 0
+        while True:
+            try:
+                chunk = read(CHUNK_BYTES)
+            except EOFError as exc:
+                raise refused(
+                    file, f"after {unpacked} unpacked bytes", "the compressed file ends too early", hint=_TORN
+                ) from exc
+            except (OSError, zlib.error) as exc:
+                raise refused(file, f"after {unpacked} unpacked bytes", f"cannot be unpacked ({exc})") from exc
+            if not chunk:
+                return
+            unpacked += len(chunk)
+            if packed and unpacked > limits.ratio_from_bytes and unpacked > limits.ratio * raw.tell():
+                raise refused(
+                    file,
+                    f"after {unpacked} unpacked bytes",
+                    f"unpacks to more than {limits.ratio} times its size",
+                    hint="if the file is to be trusted, unpack it first",
+                )
+            yield chunk
+
+
+_TORN: Final = "it was cut off while being written or copied; fetch it again"
+
+
+def _opened(file: Path, raw: BinaryIO) -> Callable[[int], bytes]:
+    if file.name.endswith(".gz"):
+        return gzip.GzipFile(fileobj=raw, mode="rb").read
+    if file.name.endswith(".zst"):
+        from processor.archives.parquet import unpacked_zstd
+
+        return unpacked_zstd(raw)
+    return raw.read

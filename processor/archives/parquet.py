@@ -1,0 +1,281 @@
+"""Parquet: one row per record or gap. The columns are in docs/archive-format.md.
+
+The only place of the archives that knows pyarrow (extra `audit`); so unpacking Zstandard is here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from processor.archives.pages import DICTIONARY, Chunk, pages, row_groups
+from processor.archives.records import ArchivedRecord, Gap, GapKind, Limits, refused
+from processor.errors import RunStepsError
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ImportError as exc:
+    raise RunStepsError(
+        "archives: Parquet and Zstandard files need pyarrow", hint="pip install 'run-steps[audit]'"
+    ) from exc
+
+_HEADERS: Final = pa.list_(
+    pa.field("element", pa.struct([pa.field("name", pa.string(), False), ("value", pa.binary())]), False)
+)
+SCHEMA: Final = pa.schema(
+    [
+        pa.field("topic", pa.string(), False),
+        pa.field("partition", pa.int32(), False),
+        pa.field("offset", pa.int64(), False),
+        pa.field("timestamp", pa.int64()),
+        pa.field("key", pa.binary()),
+        pa.field("value", pa.binary()),
+        pa.field("headers", _HEADERS),
+        pa.field("gap_last", pa.int64()),
+        pa.field("kind", pa.string()),
+    ]
+)
+"""A gap has `offset` as its first offset, `gap_last`, `kind`, and null in all that a record has."""
+
+_OPTIONAL: Final = {"headers", "gap_last", "kind"}
+_GROUP_BYTES: Final = 8 << 20
+_GROUP_ROWS: Final = 1 << 14
+_BATCH_BYTES: Final = 32 << 20
+_BATCH_ROWS: Final = 1 << 12
+_TAIL: Final = b"PAR1"
+
+_Errors: Final = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, OverflowError)
+"""What pyarrow lets out over a damaged file: its own, and whatever its Python part trips over."""
+
+
+class RecordingFile:
+    """Writes items into an open file, a row group at a time. The same items give the same bytes."""
+
+    def __init__(self, raw: BinaryIO, path: Path, limits: Limits) -> None:
+        self._path, self._limits = path, limits
+        self._rows: list[dict[str, Any]] = []
+        self._held = 0
+        self._writer = pq.ParquetWriter(
+            raw,
+            SCHEMA,
+            compression="zstd",
+            use_dictionary=["topic", "kind", "headers.list.element.name"],
+            write_statistics=["partition", "offset", "timestamp"],
+            write_page_checksum=True,
+            store_schema=False,
+        )
+
+    def write(self, item: ArchivedRecord | Gap) -> int:
+        row: dict[str, Any]
+        if isinstance(item, Gap):
+            row = {"offset": item.first, "gap_last": item.last, "kind": item.kind.value}
+            size = 64
+        else:
+            headers = [{"name": name, "value": content} for name, content in item.headers]
+            row = {"offset": item.offset, "timestamp": item.timestamp, "key": item.key, "value": item.value}
+            row["headers"] = headers
+            contents = (item.key, item.value, *(content for _, content in item.headers))
+            size = 64 + sum(map(len, filter(None, contents))) + sum(len(name) for name, _ in item.headers)
+            if size > self._limits.line_bytes or len(headers) > self._limits.headers:
+                what = f"a record of {size} bytes and {len(headers)} headers at offset {item.offset}"
+                raise refused(self._path, "", f"{what}; a reader takes {self._limits.line_bytes}")
+        row["topic"], row["partition"] = item.topic, item.partition
+        self._rows.append(row)
+        self._held += size
+        if self._held >= _GROUP_BYTES or len(self._rows) >= _GROUP_ROWS:
+            self._flush()
+        return size
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._rows:
+            self._writer.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
+            self._rows, self._held = [], 0
+
+
+def unpacked_zstd(raw: BinaryIO) -> Callable[[int], bytes]:
+    """Reads what a Zstandard file unpacks to, piece by piece; OSError where it is torn or corrupt."""
+    read: Callable[[int], bytes] = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd").read
+    return read
+
+
+def read_parquet(file: Path, limits: Limits) -> Iterator[tuple[str, int, ArchivedRecord | Gap]]:
+    """The items of a file with their places, never holding more than one batch of rows.
+
+    Raises:
+        ArchiveError: not Parquet, other columns, a corrupt page, or more than the limits allow.
+    """
+    with file.open("rb") as raw:
+        groups, size = _groups(file, raw, limits)
+        columns = _columns(file, _opened(file, limits).schema_arrow)
+        budget = max(limits.ratio_from_bytes, limits.ratio * size)
+        with_dictionary: set[str] = set()
+        batch_rows = []
+        for group, (rows, chunks) in enumerate(groups):
+            unpacked = sum(_measure(file, raw, chunk, group, limits, with_dictionary) for chunk in chunks)
+            budget -= unpacked
+            if budget < 0 or unpacked > limits.group_bytes:
+                what = f"unpacks to more than {limits.ratio} times its size or {limits.group_bytes} bytes"
+                raise refused(file, f"row group {group}", what, hint="if it is to be trusted, write smaller row groups")
+            batch_rows.append(max(1, min(_BATCH_ROWS, _BATCH_BYTES * rows // max(unpacked, 1))))
+    opened = _opened(file, limits, sorted(with_dictionary))
+    for group, most in enumerate(batch_rows):
+        row = 0
+        try:
+            for batch in opened.iter_batches(most, row_groups=[group], columns=columns, use_threads=False):
+                for item in _items(file, group, row, batch, limits):
+                    row += 1
+                    yield f"row group {group} row", row, item
+        except _Errors as exc:
+            where = f"row group {group} after row {row}"
+            raise refused(file, where, f"cannot be read ({type(exc).__name__})", hint="the file is damaged") from exc
+
+
+def _groups(file: Path, raw: BinaryIO, limits: Limits) -> tuple[list[tuple[int, list[Chunk]]], int]:
+    """The row groups, if the last bytes say that this is Parquet with a footer of a sane size; the size of the file."""
+    size = raw.seek(0, 2)
+    raw.seek(max(0, size - 8))
+    tail = raw.read(8)
+    if size < 12 or tail[4:] != _TAIL:
+        raise refused(file, "the footer", "not a Parquet file, or its end is missing")
+    footer = int.from_bytes(tail[:4], "little")
+    if footer > min(limits.footer_bytes, size - 8):
+        raise refused(file, "the footer", f"claims {footer} bytes")
+    raw.seek(size - 8 - footer)
+    try:
+        return row_groups(raw.read(footer)), size
+    except ValueError as exc:
+        raise refused(file, "the footer", str(exc), hint="the file is damaged") from exc
+
+
+def _opened(file: Path, limits: Limits, as_dictionary: Sequence[str] = ()) -> Any:
+    try:
+        return pq.ParquetFile(
+            file,
+            read_dictionary=list(as_dictionary),
+            buffer_size=1 << 20,
+            pre_buffer=False,
+            thrift_string_size_limit=limits.footer_bytes,
+            thrift_container_size_limit=limits.footer_bytes >> 4,
+            page_checksum_verification=True,
+        )
+    except _Errors as exc:
+        raise refused(file, "the footer", f"cannot be read ({type(exc).__name__})", hint="the file is damaged") from exc
+
+
+def _measure(file: Path, raw: BinaryIO, chunk: Chunk, group: int, limits: Limits, with_dictionary: set[str]) -> int:
+    """How many bytes a column of a row group unpacks to. Columns that have a dictionary are added to `with_dictionary`.
+
+    Those are read as dictionaries: one large entry named a million times by a few bytes must stay one entry.
+    """
+    place = f"row group {group} column {chunk.path}"
+    try:
+        found = pages(raw, chunk.begin, chunk.size)
+    except (ValueError, OverflowError, OSError) as exc:
+        raise refused(file, place, str(exc), hint="the file is damaged") from exc
+    for page in found:
+        if page.unpacked > limits.block_bytes or page.values > limits.rows:
+            raise refused(file, place, f"claims a page of {page.unpacked} bytes and {page.values} values")
+        if page.kind == DICTIONARY and chunk.is_bytes:
+            with_dictionary.add(chunk.path)
+    return sum(page.unpacked for page in found)
+
+
+def _columns(file: Path, schema: pa.Schema) -> list[str]:
+    """The columns to read, once they are known to be ours, each of a type that fits."""
+    names = list(schema.names)
+    unknown = sorted(set(names) - set(SCHEMA.names))
+    missing = [name for name in SCHEMA.names if name not in names and name not in _OPTIONAL]
+    if missing:
+        raise refused(file, "the schema", f"no column {', '.join(missing)}")
+    if unknown or len(names) != len(set(names)):
+        what = f"unknown or repeated columns (got {', '.join(unknown) or 'a repeated one'})"
+        raise refused(file, "the schema", what, hint=f"known are {', '.join(SCHEMA.names)}")
+    for name in names:
+        if not _fits(SCHEMA.field(name).type, schema.field(name).type):
+            what = f"column {name} is {schema.field(name).type}, not {SCHEMA.field(name).type}"
+            raise refused(file, "the schema", what)
+    return names
+
+
+def _fits(wanted: pa.DataType, got: pa.DataType) -> bool:
+    kinds = pa.types
+    if kinds.is_dictionary(got):
+        got = got.value_type
+    if kinds.is_integer(wanted):
+        return bool(kinds.is_integer(got))
+    if kinds.is_string(wanted):
+        return bool(kinds.is_string(got) or kinds.is_large_string(got))
+    if kinds.is_binary(wanted):
+        return any(of(got) for of in (kinds.is_binary, kinds.is_large_binary, kinds.is_string, kinds.is_large_string))
+    if kinds.is_list(wanted):
+        return bool(kinds.is_list(got) or kinds.is_large_list(got)) and _fits(wanted.value_type, got.value_type)
+    return bool(
+        kinds.is_struct(got)
+        and [field.name for field in got] == [field.name for field in wanted]
+        and all(_fits(mine.type, theirs.type) for mine, theirs in zip(wanted, got, strict=True))
+    )
+
+
+def _items(file: Path, group: int, row: int, batch: pa.RecordBatch, limits: Limits) -> Iterator[ArchivedRecord | Gap]:
+    """The rows of a batch; `row` were read before it."""
+    there = {name: batch.column(name) for name in batch.schema.names}
+    absent = [None] * batch.num_rows
+    columns = [
+        _headers(there[name]) if name == "headers" else _values(there[name]) for name in SCHEMA.names if name in there
+    ]
+    listed = dict(zip([name for name in SCHEMA.names if name in there], columns, strict=True))
+    for topic, partition, offset, timestamp, key, value, headers, last, kind in zip(
+        *(listed.get(name, absent) for name in SCHEMA.names), strict=True
+    ):
+        row += 1
+        wrong = ""
+        if topic is None or partition is None or offset is None:
+            wrong = "topic, partition or offset is null"
+        elif last is not None or kind is not None:
+            if last is None or kind not in _KINDS:
+                wrong = f"not a gap (gap_last {last}, kind {kind!r})"
+            elif timestamp is not None or key is not None or value is not None or headers:
+                wrong = "both a gap and a record"
+        elif timestamp is None:
+            wrong = "timestamp is null"
+        elif headers is not None and (len(headers) > limits.headers or any(name is None for name, _ in headers)):
+            wrong = f"more than {limits.headers} headers, or one without a name"
+        if wrong:
+            raise refused(file, f"row group {group} row {row}", wrong)
+        if last is not None:
+            yield Gap(topic, partition, offset, last, GapKind(kind))
+        else:
+            yield ArchivedRecord(topic, partition, offset, timestamp, _raw(key), _raw(value), headers or ())
+
+
+_KINDS: Final = frozenset(kind.value for kind in GapKind)
+
+
+def _raw(content: str | bytes | None) -> bytes | None:
+    return content.encode() if isinstance(content, str) else content
+
+
+def _values(column: pa.Array) -> list[Any]:
+    """A column as Python values. Of a dictionary only the entries that this batch names are made, each once."""
+    if not pa.types.is_dictionary(column.type):
+        return list(column.to_pylist())
+    named = column.indices.unique().drop_null()
+    entries = dict(zip(named.to_pylist(), column.dictionary.take(named).to_pylist(), strict=True))
+    return [None if index is None else entries[index] for index in column.indices.to_pylist()]
+
+
+def _headers(column: pa.Array) -> list[Any]:
+    """Per row a tuple of (name, content), or None."""
+    flat = column.flatten()
+    pairs = list(zip(_values(flat.field("name")), map(_raw, _values(flat.field("value"))), strict=True))
+    lengths, found, at = column.value_lengths().to_pylist(), [], 0
+    for length in lengths:
+        found.append(None if length is None else tuple(pairs[at : at + length]))
+        at += length or 0
+    return found

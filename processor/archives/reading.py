@@ -1,0 +1,263 @@
+"""From a path to records and gaps: which files, in which order, and that offsets only ever rise."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from processor.archives import jsonl
+from processor.archives.records import (
+    CAPTURE,
+    LIMITS,
+    MAX_OFFSET,
+    MAX_PARTITION,
+    MAX_TIMESTAMP,
+    NO_TIMESTAMP,
+    ArchivedRecord,
+    Capture,
+    Gap,
+    Limits,
+    Partition,
+    is_topic,
+    refused,
+)
+from processor.errors import UsageError
+
+Placed = tuple[str, int, ArchivedRecord | Gap]
+"""An item with its place in the file ("line", 7), for the error if it is refused."""
+
+LABEL: Final = "archive.json"
+"""The file at the root of a recorded archive that says how it is laid out."""
+
+LAYOUT_VERSION: Final = 1
+SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".avro", ".parquet")
+_MAX_PARTITIONS: Final = 1 << 16
+
+
+class Extent(msgspec.Struct, frozen=True):
+    """What an archive holds of one partition: offsets [begin, end), records in it, their timestamps (ms)."""
+
+    begin: int
+    end: int
+    records: int
+    first_ms: int
+    last_ms: int
+
+
+def read(
+    path: Path,
+    *,
+    only: Partition | None = None,
+    begin: int = 0,
+    end: int = MAX_OFFSET,
+    capture: Capture = CAPTURE,
+    limits: Limits = LIMITS,
+) -> Iterator[ArchivedRecord | Gap]:
+    """The records and gaps of a file, or of all archive files under a folder in the order of their names.
+
+    Numbers in names count as numbers: `part-9` before `part-10`. Within a partition offsets rise strictly. With
+    `only`, what belongs to other partitions or lies outside [begin, end) is left out, a gap cut to the range; the
+    files of a recorded archive that cannot hold anything of it are not opened.
+
+    Raises:
+        UsageError: there is no such path, or nothing in it that looks like an archive.
+        ArchiveError: the file and the place that cannot be right.
+    """
+    if only is None and (begin, end) != (0, MAX_OFFSET):
+        raise UsageError("archive: a range of offsets needs a partition")
+    order = _Order()
+    for file, start in _files(path, only, begin, end):
+        try:
+            for unit, number, item in _items(file, capture, limits):
+                if start is not None and _start(item) != start:
+                    raise refused(
+                        file, f"{unit} {number}", "the name of the file says where it begins, and it begins elsewhere"
+                    )
+                start = None
+                if not order.follows(item):
+                    raise order.broken(file, f"{unit} {number}", item)
+                if only is None:
+                    yield item
+                elif item.partition == only[1] and item.topic == only[0]:
+                    if _start(item)[2] >= end:
+                        return
+                    within = _cut(item, begin, end)
+                    if within is not None:
+                        yield within
+        except OSError as exc:
+            raise refused(file, "", f"cannot be read ({exc.strerror or exc})") from exc
+        if start is not None:
+            raise refused(file, "", "holds nothing", hint="the file is damaged; fetch it again")
+
+
+def survey(path: Path, *, capture: Capture = CAPTURE, limits: Limits = LIMITS) -> dict[Partition, Extent]:
+    """Which partitions an archive holds and how far each reaches. Reads all of it once."""
+    found: dict[Partition, list[int]] = {}
+    for item in read(path, capture=capture, limits=limits):
+        if isinstance(item, Gap):
+            now = found.setdefault((item.topic, item.partition), [item.first, 0, 0, NO_TIMESTAMP, NO_TIMESTAMP])
+            now[1] = item.last + 1
+            continue
+        now = found.setdefault((item.topic, item.partition), [item.offset, 0, 0, NO_TIMESTAMP, NO_TIMESTAMP])
+        now[1] = item.offset + 1
+        now[3] = item.timestamp if now[2] == 0 else min(now[3], item.timestamp)
+        now[4] = max(now[4], item.timestamp)
+        now[2] += 1
+    return {key: Extent(*found[key]) for key in sorted(found)}
+
+
+class _Order:
+    """Offsets rise within each partition, over all files; topic and partition are possible ones."""
+
+    def __init__(self) -> None:
+        self._last: dict[Partition, int] = {}
+
+    def follows(self, item: ArchivedRecord | Gap) -> bool:
+        partition = (item.topic, item.partition)
+        if isinstance(item, ArchivedRecord):
+            first = last = item.offset
+            if not NO_TIMESTAMP <= item.timestamp <= MAX_TIMESTAMP:
+                return False
+        else:
+            first, last = item.first, item.last
+        before = self._last.get(partition)
+        if before is None:
+            if not self._possible(item):
+                return False
+            before = -1
+        if not before < first <= last <= MAX_OFFSET:
+            return False
+        self._last[partition] = last
+        return True
+
+    def _possible(self, item: ArchivedRecord | Gap) -> bool:
+        return is_topic(item.topic) and 0 <= item.partition <= MAX_PARTITION and len(self._last) < _MAX_PARTITIONS
+
+    def broken(self, file: Path, place: str, item: ArchivedRecord | Gap) -> Exception:
+        """Why `follows` said no."""
+        if not is_topic(item.topic):
+            return refused(file, place, f"not the name of a topic (got {item.topic!r})")
+        if not 0 <= item.partition <= MAX_PARTITION:
+            return refused(file, place, f"not a partition (got {item.partition})")
+        before = self._last.get((item.topic, item.partition))
+        if before is None and len(self._last) >= _MAX_PARTITIONS:
+            return refused(file, place, f"more than {_MAX_PARTITIONS} partitions")
+        if isinstance(item, ArchivedRecord) and not NO_TIMESTAMP <= item.timestamp <= MAX_TIMESTAMP:
+            return refused(file, place, f"not a timestamp in milliseconds (got {item.timestamp})")
+        if isinstance(item, Gap) and item.first > item.last:
+            return refused(file, place, f"a gap ends before it begins (got {item.first} to {item.last})")
+        first, last = (item.offset, item.offset) if isinstance(item, ArchivedRecord) else (item.first, item.last)
+        if first < 0 or last > MAX_OFFSET:
+            return refused(file, place, f"not an offset (got {first if first < 0 else last})")
+        where = f"{item.topic}-{item.partition}"
+        return refused(
+            file,
+            place,
+            f"offsets of {where} do not rise (got {first} after {before})",
+            hint="archives that overlap cannot be read as one: name files so that each offset comes once, in order",
+        )
+
+
+def _start(item: ArchivedRecord | Gap) -> tuple[str, int, int]:
+    return item.topic, item.partition, item.offset if isinstance(item, ArchivedRecord) else item.first
+
+
+def _cut(item: ArchivedRecord | Gap, begin: int, end: int) -> ArchivedRecord | Gap | None:
+    if isinstance(item, ArchivedRecord):
+        return item if begin <= item.offset < end else None
+    first, last = max(item.first, begin), min(item.last, end - 1)
+    if first > last:
+        return None
+    return item if (first, last) == (item.first, item.last) else msgspec.structs.replace(item, first=first, last=last)
+
+
+def _items(file: Path, capture: Capture, limits: Limits) -> Iterable[Placed]:
+    """By suffix. A format is loaded when a file of it is met: two of them need an extra."""
+    if file.name.endswith(".avro"):
+        from processor.archives.capture import read_capture
+
+        return read_capture(file, capture, limits)
+    if file.name.endswith(".parquet"):
+        from processor.archives.parquet import read_parquet
+
+        return read_parquet(file, limits)
+    return jsonl.read_lines(file, limits)
+
+
+_Start = tuple[str, int, int] | None
+"""Topic, partition and offset at which a file must begin, where its name says so."""
+
+
+def _files(path: Path, only: Partition | None, begin: int, end: int) -> list[tuple[Path, _Start]]:
+    """The files to read, in order."""
+    if not path.exists():
+        raise UsageError(f"archive {path}: there is no such file or folder")
+    if path.is_file():
+        if not path.name.endswith(SUFFIXES):
+            raise UsageError(f"archive {path}: not a known kind of file", hint=f"known are {', '.join(SUFFIXES)}")
+        return [(path, None)]
+    if (path / LABEL).is_file():
+        read_label(path)
+        return _recorded(path, only, begin, end)
+    found = [p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file()]
+    if not found:
+        raise UsageError(f"archive {path}: no archive in this folder", hint=f"known are {', '.join(SUFFIXES)}")
+    return [(file, None) for file in sorted(found, key=lambda file: natural(file.relative_to(path)))]
+
+
+def _recorded(path: Path, only: Partition | None, begin: int, end: int) -> list[tuple[Path, _Start]]:
+    """The files of a recorded archive that may hold what is asked for; the rest is never opened."""
+    folders = [path / only[0] / str(only[1])] if only is not None else [p for p in path.glob("*/*") if p.is_dir()]
+    chosen: list[tuple[Path, _Start]] = []
+    for folder in sorted(folders, key=lambda f: natural(f.relative_to(path))):
+        files = recorded_files(folder)
+        if not (folder.name.isascii() and folder.name.isdigit()):
+            continue
+        for at, (first, file) in enumerate(files):
+            until = files[at + 1][0] if at + 1 < len(files) else MAX_OFFSET
+            if first < end and until > begin:
+                chosen.append((file, (folder.parent.name, int(folder.name), first)))
+    return chosen
+
+
+def recorded_files(folder: Path) -> list[tuple[int, Path]]:
+    """The whole files of one partition with their first offsets, ascending."""
+    if not folder.is_dir():
+        return []
+    found = []
+    for file in folder.iterdir():
+        stem = file.name.partition(".")[0]
+        if file.name.endswith(SUFFIXES) and stem.isascii() and stem.isdigit():
+            found.append((int(stem), file))
+    return sorted(found)
+
+
+def read_label(path: Path) -> str:
+    """The suffix of the files of a recorded archive.
+
+    Raises:
+        ArchiveError: the label is not one we wrote.
+    """
+    try:
+        with (path / LABEL).open("rb") as file:
+            label = json.loads(file.read(4096))
+        version, suffix = label["run-steps archive"], label["files"]
+    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        raise refused(path / LABEL, "", "not the label of an archive") from exc
+    if version != LAYOUT_VERSION or suffix not in SUFFIXES:
+        raise refused(path / LABEL, "", f"made by another version (got {version!r}, {suffix!r})")
+    return str(suffix)
+
+
+def natural(path: Path) -> list[tuple[int, int, str]]:
+    """A sort key that counts numbers in names as numbers."""
+    return [
+        (0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part)
+        for name in path.parts
+        for part in ["", *re.findall(r"[0-9]+|[^0-9]+", name)]
+    ]

@@ -1,0 +1,359 @@
+"""One task: read a partition's range, fold it, compare, spill. Uses nothing but the task."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from processor.archives import Gap, GapKind, Recorder
+from processor.core import evidence
+from processor.core.audit import Finding, Kind, PartitionAudit, Placed, Verdict
+from processor.core.effects import DeadLetter, Effect, Publish, Record, Status
+from processor.core.watch import Transition, WatchedState
+from processor.kafka.records import OutRecord, partition_of
+from processor.outputs import Outputs, omitting
+from processor.replay import Only, PartitionResult, Task
+from processor.replay.sources import DATA, Ledger, archived, pieces
+from processor.report.tables import Tables
+from processor.shelf import EmptyShelf, FiledShelf
+
+_TOLD_EVERY_S: Final = 0.2
+_MINUTE_MS: Final = 60_000
+_LARGE: Final = 64 << 10
+"""Dead letters with smaller values are never written without them."""
+
+
+class Ids(msgspec.Struct, frozen=True):
+    """What narrowing looks at in a snapshot."""
+
+    run_id: str | None = None
+    thread_id: str | None = None
+
+
+_ids: Final = msgspec.json.Decoder(Ids, strict=False).decode
+
+
+class Places:
+    """Where an effect's record must stand: the topics of the task, keys spread as the Java client spreads them."""
+
+    def __init__(self, task: Task) -> None:
+        self._outputs = Outputs(task.outcome_topics, task.dead_letter, "")
+        self._partition, self._counts = task.partition, task.output_partitions
+
+    def whole(self, effect: Effect) -> Placed | None:
+        if isinstance(effect, Publish | DeadLetter):
+            for record in self._outputs.of(self._partition, (effect,)):
+                return self._placed(record)
+        return None
+
+    def shortened(self, effect: Effect) -> Placed | None:
+        """A dead letter that no batch can hold is written without its value."""
+        if not isinstance(effect, DeadLetter) or len(effect.value or b"") < _LARGE:
+            return None
+        (record,) = self._outputs.of(self._partition, (effect,))
+        return self._placed(omitting(record))
+
+    def _placed(self, record: OutRecord) -> Placed:
+        count = self._counts.get(record.topic, 0)
+        partition = partition_of(record.key, count) if record.key is not None and count else None
+        return Placed(record.topic, partition, record.key, record.value, record.timestamp, record.headers)
+
+
+def watching(task: Task, told: Callable[[Transition], None]) -> Callable[[int, int], WatchedState]:
+    """From (offset, stream time) to the task's state there, live at once, whose transitions are told."""
+
+    def state(offset: int, stream_time: int) -> WatchedState:
+        return WatchedState(
+            task.topic,
+            task.partition,
+            task.rules,
+            next_offset=offset,
+            live_from=offset,
+            stream_time=stream_time,
+            told=told,
+        )
+
+    return state
+
+
+class _Run:
+    """The state of one task under way."""
+
+    def __init__(self, task: Task, exits: ExitStack) -> None:
+        self._task = task
+        work = Path(task.work)
+        self._tables = Tables(work / "tables", task.partition, task.begin)
+        exits.callback(self._tables_abandoned)
+        self._closed = False
+        self._shelf = exits.enter_context(FiledShelf(work, task.partition)) if task.verify else EmptyShelf()
+        places = Places(task)
+        kept_from = (
+            self._shelf.kept_from(dict.fromkeys(task.shortened, 0)) if isinstance(self._shelf, FiledShelf) else {}
+        )
+        self._audit = PartitionAudit(
+            watching(task, self._changed),
+            self._shelf,
+            places.whole,
+            begin=task.begin,
+            end=task.end,
+            complete=task.complete,
+            log_end=task.log_end,
+            shortened=places.shortened,
+            kept_from=kept_from,
+        )
+        self._recorder: Recorder | None = None
+        if task.record:
+            self._recorder = exits.enter_context(Recorder(Path(task.record), files=task.record_files))
+        self._recorded = (
+            self._recorder.next_offset(task.topic, task.partition) or 0 if self._recorder is not None else 0
+        )
+        self._gaps: deque[Gap] = deque()
+        self._ledger = Ledger(task.begin, task.end, self._covered)
+        self._counts: dict[str, Counter[str]] = {kind.value: Counter() for kind in Kind}
+        self._findings: Counter[str] = Counter()
+        self._minutes: dict[tuple[int, str], list[int]] = {}
+        self._first_ms = self._last_ms = -1
+        self._progress = work / f"progress-{task.partition:05d}"
+        self._told_at = 0.0
+
+    async def walk(self) -> None:
+        async for piece in pieces(self._task, self._ledger):
+            if isinstance(piece, Gap):
+                self._audit.lost(piece.first, piece.last)
+                continue
+            self._take(piece)
+        self._record_gaps(self._task.end)
+        for effect, finding in self._audit.finish():
+            self._judged(effect, finding)
+        self._judge_strays()
+        self._tell(self._task.end)
+
+    def _judge_strays(self) -> None:
+        """What stands on the output topics and names no place of the source: no output of any honest worker."""
+        if not isinstance(self._shelf, FiledShelf) or self._task.only:
+            return
+        for kind, stray in self._shelf.strays():
+            at = (stray.topic, stray.partition, stray.offset)
+            finding = Finding(Verdict.EXTRA, kind, -1, ("", ""), -1, -1, at, stray.why)
+            self._counts[kind.value][finding.verdict.value] += 1
+            self._tables.finding(finding)
+
+    def _take(self, records: list[Record]) -> None:
+        low, high = min(r.timestamp for r in records), max(r.timestamp for r in records)
+        self._first_ms = low if self._first_ms < 0 else min(low, self._first_ms)
+        self._last_ms = max(high, self._last_ms)
+        for effect, finding in self._audit.apply(records):
+            self._judged(effect, finding)
+        if self._recorder is not None:
+            self._record(records)
+        state = self._audit.state
+        assert isinstance(state, WatchedState)
+        state.counts.clear()
+        state.published_opened_ms.clear()
+        now = time.monotonic()
+        if now - self._told_at >= _TOLD_EVERY_S:
+            self._told_at = now
+            self._tell(records[-1].offset + 1)
+
+    def _record(self, records: list[Record]) -> None:
+        for record in records:
+            if record.offset >= self._recorded:
+                self._record_gaps(record.offset)
+                assert self._recorder is not None
+                self._recorder.write(archived(record, self._task.topic, self._task.partition))
+
+    def _record_gaps(self, below: int) -> None:
+        while self._gaps and self._gaps[0].first < below:
+            gap = self._gaps.popleft()
+            if self._recorder is not None and gap.last >= self._recorded:
+                self._recorder.write(msgspec.structs.replace(gap, first=max(gap.first, self._recorded)))
+
+    def _tell(self, offset: int) -> None:
+        """Progress for whoever watches; no part of the evidence."""
+        part = self._progress.with_suffix(f".{os.getpid()}")
+        part.write_text(f"{offset} {self._audit.records}")
+        part.replace(self._progress)
+
+    # --- what the tables get ----------------------------------------------------------------------------------
+
+    def _covered(self, first: int, last: int, kind: str) -> None:
+        self._tables.coverage(first, last, str(kind))
+        if self._recorder is not None and kind != DATA:
+            self._gaps.append(Gap(self._task.topic, self._task.partition, first, last, GapKind(kind)))
+
+    def _changed(self, transition: Transition) -> None:
+        only = self._task.only
+        if only.steps and transition.step_id not in only.steps:
+            return
+        self._tables.transition(
+            step_id=transition.step_id,
+            offset=transition.offset,
+            timestamp=transition.timestamp,
+            before=transition.before,
+            after=transition.after,
+            kind=transition.kind,
+            refused=transition.refused,
+        )
+
+    def _judged(self, effect: Effect | None, finding: Finding) -> None:
+        if not self._task.verify:
+            self._derived(effect, finding)
+            return
+        self._findings[finding.verdict.value] += 1
+        value = effect.value if effect is not None else None
+        if effect is None and finding.at is not None and isinstance(self._shelf, FiledShelf):
+            value = self._shelf.last[finding.at].value
+        if self._task.only and not _is_wanted(self._task.only, finding, value):
+            return
+        self._counts[finding.kind.value][finding.verdict.value] += 1
+        self._tables.finding(finding)
+        self._derived(effect, finding)
+
+    def _derived(self, effect: Effect | None, finding: Finding) -> None:
+        if effect is None or finding.verdict is Verdict.DUPLICATE:
+            return
+        if isinstance(effect, Publish):
+            self._step(effect, finding)
+        status = effect.status.value if isinstance(effect, Publish) else ""
+        cell = self._minutes.setdefault((effect_ms(effect) // _MINUTE_MS * _MINUTE_MS, status), [0, 0])
+        cell[0 if status else 1] += 1
+
+    def _step(self, effect: Publish, finding: Finding) -> None:
+        headers = dict(effect.headers)
+        state = self._audit.state
+        assert isinstance(state, WatchedState)
+        published = None
+        if isinstance(self._shelf, FiledShelf) and finding.at is not None:
+            published = self._shelf.last.get(finding.at)
+        ids = _ids(effect.value)
+        self._tables.step(
+            step_id=effect.step_id,
+            run_id=ids.run_id,
+            thread_id=ids.thread_id,
+            first_offset=int(headers[evidence.FIRST_OFFSET]),
+            last_offset=int(headers[evidence.LAST_OFFSET]),
+            events=int(headers[evidence.EVENTS]),
+            revision=effect.revision,
+            status=effect.status.value,
+            inferred=effect.inferred,
+            anomalies=effect.anomalies,
+            opened_ms=state.published_opened_ms.get((effect.step_id, effect.revision)),
+            ended_ms=effect.timestamp,
+            published=finding.at,
+            published_ms=published.timestamp if published is not None else None,
+            verdict=finding.verdict.value if self._task.verify else None,
+            digest=(headers[evidence.DIGEST] or b"").decode(),
+        )
+
+    def _open_steps(self) -> int:
+        state = self._audit.state
+        assert isinstance(state, WatchedState)
+        number = 0
+        for entry in sorted(state.steps.values(), key=lambda e: (e.step.first_offset if e.step else -1, e.key)):
+            step = entry.step
+            if step is None:
+                continue
+            number += 1
+            run_id, thread_id = step.fields.get("run_id"), step.fields.get("thread_id")
+            only = self._task.only
+            if only and not (entry.key in only.steps or run_id in only.runs or thread_id in only.threads):
+                continue
+            self._tables.step(
+                step_id=entry.key,
+                run_id=run_id if isinstance(run_id, str) else None,
+                thread_id=thread_id if isinstance(thread_id, str) else None,
+                first_offset=step.first_offset,
+                last_offset=step.last_offset,
+                events=step.events,
+                revision=None,
+                status=Status.IN_PROGRESS.value,
+                anomalies=tuple(sorted(step.anomalies)),
+                opened_ms=state.opened_ms.get(entry.key),
+            )
+        return number
+
+    def result(self) -> PartitionResult:
+        task, audit = self._task, self._audit
+        open_steps = self._open_steps()
+        for (minute, status), (count, rejected) in sorted(self._minutes.items()):
+            self._tables.timeline(minute, status, count, rejected)
+        files = self._tables.close()
+        self._closed = True
+        published = self._shelf.count if isinstance(self._shelf, FiledShelf) else 0
+        return PartitionResult(
+            partition=task.partition,
+            begin=task.begin,
+            end=task.end,
+            complete=task.complete,
+            records=audit.records,
+            chain=audit.chain.hexdigest(),
+            counts={kind: dict(sorted(counts.items())) for kind, counts in self._counts.items()},
+            coverage=dict(sorted(self._ledger.offsets.items())),
+            published=published,
+            out_of_range=audit.out_of_range,
+            first_ms=self._first_ms,
+            last_ms=self._last_ms,
+            files=tuple(f"tables/{name}" for name in sorted(files)),
+            open_steps=open_steps,
+            stream_time=audit.state.stream_time,
+            trouble=tuple(self._accounts(published)),
+        )
+
+    def _accounts(self, published: int) -> list[str]:
+        """Do the counts add up? What does not, in words."""
+        task, audit, offsets, found = self._task, self._audit, self._ledger.offsets, self._findings
+        wrong = []
+
+        def must(what: str, left: int, right: int) -> None:
+            if left != right:
+                wrong.append(f"partition {task.partition}: {what}: {left} is not {right}")
+
+        must("offsets of the range and offsets covered", max(0, task.end - task.begin), sum(offsets.values()))
+        must("offsets with data and records folded", offsets["data"], audit.records)
+        if task.verify:
+            unmatched = found["missing"] + audit.unmatched
+            implied = sum(found.values()) - found["extra"] - found["duplicate"] - audit.left_unverifiable
+            must("effects implied and effects judged", audit.implied.total(), implied)
+            must(
+                "records published, and those judged or out of range",
+                published,
+                sum(found.values()) - unmatched + audit.out_of_range,
+            )
+        return wrong
+
+    def _tables_abandoned(self) -> None:
+        if not self._closed:
+            self._tables.abandon()
+
+
+def _is_wanted(only: Only, finding: Finding, value: bytes | None) -> bool:
+    if finding.kind is Kind.STEP and finding.identity[0] in only.steps:
+        return True
+    if not (only.runs or only.threads) or finding.kind is not Kind.STEP or value is None:
+        return False
+    try:
+        ids = _ids(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # anybody may have written it
+        return False
+    return ids.run_id in only.runs or ids.thread_id in only.threads
+
+
+def effect_ms(effect: Effect) -> int:
+    assert isinstance(effect, Publish | DeadLetter)
+    return max(0, effect.timestamp)
+
+
+def run(task: Task) -> PartitionResult:
+    """See `processor.replay.run_task`."""
+    with ExitStack() as exits:
+        under_way = _Run(task, exits)
+        asyncio.run(under_way.walk())
+        return under_way.result()

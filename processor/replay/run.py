@@ -1,0 +1,591 @@
+"""The command `replay`: where the range begins and ends, the published records read, tasks handed out, the verdict.
+
+Order matters: first the ends of the source are fixed, then the output topics are read to where they end by then,
+then the source's ends are looked up again. So nothing that a living worker writes meanwhile looks wrong, and nothing
+that was published before can name an offset that the log does not have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, cast
+
+import msgspec
+
+from processor.archives import Extent, Gap, read, survey
+from processor.config import Settings
+from processor.core.audit import framed
+from processor.core.effects import FOLD_VERSION
+from processor.errors import BrokerUnavailable, CorruptLog, RunStepsError, UsageError
+from processor.kafka.admin import Admin
+from processor.kafka.consumer import PartitionReader
+from processor.kafka.security import Connection
+from processor.kafka.trouble import OffsetLost
+from processor.replay import Only, Part, PartitionResult, Task, run_task
+from processor.replay.bounds import Bound, Committed, Edge, Offset, Time, parse
+from processor.replay.sources import laid_end_to_end
+from processor.report import folder as reports
+from processor.report.against import Against, compare_steps, require_whole
+from processor.report.manifest import About, Outcome, Range, open_questions, outcome, total_counts, total_coverage
+from processor.shelf import Shelves
+
+EXIT_PROVEN: Final = 0
+EXIT_DIFFERENT: Final = 3
+EXIT_UNPROVABLE: Final = 4
+EXIT_CODES: Final = {
+    Outcome.PROVEN: EXIT_PROVEN,
+    Outcome.DIFFERENT: EXIT_DIFFERENT,
+    Outcome.UNPROVABLE: EXIT_UNPROVABLE,
+}
+
+_CLIENT_ID: Final = "run-steps.replay"
+_OUTPUT_WAIT_S: Final = 20.0
+"""How long an open transaction may hold back the output topics: longer than a worker's may last."""
+_LOOK_S: Final = 0.2
+
+
+class AddsUpNot(RunStepsError):
+    """The replay's own counts contradict each other: a bug of ours, and no verdict."""
+
+    exit_code = 70
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for on the command line.
+
+    Attributes:
+        start, end: as `bounds.parse` reads them; an empty end: where the settings' group stands, else the end.
+        archives: of the source. With `and_topic` the topic is read from where they end.
+        published: archives of the output topics, read instead of the topics.
+        partitions: of the source; empty: all.
+        work: where shelves and spills are put; empty: a temporary folder. Dask workers must see it, too.
+        against: a report whose steps are compared with those of this replay. The published records are read all
+            the same: clock marks stand in nothing else.
+    """
+
+    start: str = "beginning"
+    end: str = ""
+    archives: tuple[str, ...] = ()
+    and_topic: bool = False
+    published: tuple[str, ...] = ()
+    partitions: tuple[int, ...] = ()
+    only: Only = Only()
+    record: str = ""
+    record_files: str = ".jsonl.gz"
+    workers: int = 1
+    dask: str = ""
+    report: str = ""
+    created: str | None = None
+    work: str = ""
+    verify: bool = True
+    no_progress_s: float = 60.0
+    against: str = ""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far it is. `what` is the stage in words, `done` and `total` are offsets (total 0: not known)."""
+
+    what: str
+    done: int
+    total: int
+
+
+Show = Callable[[Progress], None]
+
+
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole result."""
+
+    verdict: Outcome
+    counts: dict[str, dict[str, int]]
+    coverage: dict[str, int]
+    about: About
+    results: list[PartitionResult]
+    questions: list[str]
+    outputs: dict[str, int]
+    report: str = ""
+    evidence: str = ""
+    root: str = ""
+    against: Against | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """With `against` the question is another: do the steps differ? What an older fold published proves nothing."""
+        if self.against is not None:
+            differs = self.against.differing or self.verdict is Outcome.DIFFERENT
+            return EXIT_DIFFERENT if differs else EXIT_PROVEN
+        return EXIT_CODES[self.verdict]
+
+
+class _Span(msgspec.Struct):
+    """One partition's range as it was resolved."""
+
+    begin: int
+    end: int
+    complete: bool
+    switch: int = 0
+    parts: tuple[Part, ...] = ()
+
+
+def program() -> str:
+    """How reports name this program."""
+    return f"run-steps {version('run-steps')}"
+
+
+def replay(options: Options, settings: Settings, connection: Callable[[], Connection], show: Show) -> Replayed:
+    """Read, fold, compare and report.
+
+    Args:
+        connection: asked only where a broker is needed.
+
+    Raises:
+        UsageError, ArchiveError, BrokerUnavailable, BrokerRefused, CorruptLog, AddsUpNot.
+    """
+    if options.report and Path(options.report).exists() and any(Path(options.report).iterdir()):
+        raise UsageError(f"replay: --report: {options.report}: not empty", hint="name a new folder for the report")
+    if options.against:
+        require_whole(Path(options.against), program())
+    with _folder(options.work) as work:
+        plan = _Plan(options, settings, connection, show, work)
+        asyncio.run(plan.prepare())
+        tasks = plan.tasks()
+        results = _run_all(tasks, options, show, work)
+        trouble = [line for result in results for line in result.trouble] + plan.trouble(results)
+        if trouble:
+            raise AddsUpNot("replay: the counts do not add up: " + "; ".join(trouble), hint="please report it")
+        return _summed(plan, results, options, work)
+
+
+def _summed(plan: _Plan, results: list[PartitionResult], options: Options, work: Path) -> Replayed:
+    about = plan.about()
+    ranges = [msgspec.convert(result, Range, from_attributes=True) for result in results]
+    against = compare_steps(Path(options.against), work, ranges) if options.against else None
+    evidence = root = ""
+    if options.report:
+        manifest = reports.write(Path(options.report), work, results, about, created=options.created)
+        evidence, root = manifest.evidence, manifest.root
+    return Replayed(
+        verdict=outcome(about, ranges),
+        counts=total_counts(ranges),
+        coverage=total_coverage(ranges),
+        about=about,
+        results=results,
+        questions=open_questions(about, ranges),
+        outputs=plan.outputs(),
+        report=options.report,
+        evidence=evidence,
+        root=root,
+        against=against,
+    )
+
+
+@contextmanager
+def _folder(work: str) -> Iterator[Path]:
+    if work:
+        Path(work).mkdir(parents=True, exist_ok=True)
+        if any(Path(work).iterdir()):
+            raise UsageError(f"replay: --work: {work}: not empty", hint="name a new folder")
+        yield Path(work)
+        return
+    with tempfile.TemporaryDirectory(prefix="run-steps-replay-") as made:
+        yield Path(made)
+
+
+class _Plan:
+    """Finds out what there is, and makes the tasks."""
+
+    def __init__(
+        self, options: Options, settings: Settings, connection: Callable[[], Connection], show: Show, work: Path
+    ) -> None:
+        self._options, self._settings, self._connect, self._show, self._work = options, settings, connection, show, work
+        self._topic = settings.source.topic
+        self._reads_topic = not options.archives or options.and_topic
+        self._spans: dict[int, _Span] = {}
+        self._shortened: set[tuple[str, int]] = set()
+        self._output_partitions: dict[str, int] = {}
+        self._log_ends: dict[int, int] = {}
+        self._partitions = 0
+        self._shelves: Shelves | None = None
+        self._notes: list[str] = []
+
+    async def prepare(self) -> None:
+        start, end = self._bounds()
+        if self._reads_topic:
+            await self._find_on_topic(start, end)
+        else:
+            self._find_in_archives(start, end)
+        if self._options.verify:
+            await self._read_outputs()
+        if self._reads_topic:
+            async with self._reader(self._topic) as reader:
+                self._log_ends = await reader.end_offsets(list(self._spans))
+
+    def _bounds(self) -> tuple[Bound, Bound]:
+        start = parse("--from", self._options.start)
+        if start is Edge.END:
+            raise UsageError("replay: --from: nothing lies behind the end", hint="give the end with --to")
+        if self._options.end:
+            return start, parse("--to", self._options.end)
+        if self._reads_topic:
+            return start, Committed(self._settings.source.group_id, or_end=True)
+        return start, Edge.END
+
+    def _reader(self, topic: str) -> PartitionReader:
+        return PartitionReader(self._connect(), topic=topic, client_id=_CLIENT_ID)
+
+    def _chosen(self, there: Sequence[int]) -> list[int]:
+        absent = sorted(set(self._options.partitions) - set(there))
+        if absent:
+            raise UsageError(f"replay: --partition: {self._topic} has no partition {absent[0]}")
+        return sorted(set(self._options.partitions) or there)
+
+    # --- the source -------------------------------------------------------------------------------------------
+
+    async def _find_on_topic(self, start: Bound, end: Bound) -> None:
+        groups = {bound.group for bound in (start, end) if isinstance(bound, Committed)}
+        committed: dict[tuple[str, int], int] = {}
+        if groups:
+            async with Admin(self._connect()) as admin:
+                for group in groups:
+                    rows = await admin.group_offsets(group)
+                    committed |= {(group, p): c.offset for (topic, p), c in rows.items() if topic == self._topic}
+        extents = self._surveyed()
+        async with self._reader(self._topic) as reader:
+            self._partitions = reader.partitions_of_topic()
+            chosen = self._chosen(range(self._partitions))
+            begins = await reader.begin_offsets(chosen)
+            stable = await reader.stable_end_offsets(chosen)
+            ends = await reader.end_offsets(chosen)
+            times = {
+                b.milliseconds: await reader.offsets_at(chosen, b.milliseconds)
+                for b in (start, end)
+                if isinstance(b, Time)
+            }
+        for p in chosen:
+            if stable[p] < ends[p]:
+                self._notes.append(
+                    f"Partition {p}: an open transaction holds back what lies behind offset {stable[p]}: "
+                    "it is not in the range."
+                )
+
+            def offset_of(bound: Bound, p: int = p) -> int:
+                match bound:
+                    case Edge.BEGINNING:
+                        return begins[p]
+                    case Edge.END:
+                        return stable[p]
+                    case Offset(offset):
+                        return offset
+                    case Time(milliseconds):
+                        found = times[milliseconds][p]
+                        return stable[p] if found is None else found
+                    case Committed(group, or_end):
+                        found = committed.get((group, p), -1)
+                        if found < 0 and not or_end:
+                            raise UsageError(f"replay: group {group} has committed nothing of partition {p}")
+                        return stable[p] if found < 0 else found
+
+            own = extents.get(p, [])
+            low = offset_of(start)
+            if start is Edge.BEGINNING and own:
+                low = min(low, min(part.begin for part in own))
+            high = offset_of(end)
+            if high > stable[p]:
+                self._notes.append(f"Partition {p}: the log can be read up to offset {stable[p]} (asked for {high}).")
+                high = stable[p]
+            self._settle(p, low, max(low, high), own, begins[p])
+            if 0 < begins[p] == low:
+                self._notes.append(f"Partition {p}: the log begins at offset {begins[p]}; what was before is gone.")
+            if high < stable[p]:
+                self._notes.append(f"Partition {p}: the range ends at offset {high}; the log goes on to {stable[p]}.")
+
+    def _find_in_archives(self, start: Bound, end: Bound) -> None:
+        if isinstance(start, Committed) or isinstance(end, Committed):
+            raise UsageError("replay: committed:<group> needs the topic", hint="give an offset, or add --and-topic")
+        extents = self._surveyed()
+        if not extents:
+            raise UsageError(f"replay: --archive: no records of topic {self._topic}", hint="set source.topic")
+        self._partitions = 1 << 31  # not to be known from archives
+        for p in self._chosen(sorted(extents)):
+            own = extents[p]
+            first, behind = min(part.begin for part in own), max(part.end for part in own)
+
+            def offset_of(
+                bound: Bound, p: int = p, own: list[Part] = own, first: int = first, behind: int = behind
+            ) -> int:
+                match bound:
+                    case Edge.BEGINNING:
+                        return first
+                    case Offset(offset):
+                        return offset
+                    case Time(milliseconds):
+                        return self._offset_at(own, p, milliseconds, behind)
+                return behind
+
+            low = offset_of(start)
+            self._settle(p, low, max(low, offset_of(end)), own, behind)
+
+    def _offset_at(self, own: list[Part], partition: int, milliseconds: int, behind: int) -> int:
+        for part in laid_end_to_end(own, 0, 1 << 62)[0]:
+            for item in read(Path(part.path), only=(self._topic, partition), begin=part.begin, end=part.end):
+                if not isinstance(item, Gap) and item.timestamp >= milliseconds:
+                    return item.offset
+        return behind
+
+    def _surveyed(self) -> dict[int, list[Part]]:
+        found: dict[int, list[Part]] = {}
+        for path in self._options.archives:
+            self._show(Progress(f"surveying {path}", 0, 0))
+            extents: dict[tuple[str, int], Extent] = survey(Path(path))
+            for (topic, partition), extent in extents.items():
+                if topic == self._topic:
+                    found.setdefault(partition, []).append(Part(path, extent.begin, extent.end))
+        return found
+
+    def _settle(self, partition: int, low: int, high: int, own: list[Part], topic_begin: int) -> None:
+        parts, twice = laid_end_to_end(own, low, high)
+        for part in twice:
+            self._compare(partition, part, parts)
+        switch = max((part.end for part in parts), default=low) if self._reads_topic else high
+        if self._reads_topic and parts and switch > topic_begin and switch < high:
+            self._notes.append(f"Partition {partition}: archives up to offset {switch}, the topic from there on.")
+        self._spans[partition] = _Span(low, high, low == 0, switch, tuple(parts))
+
+    def _compare(self, partition: int, twice: Part, parts: list[Part]) -> None:
+        """What two archives hold must be the same in both."""
+        one = self._records(partition, [twice])
+        other = self._records(
+            partition, [Part(p.path, max(p.begin, twice.begin), min(p.end, twice.end)) for p in parts]
+        )
+        for mine, theirs in zip(one, other, strict=False):
+            if mine != theirs:
+                raise CorruptLog(
+                    f"archive {twice.path}: {self._topic}-{partition}: offset {min(mine[0], theirs[0])} differs from "
+                    "what another archive holds",
+                    hint="find out which is right; the other cannot be used",
+                )
+        self._notes.append(
+            f"Partition {partition}: offsets {twice.begin} to {twice.end - 1} are in more than one archive, and agree."
+        )
+
+    def _records(self, partition: int, parts: Sequence[Part]) -> Iterator[tuple[int, bytes]]:
+        for part in parts:
+            if part.begin < part.end:
+                for item in read(Path(part.path), only=(self._topic, partition), begin=part.begin, end=part.end):
+                    if not isinstance(item, Gap):
+                        yield item.offset, framed(item)
+
+    # --- what was published -----------------------------------------------------------------------------------
+
+    async def _read_outputs(self) -> None:
+        wanted = frozenset(self._spans)
+        dead = self._settings.output.dead_letter
+        topics = sorted({topic for topic in self._settings.outcome_topics.values() if topic} | {dead})
+        with Shelves(self._work, self._topic, self._partitions, wanted) as shelves:
+            self._shelves = shelves
+            if self._options.published:
+                self._read_published_archives(shelves, topics, dead)
+                return
+            for topic in topics:
+                await self._read_output(shelves, topic, is_dead=topic == dead)
+
+    def _read_published_archives(self, shelves: Shelves, topics: Sequence[str], dead: str) -> None:
+        seen: set[tuple[str, int]] = set()
+        for path in self._options.published:
+            for number, item in enumerate(read(Path(path))):
+                place = (item.topic, item.partition)
+                if item.topic not in topics:
+                    continue
+                if place not in seen:
+                    seen.add(place)
+                    if (item.first if isinstance(item, Gap) else item.offset) > 0:
+                        self._shortened.add(place)
+                if isinstance(item, Gap):
+                    if item.kind in ("missing", "unknown"):
+                        self._shortened.add(place)
+                    continue
+                shelves.put(item.topic, item.partition, item, dead_letters=item.topic == dead)
+                if number % 10_000 == 0:
+                    self._show(Progress(f"reading {path}", number, 0))
+        self._notes.append(
+            "On which partition a key stands was not compared: an archive does not say how many there are."
+        )
+
+    async def _read_output(self, shelves: Shelves, topic: str, *, is_dead: bool) -> None:
+        positions: dict[int, int] = {}
+        ends: dict[int, int] = {}
+        done = 0
+        while True:
+            async with self._reader(topic) as reader:
+                partitions = list(range(reader.partitions_of_topic()))
+                self._output_partitions[topic] = len(partitions)
+                begins = await reader.begin_offsets(partitions)
+                ends = ends or await reader.end_offsets(partitions)
+                self._shortened.update((topic, p) for p, begin in begins.items() if begin > positions.get(p, 0))
+                positions = {p: max(begin, positions.get(p, 0)) for p, begin in begins.items()}
+                total = done + sum(max(0, ends[p] - positions[p]) for p in partitions)
+                try:
+                    async for p, records in reader.read_to(positions, ends, _OUTPUT_WAIT_S):
+                        for record in records:
+                            shelves.put(topic, p, record, dead_letters=is_dead)
+                        done += records[-1].offset + 1 - positions[p]
+                        positions[p] = records[-1].offset + 1
+                        self._show(Progress(f"reading {topic}", done, total))
+                    return
+                except OffsetLost:
+                    continue  # retention is at work: what it took is said, the rest is read
+                except BrokerUnavailable:
+                    stable = await reader.stable_end_offsets(partitions)
+                    held = {p: offset for p, offset in stable.items() if offset < ends[p]}
+                    if not held:
+                        raise
+                    self._notes += [
+                        f"{topic}, partition {p}: an open transaction holds back what lies behind offset {offset}."
+                        for p, offset in sorted(held.items())
+                    ]
+                    return
+
+    # --- tasks ------------------------------------------------------------------------------------------------
+
+    def tasks(self) -> list[Task]:
+        settings, options = self._settings, self._options
+        return [
+            Task(
+                topic=self._topic,
+                partition=partition,
+                begin=span.begin,
+                end=span.end,
+                complete=span.complete,
+                rules=settings.rules(),
+                outcome_topics=settings.outcome_topics,
+                dead_letter=settings.output.dead_letter,
+                output_partitions=self._output_partitions,
+                work=str(self._work.resolve()),
+                log_end=self._log_ends.get(partition),
+                switch=span.switch,
+                archives=span.parts,
+                shortened=tuple(sorted(self._shortened)),
+                connection=settings.kafka.connection() if self._reads_topic else None,
+                record=str(Path(options.record).resolve()) if options.record else "",
+                record_files=options.record_files,
+                verify=options.verify,
+                only=options.only,
+                no_progress_s=options.no_progress_s,
+            )
+            for partition, span in sorted(self._spans.items())
+        ]
+
+    def outputs(self) -> dict[str, int]:
+        """What was read of the output topics, and what of it was not in scope."""
+        if self._shelves is None:
+            return {}
+        shelves = self._shelves
+        return {
+            **dict(sorted(shelves.read.items())),
+            "of another source": shelves.elsewhere,
+            "of partitions not asked for": shelves.other_partitions,
+            "unreadable": shelves.unreadable,
+        }
+
+    def trouble(self, results: Sequence[PartitionResult]) -> list[str]:
+        shelves = self._shelves
+        if shelves is None:
+            return []
+        shelved = sum(result.published for result in results)
+        apart = shelves.elsewhere + shelves.other_partitions + shelves.unreadable
+        if shelves.read.total() == shelved + apart:
+            return []
+        return [f"{shelves.read.total()} records read from the output topics, {shelved} compared, {apart} out of scope"]
+
+    def about(self) -> About:
+        settings, options, only = self._settings, self._options, self._options.only
+        source = "topic" if self._reads_topic else ""
+        if options.archives:
+            source = " and ".join(filter(None, ("archives", source)))
+        named = {"steps": only.steps, "runs": only.runs, "threads": only.threads}
+        return About(
+            program=program(),
+            fold_version=FOLD_VERSION,
+            topic=self._topic,
+            source=source,
+            rules=settings.rules(),
+            outcome_topics=settings.outcome_topics,
+            dead_letter=settings.output.dead_letter,
+            output_partitions=dict(sorted(self._output_partitions.items())),
+            narrowed={name: sorted(ids) for name, ids in named.items() if ids},
+            notes=self._notes,
+            verified=options.verify,
+        )
+
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+
+def _run_all(tasks: Sequence[Task], options: Options, show: Show, work: Path) -> list[PartitionResult]:
+    total = sum(task.end - task.begin for task in tasks)
+    with _executor(options, len(tasks)) as executor:
+        # The longest first: the last to end decides how long it takes.
+        ordered = sorted(tasks, key=lambda task: task.begin - task.end)
+        futures: list[Future[PartitionResult]] = [executor.submit(run_task, task) for task in ordered]
+        pending = set(futures)
+        try:
+            while pending:
+                if options.dask:
+                    # Dask's futures are its own: they are asked, not waited for with the standard library's `wait`.
+                    time.sleep(_LOOK_S)
+                    done = {future for future in pending if future.done()}
+                else:
+                    done, _ = wait(pending, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                pending -= done
+                show(Progress("folding and comparing", _progress(tasks, work), total))
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        return sorted((future.result() for future in futures), key=lambda result: result.partition)
+
+
+def _progress(tasks: Sequence[Task], work: Path) -> int:
+    done = 0
+    for task in tasks:
+        try:
+            offset = int((work / f"progress-{task.partition:05d}").read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            continue
+        done += min(max(0, offset - task.begin), task.end - task.begin)
+    return done
+
+
+@contextmanager
+def _executor(options: Options, tasks: int) -> Iterator[Executor]:
+    if options.dask:
+        if not options.work:
+            raise UsageError("replay: --dask needs --work", hint="name a new folder that all workers see")
+        try:
+            from distributed import Client
+        except ImportError:
+            raise UsageError("replay: --dask needs more", hint='pip install "run-steps[dask]"') from None
+        connect: Any = Client
+        client = connect(options.dask)
+        try:
+            yield cast(Executor, client.get_executor(pure=False))
+        finally:
+            client.close()
+        return
+    workers = min(options.workers, max(1, tasks))
+    if workers == 1:
+        with ThreadPoolExecutor(1) as here:
+            yield here
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool

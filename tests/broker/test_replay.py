@@ -1,0 +1,384 @@
+"""Replay on a real broker: it ends, it accounts for every offset, it agrees with the worker, and it finds a liar."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition as ConfluentPartition
+
+from processor.broker import Broker
+from processor.config import Settings
+from processor.core.audit import Verdict
+from processor.errors import BrokerUnavailable, UsageError
+from processor.explain import explain
+from processor.kafka.records import OutRecord
+from processor.kafka.security import Connection
+from processor.kafka.writer import FencedProducer
+from processor.replay import sources
+from processor.replay.run import Options, Replayed, replay
+from processor.report.manifest import Outcome
+from processor.simulate import Dials, Simulation
+from processor.simulate.expected import compare
+from tests import kafka_tools as kt
+from tests.faults.fleet import Fleet, Topics, eventually
+from tests.kafka_tools import Names, Sent
+
+WAIT_S = 60.0
+
+
+@pytest.fixture
+def topics(broker: Broker, names: Names) -> Topics:
+    return Topics.create(broker.bootstrap, names, partitions=2)
+
+
+def settings_of(topics: Topics, **steps: Any) -> Settings:
+    by_status = {status: topic for topic, status in topics.outcomes.items()}
+    return Settings.model_validate(
+        {
+            "kafka": {"bootstrap_servers": topics.bootstrap},
+            "source": {"topic": topics.source, "group_id": topics.group},
+            "output": {"dead_letter": topics.dead_letter, **by_status},
+            "steps": steps,
+        }
+    )
+
+
+def audit(topics: Topics, **options: Any) -> Replayed:
+    settings = settings_of(topics)
+    return replay(Options(**options), settings, lambda: Connection.build(topics.bootstrap), lambda _: None)
+
+
+def one_step(step_id: str, partition: int = 0) -> list[Sent]:
+    """Three records whose outcome is one completed step."""
+    head = f'"id":"{step_id}","object":"thread.run.step","run_id":"run_{step_id}","thread_id":"thread_1"'
+    values = [
+        f'{{"event":"thread.run.step.created","data":{{{head},"status":"in_progress"}}}}',
+        f'{{"event":"thread.run.step.in_progress","data":{{{head},"status":"in_progress"}}}}',
+        f'{{"event":"thread.run.step.completed","data":{{{head},"status":"completed","completed_at":1720000001}}}}',
+    ]
+    at = 1_720_000_000_000
+    return [Sent(value.encode(), key=b"k", timestamp=at, partition=partition) for value in values]
+
+
+def test_a_topic_written_with_transactions_ends_and_every_offset_is_told(topics: Topics) -> None:
+    kt.produce(topics.bootstrap, topics.source, one_step("a"), transactional_id=f"{topics.group}.1")
+    kt.produce(topics.bootstrap, topics.source, one_step("b"), transactional_id=f"{topics.group}.2")
+    found = audit(topics, end="end", verify=False, partitions=(0,))
+    assert found.coverage == {"data": 6, "marker": 2}
+    assert found.results[0].end == 8
+
+
+async def test_an_aborted_tail_and_an_open_transaction_are_told_and_not_waited_for(topics: Topics) -> None:
+    kt.produce(topics.bootstrap, topics.source, one_step("a"))
+    producer = FencedProducer(**Connection.build(topics.bootstrap).kwargs(), transactional_id=topics.group)
+    await producer.start()
+    try:
+        await producer.begin_transaction()
+        for number in range(3):
+            await producer.send_and_wait(topics.source, b"aborted %d" % number, partition=0)
+        await producer.abort_transaction()
+        found = await _in_thread(lambda: audit(topics, end="end", verify=False, partitions=(0,)))
+        assert found.coverage == {"aborted": 3, "data": 3, "marker": 1}
+        await producer.begin_transaction()
+        await producer.send_and_wait(topics.source, b"open", partition=0)
+        found = await _in_thread(lambda: audit(topics, end="end", verify=False, partitions=(0,)))
+        assert found.coverage == {"aborted": 3, "data": 3, "marker": 1}, "up to the last stable offset"
+        assert any("open transaction holds back" in note for note in found.about.notes)
+        await producer.abort_transaction()
+    finally:
+        await producer.stop()
+
+
+async def _in_thread(do: Callable[[], Replayed]) -> Replayed:
+    import asyncio
+
+    return await asyncio.to_thread(do)
+
+
+def test_retention_that_takes_records_while_we_read_is_told_and_not_waited_for(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The records go between the planning of the range and the reading of it."""
+    kt.produce(topics.bootstrap, topics.source, [sent for n in range(6) for sent in one_step(f"s{n}")])
+    planned = sources.pieces
+
+    async def truncated(task: Any, ledger: Any) -> Any:
+        client = kt.admin(topics.bootstrap)
+        for future in client.delete_records([ConfluentPartition(topics.source, 0, 7)]).values():
+            future.result(kt.DEADLINE_S)
+        async for piece in planned(task, ledger):
+            yield piece
+
+    monkeypatch.setattr("processor.replay.partition.pieces", truncated)
+    found = audit(topics, end="end", verify=False, partitions=(0,))
+    assert found.coverage == {"data": 11, "missing": 7}
+    assert found.verdict is Outcome.UNPROVABLE
+    again = audit(topics, end="end", verify=False, partitions=(0,))
+    assert again.results[0].begin == 7
+    assert any("begins at offset 7" in note for note in again.about.notes)
+
+
+def test_bounds_by_offset_time_and_group(topics: Topics) -> None:
+    sent = [Sent(b"{}", key=b"k", timestamp=1_720_000_000_000 + 1000 * n, partition=0) for n in range(10)]
+    kt.produce(topics.bootstrap, topics.source, sent)
+
+    def span(**options: str) -> tuple[int, int]:
+        found = audit(topics, verify=False, partitions=(0,), **options).results[0]
+        return found.begin, found.end
+
+    assert span(start="3", end="7") == (3, 7)
+    assert span(start="1720000002000ms", end="2024-07-03T09:46:45Z") == (2, 5)
+    assert span(end="2024-07-03T09:46:45") == (0, 5), "a time without a zone is UTC"
+    assert span() == (0, 10), "a group that has committed nothing: to the end"
+    assert span(start="99", end="end") == (99, 99)
+
+
+# --- with the worker --------------------------------------------------------------------------------------------
+
+
+def play(topics: Topics, **dials: Any) -> tuple[Simulation, int]:
+    """Put a simulation on the source topic; returns it and the number of records."""
+    simulation = Simulation(Dials(partitions=topics.partitions, **dials))
+    sent = [
+        Sent(r.value or b"", key=r.key, headers=r.headers, timestamp=r.timestamp, partition=r.partition)
+        for r in simulation
+    ]
+    kt.produce(topics.bootstrap, topics.source, sent)
+    return simulation, len(sent)
+
+
+def committed(topics: Topics) -> int:
+    return sum(offset for offset, _ in kt.committed(topics.bootstrap, topics.group, topics.source).values())
+
+
+def _is_done(topics: Topics, records: float) -> bool:
+    return committed(topics) > records
+
+
+def published(topics: Topics) -> list[kt.Got]:
+    return [record for topic in topics.outcomes for record in kt.read_topic(topics.bootstrap, topic)]
+
+
+def test_it_agrees_with_a_worker_that_was_killed_twice_clock_marks_included(topics: Topics, tmp_path: Path) -> None:
+    """Proven, all of it equal, in this process and in two others, byte for byte; and the simulator agrees."""
+    with Fleet(topics, tmp_path, **{"steps.idle_grace_s": "0.5", "http.enabled": "false"}) as fleet:
+        simulation, total = play(topics, runs=60, seed=3, deltas=6, hung=0.2)
+        for part in (0.3, 0.6):
+            (worker,) = fleet.start()
+            eventually("some of it is done", partial(_is_done, topics, total * part), WAIT_S)
+            worker.kill()
+        (worker,) = fleet.start()
+        eventually("all of it is done", lambda: committed(topics) >= total, WAIT_S)
+        # Behind all deadlines nothing is open; these are, until the clock marks them.
+        kt.produce(topics.bootstrap, topics.source, [sent for n in range(2) for sent in one_step(f"idle{n}", n)[:1]])
+        expired = next(topic for topic, status in topics.outcomes.items() if status == "expired")
+
+        def marked() -> list[kt.Got]:
+            found = kt.read_topic(topics.bootstrap, expired)
+            return [record for record in found if record.header("runstep-clock-mark")]
+
+        eventually("the clock has marked both", lambda: len(marked()) == 2, WAIT_S, every_s=0.3)
+        worker.terminate()
+        assert worker.ended(WAIT_S) == 0
+    one = audit(topics, report=str(tmp_path / "one"))
+    assert one.verdict is Outcome.PROVEN, (one.counts, one.questions)
+    out, dead = published(topics), kt.read_topic(topics.bootstrap, topics.dead_letter)
+    assert one.counts == {"step": {"equal": len(out)}, "dead_letter": {"equal": len(dead)}}
+    assert one.coverage["data"] == total + 2
+    told = [record for record in out if not (record.key or b"").startswith(b"idle")]
+    assert compare(simulation.expected, told, dead, topics.outcomes) == []
+    two = audit(topics, report=str(tmp_path / "two"), workers=2)
+    assert one.root == two.root
+    assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
+    recorded = audit(topics, record=str(tmp_path / "archive"))
+    assert recorded.verdict is Outcome.PROVEN
+    offline = audit(topics, archives=(str(tmp_path / "archive"),))
+    assert offline.verdict is Outcome.PROVEN
+    assert [r.chain for r in offline.results] == [r.chain for r in one.results]
+    mixed = audit(topics, archives=(_half(tmp_path / "archive", tmp_path / "half"),), and_topic=True)
+    assert mixed.verdict is Outcome.PROVEN, (mixed.counts, mixed.questions, mixed.about.notes)
+    assert [r.chain for r in mixed.results] == [r.chain for r in one.results]
+    assert any("the topic from there on" in note for note in mixed.about.notes)
+
+
+def _bytes(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def _half(archive: Path, to: Path) -> str:
+    """The first half of each partition of an archive, as an archive of its own."""
+    from processor.archives import ArchivedRecord, Recorder, read, survey
+
+    extents = survey(archive)
+    with Recorder(to, files=".jsonl") as recorder:
+        for item in read(archive):
+            behind = item.offset if isinstance(item, ArchivedRecord) else item.last
+            if behind < extents[item.topic, item.partition].end // 2:
+                recorder.write(item)
+    return str(to)
+
+
+_BROKEN = '''
+"""A worker whose merge has one rule wrong (M3): that a value was changed, it does not say."""
+import sys
+from processor.core import merge
+
+def set_always(tree, key, old, value, notes):
+    tree[key] = value
+
+merge._set_once = set_always
+from processor.cli import main
+sys.argv = ["run-steps", "serve"]
+main()
+'''
+
+
+def renamed(step_id: str) -> list[Sent]:
+    """A step whose tool call is named twice, by two deltas."""
+    created, _, completed = one_step(step_id)
+    deltas = []
+    for name in ("first", "second"):
+        call = f'{{"index":0,"type":"mcp","id":"c","name":"{name}"}}'
+        data = f'{{"id":"{step_id}","delta":{{"step_details":{{"type":"tool_calls","tool_calls":[{call}]}}}}}}'
+        value = f'{{"event":"thread.run.step.delta","data":{data}}}'.encode()
+        deltas.append(Sent(value, key=b"k", timestamp=created.timestamp, partition=0))
+    return [created, *deltas, completed]
+
+
+@pytest.fixture
+def liar(topics: Topics, tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Runs a worker with a broken rule until the group has committed that much."""
+    import subprocess
+
+    script = tmp_path / "broken.py"
+    script.write_text(_BROKEN)
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run() -> None:
+        named = {f"RUN_STEPS_{key.upper().replace('.', '__')}": value for key, value in topics.settings().items()}
+        env = {**os.environ, **named, "RUN_STEPS_HTTP__ENABLED": "false", "PYTHONPATH": str(Path(__file__).parents[2])}
+        with (tmp_path / "broken.log").open("wb") as log:
+            started.append(subprocess.Popen([sys.executable, str(script)], env=env, stdout=log, stderr=log))
+
+    yield run
+    for process in started:
+        process.kill()
+        process.wait(10)
+
+
+def test_a_worker_with_a_broken_rule_is_found_out(topics: Topics, liar: Callable[[], None]) -> None:
+    sent = [*one_step("s1"), *renamed("s2")]
+    kt.produce(topics.bootstrap, topics.source, sent)
+    liar()
+    eventually("it has processed all", lambda: committed(topics) >= len(sent), WAIT_S, every_s=0.2)
+    found = audit(topics)
+    assert found.verdict is Outcome.DIFFERENT
+    assert found.exit_code == 3
+    assert found.counts["step"] == {"different": 1, "equal": 1}
+
+
+def test_what_was_changed_or_added_on_the_outputs_is_found(topics: Topics, tmp_path: Path) -> None:
+    with Fleet(topics, tmp_path, **{"http.enabled": "false"}) as fleet:
+        kt.produce(topics.bootstrap, topics.source, one_step("s1"))
+        (worker,) = fleet.start()
+        eventually("it is done", lambda: committed(topics) >= 3, WAIT_S)
+        worker.terminate()
+        assert worker.ended(WAIT_S) == 0
+    assert audit(topics).verdict is Outcome.PROVEN
+    (record,) = published(topics)
+    again = Sent(record.value, key=record.key, headers=record.headers, timestamp=record.timestamp)
+    forged = Sent(b"{}", key=b"s9", headers=record.headers, timestamp=record.timestamp)
+    foreign = Sent(b"{}", key=b"s9", headers=[("runstep-source-topic", b"another")])
+    stray = Sent(b"{}", key=b"s9")
+    kt.produce(topics.bootstrap, record.topic, [again, forged, foreign, stray])
+    found = audit(topics)
+    assert found.verdict is Outcome.DIFFERENT
+    assert found.counts["step"] == {"duplicate": 1, "equal": 1, "extra": 2}
+    assert found.outputs["of another source"] == 1
+    assert found.outputs["unreadable"] == 1
+    narrowed = audit(topics, only=_only("nobody"))
+    assert narrowed.counts["step"] == {}
+
+
+def _only(step_id: str) -> Any:
+    from processor.replay import Only
+
+    return Only(steps=(step_id,))
+
+
+def test_a_broker_that_is_not_there_is_told_in_time(names: Names) -> None:
+    nowhere = Settings.model_validate({"kafka": {"bootstrap_servers": "127.0.0.1:1", "request_timeout_ms": 1000}})
+    with pytest.raises(BrokerUnavailable):
+        replay(Options(), nowhere, lambda: Connection.build(**nowhere.kafka.connection()), lambda _: None)
+
+
+def test_no_producer_is_loaded_by_a_replay() -> None:
+    """Read-only by construction: the modules that write are not even imported."""
+    import subprocess
+
+    code = (
+        "import sys, processor.replay.run, processor.replay.partition, processor.shelf\n"
+        "sys.exit(any(name in sys.modules for name in ('processor.kafka.writer', 'processor.kafka.producer')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert OutRecord.__module__ == "processor.kafka.records"
+
+
+# --- explain ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_step_is_explained_from_the_offsets_that_its_headers_name(topics: Topics, tmp_path: Path) -> None:
+    with Fleet(topics, tmp_path, **{"http.enabled": "false"}) as fleet:
+        early = [sent for number in range(3) for sent in one_step(f"early{number}")]
+        kt.produce(topics.bootstrap, topics.source, [*early, *renamed("s1"), *one_step("open")[:2]])
+        (worker,) = fleet.start()
+        eventually("it is done", lambda: committed(topics) >= 15, WAIT_S)
+        worker.terminate()
+        assert worker.ended(WAIT_S) == 0
+    settings = settings_of(topics)
+
+    def told(step_id: str, **hints: int) -> Any:
+        return explain(step_id, settings, lambda: Connection.build(topics.bootstrap), **hints)
+
+    found = told("s1")
+    assert found.verdict is Verdict.EQUAL
+    (life,) = found.lives
+    assert life.read == (9, 13), "no other offsets are read"
+    assert [event.offset for event in life.events] == [9, 10, 11, 12]
+    assert (life.events[0].before, life.events[0].after) == (None, "in_progress")
+    assert (life.events[3].before, life.events[3].after) == ("in_progress", "completed")
+    named = {c.path: c.what for c in life.events[1].changes}
+    assert named["step_details.tool_calls[0].name"] == '"first"'
+    assert [(c.path, c.what) for c in life.events[2].changes] == [
+        ("step_details.tool_calls[0].name", '"first" -> "second"')
+    ]
+    (issued,) = life.issued
+    assert (issued.revision, issued.status, issued.verdict) == (0, "completed", "equal")
+    with pytest.raises(UsageError, match="nothing was published"):
+        told("open")
+    (life,) = told("open", partition=0, offset=13).lives
+    assert life.status == "in_progress"
+    assert "open" in life.notes[0]
+
+
+def test_a_changed_record_of_a_step_is_explained_as_different(topics: Topics, tmp_path: Path) -> None:
+    with Fleet(topics, tmp_path, **{"http.enabled": "false"}) as fleet:
+        kt.produce(topics.bootstrap, topics.source, [*one_step("s0"), *one_step("s1")])
+        (worker,) = fleet.start()
+        eventually("it is done", lambda: committed(topics) >= 6, WAIT_S)
+        worker.terminate()
+        assert worker.ended(WAIT_S) == 0
+    record = next(r for r in published(topics) if r.key == b"s1")
+    headers = [(n, b"7" if n == "runstep-events" else c) for n, c in record.headers]
+    kt.produce(
+        topics.bootstrap, record.topic, [Sent(record.value, key=b"s1", headers=headers, timestamp=record.timestamp)]
+    )
+    found = explain("s1", settings_of(topics), lambda: Connection.build(topics.bootstrap))
+    assert found.verdict is Verdict.DIFFERENT
+    assert sorted(one.verdict for one in found.lives[0].issued) == ["equal", "extra"]

@@ -1,0 +1,366 @@
+"""The audit's verdicts, on logs in memory; and the short form of the mutation trial (tests/shell/trial.py)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from processor.core import evidence
+from processor.core.audit import (
+    Finding,
+    Kind,
+    PartitionAudit,
+    Placed,
+    Published,
+    Unreadable,
+    Verdict,
+    differences,
+    framed,
+    read_published,
+)
+from processor.core.effects import FOLD_VERSION, LogRecord, Publish
+from processor.core.partition import PartitionState
+from processor.core.rules import Rules
+from processor.kafka.records import OutRecord
+from processor.outputs import OMITTED_BYTES, omitting
+from processor.replay.partition import Places
+from processor.shelf import EmptyShelf, FiledShelf, Shelves
+from tests.core.play import Play, step, text
+from tests.shell import trial
+
+RULES = Rules(ended_retention_s=60)
+
+
+class Case:
+    """One source partition, number 3 of `source`, with its output on topics in memory."""
+
+    def __init__(self, work: Path) -> None:
+        self.work = work
+        self.play = Play(RULES)
+        self.out: dict[tuple[str, int], list[LogRecord]] = {}
+        task = msgspec.structs.replace(trial.task_of(trial.World({}, {3: 0}, {}), 3), topic="source", rules=RULES)
+        self.places = Places(task)
+
+    def publish(self) -> None:
+        """Put all that came of the play so far where it belongs."""
+        for effect in self.play.effects:
+            placed = self.places.whole(effect)
+            assert placed is not None
+            log = self.out.setdefault((placed.topic, placed.partition or 0), [])
+            log.append(LogRecord(len(log), placed.timestamp, placed.key, placed.value, tuple(placed.headers)))
+        self.play.effects.clear()
+
+    def audit(
+        self,
+        *,
+        begin: int = 0,
+        end: int | None = None,
+        lost: tuple[int, int] | None = None,
+        log_end: int | None = None,
+        kept_from: dict[tuple[str, int], int] | None = None,
+    ) -> list[Finding]:
+        with Shelves(self.work, "source", 4, frozenset({3})) as shelves:
+            for (topic, partition), log in self.out.items():
+                for record in log:
+                    shelves.put(topic, partition, record, dead_letters=topic == trial.DEAD)
+        records = [r for r in self.play.log if begin <= r.offset and (end is None or r.offset < end)]
+
+        def state(offset: int, now: int) -> PartitionState:
+            return PartitionState("source", 3, RULES, next_offset=offset, live_from=offset, stream_time=now)
+
+        with FiledShelf(self.work, 3) as shelf:
+            audit = PartitionAudit(
+                state,
+                shelf,
+                self.places.whole,
+                begin=begin,
+                end=len(self.play.log) if end is None else end,
+                complete=begin == 0,
+                log_end=log_end,
+                shortened=self.places.shortened,
+                kept_from=kept_from,
+            )
+            found = []
+            for record in records:
+                if lost is not None and lost[0] <= record.offset <= lost[1]:
+                    if record.offset == lost[1]:
+                        audit.lost(*lost)
+                    continue
+                found += [finding for _, finding in audit.apply([record])]
+            found += [finding for _, finding in audit.finish()]
+            assert audit.out_of_range + sum(f.at is not None for f in found) == shelf.count
+            return found
+
+    @property
+    def completed(self) -> list[LogRecord]:
+        return next(log for (topic, _), log in self.out.items() if topic == trial.OUTCOMES["completed"])
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
+def verdicts(findings: list[Finding]) -> list[str]:
+    return [finding.verdict.value for finding in findings]
+
+
+def one_step(case: Case, step_id: str = "s1") -> None:
+    case.play.created(id=step_id)
+    case.play.say("step.completed", step("completed", id=step_id))
+
+
+def test_what_was_published_as_the_log_implies_it_is_equal(case: Case) -> None:
+    one_step(case)
+    case.play.put(b"{")
+    case.publish()
+    findings = case.audit()
+    assert verdicts(findings) == ["equal", "equal"]
+    assert [f.kind for f in findings] == [Kind.STEP, Kind.DEAD_LETTER]
+    assert findings[0].identity == ("s1", "0")
+    assert (findings[0].first_offset, findings[0].cause_offset) == (0, 1)
+
+
+def test_a_field_that_differs_is_named_with_both_sides(case: Case) -> None:
+    one_step(case)
+    case.publish()
+    snapshot = json.loads(case.completed[0].value or b"")
+    snapshot["failed_at"] = 9
+    case.completed[0] = msgspec.structs.replace(case.completed[0], value=text(snapshot))
+    (finding,) = case.audit()
+    assert finding.verdict is Verdict.DIFFERENT
+    told = {d.path: (d.expected, d.got) for d in finding.differences}
+    assert told["value.failed_at"] == ("None", "9")
+
+
+def test_the_same_json_in_other_bytes_is_a_difference(case: Case) -> None:
+    one_step(case)
+    case.publish()
+    case.completed[0] = msgspec.structs.replace(case.completed[0], value=(case.completed[0].value or b"") + b" ")
+    (finding,) = case.audit()
+    assert [d.path for d in finding.differences] == ["value"]
+
+
+def test_what_is_not_there_is_missing_and_what_no_one_implied_is_extra(case: Case) -> None:
+    one_step(case)
+    case.publish()
+    case.completed[0] = msgspec.structs.replace(case.completed[0], key=b"other")
+    findings = case.audit()
+    assert {(f.verdict, f.identity[0]) for f in findings} == {(Verdict.MISSING, "s1"), (Verdict.EXTRA, "other")}
+
+
+def test_twice_the_same_is_a_duplicate(case: Case) -> None:
+    one_step(case)
+    case.publish()
+    case.completed.append(msgspec.structs.replace(case.completed[0], offset=7))
+    findings = case.audit()
+    assert sorted(verdicts(findings)) == ["duplicate", "equal"]
+    twice = next(f for f in findings if f.verdict is Verdict.DUPLICATE)
+    assert twice.at is not None
+    assert twice.at[2] == 7
+
+
+def test_an_id_that_lives_twice_is_published_twice_and_that_is_no_duplicate(case: Case) -> None:
+    one_step(case)
+    case.play.wait(RULES.ended_retention_s + 1)
+    one_step(case)
+    case.publish()
+    assert len(case.completed) == 2
+    assert verdicts(case.audit()) == ["equal", "equal"]
+    del case.completed[0]
+    assert verdicts(case.audit()) == ["missing", "equal"], "the second life is not taken for the first"
+
+
+def test_out_of_order_names_both(case: Case) -> None:
+    for number in range(3):
+        one_step(case, f"s{number}")
+    case.publish()
+    place = next(p for p, log in case.out.items() if len(log) >= 2)
+    log = case.out[place]
+    log[0], log[-1] = log[-1], log[0]
+    case.out[place] = [msgspec.structs.replace(r, offset=i) for i, r in enumerate(log)]
+    wrong = [f for f in case.audit() if f.verdict is not Verdict.EQUAL]
+    assert {f.verdict for f in wrong} == {Verdict.OUT_OF_ORDER}
+    assert "caused before it" in wrong[0].why
+
+
+def test_a_step_from_before_the_range_cannot_be_judged(case: Case) -> None:
+    one_step(case)
+    case.play.say("step.delta", {"id": "s1", "delta": {"step_details": None}})
+    case.publish()
+    findings = case.audit(begin=1)
+    assert verdicts(findings) == ["unverifiable"]
+    assert "began before" in findings[0].why.replace("may have begun", "began")
+
+
+def test_a_run_that_ended_before_the_range_has_a_say_in_its_beginning(case: Case) -> None:
+    """L6: a step that arrives after its run's end is ended at once; a range that begins in between cannot know."""
+    case.play.say("run.completed", {"id": "run_1", "object": "thread.run", "status": "completed"})
+    case.play.created(id="s1", run_id="run_1")
+    case.play.say("step.completed", step("completed", id="s1", run_id="run_1"))
+    for number in range(3):
+        case.play.wait(200)
+        one_step(case, f"later{number}")
+    case.publish()
+    assert set(verdicts(case.audit())) == {"equal"}
+    found = case.audit(begin=1)
+    assert {f.verdict for f in found if f.identity[0] == "s1"} <= {Verdict.UNVERIFIABLE, Verdict.EQUAL}
+    assert {f.verdict for f in found if f.identity[0] != "s1"} == {Verdict.EQUAL}
+
+
+def test_what_was_caused_behind_the_range_is_out_of_it(case: Case) -> None:
+    one_step(case, "s1")
+    one_step(case, "s2")
+    case.publish()
+    assert [f.identity[0] for f in case.audit(end=2)] == ["s1"]
+
+
+def test_an_offset_that_the_log_does_not_have_is_no_excuse(case: Case) -> None:
+    one_step(case)
+    case.publish()
+    headers = [(n, b"99" if n == evidence.LAST_OFFSET else c) for n, c in case.completed[0].headers]
+    forged = msgspec.structs.replace(case.completed[0], offset=1, key=b"forged", headers=tuple(headers))
+    case.completed.append(forged)
+    assert verdicts(case.audit()) == ["equal"], "without the log's end it is out of the range"
+    findings = case.audit(log_end=2)
+    assert verdicts(findings) == ["equal", "extra"]
+    assert "the log ends at 2" in findings[1].why
+
+
+def test_behind_a_hole_only_what_begins_there_is_judged(case: Case) -> None:
+    case.play.created(id="s1")
+    case.play.created(id="s2")  # offset 1 is lost
+    case.play.say("step.completed", step("completed", id="s1"))
+    case.play.say("step.completed", step("completed", id="s2"))
+    case.play.wait(RULES.ended_retention_s + 61)
+    one_step(case, "s3")
+    case.publish()
+    found = {f.identity[0]: f.verdict for f in case.audit(lost=(1, 1))}
+    assert found == {"s1": Verdict.UNVERIFIABLE, "s2": Verdict.UNVERIFIABLE, "s3": Verdict.EQUAL}
+
+
+def test_what_retention_may_have_taken_from_an_output_is_not_missing(case: Case) -> None:
+    one_step(case)
+    case.publish()
+    place = next(iter(case.out))
+    case.out[place].clear()
+    assert verdicts(case.audit()) == ["missing"]
+    assert verdicts(case.audit(kept_from={place: 2})) == ["unverifiable"]
+    assert verdicts(case.audit(kept_from={place: 1})) == ["unverifiable"], "one cause may have made several"
+    assert verdicts(case.audit(kept_from={place: 0})) == ["missing"], "behind it all is said to be there"
+
+
+def test_another_fold_version_is_not_judged(case: Case) -> None:
+    one_step(case)
+    case.publish()
+    other = str(FOLD_VERSION + 1).encode()
+    headers = [(n, other if n == evidence.VERSION else c) for n, c in case.completed[0].headers]
+    case.completed[0] = msgspec.structs.replace(case.completed[0], headers=tuple(headers))
+    (finding,) = case.audit()
+    assert finding.verdict is Verdict.UNVERIFIABLE
+    assert finding.why.startswith("fold version")
+
+
+def test_a_clock_mark_is_applied_where_it_stood_and_one_that_was_not_due_is_found(case: Case) -> None:
+    case.play.created(id="s1", expires_at=2_000)
+    due = case.play.state.next_due_ms()
+    assert due is not None
+    case.play.effects += [e for e in case.play.state.advance(due) if isinstance(e, Publish)]
+    case.play.wait(1)
+    case.publish()
+    assert verdicts(case.audit()) == ["equal"]
+    ((_, log),) = case.out.items()
+    headers = [(n, b"%d@1" % (due + 1000) if n == evidence.CLOCK_MARK else c) for n, c in log[0].headers]
+    log[0] = msgspec.structs.replace(log[0], headers=tuple(headers))
+    assert "extra" in verdicts(case.audit()) or "different" in verdicts(case.audit())
+
+
+def test_a_dead_letter_without_its_value_is_accepted_where_the_value_is_large(case: Case) -> None:
+    case.play.put(b"{" + b"x" * 100_000)
+    case.publish()
+    (log,) = case.out.values()
+    record = omitting(_out(log[0]))
+    log[0] = msgspec.structs.replace(log[0], value=record.value, headers=tuple(record.headers))
+    assert dict(log[0].headers)[OMITTED_BYTES] == b"100001"
+    assert verdicts(case.audit()) == ["equal"]
+    log[0] = msgspec.structs.replace(log[0], headers=tuple(h for h in log[0].headers if h[0] != OMITTED_BYTES))
+    assert verdicts(case.audit()) == ["different"]
+
+
+def _out(record: LogRecord) -> OutRecord:
+    return OutRecord(trial.DEAD, None, record.key, record.value, record.timestamp, record.headers)
+
+
+# --- reading what stands on the outputs -------------------------------------------------------------------------------
+
+
+def test_what_names_no_place_of_the_source_is_a_stray(tmp_path: Path) -> None:
+    def record(**headers: bytes) -> LogRecord:
+        return LogRecord(0, 0, b"k", b"{}", tuple((f"runstep-{n.replace('_', '-')}", c) for n, c in headers.items()))
+
+    with Shelves(tmp_path, "source", 4, frozenset({0, 1})) as shelves:
+        shelves.put("out", 0, record(), dead_letters=False)
+        shelves.put("out", 0, record(source_topic=b"source"), dead_letters=False)
+        shelves.put("out", 0, record(source_topic=b"source", source_partition=b"9", revision=b"0"), dead_letters=False)
+        shelves.put("out", 0, record(source_topic=b"other"), dead_letters=False)
+        shelves.put("out", 0, record(source_topic=b"source", source_partition=b"3", revision=b"0"), dead_letters=False)
+        shelves.put("out", 0, record(source_topic=b"source", source_partition=b"1", revision=b"0"), dead_letters=False)
+    assert (shelves.elsewhere, shelves.other_partitions, shelves.unreadable, shelves.shelved) == (1, 1, 3, 1)
+    assert shelves.read.total() == 6
+    with FiledShelf(tmp_path, 0) as shelf:
+        assert [stray.why for _, stray in shelf.strays()] == [
+            "no runstep-source-topic",
+            "no runstep-source-partition",
+            "names source partition 9 of 4",
+        ]
+
+
+def test_numbers_that_no_offset_can_be_are_not_read() -> None:
+    headers = ((evidence.SOURCE_PARTITION, b"9" * 19),)
+    found = read_published("t", 0, LogRecord(5, 0, b"k", b"", headers), dead_letters=False)
+    assert isinstance(found, Unreadable)
+    assert found.offset == 5
+
+
+def test_the_short_form_of_a_framed_record_is_the_long_one() -> None:
+    """The chain digest is an outsider's to check: one rule, however it is computed."""
+    for key, value in ((b"k", b"v"), (None, b"v"), (b"k", None), (b"", b"")):
+        record = LogRecord(12, 1_700_000_000_000, key, value)
+        parts = [b"12", b"1700000000000", key, value]
+        plain = b"".join(b"-1:" if p is None else b"%d:%b" % (len(p), p) for p in parts) + b"\n"
+        assert framed(record) == plain
+    with_header = LogRecord(1, 2, b"k", b"v", (("h", None), ("i", b"x")))
+    assert framed(with_header) == b"1:11:21:k1:v1:h-1:1:i1:x\n"
+
+
+def test_headers_in_another_order_differ() -> None:
+    placed = Placed("t", 0, b"k", b"v", 1, (("a", b"1"), ("b", b"2")))
+    published = Published(Kind.STEP, 0, ("k", "0"), "t", 0, 0, 1, b"k", b"v", (("b", b"2"), ("a", b"1")))
+    assert [d.path for d in differences(placed, published)] == ["headers"]
+
+
+def test_an_empty_shelf_names_no_clock_mark() -> None:
+    assert EmptyShelf().marks() == []
+
+
+# --- the trial --------------------------------------------------------------------------------------------------------
+
+
+def test_every_mutation_is_found_and_named(tmp_path: Path) -> None:
+    tried = list(trial.trial(60, seed=7, work=tmp_path, per_world=15))
+    assert len(tried) == 60
+    missed = [one for one in tried if not (one.found and one.named)]
+    assert not missed, trial.table(tried) + f"\n{missed[:3]}"
+
+
+def test_untouched_ranges_of_all_shapes_are_not_accused(tmp_path: Path) -> None:
+    shapes = 0
+    for where, heard in trial.untouched_ranges(40, seed=7, work=tmp_path):
+        accused = [finding for _, finding in heard.findings if finding.verdict is not Verdict.UNVERIFIABLE]
+        assert not accused, (where, accused[:3])
+        assert not heard.strays
+        shapes += heard.counts[Verdict.EQUAL] > 0
+    assert shapes > 10, "most ranges have something to judge"

@@ -1,0 +1,346 @@
+"""The bounded loop without a broker: bounds, coverage, archives in, the same bytes from every executor."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processor.archives import ArchivedRecord, Gap, GapKind, Recorder, read
+from processor.config import Settings
+from processor.core.effects import LogRecord
+from processor.errors import CorruptLog, UsageError
+from processor.kafka.security import Connection
+from processor.replay import Only, Part, bounds
+from processor.replay.bounds import Committed, Edge, Offset, Time
+from processor.replay.run import Options, Progress, Replayed, replay
+from processor.replay.sources import Ledger, laid_end_to_end
+from processor.report.manifest import Outcome
+from tests.shell import trial
+
+# --- where a range begins and ends ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "bound"),
+    [
+        ("beginning", Edge.BEGINNING),
+        ("end", Edge.END),
+        ("0", Offset(0)),
+        ("12345", Offset(12345)),
+        ("1720000000000ms", Time(1_720_000_000_000)),
+        ("2024-07-03T09:46:40Z", Time(1_720_000_000_000)),
+        ("2024-07-03T11:46:40+02:00", Time(1_720_000_000_000)),
+        ("2024-07-03T09:46:40", Time(1_720_000_000_000)),
+        ("2024-07-03", Time(1_719_964_800_000)),
+        ("committed:my-group", Committed("my-group")),
+    ],
+)
+def test_bounds_as_people_write_them(text: str, bound: bounds.Bound) -> None:
+    assert bounds.parse("--from", text) == bound
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5", "tomorrow", "committed:", "99999999999999999999", "٣"])
+def test_what_is_no_place_in_a_log_is_refused_by_name(text: str) -> None:
+    with pytest.raises(UsageError, match="--to"):
+        bounds.parse("--to", text)
+
+
+# --- every offset once ------------------------------------------------------------------------------------------------
+
+
+def spans(begin: int, end: int, *steps: Sequence[Any]) -> tuple[list[tuple[int, int, str]], dict[str, int]]:
+    told: list[tuple[int, int, str]] = []
+    ledger = Ledger(begin, end, lambda first, last, kind: told.append((first, last, str(kind))))
+    for step in steps:
+        if isinstance(step[0], str):
+            ledger.gap(step[1], step[2], step[0], GapKind.COMPACTED)
+        else:
+            ledger.records([LogRecord(offset, 0, None, None) for offset in step], GapKind.COMPACTED)
+    ledger.finish(GapKind.MISSING)
+    return told, dict(ledger.offsets)
+
+
+def test_each_offset_is_told_once_and_neighbours_are_joined() -> None:
+    told, offsets = spans(10, 20, [10, 11], [12, 14], ("marker", 15, 15), ("aborted", 16, 99))
+    assert told == [(10, 12, "data"), (13, 13, "compacted"), (14, 14, "data"), (15, 15, "marker"), (16, 19, "aborted")]
+    assert offsets == {"data": 4, "compacted": 1, "marker": 1, "aborted": 4}
+
+
+def test_how_reading_is_cut_makes_no_difference() -> None:
+    assert spans(0, 8, [0, 1, 2, 4, 5]) == spans(0, 8, [0], [1], [2, 4], [5])
+
+
+def test_what_was_never_reached_is_told() -> None:
+    assert spans(0, 5, [0]) == ([(0, 0, "data"), (1, 4, "missing")], {"data": 1, "missing": 4})
+    assert spans(5, 5) == ([], {})
+
+
+def test_a_gap_that_begins_before_the_range_is_cut() -> None:
+    assert spans(5, 9, ("aborted", 0, 6), [7, 8])[0] == [(5, 6, "aborted"), (7, 8, "data")]
+
+
+def test_archives_are_laid_end_to_end_and_overlaps_are_told() -> None:
+    parts, twice = laid_end_to_end([Part("b", 80, 200), Part("a", 0, 100), Part("c", 90, 95)], 10, 150)
+    assert parts == [Part("a", 10, 100), Part("b", 100, 150)]
+    assert twice == [Part("b", 80, 100), Part("c", 90, 95)]
+    assert laid_end_to_end([Part("a", 0, 10)], 20, 30) == ([], [])
+
+
+# --- archives in ------------------------------------------------------------------------------------------------------
+
+
+class Archived:
+    """A simulated world as two archives: of the source, and of what was published."""
+
+    def __init__(self, folder: Path, seed: int = 5) -> None:
+        self.made = trial.world(seed, runs=20)
+        self.source, self.out, self.folder = folder / "source", folder / "out", folder
+        with Recorder(self.source, files=".jsonl") as recorder:
+            for log in self.made.logs.values():
+                for item in log:
+                    recorder.write(item)
+        with Recorder(self.out, files=".jsonl.gz") as recorder:
+            for (topic, partition), records in sorted(self.made.topics.items()):
+                for r in records:
+                    recorder.write(ArchivedRecord(topic, partition, r.offset, r.timestamp, r.key, r.value, r.headers))
+
+    def audit(self, shown: list[Progress] | None = None, **options: Any) -> Replayed:
+        given = {"archives": (str(self.source),), "published": (str(self.out),)} | options
+        return replay(Options(**given), settings(), _no_broker, (shown if shown is not None else []).append)
+
+
+def settings() -> Settings:
+    rules = trial.RULES
+    return Settings.model_validate(
+        {
+            "source": {"topic": trial.SOURCE},
+            "output": {"dead_letter": trial.DEAD, "max_record_bytes": rules.max_record_bytes, **trial.OUTCOMES},
+            "steps": {"max_step_bytes": rules.max_step_bytes},
+        }
+    )
+
+
+def _no_broker() -> Connection:
+    raise AssertionError("no broker is needed")
+
+
+@pytest.fixture
+def archived(tmp_path: Path) -> Archived:
+    return Archived(tmp_path)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_archives_alone_are_enough_for_a_proof(archived: Archived) -> None:
+    found = archived.audit()
+    assert found.verdict is Outcome.PROVEN, (found.counts, found.questions)
+    total = sum(len(log) for log in archived.made.topics.values())
+    assert sum(n for verdicts in found.counts.values() for n in verdicts.values()) == total
+    assert found.coverage["marker"] > 0
+    assert found.exit_code == 0
+
+
+def test_one_process_several_and_dask_leave_the_same_bytes(archived: Archived, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    one = archived.audit(report=str(tmp_path / "one"), created="2026-01-01T00:00:00Z")
+    two = archived.audit(report=str(tmp_path / "two"), created="2026-01-01T00:00:00Z", workers=2)
+    assert one.root == two.root
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, host="127.0.0.1", protocol="tcp"
+    ) as cluster:
+        three = archived.audit(
+            report=str(tmp_path / "three"),
+            created="2026-01-01T00:00:00Z",
+            dask=cluster.scheduler_address,
+            work=str(tmp_path / "work"),
+        )
+    assert three.root == one.root
+    assert contents(tmp_path / "three") == contents(tmp_path / "one")
+
+
+def test_what_an_archive_of_the_output_lacks_is_missing_where_it_cannot_have_begun_later(
+    archived: Archived, tmp_path: Path
+) -> None:
+    items = [item for item in read(archived.out) if isinstance(item, ArchivedRecord)]
+    own = [item for item in items if (item.topic, item.partition) == ("out.completed", 0)]
+
+    def without(name: str, dropped: ArchivedRecord) -> Replayed:
+        with Recorder(tmp_path / name, files=".jsonl") as recorder:
+            for item in items:
+                if item is not dropped:
+                    recorder.write(item)
+        return archived.audit(published=(str(tmp_path / name),))
+
+    middle = without("middle", own[len(own) // 2])
+    assert middle.verdict is Outcome.DIFFERENT
+    assert middle.counts["step"]["missing"] == 1
+    first = without("first", own[0])
+    assert first.verdict is Outcome.UNPROVABLE, "retention may have taken it"
+    assert first.counts["step"]["unverifiable"] == 1
+
+
+def test_a_hole_in_an_archive_is_told_and_not_proven(archived: Archived, tmp_path: Path) -> None:
+    items = [
+        i for i in read(archived.source) if not (isinstance(i, ArchivedRecord) and (i.partition, i.offset) == (0, 40))
+    ]
+    with Recorder(tmp_path / "holed", files=".jsonl") as recorder:
+        for item in items:
+            recorder.write(item)
+    found = archived.audit(archives=(str(tmp_path / "holed"),))
+    assert found.coverage["missing"] == 1
+    assert found.verdict is Outcome.UNPROVABLE, found.counts
+    assert "different" not in found.counts["step"]
+    assert "missing" not in found.counts["step"]
+
+
+def test_archives_may_overlap_where_they_agree(archived: Archived, tmp_path: Path) -> None:
+    def part(name: str, low: int, high: int, change: bytes = b"") -> str:
+        with Recorder(tmp_path / name, files=".jsonl") as recorder:
+            for item in read(archived.source):
+                first = item.first if isinstance(item, Gap) else item.offset
+                last = item.last if isinstance(item, Gap) else item.offset
+                if item.partition == 0 and low <= first and last < high:
+                    if change and isinstance(item, ArchivedRecord):
+                        item = ArchivedRecord(
+                            item.topic, 0, item.offset, item.timestamp, item.key, change, item.headers
+                        )
+                    recorder.write(item)
+        return str(tmp_path / name)
+
+    end = archived.made.ends[0]
+    early, late = part("early", 0, 60), part("late", 50, end)
+    found = archived.audit(archives=(late, early), partitions=(0,))
+    assert found.verdict is Outcome.PROVEN, (found.counts, found.questions)
+    assert any("in more than one archive, and agree" in note for note in found.about.notes)
+    with pytest.raises(CorruptLog, match="differs from what another archive holds"):
+        archived.audit(archives=(early, part("wrong", 50, end, b"{}")), partitions=(0,))
+
+
+def test_a_range_by_offsets_and_by_time_in_archives(archived: Archived) -> None:
+    log = [item for item in archived.made.logs[0] if isinstance(item, ArchivedRecord)]
+    middle = log[len(log) // 2]
+    found = archived.audit(partitions=(0,), end=f"{middle.timestamp}ms")
+    assert found.results[0].begin == 0
+    assert 0 < found.results[0].end <= middle.offset
+    assert found.verdict is Outcome.PROVEN
+    found = archived.audit(partitions=(0,), start="5", end="9")
+    assert (found.results[0].begin, found.results[0].end) == (5, 9)
+    with pytest.raises(UsageError, match="no partition 7"):
+        archived.audit(partitions=(7,))
+    with pytest.raises(UsageError, match="needs the topic"):
+        archived.audit(end="committed:group")
+
+
+def test_narrowing_reports_less_and_folds_the_same(archived: Archived) -> None:
+    whole = archived.audit()
+    (_, log) = next((place, log) for place, log in sorted(archived.made.topics.items()) if place[0] != trial.DEAD)
+    step_id = (log[0].key or b"").decode()
+    narrowed = archived.audit(only=Only(steps=(step_id,)))
+    assert set(narrowed.counts["step"]) == {"equal"}
+    assert sum(narrowed.counts["step"].values()) < sum(whole.counts["step"].values())
+    assert [r.chain for r in narrowed.results] == [r.chain for r in whole.results]
+    run_id = json.loads(log[0].value or b"")["run_id"]
+    nobody = archived.audit(only=Only(runs=("run_nobody",)))
+    assert nobody.verdict is Outcome.UNPROVABLE, "a misspelt id must not read as a proof"
+    assert any("has one of the ids" in question for question in nobody.questions)
+
+    by_run = archived.audit(only=Only(runs=(run_id,)))
+    assert 0 < sum(by_run.counts["step"].values()) < sum(whole.counts["step"].values())
+
+
+def test_a_replay_without_comparing_proves_nothing_and_says_so(archived: Archived) -> None:
+    found = archived.audit(verify=False)
+    assert found.verdict is Outcome.UNPROVABLE
+    assert found.exit_code == 4
+    assert any("not compared" in question for question in found.questions)
+
+
+def test_other_rules_are_a_matter_of_settings_not_of_blame(archived: Archived) -> None:
+    """Published under other [steps] settings: what differs is unverifiable, with the reason."""
+    other = settings().model_copy(update={"steps": settings().steps.model_copy(update={"grace_s": 1})})
+    options = Options(archives=(str(archived.source),), published=(str(archived.out),))
+    found = replay(options, other, _no_broker, lambda _: None)
+    assert found.counts["step"].keys() <= {"unverifiable"}
+
+
+def test_the_range_can_be_archived_on_the_way_and_read_again(archived: Archived, tmp_path: Path) -> None:
+    first = archived.audit(record=str(tmp_path / "copy"), record_files=".jsonl")
+    again = archived.audit(archives=(str(tmp_path / "copy"),))
+    assert [r.chain for r in again.results] == [r.chain for r in first.results]
+    assert again.coverage == first.coverage
+    assert list(read(tmp_path / "copy")) == list(read(archived.source)), "gaps and their kinds included"
+    before = contents(tmp_path / "copy")
+    archived.audit(record=str(tmp_path / "copy"), record_files=".jsonl")
+    assert contents(tmp_path / "copy") == before, "what is recorded already is not recorded twice"
+
+
+def test_progress_is_told_while_it_runs(archived: Archived) -> None:
+    shown: list[Progress] = []
+    archived.audit(shown)
+    assert {at.what for at in shown} >= {"folding and comparing"}
+    assert shown[-1].done == shown[-1].total > 0
+
+
+def test_a_report_folder_that_is_in_use_is_refused_before_anything_is_read(archived: Archived, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("do not touch")
+    with pytest.raises(UsageError, match="not empty"):
+        archived.audit(report=str(tmp_path / "mine"), archives=("nowhere",))
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_and_its_exit_codes(archived: Archived, tmp_path: Path) -> None:
+    out = "\n".join(f'{status} = "{topic}"' for status, topic in trial.OUTCOMES.items())
+    config = tmp_path / "audit.toml"
+    config.write_text(
+        f'[source]\ntopic = "{trial.SOURCE}"\n[output]\n{out}\ndead_letter = "{trial.DEAD}"\n'
+        f"max_record_bytes = {trial.RULES.max_record_bytes}\n[steps]\nmax_step_bytes = {trial.RULES.max_step_bytes}\n"
+    )
+
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "processor", "replay", *args]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    given = ("-c", str(config), "--archive", str(archived.source), "--published", str(archived.out))
+    report = tmp_path / "report"
+    done = run(*given, "--report", str(report))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("proven\n")
+    checked = run("--check", str(report), "--archive", str(archived.source))
+    assert checked.returncode == 0, checked.stderr
+    assert ": whole. proven." in checked.stdout
+    told = run(*given, "--no-verify", "--json")
+    assert told.returncode == 4
+    assert json.loads(told.stdout)["verdict"] == "not provable"
+    (report / "manifest.json").write_text((report / "manifest.json").read_text().replace("proven", "PROVEN"))
+    assert run("--check", str(report)).returncode == 65
+    assert run(*given, "--from", "yesterday").returncode == 64
+
+
+def test_a_fold_is_held_against_the_report_of_another(archived: Archived, tmp_path: Path) -> None:
+    """The release gate: the same fold changes nothing; one with other rules changes what it changes, by name."""
+    report = str(tmp_path / "before")
+    whole = archived.audit(report=report)
+    same = archived.audit(against=report)
+    assert same.exit_code == 0
+    assert same.against is not None
+    assert same.against.same == sum(whole.counts["step"].values())
+    assert same.against.differing == 0
+    other = settings().model_copy(update={"output": settings().output.model_copy(update={"object_type": "odd"})})
+    options = Options(archives=(str(archived.source),), published=(str(archived.out),), against=report)
+    changed = replay(options, other, _no_broker, lambda _: None)
+    assert changed.against is not None
+    assert changed.against.changed == same.against.same
+    assert changed.against.examples[0].columns == ("digest",)
+    assert changed.exit_code == 3

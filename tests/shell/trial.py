@@ -1,0 +1,600 @@
+"""The mutation trial: does the audit find every single change, and leave the untouched alone?
+
+    python -m tests.shell.trial --mutations 1000 --seed 1
+
+A log is simulated, folded, and its output put on topics in memory; then one thing is changed, and the audit has to
+find it and to name the place. Changed is the published output, the dead letters, or the archive of the source.
+
+Not among the mutations, because they are no untruth that a log could refute: moving a clock mark to another position
+at which it was due as well (when to set one is the worker's choice), and moving a dead letter without a key to another
+partition (they belong to none).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from random import Random
+from typing import Any, Final
+
+import msgspec
+
+from processor.archives import ArchivedRecord, ArchiveError, Gap, GapKind
+from processor.archives.jsonl import encode_line
+from processor.core import evidence
+from processor.core.audit import Finding, PartitionAudit, Verdict
+from processor.core.effects import Effect, LogRecord
+from processor.core.events import canonical
+from processor.core.partition import PartitionState
+from processor.core.rules import Rules
+from processor.replay import Part, Task
+from processor.replay.partition import Places
+from processor.replay.sources import DATA, HOLES, Ledger, pieces
+from processor.shelf import FiledShelf, Shelves
+from processor.simulate import Dials, Simulation
+
+SOURCE: Final = "events"
+DEAD: Final = "dead"
+OUTCOMES: Final = {status: f"out.{status}" for status in ("completed", "failed", "cancelled", "expired")}
+PARTITIONS: Final = 2
+OUTPUTS: Final = 3
+RULES: Final = Rules(max_step_bytes=4_000, max_record_bytes=6_000)
+HARMLESS: Final = frozenset({Verdict.EQUAL})
+
+Place = tuple[str, int]
+Topics = dict[Place, list[LogRecord]]
+
+
+@dataclass
+class World:
+    """One log, its archive, and what an honest worker published of it."""
+
+    logs: dict[int, list[ArchivedRecord | Gap]]
+    ends: dict[int, int]
+    topics: Topics
+    chains: dict[int, str] = field(default_factory=dict)
+
+
+def world(seed: int, runs: int = 14) -> World:
+    """Simulate, fold as the worker does, and put what comes of it on topics in memory."""
+    rng = Random(seed)
+    dials = Dials(
+        runs=runs, seed=seed, partitions=PARTITIONS, deltas=4, text_bytes=8, garbage=0.04, illegal=0.1, hung=0.1,
+        interrupted=0.2, midstream=0.1, late_output=0.6, chatter=1,
+    )  # fmt: skip
+    states = {p: PartitionState(SOURCE, p, RULES) for p in range(PARTITIONS)}
+    made = World({p: [] for p in states}, dict.fromkeys(states, 0), {})
+    for produced in Simulation(dials):
+        p = produced.partition
+        state, log, offset = states[p], made.logs[p], made.ends[p]
+        if rng.random() < 0.05:
+            behind = offset + rng.randrange(1, 3)
+            log.append(Gap(SOURCE, p, offset, behind - 1, GapKind.MARKER))
+            offset = behind
+        headers = tuple(produced.headers)
+        log.append(ArchivedRecord(SOURCE, p, offset, produced.timestamp, produced.key, produced.value, headers))
+        made.ends[p] = offset + 1
+        record = log[-1]
+        assert isinstance(record, ArchivedRecord)
+        _publish(made.topics, rng, p, state.apply([record]))
+        due = state.next_due_ms()
+        if due is not None and due >= state.stream_time and rng.random() < 0.01:
+            _publish(made.topics, rng, p, state.advance(due))
+    return made
+
+
+def task_of(made: World, partition: int, archive: str = "", begin: int = 0, end: int | None = None) -> Task:
+    behind = made.ends[partition] if end is None else end
+    return Task(
+        topic=SOURCE,
+        partition=partition,
+        begin=begin,
+        end=behind,
+        complete=begin == 0,
+        rules=RULES,
+        outcome_topics=OUTCOMES,
+        dead_letter=DEAD,
+        output_partitions=dict.fromkeys((*OUTCOMES.values(), DEAD), OUTPUTS),
+        work="",
+        log_end=made.ends[partition],
+        archives=(Part(archive, begin, behind),) if archive else (),
+    )
+
+
+_PLACES: Final = {p: Places(task_of(World({}, {p: 0}, {}), p)) for p in range(PARTITIONS)}
+
+
+def _publish(topics: Topics, rng: Random, partition: int, effects: Sequence[Effect]) -> None:
+    for effect in effects:
+        placed = _PLACES[partition].whole(effect)
+        if placed is None:
+            continue
+        to = rng.randrange(OUTPUTS) if placed.partition is None else placed.partition
+        log = topics.setdefault((placed.topic, to), [])
+        offset = (log[-1].offset + 1 if log else 0) + (rng.random() < 0.1)  # a marker now and then
+        log.append(LogRecord(offset, placed.timestamp, placed.key, placed.value, tuple(placed.headers)))
+
+
+# --- the audit, over memory -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Heard:
+    """What one audit said, all partitions together, in the order of the log."""
+
+    findings: list[tuple[int, Finding]] = field(default_factory=list)
+    """Of those that are not equal: (partition, finding)."""
+    strays: list[tuple[str, int, int]] = field(default_factory=list)
+    holes: list[tuple[int, int]] = field(default_factory=list)
+    chains: dict[int, str] = field(default_factory=dict)
+    counts: Counter[Verdict] = field(default_factory=Counter)
+    error: str = ""
+
+    def is_silent(self) -> bool:
+        return not (self.findings or self.strays or self.holes or self.error)
+
+
+def hear(
+    made: World,
+    work: Path,
+    *,
+    begin: int = 0,
+    end: int | None = None,
+    partitions: Sequence[int] = tuple(range(PARTITIONS)),
+) -> Heard:
+    """Audit what is on the topics against the log, both in memory."""
+    heard = Heard()
+    with ExitStack() as exits:
+        audits = _audits(made, work, partitions, begin, end, exits)
+        for partition, (audit, shelf) in audits.items():
+            log = [r for r in made.logs[partition] if isinstance(r, ArchivedRecord)]
+            records = [r for r in log if begin <= r.offset and (end is None or r.offset < end)]
+            _listen(heard, partition, audit, shelf, [records] if records else [])
+    return heard
+
+
+def hear_archive(made: World, work: Path, lines: dict[int, bytes]) -> Heard:
+    """The same with the source read from an archive of these lines."""
+    heard = Heard()
+    with ExitStack() as exits:
+        audits = _audits(made, work, range(PARTITIONS), 0, None, exits)
+        for partition, (audit, shelf) in audits.items():
+            file = work / f"source-{partition}.jsonl"
+            file.write_bytes(lines[partition])
+            task = task_of(made, partition, str(file))
+            try:
+                _listen(heard, partition, audit, shelf, asyncio.run(_walked(task, heard)))
+            except ArchiveError as error:
+                heard.error = error.message
+                return heard
+    return heard
+
+
+async def _walked(task: Task, heard: Heard) -> list[Any]:
+    ledger = Ledger(task.begin, task.end, lambda first, last, kind: _note_hole(heard, task.partition, first, kind))
+    return [piece async for piece in pieces(task, ledger)]
+
+
+def _note_hole(heard: Heard, partition: int, first: int, kind: str) -> None:
+    if kind != DATA and kind in HOLES:
+        heard.holes.append((partition, first))
+
+
+def _audits(
+    made: World, work: Path, partitions: Sequence[int], begin: int, end: int | None, exits: ExitStack
+) -> dict[int, tuple[PartitionAudit, FiledShelf]]:
+    with Shelves(work, SOURCE, PARTITIONS, frozenset(partitions)) as shelves:
+        for (topic, partition), log in sorted(made.topics.items()):
+            for record in log:
+                shelves.put(topic, partition, record, dead_letters=topic == DEAD)
+    audits = {}
+    for p in partitions:
+        shelf = exits.enter_context(FiledShelf(work, p))
+        task = task_of(made, p, begin=begin, end=end)
+        audit = PartitionAudit(
+            partial(_state, p),
+            shelf,
+            _PLACES[p].whole,
+            begin=task.begin,
+            end=task.end,
+            complete=task.complete,
+            log_end=task.log_end,
+            shortened=_PLACES[p].shortened,
+        )
+        audits[p] = (audit, shelf)
+    return audits
+
+
+def _state(partition: int, offset: int, stream_time: int) -> PartitionState:
+    return PartitionState(SOURCE, partition, RULES, next_offset=offset, live_from=offset, stream_time=stream_time)
+
+
+def _listen(heard: Heard, partition: int, audit: PartitionAudit, shelf: FiledShelf, walk: Sequence[Any]) -> None:
+    def judged() -> Iterator[tuple[Effect | None, Finding]]:
+        for piece in walk:
+            if isinstance(piece, Gap):
+                audit.lost(piece.first, piece.last)
+            else:
+                yield from audit.apply(piece)
+        yield from audit.finish()
+
+    for _, finding in judged():
+        heard.counts[finding.verdict] += 1
+        if finding.verdict not in HARMLESS:
+            heard.findings.append((partition, finding))
+    heard.strays += [(stray.topic, stray.partition, stray.offset) for _, stray in shelf.strays()]
+    heard.chains[partition] = audit.chain.hexdigest()
+
+
+# --- mutations of what was published --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """What was changed: the kind, where, and the names that a finding about it may bear."""
+
+    target: str
+    kind: str
+    partition: int
+    """Of the source; -1 where any will do."""
+    names: frozenset[str]
+    """First parts of identities: step ids, or offsets of dead letters."""
+    places: frozenset[tuple[str, int, int]]
+    offset: int = -1
+    """Of the source: nothing before it may be blamed."""
+    took_mark: bool = False
+    """A clock mark went with it: what hangs on the time may be told before the step itself."""
+
+
+_EVIDENCE: Final = (
+    evidence.SOURCE_TOPIC, evidence.SOURCE_PARTITION, evidence.FIRST_OFFSET, evidence.LAST_OFFSET, evidence.EVENTS,
+    evidence.REVISION, evidence.VERSION, evidence.RULES, evidence.DIGEST, evidence.INFERRED, evidence.ANOMALIES,
+    evidence.REASON, evidence.DETAIL, evidence.SOURCE_OFFSET, evidence.SOURCE_TIMESTAMP, evidence.ATTEMPT,
+)  # fmt: skip
+
+
+def mutate_output(topics: Topics, rng: Random, kind: str, *, dead: bool) -> Mutation | None:
+    """Change one thing on the topics; None if this kind cannot be done at the place that the dice chose."""
+    place = rng.choice([p for p, log in sorted(topics.items()) if (p[0] == DEAD) is dead and log])
+    log = topics[place]
+    at = rng.randrange(len(log))
+    record = log[at]
+    touched = [record]
+    if kind == "drop":
+        del log[at]
+    elif kind == "duplicate":
+        log.insert(rng.randrange(at + 1, len(log) + 1), record)
+    elif kind == "swap":
+        others = [i for i, r in enumerate(log) if i != at and _source(r) == _source(record)]
+        if not others:
+            return None
+        other = rng.choice(others)
+        touched.append(log[other])
+        log[at], log[other] = log[other], log[at]
+    elif kind == "truncate":
+        touched = log[at:]
+        del log[at:]
+    elif kind == "insert":
+        forged = _forged(record, rng)
+        touched = [forged]
+        log.insert(rng.randrange(len(log) + 1), forged)
+    else:
+        changed = _CHANGES[kind](record, rng)
+        if changed is None or changed == record:
+            return None
+        log[at] = changed
+        touched.append(changed)
+    topics[place] = [msgspec.structs.replace(r, offset=i) for i, r in enumerate(log)]
+    names = {name for r in touched for name in _names(r)}
+    places = {(*place, i) for i, r in enumerate(topics[place]) if any(_same(r, t) for t in touched)}
+    took_mark = any(evidence.CLOCK_MARK in dict(r.headers) for r in touched)
+    target = "dead letters" if dead else "published"
+    return Mutation(target, kind, -1, frozenset(names), frozenset(places), took_mark=took_mark)
+
+
+def _same(one: LogRecord, other: LogRecord) -> bool:
+    return msgspec.structs.replace(one, offset=0) == msgspec.structs.replace(other, offset=0)
+
+
+def _source(record: LogRecord) -> bytes | None:
+    return dict(record.headers).get(evidence.SOURCE_PARTITION)
+
+
+def _names(record: LogRecord) -> Iterator[str]:
+    headers = dict(record.headers)
+    if evidence.REASON in headers:
+        yield (headers.get(evidence.SOURCE_OFFSET) or b"").decode("utf-8", "backslashreplace")
+    elif record.key is not None:
+        yield record.key.decode("utf-8", "backslashreplace")
+
+
+def _flip(record: LogRecord, rng: Random) -> LogRecord | None:
+    part = rng.choice(["key", "value", "timestamp", "header", "header"])
+    if part == "timestamp":
+        return msgspec.structs.replace(record, timestamp=record.timestamp ^ 1 << rng.randrange(20))
+    if part == "header":
+        at = rng.randrange(len(record.headers))
+        name, content = record.headers[at]
+        if not content or name == evidence.CLOCK_MARK:
+            return None
+        flipped = (name, _flipped(content, rng))
+        return msgspec.structs.replace(record, headers=(*record.headers[:at], flipped, *record.headers[at + 1 :]))
+    content = record.key if part == "key" else record.value
+    if not content:
+        return None
+    return msgspec.structs.replace(record, **{part: _flipped(content, rng)})
+
+
+def _flipped(content: bytes, rng: Random) -> bytes:
+    at = rng.randrange(len(content))
+    return content[:at] + bytes([content[at] ^ 1 << rng.randrange(8)]) + content[at + 1 :]
+
+
+def _header(record: LogRecord, rng: Random) -> LogRecord | None:
+    """Take one away, add one, give one another content, or put two in another order."""
+    headers = list(record.headers)
+    at = rng.randrange(len(headers))
+    how = rng.choice(["remove", "add", "change", "order"])
+    if how == "remove":
+        if headers[at][0] == evidence.CLOCK_MARK:
+            return None
+        del headers[at]
+    elif how == "add":
+        headers.insert(at, (rng.choice((*_EVIDENCE, "odd")), b"%d" % rng.randrange(9)))
+    elif how == "change":
+        if headers[at][0] == evidence.CLOCK_MARK:
+            return None
+        headers[at] = (headers[at][0], b"%d" % rng.randrange(1000))
+    else:
+        other = rng.randrange(len(headers))
+        headers[at], headers[other] = headers[other], headers[at]
+    return msgspec.structs.replace(record, headers=tuple(headers))
+
+
+def _field(record: LogRecord, rng: Random) -> LogRecord | None:
+    """Change one field of the snapshot and make the digest fit: the lie of someone who knows how."""
+    try:
+        snapshot = msgspec.json.decode(record.value or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    if not isinstance(snapshot, dict) or not snapshot:
+        return None
+    snapshot[rng.choice(sorted(snapshot))] = rng.choice([None, 7, "changed", {"a": 1}])
+    value = canonical(snapshot)
+    digest = sha256(value).hexdigest().encode()
+    headers = tuple((n, digest if n == evidence.DIGEST else c) for n, c in record.headers)
+    return msgspec.structs.replace(record, value=value, headers=headers)
+
+
+def _forged(record: LogRecord, rng: Random) -> LogRecord:
+    """A record that nobody published: with good papers, with half of them, or with none."""
+    headers = list(record.headers)
+    papers = rng.choice(["good", "half", "none"])
+    if papers == "none":
+        return LogRecord(0, record.timestamp, b"step_forged", b"{}", ())
+    if papers == "half":
+        kept = {evidence.SOURCE_TOPIC}
+        return LogRecord(0, record.timestamp, b"step_forged", record.value, tuple(h for h in headers if h[0] in kept))
+    if evidence.REASON in dict(headers):
+        forged = [(n, b"0" if n == evidence.SOURCE_OFFSET else c) for n, c in headers if n != evidence.CLOCK_MARK]
+        forged = [(n, b"internal_error" if n == evidence.REASON else c) for n, c in forged]
+        return msgspec.structs.replace(record, headers=tuple(forged))
+    forged = [h for h in headers if h[0] not in (evidence.CLOCK_MARK, evidence.INFERRED)]
+    return LogRecord(0, record.timestamp, b"step_forged", record.value, tuple(forged))
+
+
+_CHANGES: Final = {"flip": _flip, "header": _header, "field": _field}
+OUTPUT_KINDS: Final = ("flip", "drop", "duplicate", "swap", "insert", "truncate", "header", "field")
+
+
+# --- mutations of the archive ---------------------------------------------------------------------------------------
+
+
+def archive_lines(made: World) -> dict[int, list[bytes]]:
+    return {p: [encode_line(item) for item in log] for p, log in made.logs.items()}
+
+
+def mutate_archive(
+    made: World, lines: dict[int, list[bytes]], rng: Random, kind: str
+) -> tuple[Mutation, dict[int, bytes]] | None:
+    partition = rng.choice(sorted(lines))
+    log, own = made.logs[partition], list(lines[partition])
+    at = rng.choice([i for i, item in enumerate(log) if isinstance(item, ArchivedRecord)])
+    item = log[at]
+    assert isinstance(item, ArchivedRecord)
+    offset, tail = item.offset, b""
+    if kind == "flip":
+        own[at] = _flipped(own[at], rng)
+    elif kind == "drop":
+        del own[at]
+    elif kind == "duplicate":
+        own.insert(at + 1, own[at])
+    elif kind == "swap":
+        others = [i for i in range(len(own)) if i != at]
+        other = rng.choice(others)
+        own[at], own[other] = own[other], own[at]
+        found = log[min(at, other)]
+        offset = found.first if isinstance(found, Gap) else found.offset
+    elif kind == "insert":
+        own.insert(at, encode_line(msgspec.structs.replace(item, value=b'{"event":"error","data":{}}')))
+    elif kind == "truncate":
+        tail = own[at][: rng.randrange(len(own[at]))]
+        del own[at:]
+    else:
+        changed = _archive_change(item, rng, kind)
+        if changed is None or changed == item:
+            return None
+        own[at] = encode_line(changed)
+    data = {p: b"".join(own if p == partition else kept) for p, kept in lines.items()}
+    data[partition] += tail
+    if data[partition] == b"".join(lines[partition]):
+        return None
+    return Mutation("archive", kind, partition, frozenset(), frozenset(), offset), data
+
+
+def _archive_change(item: ArchivedRecord, rng: Random, kind: str) -> ArchivedRecord | None:
+    if kind == "header":
+        headers = list(item.headers)
+        if headers and rng.random() < 0.5:
+            del headers[rng.randrange(len(headers))]
+        else:
+            headers.append(("runstep-event-id", b"%d" % rng.randrange(1000)))
+        return msgspec.structs.replace(item, headers=tuple(headers))
+    try:
+        event = msgspec.json.decode(item.value or b"")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    data = event.get("data", event) if isinstance(event, dict) else None
+    if not isinstance(data, dict) or not data:
+        return None
+    data[rng.choice(sorted(data))] = rng.choice([None, 7, "changed"])
+    return msgspec.structs.replace(item, value=msgspec.json.encode(event))
+
+
+# --- the trial ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Tried:
+    mutation: Mutation
+    found: bool
+    named: bool
+    how: str
+    """finding, stray, hole, error or chain."""
+
+
+def judge_output(mutation: Mutation, heard: Heard) -> Tried:
+    """Found, and the first that is told names what was changed."""
+    first: dict[int, Finding] = {}
+    for partition, finding in heard.findings:
+        best = first.get(partition)
+        if best is None or finding.cause_offset < best.cause_offset:
+            first[partition] = finding
+    strays = [stray for stray in heard.strays if stray in mutation.places]
+    named = [f for f in first.values() if _is_named(mutation, f)]
+    how = "finding" if heard.findings else "stray"
+    found = bool(heard.findings or heard.strays)
+    if mutation.took_mark:
+        return Tried(mutation, found, any(_is_named(mutation, f) for _, f in heard.findings) or bool(strays), how)
+    return Tried(mutation, found, bool(strays or len(named) == len(first) > 0), how)
+
+
+def _is_named(mutation: Mutation, finding: Finding) -> bool:
+    if finding.verdict is Verdict.OUT_OF_ORDER and any(f" {name} (" in finding.why for name in mutation.names):
+        return True
+    return finding.identity[0] in mutation.names or finding.at in mutation.places
+
+
+def judge_archive(mutation: Mutation, heard: Heard, chains: dict[int, str]) -> Tried:
+    """Found, and nothing before the changed offset is blamed."""
+    if heard.error:
+        return Tried(mutation, True, f"source-{mutation.partition}.jsonl line" in heard.error, "error")
+    if heard.holes:
+        return Tried(mutation, True, heard.holes[0] == (mutation.partition, mutation.offset), "hole")
+    if heard.findings:
+        own = [f for p, f in heard.findings if p == mutation.partition]
+        named = len(own) == len(heard.findings) and all(f.cause_offset >= mutation.offset for f in own)
+        return Tried(mutation, True, named, "finding")
+    differ = {p for p in chains if chains[p] != heard.chains.get(p)}
+    return Tried(mutation, bool(differ), differ == {mutation.partition}, "chain")
+
+
+def trial(mutations: int, seed: int, work: Path, per_world: int = 25) -> Iterator[Tried]:
+    """Mutate and judge. Every `per_world` mutations there is another log."""
+    rng = Random(seed)
+    done = 0
+    while done < mutations:
+        made = world(rng.randrange(1 << 30))
+        untouched = hear(made, work)
+        assert untouched.is_silent(), untouched.findings[:3]
+        lines = archive_lines(made)
+        whole = hear_archive(made, work, {p: b"".join(own) for p, own in lines.items()})
+        assert whole.is_silent(), (whole.error, whole.holes, whole.findings[:3])
+        assert whole.chains == untouched.chains
+        for _ in range(min(per_world, mutations - done)):
+            yield _one(made, lines, untouched.chains, rng, work)
+            done += 1
+
+
+def _one(made: World, lines: dict[int, list[bytes]], chains: dict[int, str], rng: Random, work: Path) -> Tried:
+    while True:
+        target, kind = rng.choice(["published", "published", "dead", "archive"]), rng.choice(OUTPUT_KINDS)
+        if target == "archive":
+            changed = mutate_archive(made, lines, rng, kind)
+            if changed is not None:
+                mutation, data = changed
+                return judge_archive(mutation, hear_archive(made, work, data), chains)
+            continue
+        topics = deepcopy(made.topics)
+        done = mutate_output(topics, rng, kind, dead=target == "dead")
+        if done is not None:
+            return judge_output(done, hear(World(made.logs, made.ends, topics), work))
+
+
+def table(tried: Sequence[Tried]) -> str:
+    """Rows of target and kind: how many, found, named, and by what."""
+    rows: dict[tuple[str, str], list[Tried]] = {}
+    for one in tried:
+        rows.setdefault((one.mutation.target, one.mutation.kind), []).append(one)
+    out = [f"{'target':<13} {'mutation':<10} {'tried':>6} {'found':>6} {'named':>6}  by"]
+    for (target, kind), own in sorted(rows.items()):
+        by = Counter(one.how for one in own if one.found)
+        told = ", ".join(f"{how} {n}" for how, n in sorted(by.items()))
+        found, named = sum(one.found for one in own), sum(one.named for one in own)
+        out.append(f"{target:<13} {kind:<10} {len(own):>6} {found:>6} {named:>6}  {told}")
+    found, named = sum(one.found for one in tried), sum(one.named for one in tried)
+    out.append(f"{'all':<24} {len(tried):>6} {found:>6} {named:>6}")
+    return "\n".join(out)
+
+
+def untouched_ranges(number: int, seed: int, work: Path) -> Iterator[tuple[tuple[int, int, int], Heard]]:
+    """Ranges of all shapes over honest output; yields (partition, begin, end) and what was said."""
+    rng = Random(seed)
+    made = world(rng.randrange(1 << 30))
+    for at in range(number):
+        if at % 20 == 19:
+            made = world(rng.randrange(1 << 30))
+        partition = rng.randrange(PARTITIONS)
+        whole = made.ends[partition]
+        begin = rng.choice([0, 0, rng.randrange(whole)])
+        end = rng.choice([whole, begin, rng.randrange(begin, whole + 1), rng.randrange(begin, whole + 1)])
+        yield (partition, begin, end), hear(made, work, begin=begin, end=end, partitions=[partition])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="The mutation trial of the audit.")
+    parser.add_argument("--mutations", type=int, default=1000)
+    parser.add_argument("--untouched", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        accused = [
+            (
+                where,
+                [(p, f.verdict.value, f.identity) for p, f in heard.findings if f.verdict is not Verdict.UNVERIFIABLE],
+            )
+            for where, heard in untouched_ranges(asked.untouched, asked.seed, work)
+        ]
+        accused = [(where, found) for where, found in accused if found]
+        tried = list(trial(asked.mutations, asked.seed, work))
+    lines = [table(tried), f"untouched ranges: {asked.untouched}, wrongly accused: {len(accused)}"]
+    lines += [f"  {where}: {found[:3]}" for where, found in accused[:5]]
+    missed = [one for one in tried if not (one.found and one.named)]
+    lines += [f"  missed or misnamed: {one}" for one in missed[:10]]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 1 if missed or accused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
