@@ -1,0 +1,110 @@
+"""`make bench`: one run, one table. Ratios are taken between things measured in turn in this run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import uuid
+from pathlib import Path
+from typing import Final
+
+from processor.broker import Broker
+from tests.bench import core, loops, memory, worker
+from tests.bench.load import Expected, Job
+from tests.bench.measure import Book, Run
+
+PARTITIONS: Final = 8
+SECTIONS: Final = ("core", "memory", "worker", "restore")
+UPSTREAM: Final = "consumer: upstream getmany doing nothing"
+
+Modes = dict[str, dict[str, str]]
+MODES: Final[Modes] = {
+    "at least once, 100 ms": {"RUN_STEPS_DELIVERY__MODE": "at_least_once"},
+    "exactly once, 100 ms": {"RUN_STEPS_DELIVERY__MODE": "exactly_once"},
+}
+
+
+def _workers(book: Book, broker: Broker, rounds: int, events: int) -> None:
+    """The consume loops and the whole worker on the same topic, in turn."""
+    topic = f"bench.{uuid.uuid4().hex[:8]}"
+    expected = worker.put_job(broker, topic, Job(events, partitions=PARTITIONS))
+    book.notes.append(f"topic: {expected.events} events of {expected.bytes / expected.events:.0f} B, 8 partitions")
+    runs: dict[str, list[Run]] = {}
+    for number in range(rounds):
+        for which, name in (("upstream", UPSTREAM), ("fast", "consumer: our fast path doing nothing")):
+            run = loops.measured(which, broker, topic, f"{topic}.{which}.{number}", expected.events)
+            runs.setdefault(name, []).append(run)
+        for mode, settings in MODES.items():
+            life = worker.Life(
+                broker, topic, f"{topic}.{mode.replace(', ', '.').replace(' ', '-')}.{number}", PARTITIONS, settings
+            )
+            runs.setdefault(f"worker: {mode}", []).append(life.run(expected.events))
+            life.check(expected, exactly_once="exactly" in mode)
+    per_cpu_s = {name: [run.per_cpu_s for run in taken] for name, taken in runs.items()}
+    for name, taken in runs.items():
+        book.add(name, per_cpu_s[name], "events/CPU-s", against=(UPSTREAM, per_cpu_s[UPSTREAM]))
+        book.add(f"{name}: by the clock", [run.per_s for run in taken], "events/s")
+        book.add(f"{name}: broker CPU", [run.broker_us for run in taken], "us/event")
+        if name.startswith("worker"):
+            book.add(f"{name}: memory", [run.rss_bytes / 2**20 for run in taken], "MiB")
+
+
+def _restore(book: Book, broker: Broker, rounds: int, events: int) -> None:
+    """kill -9 with `events` events since `restore_from`; a new process takes over."""
+    topic = f"bench.restore.{uuid.uuid4().hex[:8]}"
+    expected: Expected = worker.put_job(broker, topic, Job(events, seed=2, partitions=PARTITIONS))
+    remember_all = {
+        "RUN_STEPS_STEPS__ENDED_RETENTION_S": "86400",
+        "RUN_STEPS_STEPS__ENDED_RETENTION_RECORDS": "100000000",
+        "RUN_STEPS_SOURCE__SESSION_TIMEOUT_MS": "6000",
+        "RUN_STEPS_SOURCE__HEARTBEAT_INTERVAL_MS": "1000",
+    }
+    killed: list[Run] = []
+    restored: list[Run] = []
+    for number in range(rounds):
+        life = worker.Life(broker, topic, f"{topic}.{number}", PARTITIONS, remember_all)
+        killed.append(life.run_and_kill(expected.events))
+        restored.append(life.restore())
+        life.check(expected)
+        if restored[-1].events < expected.events * 0.9:
+            raise RuntimeError(f"{topic}: only {restored[-1].events} of {expected.events} events had to be restored")
+    book.notes.append(f"restore: {restored[-1].events} events folded again of {expected.events}")
+    book.add(f"restore: assigned to live, {events // 1000} k events", [run.wall_s for run in restored], "s")
+    book.add("restore: events folded silently", [run.per_cpu_s for run in restored], "events/CPU-s")
+    book.add("restore: memory before the kill", [run.rss_bytes / 2**20 for run in killed], "MiB")
+    book.add("restore: memory when live again", [run.rss_bytes / 2**20 for run in restored], "MiB")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small counts, for a look; no figures to quote")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="a section; may be given several times")
+    parser.add_argument("--rounds", type=int, help="interleaved rounds (default 5; quick: 3)")
+    parser.add_argument("--events", type=int, help="on the topic of the worker (default 1000000; quick: 100000)")
+    asked = parser.parse_args()
+    quick: bool = asked.quick
+    rounds: int = asked.rounds or (3 if quick else 5)
+    events: int = asked.events or (100_000 if quick else 1_000_000)
+    sections = asked.only or list(SECTIONS)
+    book = Book({"rounds": rounds, "events": events, "quick": quick})
+    if "core" in sections:
+        core.kinds(book, rounds, 5_000 if quick else 50_000)
+        core.standard(book, rounds, 50_000 if quick else 300_000)
+        core.growth(book, rounds, 20_000 if quick else 200_000, 100_000)
+    if "memory" in sections:
+        memory.per_open_step(book, rounds, (10_000, 100_000))
+    if {"worker", "restore"} & set(sections):
+        with Broker.start(light=False, heap_mb=1024) as broker:
+            if "worker" in sections:
+                _workers(book, broker, rounds, events)
+            if "restore" in sections:
+                _restore(book, broker, min(rounds, 3), events)
+    book.write(Path("build", "bench.json"))
+    table = book.markdown()
+    Path("build", "bench.md").write_text(table, encoding="utf-8")
+    print(f"\n{table}\nwritten: build/bench.md, build/bench.json")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

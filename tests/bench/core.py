@@ -1,0 +1,279 @@
+"""The core alone: decode, fold, and both with all rules on (`PartitionState.apply`).
+
+By kind of event and size, then for the standard job, and whether an event's cost grows with what is remembered.
+Records are the client's own objects, taken from an encoded batch, so that reading their attributes is paid for.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final
+
+from processor.core.effects import Record, Status
+from processor.core.events import Decoded, ExactData, StepObject, canonical, decode, exact_delta
+from processor.core.lifecycle import Kind
+from processor.core.partition import PartitionState
+from processor.core.rules import Rules
+from processor.core.snapshot import Step
+from tests.bench.load import BEGIN_S, Expected, Job, as_fetched, event, records
+from tests.bench.load import delta as delta_value
+from tests.bench.measure import Book, Case, microseconds
+
+SIZES: Final = (180, 300, 1_000, 16_000)
+KINDS: Final = ("delta", "created", "completed")
+BATCH: Final = 4_000
+RULES: Final = Rules(max_step_bytes=1 << 40, max_open_steps=1 << 40)
+
+_STEPS: Final = 200  # between which the records of one kind take turns
+
+
+def _name(size: int) -> str:
+    return f"{size} B" if size < 1000 else f"{size // 1000} KB"
+
+
+# --- one kind of event at one size ---------------------------------------------------------------------------------
+
+
+def _padded(size: int, make: Callable[[str], bytes]) -> bytes:
+    return make("x" * max(0, size - len(make(""))))
+
+
+def _step_object(name: str, step_id: str, size: int) -> bytes:
+    """A step object as small as the wire has it, with metadata to fill it up."""
+    status = "in_progress" if name == "created" else name
+
+    def make(text: str) -> bytes:
+        data: dict[str, Any] = {"id": step_id, "object": "thread.run.step", "run_id": "run_1", "status": status}
+        return event(name, data | ({"metadata": {"note": text}} if text else {}))
+
+    return _padded(size, make)
+
+
+def _delta(step_id: str, size: int) -> bytes:
+    short = delta_value(step_id, 0, "", None)
+    whole = size >= len(short)
+    return _padded(
+        size,
+        lambda text: (
+            delta_value(step_id, 0, text, None)
+            if whole
+            else delta_value(step_id, 0, text, None).replace(b'"object":"thread.run.step.delta",', b"")
+        ),
+    )
+
+
+def _records(kind: str, size: int, count: int) -> list[Record]:
+    """`count` records that do what their kind does when all goes well."""
+    if kind == "delta":
+        values = [_delta(f"s{n % _STEPS}", size) for n in range(count)]
+    else:
+        values = [_step_object(kind, f"s{n}", size) for n in range(count)]
+    return as_fetched((BEGIN_S * 1000, b"run_1", value) for value in values)
+
+
+def _decoded(values: Sequence[bytes]) -> Iterator[ExactData | StepObject]:
+    for value in values:
+        exact = exact_delta(value)
+        if exact is not None:
+            yield exact
+            continue
+        decoded = decode(value)
+        assert isinstance(decoded, Decoded), decoded
+        (found,) = decoded.events
+        assert isinstance(found, StepObject), found
+        yield found
+
+
+def _decode_run(taken: Sequence[Record]) -> Callable[[], None]:
+    def run() -> None:
+        for record in taken:
+            value = record.value
+            assert value is not None
+            if exact_delta(value) is None:
+                decode(value)
+
+    return run
+
+
+def _begun(step_id: str, *, with_call: bool) -> Step:
+    step = Step(step_id, 0, BEGIN_S)
+    step.take(_first(_step_object("created", step_id, 300)), 300)
+    if with_call:
+        state = PartitionState("bench", 0, RULES)
+        state.apply(as_fetched([(BEGIN_S * 1000, b"", v) for v in _opening(step_id)]))
+        opened = state.steps[step_id].step
+        assert opened is not None
+        return opened
+    return step
+
+
+def _first(value: bytes) -> StepObject:
+    (found,) = _decoded([value])
+    assert isinstance(found, StepObject)
+    return found
+
+
+def _opening(step_id: str) -> list[bytes]:
+    return [_step_object("created", step_id, 300), delta_value(step_id, 0, "", "call_1")]
+
+
+def _fold_case(kind: str, size: int, taken: list[Record]) -> Case:
+    """What is left when decoding and the partition's own rules are taken away: the step, and its canonical bytes."""
+
+    def prepare() -> Callable[[], None]:
+        events = list(_decoded(_values(taken)))
+        if kind == "delta":
+            steps = {f"s{n}": _begun(f"s{n}", with_call=True) for n in range(_STEPS)}
+            pairs = [(steps[e.id], e) for e in events if isinstance(e, ExactData)]
+
+            def run_deltas() -> None:
+                for step, exact in pairs:
+                    step.append_exact(exact, 1 << 40)
+
+            return run_deltas
+        objects = [(_begun(e.step_id, with_call=False), e) for e in events if isinstance(e, StepObject)]
+        if kind == "created":
+
+            def run_created() -> None:
+                for _, found in objects:
+                    Step(found.step_id, 0, BEGIN_S).take(found, size)
+
+            return run_created
+
+        def run_completed() -> None:
+            for step, found in objects:
+                step.end(found, Status.COMPLETED, size)
+                canonical(step.snapshot())
+
+        assert all(found.kind is Kind.COMPLETED for _, found in objects)
+        return run_completed
+
+    return Case(f"fold {kind} {_name(size)}", len(taken), prepare)
+
+
+def _apply_all(state: PartitionState, taken: Sequence[Record]) -> None:
+    for at in range(0, len(taken), BATCH):
+        state.apply(taken[at : at + BATCH])
+
+
+def _applied_case(name: str, before: Callable[[], list[bytes]], values: Callable[[], list[bytes]], count: int) -> Case:
+    """`PartitionState.apply` on `values`, in a state that has applied `before`."""
+
+    def prepare() -> Callable[[], None]:
+        first = before()
+        taken = as_fetched((BEGIN_S * 1000, b"run_1", value) for value in [*first, *values()])
+        state = PartitionState("bench", 0, RULES)
+        _apply_all(state, taken[: len(first)])
+        rest = taken[len(first) :]
+        return lambda: _apply_all(state, rest)
+
+    return Case(name, count, prepare)
+
+
+def _before(kind: str, count: int) -> list[bytes]:
+    """What the state must have seen so that `count` events of this kind do what they do when all goes well."""
+    if kind == "delta":
+        return [value for n in range(_STEPS) for value in _opening(f"s{n}")]
+    return [_step_object("created", f"s{n}", 300) for n in range(count)] if kind == "completed" else []
+
+
+def _values(taken: Sequence[Record]) -> list[bytes]:
+    return [record.value or b"" for record in taken]
+
+
+def kinds(book: Book, rounds: int, count: int) -> None:
+    """Decode, fold and both, for each kind of event at each size."""
+    for kind in KINDS:
+        for size in SIZES:
+            number = count if size < 16_000 else max(200, count // 10)
+            taken = _records(kind, size, number)
+            what = f"{kind} {_name(size)}"
+            cases = [
+                Case(f"decode {what}", number, partial(_decode_run, taken)),
+                _fold_case(kind, size, taken),
+                _applied_case(f"decode + fold {what}", partial(_before, kind, number), partial(_values, taken), number),
+            ]
+            for name, spent in microseconds(cases, rounds).items():
+                book.add(f"core: {name}", _rates(spent), "events/CPU-s")
+
+
+def _rates(spent: list[float]) -> list[float]:
+    return [1e6 / us for us in spent]
+
+
+# --- the standard job ----------------------------------------------------------------------------------------------
+
+
+def standard(book: Book, rounds: int, count: int) -> None:
+    """The mix that the worker's bench has on its topic, on one partition."""
+    expected = Expected()
+    taken = as_fetched((m.timestamp, m.key, m.value) for m in records(Job(count, partitions=1), expected))
+    published = sum(expected.counts.values())
+
+    def prepare() -> Callable[[], None]:
+        state = PartitionState("bench", 0, Rules())
+
+        def run() -> None:
+            effects = 0
+            for at in range(0, len(taken), BATCH):
+                effects += len(state.apply(taken[at : at + BATCH]))
+            assert effects == published, "the core has published something else than the job asks for"
+
+        return run
+
+    cases = [
+        Case("decode", len(taken), lambda: _decode_run(taken)),
+        Case("decode + fold", len(taken), prepare),
+    ]
+    for name, spent in microseconds(cases, rounds).items():
+        book.add(f"core: {name}, standard job ({expected.bytes // expected.events} B)", _rates(spent), "events/CPU-s")
+
+
+# --- growth --------------------------------------------------------------------------------------------------------
+
+
+def growth(book: Book, rounds: int, count: int, open_steps: int) -> None:
+    """Per delta: 1 KB against 1 MB of text in its step, 1,000 against `open_steps` open steps."""
+    piece = "x" * 50
+
+    def short_steps() -> list[bytes]:
+        per_step = 1_000 // len(piece)
+        return [delta_value(f"s{n // per_step}", 0, piece, None) for n in range(count)]
+
+    def opened(number: int) -> list[bytes]:
+        return [value for n in range(number) for value in _opening(f"s{n}")]
+
+    def long_step() -> list[bytes]:
+        return [*_opening("s0"), *[delta_value("s0", 0, "x" * 10_000, None)] * 100]
+
+    def anywhere(number: int) -> list[bytes]:
+        rng = random.Random(1)
+        return [delta_value(f"s{rng.randrange(number)}", 0, piece, None) for _ in range(count)]
+
+    texts = [
+        _applied_case("1 KB", lambda: opened(count // 20 + 1), short_steps, count),
+        _applied_case("1 MB", long_step, lambda: [delta_value("s0", 0, piece, None)] * count, count),
+    ]
+    many = f"{open_steps // 1000} k"
+    steps = [
+        _applied_case("1 k", lambda: opened(1_000), lambda: anywhere(1_000), count),
+        _applied_case(many, lambda: opened(open_steps), lambda: anywhere(open_steps), count),
+    ]
+    spent = microseconds(texts, rounds)
+    book.add("core: delta on a step of 1 KB of text", spent["1 KB"], "us")
+    book.add(
+        "core: delta on a step of 1 MB of text",
+        spent["1 MB"],
+        "us",
+        against=("core: delta on a step of 1 KB of text", spent["1 KB"]),
+    )
+    spent = microseconds(steps, rounds)
+    book.add("core: delta among 1 k open steps", spent["1 k"], "us")
+    book.add(
+        f"core: delta among {many} open steps",
+        spent[many],
+        "us",
+        against=("core: delta among 1 k open steps", spent["1 k"]),
+    )

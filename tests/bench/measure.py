@@ -1,0 +1,245 @@
+"""Fair figures: everything that is compared runs in turn, several times, and what is told are medians.
+
+CPU time is the measure, not the clock: it is what users pay for, and a busy neighbour disturbs it least.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import platform
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, NamedTuple
+
+from processor.broker import Broker
+from processor.broker.parts import KAFKA_VERSION
+
+_CHILD_S: Final = 600.0
+_LIBRARIES: Final = ("aiokafka", "msgspec", "uvloop", "cramjam", "prometheus-client")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table. `spread`: (largest - smallest) / median of the rounds; `ratio_to`: other row -> ratio."""
+
+    name: str
+    value: float
+    unit: str
+    spread: float
+    ratio_to: dict[str, float]
+
+
+@dataclass(slots=True)
+class Book:
+    """All that was measured in this run."""
+
+    settings: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(
+        self, name: str, values: Sequence[float], unit: str, *, against: tuple[str, Sequence[float]] | None = None
+    ) -> None:
+        """Note one value per round. `against`: another row, whose values of the same rounds make the ratio."""
+        middle = median(values)
+        ratios = {}
+        if against is not None:
+            ratios[against[0]] = median(ours / theirs for ours, theirs in zip(values, against[1], strict=True))
+        spread = (max(values) - min(values)) / middle if middle else 0.0
+        self.rows.append(Row(name, middle, unit, spread, ratios))
+        print(_cells(self.rows[-1]), flush=True)  # noqa: T201
+
+    def markdown(self) -> str:
+        head = ["| measured | value | unit | spread | ratio |", "|---|---:|---|---:|---|"]
+        told = [f"- {name}: {value}" for name, value in (machine() | self.settings).items()]
+        return "\n".join([*head, *map(_cells, self.rows), "", *told, *(f"- {note}" for note in self.notes), ""])
+
+    def write(self, path: Path) -> None:
+        """A list of rows, each with the machine, the versions and the settings it was measured under."""
+        under = {"machine": machine(), "settings": self.settings}
+        rows = [
+            {"name": r.name, "value": r.value, "unit": r.unit, "spread": round(r.spread, 4), "ratio_to": r.ratio_to}
+            | under
+            for r in self.rows
+        ]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def _cells(row: Row) -> str:
+    ratios = ", ".join(f"{ratio:.2f} x {name}" for name, ratio in row.ratio_to.items())
+    return f"| {row.name} | {_figure(row.value)} | {row.unit} | {row.spread:.0%} | {ratios} |"
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+_LOAD_AT_BEGIN: Final = os.getloadavg()
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on, the load by others included."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        named = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = named[0] if named else model
+    return {
+        "machine": f"{model}, {os.cpu_count()} cores, {platform.system()} {platform.release()}",
+        "load before (1, 5, 15 min)": " ".join(f"{load:.2f}" for load in _LOAD_AT_BEGIN),
+        "versions": ", ".join(
+            (
+                f"Python {platform.python_version()}",
+                *(f"{name} {version(name)}" for name in _LIBRARIES),
+                f"Apache Kafka {KAFKA_VERSION}",
+            )
+        ),
+    }
+
+
+# --- in this process -----------------------------------------------------------------------------------------------
+
+
+class Case(NamedTuple):
+    """A thing to time: `prepare` makes, untimed, what is then run once. `events`: how many one run takes."""
+
+    name: str
+    events: int
+    prepare: Callable[[], Callable[[], object]]
+
+
+def collector_as_in_the_worker() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def microseconds(cases: Iterable[Case], rounds: int) -> dict[str, list[float]]:
+    """CPU microseconds per event, one value per round; the cases take turns."""
+    taken: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for case in cases:
+            run = case.prepare()
+            collector_as_in_the_worker()
+            began = time.process_time()
+            run()
+            seconds = time.process_time() - began
+            taken.setdefault(case.name, []).append(seconds / case.events * 1e6)
+            del run
+            gc.unfreeze()
+    return taken
+
+
+# --- in a process of its own ---------------------------------------------------------------------------------------
+
+
+class Lap:
+    """For the measured process: say when the first record has come, and when the last is done with."""
+
+    def __init__(self) -> None:
+        self._cpu = self._wall = -1.0
+
+    def begin(self) -> None:
+        if self._cpu < 0:
+            self._say({"at": "begin"})
+            self._cpu, self._wall = time.process_time(), time.perf_counter()
+
+    def end(self, events: int, **more: float) -> None:
+        cpu_s, wall_s = time.process_time() - self._cpu, time.perf_counter() - self._wall
+        self._say({"at": "end", "events": events, "cpu_s": cpu_s, "wall_s": wall_s, "rss_bytes": rss_bytes()} | more)
+
+    @staticmethod
+    def _say(what: dict[str, object]) -> None:
+        print(json.dumps(what), flush=True)  # noqa: T201
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one process took, from its first record to its last. `more`: what else it said at the end."""
+
+    events: int
+    cpu_s: float
+    wall_s: float
+    broker_cpu_s: float
+    rss_bytes: int
+    more: dict[str, float]
+
+    @property
+    def per_cpu_s(self) -> float:
+        return self.events / self.cpu_s
+
+    @property
+    def per_s(self) -> float:
+        return self.events / self.wall_s
+
+    @property
+    def broker_us(self) -> float:
+        """Broker CPU per event, in microseconds."""
+        return self.broker_cpu_s / self.events * 1e6
+
+
+def rss_bytes() -> int:
+    """What this process holds of real memory now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def child(module: str, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """Start a module of this package as a process that is measured."""
+    log = Path("build", "bench", f"{module.rpartition('.')[2]}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8") as stderr:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            env=os.environ | (env or {}),
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+
+
+def follow(process: subprocess.Popen[str], broker: Broker) -> Run:
+    """Read what the process says of its lap, and the broker's CPU beside it.
+
+    Raises:
+        RuntimeError: it ended, or said nothing for long, before its lap was done.
+    """
+    assert process.stdout is not None
+    broker_before = 0.0
+    patience = threading.Timer(_CHILD_S, process.kill)
+    patience.start()
+    try:
+        for text in process.stdout:
+            said = json.loads(text)
+            if said.pop("at") == "begin":
+                broker_before = broker.cpu_seconds()
+                continue
+            return Run(
+                said.pop("events"),
+                said.pop("cpu_s"),
+                said.pop("wall_s"),
+                broker.cpu_seconds() - broker_before,
+                said.pop("rss_bytes"),
+                said,
+            )
+    finally:
+        patience.cancel()
+    raise RuntimeError(f"{process.args!r}: ended with {process.wait()} before its lap; see build/bench/*.log")
+
+
+def ended(process: subprocess.Popen[str], within_s: float = 60.0) -> int:
+    """Its exit code; killed if it does not end in time."""
+    try:
+        return process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

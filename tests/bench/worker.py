@@ -1,0 +1,213 @@
+"""The whole worker on a real broker: what an event costs it, what it costs the broker, and whether all came out right.
+
+The measured process is `serve` itself. Some of the worker's methods are wrapped to see when its first record comes,
+when the last is committed, and when a restore is done; they run once per life or once per unit, never per record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import Producer
+
+from processor import supervisor, worker
+from processor.broker import Broker
+from processor.config import load
+from processor.core.effects import Record
+from tests import kafka_tools
+from tests.bench.load import DEAD, Expected, Job, digest, line, records
+from tests.bench.measure import Lap, Run, child, ended, follow
+
+STATUSES = ("completed", "failed", "cancelled", "expired")
+_KEEP = {"retention.ms": "-1"}  # the records' time is long past
+_LARGE = {"max.message.bytes": str(2 << 20)}  # a dead letter is its record and more
+
+
+def put_job(broker: Broker, topic: str, job: Job) -> Expected:
+    """Make the topic and write the job to it; returns what must come out."""
+    kafka_tools.create_topics(broker.bootstrap, topic, partitions=job.partitions, config=_KEEP)
+    producer = Producer(
+        {
+            "bootstrap.servers": broker.bootstrap,
+            "enable.idempotence": True,
+            "linger.ms": 50,
+            "batch.size": 256 << 10,
+            "queue.buffering.max.messages": 500_000,
+        }
+    )
+    failures: list[object] = []
+    expected = Expected()
+    for number, made in enumerate(records(job, expected)):
+        while True:
+            try:
+                producer.produce(
+                    topic,
+                    made.value,
+                    made.key,
+                    partition=made.partition,
+                    timestamp=made.timestamp,
+                    on_delivery=lambda error, _: failures.append(error) if error is not None else None,
+                )
+                break
+            except BufferError:
+                producer.poll(0.1)
+        if number % 1000 == 0:
+            producer.poll(0)
+    left = producer.flush(60)
+    if left or failures:
+        raise RuntimeError(f"topic {topic}: {left} records not delivered, {len(failures)} refused")
+    return expected
+
+
+class Life:
+    """The topics, the group and the settings of one worker, which nobody else uses."""
+
+    def __init__(self, broker: Broker, source: str, name: str, partitions: int, settings: Mapping[str, str]) -> None:
+        self.broker, self.source, self.name = broker, source, name
+        topics = {status: f"{name}.{status}" for status in STATUSES} | {"dead_letter": f"{name}.dead"}
+        self.topics = topics
+        kafka_tools.create_topics(broker.bootstrap, *topics.values(), partitions=partitions, config=_KEEP | _LARGE)
+        kafka_tools.create_topics(
+            broker.bootstrap,
+            f"{name}.checkpoints",
+            partitions=partitions,
+            config={"cleanup.policy": "compact", "max.message.bytes": str(80 << 20)},
+        )
+        self.env = {
+            "RUN_STEPS_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap,
+            "RUN_STEPS_SOURCE__TOPIC": source,
+            "RUN_STEPS_SOURCE__GROUP_ID": name,
+            "RUN_STEPS_CHECKPOINTS__TOPIC": f"{name}.checkpoints",
+            "RUN_STEPS_HTTP__PORT": "0",
+            **{f"RUN_STEPS_OUTPUT__{key.upper()}": topic for key, topic in topics.items()},
+            **settings,
+        }
+
+    def run(self, events: int) -> Run:
+        """Serve until all is committed, then end it in order."""
+        process = child("tests.bench.worker", "serve", str(events), env=self.env)
+        try:
+            return follow(process, self.broker)
+        finally:
+            process.terminate()
+            code = ended(process)
+            if code and sys.exc_info()[0] is None:
+                raise RuntimeError(f"{self.name}: the worker ended with {code}; see build/bench/worker.log")
+
+    def run_and_kill(self, events: int) -> Run:
+        """Serve until all is committed, then kill -9."""
+        process = child("tests.bench.worker", "serve", str(events), env=self.env)
+        try:
+            return follow(process, self.broker)
+        finally:
+            process.kill()
+            process.wait()
+
+    def restore(self) -> Run:
+        """Begin again after a kill: the lap is from the assignment until every partition is live."""
+        process = child("tests.bench.worker", "restore", "0", env=self.env)
+        try:
+            return follow(process, self.broker)
+        finally:
+            process.terminate()
+            ended(process)
+
+    def check(self, expected: Expected, *, exactly_once: bool = True) -> None:
+        """Everything came out, with the right contents, and (if so promised) once.
+
+        Raises:
+            RuntimeError: it did not.
+        """
+        counts: Counter[str] = Counter()
+        lines: list[str] = []
+        seen: set[tuple[bytes | None, bytes | None]] = set()
+        doubles = 0
+        for status in STATUSES:
+            # The last markers reach the partitions one by one, after the offsets: wait for what must come.
+            expect = expected.counts[status]
+            for got in kafka_tools.read_topic(self.broker.bootstrap, self.topics[status], expect=expect):
+                snapshot: dict[str, Any] = json.loads(got.value or b"null")
+                once = (got.key, got.header("runstep-revision"))
+                if once in seen:
+                    doubles += 1
+                    continue
+                seen.add(once)
+                counts[snapshot["status"]] += 1
+                calls = snapshot["step_details"].get("tool_calls") or ()
+                lines.append(line(status, snapshot["id"], [c["function"]["arguments"] for c in calls]))
+        dead = kafka_tools.read_topic(self.broker.bootstrap, self.topics["dead_letter"], expect=expected.counts[DEAD])
+        counts[DEAD] = len(dead)
+        if exactly_once and doubles:
+            raise RuntimeError(f"{self.name}: {doubles} published twice")
+        if counts != expected.counts:
+            raise RuntimeError(f"{self.name}: came out {dict(counts)}, expected {dict(expected.counts)}")
+        if digest(lines) != expected.digest():
+            raise RuntimeError(f"{self.name}: the published steps differ from the expected ones")
+
+
+# --- the measured process ------------------------------------------------------------------------------------------
+
+
+def _watch_commits(events: int) -> None:
+    """The lap is from the first record handed to the core until offsets for `events` records are committed."""
+    lap, done = Lap(), dict[int, int]()
+    apply, commit = worker.Worker._apply, worker.Worker._commit
+
+    def first(self: worker.Worker, owned: worker.Owned, records: list[Record], now: float) -> None:
+        lap.begin()
+        worker.Worker._apply = apply  # type: ignore[method-assign]
+        apply(self, owned, records, now)
+
+    async def noted(self: worker.Worker, sealed: Any) -> None:
+        await commit(self, sealed)
+        done.update({partition: committed.offset for partition, committed in sealed.unit.offsets.items()})
+        if sum(done.values()) >= events:
+            worker.Worker._commit = commit  # type: ignore[method-assign]
+            lap.end(events)
+
+    worker.Worker._apply = first  # type: ignore[method-assign]
+    worker.Worker._commit = noted  # type: ignore[method-assign]
+
+
+def _watch_restore() -> None:
+    """The lap is from the assignment until every partition is live."""
+    lap = Lap()
+    assigned, announce = worker.Worker.assigned, worker.Worker._announce
+    born = time.perf_counter()
+
+    def begun(self: worker.Worker, partitions: list[int]) -> None:
+        lap.begin()
+        assigned(self, partitions)
+
+    def announced(self: worker.Worker, *args: Any, **kwargs: Any) -> None:
+        announce(self, *args, **kwargs)
+        owned = self._owned.values()
+        if len(owned) == len(self._assigned) and all(o.state.is_live for o in owned):
+            events = sum(o.state.live_from - o.restored_from for o in owned)
+            lap.end(events, since_start_s=time.perf_counter() - born)
+
+    worker.Worker.assigned = begun  # type: ignore[method-assign]
+    worker.Worker._announce = announced  # type: ignore[method-assign]
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("serve", "restore"))
+    parser.add_argument("events", type=int)
+    asked = parser.parse_args()
+    if asked.what == "serve":
+        _watch_commits(asked.events)
+    else:
+        _watch_restore()
+    sys.exit(supervisor.serve(load(None, os.environ), create_topics=False, workers=1))
+
+
+if __name__ == "__main__":
+    _main()
