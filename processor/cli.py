@@ -541,7 +541,11 @@ def demo(
 
 def main() -> NoReturn:
     """The console script. Exits with 0, a code of `processor.errors` (64: wrong command line), or 130 (Ctrl-C)."""
-    sys.exit(_run(sys.argv[1:]))
+    code = _run(sys.argv[1:])
+    # Under `python -m`, a Ctrl-C that crossed an exec of source (a dataclass being made, say) would end the process by
+    # SIGINT, whatever is caught and returned: CPython remembers it until the next such exec.
+    exec("")  # noqa: S102
+    sys.exit(code)
 
 
 def _run(args: list[str]) -> int:

@@ -123,6 +123,21 @@ def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli._run(["serve"]) == 130
 
 
+def test_ctrl_c_while_a_class_is_made_exits_130(tmp_path: Path) -> None:
+    """The interpreter remembers an interrupt that left `exec`, and would die of it under -m."""
+    (tmp_path / "interrupted.py").write_text(
+        "import sys, types\n"
+        "from processor import cli\n"
+        "def serve(*_, **__):\n"
+        "    exec('raise KeyboardInterrupt')\n"
+        "sys.modules['processor.supervisor'] = types.SimpleNamespace(serve=serve)\n"
+        "sys.argv[1:] = ['serve']\n"
+        "cli.main()\n"
+    )
+    done = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, timeout=60)
+    assert done.returncode == 130
+
+
 def test_without_assertions_nothing_starts() -> None:
     """`python -O` would take out the checks that guard committed offsets."""
     done = subprocess.run(
