@@ -51,6 +51,8 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
+    __hash__ = str.__hash__  # an enumeration's own is a Python function: too dear for what is looked up per event
+
 
 class Reason(StrEnum):
     """Why a record went to the dead letters. A closed set: it becomes a header and a metric label."""

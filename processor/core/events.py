@@ -68,14 +68,17 @@ class Decoded(msgspec.Struct, frozen=True, gc=False):
     ids: tuple[str | None, ...]
 
 
+_CREATED, _STATED, _IN_PROGRESS = Kind.CREATED, Kind.STATED, Kind.IN_PROGRESS
 _TOMBSTONE: Final = Decoded((Ignored("tombstone"),), (None,))
 _IGNORED: Final = Ignored("ignored")
 _UNKNOWN: Final = Ignored("unknown_event")
 _BOM: Final = b"\xef\xbb\xbf"
 _STEP: Final = "thread.run.step."
 _RUN: Final = "thread.run."
+_STEP_BYTES: Final = _STEP.encode()
 _STEP_OBJECTS: Final = frozenset({"thread.run.step", "assistant.run.step"})
 _STEP_NAMES: Final[Mapping[str, Kind]] = {kind.value: kind for kind in Kind if kind not in (Kind.DELTA, Kind.STATED)}
+_STEP_EVENTS: Final[Mapping[str, Kind]] = {_STEP + name: kind for name, kind in _STEP_NAMES.items()}
 _ENDS: Final[Mapping[str, Kind]] = {status.value: Kind(status.value) for status in TERMINAL}
 _RUN_NAMES: Final = frozenset(RUN_ENDS) | {"created", "queued", "in_progress", "requires_action", "cancelling"}
 
@@ -131,20 +134,33 @@ class _ExactDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     data: ExactData
 
 
+class _ExactObject(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    event: str
+    data: dict[str, Any]
+
+
 _exact_delta: Final = msgspec.json.Decoder(_ExactDelta).decode
+_exact_object: Final = msgspec.json.Decoder(_ExactObject).decode
 _FIRST: Final = 40  # the event name stands this early in every producer's output that we know
 
 
-def exact_delta(value: bytes) -> ExactData | None:
-    """The delta in `value` if it has one of the commonest shapes exactly; None says: use `decode`.
+def exact(value: bytes) -> ExactData | StepObject | None:
+    """The delta or step object in `value` if it has one of the commonest shapes exactly; None says: use `decode`.
 
-    An accelerator, no second truth: whatever this accepts, `decode` reads as the same delta.
+    An accelerator, no second truth: whatever this accepts, `decode` reads as the same event.
     """
-    if value.find(b"thread.run.step.delta", 0, _FIRST) < 0:
+    at = value.find(_STEP_BYTES, 0, _FIRST)
+    if at < 0:
         return None
     try:
-        return _exact_delta(value).data
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        if value.startswith(b"delta", at + len(_STEP_BYTES)):
+            return _exact_delta(value).data
+        found = _exact_object(value)
+        named = _STEP_EVENTS.get(found.event)
+        if named is None or value.count(b"{") + value.count(b"[") > MAX_DEPTH:
+            return None
+        return _step(found.data, named)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _BadRecordError):
         return None
 
 
@@ -430,17 +446,22 @@ def _delta(data: dict[str, Any]) -> StepDelta:
 def _step(data: dict[str, Any], named: Kind | None) -> StepObject:
     step_id = _id(data, "step")
     _checked_details(data.get("step_details"))
-    for name in ("status", "run_id", "type"):
-        if type(data.get(name)) not in (str, type(None)):
-            raise _BadRecordError(Reason.MALFORMED, f"{name} is not a string")
     status = data.get("status")
-    unknown = status is not None and status not in _ENDS and status != "in_progress"
-    kind = named or Kind.STATED
+    for name, found in (("status", status), ("run_id", data.get("run_id")), ("type", data.get("type"))):
+        if found is not None and type(found) is not str:
+            raise _BadRecordError(Reason.MALFORMED, f"{name} is not a string")
+    kind = named or _STATED
     if status == "in_progress":
-        kind = kind if kind in (Kind.CREATED, Kind.STATED) else Kind.IN_PROGRESS
-    elif status is not None and not unknown:
-        kind = _ENDS[status]
-    return StepObject(kind, step_id, data, named is not None and kind is not named, unknown)
+        kind = kind if kind is _CREATED or kind is _STATED else _IN_PROGRESS
+        return StepObject(kind, step_id, data, named is not None and kind is not named)
+    stated = None if status is None else _ENDS.get(status)
+    return StepObject(
+        stated or kind,
+        step_id,
+        data,
+        named is not None and (stated or kind) is not named,
+        status is not None and not stated,
+    )
 
 
 def _run(value: bytes | Raw, named: str | None) -> Event:

@@ -21,6 +21,8 @@ class Kind(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
+    __hash__ = str.__hash__  # as that of `Status`
+
 
 class Move(Enum):
     """What the partition does with the event."""

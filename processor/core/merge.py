@@ -8,6 +8,7 @@ last word. A details tree is plain JSON but for two leaves: `Text`, which deltas
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum, auto
 from io import StringIO
 from typing import Any, Final
@@ -81,7 +82,8 @@ class Indexed:
         self.entries: dict[int, Tree] = {} if entries is None else entries
 
 
-class Notes(msgspec.Struct, gc=False):
+@dataclass
+class Notes:
     """What a merge met on its way: anomalies for the step, and nulls that changed nothing (M4)."""
 
     changed_field: bool = False
@@ -130,6 +132,8 @@ SHORT: Final = 64
 """The longest `type` that costs nothing."""
 
 _EACH: Final = 8
+NULL_SIZE: Final = _EACH
+"""What a null counts."""
 _LEVELS: Final = 6
 
 

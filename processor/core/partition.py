@@ -20,7 +20,18 @@ from typing import Final
 import msgspec
 
 from processor.core import evidence
-from processor.core.effects import Checkpoint, DeadLetter, Effect, Headers, Publish, Reason, Record, Rejected, Status
+from processor.core.effects import (
+    Checkpoint,
+    DeadLetter,
+    Effect,
+    Headers,
+    LogRecord,
+    Publish,
+    Reason,
+    Record,
+    Rejected,
+    Status,
+)
 from processor.core.events import (
     EVENT_ID,
     Event,
@@ -31,11 +42,12 @@ from processor.core.events import (
     StepObject,
     canonical,
     decode,
-    exact_delta,
+    exact,
 )
 from processor.core.lifecycle import TERMINAL, Move, move
 from processor.core.merge import characters, pack, unpack
 from processor.core.rules import Rules
+from processor.core.saved import Saved
 from processor.core.snapshot import Step, check_delta, general, usable_expires_at
 
 CHECKPOINT_VERSION: Final = 1
@@ -94,38 +106,26 @@ class Entry:
         return self.step if self.step is not None else Step.unpack(self.body)
 
 
-class _Saved(msgspec.Struct, array_like=True, gc=False):
-    """A checkpoint's value. `kind`: `step`, `run` or `gone` (then only `touched_offset` counts)."""
-
-    version: int
-    kind: str
-    applied_below: int = 0
-    touched_ms: int = 0
-    touched_offset: int = 0
-    due_s: int = 0
-    status: str = ""
-    inferred: bool = False
-    refused: bool = False
-    irregular: bool = False
-    run_id: str | None = None
-    body: bytes = b""
-
-
 _encode_saved: Final = msgspec.msgpack.Encoder().encode
-_decode_saved: Final = msgspec.msgpack.Decoder(_Saved).decode
+_decode_saved: Final = msgspec.msgpack.Decoder(Saved).decode
 
 
-class Cause(msgspec.Struct, frozen=True, gc=False):
+class Cause:
     """What makes an effect happen: a record at `offset`, or a clock mark (`mark` is set and there is no record).
 
     `before_ms` is the stream time before it.
     """
 
-    offset: int
-    timestamp: int
-    before_ms: int
-    record: Record | None = None
-    mark: str | None = None
+    __slots__ = ("before_ms", "mark", "offset", "record", "timestamp")
+
+    def __init__(
+        self, offset: int, timestamp: int, before_ms: int, record: Record | None = None, mark: str | None = None
+    ) -> None:
+        self.offset = offset
+        self.timestamp = timestamp
+        self.before_ms = before_ms
+        self.record = record
+        self.mark = mark
 
 
 class PartitionState:
@@ -212,30 +212,33 @@ class PartitionState:
             next_offset = self.next_offset = offset + 1
             value, headers = record.value, record.headers
             if value:
-                exact = exact_delta(value)
-                if exact is not None:
+                event = exact(value)
+                if event is not None:
                     event_id = _plain_id(headers) if headers else None
                     if event_id is not _SPECIAL:
-                        entry = steps.get(exact.id)
-                        if entry is not None and event_id is None and offset >= entry.applied_below:
-                            step = entry.step
-                            if step is not None and step.append_exact(exact, limit):
-                                step.last_offset = offset
-                                if entry.dirty_from < 0:
-                                    self._soil(entry, offset, before)
-                                short += 1
-                                continue
-                        self._guard(Cause(offset, timestamp, before, record), exact, event_id)
+                        if type(event) is ExactData:
+                            entry = steps.get(event.id)
+                            if entry is not None and event_id is None and offset >= entry.applied_below:
+                                step = entry.step
+                                if step is not None and (
+                                    step.append_exact(event, limit) or step.open_exact(event, limit)
+                                ):
+                                    step.last_offset = offset
+                                    if entry.dirty_from < 0:
+                                        self._soil(entry, offset, before)
+                                    short += 1
+                                    continue
+                        self._guard(Cause(offset, timestamp, before, record), event, event_id)
                         continue
             self._guard(Cause(offset, timestamp, before, record), None, None)
         self.counts["delta"] += short
 
-    def _guard(self, cause: Cause, exact: ExactData | None, event_id: str | None) -> None:
+    def _guard(self, cause: Cause, event: ExactData | StepObject | None, event_id: str | None) -> None:
         """The quarantine: a bug of ours in one record must not stop the partition."""
         record = cause.record
         assert record is not None
         try:
-            self._take(cause, record, exact, event_id)
+            self._take(cause, record, event, event_id)
         except Exception as error:
             detail = f"{type(error).__name__} in the fold; please report it"
             self._reject(cause, Rejected(Reason.INTERNAL_ERROR, detail))
@@ -244,11 +247,11 @@ class PartitionState:
                 self._checkpoint(entry, cause.offset + 1)
             self._urgent.clear()
 
-    def _take(self, cause: Cause, record: Record, exact: ExactData | None, event_id: str | None) -> None:
-        if exact is not None:
-            delta = general(exact)
-            if delta is not None:
-                self._apply_event(cause, delta, event_id, "")
+    def _take(self, cause: Cause, record: Record, short: ExactData | StepObject | None, event_id: str | None) -> None:
+        if short is not None:
+            whole = general(short) if isinstance(short, ExactData) else short
+            if whole is not None:
+                self._apply_event(cause, whole, event_id, "")
                 return
         decoded = decode(record.value, record.headers)
         if isinstance(decoded, Rejected):
@@ -314,7 +317,7 @@ class PartitionState:
         grown = step.size_with(size, 0) if chosen in (Move.FILL, Move.REFRESH) else size
         if refused is None and grown > self.rules.max_step_bytes:
             step.oversize = True
-            step.anomalies.add("step_too_large")
+            step.mark("step_too_large")
             refused = Rejected(Reason.STEP_TOO_LARGE, f"the step would grow over {self.rules.max_step_bytes} bytes")
         if refused is not None:
             step.irregular = entry.irregular = True
@@ -350,7 +353,7 @@ class PartitionState:
             return Rejected(Reason.STEP_TOO_LARGE, f"the step would grow over {self.rules.max_step_bytes} bytes")
         if chosen is Move.JOIN_END:
             entry, step = self._begin(event.step_id, cause)
-            step.anomalies.add("joined_midstream")
+            step.mark("joined_midstream")
             step.end(event, Status(event.kind.value), size)
             self._folded(step, cause, event_id)
             self._finish(entry, step, cause)
@@ -359,7 +362,7 @@ class PartitionState:
             return self._refuse(event.step_id, cause)
         entry, step = self._begin(event.step_id, cause)
         if chosen is Move.JOIN:
-            step.anomalies.add("joined_midstream")
+            step.mark("joined_midstream")
         step.take(event, size)
         self._folded(step, cause, event_id)
         self._schedule(entry, step, event)
@@ -383,7 +386,7 @@ class PartitionState:
             if self._full():
                 return self._refuse(delta.step_id, cause)
             entry, step = self._begin(delta.step_id, cause)
-            step.anomalies.add("joined_midstream")
+            step.mark("joined_midstream")
             self.counts["null_ignored"] += step.append(delta)
             self._folded(step, cause, event_id)
             self._schedule(entry, step, None)
@@ -397,7 +400,7 @@ class PartitionState:
             refused = step.refuses(delta.details)
         if refused is None and (step.oversize or step.size_with(0, brought) > self.rules.max_step_bytes):
             step.oversize = True
-            step.anomalies.add("step_too_large")
+            step.mark("step_too_large")
             refused = Rejected(Reason.STEP_TOO_LARGE, f"the step would grow over {self.rules.max_step_bytes} bytes")
         if refused is not None:
             step.irregular = entry.irregular = True
@@ -439,7 +442,7 @@ class PartitionState:
         run_entry = self._lookup_run(step.run_id, cause.offset) if step.run_id else None
         if run_entry is None or run_entry.run is None or cause.offset < run_entry.touched_offset:
             return
-        step.anomalies.add("after_run_ended")
+        step.mark("after_run_ended")
         step.end_with_run(run_entry.run, cause.timestamp)
         self._finish(entry, step, cause)
         self._urgent.append(entry)
@@ -652,7 +655,7 @@ class PartitionState:
             last = entry.touched_offset
             self._gone[key] = last
             heappush(self._gone_order, (last, key))
-            saved = _Saved(CHECKPOINT_VERSION, "gone", touched_offset=last)
+            saved = Saved(CHECKPOINT_VERSION, "gone", touched_offset=last)
             self._effects.append(Checkpoint(key, _encode_saved(saved)))
         elif entry.checkpointed:
             self._effects.append(Checkpoint(key, None))
@@ -702,7 +705,7 @@ class PartitionState:
         step.revision += 1
         snapshot = step.snapshot(self.rules.object_type)
         if snapshot["expired_at"] is not None and step.status is not Status.EXPIRED:
-            step.anomalies.add("expired_at_disagrees")
+            step.mark("expired_at_disagrees")
         if self._silent:
             return
         value = canonical(snapshot)
@@ -753,7 +756,7 @@ class PartitionState:
                 "size": size,
             }
         )
-        source = _Reference(last, cause.timestamp, step.step_id.encode(), reference)
+        source = LogRecord(last, cause.timestamp, step.step_id.encode(), reference)
         detail = f"{size} bytes, the limit is {self.rules.max_record_bytes}"
         headers = evidence.dead_letter_headers(
             self._topic_bytes, self._partition_bytes, source, Reason.SNAPSHOT_TOO_LARGE, detail
@@ -823,7 +826,7 @@ class PartitionState:
             body = pack([entry.run.run_id, entry.run.status, entry.run.ended_at, entry.run.last_error])
         else:
             body = entry.step.pack() if entry.step is not None else entry.body
-        saved = _Saved(
+        saved = Saved(
             CHECKPOINT_VERSION,
             "run" if is_run else "step",
             applied_below,
@@ -867,7 +870,7 @@ class PartitionState:
         ):
             self._loaded.append((entry.touched_ms, entry.touched_offset, entry))
 
-    def _load_entry(self, name: str, saved: _Saved) -> Entry:
+    def _load_entry(self, name: str, saved: Saved) -> Entry:
         entry = Entry(name, saved.touched_offset)
         entry.applied_below = saved.applied_below
         entry.touched_ms = saved.touched_ms
@@ -897,16 +900,6 @@ class PartitionState:
         """The stream time, in milliseconds, at which the oldest open step was first seen; None if none is open."""
         oldest_s = min((e.step.opened_s for e in self.steps.values() if e.step is not None), default=None)
         return None if oldest_s is None else oldest_s * 1000
-
-
-class _Reference(msgspec.Struct, frozen=True, gc=False):
-    """Stands in for a record where a snapshot itself is set aside."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
 
 
 _SKIP: Final = Entry("", 0)

@@ -10,6 +10,8 @@ from processor.core.effects import Reason, Rejected, Status
 from processor.core.events import MAX_ID, ExactData, RunEnd, StepDelta, StepObject
 from processor.core.lifecycle import ORPHANING, RUN_ENDS
 from processor.core.merge import (
+    MAX_INDEX,
+    NULL_SIZE,
     SHORT,
     Indexed,
     Notes,
@@ -24,6 +26,7 @@ from processor.core.merge import (
     plain,
     unpack,
 )
+from processor.core.saved import Inference
 
 # fmt: off
 SCHEMA_KEYS: Final = (
@@ -37,16 +40,8 @@ _KEPT_OVER_NULL: Final = frozenset({"run_id", "thread_id", "assistant_id", "crea
 """What even an ending object cannot erase with a null."""
 
 MAX_EXPIRES_AT: Final = 1 << 40
+_NONE: Final[frozenset[str]] = frozenset()
 _BLANK: Final[dict[str, Any]] = dict.fromkeys(SCHEMA_KEYS)
-
-
-class Inference(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """An end that no event of the step stated (L6, L7). Laid over the snapshot, so that a real end can overrule it."""
-
-    how: str
-    status: Status
-    at_s: int
-    last_error: Any = None
 
 
 class Step:
@@ -85,7 +80,7 @@ class Step:
         self.tree: Tree = {}
         self.calls: dict[int, Tree] = {}  # the entries of tree["tool_calls"], for the short way in
         self.seen: set[str] | None = None
-        self.anomalies: set[str] = set()
+        self.anomalies: frozenset[str] = _NONE
         self.trace: tuple[tuple[str, bytes], ...] = ()
         self.first_offset = offset
         self.last_offset = offset
@@ -123,10 +118,16 @@ class Step:
     def take(self, event: StepObject, size: int) -> None:
         """Take in an object that does not end the step: fields that say something replace, details fill (L2)."""
         self._note(event)
-        for key, value in event.data.items():
-            if key != "step_details" and (value is not None or key not in self.fields):
-                self.fields[key] = value
-        details = event.data.get("step_details")
+        fields, details = self.fields, None
+        if not fields:
+            fields.update(event.data)
+            details = fields.pop("step_details", None)
+        else:
+            for key, value in event.data.items():
+                if key == "step_details":
+                    details = value
+                elif value is not None or key not in fields:
+                    fields[key] = value
         if details:
             fill(self.tree, details)
         self._settle(size)
@@ -136,10 +137,12 @@ class Step:
         self._note(event)
         self.inference = None
         self.status = status
+        fields, details = self.fields, None
         for key, value in event.data.items():
-            if key != "step_details" and (value is not None or key not in _KEPT_OVER_NULL or key not in self.fields):
-                self.fields[key] = value
-        details = event.data.get("step_details")
+            if key == "step_details":
+                details = value
+            elif value is not None or key not in _KEPT_OVER_NULL or key not in fields:
+                fields[key] = value
         if details:
             notes = Notes()
             finish(self.tree, details, notes)
@@ -200,6 +203,46 @@ class Step:
         self.events += 1
         return True
 
+    def open_exact(self, data: ExactData, limit: int) -> bool:
+        """The short way for the delta that begins a call; False says: go the general way. As `append_exact`."""
+        calls = data.delta.step_details.tool_calls
+        if len(calls) != 1:
+            return False
+        call = calls[0]
+        index, kind, call_id, function = call.index, call.type, call.id, call.function
+        held = self.tree.get("tool_calls")
+        if (
+            type(function) is msgspec.UnsetType
+            or type(call.code_interpreter) is not msgspec.UnsetType
+            or type(kind) is not str
+            or len(kind) > SHORT
+            or type(call_id) is not str
+            or type(held) is not Indexed
+            or index in held.entries
+            or not 0 <= index < MAX_INDEX
+            or self.tree.get("type") != "tool_calls"
+            or self.oversize
+        ):
+            return False
+        name, arguments = function.name, function.arguments
+        if type(name) is not str or type(arguments) is not str:
+            return False
+        brought = len(call_id) + len(name) + len(arguments)
+        body: Tree = {"name": name, "arguments": None}
+        if function.output is None:
+            body["output"] = None
+            brought += NULL_SIZE
+        elif type(function.output) is not msgspec.UnsetType:
+            return False
+        if self.object_bytes + self.characters + brought > limit:
+            return False
+        body["arguments"] = text = Text()
+        text.write(arguments)
+        held.entries[index] = {"type": kind, "id": call_id, "function": body}
+        self.characters += brought
+        self.events += 1
+        return True
+
     def infer(self, how: str, status: Status, at_s: int, last_error: Any = None) -> None:
         self.inference = Inference(how, status, at_s, last_error)
         self.status = status
@@ -209,7 +252,7 @@ class Step:
         """L6: the step ends as its run did."""
         status = RUN_ENDS[run.status]
         if run.status in ORPHANING:
-            self.anomalies.add("orphaned_by_run")
+            self.mark("orphaned_by_run")
         at_s = run.ended_at if run.ended_at is not None else timestamp // 1000
         self.infer("run", status, at_s, run.last_error if status is Status.FAILED else None)
 
@@ -237,36 +280,77 @@ class Step:
     # --- checkpoints --------------------------------------------------------------------------------------
 
     def pack(self) -> bytes:
-        return pack([_plain_state(self, name) for name in _SAVED])
+        return pack(
+            [
+                self.step_id,
+                self.status,
+                self.fields,
+                self.tree,
+                sorted(self.seen) if self.seen is not None else None,
+                sorted(self.anomalies) if self.anomalies else (),
+                self.trace,
+                self.first_offset,
+                self.last_offset,
+                self.opened_s,
+                self.usable_expires_at,
+                self.inference,
+                self.events,
+                self.revision,
+                self.object_bytes,
+                self.characters,
+                self.oversize,
+                self.irregular,
+            ]
+        )
 
-    @classmethod
-    def unpack(cls, data: bytes) -> Step:
-        step = cls.__new__(cls)
-        step.calls = {}
-        for name, value in zip(_SAVED, unpack(data), strict=True):
-            setattr(step, name, value)
-        step.status = Status(step.status)
-        step.anomalies = set(step.anomalies)
-        step.seen = None if step.seen is None else set(step.seen)
-        step.trace = tuple((name, content) for name, content in step.trace)
-        if step.inference is not None:
-            step.inference = msgspec.convert(step.inference, Inference)
+    @staticmethod
+    def unpack(data: bytes) -> Step:
+        step = Step("", 0, 0)
+        (
+            step.step_id,
+            status,
+            step.fields,
+            step.tree,
+            seen,
+            anomalies,
+            trace,
+            step.first_offset,
+            step.last_offset,
+            step.opened_s,
+            step.usable_expires_at,
+            inference,
+            step.events,
+            step.revision,
+            step.object_bytes,
+            step.characters,
+            step.oversize,
+            step.irregular,
+        ) = unpack(data)
+        step.status = Status(status)
+        step.seen = None if seen is None else set(seen)
+        step.anomalies = frozenset(anomalies)
+        step.trace = tuple((name, content) for name, content in trace)
+        step.inference = None if inference is None else msgspec.convert(inference, Inference)
         step._find_calls()
         return step
+
+    def mark(self, anomaly: str) -> None:
+        """Note what the published step will carry as an anomaly."""
+        self.anomalies |= {anomaly}
 
     # --- inside -------------------------------------------------------------------------------------------
 
     def _note(self, event: StepObject) -> None:
         if event.disagrees:
-            self.anomalies.add("status_disagrees")
+            self.mark("status_disagrees")
         if event.unknown_status:
-            self.anomalies.add("unknown_status")
+            self.mark("unknown_status")
 
     def _anomalies_of(self, notes: Notes) -> None:
         if notes.changed_field:
-            self.anomalies.add("changed_field")
+            self.mark("changed_field")
         if notes.fold_divergence:
-            self.anomalies.add("fold_divergence")
+            self.mark("fold_divergence")
 
     def _settle(self, size: int) -> None:
         self.object_bytes = max(self.object_bytes, size)
@@ -279,14 +363,6 @@ class Step:
             self.calls = calls.entries
         elif self.calls:
             self.calls = {}
-
-
-_SAVED: Final = tuple(name for name in Step.__slots__ if name != "calls")
-
-
-def _plain_state(step: Step, name: str) -> Any:
-    value = getattr(step, name)
-    return sorted(value) if type(value) is set else value
 
 
 def general(data: ExactData) -> StepDelta | None:

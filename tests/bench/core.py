@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from processor.core.effects import Record, Status
-from processor.core.events import Decoded, ExactData, StepObject, canonical, decode, exact_delta
+from processor.core.events import Decoded, ExactData, StepObject, canonical, decode, exact
 from processor.core.lifecycle import Kind
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
@@ -75,9 +75,9 @@ def _records(kind: str, size: int, count: int) -> list[Record]:
 
 def _decoded(values: Sequence[bytes]) -> Iterator[ExactData | StepObject]:
     for value in values:
-        exact = exact_delta(value)
-        if exact is not None:
-            yield exact
+        short = exact(value)
+        if short is not None:
+            yield short
             continue
         decoded = decode(value)
         assert isinstance(decoded, Decoded), decoded
@@ -91,7 +91,7 @@ def _decode_run(taken: Sequence[Record]) -> Callable[[], None]:
         for record in taken:
             value = record.value
             assert value is not None
-            if exact_delta(value) is None:
+            if exact(value) is None:
                 decode(value)
 
     return run
@@ -129,8 +129,8 @@ def _fold_case(kind: str, size: int, taken: list[Record]) -> Case:
             pairs = [(steps[e.id], e) for e in events if isinstance(e, ExactData)]
 
             def run_deltas() -> None:
-                for step, exact in pairs:
-                    step.append_exact(exact, 1 << 40)
+                for step, found in pairs:
+                    step.append_exact(found, 1 << 40)
 
             return run_deltas
         objects = [(_begun(e.step_id, with_call=False), e) for e in events if isinstance(e, StepObject)]

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.core.effects import Headers, Reason, Rejected
-from processor.core.events import Decoded, Ignored, RunEnd, StepDelta, StepObject, decode, exact_delta
+from processor.core.events import Decoded, ExactData, Ignored, RunEnd, StepDelta, StepObject, decode, exact
 from processor.core.lifecycle import Kind
 from processor.core.rules import Rules
 from tests.core.logs import details
@@ -283,10 +283,71 @@ def test_a_frame_that_the_lifecycle_refuses_is_named_and_the_others_stand() -> N
 )
 def test_whatever_the_exact_shapes_accept_the_general_way_reads_the_same(data: Any) -> None:
     value = text({"event": "thread.run.step.delta", "data": data})
-    exact = exact_delta(value)
+    found = exact(value)
     (event,) = decoded(value).events
-    if exact is not None:
-        assert event == StepDelta(exact.id, msgspec.to_builtins(exact.delta.step_details))
+    if found is not None:
+        assert isinstance(found, ExactData)
+        assert event == StepDelta(found.id, msgspec.to_builtins(found.delta.step_details))
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=5,
+)
+STATED: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.sampled_from(["s1", "", "x" * 257, 1, None]),
+        "status": st.sampled_from([None, "in_progress", "completed", "failed", "cancelling", 3]),
+        "run_id": st.sampled_from([None, "r1", []]),
+        "type": st.sampled_from([None, "tool_calls", {}]),
+        "step_details": st.sampled_from(
+            [
+                None,
+                {},
+                [],
+                {"type": "tool_calls", "tool_calls": []},
+                {"tool_calls": [1]},
+                {"type": 1},
+                {"tool_calls": {}},
+            ]
+        ),
+        "expires_at": JSON,
+        "metadata": JSON,
+        "é": JSON,
+    },
+)
+
+
+@given(
+    st.sampled_from(["created", "in_progress", "completed", "expired", "queued", "de", ""]),
+    STATED | JSON,
+    st.sampled_from([{}, {}, {}, {"id": "e1"}, {"data": {"id": "s2"}}]),
+    st.booleans(),
+)
+def test_whatever_is_taken_as_an_exact_object_the_general_way_reads_the_same(
+    tail: str, data: Any, more: dict[str, Any], escaped: bool
+) -> None:
+    value = json.dumps({"event": f"thread.run.step.{tail}", "data": data} | more, ensure_ascii=escaped).encode()
+    found = exact(value)
+    if found is not None:
+        assert isinstance(found, StepObject)
+        assert decode(value) == Decoded((found,), (None,))
+
+
+@pytest.mark.parametrize("deep", [98, 99, 100, 101])
+@pytest.mark.parametrize("broken", [b"", b"\xff", b"\xed\xa0\x80"])
+def test_nothing_deep_or_broken_passes_as_exact(deep: int, broken: bytes) -> None:
+    nested = b"[" * deep + b'"' + broken + b'"' + b"]" * deep
+    value = b'{"event":"thread.run.step.created","data":{"id":"s1","x":' + nested + b"}}"
+    found, told = exact(value), decode(value)
+    assert found is None or (isinstance(found, StepObject) and told == Decoded((found,), (None,)))
+
+
+def test_a_common_object_is_taken_as_exact() -> None:
+    """Else the properties above would show nothing."""
+    assert isinstance(exact(text({"event": "thread.run.step.created", "data": step()})), StepObject)
 
 
 @pytest.mark.parametrize("name", ["ce_id", "CE_ID", "Ce_Id", "cE_id"])

@@ -1,0 +1,35 @@
+"""The structures that a checkpoint is made of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from processor.core.effects import Status
+
+
+class Saved(msgspec.Struct, array_like=True, gc=False):
+    """A checkpoint's value. `kind`: `step`, `run` or `gone` (then only `touched_offset` counts)."""
+
+    version: int
+    kind: str
+    applied_below: int = 0
+    touched_ms: int = 0
+    touched_offset: int = 0
+    due_s: int = 0
+    status: str = ""
+    inferred: bool = False
+    refused: bool = False
+    irregular: bool = False
+    run_id: str | None = None
+    body: bytes = b""
+
+
+class Inference(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """An end that no event of the step stated (L6, L7). Laid over the snapshot, so that a real end can overrule it."""
+
+    how: str
+    status: Status
+    at_s: int
+    last_error: Any = None
