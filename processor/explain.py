@@ -31,7 +31,8 @@ from processor.core.audit import (
     read_published,
 )
 from processor.core.effects import Effect, Record
-from processor.core.events import RunEnd, StepDelta, StepObject, canonical, decode
+from processor.core.events import decode
+from processor.core.shapes import RunEnd, StepDelta, StepObject, canonical
 from processor.core.watch import Transition
 from processor.errors import UsageError
 from processor.kafka.consumer import PartitionReader

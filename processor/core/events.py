@@ -8,13 +8,30 @@ from __future__ import annotations
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Raw
 
 from processor.core.effects import Headers, Reason, Rejected
 from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
+from processor.core.shapes import (
+    Decoded,
+    Envelope,
+    Event,
+    ExactData,
+    Ignored,
+    RunEnd,
+    StepDelta,
+    StepObject,
+    exact_delta,
+    exact_object,
+    read_any,
+    read_envelope,
+    read_envelopes,
+    read_run_head,
+    skip,
+)
 
 _T = TypeVar("_T")
 
@@ -23,49 +40,6 @@ MAX_ID: Final = 256
 
 EVENT_ID: Final = "runstep-event-id"
 """The header by which producers of ours name an event, so that a repeat can be told from an equal token."""
-
-
-class StepObject(msgspec.Struct, frozen=True, gc=False):
-    """A whole step as the service states it. `data` holds every field that came."""
-
-    kind: Kind
-    step_id: str
-    data: dict[str, Any]
-    disagrees: bool = False
-    unknown_status: bool = False
-
-
-class StepDelta(msgspec.Struct, frozen=True, gc=False):
-    """A piece of a step's details. Checked: indexes are valid, `details.tool_calls` is a list of objects."""
-
-    step_id: str
-    details: dict[str, Any]
-
-
-class RunEnd(msgspec.Struct, frozen=True, gc=False):
-    """A run has ended; `status` is one of `RUN_ENDS`."""
-
-    run_id: str
-    status: str
-    ended_at: int | None
-    last_error: Any
-    disagrees: bool = False
-
-
-class Ignored(msgspec.Struct, frozen=True, gc=False):
-    """Not about steps. `why`: `ignored`, `tombstone` or `unknown_event`."""
-
-    why: str
-
-
-Event = StepObject | StepDelta | RunEnd | Ignored
-
-
-class Decoded(msgspec.Struct, frozen=True, gc=False):
-    """The events of one record, in order, with their ids where the producer gave any."""
-
-    events: tuple[Event, ...]
-    ids: tuple[str | None, ...]
 
 
 _CREATED, _STATED, _IN_PROGRESS = Kind.CREATED, Kind.STATED, Kind.IN_PROGRESS
@@ -94,53 +68,6 @@ class _BadRecordError(Exception):
 # --- exact shapes: what nearly every record is ---------------------------------------------------------------
 
 
-class _Function(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    name: str | UnsetType | None = UNSET
-    arguments: str | UnsetType | None = UNSET
-    output: str | UnsetType | None = UNSET
-
-
-class _Code(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    input: str | UnsetType | None = UNSET
-
-
-class ExactCall(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One entry of a tool call delta in one of its two commonest shapes. `index` is not yet checked."""
-
-    index: int
-    type: str | UnsetType = UNSET
-    id: str | UnsetType | None = UNSET
-    function: _Function | UnsetType = UNSET
-    code_interpreter: _Code | UnsetType = UNSET
-
-
-class _ExactDetails(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    type: Literal["tool_calls"]
-    tool_calls: list[ExactCall]
-
-
-class _ExactBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    step_details: _ExactDetails
-
-
-class ExactData(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    id: str
-    delta: _ExactBody
-    object: str = ""
-
-
-class _ExactDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    event: Literal["thread.run.step.delta"]
-    data: ExactData
-
-
-class _ExactObject(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    event: str
-    data: dict[str, Any]
-
-
-_exact_delta: Final = msgspec.json.Decoder(_ExactDelta).decode
-_exact_object: Final = msgspec.json.Decoder(_ExactObject).decode
 _FIRST: Final = 40  # the event name stands this early in every producer's output that we know
 
 
@@ -154,8 +81,8 @@ def exact(value: bytes) -> ExactData | StepObject | None:
         return None
     try:
         if value.startswith(b"delta", at + len(_STEP_BYTES)):
-            return _exact_delta(value).data
-        found = _exact_object(value)
+            return exact_delta(value).data
+        found = exact_object(value)
         named = _STEP_EVENTS.get(found.event)
         if named is None or value.count(b"{") + value.count(b"[") > MAX_DEPTH:
             return None
@@ -165,39 +92,6 @@ def exact(value: bytes) -> ExactData | StepObject | None:
 
 
 # --- the general way -----------------------------------------------------------------------------------------
-
-
-class _Envelope(msgspec.Struct, gc=False):
-    """The outermost object of any form, its data not yet read."""
-
-    event: Any = UNSET
-    data: Raw | UnsetType = UNSET
-    object: Any = UNSET
-    specversion: Any = UNSET
-    type: Any = UNSET
-    data_base64: Any = UNSET
-    id: Any = UNSET
-    source: Any = UNSET
-
-
-class _RunHead(msgspec.Struct, gc=False):
-    """What we need of a run; its other fields are skipped unread."""
-
-    id: Any = None
-    status: Any = None
-    completed_at: Any = None
-    incomplete_at: Any = None
-    failed_at: Any = None
-    cancelled_at: Any = None
-    expired_at: Any = None
-    last_error: Any = None
-
-
-_envelope: Final = msgspec.json.Decoder(_Envelope).decode
-_envelopes: Final = msgspec.json.Decoder(list[Raw]).decode
-_run_head: Final = msgspec.json.Decoder(_RunHead).decode
-_any: Final = msgspec.json.Decoder().decode
-_skip: Final = msgspec.json.Decoder(Raw).decode
 
 
 def decode(value: bytes | None, headers: Headers = ()) -> Decoded | Rejected:
@@ -229,7 +123,7 @@ def _decode(value: bytes, headers: Mapping[str, bytes | None]) -> Decoded:
     content_type = (headers.get("content-type") or b"").lower()
     if content_type.startswith(b"application/cloudevents"):  # E3
         if content_type.startswith(b"application/cloudevents-batch"):
-            return _in_order([_cloud_event(raw) for raw in _read(_envelopes, value)], event_id)
+            return _in_order([_cloud_event(raw) for raw in _read(read_envelopes, value)], event_id)
         return _one(*_cloud_event(value), event_id)
     if "ce_type" in headers and "ce_specversion" in headers:  # E4
         name = _from_thread((headers["ce_type"] or b"").decode())
@@ -253,7 +147,7 @@ def _read(decoder: Callable[[bytes | Raw], _T], value: bytes | Raw) -> _T:
     try:
         return decoder(value)
     except msgspec.ValidationError:
-        _skip(value)  # the decoder above stopped at the first wrong type
+        skip(value)  # the decoder above stopped at the first wrong type
         raise
 
 
@@ -283,16 +177,16 @@ def _from_thread(name: str) -> str:
     return name[max(name.find("thread."), 0) :]
 
 
-def _peek(value: bytes) -> _Envelope | None:
+def _peek(value: bytes) -> Envelope | None:
     try:
-        return _envelope(value)
+        return read_envelope(value)
     except (msgspec.MsgspecError, UnicodeDecodeError):  # not an object; whoever needs it as data will say so
         return None
 
 
 def _json(value: bytes | Raw) -> tuple[Event, str | None]:
     """E1, E2, or E3 known by its body."""
-    envelope = _read(_envelope, value)
+    envelope = _read(read_envelope, value)
     if type(envelope.event) is str and envelope.data is not UNSET:
         return _stream_event(envelope), None
     if type(envelope.specversion) is str and type(envelope.type) is str:
@@ -302,14 +196,14 @@ def _json(value: bytes | Raw) -> tuple[Event, str | None]:
     raise _BadRecordError(Reason.MALFORMED, "a JSON object of no known form")
 
 
-def _stream_event(envelope: _Envelope) -> Event:
+def _stream_event(envelope: Envelope) -> Event:
     assert type(envelope.event) is str
     assert isinstance(envelope.data, Raw)
     return _named(envelope.event, envelope.data)
 
 
 def _cloud_event(value: bytes | Raw) -> tuple[Event, str | None]:
-    envelope = _read(_envelope, value)
+    envelope = _read(read_envelope, value)
     if type(envelope.type) is not str:
         raise _BadRecordError(Reason.MALFORMED, "a CloudEvent without a type")
     own = None
@@ -391,7 +285,7 @@ def _bare(kind: str, value: bytes | Raw) -> Event:
 
 
 def _object(value: bytes | Raw) -> dict[str, Any]:
-    data = _any(value)
+    data = read_any(value)
     if type(data) is not dict:
         raise _BadRecordError(Reason.MALFORMED, "data is not an object")
     text = bytes(value)
@@ -465,7 +359,7 @@ def _step(data: dict[str, Any], named: Kind | None) -> StepObject:
 
 
 def _run(value: bytes | Raw, named: str | None) -> Event:
-    head = _read(_run_head, value)
+    head = _read(read_run_head, value)
     status = head.status
     if type(status) not in (str, type(None)):
         raise _BadRecordError(Reason.MALFORMED, "status is not a string")
@@ -482,9 +376,3 @@ def _run(value: bytes | Raw, named: str | None) -> Event:
         head.last_error,
         named is not None and named != ended,
     )
-
-
-# --- out -----------------------------------------------------------------------------------------------------
-
-canonical: Final = msgspec.json.Encoder(order="sorted").encode
-"""Canonical bytes of a JSON value (docs/semantics.md, Snapshot)."""

@@ -32,22 +32,12 @@ from processor.core.effects import (
     Rejected,
     Status,
 )
-from processor.core.events import (
-    EVENT_ID,
-    Event,
-    ExactData,
-    Ignored,
-    RunEnd,
-    StepDelta,
-    StepObject,
-    canonical,
-    decode,
-    exact,
-)
+from processor.core.events import EVENT_ID, decode, exact
 from processor.core.lifecycle import TERMINAL, Move, move
 from processor.core.merge import characters, pack, unpack
 from processor.core.rules import Rules
 from processor.core.saved import Saved
+from processor.core.shapes import Event, ExactData, Ignored, RunEnd, StepDelta, StepObject, canonical
 from processor.core.snapshot import Step, check_delta, general, usable_expires_at
 
 CHECKPOINT_VERSION: Final = 1
@@ -316,8 +306,7 @@ class PartitionState:
         # An ending object says again what the deltas brought: it is measured alone (X1).
         grown = step.size_with(size, 0) if chosen in (Move.FILL, Move.REFRESH) else size
         if refused is None and grown > self.rules.max_step_bytes:
-            step.oversize = True
-            step.mark("step_too_large")
+            step.stop_growing()
             refused = Rejected(Reason.STEP_TOO_LARGE, f"the step would grow over {self.rules.max_step_bytes} bytes")
         if refused is not None:
             step.irregular = entry.irregular = True
@@ -399,8 +388,7 @@ class PartitionState:
         if refused is None:
             refused = step.refuses(delta.details)
         if refused is None and (step.oversize or step.size_with(0, brought) > self.rules.max_step_bytes):
-            step.oversize = True
-            step.mark("step_too_large")
+            step.stop_growing()
             refused = Rejected(Reason.STEP_TOO_LARGE, f"the step would grow over {self.rules.max_step_bytes} bytes")
         if refused is not None:
             step.irregular = entry.irregular = True

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from processor.core.effects import Reason, Rejected, Status
-from processor.core.events import MAX_ID, ExactData, RunEnd, StepDelta, StepObject
+from processor.core.events import MAX_ID
 from processor.core.lifecycle import ORPHANING, RUN_ENDS
 from processor.core.merge import (
     MAX_INDEX,
@@ -27,6 +27,7 @@ from processor.core.merge import (
     unpack,
 )
 from processor.core.saved import Inference
+from processor.core.shapes import ExactData, RunEnd, StepDelta, StepObject
 
 # fmt: off
 SCHEMA_KEYS: Final = (
@@ -52,8 +53,11 @@ class Step:
     """
 
     __slots__ = (
+        "_text",
+        "_text_body",
+        "_text_index",
+        "_text_kind",
         "anomalies",
-        "calls",
         "characters",
         "events",
         "fields",
@@ -78,7 +82,9 @@ class Step:
         self.status = Status.IN_PROGRESS
         self.fields: dict[str, Any] = {}
         self.tree: Tree = {}
-        self.calls: dict[int, Tree] = {}  # the entries of tree["tool_calls"], for the short way in
+        self._text: Text | None = None  # where the last delta's text went, for the short way in
+        self._text_index = 0
+        self._text_body = self._text_kind = ""
         self.seen: set[str] | None = None
         self.anomalies: frozenset[str] = _NONE
         self.trace: tuple[tuple[str, bytes], ...] = ()
@@ -155,7 +161,7 @@ class Step:
         merge_delta(self.tree, delta.details, notes)
         self._anomalies_of(notes)
         self.characters += characters(delta.details)
-        self._find_calls()
+        self._text = None
         self.events += 1
         return notes.nulls
 
@@ -168,40 +174,47 @@ class Step:
         if len(calls) != 1:
             return False
         call = calls[0]
-        entry = self.calls.get(call.index)
-        if (
-            entry is None
-            or type(call.id) is not msgspec.UnsetType
-            or (kind := entry.get("type")) != call.type
-            or len(kind) > SHORT
-            or self.tree.get("type") != "tool_calls"
-        ):
-            return False
-        function = call.function
-        if type(function) is msgspec.UnsetType:
-            code = call.code_interpreter
-            if type(code) is msgspec.UnsetType:
-                return False
-            body, text = entry.get("code_interpreter"), code.input
-            name = "input"
-        else:
+        function, code = call.function, call.code_interpreter
+        if type(code) is msgspec.UnsetType:
             if (
-                type(function.name) is not msgspec.UnsetType
+                type(function) is msgspec.UnsetType
+                or type(function.name) is not msgspec.UnsetType
                 or type(function.output) is not msgspec.UnsetType
-                or type(call.code_interpreter) is not msgspec.UnsetType
             ):
                 return False
-            body, text = entry.get("function"), function.arguments
-            name = "arguments"
-        if type(text) is not str or type(body) is not dict or self.oversize:
+            body, brought = "function", function.arguments
+        elif type(function) is msgspec.UnsetType:
+            body, brought = "code_interpreter", code.input
+        else:
             return False
-        held = body.get(name)
-        if type(held) is not Text or self.object_bytes + self.characters + len(text) > limit:
+        if type(brought) is not str or type(call.id) is not msgspec.UnsetType:
             return False
-        held.write(text)
-        self.characters += len(text)
+        held = self._text
+        if held is None or call.index != self._text_index or body != self._text_body:
+            held = self._find_text(call.index, body)
+            if held is None:
+                return False
+        if call.type != self._text_kind or self.object_bytes + self.characters + len(brought) > limit:
+            return False
+        held.write(brought)
+        self.characters += len(brought)
         self.events += 1
         return True
+
+    def _find_text(self, index: int, body: str) -> Text | None:
+        """The text that deltas of this call add to, remembered until something else changes the tree."""
+        calls = self.tree.get("tool_calls")
+        if type(calls) is not Indexed or self.tree.get("type") != "tool_calls" or self.oversize:
+            return None
+        entry = calls.entries.get(index)
+        if entry is None:
+            return None
+        kind, held = entry.get("type"), entry.get(body)
+        text = held.get("arguments" if body == "function" else "input") if type(held) is dict else None
+        if type(kind) is not str or len(kind) > SHORT or type(text) is not Text:
+            return None
+        self._text, self._text_index, self._text_body, self._text_kind = text, index, body, kind
+        return text
 
     def open_exact(self, data: ExactData, limit: int) -> bool:
         """The short way for the delta that begins a call; False says: go the general way. As `append_exact`."""
@@ -239,6 +252,7 @@ class Step:
         body["arguments"] = text = Text()
         text.write(arguments)
         held.entries[index] = {"type": kind, "id": call_id, "function": body}
+        self._text, self._text_index, self._text_body, self._text_kind = text, index, "function", kind
         self.characters += brought
         self.events += 1
         return True
@@ -331,8 +345,13 @@ class Step:
         step.anomalies = frozenset(anomalies)
         step.trace = tuple((name, content) for name, content in trace)
         step.inference = None if inference is None else msgspec.convert(inference, Inference)
-        step._find_calls()
         return step
+
+    def stop_growing(self) -> None:
+        """X1: it has grown over the limit; no more deltas are taken."""
+        self.oversize = True
+        self._text = None
+        self.mark("step_too_large")
 
     def mark(self, anomaly: str) -> None:
         """Note what the published step will carry as an anomaly."""
@@ -355,14 +374,7 @@ class Step:
     def _settle(self, size: int) -> None:
         self.object_bytes = max(self.object_bytes, size)
         self.events += 1
-        self._find_calls()
-
-    def _find_calls(self) -> None:
-        calls = self.tree.get("tool_calls")
-        if type(calls) is Indexed:
-            self.calls = calls.entries
-        elif self.calls:
-            self.calls = {}
+        self._text = None
 
 
 def general(data: ExactData) -> StepDelta | None:

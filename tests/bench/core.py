@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any, Final
 
 from processor.core.effects import Record, Status
-from processor.core.events import Decoded, ExactData, StepObject, canonical, decode, exact
+from processor.core.events import decode, exact
 from processor.core.lifecycle import Kind
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
+from processor.core.shapes import Decoded, ExactData, StepObject, canonical
 from processor.core.snapshot import Step
 from tests.bench.load import BEGIN_S, Expected, Job, as_fetched, event, records
 from tests.bench.load import delta as delta_value

@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.core.effects import DeadLetter, Headers, LogRecord, Publish, Reason, Rejected
-from processor.core.events import Decoded, Event, Ignored, RunEnd, StepObject, decode
+from processor.core.events import decode
 from processor.core.lifecycle import Kind
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
+from processor.core.shapes import Decoded, Event, Ignored, RunEnd, StepObject
 from processor.publish import sample_files
 from tests.core.play import Play, call, calls, published, refused, step, text
 

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.core.effects import Headers, Reason, Rejected
-from processor.core.events import Decoded, ExactData, Ignored, RunEnd, StepDelta, StepObject, decode, exact
+from processor.core.events import decode, exact
 from processor.core.lifecycle import Kind
 from processor.core.rules import Rules
+from processor.core.shapes import Decoded, ExactData, Ignored, RunEnd, StepDelta, StepObject
 from tests.core.logs import details
 from tests.core.play import Play, call, calls, run, step, text
 

@@ -43,7 +43,8 @@ def portrait(state: PartitionState) -> Any:
     """All of a state that can ever show in an outcome."""
 
     def step_of(step: Step) -> Any:
-        names = [name for name in Step.__slots__ if name not in ("calls", "tree", "irregular")]
+        fields = getattr(Step, "__mypyc_attrs__", None) or Step.__slots__
+        names = [name for name in fields if name not in ("tree", "irregular") and not name.startswith("_")]
         return {name: getattr(step, name) for name in names} | {"tree": plain(step.tree)}
 
     def entry_of(entry: Entry) -> Any:

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.core.effects import DeadLetter, Effect, LogRecord, Publish
-from processor.core.events import canonical
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
+from processor.core.shapes import canonical
 from processor.core.snapshot import SCHEMA_KEYS, Step
 from tests.core.logs import RULES, logs
 from tests.core.play import Play, call, calls, published, run, snapshot, step, text

@@ -34,9 +34,9 @@ from processor.archives.jsonl import encode_line
 from processor.core import evidence
 from processor.core.audit import Finding, PartitionAudit, Verdict
 from processor.core.effects import Effect, LogRecord
-from processor.core.events import canonical
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
+from processor.core.shapes import canonical
 from processor.replay import Part, Task
 from processor.replay.partition import Places
 from processor.replay.sources import DATA, HOLES, Ledger, pieces

@@ -1,0 +1,149 @@
+"""What comes from the wire, as structures, and the decoders that fill them. What they mean is read in `core.events`."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from processor.core.lifecycle import Kind
+
+# --- events ------------------------------------------------------------------------------------------------------
+
+
+class StepObject(msgspec.Struct, frozen=True, gc=False):
+    """A whole step as the service states it. `data` holds every field that came."""
+
+    kind: Kind
+    step_id: str
+    data: dict[str, Any]
+    disagrees: bool = False
+    unknown_status: bool = False
+
+
+class StepDelta(msgspec.Struct, frozen=True, gc=False):
+    """A piece of a step's details. Checked: indexes are valid, `details.tool_calls` is a list of objects."""
+
+    step_id: str
+    details: dict[str, Any]
+
+
+class RunEnd(msgspec.Struct, frozen=True, gc=False):
+    """A run has ended; `status` is one of `RUN_ENDS`."""
+
+    run_id: str
+    status: str
+    ended_at: int | None
+    last_error: Any
+    disagrees: bool = False
+
+
+class Ignored(msgspec.Struct, frozen=True, gc=False):
+    """Not about steps. `why`: `ignored`, `tombstone` or `unknown_event`."""
+
+    why: str
+
+
+Event = StepObject | StepDelta | RunEnd | Ignored
+
+
+class Decoded(msgspec.Struct, frozen=True, gc=False):
+    """The events of one record, in order, with their ids where the producer gave any."""
+
+    events: tuple[Event, ...]
+    ids: tuple[str | None, ...]
+
+
+# --- exact shapes: what nearly every record is -------------------------------------------------------------------
+
+
+class _Function(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    name: str | UnsetType | None = UNSET
+    arguments: str | UnsetType | None = UNSET
+    output: str | UnsetType | None = UNSET
+
+
+class _Code(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    input: str | UnsetType | None = UNSET
+
+
+class ExactCall(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One entry of a tool call delta in one of its two commonest shapes. `index` is not yet checked."""
+
+    index: int
+    type: str | UnsetType = UNSET
+    id: str | UnsetType | None = UNSET
+    function: _Function | UnsetType = UNSET
+    code_interpreter: _Code | UnsetType = UNSET
+
+
+class _ExactDetails(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    type: Literal["tool_calls"]
+    tool_calls: list[ExactCall]
+
+
+class _ExactBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    step_details: _ExactDetails
+
+
+class ExactData(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    id: str
+    delta: _ExactBody
+    object: str = ""
+
+
+class ExactDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    event: Literal["thread.run.step.delta"]
+    data: ExactData
+
+
+class ExactObject(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    event: str
+    data: dict[str, Any]
+
+
+exact_delta: Final = msgspec.json.Decoder(ExactDelta).decode
+exact_object: Final = msgspec.json.Decoder(ExactObject).decode
+
+
+# --- any shape ---------------------------------------------------------------------------------------------------
+
+
+class Envelope(msgspec.Struct, gc=False):
+    """The outermost object of any form, its data not yet read."""
+
+    event: Any = UNSET
+    data: Raw | UnsetType = UNSET
+    object: Any = UNSET
+    specversion: Any = UNSET
+    type: Any = UNSET
+    data_base64: Any = UNSET
+    id: Any = UNSET
+    source: Any = UNSET
+
+
+class RunHead(msgspec.Struct, gc=False):
+    """What we need of a run; its other fields are skipped unread."""
+
+    id: Any = None
+    status: Any = None
+    completed_at: Any = None
+    incomplete_at: Any = None
+    failed_at: Any = None
+    cancelled_at: Any = None
+    expired_at: Any = None
+    last_error: Any = None
+
+
+read_envelope: Final = msgspec.json.Decoder(Envelope).decode
+read_envelopes: Final = msgspec.json.Decoder(list[Raw]).decode
+read_run_head: Final = msgspec.json.Decoder(RunHead).decode
+read_any: Final = msgspec.json.Decoder().decode
+skip: Final = msgspec.json.Decoder(Raw).decode
+
+
+# --- out ---------------------------------------------------------------------------------------------------------
+
+canonical: Final = msgspec.json.Encoder(order="sorted").encode
+"""Canonical bytes of a JSON value (docs/semantics.md, Snapshot)."""
