@@ -34,6 +34,8 @@ from processor.core.shapes import (
 )
 
 _T = TypeVar("_T")
+Span = Any
+"""JSON text: bytes, or `Raw`, which its stubs call bytes though it is none (a compiler would believe them)."""
 
 MAX_DEPTH: Final = 100
 MAX_ID: Final = 256
@@ -142,7 +144,7 @@ def _check_utf8(value: bytes) -> None:
         value.decode()
 
 
-def _read(decoder: Callable[[bytes | Raw], _T], value: bytes | Raw) -> _T:
+def _read(decoder: Callable[[Span], _T], value: Span) -> _T:
     """Decode; what is of the wrong type and no JSON either is told by its graver fault."""
     try:
         return decoder(value)
@@ -184,7 +186,7 @@ def _peek(value: bytes) -> Envelope | None:
         return None
 
 
-def _json(value: bytes | Raw) -> tuple[Event, str | None]:
+def _json(value: Span) -> tuple[Event, str | None]:
     """E1, E2, or E3 known by its body."""
     envelope = _read(read_envelope, value)
     if type(envelope.event) is str and envelope.data is not UNSET:
@@ -202,14 +204,14 @@ def _stream_event(envelope: Envelope) -> Event:
     return _named(envelope.event, envelope.data)
 
 
-def _cloud_event(value: bytes | Raw) -> tuple[Event, str | None]:
+def _cloud_event(value: Span) -> tuple[Event, str | None]:
     envelope = _read(read_envelope, value)
     if type(envelope.type) is not str:
         raise _BadRecordError(Reason.MALFORMED, "a CloudEvent without a type")
     own = None
     if type(envelope.id) is str and envelope.id:
         own = f"{envelope.source if type(envelope.source) is str else ''} {envelope.id}"
-    data: bytes | Raw
+    data: Span
     if isinstance(envelope.data, Raw):
         data = envelope.data
     elif type(envelope.data_base64) is str:
@@ -256,7 +258,7 @@ def _frame(name: str, data: bytes) -> Event:
     return _json(data)[0]
 
 
-def _named(name: str, data: bytes | Raw) -> Event:
+def _named(name: str, data: Span) -> Event:
     """The event of this name with this data. Only what concerns steps is read."""
     if name.startswith(_STEP):
         tail = name[len(_STEP) :]
@@ -272,7 +274,7 @@ def _named(name: str, data: bytes | Raw) -> Event:
     return _UNKNOWN
 
 
-def _bare(kind: str, value: bytes | Raw) -> Event:
+def _bare(kind: str, value: Span) -> Event:
     if kind in _STEP_OBJECTS:
         return _step(_object(value), None)
     if kind == "thread.run.step.delta":
@@ -284,7 +286,7 @@ def _bare(kind: str, value: bytes | Raw) -> Event:
     raise _BadRecordError(Reason.MALFORMED, "a JSON object of no known form")
 
 
-def _object(value: bytes | Raw) -> dict[str, Any]:
+def _object(value: Span) -> dict[str, Any]:
     data = read_any(value)
     if type(data) is not dict:
         raise _BadRecordError(Reason.MALFORMED, "data is not an object")
@@ -358,7 +360,7 @@ def _step(data: dict[str, Any], named: Kind | None) -> StepObject:
     )
 
 
-def _run(value: bytes | Raw, named: str | None) -> Event:
+def _run(value: Span, named: str | None) -> Event:
     head = _read(read_run_head, value)
     status = head.status
     if type(status) not in (str, type(None)):

@@ -165,12 +165,12 @@ def test_a_bug_of_ours_is_quarantined_and_the_partition_goes_on(monkeypatch: pyt
     play = Play()
     play.created()
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("with the payload in its words")
 
     with monkeypatch.context() as patch:
-        patch.setattr("processor.core.partition.check_delta", broken)
-        (effect,) = play.say("step.delta", calls(call(0, "a")))
+        patch.setattr("processor.core.partition.move", broken)
+        (effect,) = play.say("step.in_progress", step())
     assert isinstance(effect, DeadLetter)
     assert (effect.reason, effect.detail) == (Reason.INTERNAL_ERROR, "ZeroDivisionError in the fold; please report it")
     assert play.completed().anomalies == ()
