@@ -30,10 +30,9 @@ from processor.core.audit import (
     caused_at,
     read_published,
 )
-from processor.core.effects import Effect, Record
+from processor.core.effects import Effect, Record, Transition
 from processor.core.events import decode
 from processor.core.shapes import RunEnd, StepDelta, StepObject, canonical
-from processor.core.watch import Transition
 from processor.errors import UsageError
 from processor.kafka.consumer import PartitionReader
 from processor.kafka.records import partition_of

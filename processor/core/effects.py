@@ -117,3 +117,19 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False):
 
 
 Effect = Publish | DeadLetter | Checkpoint
+
+
+class Transition(msgspec.Struct, frozen=True, gc=False):
+    """What a step's status did at a record, or did not do (`refused` is the reason then).
+
+    `before` is None for a step never seen. `kind` is what brought it about: the step's own event (`event`), its run's
+    end (`run`), a deadline (`deadline`), a clock mark (`clock_mark`).
+    """
+
+    step_id: str
+    offset: int
+    timestamp: int
+    before: str | None
+    after: str | None
+    kind: str
+    refused: str | None = None

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
-from msgspec import UNSET, Raw
 
 from processor.core.effects import Headers, Reason, Rejected
 from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
@@ -22,8 +21,10 @@ from processor.core.shapes import (
     ExactData,
     Ignored,
     RunEnd,
+    Span,
     StepDelta,
     StepObject,
+    data_of,
     exact_delta,
     exact_object,
     read_any,
@@ -34,8 +35,6 @@ from processor.core.shapes import (
 )
 
 _T = TypeVar("_T")
-Span = Any
-"""JSON text: bytes, or `Raw`, which its stubs call bytes though it is none (a compiler would believe them)."""
 
 MAX_DEPTH: Final = 100
 MAX_ID: Final = 256
@@ -130,7 +129,7 @@ def _decode(value: bytes, headers: Mapping[str, bytes | None]) -> Decoded:
     if "ce_type" in headers and "ce_specversion" in headers:  # E4
         name = _from_thread((headers["ce_type"] or b"").decode())
         envelope = _peek(value)
-        if envelope is not None and type(envelope.event) is str and type(envelope.data) is Raw:
+        if envelope is not None and type(envelope.event) is str and data_of(envelope) is not None:
             return _one(_stream_event(envelope), None, event_id)
         return _one(_named(name, value), None, event_id)
     if value.startswith((b"event:", b"data:", b":")):  # E5
@@ -179,7 +178,7 @@ def _from_thread(name: str) -> str:
     return name[max(name.find("thread."), 0) :]
 
 
-def _peek(value: bytes) -> Envelope | None:
+def _peek(value: Span) -> Envelope | None:
     try:
         return read_envelope(value)
     except (msgspec.MsgspecError, UnicodeDecodeError):  # not an object; whoever needs it as data will say so
@@ -189,7 +188,7 @@ def _peek(value: bytes) -> Envelope | None:
 def _json(value: Span) -> tuple[Event, str | None]:
     """E1, E2, or E3 known by its body."""
     envelope = _read(read_envelope, value)
-    if type(envelope.event) is str and envelope.data is not UNSET:
+    if type(envelope.event) is str and data_of(envelope) is not None:
         return _stream_event(envelope), None
     if type(envelope.specversion) is str and type(envelope.type) is str:
         return _cloud_event(value)
@@ -200,8 +199,7 @@ def _json(value: Span) -> tuple[Event, str | None]:
 
 def _stream_event(envelope: Envelope) -> Event:
     assert type(envelope.event) is str
-    assert isinstance(envelope.data, Raw)
-    return _named(envelope.event, envelope.data)
+    return _named(envelope.event, data_of(envelope))
 
 
 def _cloud_event(value: Span) -> tuple[Event, str | None]:
@@ -211,21 +209,22 @@ def _cloud_event(value: Span) -> tuple[Event, str | None]:
     own = None
     if type(envelope.id) is str and envelope.id:
         own = f"{envelope.source if type(envelope.source) is str else ''} {envelope.id}"
-    data: Span
-    if isinstance(envelope.data, Raw):
-        data = envelope.data
-    elif type(envelope.data_base64) is str:
-        try:
-            data = b64decode(envelope.data_base64, validate=True)
-        except (Base64Error, ValueError):
-            raise _BadRecordError(Reason.MALFORMED, "data_base64 is not base64") from None
-        _check_utf8(data)
-    else:
-        data = b"null"
+    data = data_of(envelope)
+    if data is None:
+        data = _from_base64(envelope.data_base64) if type(envelope.data_base64) is str else b"null"
     inner = _peek(data)
-    if inner is not None and type(inner.event) is str and isinstance(inner.data, Raw):
+    if inner is not None and type(inner.event) is str and data_of(inner) is not None:
         return _stream_event(inner), own
     return _named(_from_thread(envelope.type), data), own
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        data = b64decode(text, validate=True)
+    except (Base64Error, ValueError):
+        raise _BadRecordError(Reason.MALFORMED, "data_base64 is not base64") from None
+    _check_utf8(data)
+    return data
 
 
 def _frames(text: bytes) -> list[tuple[str, bytes]]:

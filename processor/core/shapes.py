@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import msgspec
@@ -136,8 +137,17 @@ class RunHead(msgspec.Struct, gc=False):
     last_error: Any = None
 
 
+Span = Any
+"""JSON text: bytes, or `Raw`, which its stubs call bytes though it is none (a compiler would believe them)."""
+
+
+def data_of(envelope: Envelope) -> Span | None:
+    """The text of the envelope's data, if it has any."""
+    return None if envelope.data is UNSET else envelope.data
+
+
 read_envelope: Final = msgspec.json.Decoder(Envelope).decode
-read_envelopes: Final = msgspec.json.Decoder(list[Raw]).decode
+read_envelopes: Final[Callable[[Span], list[Span]]] = msgspec.json.Decoder(list[Raw]).decode
 read_run_head: Final = msgspec.json.Decoder(RunHead).decode
 read_any: Final = msgspec.json.Decoder().decode
 skip: Final = msgspec.json.Decoder(Raw).decode

@@ -5,34 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-
-from processor.core.effects import Rejected, Status
+from processor.core.effects import Rejected, Status, Transition
 from processor.core.partition import Cause, Entry, PartitionState
+from processor.core.rules import Rules
 from processor.core.snapshot import Step
-
-
-class Transition(msgspec.Struct, frozen=True, gc=False):
-    """What a step's status did at a record, or did not do (`refused` is the reason then).
-
-    `before` is None for a step never seen. `kind` is what brought it about: the step's own event (`event`), its run's
-    end (`run`), a deadline (`deadline`), a clock mark (`clock_mark`).
-    """
-
-    step_id: str
-    offset: int
-    timestamp: int
-    before: str | None
-    after: str | None
-    kind: str
-    refused: str | None = None
 
 
 class WatchedState(PartitionState):
     """Args: `told` gets every transition in the order of the log; the rest is as for `PartitionState`."""
 
-    def __init__(self, *args: Any, told: Callable[[Transition], None], **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        rules: Rules,
+        *,
+        told: Callable[[Transition], None],
+        next_offset: int = 0,
+        live_from: int = 0,
+        stream_time: int = -1,
+    ) -> None:
+        super().__init__(topic, partition, rules, next_offset=next_offset, live_from=live_from, stream_time=stream_time)
         self._told = told
         self.opened_ms: dict[str, int] = {}
         """The timestamp of each remembered step's first record."""

@@ -16,8 +16,8 @@ import msgspec
 from processor.archives import Gap, GapKind, Recorder
 from processor.core import evidence
 from processor.core.audit import Finding, Kind, PartitionAudit, Placed, Verdict
-from processor.core.effects import DeadLetter, Effect, Publish, Record, Status
-from processor.core.watch import Transition, WatchedState
+from processor.core.effects import DeadLetter, Effect, Publish, Record, Status, Transition
+from processor.core.watch import WatchedState
 from processor.kafka.records import OutRecord, partition_of
 from processor.outputs import Outputs, omitting
 from processor.replay import Only, PartitionResult, Task
