@@ -13,11 +13,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from typing import Any, Final, TypeVar
 
 from processor.breaker import Breaker
 from processor.config import Settings
-from processor.core.effects import Effect, Record
+from processor.core.effects import Effect, Record, Status
 from processor.core.partition import PartitionState
 from processor.core.resume import ResumePoint
 from processor.core.rules import Rules
@@ -588,24 +589,29 @@ class Worker:
 
     def steps(self, limit: int) -> list[dict[str, object]]:
         """The oldest open steps; ids and ages, no contents."""
+        oldest = nsmallest(
+            limit,
+            (
+                (entry.opened_s - owned.state.stream_time / 1000, entry.key, owned.partition, entry)
+                for owned in self._owned.values()
+                for entry in owned.state.steps.values()
+                if entry.status is Status.IN_PROGRESS
+            ),
+        )
         found: list[dict[str, object]] = []
-        for owned in self._owned.values():
-            time_s = owned.state.stream_time / 1000
-            for entry in owned.state.steps.values():
-                step = entry.step
-                if step is not None:
-                    found.append(
-                        {
-                            "step_id": entry.key,
-                            "run_id": entry.run_id,
-                            "thread_id": step.fields.get("thread_id"),
-                            "status": entry.status.value,
-                            "type": step.details_type(),
-                            "age_s": round(time_s - step.opened_s, 1),
-                            "deadline_in_s": round(entry.due_s - time_s, 1),
-                            "partition": owned.partition,
-                            "offset": step.first_offset,
-                        }
-                    )
-        found.sort(key=lambda step: (-float(str(step["age_s"])), str(step["step_id"])))
-        return found[:limit]
+        for seconds, _, partition, entry in oldest:
+            step = entry.recall()
+            found.append(
+                {
+                    "step_id": entry.key,
+                    "run_id": entry.run_id,
+                    "thread_id": step.fields.get("thread_id"),
+                    "status": entry.status.value,
+                    "type": step.details_type(),
+                    "age_s": round(-seconds, 1),
+                    "deadline_in_s": round(entry.due_s - entry.opened_s + seconds, 1),
+                    "partition": partition,
+                    "offset": step.first_offset,
+                }
+            )
+        return found

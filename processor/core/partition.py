@@ -33,7 +33,7 @@ from processor.core.effects import (
     Status,
 )
 from processor.core.events import EVENT_ID, decode, exact
-from processor.core.lifecycle import TERMINAL, Move, move
+from processor.core.lifecycle import Move, move
 from processor.core.merge import characters, pack, unpack
 from processor.core.rules import Rules
 from processor.core.saved import Saved
@@ -51,7 +51,8 @@ _OPEN = Status.IN_PROGRESS
 class Entry:
     """One remembered step or ended run.
 
-    An open step has `step`; an ended one is kept as `body`, its packed `Step`; a refused one (X2) has neither.
+    An open step has `step` while it is at work. An ended one is kept as `body`, its packed `Step`; so is an open one
+    that has been checkpointed and not touched since: it may wait for hours. A refused one (X2) has neither.
     `touched_*` is when an event last named it, in stream time and offset.
     """
 
@@ -65,6 +66,7 @@ class Entry:
         "inferred",
         "irregular",
         "key",
+        "opened_s",
         "refused",
         "run",
         "run_id",
@@ -85,6 +87,7 @@ class Entry:
         self.refused = False
         self.irregular = False
         self.due_s = 0
+        self.opened_s = 0
         self.touched_ms = 0
         self.touched_offset = offset
         self.dirty_from = _CLEAN
@@ -93,7 +96,13 @@ class Entry:
         self.checkpointed = False
 
     def recall(self) -> Step:
-        return self.step if self.step is not None else Step.unpack(self.body)
+        """The step, to be changed. Whoever changes an ended one packs it again."""
+        step = self.step
+        if step is None:
+            step = Step.unpack(self.body)
+            if self.status is _OPEN:
+                self.step, self.body = step, b""
+        return step
 
 
 _encode_saved: Final = msgspec.msgpack.Encoder().encode
@@ -147,7 +156,7 @@ class PartitionState:
         self.open_steps = 0
         self.steps: dict[str, Entry] = {}
         self.runs: dict[str, Entry] = {}
-        self._by_run: dict[str, set[str]] = {}
+        self._by_run: dict[str, str | set[str]] = {}  # open steps; a run has seldom more than one at a time
         self._due: dict[int, set[str]] = {}
         self._due_seconds: list[int] = []
         self._next_due_ms = _NEVER
@@ -316,7 +325,7 @@ class PartitionState:
             step.take(event, size)
             self._folded(step, cause, event_id)
             self._schedule(entry, step, event)
-            self._index_run(entry, step)
+            self._index_run(entry, step.run_id)
             self._end_if_run_ended(entry, step, cause)
         elif chosen is Move.RESTATE:
             before = self._bytes_of(step)
@@ -355,7 +364,7 @@ class PartitionState:
         step.take(event, size)
         self._folded(step, cause, event_id)
         self._schedule(entry, step, event)
-        self._index_run(entry, step)
+        self._index_run(entry, step.run_id)
         self._end_if_run_ended(entry, step, cause)
         return None
 
@@ -394,7 +403,7 @@ class PartitionState:
             step.irregular = entry.irregular = True
             self._keep(entry, step)
             return refused
-        if entry.step is not None:
+        if entry.status is _OPEN:
             self.counts["null_ignored"] += step.append(delta)
             self._folded(step, cause, event_id)
             return None
@@ -417,13 +426,14 @@ class PartitionState:
             entry.run = run
         if cause.offset >= entry.applied_below:
             self._touch(entry, cause)
-        for step_id in sorted(self._by_run.get(run.run_id, ())):
+        for step_id in self._open_in(run.run_id):
             step_entry = self.steps[step_id]
-            if step_entry.step is None or cause.offset < step_entry.applied_below:
+            if cause.offset < step_entry.applied_below:
                 continue
             self._touch(step_entry, cause)
-            step_entry.step.end_with_run(run, cause.timestamp)
-            self._finish(step_entry, step_entry.step, cause)
+            step = step_entry.recall()
+            step.end_with_run(run, cause.timestamp)
+            self._finish(step_entry, step, cause)
 
     def _end_if_run_ended(self, entry: Entry, step: Step, cause: Cause) -> None:
         """L6 for a step that arrives after its run's end, which may lie before `restore_from`: checkpointed at once."""
@@ -469,8 +479,7 @@ class PartitionState:
             for step_id in sorted(self._due.pop(heappop(self._due_seconds))):
                 entry = self.steps[step_id]
                 entry.due_s, due_s = 0, entry.due_s
-                step = entry.step
-                assert step is not None
+                step = entry.recall()
                 self._touch(entry, cause)
                 step.infer("deadline", Status.EXPIRED, due_s - self.rules.grace_s)
                 self.counts["deadline_by_mark" if cause.mark else "deadline_by_record"] += 1
@@ -513,7 +522,8 @@ class PartitionState:
         if self._gone.pop(_step_key(step_id), None) is not None:
             # An earlier life under this id: its tail must not be taken for ours, so ours leaves a `gone` as well.
             entry.checkpointed = entry.irregular = True
-        entry.step = step = Step(step_id, cause.offset, self.stream_time // 1000)
+        entry.opened_s = self.stream_time // 1000
+        entry.step = step = Step(step_id, cause.offset, entry.opened_s)
         record = cause.record
         if record is not None and record.headers:
             step.trace = evidence.trace_of(record)
@@ -529,20 +539,37 @@ class PartitionState:
             step.seen.add(event_id)
             step.characters += len(event_id)
 
-    def _index_run(self, entry: Entry, step: Step) -> None:
-        if entry.run_id != step.run_id:
-            self._unindex_run(entry)
-            entry.run_id = step.run_id
-            if step.run_id is not None:
-                self._by_run.setdefault(step.run_id, set()).add(entry.key)
+    def _index_run(self, entry: Entry, run_id: str | None) -> None:
+        if entry.run_id == run_id:
+            return
+        self._unindex_run(entry)
+        entry.run_id = run_id
+        if run_id is None:
+            return
+        held = self._by_run.get(run_id)
+        if held is None:
+            self._by_run[run_id] = entry.key
+        elif isinstance(held, set):
+            held.add(entry.key)
+        else:
+            self._by_run[run_id] = {held, entry.key}
 
     def _unindex_run(self, entry: Entry) -> None:
-        if entry.run_id is not None:
-            ids = self._by_run.get(entry.run_id)
-            if ids is not None:
-                ids.discard(entry.key)
-                if not ids:
-                    del self._by_run[entry.run_id]
+        run_id = entry.run_id
+        if run_id is None:
+            return
+        held = self._by_run.get(run_id)
+        if isinstance(held, set):
+            held.discard(entry.key)
+            if len(held) == 1:
+                self._by_run[run_id] = held.pop()
+        elif held == entry.key:
+            del self._by_run[run_id]
+
+    def _open_in(self, run_id: str) -> list[str]:
+        """The run's open steps, sorted."""
+        held = self._by_run.get(run_id)
+        return [] if held is None else sorted(held) if isinstance(held, set) else [held]
 
     def _finish(self, entry: Entry, step: Step, cause: Cause) -> None:
         """Publish, and keep the ended step for a while as its bytes."""
@@ -800,7 +827,7 @@ class PartitionState:
         heap = self._dirty_open
         while heap and heap[0][0] < dirty_before and len(self._effects) < limit:
             offset, _, entry = heappop(heap)
-            if entry.dirty_from == offset and entry.step is not None:
+            if entry.dirty_from == offset and entry.status is _OPEN:
                 self._checkpoint(entry, self.next_offset)
         effects, self._effects = self._effects, []
         return effects
@@ -813,7 +840,10 @@ class PartitionState:
         if entry.run is not None:
             body = pack([entry.run.run_id, entry.run.status, entry.run.ended_at, entry.run.last_error])
         else:
-            body = entry.step.pack() if entry.step is not None else entry.body
+            step = entry.step
+            if step is not None:
+                entry.body, entry.step = step.pack(), None
+            body = entry.body
         saved = Saved(
             CHECKPOINT_VERSION,
             "run" if is_run else "step",
@@ -827,6 +857,7 @@ class PartitionState:
             entry.irregular,
             entry.run_id,
             body,
+            entry.opened_s,
         )
         key = _run_key(entry.key) if is_run else _step_key(entry.key)
         self._effects.append(Checkpoint(key, _encode_saved(saved)))
@@ -871,14 +902,11 @@ class PartitionState:
             self.runs[name] = entry
             return entry
         self.steps[name] = entry
-        entry.run_id = saved.run_id
-        if entry.status in TERMINAL:
-            entry.body = saved.body
-        else:
-            entry.step = step = Step.unpack(saved.body)
+        entry.run_id, entry.opened_s, entry.body = saved.run_id, saved.opened_s, saved.body
+        if entry.status is _OPEN:
             self.open_steps += 1
             entry.run_id = None
-            self._index_run(entry, step)
+            self._index_run(entry, saved.run_id)
             self._set_due(entry, saved.due_s)
         return entry
 
@@ -886,7 +914,7 @@ class PartitionState:
 
     def oldest_open_ms(self) -> int | None:
         """The stream time, in milliseconds, at which the oldest open step was first seen; None if none is open."""
-        oldest_s = min((e.step.opened_s for e in self.steps.values() if e.step is not None), default=None)
+        oldest_s = min((e.opened_s for e in self.steps.values() if e.status is _OPEN), default=None)
         return None if oldest_s is None else oldest_s * 1000
 
 

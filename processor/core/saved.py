@@ -24,6 +24,7 @@ class Saved(msgspec.Struct, array_like=True, gc=False):
     irregular: bool = False
     run_id: str | None = None
     body: bytes = b""
+    opened_s: int = 0
 
 
 class Inference(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -257,10 +257,9 @@ class _Run:
         state = self._audit.state
         assert isinstance(state, WatchedState)
         number = 0
-        for entry in sorted(state.steps.values(), key=lambda e: (e.step.first_offset if e.step else -1, e.key)):
-            step = entry.step
-            if step is None:
-                continue
+        still_open = [entry for entry in state.steps.values() if entry.status is Status.IN_PROGRESS]
+        for entry in sorted(still_open, key=lambda e: (e.recall().first_offset, e.key)):
+            step = entry.recall()
             number += 1
             run_id, thread_id = step.fields.get("run_id"), step.fields.get("thread_id")
             only = self._task.only

@@ -17,21 +17,26 @@ _AT_A_TIME = 1_000
 
 def per_open_step(book: Book, rounds: int, numbers: tuple[int, ...]) -> None:
     for number in numbers:
-        spent = [
-            float(subprocess.run([sys.executable, "-m", __name__, str(number)], capture_output=True, check=True).stdout)
-            for _ in range(rounds)
-        ]
-        book.add(f"memory: per open step beyond its text, {number // 1000} k open", spent, "bytes")
+        for how in ("at work", "checkpointed"):
+            command = [sys.executable, "-m", __name__, str(number), how]
+            spent = [float(subprocess.run(command, capture_output=True, check=True).stdout) for _ in range(rounds)]
+            book.add(f"memory: per open step beyond its text, {number // 1000} k open, {how}", spent, "bytes")
 
 
-def _measured(number: int) -> float:
+def _measured(number: int, how: str) -> float:
     """Bytes of real memory per open step with one tool call, its text taken off."""
     state = PartitionState("bench", 0, Rules(max_open_steps=number + 1))
-    _open(state, 0, _AT_A_TIME)  # what the first steps bring about stays out of it
+
+    def opened(first: int) -> None:
+        _open(state, first, _AT_A_TIME)
+        if how == "checkpointed":
+            state.checkpoint(state.next_offset)
+
+    opened(0)  # what the first steps bring about stays out of it
     gc.collect()
     before = rss_bytes()
     for first in range(_AT_A_TIME, number, _AT_A_TIME):
-        _open(state, first, _AT_A_TIME)
+        opened(first)
     gc.collect()
     held = rss_bytes() - before
     assert state.open_steps == number
@@ -67,4 +72,4 @@ class _Shifted:
 
 
 if __name__ == "__main__":
-    print(_measured(int(sys.argv[1])))  # noqa: T201
+    print(_measured(int(sys.argv[1]), sys.argv[2]))  # noqa: T201

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish
+from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish, Status
 from processor.core.merge import plain
 from processor.core.partition import Entry, PartitionState
 from processor.core.rules import Rules
@@ -53,7 +53,7 @@ def portrait(state: PartitionState) -> Any:
             entry.inferred,
             entry.refused,
             entry.due_s,
-            None if entry.step else (entry.touched_ms, entry.touched_offset),
+            entry.opened_s if entry.status is Status.IN_PROGRESS else (entry.touched_ms, entry.touched_offset),
             entry.run,
             step_of(entry.recall()) if entry.step or entry.body else None,
         )
