@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from processor.core.rules import MAX_DIGITS
 from processor.errors import RunStepsError, UsageError
 
 if TYPE_CHECKING:
@@ -541,6 +542,7 @@ def demo(
 
 def main() -> NoReturn:
     """The console script. Exits with 0, a code of `processor.errors` (64: wrong command line), or 130 (Ctrl-C)."""
+    sys.set_int_max_str_digits(MAX_DIGITS)  # or PYTHONINTMAXSTRDIGITS would decide what is dead-lettered
     code = _run(sys.argv[1:])
     # Under `python -m`, a Ctrl-C that crossed an exec of source (a dataclass being made, say) would end the process by
     # SIGINT, whatever is caught and returned: CPython remembers it until the next such exec.

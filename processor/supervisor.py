@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from processor.breaker import Tripped
 from processor.config import Settings
+from processor.core.rules import MAX_DIGITS
 from processor.errors import BrokerUnavailable, ConfigError, Fenced, RunStepsError
 from processor.http import Front, Health, OneWorker, Server
 from processor.kafka.admin import Admin, NewTopicFacts, check_topics
@@ -419,6 +420,7 @@ def _child_main(settings: Settings, name: str, pipe: Pipe) -> None:
     def announce(port: int) -> None:
         pipe.send(port)
 
+    sys.set_int_max_str_digits(MAX_DIGITS)
     try:
         code = _run(_one(settings, create_topics=False, name=name, announce=announce, parent=pipe))
     except RunStepsError as error:

@@ -277,6 +277,8 @@ class PartitionAudit:
             at = cut
             yield from self._mark()
         yield from self._fold(records[at:])
+        # As the worker does at each unit: what is kept for a restart alone would grow with the range.
+        self.state.seal(self.state.next_offset)
 
     def lost(self, first: int, last: int) -> None:
         """These offsets (inclusive) held records that cannot be had: the fold starts anew behind them."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from typing import Final
 
 import msgspec
+
+MAX_DIGITS: Final = 4_300
+"""Of an integer that is kept; a longer one is no JSON of ours. Whoever runs the fold sets the interpreter to it."""
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,11 +7,12 @@ exists in this path and no group is joined.
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import msgspec
 
-from processor.core.rules import Rules
+from processor.core.rules import MAX_DIGITS, Rules
 
 __all__ = ["Only", "Part", "PartitionResult", "Task", "run_task"]
 
@@ -115,4 +116,5 @@ def run_task(task: Task) -> PartitionResult:
     """Fold one range and judge it: in this process, in a pool's, or on another machine."""
     from processor.replay.partition import run
 
+    sys.set_int_max_str_digits(MAX_DIGITS)
     return run(task)

@@ -27,6 +27,8 @@ from processor.shelf import EmptyShelf, FiledShelf
 
 _TOLD_EVERY_S: Final = 0.2
 _MINUTE_MS: Final = 60_000
+_CELLS: Final = 1 << 14
+"""Of the timeline that are held before they are written; a minute may then have several rows."""
 _LARGE: Final = 64 << 10
 """Dead letters with smaller values are never written without them."""
 
@@ -223,8 +225,15 @@ class _Run:
         if isinstance(effect, Publish):
             self._step(effect, finding)
         status = effect.status.value if isinstance(effect, Publish) else ""
+        if len(self._minutes) >= _CELLS:
+            self._write_minutes()
         cell = self._minutes.setdefault((effect_ms(effect) // _MINUTE_MS * _MINUTE_MS, status), [0, 0])
         cell[0 if status else 1] += 1
+
+    def _write_minutes(self) -> None:
+        for (minute, status), (count, rejected) in sorted(self._minutes.items()):
+            self._tables.timeline(minute, status, count, rejected)
+        self._minutes.clear()
 
     def _step(self, effect: Publish, finding: Finding) -> None:
         headers = dict(effect.headers)
@@ -282,8 +291,7 @@ class _Run:
     def result(self) -> PartitionResult:
         task, audit = self._task, self._audit
         open_steps = self._open_steps()
-        for (minute, status), (count, rejected) in sorted(self._minutes.items()):
-            self._tables.timeline(minute, status, count, rejected)
+        self._write_minutes()
         files = self._tables.close()
         self._closed = True
         published = self._shelf.count if isinstance(self._shelf, FiledShelf) else 0

@@ -217,7 +217,7 @@ class Tables:
         """What ended in a minute of record time.
 
         `minute` is its begin in milliseconds; `count` outcomes of that status. Dead letters stand in a row of their
-        own with the status "".
+        own with the status "". Rows of the same minute and status add up.
         """
         self._timeline((self._partition, minute, status, count, rejected))
 

@@ -109,8 +109,12 @@ def verdicts(findings: list[Finding]) -> list[str]:
 
 
 def one_step(case: Case, step_id: str = "s1") -> None:
-    case.play.created(id=step_id)
-    case.play.say("step.completed", step("completed", id=step_id))
+    one_step_of(case.play, step_id)
+
+
+def one_step_of(play: Play, step_id: str) -> None:
+    play.created(id=step_id)
+    play.say("step.completed", step("completed", id=step_id))
 
 
 def test_what_was_published_as_the_log_implies_it_is_equal(case: Case) -> None:
@@ -344,6 +348,25 @@ def test_headers_in_another_order_differ() -> None:
 
 def test_an_empty_shelf_names_no_clock_mark() -> None:
     assert EmptyShelf().marks() == []
+
+
+def test_what_is_kept_for_a_restart_does_not_grow_with_the_range() -> None:
+    """A forgotten step that was irregular leaves a trace until no restart could read its records again."""
+    play = Play(RULES)
+    for number in range(50):
+        one_step_of(play, f"s{number}")
+        play.say("step.failed", step("failed", id=f"s{number}"))
+        play.wait(RULES.ended_retention_s + 1)
+
+    def state(offset: int, now: int) -> PartitionState:
+        return PartitionState("source", 3, RULES, next_offset=offset, live_from=offset, stream_time=now)
+
+    audit = PartitionAudit(state, EmptyShelf(), lambda _: None, begin=0, end=len(play.log), complete=True)
+    held = []
+    for record in play.log:
+        assert not list(audit.apply([record]))
+        held.append(len(audit.state._gone))
+    assert max(held) <= 1
 
 
 # --- the trial --------------------------------------------------------------------------------------------------------

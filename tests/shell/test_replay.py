@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from processor.archives import ArchivedRecord, Gap, GapKind, Recorder, read
@@ -16,7 +17,7 @@ from processor.config import Settings
 from processor.core.effects import LogRecord
 from processor.errors import CorruptLog, UsageError
 from processor.kafka.security import Connection
-from processor.replay import Only, Part, bounds
+from processor.replay import Only, Part, bounds, partition
 from processor.replay.bounds import Committed, Edge, Offset, Time
 from processor.replay.run import Options, Progress, Replayed, replay
 from processor.replay.sources import Ledger, laid_end_to_end
@@ -238,6 +239,22 @@ def test_a_range_by_offsets_and_by_time_in_archives(archived: Archived) -> None:
         archived.audit(partitions=(7,))
     with pytest.raises(UsageError, match="needs the topic"):
         archived.audit(end="committed:group")
+
+
+def test_a_timeline_written_piece_by_piece_adds_up_to_the_same(
+    archived: Archived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def minutes(name: str) -> list[tuple[Any, ...]]:
+        archived.audit(report=str(tmp_path / name))
+        rows = f"FROM '{tmp_path / name}/tables/timeline/*.parquet'"
+        with duckdb.connect() as db:
+            sums = f"SELECT partition, minute, status, sum(count), sum(rejected) {rows} GROUP BY ALL ORDER BY ALL"
+            return db.execute(sums).fetchall()
+
+    whole = minutes("whole")
+    assert len(whole) > 2
+    monkeypatch.setattr(partition, "_CELLS", 2)
+    assert minutes("pieces") == whole
 
 
 def test_narrowing_reports_less_and_folds_the_same(archived: Archived) -> None:
