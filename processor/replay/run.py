@@ -536,6 +536,7 @@ def _run_all(tasks: Sequence[Task], options: Options, show: Show, work: Path) ->
         ordered = sorted(tasks, key=lambda task: task.begin - task.end)
         futures: list[Future[PartitionResult]] = [executor.submit(run_task, task) for task in ordered]
         pending = set(futures)
+        show(Progress("folding and comparing", 0, total))
         try:
             while pending:
                 if options.dask:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from processor.broker import Broker
-from tests.bench import core, loops, memory, worker
+from tests.bench import core, loops, memory, replay, worker
 from tests.bench.load import Expected, Job
 from tests.bench.measure import Book, Run
 
 PARTITIONS: Final = 8
-SECTIONS: Final = ("core", "memory", "worker", "restore")
+SECTIONS: Final = ("core", "memory", "worker", "restore", "replay")
 UPSTREAM: Final = "consumer: upstream getmany doing nothing"
 
 Modes = dict[str, dict[str, str]]
@@ -80,7 +80,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="small counts, for a look; no figures to quote")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="a section; may be given several times")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (default 5; quick: 3)")
-    parser.add_argument("--events", type=int, help="on the topic of the worker (default 1000000; quick: 100000)")
+    parser.add_argument(
+        "--events", type=int, help="on the worker's topic, in the replay's archives (default 1000000; quick: 100000)"
+    )
     asked = parser.parse_args()
     quick: bool = asked.quick
     rounds: int = asked.rounds or (3 if quick else 5)
@@ -93,12 +95,16 @@ def main() -> int:
         core.growth(book, rounds, 20_000 if quick else 200_000, 100_000)
     if "memory" in sections:
         memory.per_open_step(book, rounds, (10_000, 100_000))
-    if {"worker", "restore"} & set(sections):
+    if "replay" in sections:
+        replay.archived(book, min(rounds, 3), events)
+    if {"worker", "restore", "replay"} & set(sections):
         with Broker.start(light=False, heap_mb=1024) as broker:
             if "worker" in sections:
                 _workers(book, broker, rounds, events)
             if "restore" in sections:
                 _restore(book, broker, min(rounds, 3), events)
+            if "replay" in sections:
+                replay.from_topic(book, broker, min(rounds, 3), min(events, 1_000_000))
     book.write(Path("build", "bench.json"))
     table = book.markdown()
     Path("build", "bench.md").write_text(table, encoding="utf-8")

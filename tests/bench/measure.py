@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import threading
@@ -152,10 +153,10 @@ class Lap:
     def begin(self) -> None:
         if self._cpu < 0:
             self._say({"at": "begin"})
-            self._cpu, self._wall = time.process_time(), time.perf_counter()
+            self._cpu, self._wall = _cpu_s(), time.perf_counter()
 
     def end(self, events: int, **more: float) -> None:
-        cpu_s, wall_s = time.process_time() - self._cpu, time.perf_counter() - self._wall
+        cpu_s, wall_s = _cpu_s() - self._cpu, time.perf_counter() - self._wall
         self._say({"at": "end", "events": events, "cpu_s": cpu_s, "wall_s": wall_s, "rss_bytes": rss_bytes()} | more)
 
     @staticmethod
@@ -188,6 +189,12 @@ class Run:
         return self.broker_cpu_s / self.events * 1e6
 
 
+def _cpu_s() -> float:
+    """CPU time of this process and of the children that it has waited for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
 def rss_bytes() -> int:
     """What this process holds of real memory now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -207,27 +214,27 @@ def child(module: str, *arguments: str, env: dict[str, str] | None = None) -> su
         )
 
 
-def follow(process: subprocess.Popen[str], broker: Broker) -> Run:
-    """Read what the process says of its lap, and the broker's CPU beside it.
+def follow(process: subprocess.Popen[str], broker: Broker | None, patience_s: float = _CHILD_S) -> Run:
+    """Read what the process says of its lap, and the broker's CPU beside it (0 where there is none).
 
     Raises:
         RuntimeError: it ended, or said nothing for long, before its lap was done.
     """
     assert process.stdout is not None
     broker_before = 0.0
-    patience = threading.Timer(_CHILD_S, process.kill)
+    patience = threading.Timer(patience_s, process.kill)
     patience.start()
     try:
         for text in process.stdout:
             said = json.loads(text)
             if said.pop("at") == "begin":
-                broker_before = broker.cpu_seconds()
+                broker_before = broker.cpu_seconds() if broker is not None else 0.0
                 continue
             return Run(
                 said.pop("events"),
                 said.pop("cpu_s"),
                 said.pop("wall_s"),
-                broker.cpu_seconds() - broker_before,
+                broker.cpu_seconds() - broker_before if broker is not None else 0.0,
                 said.pop("rss_bytes"),
                 said,
             )

@@ -1,0 +1,214 @@
+"""The replay with all its verdicts: what a record of the source costs, what a second core brings, and the memory.
+
+The archives are of the standard job, a partition each, and of what an honest worker publishes of it; the topic is the
+worker bench's own, with the output of the worker that is measured in the same round. Each replay is a process of its
+own (and, where asked, the processes of its pool), and must end with "proven".
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import time
+import uuid
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from processor.archives import ArchivedRecord, Recorder
+from processor.broker import Broker
+from processor.config import Settings, load
+from processor.core.partition import PartitionState
+from processor.kafka.security import Connection
+from processor.replay import Task
+from processor.replay.partition import Places
+from processor.replay.run import Options, Progress, replay
+from processor.report.manifest import Outcome
+from tests.bench import worker
+from tests.bench.load import Expected, Job, records
+from tests.bench.measure import Book, Lap, Run, child, ended, follow
+
+PARTITIONS: Final = 8
+TOPIC: Final = "bench"
+FILES: Final = (".jsonl", ".parquet")
+LIVE: Final = "worker: exactly once, on the same topic"
+
+_BATCH: Final = 4_000
+_PER_S: Final = 125
+"""Records of a partition in a second of record time: a step is forgotten long before the range has ended."""
+_FOLDING: Final = "folding and comparing"
+
+
+def archived(book: Book, rounds: int, events: int) -> None:
+    """From archives: both kinds, one process and two, a tenth of the range and all of it."""
+    with tempfile.TemporaryDirectory(prefix="run-steps-bench-") as folder:
+        _make_all(Path(folder), events)
+        runs: dict[str, list[Run]] = {}
+        for _ in range(rounds):
+            for files in FILES:
+                for workers in (1, 2):
+                    name = f"replay: {files} archive, {_processes(workers)}"
+                    runs.setdefault(name, []).append(_audit("archive", folder, files, workers, events))
+            tenth = _audit("archive", folder, FILES[0], 1, events // 10)
+            runs.setdefault("replay: a tenth of the range", []).append(tenth)
+        _told(book, runs)
+        whole, tenth_of_it = runs[f"replay: {FILES[0]} archive, {_processes(1)}"], runs["replay: a tenth of the range"]
+        small = "replay: memory at its peak, a tenth of the range"
+        before = [run.rss_bytes / 2**20 for run in tenth_of_it]
+        book.add(small, before, "MiB")
+        name = f"replay: memory at its peak, {events // 1000} k events"
+        book.add(name, [run.rss_bytes / 2**20 for run in whole], "MiB", against=(small, before))
+
+
+def from_topic(book: Book, broker: Broker, rounds: int, events: int) -> None:
+    """From the topic, after the worker whose rate it is held against."""
+    topic = f"bench.replay.{uuid.uuid4().hex[:8]}"
+    expected = worker.put_job(broker, topic, Job(events, seed=3, partitions=PARTITIONS))
+    live: list[Run] = []
+    runs: dict[str, list[Run]] = {}
+    for number in range(rounds):
+        life = worker.Life(broker, topic, f"{topic}.{number}", PARTITIONS, {})
+        live.append(life.run(expected.events))
+        for workers in (1, 2):
+            run = _audit("topic", "", "", workers, expected.events, env=life.env, broker=broker)
+            runs.setdefault(f"replay: topic, {_processes(workers)}", []).append(run)
+    book.add(LIVE, [run.per_cpu_s for run in live], "events/CPU-s")
+    _told(book, runs, against=(LIVE, [run.per_cpu_s for run in live]))
+
+
+def _processes(workers: int) -> str:
+    return "1 process" if workers == 1 else f"{workers} processes"
+
+
+def _told(book: Book, runs: dict[str, list[Run]], against: tuple[str, list[float]] | None = None) -> None:
+    for name, taken in runs.items():
+        if not name.endswith(("process", "processes")):
+            continue
+        book.add(name, [run.per_cpu_s for run in taken], "events/CPU-s", against=against)
+        alone = name.replace(_processes(2), _processes(1))
+        for what, rates in (
+            ("by the clock", {n: [run.per_s for run in runs[n]] for n in (name, alone)}),
+            (
+                "by the clock, output read",
+                {n: [run.events / run.more["fold_s"] for run in runs[n]] for n in (name, alone)},
+            ),
+        ):
+            first = (f"{alone}: {what}", rates[alone]) if alone != name else None
+            book.add(f"{name}: {what}", rates[name], "events/s", against=first)
+
+
+def _audit(
+    what: str,
+    folder: str,
+    files: str,
+    workers: int,
+    events: int,
+    env: dict[str, str] | None = None,
+    broker: Broker | None = None,
+) -> Run:
+    process = child("tests.bench.replay", what, str(events), folder, files, str(workers), env=env)
+    try:
+        return follow(process, broker, patience_s=600.0 + events / 5_000)
+    finally:
+        if ended(process) and sys.exc_info()[0] is None:
+            raise RuntimeError(f"{process.args!r}: see build/bench/replay.log")
+
+
+# --- the archives ---------------------------------------------------------------------------------------------------
+
+
+def _make_all(folder: Path, events: int) -> None:
+    with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(partial(_make, folder, -(-events // PARTITIONS)), range(PARTITIONS)))
+
+
+def _make(folder: Path, events: int, partition: int) -> None:
+    """One partition's source, in each kind of file, and what is published of it.
+
+    What it has published stands on a partition of that number: where a key belongs is not compared in archives.
+    """
+    settings = _settings()
+    outcomes, dead = settings.outcome_topics, settings.output.dead_letter
+    task = Task(
+        topic=TOPIC, partition=partition, begin=0, end=0, complete=True, rules=settings.rules(),
+        outcome_topics=outcomes, dead_letter=dead, output_partitions={}, work="",
+    )  # fmt: skip
+    places = Places(task)
+    state = PartitionState(TOPIC, partition, settings.rules())
+    sources = [Recorder(folder / files, files=files) for files in FILES]
+    published = Recorder(folder / "published", files=".jsonl")
+    ends = dict.fromkeys((*outcomes.values(), dead), 0)
+    job = Job(events, seed=100 + partition, partitions=1, open_runs=2_000 // PARTITIONS, per_s=_PER_S)
+    made = (
+        ArchivedRecord(TOPIC, partition, offset, m.timestamp, m.key, m.value)
+        for offset, m in enumerate(records(job, Expected()))
+    )
+    while batch := list(islice(made, _BATCH)):
+        for record in batch:
+            for source in sources:
+                source.write(record)
+        for effect in state.apply(batch):
+            placed = places.whole(effect)
+            if placed is None:
+                continue
+            published.write(
+                ArchivedRecord(
+                    placed.topic, partition, ends[placed.topic], placed.timestamp, placed.key, placed.value,
+                    tuple(placed.headers),
+                )
+            )  # fmt: skip
+            ends[placed.topic] += 1
+        state.seal(state.next_offset)
+    for recorder in (*sources, published):
+        recorder.close()
+
+
+def _settings() -> Settings:
+    return Settings.model_validate({"source": {"topic": TOPIC}})
+
+
+# --- the measured process ------------------------------------------------------------------------------------------
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("archive", "topic"))
+    parser.add_argument("events", type=int)
+    parser.add_argument("folder")
+    parser.add_argument("files")
+    parser.add_argument("workers", type=int)
+    asked = parser.parse_args()
+    settings, options = load(None, os.environ), Options(workers=asked.workers)
+    if asked.what == "archive":
+        settings, folder = _settings(), Path(asked.folder)
+        options = Options(
+            archives=(str(folder / asked.files),),
+            published=(str(folder / "published"),),
+            end=str(asked.events // PARTITIONS),
+            workers=asked.workers,
+        )
+    folding: list[float] = []
+
+    def show(progress: Progress) -> None:
+        if progress.what == _FOLDING and not folding:
+            folding.append(time.perf_counter())
+
+    lap = Lap()
+    lap.begin()
+    found = replay(options, settings, lambda: Connection.build(**settings.kafka.connection()), show)
+    fold_s = time.perf_counter() - folding[0]
+    if found.verdict is not Outcome.PROVEN:
+        raise RuntimeError(f"{found.verdict}: {found.counts} {found.questions}")
+    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
+    records_read = sum(result.records for result in found.results)
+    lap.end(records_read, rss_bytes=peak, fold_s=fold_s)
+
+
+if __name__ == "__main__":
+    _main()
