@@ -256,7 +256,7 @@ class _Telling:
         ledger = Ledger(self._task.begin, self._task.end, lambda first, last, kind: None)
         async for piece in pieces(self._task, ledger):
             if isinstance(piece, Gap):
-                self._audit.lost(piece.first, piece.last)
+                self._note_findings(self._audit.lost(piece.first, piece.last), None)
                 holes.append(f"Offsets {piece.first} to {piece.last} are {piece.kind.value}.")
                 continue
             for record in piece:

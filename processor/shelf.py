@@ -17,7 +17,7 @@ import msgspec
 
 from processor.core import evidence
 from processor.core.audit import Kind, Published, Unreadable, caused_at, mark_of, read_published
-from processor.core.effects import Record
+from processor.core.effects import Reason, Record
 
 _ROWS: Final = 2_000
 """Rows held in memory per partition before they are written."""
@@ -172,6 +172,14 @@ class FiledShelf:
         )
         return [(position, milliseconds) for position, milliseconds in rows]
 
+    def crowded_from(self, offset: int) -> int | None:
+        reason = Reason.TOO_MANY_OPEN_STEPS.value
+        (found,) = self._file.execute(
+            "SELECT min(cause) FROM published WHERE kind = ? AND substr(two, 1, ?) = ? AND cause >= ?",
+            (Kind.DEAD_LETTER.value, len(reason), reason, offset),
+        ).fetchone()
+        return None if found is None else int(found)
+
     def strays(self) -> Iterator[tuple[Kind, Unreadable]]:
         """Records of the output topics that no partition can own, in the order of topic, partition, offset."""
         for kind, *rest in self._file.execute("SELECT * FROM strays ORDER BY topic, partition, offset"):
@@ -228,3 +236,6 @@ class EmptyShelf:
 
     def marks(self) -> list[tuple[int, int]]:
         return []
+
+    def crowded_from(self, offset: int) -> int | None:
+        return None

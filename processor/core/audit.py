@@ -116,6 +116,10 @@ class Shelf(Protocol):
         """The clock marks that records name: (position, milliseconds), ascending, each once."""
         ...
 
+    def crowded_from(self, offset: int) -> int | None:
+        """The first source offset from there on at which a step was refused because too many were open (X2)."""
+        ...
+
 
 def read_published(topic: str, partition: int, record: Record, *, dead_letters: bool) -> Published | Unreadable:
     """Read the evidence of a record on one of our output topics."""
@@ -161,7 +165,11 @@ def _which(reason: bytes, detail: bytes | None) -> str:
 
 def mark_of(published: Published) -> tuple[int, int] | None:
     """(position, milliseconds) of the clock mark that a record names, if it names one."""
-    text = dict(published.headers).get(evidence.CLOCK_MARK)
+    return _mark_in(published.headers)
+
+
+def _mark_in(headers: Headers) -> tuple[int, int] | None:
+    text = dict(headers).get(evidence.CLOCK_MARK)
     if text is None:
         return None
     milliseconds, _, position = text.partition(b"@")
@@ -189,6 +197,7 @@ Place = Callable[[Effect], Placed | None]
 
 _STATEFUL: Final = frozenset(
     {
+        Reason.BAD_INDEX,
         Reason.ILLEGAL_TRANSITION,
         Reason.TYPE_CHANGED,
         Reason.STEP_TOO_LARGE,
@@ -200,27 +209,44 @@ _STATEFUL: Final = frozenset(
 """Rejections that depend on what came before: a range that begins in mid-log cannot decide them."""
 
 CLOCK_SKEW_S: Final = 60
-"""How far the clock of a producer may be ahead of the others', where a range begins in mid-log."""
+"""How far clocks may differ, those of producers and that of the service, where a range begins in mid-log."""
 
 _NEVER: Final = 1 << 62
+_AFTER_RUN: Final = "after_run_ended"
 _BEFORE: Final = "it may hang on what came before the range"
 
 
 class _Segment(msgspec.Struct):
-    """A stretch without holes. What began before `settled` may hang on what is not known where `complete` is False."""
+    """A stretch without holes; where it is not `complete`, something came before it that is not known.
+
+    Attributes:
+        known_ms: stream time had come at least so far when it began.
+        settled_ms: a step that was created later owes nothing to what came before. Known with the first record.
+        crowded: from there on the number of open steps decided something, and that is not known.
+    """
 
     begin: int
     complete: bool
-    settled: int = _NEVER
-    first_ms: int = -1
+    known_ms: int = -1
+    settled_ms: int = _NEVER
+    crowded: int = _NEVER
+
+
+class _Snapshot(msgspec.Struct, frozen=True, gc=False):
+    created_at: Any = None
+
+
+_snapshot: Final = msgspec.json.Decoder(_Snapshot).decode
 
 
 class PartitionAudit:
     """Folds the source records of one partition and judges what was published of them.
 
-    A range whose beginning is not the log's, or that has a hole, cannot decide all: a step that began before, or so
-    soon behind it that an ended run, an ended step or a clock from before may have had a say in it. What disagrees
-    there is unverifiable. The soon ends when stream time has moved on by `ended_retention_s` and `CLOCK_SKEW_S`.
+    A range whose beginning is not the log's, or that has a hole, cannot decide all. What disagrees is unverifiable
+    unless the step owes nothing to what came before: it says that it was created so late that no event in front of the
+    range can have named it, and that whatever had ended there was forgotten; it did not end because its run had ended
+    already; and no step had been refused for want of room (X2) when it ended. Late is `ended_retention_s` behind the
+    range's first record, and twice `CLOCK_SKEW_S`: for the clock of that record, and for the clock of the step.
 
     Args:
         make_state: the state at an offset, live from there, at a stream time in milliseconds.
@@ -230,6 +256,7 @@ class PartitionAudit:
         complete: the range begins where the partition's log began: nothing can have come before.
         kept_from: output partitions that retention has shortened -> the first cause that a record there names; of
             that cause some may be gone (a run's end ends several steps), behind it all are there.
+        dead_letter: the topic of the dead letters, for what `kept_from` says of it.
         log_end: where the log ends, known after the published records were read: none can be caused behind it.
     """
 
@@ -245,17 +272,21 @@ class PartitionAudit:
         log_end: int | None = None,
         shortened: Place | None = None,
         kept_from: Mapping[tuple[str, int], int] | None = None,
+        dead_letter: str = "",
     ) -> None:
+        marks = shelf.marks()
+        known_ms = -1 if complete else max((ms for position, ms in marks if position <= begin), default=-1)
         self._make_state = make_state
-        self.state = make_state(begin, -1)
+        self.state = make_state(begin, known_ms)
         self._rules = self.state.rules
         self._shelf, self._place, self._shortened = shelf, place, shortened
         self._rules_bytes = self._rules.digest().encode()
         self._begin, self._end, self._log_end = begin, end, log_end
         self._kept_from = dict(kept_from or {})
-        self._segments = [_Segment(begin, complete)]
+        self._dead_from = max((c for (topic, _), c in self._kept_from.items() if topic == dead_letter), default=-1)
+        self._segments = [self._segment(begin, complete, known_ms)]
         self._lost: list[tuple[int, int]] = []
-        self._marks = deque(mark for mark in shelf.marks() if begin < mark[0] <= end)
+        self._marks = deque(mark for mark in marks if begin < mark[0] <= end)
         self._furthest: dict[tuple[str, int], tuple[int, str]] = {}
         """By output partition: the highest offset found so far, and what stands there."""
         self.counts: Counter[tuple[Kind, Verdict]] = Counter()
@@ -280,20 +311,29 @@ class PartitionAudit:
         # As the worker does at each unit: what is kept for a restart alone would grow with the range.
         self.state.seal(self.state.next_offset)
 
-    def lost(self, first: int, last: int) -> None:
-        """These offsets (inclusive) held records that cannot be had: the fold starts anew behind them."""
+    def lost(self, first: int, last: int) -> Iterator[tuple[Effect | None, Finding]]:
+        """These offsets (inclusive) held records that cannot be had: the fold starts anew behind them.
+
+        Yields what the marks in front of them bring about.
+        """
+        while self._marks and self._marks[0][0] <= first:
+            yield from self._mark()
+        known_ms = self.state.stream_time
         while self._marks and self._marks[0][0] <= last + 1:
-            self._marks.popleft()
-        stream_time = self.state.stream_time
-        self.state = self._make_state(last + 1, stream_time)
+            known_ms = max(known_ms, self._marks.popleft()[1])
+        self.state = self._make_state(last + 1, known_ms)
         self._lost.append((first, last))
-        self._segments.append(_Segment(last + 1, False, first_ms=stream_time))
+        self._segments.append(self._segment(last + 1, False, known_ms))
+
+    def _segment(self, begin: int, complete: bool, known_ms: int) -> _Segment:
+        crowded = None if complete else self._shelf.crowded_from(begin)
+        return _Segment(begin, complete, known_ms, crowded=_NEVER if crowded is None else crowded)
 
     def finish(self) -> Iterator[tuple[Effect | None, Finding]]:
         """The marks at the end, then all that was published and never implied."""
-        self.state.moved_to(self._end)
         while self._marks:
             yield from self._mark()
+        self.state.moved_to(self._end)
         for published in self._shelf.left():
             finding = self._judge_left(published)
             if finding is None:
@@ -307,31 +347,29 @@ class PartitionAudit:
         self.chain.update(b"".join(map(framed, records)))
         self.records += len(records)
         segment = self._segments[-1]
-        if not segment.complete and segment.settled == _NEVER:
-            self._settle(segment, records)
+        if segment.settled_ms == _NEVER:
+            late_s = self._rules.ended_retention_s + 2 * CLOCK_SKEW_S
+            segment.settled_ms = max(segment.known_ms, records[0].timestamp, 0) + late_s * 1000
         for effect in self.state.apply(records):
             yield from self._judge(effect)
 
-    def _settle(self, segment: _Segment, records: Sequence[Record]) -> None:
-        lead_in_ms = (self._rules.ended_retention_s + CLOCK_SKEW_S) * 1000
-        for record in records:
-            if segment.first_ms < 0:
-                segment.first_ms = record.timestamp
-            if record.timestamp > segment.first_ms + lead_in_ms:
-                segment.settled = record.offset
-                return
-
     def _mark(self) -> Iterator[tuple[Effect | None, Finding]]:
         position, milliseconds = self._marks.popleft()
-        self.state.moved_to(position)
+        state = self.state
+        state.moved_to(position)
+        if not self._segments[-1].complete:
+            # Time has moved, whether the step that was due is known here or began before; and what seems to be due
+            # earlier was none to the worker, or the mark would be another.
+            while (due := state.next_due_ms()) is not None and due < milliseconds:
+                for effect in state.advance(due):
+                    yield from self._judge(effect)
+            if due != milliseconds:
+                state.stream_time = max(state.stream_time, milliseconds)
+                return
         try:
-            effects = self.state.advance(milliseconds)
+            effects = state.advance(milliseconds)
         except ValueError:
-            # Not due: what names it stays on the shelf and is found there. Where it may have been due to a step
-            # from before, time has moved all the same.
-            if not self._segments[-1].complete:
-                self.state.stream_time = max(self.state.stream_time, milliseconds)
-            return
+            return  # not due: what names it stays on the shelf and is found there
         for effect in effects:
             yield from self._judge(effect)
 
@@ -345,6 +383,8 @@ class PartitionAudit:
             first, cause = int(headers[evidence.FIRST_OFFSET]), int(headers[evidence.LAST_OFFSET])
         elif isinstance(effect, DeadLetter):
             kind = Kind.DEAD_LETTER
+            if effect.reason is Reason.TOO_MANY_OPEN_STEPS:
+                self._segments[-1].crowded = min(self._segments[-1].crowded, effect.offset)
             identity = (str(effect.offset), _which(effect.reason.value.encode(), effect.detail.encode()))
             first = cause = effect.offset
         else:
@@ -369,7 +409,7 @@ class PartitionAudit:
             yield effect, self._finding(verdict, kind, identity, first, cause, _at(best), why)
             return
         near = _nearest(candidates, placed, kind, first, cause)
-        why = self._undecidable(effect, first)
+        why = self._undecidable(effect, first, cause)
         if near is None:
             why = why or self._deleted(placed, cause)
             verdict = Verdict.UNVERIFIABLE if why else Verdict.MISSING
@@ -403,7 +443,10 @@ class PartitionAudit:
             why = "records that it may hang on are missing"
         if not why:
             if published.kind is Kind.STEP:
-                why = self._began_before(published) or self._in_lead_in(first)
+                anomalies = dict(published.headers).get(evidence.ANOMALIES) or b""
+                why = self._began_before(published) or self._unsure(
+                    self._segment_of(cause), first, cause, published.value, _AFTER_RUN.encode() in anomalies.split(b",")
+                )
             elif published.identity[1].partition(" ")[0] in _STATEFUL and not self._segment_of(cause).complete:
                 why = _BEFORE
         if why:
@@ -416,15 +459,33 @@ class PartitionAudit:
         kind, identity = published.kind, published.identity
         return Finding(Verdict.EXTRA, kind, self.state.partition, identity, first, cause, _at(published), why)
 
-    def _undecidable(self, effect: Publish | DeadLetter, first: int) -> str:
+    def _undecidable(self, effect: Publish | DeadLetter, first: int, cause: int) -> str:
         """Why the range cannot say that this effect must have happened; "" if it can."""
-        if self._segments[-1].complete:
+        segment = self._segments[-1]
+        if segment.complete:
             return ""
         if isinstance(effect, DeadLetter):
             return _BEFORE if effect.reason in _STATEFUL else ""
-        if "joined_midstream" in effect.anomalies:
-            return "the step may have begun before the range"
-        return self._in_lead_in(first)
+        mark = _mark_in(effect.headers)
+        if mark is not None:
+            cause = max(cause, mark[0] - 1)
+        return self._unsure(segment, first, cause, effect.value, _AFTER_RUN in effect.anomalies)
+
+    def _unsure(self, segment: _Segment, first: int, cause: int, value: bytes | None, after_run: bool) -> str:
+        """Why the range cannot say what came of a step; "" if it can."""
+        if segment.complete:
+            return ""
+        if after_run:
+            return _BEFORE
+        if cause >= segment.crowded or first <= self._dead_from:
+            return "steps were refused for want of room, or may have been, and how many were open is not known"
+        try:
+            created_at = _snapshot(value or b"").created_at
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            created_at = None
+        if type(created_at) is not int or created_at * 1000 <= segment.settled_ms:
+            return "the step may have begun before the range, or so soon behind it that something from there has a say"
+        return ""
 
     def _deleted(self, placed: Placed, cause: int) -> str:
         """Whether retention may have taken what is not there."""
@@ -433,10 +494,6 @@ class PartitionAudit:
         else:
             from_cause = max((c for (topic, _), c in self._kept_from.items() if topic == placed.topic), default=-1)
         return "" if cause > from_cause else "the topic no longer holds its first records"
-
-    def _in_lead_in(self, first: int) -> str:
-        segment = self._segment_of(first)
-        return "" if segment.complete or first >= segment.settled else _BEFORE
 
     def _began_before(self, published: Published) -> str:
         first, cause = _offsets(published)
@@ -483,12 +540,14 @@ def _at(published: Published) -> tuple[str, int, int]:
 
 def _offsets(published: Published) -> tuple[int | None, int | None]:
     """(first, cause) that a published record names. A clock mark stands behind the record that it follows."""
-    if published.kind is Kind.DEAD_LETTER:
-        return int(published.identity[0]), int(published.identity[0])
-    headers = dict(published.headers)
     mark = mark_of(published)
-    cause = mark[0] - 1 if mark is not None else _number(headers.get(evidence.LAST_OFFSET))
-    return _number(headers.get(evidence.FIRST_OFFSET)), cause
+    if published.kind is Kind.DEAD_LETTER:
+        first: int | None = int(published.identity[0])
+        last = first
+    else:
+        headers = dict(published.headers)
+        first, last = _number(headers.get(evidence.FIRST_OFFSET)), _number(headers.get(evidence.LAST_OFFSET))
+    return first, last if mark is None else mark[0] - 1
 
 
 def caused_at(published: Published) -> int | None:
@@ -499,7 +558,9 @@ def caused_at(published: Published) -> int | None:
 def _nearest(candidates: list[Published], placed: Placed, kind: Kind, first: int, cause: int) -> Published | None:
     """The one that was meant to be the implied record: an id may live twice, each time with revisions from 0 on."""
     if kind is Kind.DEAD_LETTER:
-        return next((c for c in candidates if c.key == placed.key), candidates[0] if candidates else None)
+        # A record is refused once for a reason; of the snapshots that are too large it may have ended several.
+        several = any(c.identity[1] == Reason.SNAPSHOT_TOO_LARGE for c in candidates)
+        return next((c for c in candidates if not several or c.key == placed.key), None)
     for published in candidates:
         headers = dict(published.headers)
         named = _number(headers.get(evidence.FIRST_OFFSET)), _number(headers.get(evidence.LAST_OFFSET))

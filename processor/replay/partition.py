@@ -110,6 +110,7 @@ class _Run:
             log_end=task.log_end,
             shortened=places.shortened,
             kept_from=kept_from,
+            dead_letter=task.dead_letter,
         )
         self._recorder: Recorder | None = None
         if task.record:
@@ -129,7 +130,8 @@ class _Run:
     async def walk(self) -> None:
         async for piece in pieces(self._task, self._ledger):
             if isinstance(piece, Gap):
-                self._audit.lost(piece.first, piece.last)
+                for effect, finding in self._audit.lost(piece.first, piece.last):
+                    self._judged(effect, finding)
                 continue
             self._take(piece)
         self._record_gaps(self._task.end)

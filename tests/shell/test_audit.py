@@ -87,7 +87,7 @@ class Case:
             for record in records:
                 if lost is not None and lost[0] <= record.offset <= lost[1]:
                     if record.offset == lost[1]:
-                        audit.lost(*lost)
+                        found += [finding for _, finding in audit.lost(*lost)]
                     continue
                 found += [finding for _, finding in audit.apply([record])]
             found += [finding for _, finding in audit.finish()]

@@ -223,7 +223,7 @@ def _listen(heard: Heard, partition: int, audit: PartitionAudit, shelf: FiledShe
     def judged() -> Iterator[tuple[Effect | None, Finding]]:
         for piece in walk:
             if isinstance(piece, Gap):
-                audit.lost(piece.first, piece.last)
+                yield from audit.lost(piece.first, piece.last)
             else:
                 yield from audit.apply(piece)
         yield from audit.finish()
