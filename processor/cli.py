@@ -329,12 +329,12 @@ def _check_report(folder: Path, archives: list[Path]) -> None:
     """Exit code 0: whole, and its verdict is that of the tables; 65: something is wrong; else that of its verdict."""
     from processor.archives import read
     from processor.replay.run import EXIT_CODES, program
-    from processor.report.folder import check, check_chains
+    from processor.report.folder import check, check_records
 
     checked = check(folder, program=program())
     problems = list(checked.problems)
     if archives and not problems:
-        problems += check_chains(checked.manifest, (item for path in archives for item in read(path)))
+        problems += check_records(folder, checked.manifest, (item for path in archives for item in read(path)))
     for problem in problems:
         _warn(f"run-steps: {problem}")
     if problems:
@@ -408,6 +408,11 @@ def _tell_replayed(replayed: Replayed) -> None:
             print(f"  records {name}: {apart[name]:,}")
     if replayed.against is not None:
         other = replayed.against
+        compared = f"{other.blocks_compared:,} blocks of the source compared, {other.blocks:,} differ"
+        print(f"  against {other.report}: {compared}")
+        for block in other.first_blocks:
+            held = f"{block.records_here} records, {block.records_there} there"
+            print(f"    partition {block.partition}, offsets {block.first} to {block.last}: {held}")
         print(f"  against {other.report}: {other.same:,} steps the same, {other.differing:,} not")
         for one in other.examples:
             what = ", ".join(one.columns) or one.what

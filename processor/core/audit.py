@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from hashlib import sha256
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -296,7 +295,6 @@ class PartitionAudit:
         """Implied, not found, and unverifiable."""
         self.left_unverifiable = 0
         """Published, not implied, and unverifiable."""
-        self.chain = sha256()
         self.records = 0
 
     def apply(self, records: Sequence[Record]) -> Iterator[tuple[Effect | None, Finding]]:
@@ -344,7 +342,6 @@ class PartitionAudit:
     def _fold(self, records: Sequence[Record]) -> Iterator[tuple[Effect | None, Finding]]:
         if not records:
             return
-        self.chain.update(b"".join(map(framed, records)))
         self.records += len(records)
         segment = self._segments[-1]
         if segment.settled_ms == _NEVER:
@@ -567,20 +564,6 @@ def _nearest(candidates: list[Published], placed: Placed, kind: Kind, first: int
         if named[0] == first or named[1] == cause:
             return published
     return None
-
-
-def framed(record: Record) -> bytes:
-    """A record as bytes for the chain digest: every part with its length in front, -1 for what is absent."""
-    # The fold's own speed is at stake: nine of ten records have no headers and take the short way.
-    offset, timestamp = b"%d" % record.offset, b"%d" % record.timestamp
-    key, value, headers = record.key, record.value, record.headers
-    if not headers and key is not None and value is not None:
-        lengths = (len(offset), offset, len(timestamp), timestamp, len(key), key, len(value), value)
-        return b"%d:%b%d:%b%d:%b%d:%b\n" % lengths
-    parts: list[bytes | None] = [offset, timestamp, key, value]
-    for name, content in headers:
-        parts += [name.encode("utf-8", "surrogateescape"), content]
-    return b"".join([b"-1:" if part is None else b"%d:%b" % (len(part), part) for part in parts]) + b"\n"
 
 
 def differences(expected: Placed, got: Published) -> list[Difference]:

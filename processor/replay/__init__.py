@@ -82,7 +82,7 @@ class PartitionResult(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         records: data records folded.
-        chain: SHA-256 of all records as `core.audit.framed` spells them, in hexadecimal.
+        chain: SHA-256 over the links of all records (`core.links`), in hexadecimal.
         counts: kind (`step`, `dead_letter`) -> verdict -> number.
         coverage: kind (`data`, `marker`, `aborted`, `compacted`, `missing`, `unknown`) -> number of offsets.
         published: records on the outcome topics and dead letters that name this partition.

@@ -17,6 +17,7 @@ from processor.archives import Gap, GapKind, Recorder
 from processor.core import evidence
 from processor.core.audit import Finding, Kind, PartitionAudit, Placed, Verdict
 from processor.core.effects import DeadLetter, Effect, Publish, Record, Status, Transition
+from processor.core.links import Links
 from processor.core.watch import WatchedState
 from processor.kafka.records import OutRecord, partition_of
 from processor.outputs import Outputs, omitting
@@ -120,6 +121,7 @@ class _Run:
         )
         self._gaps: deque[Gap] = deque()
         self._ledger = Ledger(task.begin, task.end, self._covered)
+        self._links = Links(task.begin, task.end)
         self._counts: dict[str, Counter[str]] = {kind.value: Counter() for kind in Kind}
         self._findings: Counter[str] = Counter()
         self._minutes: dict[tuple[int, str], list[int]] = {}
@@ -135,6 +137,8 @@ class _Run:
                 continue
             self._take(piece)
         self._record_gaps(self._task.end)
+        for link in self._links.finish():
+            self._tables.link(link)
         for effect, finding in self._audit.finish():
             self._judged(effect, finding)
         self._judge_strays()
@@ -154,6 +158,8 @@ class _Run:
         low, high = min(r.timestamp for r in records), max(r.timestamp for r in records)
         self._first_ms = low if self._first_ms < 0 else min(low, self._first_ms)
         self._last_ms = max(high, self._last_ms)
+        for link in self._links.take(records):
+            self._tables.link(link)
         for effect, finding in self._audit.apply(records):
             self._judged(effect, finding)
         if self._recorder is not None:
@@ -303,7 +309,7 @@ class _Run:
             end=task.end,
             complete=task.complete,
             records=audit.records,
-            chain=audit.chain.hexdigest(),
+            chain=self._links.chain,
             counts={kind: dict(sorted(counts.items())) for kind, counts in self._counts.items()},
             coverage=dict(sorted(self._ledger.offsets.items())),
             published=published,

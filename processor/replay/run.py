@@ -22,8 +22,8 @@ import msgspec
 
 from processor.archives import Extent, Gap, read, survey
 from processor.config import Settings
-from processor.core.audit import framed
 from processor.core.effects import FOLD_VERSION
+from processor.core.links import framed
 from processor.errors import BrokerUnavailable, CorruptLog, RunStepsError, UsageError
 from processor.kafka.admin import Admin
 from processor.kafka.consumer import PartitionReader
@@ -118,9 +118,9 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def exit_code(self) -> int:
-        """With `against` the question is another: do the steps differ? What an older fold published proves nothing."""
+        """With `against` it is asked whether log or steps differ: what an older fold published proves nothing."""
         if self.against is not None:
-            differs = self.against.differing or self.verdict is Outcome.DIFFERENT
+            differs = self.against.differing or self.against.blocks or self.verdict is Outcome.DIFFERENT
             return EXIT_DIFFERENT if differs else EXIT_PROVEN
         return EXIT_CODES[self.verdict]
 

@@ -1,7 +1,8 @@
 """Two folds of one log side by side: what would this version publish that a report says otherwise.
 
-The gate before a change of the fold: every difference is either meant or a mistake. Compared are the steps of the
-offsets that both have read, by partition, step id, revision and first offset; their contents by digest.
+The gate before a change of the fold: every difference is either meant or a mistake. Compared are the records of the
+offsets that both have read, by the digests of their blocks: two folds can be held against each other only over one log.
+Then the steps, by partition, step id, revision and first offset; their contents by digest.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from typing import Final
 import duckdb
 import msgspec
 
+from processor.core.links import LINK_OFFSETS
 from processor.errors import UsageError
 from processor.report import folder, manifest
 from processor.report.manifest import Range, ReportError
+from processor.report.tables import table_of
 
 EXAMPLES: Final = 20
 _COLUMNS: Final = ("last_offset", "events", "status", "inferred", "anomalies", "digest")
@@ -32,17 +35,32 @@ class Example(msgspec.Struct, frozen=True):
     columns: tuple[str, ...]
 
 
+class Block(msgspec.Struct, frozen=True):
+    """Offsets [first, last] of the source whose records are not the same in both."""
+
+    partition: int
+    first: int
+    last: int
+    records_here: int
+    records_there: int
+
+
 class Against(msgspec.Struct, frozen=True):
+    """`blocks` differ of the `blocks_compared`; `examples` and `first_blocks` are in the order of partition, offset."""
+
     report: str
     same: int
     changed: int
     new: int
     gone: int
     examples: tuple[Example, ...]
-    """The first in the order of partition and offset."""
+    blocks_compared: int
+    blocks: int
+    first_blocks: tuple[Block, ...]
 
     @property
     def differing(self) -> int:
+        """Steps that are not the same."""
         return self.changed + self.new + self.gone
 
 
@@ -64,26 +82,29 @@ def compare_steps(report: Path, work: Path, ranges: Sequence[Range]) -> Against:
         raise UsageError(f"{report}: a report of some steps only", hint="compare with a report of all")
     mine = {one.partition: one for one in ranges}
     both = [
-        (one.partition, max(one.begin, mine[one.partition].begin), min(one.end, mine[one.partition].end))
+        (one.partition, max(one.begin, own.begin), min(one.end, own.end), *_whole_blocks(one, own))
         for one in theirs.ranges
-        if one.partition in mine
+        if (own := mine.get(one.partition)) is not None
     ]
     both = [span for span in both if span[1] < span[2]]
     if not both:
         raise UsageError(f"{report}: has no offset in common with this range")
     with duckdb.connect() as db:
-        db.execute("CREATE TABLE spans (partition INTEGER, low BIGINT, high BIGINT)")
-        db.executemany("INSERT INTO spans VALUES (?, ?, ?)", both)
-        for name, files in (
-            ("here", [str(work / file) for one in ranges for file in one.files if "/steps/" in file]),
-            ("there", [str(report / file) for one in theirs.ranges for file in one.files if "/steps/" in file]),
-        ):
-            rows = db.read_parquet(files)
-            rows.create_view(f"{name}_all")
+        db.execute("CREATE TABLE spans (partition INTEGER, low BIGINT, high BIGINT, link_low BIGINT, link_high BIGINT)")
+        db.executemany("INSERT INTO spans VALUES (?, ?, ?, ?, ?)", both)
+        for name, folder_, its_ranges in (("here", work, ranges), ("there", report, theirs.ranges)):
+            for table in ("steps", "links"):
+                files = [str(folder_ / file) for one in its_ranges for file in one.files if table_of(file) == table]
+                db.read_parquet(files).create_view(f"{name}_{table}_all")
             db.execute(
-                f"CREATE VIEW {name} AS SELECT t.* FROM {name}_all t JOIN spans USING (partition) "  # noqa: S608 - names of ours alone
+                f"CREATE VIEW {name} AS SELECT t.* FROM {name}_steps_all t JOIN spans USING (partition) "  # noqa: S608 - names of ours alone
                 "WHERE revision IS NOT NULL AND t.first_offset >= low AND t.last_offset < high"
             )
+            db.execute(
+                f"CREATE VIEW {name}_links AS SELECT t.* FROM {name}_links_all t JOIN spans USING (partition) "  # noqa: S608 - names of ours alone
+                "WHERE t.first >= link_low AND t.last < link_high"
+            )
+        compared, blocks, first_blocks = _compare_links(db)
         differ = [f"h.{column} IS DISTINCT FROM t.{column}" for column in _COLUMNS]
         db.execute(
             "CREATE TABLE pairs AS SELECT "  # noqa: S608 - names of ours alone
@@ -113,4 +134,31 @@ def compare_steps(report: Path, work: Path, ranges: Sequence[Range]) -> Against:
         for what, partition, step_id, revision, offset, told in rows_told
     )
     number = {what: int(counts.get(what, 0)) for what in ("same", "changed", "new", "gone")}
-    return Against(str(report), number["same"], number["changed"], number["new"], number["gone"], examples)
+    steps = (number["same"], number["changed"], number["new"], number["gone"])
+    return Against(str(report), *steps, examples, compared, blocks, first_blocks)
+
+
+def _whole_blocks(one: Range, other: Range) -> tuple[int, int]:
+    """The offsets of the blocks that both ranges cut in the same way, [low, high)."""
+    low, high = max(one.begin, other.begin), min(one.end, other.end)
+    if one.begin != other.begin:
+        low = -(-low // LINK_OFFSETS) * LINK_OFFSETS
+    if one.end != other.end:
+        high = high // LINK_OFFSETS * LINK_OFFSETS
+    return low, high
+
+
+def _compare_links(db: duckdb.DuckDBPyConnection) -> tuple[int, int, tuple[Block, ...]]:
+    """How many blocks were compared, how many differ, and the first of those."""
+    db.execute(
+        "CREATE TABLE blocks AS SELECT coalesce(h.partition, t.partition) AS partition, "
+        "coalesce(h.first, t.first) AS first, coalesce(h.last, t.last) AS last, coalesce(h.records, 0) AS here, "
+        "coalesce(t.records, 0) AS there, h.digest IS DISTINCT FROM t.digest OR here <> there AS differs "
+        "FROM here_links h FULL OUTER JOIN there_links t ON h.partition = t.partition AND h.first = t.first"
+    )
+    compared, blocks = db.execute("SELECT count(*), count(*) FILTER (differs) FROM blocks").fetchall()[0]
+    rows = db.execute(
+        "SELECT partition, first, last, here, there FROM blocks WHERE differs ORDER BY partition, first LIMIT ?",
+        [EXAMPLES],
+    ).fetchall()
+    return compared, blocks, tuple(Block(*row) for row in rows)

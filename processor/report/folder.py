@@ -13,8 +13,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from processor.core.audit import framed
 from processor.core.effects import Record
+from processor.core.links import LINK_OFFSETS, Link, Links
 from processor.errors import UsageError
 from processor.report import manifest as manifests
 from processor.report.manifest import NAME, PAGE, About, Manifest, Range, ReportError
@@ -99,18 +99,18 @@ class Located(Record, Protocol):
     def partition(self) -> int: ...
 
 
-def check_chains(manifest: Manifest, items: Iterable[object]) -> Iterator[str]:
-    """Hold the digests of the source records against records that somebody kept; yields what is wrong.
+def check_records(folder: Path, manifest: Manifest, items: Iterable[object]) -> Iterator[str]:
+    """Hold the source records of a report against records that somebody kept; yields what is wrong.
 
     Args:
+        folder, manifest: of a report that is whole (`check`).
         items: of any topics and partitions, each partition in offset order; what is no record (a gap) is passed over,
             and so is a record at an offset that was seen before.
     """
-    ranges: dict[int, list[Range]] = {}
-    for one in manifest.ranges:
-        ranges.setdefault(one.partition, []).append(one)
-    chains = {(one.partition, one.begin): sha256() for one in manifest.ranges}
-    records = dict.fromkeys(chains, 0)
+    readings = [_Reading(folder, one) for one in manifest.ranges]
+    of_partition: dict[int, list[_Reading]] = {}
+    for reading in readings:
+        of_partition.setdefault(reading.range.partition, []).append(reading)
     reached: dict[int, int] = {}
     for item in items:
         if not hasattr(item, "timestamp"):
@@ -119,18 +119,65 @@ def check_chains(manifest: Manifest, items: Iterable[object]) -> Iterator[str]:
         if record.topic != manifest.about.topic or record.offset < reached.get(record.partition, 0):
             continue
         reached[record.partition] = record.offset + 1
-        for one in ranges.get(record.partition, ()):
-            if one.begin <= record.offset < one.end:
-                chains[one.partition, one.begin].update(framed(record))
-                records[one.partition, one.begin] += 1
-    for one in manifest.ranges:
-        found, said = records[one.partition, one.begin], one.records
-        where = f"partition {one.partition}, offsets {one.begin} to {one.end}"
-        if found != said:
-            yield f"{where}: the archive holds {found} records (the manifest says {said})"
-        elif chains[one.partition, one.begin].hexdigest() != one.chain:
-            chain = chains[one.partition, one.begin].hexdigest()
-            yield f"{where}: chain digest: is {chain} (the manifest says {one.chain:.80})"
+        for reading in of_partition.get(record.partition, ()):
+            if reading.range.begin <= record.offset < reading.range.end:
+                reading.take(record)
+    for reading in readings:
+        yield from reading.finish()
+
+
+class _Reading:
+    """A range that is read again, block by block beside the links of its report."""
+
+    def __init__(self, folder: Path, one: Range) -> None:
+        self.range = one
+        self._links = Links(one.begin, one.end)
+        columns = ["first", "last", "records", "digest"]
+        self._said = (Link(**row) for row in _rows(folder, one, "links", columns))
+        self._next: Link | None = None
+        self._differing = 0
+        self._first = ""
+
+    def take(self, record: Record) -> None:
+        for link in self._links.take((record,)):
+            self._hold(link)
+
+    def finish(self) -> Iterator[str]:
+        """The first block that differs, and how many more do; nothing if none does."""
+        for link in self._links.finish():
+            self._hold(link)
+        while (said := self._following()) is not None:
+            self._differs(said, 0, said.records, "")
+            self._next = None
+        if self._first:
+            more = self._differing - 1
+            yield self._first + (f"; {more:,} more blocks of this partition differ" if more else "")
+
+    def _hold(self, found: Link) -> None:
+        said = self._following()
+        while said is not None and said.first < found.first:
+            self._differs(said, 0, said.records, "")
+            self._next = None
+            said = self._following()
+        if said is None or said.first > found.first:
+            self._differs(found, found.records, 0, "")
+            return
+        if said != found:
+            self._differs(found, found.records, said.records, f"digest {found.digest} (the report says {said.digest})")
+        self._next = None
+
+    def _following(self) -> Link | None:
+        if self._next is None:
+            self._next = next(self._said, None)
+        return self._next
+
+    def _differs(self, at: Link, found: int, said: int, digests: str) -> None:
+        self._differing += 1
+        if not self._first:
+            counts = f"the archive holds {found} records (the report says {said})"
+            self._first = f"partition {self.range.partition}, offsets {at.first} to {at.last}: " + (
+                counts if found != said else f"not the records of the report: {digests}"
+            )
 
 
 def _page(folder: Path, manifest: Manifest) -> Iterator[str]:
@@ -180,6 +227,7 @@ def _range_numbers(folder: Path, manifest: Manifest, one: Range) -> Iterator[str
                 return
             coverage[row["kind"]] = coverage.get(row["kind"], 0) + row["last"] - row["first"] + 1
             reached = row["last"] + 1
+        yield from _link_numbers(folder, one)
     except (OSError, pa.ArrowException, ValueError) as error:
         yield f"{where}: tables: {str(error).splitlines()[0]:.200}"
         return
@@ -191,6 +239,24 @@ def _range_numbers(folder: Path, manifest: Manifest, one: Range) -> Iterator[str
         yield f"{where}: {one.records} records were folded, {coverage.get('data', 0)} offsets hold one"
     if counts != {kind: kept for kind, own in one.counts.items() if (kept := {v: n for v, n in own.items() if n})}:
         yield f"{where}: verdicts: the table of findings says otherwise than the manifest"
+
+
+def _link_numbers(folder: Path, one: Range) -> Iterator[str]:
+    where = f"partition {one.partition}, offsets {one.begin} to {one.end}"
+    chain, records, reached = sha256(), 0, one.begin
+    for row in _rows(folder, one, "links", ["partition", "first", "last", "records", "digest"]):
+        block = row["first"] // LINK_OFFSETS
+        ends = max(block * LINK_OFFSETS, one.begin), min((block + 1) * LINK_OFFSETS, one.end) - 1
+        if (row["partition"], row["first"], row["last"]) != (one.partition, *ends) or row["first"] < reached:
+            yield f"{where}: links: offsets {row['first']} to {row['last']} are no block of this range, or stand twice"
+            return
+        chain.update(row["digest"].encode())
+        records += row["records"]
+        reached = row["last"] + 1
+    if records != one.records:
+        yield f"{where}: links: of {records} records, {one.records} were folded"
+    if chain.hexdigest() != one.chain:
+        yield f"{where}: links: their chain is {chain.hexdigest()} (the manifest says {one.chain:.80})"
 
 
 def _rows(folder: Path, one: Range, table: str, columns: list[str]) -> Iterator[dict[str, Any]]:

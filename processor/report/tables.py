@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from processor.core.audit import Finding
+from processor.core.links import Link
 
 ROW_GROUP_ROWS: Final = 16_384
 """Rows held in memory per table before they are written."""
@@ -77,6 +78,7 @@ SCHEMAS: Final[dict[str, pa.Schema]] = {
         ("differences", pa.list_(pa.struct([("path", _TEXT), ("expected", _TEXT), ("got", _TEXT)]))),
     ),
     "coverage": _schema(("partition", _SMALL), ("first", _INT), ("last", _INT), ("kind", _TEXT)),
+    "links": _schema(("partition", _SMALL), ("first", _INT), ("last", _INT), ("records", _SMALL), ("digest", _TEXT)),
     "timeline": _schema(
         ("partition", _SMALL), ("minute", _INT), ("status", _TEXT), ("count", _INT), ("rejected", _INT)
     ),
@@ -103,7 +105,7 @@ def table_of(name: str) -> str:
 
 
 class Tables:
-    """The five tables of one partition range, each a file `<table>/<partition>-<begin>.parquet` under `folder`.
+    """The six tables of one partition range, each a file `<table>/<partition>-<begin>.parquet` under `folder`.
 
     Rows keep the order in which they are given, so give them in an order that the log decides. Files appear under
     their names only when closed, whole: a task that is run twice, even at once, leaves the same files.
@@ -122,7 +124,7 @@ class Tables:
         }
         self._steps, self._transitions = self._sinks["steps"].row, self._sinks["transitions"].row
         self._findings, self._coverage = self._sinks["findings"].row, self._sinks["coverage"].row
-        self._timeline = self._sinks["timeline"].row
+        self._links, self._timeline = self._sinks["links"].row, self._sinks["timeline"].row
 
     def step(
         self,
@@ -212,6 +214,10 @@ class Tables:
     def coverage(self, first: int, last: int, kind: str) -> None:
         """A stretch of offsets (both inclusive) of one kind, ascending and without holes over the range."""
         self._coverage((self._partition, first, last, kind))
+
+    def link(self, link: Link) -> None:
+        """The digest of a block of offsets, ascending."""
+        self._links((self._partition, link.first, link.last, link.records, link.digest))
 
     def timeline(self, minute: int, status: str, count: int, rejected: int = 0) -> None:
         """What ended in a minute of record time.

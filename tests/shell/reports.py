@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from hashlib import sha256
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-from processor.core.audit import Difference, Finding, Kind, Verdict, framed
+from processor.core.audit import Difference, Finding, Kind, Verdict
 from processor.core.effects import FOLD_VERSION, LogRecord
+from processor.core.links import Links
 from processor.core.rules import Rules
 from processor.report.folder import write
 from processor.report.manifest import About, Manifest, Range
@@ -147,14 +147,16 @@ def _partition(
         coverage["missing"] = hole
     tables.coverage(offset + hole, offset + hole, "marker")
     coverage["marker"] = 1
-    chain = sha256(b"".join(framed(record) for record in records_of(partition, records)))
+    links = Links(0, offset + hole + 1)
+    for link in (*links.take(records_of(partition, records)), *links.finish()):
+        tables.link(link)
     return Range(
         partition=partition,
         begin=0,
         end=offset + hole + 1,
         complete=True,
         records=records,
-        chain=chain.hexdigest(),
+        chain=links.chain,
         counts={kind: dict(found) for kind, found in counts.items()},
         coverage=coverage,
         published=sum(sum(found.values()) for found in counts.values()),

@@ -18,10 +18,10 @@ from processor.core.audit import (
     Unreadable,
     Verdict,
     differences,
-    framed,
     read_published,
 )
 from processor.core.effects import FOLD_VERSION, LogRecord, Publish
+from processor.core.links import framed
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.kafka.records import OutRecord

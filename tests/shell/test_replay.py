@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import pytest
 
 from processor.archives import ArchivedRecord, Gap, GapKind, Recorder, read
 from processor.config import Settings
 from processor.core.effects import LogRecord
+from processor.core.links import LINK_OFFSETS
 from processor.errors import CorruptLog, UsageError
 from processor.kafka.security import Connection
 from processor.replay import Only, Part, bounds, partition
@@ -361,3 +363,35 @@ def test_a_fold_is_held_against_the_report_of_another(archived: Archived, tmp_pa
     assert changed.against.changed == same.against.same
     assert changed.against.examples[0].columns == ("digest",)
     assert changed.exit_code == 3
+
+
+def test_a_log_that_is_not_the_one_of_the_report_is_named_by_its_block(archived: Archived, tmp_path: Path) -> None:
+    """A header that no rule reads: no published byte hangs on it, the links do."""
+    report = str(tmp_path / "before")
+    archived.audit(report=report)
+    log = [item for item in archived.made.logs[1] if isinstance(item, ArchivedRecord)]
+    victim = log[len(log) * 2 // 3]
+    with Recorder(tmp_path / "touched", files=".jsonl") as recorder:
+        for item in read(archived.source):
+            if item == victim:
+                item = msgspec.structs.replace(victim, headers=(*victim.headers, ("odd", b"1")))
+            recorder.write(item)
+    found = archived.audit(archives=(str(tmp_path / "touched"),), against=report)
+    assert found.verdict is Outcome.PROVEN
+    assert found.against is not None
+    assert (found.against.differing, found.against.blocks) == (0, 1)
+    (block,) = found.against.first_blocks
+    assert block.partition == 1
+    assert block.first <= victim.offset <= block.last == block.first + LINK_OFFSETS - 1
+    assert found.exit_code == 3
+
+
+def test_blocks_that_two_ranges_cut_in_two_ways_are_not_compared(archived: Archived, tmp_path: Path) -> None:
+    report = str(tmp_path / "before")
+    archived.audit(report=report, start="5", partitions=(0,))
+    end = archived.made.ends[0]
+    assert end > 4 * LINK_OFFSETS
+    for start, stop, blocks in (("0", "", -(-end // LINK_OFFSETS) - 1), ("5", "200", 200 // LINK_OFFSETS)):
+        found = archived.audit(against=report, partitions=(0,), start=start, end=stop)
+        assert found.against is not None
+        assert (found.against.blocks_compared, found.against.blocks) == (blocks, 0)

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from hashlib import sha256
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +16,16 @@ from random import Random
 import msgspec
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from processor.archives import ArchivedRecord, Gap, GapKind, Recorder
 from processor.core.audit import Difference, Finding, Kind, Verdict
+from processor.core.effects import LogRecord
+from processor.core.links import LINK_OFFSETS, Links, framed
 from processor.errors import UsageError
 from processor.report import charts, tables
-from processor.report.folder import check, check_chains, write
+from processor.report.folder import check, check_records, write
 from processor.report.manifest import NAME, PAGE, About, Manifest, Outcome, ReportError, encoded, outcome, read
 from processor.report.page import lasted, shown, when
 from processor.report.tables import SCHEMAS, Tables, digest_of
@@ -318,18 +323,70 @@ def archived(manifest: Manifest) -> list[ArchivedRecord | Gap]:
     return items
 
 
-def test_the_chain_is_recomputed_from_an_archive(folder: Path) -> None:
+def test_the_links_are_recomputed_from_an_archive_and_name_the_block_that_differs(folder: Path) -> None:
     manifest = read(folder)
     items = archived(manifest)
-    assert list(check_chains(manifest, items)) == []
-    (short,) = check_chains(manifest, items[1:])
-    assert "the archive holds" in short
-    first = items[0]
-    assert isinstance(first, ArchivedRecord)
-    (other,) = check_chains(manifest, [msgspec.structs.replace(first, timestamp=1), *items[1:]])
-    assert "chain digest" in other
-    elsewhere = msgspec.structs.replace(first, topic="another")
-    assert list(check_chains(manifest, [elsewhere, *items])) == []
+    end = manifest.ranges[0].records
+    assert end > 3 * LINK_OFFSETS
+
+    def found(*changed: ArchivedRecord | Gap) -> list[str]:
+        return list(check_records(folder, manifest, changed))
+
+    assert found(*items) == []
+    assert found(*items[1:]) == ["partition 0, offsets 0 to 63: the archive holds 63 records (the report says 64)"]
+    at = items[70]
+    assert isinstance(at, ArchivedRecord)
+    (other,) = found(*items[:70], msgspec.structs.replace(at, timestamp=1), *items[71:])
+    assert other.startswith("partition 0, offsets 64 to 127: not the records of the report: digest ")
+    (none,) = found(*items[:64], *items[128:])
+    assert none == "partition 0, offsets 64 to 127: the archive holds 0 records (the report says 64)"
+    (tail,) = found(*items[:100])
+    assert "offsets 64 to 127: the archive holds 36 records" in tail
+    assert tail.endswith(f"; {-(-end // LINK_OFFSETS) - 2} more blocks of this partition differ")
+    elsewhere = msgspec.structs.replace(at, topic="another")
+    assert found(elsewhere, *items) == []
+
+
+def test_links_sealed_anew_are_found(folder: Path) -> None:
+    """A forged digest of a block is not that of the chain; one that both fit does not fit the archive."""
+    path = next((folder / "tables" / "links").iterdir())
+    table = pq.read_table(path)
+    digests = table.column("digest").to_pylist()
+    forged_table = table.set_column(4, table.schema.field("digest"), [["0" * 64, *digests[1:]]])
+    pq.write_table(forged_table, path, store_schema=False)
+    name = path.relative_to(folder).as_posix()
+    manifest = read(folder)
+    forged(folder, {"files": {**manifest.files, name: digest_of(path, table.num_rows)}})
+    (found,) = problems(folder)
+    assert "links: their chain is" in found
+    chain = sha256("".join(["0" * 64, *digests[1:]]).encode()).hexdigest()
+    forged(folder, {"ranges": [msgspec.structs.replace(manifest.ranges[0], chain=chain)]})
+    assert [p for p in problems(folder) if "page" not in p and PAGE not in p] == []
+    (found,) = check_records(folder, read(folder), archived(manifest))
+    assert "offsets 0 to 63: not the records" in found
+
+
+@given(data=st.data())
+def test_links_depend_on_the_records_alone(data: st.DataObject) -> None:
+    """However they are read, whatever stands beside them: any pieces, any range that cuts no block."""
+    offsets = sorted(data.draw(st.sets(st.integers(0, 5 * LINK_OFFSETS), max_size=200)))
+    records = [LogRecord(at, at, None, b"%d" % at) for at in offsets]
+    end = 5 * LINK_OFFSETS + 1
+    whole = Links(0, end)
+    once = [*whole.take(records), *whole.finish()]
+    pieces = Links(0, end)
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(records)), max_size=6)) | {0, len(records)})
+    told = [link for low, high in pairwise(cuts) for link in pieces.take(records[low:high])]
+    assert [*told, *pieces.finish()] == once
+    assert pieces.chain == whole.chain == sha256("".join(link.digest for link in once).encode()).hexdigest()
+    middle = LINK_OFFSETS * data.draw(st.integers(0, 5))
+    early, late = Links(0, middle), Links(middle, end)
+    split = [*early.take([r for r in records if r.offset < middle]), *early.finish()]
+    split += [*late.take([r for r in records if r.offset >= middle]), *late.finish()]
+    assert split == once
+    for link in once:
+        own = [r for r in records if link.first <= r.offset <= link.last]
+        assert (link.records, link.digest) == (len(own), sha256(b"".join(map(framed, own))).hexdigest())
 
 
 def test_the_guide_computes_the_chain_from_json_lines(folder: Path, tmp_path: Path) -> None:
@@ -341,7 +398,10 @@ def test_the_guide_computes_the_chain_from_json_lines(folder: Path, tmp_path: Pa
     (file,) = (path for path in own.rglob("*.jsonl"))
     one = manifest.ranges[0]
     done = run_guide(1, str(file), "run-step-events", str(one.partition), str(one.begin), str(one.end))
-    assert done.stdout.strip() == one.chain, done.stderr
+    *blocks, chain = done.stdout.splitlines()
+    assert chain == one.chain, done.stderr
+    links = pq.read_table(folder / "tables" / "links").to_pylist()
+    assert blocks == [f"{link['first']} {link['digest']}" for link in links]
 
 
 # --- the page --------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from processor.archives.jsonl import encode_line
 from processor.core import evidence
 from processor.core.audit import Finding, PartitionAudit, Verdict
 from processor.core.effects import Effect, LogRecord
+from processor.core.links import Link, Links
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.shapes import canonical
@@ -62,7 +63,6 @@ class World:
     logs: dict[int, list[ArchivedRecord | Gap]]
     ends: dict[int, int]
     topics: Topics
-    chains: dict[int, str] = field(default_factory=dict)
 
 
 def world(seed: int, runs: int = 14) -> World:
@@ -136,7 +136,7 @@ class Heard:
     """Of those that are not equal: (partition, finding)."""
     strays: list[tuple[str, int, int]] = field(default_factory=list)
     holes: list[tuple[int, int]] = field(default_factory=list)
-    chains: dict[int, str] = field(default_factory=dict)
+    links: dict[int, list[Link]] = field(default_factory=dict)
     counts: Counter[Verdict] = field(default_factory=Counter)
     error: str = ""
 
@@ -159,7 +159,7 @@ def hear(
         for partition, (audit, shelf) in audits.items():
             log = [r for r in made.logs[partition] if isinstance(r, ArchivedRecord)]
             records = [r for r in log if begin <= r.offset and (end is None or r.offset < end)]
-            _listen(heard, partition, audit, shelf, [records] if records else [])
+            _listen(heard, partition, made.ends[partition], audit, shelf, [records] if records else [])
     return heard
 
 
@@ -173,7 +173,7 @@ def hear_archive(made: World, work: Path, lines: dict[int, bytes]) -> Heard:
             file.write_bytes(lines[partition])
             task = task_of(made, partition, str(file))
             try:
-                _listen(heard, partition, audit, shelf, asyncio.run(_walked(task, heard)))
+                _listen(heard, partition, task.end, audit, shelf, asyncio.run(_walked(task, heard)))
             except ArchiveError as error:
                 heard.error = error.message
                 return heard
@@ -219,13 +219,19 @@ def _state(partition: int, offset: int, stream_time: int) -> PartitionState:
     return PartitionState(SOURCE, partition, RULES, next_offset=offset, live_from=offset, stream_time=stream_time)
 
 
-def _listen(heard: Heard, partition: int, audit: PartitionAudit, shelf: FiledShelf, walk: Sequence[Any]) -> None:
+def _listen(
+    heard: Heard, partition: int, end: int, audit: PartitionAudit, shelf: FiledShelf, walk: Sequence[Any]
+) -> None:
+    links, told = Links(0, end), heard.links.setdefault(partition, [])
+
     def judged() -> Iterator[tuple[Effect | None, Finding]]:
         for piece in walk:
             if isinstance(piece, Gap):
                 yield from audit.lost(piece.first, piece.last)
             else:
+                told.extend(links.take(piece))
                 yield from audit.apply(piece)
+        told.extend(links.finish())
         yield from audit.finish()
 
     for _, finding in judged():
@@ -233,7 +239,6 @@ def _listen(heard: Heard, partition: int, audit: PartitionAudit, shelf: FiledShe
         if finding.verdict not in HARMLESS:
             heard.findings.append((partition, finding))
     heard.strays += [(stray.topic, stray.partition, stray.offset) for _, stray in shelf.strays()]
-    heard.chains[partition] = audit.chain.hexdigest()
 
 
 # --- mutations of what was published --------------------------------------------------------------------------------
@@ -252,6 +257,8 @@ class Mutation:
     places: frozenset[tuple[str, int, int]]
     offset: int = -1
     """Of the source: nothing before it may be blamed."""
+    line: int = 0
+    """Of the archive, from 1 on."""
     took_mark: bool = False
     """A clock mark went with it: what hangs on the time may be told before the step itself."""
 
@@ -412,7 +419,7 @@ def mutate_archive(
     at = rng.choice([i for i, item in enumerate(log) if isinstance(item, ArchivedRecord)])
     item = log[at]
     assert isinstance(item, ArchivedRecord)
-    offset, tail = item.offset, b""
+    offset, line, tail = item.offset, at + 1, b""
     if kind == "flip":
         own[at] = _flipped(own[at], rng)
     elif kind == "drop":
@@ -423,12 +430,13 @@ def mutate_archive(
         others = [i for i in range(len(own)) if i != at]
         other = rng.choice(others)
         own[at], own[other] = own[other], own[at]
+        line = min(at, other) + 1
         found = log[min(at, other)]
         offset = found.first if isinstance(found, Gap) else found.offset
     elif kind == "insert":
         own.insert(at, encode_line(msgspec.structs.replace(item, value=b'{"event":"error","data":{}}')))
     elif kind == "truncate":
-        tail = own[at][: rng.randrange(len(own[at]))]
+        tail = own[at][: rng.randrange(len(own[at]) - 2)]
         del own[at:]
     else:
         changed = _archive_change(item, rng, kind)
@@ -439,7 +447,7 @@ def mutate_archive(
     data[partition] += tail
     if data[partition] == b"".join(lines[partition]):
         return None
-    return Mutation("archive", kind, partition, frozenset(), frozenset(), offset), data
+    return Mutation("archive", kind, partition, frozenset(), frozenset(), offset, line), data
 
 
 def _archive_change(item: ArchivedRecord, rng: Random, kind: str) -> ArchivedRecord | None:
@@ -470,7 +478,7 @@ class Tried:
     found: bool
     named: bool
     how: str
-    """finding, stray, hole, error or chain."""
+    """finding, stray, hole, error or link."""
 
 
 def judge_output(mutation: Mutation, heard: Heard) -> Tried:
@@ -495,18 +503,22 @@ def _is_named(mutation: Mutation, finding: Finding) -> bool:
     return finding.identity[0] in mutation.names or finding.at in mutation.places
 
 
-def judge_archive(mutation: Mutation, heard: Heard, chains: dict[int, str]) -> Tried:
-    """Found, and nothing before the changed offset is blamed."""
+def judge_archive(mutation: Mutation, heard: Heard, links: dict[int, list[Link]]) -> Tried:
+    """Found, nothing before the changed offset is blamed, and the first block that differs is the one that holds it."""
     if heard.error:
-        return Tried(mutation, True, f"source-{mutation.partition}.jsonl line" in heard.error, "error")
+        lines = [f"source-{mutation.partition}.jsonl line {n}:" for n in (mutation.line, mutation.line + 1)]
+        return Tried(mutation, True, any(line in heard.error for line in lines), "error")
+    differ = {p: {*own} ^ {*heard.links[p]} for p, own in links.items()}
+    first = min(differ[mutation.partition], key=lambda link: link.first, default=None)
+    named = first is not None and first.first <= mutation.offset <= first.last
+    named = named and not any(found for p, found in differ.items() if p != mutation.partition)
     if heard.holes:
-        return Tried(mutation, True, heard.holes[0] == (mutation.partition, mutation.offset), "hole")
+        return Tried(mutation, True, named and heard.holes[0] == (mutation.partition, mutation.offset), "hole")
     if heard.findings:
         own = [f for p, f in heard.findings if p == mutation.partition]
-        named = len(own) == len(heard.findings) and all(f.cause_offset >= mutation.offset for f in own)
+        named = named and len(own) == len(heard.findings) and all(f.cause_offset >= mutation.offset for f in own)
         return Tried(mutation, True, named, "finding")
-    differ = {p for p in chains if chains[p] != heard.chains.get(p)}
-    return Tried(mutation, bool(differ), differ == {mutation.partition}, "chain")
+    return Tried(mutation, first is not None, named, "link")
 
 
 def trial(mutations: int, seed: int, work: Path, per_world: int = 25) -> Iterator[Tried]:
@@ -520,20 +532,20 @@ def trial(mutations: int, seed: int, work: Path, per_world: int = 25) -> Iterato
         lines = archive_lines(made)
         whole = hear_archive(made, work, {p: b"".join(own) for p, own in lines.items()})
         assert whole.is_silent(), (whole.error, whole.holes, whole.findings[:3])
-        assert whole.chains == untouched.chains
+        assert whole.links == untouched.links
         for _ in range(min(per_world, mutations - done)):
-            yield _one(made, lines, untouched.chains, rng, work)
+            yield _one(made, lines, untouched.links, rng, work)
             done += 1
 
 
-def _one(made: World, lines: dict[int, list[bytes]], chains: dict[int, str], rng: Random, work: Path) -> Tried:
+def _one(made: World, lines: dict[int, list[bytes]], links: dict[int, list[Link]], rng: Random, work: Path) -> Tried:
     while True:
         target, kind = rng.choice(["published", "published", "dead", "archive"]), rng.choice(OUTPUT_KINDS)
         if target == "archive":
             changed = mutate_archive(made, lines, rng, kind)
             if changed is not None:
                 mutation, data = changed
-                return judge_archive(mutation, hear_archive(made, work, data), chains)
+                return judge_archive(mutation, hear_archive(made, work, data), links)
             continue
         topics = deepcopy(made.topics)
         done = mutate_output(topics, rng, kind, dead=target == "dead")
