@@ -6,11 +6,12 @@ The only place of the archives that knows pyarrow (extra `audit`); so unpacking 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from processor.archives.pages import DICTIONARY, Chunk, pages, row_groups
-from processor.archives.records import ArchivedRecord, Gap, GapKind, Limits, refused
+from processor.archives.records import ArchivedRecord, ArchiveError, Gap, GapKind, Limits, refused
 from processor.errors import RunStepsError
 
 try:
@@ -110,30 +111,66 @@ def read_parquet(file: Path, limits: Limits) -> Iterator[tuple[str, int, Archive
     Raises:
         ArchiveError: not Parquet, other columns, a corrupt page, or more than the limits allow.
     """
+    for group, row, batch in batches(file, limits, partial(_columns, file)):
+        try:
+            for item in _items(file, group, row, batch, limits):
+                row += 1
+                yield f"row group {group} row", row, item
+        except _Errors as exc:
+            raise _damaged(file, f"row group {group} after row {row}", exc) from exc
+
+
+def batches(
+    file: Path, limits: Limits, choose: Callable[[pa.Schema], Sequence[str]]
+) -> Iterator[tuple[int, int, pa.RecordBatch]]:
+    """What a file holds, batch by batch, each with its row group and the rows of that group before it.
+
+    Nothing is unpacked before footer and page headers have told that it is within the limits. Turn columns into values
+    with `values`: texts may come as a dictionary, of which a few bytes can name one large entry a million times.
+
+    Args:
+        choose: from the schema to the columns that are wanted.
+
+    Raises:
+        ArchiveError: not Parquet, a corrupt page, or more than the limits allow; and what `choose` raises.
+    """
+    groups, with_dictionary = measure(file, limits)
+    columns = list(choose(opened(file, limits).schema_arrow))
+    parquet = opened(file, limits, sorted(with_dictionary))
+    for group, (rows, unpacked) in enumerate(groups):
+        most = max(1, min(_BATCH_ROWS, _BATCH_BYTES * rows // max(unpacked, 1)))
+        row = 0
+        try:
+            for batch in parquet.iter_batches(most, row_groups=[group], columns=columns, use_threads=False):
+                yield group, row, batch
+                row += batch.num_rows
+        except _Errors as exc:
+            raise _damaged(file, f"row group {group} after row {row}", exc) from exc
+
+
+def measure(file: Path, limits: Limits) -> tuple[list[tuple[int, int]], set[str]]:
+    """Rows and unpacked bytes of each row group, and the columns that have a dictionary. Unpacks nothing.
+
+    Raises:
+        ArchiveError: not Parquet, or more than the limits allow.
+    """
+    found = []
+    with_dictionary: set[str] = set()
     with file.open("rb") as raw:
         groups, size = _groups(file, raw, limits)
-        columns = _columns(file, _opened(file, limits).schema_arrow)
         budget = max(limits.ratio_from_bytes, limits.ratio * size)
-        with_dictionary: set[str] = set()
-        batch_rows = []
         for group, (rows, chunks) in enumerate(groups):
             unpacked = sum(_measure(file, raw, chunk, group, limits, with_dictionary) for chunk in chunks)
             budget -= unpacked
             if budget < 0 or unpacked > limits.group_bytes:
                 what = f"unpacks to more than {limits.ratio} times its size or {limits.group_bytes} bytes"
                 raise refused(file, f"row group {group}", what, hint="if it is to be trusted, write smaller row groups")
-            batch_rows.append(max(1, min(_BATCH_ROWS, _BATCH_BYTES * rows // max(unpacked, 1))))
-    opened = _opened(file, limits, sorted(with_dictionary))
-    for group, most in enumerate(batch_rows):
-        row = 0
-        try:
-            for batch in opened.iter_batches(most, row_groups=[group], columns=columns, use_threads=False):
-                for item in _items(file, group, row, batch, limits):
-                    row += 1
-                    yield f"row group {group} row", row, item
-        except _Errors as exc:
-            where = f"row group {group} after row {row}"
-            raise refused(file, where, f"cannot be read ({type(exc).__name__})", hint="the file is damaged") from exc
+            found.append((rows, unpacked))
+    return found, with_dictionary
+
+
+def _damaged(file: Path, place: str, error: Exception) -> ArchiveError:
+    return refused(file, place, f"cannot be read ({type(error).__name__})", hint="the file is damaged")
 
 
 def _groups(file: Path, raw: BinaryIO, limits: Limits) -> tuple[list[tuple[int, list[Chunk]]], int]:
@@ -153,7 +190,12 @@ def _groups(file: Path, raw: BinaryIO, limits: Limits) -> tuple[list[tuple[int, 
         raise refused(file, "the footer", str(exc), hint="the file is damaged") from exc
 
 
-def _opened(file: Path, limits: Limits, as_dictionary: Sequence[str] = ()) -> Any:
+def opened(file: Path, limits: Limits, as_dictionary: Sequence[str] = ()) -> Any:
+    """The file as pyarrow has it. Never ask it for the metadata of a column (`pages`).
+
+    Raises:
+        ArchiveError: the footer cannot be read.
+    """
     try:
         return pq.ParquetFile(
             file,
@@ -165,7 +207,7 @@ def _opened(file: Path, limits: Limits, as_dictionary: Sequence[str] = ()) -> An
             page_checksum_verification=True,
         )
     except _Errors as exc:
-        raise refused(file, "the footer", f"cannot be read ({type(exc).__name__})", hint="the file is damaged") from exc
+        raise _damaged(file, "the footer", exc) from exc
 
 
 def _measure(file: Path, raw: BinaryIO, chunk: Chunk, group: int, limits: Limits, with_dictionary: set[str]) -> int:
@@ -227,7 +269,7 @@ def _items(file: Path, group: int, row: int, batch: pa.RecordBatch, limits: Limi
     there = {name: batch.column(name) for name in batch.schema.names}
     absent = [None] * batch.num_rows
     columns = [
-        _headers(there[name]) if name == "headers" else _values(there[name]) for name in SCHEMA.names if name in there
+        _headers(there[name]) if name == "headers" else values(there[name]) for name in SCHEMA.names if name in there
     ]
     listed = dict(zip([name for name in SCHEMA.names if name in there], columns, strict=True))
     for topic, partition, offset, timestamp, key, value, headers, last, kind in zip(
@@ -261,7 +303,7 @@ def _raw(content: str | bytes | None) -> bytes | None:
     return content.encode() if isinstance(content, str) else content
 
 
-def _values(column: pa.Array) -> list[Any]:
+def values(column: pa.Array) -> list[Any]:
     """A column as Python values. Of a dictionary only the entries that this batch names are made, each once."""
     if not pa.types.is_dictionary(column.type):
         return list(column.to_pylist())
@@ -273,7 +315,7 @@ def _values(column: pa.Array) -> list[Any]:
 def _headers(column: pa.Array) -> list[Any]:
     """Per row a tuple of (name, content), or None."""
     flat = column.flatten()
-    pairs = list(zip(_values(flat.field("name")), map(_raw, _values(flat.field("value"))), strict=True))
+    pairs = list(zip(values(flat.field("name")), map(_raw, values(flat.field("value"))), strict=True))
     lengths, found, at = column.value_lengths().to_pylist(), [], 0
     for length in lengths:
         found.append(None if length is None else tuple(pairs[at : at + length]))

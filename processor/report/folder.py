@@ -11,8 +11,9 @@ from typing import Any, Final, Protocol, cast
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from processor.archives import LIMITS, ArchiveError
+from processor.archives.parquet import batches, measure, opened, values
 from processor.core.effects import Record
 from processor.core.links import LINK_OFFSETS, Link, Links
 from processor.errors import UsageError
@@ -49,8 +50,8 @@ def write(folder: Path, work: Path, results: Iterable[object], about: About, *, 
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 shutil.move(work / name, target)
-                files[name] = digest_of(target, pq.read_metadata(target).num_rows)
-            except (OSError, pa.ArrowException) as error:
+                files[name] = digest_of(target, _count_rows(target))
+            except (OSError, ArchiveError) as error:
                 raise ReportError(f"{work / name}: {error}", hint="the replay's work folder was changed") from None
     draft = manifests.compose(about, ranges, files, created=created)
     (folder / PAGE).write_bytes(render(draft, folder))
@@ -216,8 +217,10 @@ def _range_numbers(folder: Path, manifest: Manifest, one: Range) -> Iterator[str
     reached = one.begin
     try:
         for name in one.files:
-            if manifest.files[name].rows != pq.read_metadata(folder / name).num_rows:
+            if manifest.files[name].rows != _count_rows(folder / name):
                 yield f"{name}: has not the number of rows that the manifest says"
+            with opened(folder / name, LIMITS) as file:
+                _require_columns(name, file.schema_arrow)
         for row in _rows(folder, one, "findings", ["kind", "verdict"]):
             own = counts.setdefault(row["kind"], {})
             own[row["verdict"]] = own.get(row["verdict"], 0) + 1
@@ -228,7 +231,7 @@ def _range_numbers(folder: Path, manifest: Manifest, one: Range) -> Iterator[str
             coverage[row["kind"]] = coverage.get(row["kind"], 0) + row["last"] - row["first"] + 1
             reached = row["last"] + 1
         yield from _link_numbers(folder, one)
-    except (OSError, pa.ArrowException, ValueError) as error:
+    except (OSError, ArchiveError, ValueError, TypeError, AttributeError) as error:
         yield f"{where}: tables: {str(error).splitlines()[0]:.200}"
         return
     if reached != one.end:
@@ -262,8 +265,19 @@ def _link_numbers(folder: Path, one: Range) -> Iterator[str]:
 def _rows(folder: Path, one: Range, table: str, columns: list[str]) -> Iterator[dict[str, Any]]:
     for name in one.files:
         if table_of(name) == table:
-            with pq.ParquetFile(folder / name) as file:
-                if not file.schema_arrow.equals(SCHEMAS[table]):
-                    raise ValueError(f"{name}: not the columns of {table}")
-                for batch in file.iter_batches(columns=columns):
-                    yield from batch.to_pylist()
+            for _, _, batch in batches(folder / name, LIMITS, lambda _: columns):
+                for row in zip(*(values(batch.column(column)) for column in columns), strict=True):
+                    yield dict(zip(columns, row, strict=True))
+
+
+def _require_columns(name: str, schema: pa.Schema) -> None:
+    """Of every table before anything else asks it: another library trips over names that are no text."""
+    table = table_of(name)
+    if table not in SCHEMAS or not schema.equals(SCHEMAS[table]):
+        raise ValueError(f"{name}: not the columns of {table}")
+
+
+def _count_rows(path: Path) -> int:
+    """The rows of a table, once it is known to unpack to no more than an archive may."""
+    groups, _ = measure(path, LIMITS)
+    return sum(rows for rows, _ in groups)

@@ -201,7 +201,10 @@ class Lens:
             names = [column[0] for column in cursor.description or ()]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         except (duckdb.Error, OSError) as error:
-            raise _unusable(self._folder, error) from None
+            raise self.unusable(error) from None
+
+    def unusable(self, error: Exception) -> ReportError:
+        return _unusable(self._folder, error)
 
     def lay(self, name: str, table: pa.Table) -> None:
         """Put a small table of our own beside the others."""
@@ -300,7 +303,10 @@ def _findings(lens: Lens) -> list[Found]:
     for row in rows:
         own = events.get(_which(row), [])
         total = own[0]["total"] if own else 0
-        found.append(msgspec.convert({**row, "events": own, "events_total": total}, Found))
+        try:
+            found.append(msgspec.convert({**row, "events": own, "events_total": total}, Found))
+        except msgspec.ValidationError as error:  # a list of differences may hold nulls, whoever wrote it
+            raise lens.unusable(error) from None
     return found
 
 

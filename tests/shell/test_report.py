@@ -9,17 +9,19 @@ import subprocess
 import sys
 from hashlib import sha256
 from html.parser import HTMLParser
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from random import Random
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.archives import ArchivedRecord, Gap, GapKind, Recorder
+from processor.archives import ArchivedRecord, Gap, GapKind, Limits, Recorder
 from processor.core.audit import Difference, Finding, Kind, Verdict
 from processor.core.effects import LogRecord
 from processor.core.links import LINK_OFFSETS, Links, framed
@@ -307,6 +309,71 @@ def test_what_is_no_manifest_is_said(tmp_path: Path, content: bytes, told: str) 
 def test_a_folder_without_a_manifest_is_said(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match=r"No such file"):
         check(tmp_path, program=PROGRAM)
+
+
+# --- tables that were made to harm ---
+
+
+def replaced(folder: Path, table: str, content: bytes, rows: int) -> None:
+    """Put another file in the place of a table and seal the report anew, as its maker could."""
+    path = next((folder / "tables" / table).iterdir())
+    path.write_bytes(content)
+    forged(folder, {"files": {**read(folder).files, path.relative_to(folder).as_posix(): digest_of(path, rows)}})
+
+
+def test_a_table_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert problems(folder) == []
+    monkeypatch.setattr("processor.report.folder.LIMITS", Limits(block_bytes=4))
+    assert re.search(r"tables: archive \S+ row group 0 column \S+: claims a page of \d+ bytes", problems(folder)[0])
+
+
+def test_a_long_text_that_is_named_a_million_times_stays_one_text(folder: Path) -> None:
+    """A few kilobytes on the disk, 16 GiB as rows."""
+    rows = 1 << 20
+    zeros = pa.array([0] * rows, pa.int32())
+    kinds = pa.DictionaryArray.from_arrays(zeros, pa.array(["x" * (16 << 10)]))
+    columns = [zeros, zeros.cast(pa.int64()), zeros.cast(pa.int64()), kinds]
+    names = SCHEMAS["coverage"].names
+    schema = pa.schema([pa.field(name, column.type, False) for name, column in zip(names, columns, strict=True)])
+    file = BytesIO()
+    with pq.ParquetWriter(file, schema, compression="zstd", store_schema=False, write_statistics=False) as writer:
+        writer.write_table(pa.table(columns, schema=schema))
+    assert len(file.getvalue()) < 16 << 10
+    replaced(folder, "coverage", file.getvalue(), rows)
+    before = pa.default_memory_pool().max_memory()
+    (found,) = problems(folder)
+    assert "coverage: offset 1 is not accounted for" in found
+    assert pa.default_memory_pool().max_memory() <= max(before, 100 << 20)
+
+
+def test_a_difference_without_a_path_is_said(folder: Path) -> None:
+    """No column of ours is null there, but a list in Parquet can hold it."""
+    path = next((folder / "tables" / "findings").iterdir())
+    table = pq.read_table(path)
+    differences = [[{"path": None, "expected": "a", "got": "b"}]] * table.num_rows
+    at = table.schema.get_field_index("differences")
+    file = BytesIO()
+    field = table.schema.field(at)
+    pq.write_table(table.set_column(at, field, [pa.array(differences, field.type)]), file, store_schema=False)
+    replaced(folder, "findings", file.getvalue(), table.num_rows)
+    (found,) = problems(folder)
+    assert "tables: Expected `str`, got `null`" in found
+
+
+@pytest.mark.parametrize("table", sorted(SCHEMAS))
+def test_a_footer_with_any_byte_changed_ends_in_a_sentence(folder: Path, table: str) -> None:
+    """Sealed anew, so that nothing but the table itself can tell. Some bytes say nothing that is read."""
+    path = next((folder / "tables" / table).iterdir())
+    whole, rows = path.read_bytes(), read(folder).files[path.relative_to(folder).as_posix()].rows
+    begin, end = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little"), len(whole) - 8
+    random = Random(table)
+    told = 0
+    for place in random.sample(range(begin, end), 30):
+        replaced(folder, table, whole[:place] + bytes([random.randrange(256)]) + whole[place + 1 :], rows)
+        told += bool(problems(folder))
+    assert told > 10
 
 
 # --- the records behind it -------------------------------------------------------------------------------------
