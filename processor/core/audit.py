@@ -81,8 +81,8 @@ class Difference(msgspec.Struct, frozen=True, gc=False):
 class Finding(msgspec.Struct, frozen=True, gc=False):
     """A verdict on one published record or one implied one.
 
-    Offsets are of the source; `cause_offset` is the record that made the effect. `at` says where the published record
-    stands (topic, partition, offset), None when there is none.
+    Offsets are of the source; `cause_offset` is the record that made the effect, or behind which a clock mark did.
+    `at` says where the published record stands (topic, partition, offset), None when there is none.
     """
 
     verdict: Verdict
@@ -377,13 +377,15 @@ class PartitionAudit:
         if isinstance(effect, Publish):
             headers = dict(effect.headers)
             kind, identity = Kind.STEP, (effect.step_id, str(effect.revision))
-            first, cause = int(headers[evidence.FIRST_OFFSET]), int(headers[evidence.LAST_OFFSET])
+            first, last = int(headers[evidence.FIRST_OFFSET]), int(headers[evidence.LAST_OFFSET])
+            mark = headers.get(evidence.CLOCK_MARK)
+            cause = last if mark is None else int(mark.partition(b"@")[2]) - 1
         elif isinstance(effect, DeadLetter):
             kind = Kind.DEAD_LETTER
             if effect.reason is Reason.TOO_MANY_OPEN_STEPS:
                 self._segments[-1].crowded = min(self._segments[-1].crowded, effect.offset)
             identity = (str(effect.offset), _which(effect.reason.value.encode(), effect.detail.encode()))
-            first = cause = effect.offset
+            first = last = cause = effect.offset
         else:
             return
         self.implied[kind] += 1
@@ -405,7 +407,7 @@ class PartitionAudit:
                 self._furthest[place] = (best.offset, f"{kind.value} {identity[0]} ({identity[1]})")
             yield effect, self._finding(verdict, kind, identity, first, cause, _at(best), why)
             return
-        near = _nearest(candidates, placed, kind, first, cause)
+        near = _nearest(candidates, placed, kind, first, last)
         why = self._undecidable(effect, first, cause)
         if near is None:
             why = why or self._deleted(placed, cause)
@@ -552,7 +554,7 @@ def caused_at(published: Published) -> int | None:
     return _offsets(published)[1]
 
 
-def _nearest(candidates: list[Published], placed: Placed, kind: Kind, first: int, cause: int) -> Published | None:
+def _nearest(candidates: list[Published], placed: Placed, kind: Kind, first: int, last: int) -> Published | None:
     """The one that was meant to be the implied record: an id may live twice, each time with revisions from 0 on."""
     if kind is Kind.DEAD_LETTER:
         # A record is refused once for a reason; of the snapshots that are too large it may have ended several.
@@ -561,7 +563,7 @@ def _nearest(candidates: list[Published], placed: Placed, kind: Kind, first: int
     for published in candidates:
         headers = dict(published.headers)
         named = _number(headers.get(evidence.FIRST_OFFSET)), _number(headers.get(evidence.LAST_OFFSET))
-        if named[0] == first or named[1] == cause:
+        if named[0] == first or named[1] == last:
             return published
     return None
 

@@ -5,9 +5,9 @@
 A log is simulated, folded, and its output put on topics in memory; then one thing is changed, and the audit has to
 find it and to name the place. Changed is the published output, the dead letters, or the archive of the source.
 
-Not among the mutations, because they are no untruth that a log could refute: moving a clock mark to another position
-at which it was due as well (when to set one is the worker's choice), and moving a dead letter without a key to another
-partition (they belong to none).
+Two things are the worker's own choice: when it sets a clock mark, and on which partition it puts a dead letter without
+a key. Where a change gives what an honest worker could have published as well (`could_be`), it is no untruth, and the
+audit has to stay silent; all else it has to find.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def world(seed: int, runs: int = 14) -> World:
             log.append(Gap(SOURCE, p, offset, behind - 1, GapKind.MARKER))
             offset = behind
         headers = tuple(produced.headers)
-        log.append(ArchivedRecord(SOURCE, p, offset, produced.timestamp, produced.key, produced.value, headers))
+        key = produced.key if rng.random() < 0.9 else None
+        log.append(ArchivedRecord(SOURCE, p, offset, produced.timestamp, key, produced.value, headers))
         made.ends[p] = offset + 1
         record = log[-1]
         assert isinstance(record, ArchivedRecord)
@@ -260,7 +261,7 @@ class Mutation:
     line: int = 0
     """Of the archive, from 1 on."""
     took_mark: bool = False
-    """A clock mark went with it: what hangs on the time may be told before the step itself."""
+    """A clock mark went with it. Time moved, so that other steps may be told, too: none from before the mark."""
 
 
 _EVIDENCE: Final = (
@@ -273,8 +274,15 @@ _EVIDENCE: Final = (
 def mutate_output(topics: Topics, rng: Random, kind: str, *, dead: bool) -> Mutation | None:
     """Change one thing on the topics; None if this kind cannot be done at the place that the dice chose."""
     place = rng.choice([p for p, log in sorted(topics.items()) if (p[0] == DEAD) is dead and log])
+    if kind == "mark":
+        marked = [p for p, log in sorted(topics.items()) if any(evidence.CLOCK_MARK in dict(r.headers) for r in log)]
+        if dead or not marked:
+            return None
+        place = rng.choice(marked)
     log = topics[place]
     at = rng.randrange(len(log))
+    if kind == "mark":
+        at = rng.choice([i for i, r in enumerate(log) if evidence.CLOCK_MARK in dict(r.headers)])
     record = log[at]
     touched = [record]
     if kind == "drop":
@@ -291,6 +299,12 @@ def mutate_output(topics: Topics, rng: Random, kind: str, *, dead: bool) -> Muta
     elif kind == "truncate":
         touched = log[at:]
         del log[at:]
+    elif kind == "move":
+        elsewhere = rng.choice([p for p in _all_places() if p != place and (p[0] == DEAD) is dead])
+        to = topics.setdefault(elsewhere, [])
+        del log[at]
+        to.insert(rng.randrange(len(to) + 1), record)
+        topics[elsewhere] = _renumbered(to)
     elif kind == "insert":
         forged = _forged(record, rng)
         touched = [forged]
@@ -301,12 +315,77 @@ def mutate_output(topics: Topics, rng: Random, kind: str, *, dead: bool) -> Muta
             return None
         log[at] = changed
         touched.append(changed)
-    topics[place] = [msgspec.structs.replace(r, offset=i) for i, r in enumerate(log)]
+    topics[place] = _renumbered(log)
     names = {name for r in touched for name in _names(r)}
-    places = {(*place, i) for i, r in enumerate(topics[place]) if any(_same(r, t) for t in touched)}
-    took_mark = any(evidence.CLOCK_MARK in dict(r.headers) for r in touched)
+    places = {(*p, r.offset) for p, log in topics.items() for r in log if any(_same(r, t) for t in touched)}
+    marks = [dict(r.headers)[evidence.CLOCK_MARK] for r in touched if evidence.CLOCK_MARK in dict(r.headers)]
+    positions = [int(m.partition(b"@")[2]) for m in marks if m and m.partition(b"@")[2].isdigit()]
     target = "dead letters" if dead else "published"
-    return Mutation(target, kind, -1, frozenset(names), frozenset(places), took_mark=took_mark)
+    offset = min(positions, default=0) - 1
+    return Mutation(target, kind, -1, frozenset(names), frozenset(places), offset, took_mark=bool(marks))
+
+
+def _all_places() -> list[Place]:
+    return [(topic, p) for topic in (*OUTCOMES.values(), DEAD) for p in range(OUTPUTS)]
+
+
+def _renumbered(log: list[LogRecord]) -> list[LogRecord]:
+    return [msgspec.structs.replace(r, offset=i) for i, r in enumerate(log)]
+
+
+def could_be(made: World, topics: Topics) -> bool:
+    """Could an honest worker have published just this? Asked of the fold alone, the audit has no say in it.
+
+    The clock is read where the records say that it was read; then each topic must hold what comes of it, in order.
+    """
+    wanted: dict[tuple[Any, ...], list[tuple[int, int, int | None]]] = {}
+    for p, log in made.logs.items():
+        effects = _folded(p, log, made.ends[p], topics)
+        if effects is None:
+            return False
+        for number, effect in enumerate(effects):
+            placed = _PLACES[p].whole(effect)
+            if placed is not None:
+                content = (placed.topic, placed.timestamp, placed.key, placed.value, tuple(placed.headers))
+                wanted.setdefault(content, []).append((p, number, placed.partition))
+    for (topic, partition), out in topics.items():
+        reached: dict[int, int] = {}
+        for record in out:
+            found = wanted.get((topic, record.timestamp, record.key, record.value, record.headers))
+            if not found:
+                return False
+            source, number, belongs = found.pop(0)
+            if belongs not in (None, partition) or number < reached.get(source, 0):
+                return False
+            reached[source] = number
+    return not any(wanted.values())
+
+
+def _folded(partition: int, log: Sequence[ArchivedRecord | Gap], end: int, topics: Topics) -> Sequence[Effect] | None:
+    """What comes of a log with the clock marks that these topics name; None if one of them was not due."""
+    own = b"%d" % partition
+    marks = set()
+    for record in (record for out in topics.values() for record in out):
+        headers = dict(record.headers)
+        if headers.get(evidence.SOURCE_PARTITION) == own and evidence.CLOCK_MARK in headers:
+            moment, _, position = (headers[evidence.CLOCK_MARK] or b"").partition(b"@")
+            if not (moment.isdigit() and position.isdigit() and int(position) <= end):
+                return None
+            marks.add((int(position), int(moment)))
+    state, due = PartitionState(SOURCE, partition, RULES), sorted(marks)
+    effects: list[Effect] = []
+    try:
+        for source in (item for item in log if isinstance(item, ArchivedRecord)):
+            while due and due[0][0] <= source.offset:
+                state.moved_to(due[0][0])
+                effects += state.advance(due.pop(0)[1])
+            effects += state.apply([source])
+        for at, ms in due:
+            state.moved_to(at)
+            effects += state.advance(ms)
+    except ValueError:
+        return None
+    return effects
 
 
 def _same(one: LogRecord, other: LogRecord) -> bool:
@@ -332,7 +411,7 @@ def _flip(record: LogRecord, rng: Random) -> LogRecord | None:
     if part == "header":
         at = rng.randrange(len(record.headers))
         name, content = record.headers[at]
-        if not content or name == evidence.CLOCK_MARK:
+        if not content:
             return None
         flipped = (name, _flipped(content, rng))
         return msgspec.structs.replace(record, headers=(*record.headers[:at], flipped, *record.headers[at + 1 :]))
@@ -353,14 +432,10 @@ def _header(record: LogRecord, rng: Random) -> LogRecord | None:
     at = rng.randrange(len(headers))
     how = rng.choice(["remove", "add", "change", "order"])
     if how == "remove":
-        if headers[at][0] == evidence.CLOCK_MARK:
-            return None
         del headers[at]
     elif how == "add":
         headers.insert(at, (rng.choice((*_EVIDENCE, "odd")), b"%d" % rng.randrange(9)))
     elif how == "change":
-        if headers[at][0] == evidence.CLOCK_MARK:
-            return None
         headers[at] = (headers[at][0], b"%d" % rng.randrange(1000))
     else:
         other = rng.randrange(len(headers))
@@ -400,8 +475,23 @@ def _forged(record: LogRecord, rng: Random) -> LogRecord:
     return LogRecord(0, record.timestamp, b"step_forged", record.value, tuple(forged))
 
 
-_CHANGES: Final = {"flip": _flip, "header": _header, "field": _field}
-OUTPUT_KINDS: Final = ("flip", "drop", "duplicate", "swap", "insert", "truncate", "header", "field")
+def _mark(record: LogRecord, rng: Random) -> LogRecord | None:
+    """Say that the clock was read elsewhere, or another time; now and then the record's timestamp with it."""
+    mark = dict(record.headers).get(evidence.CLOCK_MARK)
+    if mark is None:
+        return None
+    milliseconds, _, position = mark.partition(b"@")
+    later, further = rng.choice([(0, 1), (0, 1), (1, 0), (1, 1)])
+    moment = int(milliseconds) + later * rng.choice([-1000, 1, 1000])
+    changed = b"%d@%d" % (moment, int(position) + further * rng.randrange(-20, 21))
+    headers = tuple((n, changed if n == evidence.CLOCK_MARK else c) for n, c in record.headers)
+    return msgspec.structs.replace(record, headers=headers, timestamp=rng.choice([record.timestamp, moment]))
+
+
+_CHANGES: Final = {"flip": _flip, "header": _header, "field": _field, "mark": _mark}
+KINDS: Final = ("flip", "drop", "duplicate", "swap", "insert", "truncate", "header", "field")
+"""Of the archive; on the outputs these, and what only they have."""
+OUTPUT_KINDS: Final = (*KINDS, "move", "mark")
 
 
 # --- mutations of the archive ---------------------------------------------------------------------------------------
@@ -493,7 +583,8 @@ def judge_output(mutation: Mutation, heard: Heard) -> Tried:
     how = "finding" if heard.findings else "stray"
     found = bool(heard.findings or heard.strays)
     if mutation.took_mark:
-        return Tried(mutation, found, any(_is_named(mutation, f) for _, f in heard.findings) or bool(strays), how)
+        told = any(_is_named(mutation, f) for _, f in heard.findings) or bool(strays)
+        return Tried(mutation, found, told or all(f.cause_offset >= mutation.offset for f in first.values()), how)
     return Tried(mutation, found, bool(strays or len(named) == len(first) > 0), how)
 
 
@@ -521,8 +612,15 @@ def judge_archive(mutation: Mutation, heard: Heard, links: dict[int, list[Link]]
     return Tried(mutation, first is not None, named, "link")
 
 
-def trial(mutations: int, seed: int, work: Path, per_world: int = 25) -> Iterator[Tried]:
-    """Mutate and judge. Every `per_world` mutations there is another log."""
+def trial(
+    mutations: int, seed: int, work: Path, per_world: int = 25, honest: Counter[str] | None = None
+) -> Iterator[Tried]:
+    """Mutate and judge. Every `per_world` mutations there is another log.
+
+    Args:
+        honest: counts, by kind, the changes that were no untruth; they come on top of `mutations`.
+    """
+    honest = Counter() if honest is None else honest
     rng = Random(seed)
     done = 0
     while done < mutations:
@@ -534,13 +632,21 @@ def trial(mutations: int, seed: int, work: Path, per_world: int = 25) -> Iterato
         assert whole.is_silent(), (whole.error, whole.holes, whole.findings[:3])
         assert whole.links == untouched.links
         for _ in range(min(per_world, mutations - done)):
-            yield _one(made, lines, untouched.links, rng, work)
+            yield _one(made, lines, untouched.links, rng, work, honest)
             done += 1
 
 
-def _one(made: World, lines: dict[int, list[bytes]], links: dict[int, list[Link]], rng: Random, work: Path) -> Tried:
+def _one(
+    made: World,
+    lines: dict[int, list[bytes]],
+    links: dict[int, list[Link]],
+    rng: Random,
+    work: Path,
+    honest: Counter[str],
+) -> Tried:
     while True:
-        target, kind = rng.choice(["published", "published", "dead", "archive"]), rng.choice(OUTPUT_KINDS)
+        target = rng.choice(["published", "published", "dead", "archive"])
+        kind = rng.choice(KINDS if target == "archive" else OUTPUT_KINDS)
         if target == "archive":
             changed = mutate_archive(made, lines, rng, kind)
             if changed is not None:
@@ -549,8 +655,14 @@ def _one(made: World, lines: dict[int, list[bytes]], links: dict[int, list[Link]
             continue
         topics = deepcopy(made.topics)
         done = mutate_output(topics, rng, kind, dead=target == "dead")
-        if done is not None:
-            return judge_output(done, hear(World(made.logs, made.ends, topics), work))
+        if done is None:
+            continue
+        heard = hear(World(made.logs, made.ends, topics), work)
+        if not could_be(made, topics):
+            return judge_output(done, heard)
+        honest[f"{done.target} {kind}"] += 1
+        if not heard.is_silent():
+            return Tried(done, True, False, "accused without a reason")
 
 
 def table(tried: Sequence[Tried]) -> str:
@@ -599,8 +711,14 @@ def main() -> int:
             for where, heard in untouched_ranges(asked.untouched, asked.seed, work)
         ]
         accused = [(where, found) for where, found in accused if found]
-        tried = list(trial(asked.mutations, asked.seed, work))
-    lines = [table(tried), f"untouched ranges: {asked.untouched}, wrongly accused: {len(accused)}"]
+        honest: Counter[str] = Counter()
+        tried = list(trial(asked.mutations, asked.seed, work, honest=honest))
+    told = ", ".join(f"{kind} {n}" for kind, n in sorted(honest.items())) or "none"
+    lines = [
+        table(tried),
+        f"no untruth, and not accused: {told}",
+        f"untouched ranges: {asked.untouched}, wrongly accused: {len(accused)}",
+    ]
     lines += [f"  {where}: {found[:3]}" for where, found in accused[:5]]
     missed = [one for one in tried if not (one.found and one.named)]
     lines += [f"  missed or misnamed: {one}" for one in missed[:10]]
