@@ -4,11 +4,12 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
+WHEEL = $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist
 STAMP := $(VENV)/.installed
-CODE := processor tests
+CODE := processor tests deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test demo bench trial serve config lock image-steps clean
+.PHONY: help venv lint check test demo bench trial serve config lock wheels image-steps clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,8 +55,12 @@ COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 
 lock: ## resolve the dependencies anew (needs uv)
 	$(COMPILE) pyproject.toml --extra audit --extra dask --extra aws --extra azure --extra demo --group dev -o requirements.lock
 	$(COMPILE) pyproject.toml --extra aws --extra azure --constraint requirements.lock -o requirements-runtime.lock
-	printf 'hatchling>=1.27\neditables\n' | \
+	printf 'hatchling>=1.27\neditables\nmsgspec\nmypy\nsetuptools\n' | \
 	  $(COMPILE) - --constraint requirements.lock -o requirements-build.lock
+
+wheels: venv ## the wheel of Python alone and the compiled one, in dist (needs a C compiler)
+	$(WHEEL) .
+	HATCH_BUILD_HOOKS_ENABLE=1 $(WHEEL) .
 
 image-steps: ## run the build steps of the Dockerfile without a container engine
 	deploy/build-image-steps.sh
