@@ -54,7 +54,9 @@ def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
-        print(f"run-steps {version('run-steps')}")
+        from processor.core.build import CORE
+
+        print(f"run-steps {version('run-steps')} (core: {CORE})")
         raise typer.Exit
 
 

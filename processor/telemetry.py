@@ -39,6 +39,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 from structlog.typing import EventDict, FilteringBoundLogger
 
+from processor.core.build import CORE
 from processor.core.effects import FOLD_VERSION, Checkpoint, DeadLetter, Effect, Publish, Reason, Status
 from processor.core.lifecycle import TERMINAL, Kind
 from processor.errors import ConfigError, RunStepsError
@@ -110,7 +111,10 @@ _RESTART_WHY: Final = Label(
 )
 _STATE: Final = Label("state", ("starting", "restoring", "live", "draining", "restarting", "stopped"))
 _LOG_WHY: Final = Label("why", ("repeated", "unwritable"))
-_BUILD: Final = tuple(map(Label, ("version", "python", "aiokafka", "fold_version")))
+_BUILD: Final = (
+    *map(Label, ("version", "python", "aiokafka", "fold_version")),
+    Label("core", ("compiled", "pure")),
+)
 
 _WAITS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _STALLS_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -260,7 +264,8 @@ LOG_LINES_DROPPED: Final = Metric(
 )
 BUILD_INFO: Final = Metric(
     "runstep_build_info", _G, "constant 1", "Versions of the program, Python, the Kafka client and the fold.",
-    "Workers of different fold_version publish different bytes: finish the roll-out.", _BUILD,
+    "Different fold_version: different bytes are published, finish the roll-out. core pure: slower, the same bytes.",
+    _BUILD,
 )
 # fmt: on
 
@@ -912,6 +917,7 @@ def _build() -> dict[str, str]:
         "python": platform.python_version(),
         "aiokafka": _version("aiokafka"),
         "fold_version": str(FOLD_VERSION),
+        "core": CORE,
     }
 
 
