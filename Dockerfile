@@ -1,4 +1,4 @@
-# Two stages: the first makes wheels and installs them, everything checked by hash; the second holds the result.
+# Two stages: the first makes wheels (ours with its core compiled) and installs them, everything checked by hash; the second holds the result.
 # `make image-steps` runs these very steps without a container engine.
 ARG PYTHON=3.11
 
@@ -7,9 +7,11 @@ WORKDIR /src
 COPY requirements-build.lock requirements-runtime.lock ./
 RUN python -m pip install --no-cache-dir --require-hashes -r requirements-build.lock
 RUN python -m pip wheel --no-cache-dir --require-hashes --wheel-dir /wheels -r requirements-runtime.lock
+RUN command -v gcc >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev; }
 COPY pyproject.toml README.md LICENSE ./
+COPY deploy/compile_core.py ./deploy/
 COPY processor ./processor
-RUN python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
+RUN HATCH_BUILD_HOOKS_ENABLE=1 python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 RUN python -m venv --without-pip /opt/run-steps
 RUN python -m pip --python /opt/run-steps/bin/python install --no-cache-dir --no-index --no-deps /wheels/*.whl
 RUN /opt/run-steps/bin/python -m compileall -q /opt/run-steps/lib

@@ -5,6 +5,11 @@
 #
 #   deploy/build-image-steps.sh [ROOT]       PYTHON=python3.12 to build with another one
 set -euo pipefail
+if ! command -v gcc >/dev/null; then # or a step would install it here
+  echo "build-image-steps: gcc: not found; the core is compiled (Debian: apt-get install gcc libc6-dev)" >&2
+  exit 69
+fi
+unset PYTHONPATH # what is asked at the end is what was built
 here="$(cd "$(dirname "$0")/.." && pwd)"
 root="${1:-$(mktemp -d)}"
 [ $# -ge 1 ] || trap 'rm -rf "$root"' EXIT

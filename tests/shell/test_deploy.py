@@ -159,7 +159,7 @@ def test_the_build_steps_of_the_image_run(tmp_path: Path) -> None:
         timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "run-steps 0.1.0" in done.stdout
+    assert "run-steps 0.1.0 (core: compiled)" in done.stdout
     installed = [path.name for path in (tmp_path / "final/opt/run-steps").glob("lib/python*/site-packages/*")]
     assert "processor" in installed
     assert "pytest" not in installed
