@@ -1,0 +1,53 @@
+"""The compiled wheel, built and laid open with the tests beside it, to be tested and measured."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
+EXTENSION: Final = str(sysconfig.get_config_var("EXT_SUFFIX"))
+
+
+def missing() -> str | None:
+    """What is lacking to compile with and how to get it, if anything."""
+    compiler = os.environ.get("CC") or str(sysconfig.get_config_var("CC"))
+    if shutil.which(shlex.split(compiler)[0]):
+        return None
+    return f"no C compiler: {compiler} (Debian: apt-get install gcc libc6-dev)"
+
+
+def wheel(into: Path, *, compiled: bool) -> Path:
+    """Build the wheel with the build tools of this environment.
+
+    Raises:
+        RuntimeError: it could not be built; what the tools said is in it.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", into, ROOT],
+        env=os.environ | {"HATCH_BUILD_HOOKS_ENABLE": "1" if compiled else "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stdout)
+    (built,) = into.glob("*.whl")
+    return built
+
+
+def lay_open(built: Path, room: Path) -> dict[str, str]:
+    """Unpack a wheel and put the tests beside it; returns the environment in which Python imports it."""
+    with zipfile.ZipFile(built) as packed:
+        packed.extractall(room)
+    for name in ("tests", "docs"):
+        shutil.copytree(ROOT / name, room / name)
+    shutil.copy(ROOT / "pyproject.toml", room)
+    return os.environ | {"PYTHONPATH": str(room)}

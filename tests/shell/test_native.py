@@ -1,0 +1,104 @@
+"""The core compiled is the core: it passes the same tests, and leaves the same bytes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from processor.archives import ArchivedRecord
+from processor.core.partition import PartitionState
+from tests import native
+from tests.shell import trial
+from tests.shell.test_replay import Archived, contents
+
+BUILD = tomllib.loads((native.ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+MODULES = [path.removesuffix(".py") for path in BUILD["hooks"]["custom"]["modules"]]
+EXAMPLES = {"RUN_STEPS_EXAMPLES": "10"}  # of each property; that the properties hold is shown elsewhere
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the compiled wheel is laid open. The recordings, if there are any, lie beside it as beside the project."""
+    if lacking := native.missing():
+        pytest.skip(lacking)
+    above = tmp_path_factory.mktemp("native")
+    native.lay_open(native.wheel(above / "wheel", compiled=True), above / "room")
+    (above / "shared").symlink_to(native.ROOT.parent / "shared")
+    return above / "room"
+
+
+def python(room: Path, *arguments: str, cwd: Path) -> str:
+    """What a fresh Python says that imports from `room`."""
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env=EXAMPLES | os.environ | {"PYTHONPATH": str(room)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_the_hot_modules_are_compiled_and_the_program_says_so(room: Path, tmp_path: Path) -> None:
+    names = [path.replace("/", ".") for path in MODULES]
+    code = f"import importlib\nfor name in {names}: print(importlib.import_module(name).__file__)"
+    files = python(room, "-c", code, cwd=tmp_path).split()
+    assert files == [f"{room / path}{native.EXTENSION}" for path in MODULES]
+    assert python(room, "-m", "processor", "--version", cwd=tmp_path).endswith("(core: compiled)\n")
+    assert python(native.ROOT, "-m", "processor", "--version", cwd=tmp_path).endswith("(core: pure)\n")
+
+
+def test_both_wheels_hold_the_source_and_the_project_is_left_as_it_was(room: Path, tmp_path: Path) -> None:
+    """What lies compiled beside the source would be imported in its place, long after the source has changed."""
+    plain = native.wheel(tmp_path, compiled=False)
+    assert plain.name.endswith("-py3-none-any.whl")
+    held = zipfile.ZipFile(plain).namelist()
+    assert not [name for name in held if name.endswith(native.EXTENSION)]
+    assert {f"{path}.py" for path in MODULES} <= set(held)
+    assert all((room / f"{path}.py").exists() for path in MODULES)
+    assert not [path for path in native.ROOT.glob("*") if path.name.endswith(native.EXTENSION)]
+    assert not [*(native.ROOT / "processor").rglob(f"*{native.EXTENSION}")]
+
+
+def test_the_tests_of_the_core_pass(room: Path) -> None:
+    """The simulation, with and without crashes, is among them."""
+    told = python(room, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/core", cwd=room)
+    assert " passed" in told.splitlines()[-1]
+
+
+def test_its_evidence_is_the_same_to_the_byte(room: Path, tmp_path: Path) -> None:
+    """Effects, checkpoints, archives and the report: who compiles can prove what a pure worker published, and back."""
+    found = []
+    for kind, place in (("pure", native.ROOT), ("compiled", room)):
+        folder = tmp_path / kind
+        folder.mkdir()
+        assert python(place, "-m", __name__, cwd=folder) == f"{place}\n"
+        found.append(contents(folder))
+    assert "report/manifest.json" in found[0]
+    assert b"Checkpoint(" in found[0]["effects.0"]
+    assert found[0] == found[1]
+
+
+def _leave_evidence() -> None:
+    """In this folder: a simulated log, its effects, what was published of it, and the report of its audit."""
+    archived = Archived(Path("archives"))
+    assert archived.audit(report="report", created="2026-01-01T00:00:00Z").exit_code == 0
+    for partition, log in archived.made.logs.items():
+        state = PartitionState(trial.SOURCE, partition, trial.RULES)
+        effects = state.apply([item for item in log if isinstance(item, ArchivedRecord)])
+        effects += state.checkpoint(state.next_offset)
+        Path(f"effects.{partition}").write_text("\n".join(map(repr, effects)))
+
+
+if __name__ == "__main__":
+    _leave_evidence()
+    sys.stdout.write(f"{native.ROOT}\n")
