@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import zipfile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
@@ -43,11 +44,15 @@ def wheel(into: Path, *, compiled: bool) -> Path:
     return built
 
 
-def lay_open(built: Path, room: Path) -> dict[str, str]:
-    """Unpack a wheel and put the tests beside it; returns the environment in which Python imports it."""
-    with zipfile.ZipFile(built) as packed:
+def lay_open(room: Path) -> None:
+    """Build the compiled wheel, and put it unpacked into `room`, anew, with the tests beside it.
+
+    Raises:
+        RuntimeError: it could not be built.
+    """
+    shutil.rmtree(room, ignore_errors=True)
+    with TemporaryDirectory() as folder, zipfile.ZipFile(wheel(Path(folder), compiled=True)) as packed:
         packed.extractall(room)
     for name in ("tests", "docs"):
         shutil.copytree(ROOT / name, room / name)
     shutil.copy(ROOT / "pyproject.toml", room)
-    return os.environ | {"PYTHONPATH": str(room)}

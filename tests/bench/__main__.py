@@ -11,7 +11,8 @@ from typing import Final
 from processor.broker import Broker
 from tests.bench import core, loops, memory, replay, worker
 from tests.bench.load import Expected, Job
-from tests.bench.measure import Book, Run
+from tests.bench.measure import PURE, Book, Build, Run, compiled
+from tests.native import missing
 
 PARTITIONS: Final = 8
 SECTIONS: Final = ("core", "memory", "worker", "restore", "replay")
@@ -24,7 +25,7 @@ MODES: Final[Modes] = {
 }
 
 
-def _workers(book: Book, broker: Broker, rounds: int, events: int) -> None:
+def _workers(book: Book, broker: Broker, rounds: int, events: int, builds: list[Build]) -> None:
     """The consume loops and the whole worker on the same topic, in turn."""
     topic = f"bench.{uuid.uuid4().hex[:8]}"
     expected = worker.put_job(broker, topic, Job(events, partitions=PARTITIONS))
@@ -34,12 +35,13 @@ def _workers(book: Book, broker: Broker, rounds: int, events: int) -> None:
         for which, name in (("upstream", UPSTREAM), ("fast", "consumer: our fast path doing nothing")):
             run = loops.measured(which, broker, topic, f"{topic}.{which}.{number}", expected.events)
             runs.setdefault(name, []).append(run)
-        for mode, settings in MODES.items():
-            life = worker.Life(
-                broker, topic, f"{topic}.{mode.replace(', ', '.').replace(' ', '-')}.{number}", PARTITIONS, settings
-            )
-            runs.setdefault(f"worker: {mode}", []).append(life.run(expected.events))
-            life.check(expected, exactly_once="exactly" in mode)
+        for build in builds:
+            for mode, settings in MODES.items():
+                name = f"{mode}{build.suffix}"
+                own = f"{topic}.{''.join(c if c.isalnum() else '-' for c in name)}.{number}"
+                life = worker.Life(broker, topic, own, PARTITIONS, settings, build)
+                runs.setdefault(f"worker: {name}", []).append(life.run(expected.events))
+                life.check(expected, exactly_once="exactly" in mode)
     per_cpu_s = {name: [run.per_cpu_s for run in taken] for name, taken in runs.items()}
     for name, taken in runs.items():
         book.add(name, per_cpu_s[name], "events/CPU-s", against=(UPSTREAM, per_cpu_s[UPSTREAM]))
@@ -77,6 +79,7 @@ def _restore(book: Book, broker: Broker, rounds: int, events: int) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--pure", action="store_true", help="leave the compiled core out")
     parser.add_argument("--quick", action="store_true", help="small counts, for a look; no figures to quote")
     parser.add_argument("--only", action="append", choices=SECTIONS, help="a section; may be given several times")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (default 5; quick: 3)")
@@ -89,10 +92,14 @@ def main() -> int:
     events: int = asked.events or (100_000 if quick else 1_000_000)
     sections = asked.only or list(SECTIONS)
     book = Book({"rounds": rounds, "events": events, "quick": quick})
+    builds = [PURE]
+    if {"core", "worker"} & set(sections) and not asked.pure:
+        if lacking := missing():
+            book.notes.append(f"not measured: the compiled core: {lacking}")
+        else:
+            builds.append(compiled(Path("build", "bench", "native").absolute()))
     if "core" in sections:
-        core.kinds(book, rounds, 5_000 if quick else 50_000)
-        core.standard(book, rounds, 50_000 if quick else 300_000)
-        core.growth(book, rounds, 20_000 if quick else 200_000, 100_000)
+        core.in_turn(book, rounds, builds, quick=quick)
     if "memory" in sections:
         memory.per_open_step(book, rounds, (10_000, 100_000))
     if "replay" in sections:
@@ -100,7 +107,7 @@ def main() -> int:
     if {"worker", "restore", "replay"} & set(sections):
         with Broker.start(light=False, heap_mb=1024) as broker:
             if "worker" in sections:
-                _workers(book, broker, rounds, events)
+                _workers(book, broker, rounds, events, builds)
             if "restore" in sections:
                 _restore(book, broker, min(rounds, 3), events)
             if "replay" in sections:

@@ -6,8 +6,11 @@ Records are the client's own objects, taken from an encoded batch, so that readi
 
 from __future__ import annotations
 
+import json
 import random
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any, Final
 
@@ -20,7 +23,7 @@ from processor.core.shapes import Decoded, ExactData, StepObject, canonical
 from processor.core.snapshot import Step
 from tests.bench.load import BEGIN_S, Expected, Job, as_fetched, event, records
 from tests.bench.load import delta as delta_value
-from tests.bench.measure import Book, Case, microseconds
+from tests.bench.measure import Book, Build, Case, Row, child, microseconds
 
 SIZES: Final = (180, 300, 1_000, 16_000)
 KINDS: Final = ("delta", "created", "completed")
@@ -184,7 +187,7 @@ def _values(taken: Sequence[Record]) -> list[bytes]:
     return [record.value or b"" for record in taken]
 
 
-def kinds(book: Book, rounds: int, count: int) -> None:
+def kinds(book: Book, count: int) -> None:
     """Decode, fold and both, for each kind of event at each size."""
     for kind in KINDS:
         for size in SIZES:
@@ -196,18 +199,14 @@ def kinds(book: Book, rounds: int, count: int) -> None:
                 _fold_case(kind, size, taken),
                 _applied_case(f"decode + fold {what}", partial(_before, kind, number), partial(_values, taken), number),
             ]
-            for name, spent in microseconds(cases, rounds).items():
-                book.add(f"core: {name}", _rates(spent), "events/CPU-s")
-
-
-def _rates(spent: list[float]) -> list[float]:
-    return [1e6 / us for us in spent]
+            for case in cases:
+                book.add(f"core: {case.name}", [1e6 / microseconds(case)], "events/CPU-s")
 
 
 # --- the standard job ----------------------------------------------------------------------------------------------
 
 
-def standard(book: Book, rounds: int, count: int) -> None:
+def standard(book: Book, count: int) -> None:
     """The mix that the worker's bench has on its topic, on one partition."""
     expected = Expected()
     taken = as_fetched((m.timestamp, m.key, m.value) for m in records(Job(count, partitions=1), expected))
@@ -228,14 +227,15 @@ def standard(book: Book, rounds: int, count: int) -> None:
         Case("decode", len(taken), lambda: _decode_run(taken)),
         Case("decode + fold", len(taken), prepare),
     ]
-    for name, spent in microseconds(cases, rounds).items():
-        book.add(f"core: {name}, standard job ({expected.bytes // expected.events} B)", _rates(spent), "events/CPU-s")
+    for case in cases:
+        name = f"core: {case.name}, standard job ({expected.bytes // expected.events} B)"
+        book.add(name, [1e6 / microseconds(case)], "events/CPU-s")
 
 
 # --- growth --------------------------------------------------------------------------------------------------------
 
 
-def growth(book: Book, rounds: int, count: int, open_steps: int) -> None:
+def growth(book: Book, count: int, open_steps: int) -> None:
     """Per delta: 1 KB against 1 MB of text in its step, 1,000 against `open_steps` open steps."""
     piece = "x" * 50
 
@@ -253,28 +253,63 @@ def growth(book: Book, rounds: int, count: int, open_steps: int) -> None:
         rng = random.Random(1)
         return [delta_value(f"s{rng.randrange(number)}", 0, piece, None) for _ in range(count)]
 
-    texts = [
-        _applied_case("1 KB", lambda: opened(count // 20 + 1), short_steps, count),
-        _applied_case("1 MB", long_step, lambda: [delta_value("s0", 0, piece, None)] * count, count),
-    ]
     many = f"{open_steps // 1000} k"
-    steps = [
-        _applied_case("1 k", lambda: opened(1_000), lambda: anywhere(1_000), count),
-        _applied_case(many, lambda: opened(open_steps), lambda: anywhere(open_steps), count),
-    ]
-    spent = microseconds(texts, rounds)
-    book.add("core: delta on a step of 1 KB of text", spent["1 KB"], "us")
-    book.add(
-        "core: delta on a step of 1 MB of text",
-        spent["1 MB"],
-        "us",
-        against=("core: delta on a step of 1 KB of text", spent["1 KB"]),
+    pairs = (
+        (
+            _applied_case("on a step of 1 KB of text", lambda: opened(count // 20 + 1), short_steps, count),
+            _applied_case(
+                "on a step of 1 MB of text", long_step, lambda: [delta_value("s0", 0, piece, None)] * count, count
+            ),
+        ),
+        (
+            _applied_case("among 1 k open steps", lambda: opened(1_000), lambda: anywhere(1_000), count),
+            _applied_case(f"among {many} open steps", lambda: opened(open_steps), lambda: anywhere(open_steps), count),
+        ),
     )
-    spent = microseconds(steps, rounds)
-    book.add("core: delta among 1 k open steps", spent["1 k"], "us")
-    book.add(
-        f"core: delta among {many} open steps",
-        spent[many],
-        "us",
-        against=("core: delta among 1 k open steps", spent["1 k"]),
-    )
+    for few, more in pairs:
+        base = (f"core: delta {few.name}", [microseconds(few)])
+        book.add(*base, "us")
+        book.add(f"core: delta {more.name}", [microseconds(more)], "us", against=base)
+
+
+# --- in turn -------------------------------------------------------------------------------------------------------
+
+
+def in_turn(book: Book, rounds: int, builds: Sequence[Build], *, quick: bool) -> None:
+    """All of the above by each build, every time in a fresh process. Later builds are told by their ratio to the first.
+
+    Raises:
+        RuntimeError: a process failed.
+    """
+    rows: dict[str, Row] = {}
+    taken: dict[str, list[float]] = {}
+    for _ in range(rounds):
+        for build in builds:
+            for row in _measured(build, quick):
+                name = row.name + build.suffix
+                rows[name] = replace(row, ratio_to={row.name: 1.0}) if build is not builds[0] else row
+                taken.setdefault(name, []).append(row.value)
+    for name, row in rows.items():
+        base = next(iter(row.ratio_to), None)
+        book.add(name, taken[name], row.unit, against=None if base is None else (base, taken[base]))
+
+
+def _measured(build: Build, quick: bool) -> list[Row]:
+    process = child("tests.bench.core", *(["--quick"] if quick else []), build=build)
+    said, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{process.args!r}: ended with {process.returncode}; see build/bench/core.log")
+    return [Row(**row) for row in json.loads(said.splitlines()[-1])]
+
+
+def _main() -> None:
+    quick = "--quick" in sys.argv
+    book = Book({})
+    kinds(book, 5_000 if quick else 50_000)
+    standard(book, 50_000 if quick else 300_000)
+    growth(book, 20_000 if quick else 200_000, 100_000)
+    print(json.dumps([asdict(row) for row in book.rows]))  # noqa: T201
+
+
+if __name__ == "__main__":
+    _main()

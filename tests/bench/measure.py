@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any, Final, NamedTuple
 
 from processor.broker import Broker
 from processor.broker.parts import KAFKA_VERSION
+from tests import native
 
 _CHILD_S: Final = 600.0
 _LIBRARIES: Final = ("aiokafka", "msgspec", "uvloop", "cramjam", "prometheus-client")
@@ -125,23 +126,43 @@ def collector_as_in_the_worker() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def microseconds(cases: Iterable[Case], rounds: int) -> dict[str, list[float]]:
-    """CPU microseconds per event, one value per round; the cases take turns."""
-    taken: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        for case in cases:
-            run = case.prepare()
-            collector_as_in_the_worker()
-            began = time.process_time()
-            run()
-            seconds = time.process_time() - began
-            taken.setdefault(case.name, []).append(seconds / case.events * 1e6)
-            del run
-            gc.unfreeze()
-    return taken
+def microseconds(case: Case) -> float:
+    """CPU microseconds per event."""
+    run = case.prepare()
+    collector_as_in_the_worker()
+    began = time.process_time()
+    run()
+    seconds = time.process_time() - began
+    del run
+    gc.unfreeze()
+    return seconds / case.events * 1e6
 
 
 # --- in a process of its own ---------------------------------------------------------------------------------------
+
+
+class Build(NamedTuple):
+    """A form of the program: `suffix` ends the names of its rows; a process in the directory `room` imports it."""
+
+    suffix: str
+    room: Path
+
+
+PURE: Final = Build("", native.ROOT)
+
+
+def compiled(room: Path) -> Build:
+    """Build the compiled form and lay it open in `room`, anew.
+
+    Raises:
+        RuntimeError: that failed, or what is imported from there is not compiled.
+    """
+    native.lay_open(room)
+    asked = [sys.executable, "-m", "processor", "--version"]
+    told = subprocess.run(asked, cwd=room, capture_output=True, text=True, check=True).stdout
+    if "compiled" not in told:
+        raise RuntimeError(f"{room}: {told}")
+    return Build(" (compiled)", room)
 
 
 class Lap:
@@ -200,13 +221,16 @@ def rss_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def child(module: str, *arguments: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+def child(
+    module: str, *arguments: str, env: dict[str, str] | None = None, build: Build = PURE
+) -> subprocess.Popen[str]:
     """Start a module of this package as a process that is measured."""
     log = Path("build", "bench", f"{module.rpartition('.')[2]}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8") as stderr:
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
+            cwd=build.room,
             env=os.environ | (env or {}),
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -23,7 +23,7 @@ from processor.config import load
 from processor.core.effects import Record
 from tests import kafka_tools
 from tests.bench.load import DEAD, Expected, Job, digest, line, records
-from tests.bench.measure import Lap, Run, child, ended, follow
+from tests.bench.measure import PURE, Build, Lap, Run, child, ended, follow
 
 STATUSES = ("completed", "failed", "cancelled", "expired")
 _KEEP = {"retention.ms": "-1"}  # the records' time is long past
@@ -69,8 +69,16 @@ def put_job(broker: Broker, topic: str, job: Job) -> Expected:
 class Life:
     """The topics, the group and the settings of one worker, which nobody else uses."""
 
-    def __init__(self, broker: Broker, source: str, name: str, partitions: int, settings: Mapping[str, str]) -> None:
-        self.broker, self.source, self.name = broker, source, name
+    def __init__(
+        self,
+        broker: Broker,
+        source: str,
+        name: str,
+        partitions: int,
+        settings: Mapping[str, str],
+        build: Build = PURE,
+    ) -> None:
+        self.broker, self.source, self.name, self.build = broker, source, name, build
         topics = {status: f"{name}.{status}" for status in STATUSES} | {"dead_letter": f"{name}.dead"}
         self.topics = topics
         kafka_tools.create_topics(broker.bootstrap, *topics.values(), partitions=partitions, config=_KEEP | _LARGE)
@@ -92,7 +100,7 @@ class Life:
 
     def run(self, events: int) -> Run:
         """Serve until all is committed, then end it in order."""
-        process = child("tests.bench.worker", "serve", str(events), env=self.env)
+        process = child("tests.bench.worker", "serve", str(events), env=self.env, build=self.build)
         try:
             return follow(process, self.broker)
         finally:
@@ -103,7 +111,7 @@ class Life:
 
     def run_and_kill(self, events: int) -> Run:
         """Serve until all is committed, then kill -9."""
-        process = child("tests.bench.worker", "serve", str(events), env=self.env)
+        process = child("tests.bench.worker", "serve", str(events), env=self.env, build=self.build)
         try:
             return follow(process, self.broker)
         finally:
@@ -112,7 +120,7 @@ class Life:
 
     def restore(self) -> Run:
         """Begin again after a kill: the lap is from the assignment until every partition is live."""
-        process = child("tests.bench.worker", "restore", "0", env=self.env)
+        process = child("tests.bench.worker", "restore", "0", env=self.env, build=self.build)
         try:
             return follow(process, self.broker)
         finally:

@@ -28,7 +28,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if lacking := native.missing():
         pytest.skip(lacking)
     above = tmp_path_factory.mktemp("native")
-    native.lay_open(native.wheel(above / "wheel", compiled=True), above / "room")
+    native.lay_open(above / "room")
     (above / "shared").symlink_to(native.ROOT.parent / "shared")
     return above / "room"
 
