@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CODE := processor tests deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test demo bench trial serve config lock wheels image-steps clean
+.PHONY: help venv lint check test demo bench bench-check trial serve config lock wheels image-steps clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ demo: venv ## see it work
 
 bench: venv ## measure
 	$(BIN)/python -m tests.bench
+
+bench-check: venv ## has the last `make bench` become worse than the recorded one?
+	$(BIN)/python -m tests.bench.check
 
 trial: venv ## change published output a thousand ways: does the audit find each?
 	$(BIN)/python -m tests.shell.trial --mutations 1000 --seed 1

@@ -9,19 +9,25 @@ from pathlib import Path
 from typing import Final
 
 from processor.broker import Broker
-from tests.bench import core, loops, memory, replay, worker
+from tests.bench import core, loops, memory, replay, visible, worker
 from tests.bench.load import Expected, Job
 from tests.bench.measure import PURE, Book, Build, Run, compiled
 from tests.native import missing
 
 PARTITIONS: Final = 8
-SECTIONS: Final = ("core", "memory", "worker", "restore", "replay")
+SECTIONS: Final = ("core", "memory", "worker", "restore", "visible", "growth", "replay")
 UPSTREAM: Final = "consumer: upstream getmany doing nothing"
 
 Modes = dict[str, dict[str, str]]
 MODES: Final[Modes] = {
     "at least once, 100 ms": {"RUN_STEPS_DELIVERY__MODE": "at_least_once"},
-    "exactly once, 100 ms": {"RUN_STEPS_DELIVERY__MODE": "exactly_once"},
+    **{
+        f"exactly once, {ms} ms": {
+            "RUN_STEPS_DELIVERY__MODE": "exactly_once",
+            "RUN_STEPS_DELIVERY__COMMIT_INTERVAL_MS": str(ms),
+        }
+        for ms in (50, 100, 500)
+    },
 }
 
 
@@ -77,6 +83,32 @@ def _restore(book: Book, broker: Broker, rounds: int, events: int) -> None:
     book.add("restore: memory when live again", [run.rss_bytes / 2**20 for run in restored], "MiB")
 
 
+def _growth(book: Book, broker: Broker, rounds: int, events: int) -> None:
+    """The exactly-once worker's cost per event where there is more of something: flat, or to be explained."""
+    cases = {f"{count} partitions": (events, count) for count in (8, 1, 48)} | {
+        f"{events * 10 // 1000} k events": (events * 10, PARTITIONS)
+    }
+    base = f"growth: {events // 1000} k events, 8 partitions"
+    runs: dict[str, list[Run]] = {}
+    for number in range(rounds):
+        for name, (many, partitions) in cases.items():
+            topic = f"bench.growth.{uuid.uuid4().hex[:8]}"
+            expected = worker.put_job(broker, topic, Job(many, partitions=partitions))
+            life = worker.Life(broker, topic, f"{topic}.{number}", partitions, {})
+            label = base if name == "8 partitions" else f"growth: {name}"
+            runs.setdefault(label, []).append(life.run(expected.events))
+            life.check(expected)
+    for what, unit in (("worker CPU", "us/event"), ("broker CPU", "us/event")):
+        for label, taken in runs.items():
+            values = [_spent(run, what) for run in taken]
+            against = None if label == base else (f"{base}: {what}", [_spent(run, what) for run in runs[base]])
+            book.add(f"{label}: {what}", values, unit, against=against)
+
+
+def _spent(run: Run, what: str) -> float:
+    return run.broker_us if what == "broker CPU" else 1e6 / run.per_cpu_s
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--pure", action="store_true", help="leave the compiled core out")
@@ -93,7 +125,7 @@ def main() -> int:
     sections = asked.only or list(SECTIONS)
     book = Book({"rounds": rounds, "events": events, "quick": quick})
     builds = [PURE]
-    if {"core", "worker"} & set(sections) and not asked.pure:
+    if {"core", "worker", "visible"} & set(sections) and not asked.pure:
         if lacking := missing():
             book.notes.append(f"not measured: the compiled core: {lacking}")
         else:
@@ -101,15 +133,20 @@ def main() -> int:
     if "core" in sections:
         core.in_turn(book, rounds, builds, quick=quick)
     if "memory" in sections:
-        memory.per_open_step(book, rounds, (10_000, 100_000))
+        memory.per_open_step(book, 1 if quick else 3, (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000))
     if "replay" in sections:
         replay.archived(book, min(rounds, 3), events)
-    if {"worker", "restore", "replay"} & set(sections):
+    if {"worker", "restore", "visible", "growth", "replay"} & set(sections):
         with Broker.start(light=False, heap_mb=1024) as broker:
             if "worker" in sections:
                 _workers(book, broker, rounds, events, builds)
             if "restore" in sections:
                 _restore(book, broker, min(rounds, 3), events)
+            if "visible" in sections:
+                visible.latency(book, broker, 3.0 if quick else 10.0, builds[-1])
+                visible.pauses(book, broker, 1 if quick else 3, builds[-1])
+            if "growth" in sections:
+                _growth(book, broker, min(rounds, 3), events // 10)
             if "replay" in sections:
                 replay.from_topic(book, broker, min(rounds, 3), min(events, 1_000_000))
     book.write(Path("build", "bench.json"))

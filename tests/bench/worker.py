@@ -26,13 +26,13 @@ from tests.bench.load import DEAD, Expected, Job, digest, line, records
 from tests.bench.measure import PURE, Build, Lap, Run, child, ended, follow
 
 STATUSES = ("completed", "failed", "cancelled", "expired")
-_KEEP = {"retention.ms": "-1"}  # the records' time is long past
+KEEP = {"retention.ms": "-1"}  # the records' time is long past
 _LARGE = {"max.message.bytes": str(2 << 20)}  # a dead letter is its record and more
 
 
 def put_job(broker: Broker, topic: str, job: Job) -> Expected:
     """Make the topic and write the job to it; returns what must come out."""
-    kafka_tools.create_topics(broker.bootstrap, topic, partitions=job.partitions, config=_KEEP)
+    kafka_tools.create_topics(broker.bootstrap, topic, partitions=job.partitions, config=KEEP)
     producer = Producer(
         {
             "bootstrap.servers": broker.bootstrap,
@@ -81,7 +81,7 @@ class Life:
         self.broker, self.source, self.name, self.build = broker, source, name, build
         topics = {status: f"{name}.{status}" for status in STATUSES} | {"dead_letter": f"{name}.dead"}
         self.topics = topics
-        kafka_tools.create_topics(broker.bootstrap, *topics.values(), partitions=partitions, config=_KEEP | _LARGE)
+        kafka_tools.create_topics(broker.bootstrap, *topics.values(), partitions=partitions, config=KEEP | _LARGE)
         kafka_tools.create_topics(
             broker.bootstrap,
             f"{name}.checkpoints",

@@ -1,0 +1,259 @@
+"""When what happened can be seen downstream: latency against rate, and the pauses of a takeover and of a rebalance.
+
+The load is open-loop: every record has its moment, whether or not those before it have been taken; the moment that an
+end was due, not the one it got away, is where its latency begins. The reader is a read_committed consumer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from confluent_kafka import Consumer, Producer
+
+from processor.broker import Broker
+from processor.core.evidence import SOURCE_PARTITION
+from tests import kafka_tools
+from tests.bench.load import Expected, Job, Made, records
+from tests.bench.measure import PURE, Book, Build
+from tests.bench.worker import KEEP, STATUSES, Life
+
+PARTITIONS: Final = 8
+RATES: Final = (1_000, 5_000, 10_000, 20_000, 40_000)
+SESSION_S: Final = 6.0
+
+_WARM_S: Final = 3.0
+_TICK_S: Final = 0.002
+_START_S: Final = 60.0
+_SATURATED_S: Final = 2.0
+_ENDING: Final = tuple(f'{{"event":"thread.run.step.{status}"'.encode() for status in STATUSES)
+
+
+class Load(NamedTuple):
+    """Records with their moments, in seconds from the begin. `ends`: step id -> when its end is due."""
+
+    moments: list[float]
+    made: list[Made]
+    ends: dict[bytes, float]
+
+    @classmethod
+    def of(cls, per_s: int, seconds: float, *, deltas: int, seed: int = 1) -> Load:
+        open_runs = max(20, min(2_000, per_s // 5))
+        job = Job(
+            int(per_s * seconds), seed=seed, partitions=PARTITIONS, open_runs=open_runs, deltas=deltas, illegal=0.0
+        )
+        made = list(records(job, Expected()))
+        moments = [number / per_s for number in range(len(made))]
+        ends = {
+            json.loads(one.value)["data"]["id"].encode(): moment
+            for moment, one in zip(moments, made, strict=True)
+            if one.value.startswith(_ENDING)
+        }
+        return cls(moments, made, ends)
+
+
+class Reader:
+    """Reads the outcome topics as a consumer downstream: notes each step id's first sight, and by source partition."""
+
+    def __init__(self, bootstrap: str, topics: Sequence[str]) -> None:
+        self.seen: dict[bytes, float] = {}
+        self.by_partition: dict[int, list[float]] = {}
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": f"bench-{uuid.uuid4().hex[:8]}",
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "fetch.wait.max.ms": 10,
+            }
+        )
+        self._consumer.subscribe(list(topics))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            for message in self._consumer.consume(500, timeout=0.02):
+                if message.error() is not None:
+                    continue
+                now, key = time.perf_counter(), message.key()
+                self.seen.setdefault(key if isinstance(key, bytes) else b"", now)
+                partition = int(dict(message.headers() or [])[SOURCE_PARTITION] or b"-1")
+                self.by_partition.setdefault(partition, []).append(now)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._consumer.close()
+
+
+def send(broker: Broker, topic: str, load: Load) -> float:
+    """Send each record at its moment; returns the begin. All are acknowledged when this returns."""
+    producer = Producer(
+        {
+            "bootstrap.servers": broker.bootstrap,
+            "linger.ms": 2,
+            "acks": "all",
+            "queue.buffering.max.messages": 1_000_000,
+        }
+    )
+    began = time.perf_counter()
+    at, total = 0, len(load.made)
+    while at < total:
+        now = time.perf_counter() - began
+        while at < total and load.moments[at] <= now:
+            one = load.made[at]
+            producer.produce(topic, one.value, one.key, partition=one.partition, timestamp=one.timestamp)
+            at += 1
+        producer.poll(0)
+        time.sleep(_TICK_S)
+    producer.flush(60)
+    return began
+
+
+@contextmanager
+def serving(life: Life, workers: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Worker processes of one group, ended with the block. More may be added to the list."""
+    members = [start(life) for _ in range(workers)]
+    try:
+        yield members
+    finally:
+        for process in members:
+            if process.poll() is None:
+                process.terminate()
+        for process in members:
+            process.wait(60)
+
+
+def start(life: Life) -> subprocess.Popen[bytes]:
+    log = Path("build", "bench", "serve.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "processor", "serve"],
+            cwd=life.build.room,
+            env=os.environ | life.env,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _life(broker: Broker, name: str, build: Build, **settings: str) -> Life:
+    topic = f"{name}.in"
+    kafka_tools.create_topics(broker.bootstrap, topic, partitions=PARTITIONS, config=KEEP)
+    return Life(broker, topic, name, PARTITIONS, settings, build)
+
+
+def _name(what: str) -> str:
+    return f"bench.{what}.{uuid.uuid4().hex[:6]}"
+
+
+def _await(reader: Reader, wanted: int, within_s: float) -> bool:
+    """Whether so many ends are to be seen in time."""
+    deadline = time.perf_counter() + within_s
+    while len(reader.seen) < wanted:
+        if time.perf_counter() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _warm(broker: Broker, life: Life, reader: Reader) -> None:
+    """Until the group is assigned and what goes in comes out, nothing is measured."""
+    load = Load.of(500, 1.0, deltas=2, seed=2)  # other ids than what is measured
+    send(broker, life.source, load)
+    if not _await(reader, len(load.ends), _START_S):
+        raise RuntimeError(f"{life.name}: the worker published nothing in {_START_S:g} s; see build/bench/serve.log")
+    reader.seen.clear()
+    reader.by_partition.clear()
+
+
+def _quantile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def latency(book: Book, broker: Broker, seconds: float, build: Build = PURE) -> None:
+    """One worker, exactly once at 100 ms: how long after an end was due it could be read, by rate, until saturation."""
+    for per_s in RATES:
+        life = _life(broker, _name("latency"), build)
+        load = Load.of(per_s, _WARM_S + seconds, deltas=20)
+        reader = Reader(broker.bootstrap, [life.topics[status] for status in STATUSES])
+        try:
+            with serving(life, 1):
+                _warm(broker, life, reader)
+                began = send(broker, life.source, load)
+                _await(reader, len(load.ends), 60.0)
+            measured = {step: began + at for step, at in load.ends.items() if at >= _WARM_S}
+            taken = [reader.seen[step] - due for step, due in measured.items() if step in reader.seen]
+            if len(taken) < len(measured):
+                book.notes.append(f"latency at {per_s:,}/s: {len(measured) - len(taken)} ends not seen in a minute")
+                return
+        finally:
+            reader.close()
+        for share, name in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")):
+            label = f"latency: append to visible, {per_s:,} events/s, {name}{build.suffix}"
+            book.add(label, [_quantile(taken, share) * 1000], "ms")
+        if _quantile(taken, 0.5) > _SATURATED_S:
+            book.notes.append(f"latency: saturated at {per_s:,} events/s (producer and reader share the machine)")
+            return
+
+
+def pauses(book: Book, broker: Broker, rounds: int, build: Build = PURE) -> None:
+    """The longest time without output of a partition: when a third member joins, and when one of three is killed."""
+    joined: list[float] = []
+    killed: list[float] = []
+    for _ in range(rounds):
+        life = _life(
+            broker,
+            _name("pauses"),
+            build,
+            RUN_STEPS_SOURCE__SESSION_TIMEOUT_MS=str(int(SESSION_S * 1000)),
+            RUN_STEPS_SOURCE__HEARTBEAT_INTERVAL_MS="1000",
+        )
+        load = Load.of(2_000, 32.0, deltas=2)
+        reader = Reader(broker.bootstrap, [life.topics[status] for status in STATUSES])
+        try:
+            with serving(life, 2) as members:
+                _warm(broker, life, reader)
+                sending = threading.Thread(target=send, args=(broker, life.source, load))
+                sending.start()
+                time.sleep(3.0)
+                join_at = time.perf_counter()
+                members.append(start(life))
+                time.sleep(10.0)
+                kill_at = time.perf_counter()
+                members[0].send_signal(signal.SIGKILL)
+                sending.join()
+                if not _await(reader, len(load.ends), 30.0):
+                    raise RuntimeError(f"{life.name}: {len(load.ends) - len(reader.seen)} ends never came out")
+        finally:
+            reader.close()
+        joined.append(_longest(reader, join_at, kill_at))
+        killed.append(_longest(reader, kill_at, kill_at + SESSION_S + 10.0))
+    book.add("rebalance: longest pause of a partition, third member joins", joined, "s")
+    book.add(f"takeover: longest pause of a partition, kill -9, session {SESSION_S:g} s", killed, "s")
+
+
+def _longest(reader: Reader, begin: float, end: float) -> float:
+    """The longest time between two outputs of one source partition, of those that reach into the span."""
+    gaps = [
+        later - earlier
+        for times in reader.by_partition.values()
+        for earlier, later in pairwise(times)
+        if later > begin and earlier < end
+    ]
+    return max(gaps)
