@@ -38,7 +38,7 @@ from processor.kafka.consumer import PartitionReader
 from processor.kafka.records import partition_of
 from processor.kafka.security import Connection
 from processor.replay import Task
-from processor.replay.partition import Places, watching
+from processor.replay.partition import places_of, watching
 from processor.replay.sources import Ledger, pieces
 from processor.shelf import FiledShelf, Shelves
 
@@ -236,7 +236,7 @@ class _Telling:
         self._run_id: str | None = None
         self._notes: list[str] = []
         self._last: dict[str, Any] = {}
-        places = Places(task)
+        places = places_of(task)
         self._audit = PartitionAudit(
             watching(task, self._changed),
             shelf,

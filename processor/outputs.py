@@ -7,12 +7,16 @@ from hashlib import sha256
 from typing import Final
 
 from processor.config import Settings
+from processor.core.audit import Placed
 from processor.core.effects import DeadLetter, Effect, Publish, Status
-from processor.kafka.records import OutRecord
+from processor.kafka.records import OutRecord, partition_of
 from processor.kafka.trouble import RecordTooLarge
 
 OMITTED_BYTES: Final = "runstep-omitted-bytes"
 OMITTED_DIGEST: Final = "runstep-omitted-digest"
+
+_LARGE: Final = 64 << 10
+"""Dead letters with smaller values are never written without them."""
 
 
 class Outputs:
@@ -57,6 +61,36 @@ class Outputs:
         if error.topic != self._dead_letter:
             raise error
         return [omitting(r) if r.topic == error.topic and _size(r) >= error.size - _SLACK else r for r in records]
+
+
+class Places:
+    """Where the record of an effect must stand and how, for those who judge what was published.
+
+    Args:
+        partition: of the source.
+        counts: output topic -> number of partitions; of a topic that is not in it any partition will do.
+    """
+
+    def __init__(self, outputs: Outputs, partition: int, counts: Mapping[str, int]) -> None:
+        self._outputs, self._partition, self._counts = outputs, partition, counts
+
+    def whole(self, effect: Effect) -> Placed | None:
+        if isinstance(effect, Publish | DeadLetter):
+            for record in self._outputs.of(self._partition, (effect,)):
+                return self._placed(record)
+        return None
+
+    def shortened(self, effect: Effect) -> Placed | None:
+        """A dead letter that no batch can hold is written without its value."""
+        if not isinstance(effect, DeadLetter) or len(effect.value or b"") < _LARGE:
+            return None
+        (record,) = self._outputs.of(self._partition, (effect,))
+        return self._placed(omitting(record))
+
+    def _placed(self, record: OutRecord) -> Placed:
+        count = self._counts.get(record.topic, 0)
+        partition = partition_of(record.key, count) if record.key is not None and count else None
+        return Placed(record.topic, partition, record.key, record.value, record.timestamp, record.headers)
 
 
 def omitting(record: OutRecord) -> OutRecord:

@@ -15,12 +15,11 @@ import msgspec
 
 from processor.archives import Gap, GapKind, Recorder
 from processor.core import evidence
-from processor.core.audit import Finding, Kind, PartitionAudit, Placed, Verdict
+from processor.core.audit import Finding, Kind, PartitionAudit, Verdict
 from processor.core.effects import DeadLetter, Effect, Publish, Record, Status, Transition
 from processor.core.links import Links
 from processor.core.watch import WatchedState
-from processor.kafka.records import OutRecord, partition_of
-from processor.outputs import Outputs, omitting
+from processor.outputs import Outputs, Places
 from processor.replay import Only, PartitionResult, Task
 from processor.replay.sources import DATA, Ledger, archived, pieces
 from processor.report.tables import Tables
@@ -30,8 +29,6 @@ _TOLD_EVERY_S: Final = 0.2
 _MINUTE_MS: Final = 60_000
 _CELLS: Final = 1 << 14
 """Of the timeline that are held before they are written; a minute may then have several rows."""
-_LARGE: Final = 64 << 10
-"""Dead letters with smaller values are never written without them."""
 
 
 class Ids(msgspec.Struct, frozen=True):
@@ -44,30 +41,8 @@ class Ids(msgspec.Struct, frozen=True):
 _ids: Final = msgspec.json.Decoder(Ids, strict=False).decode
 
 
-class Places:
-    """Where an effect's record must stand: the topics of the task, keys spread as the Java client spreads them."""
-
-    def __init__(self, task: Task) -> None:
-        self._outputs = Outputs(task.outcome_topics, task.dead_letter, "")
-        self._partition, self._counts = task.partition, task.output_partitions
-
-    def whole(self, effect: Effect) -> Placed | None:
-        if isinstance(effect, Publish | DeadLetter):
-            for record in self._outputs.of(self._partition, (effect,)):
-                return self._placed(record)
-        return None
-
-    def shortened(self, effect: Effect) -> Placed | None:
-        """A dead letter that no batch can hold is written without its value."""
-        if not isinstance(effect, DeadLetter) or len(effect.value or b"") < _LARGE:
-            return None
-        (record,) = self._outputs.of(self._partition, (effect,))
-        return self._placed(omitting(record))
-
-    def _placed(self, record: OutRecord) -> Placed:
-        count = self._counts.get(record.topic, 0)
-        partition = partition_of(record.key, count) if record.key is not None and count else None
-        return Placed(record.topic, partition, record.key, record.value, record.timestamp, record.headers)
+def places_of(task: Task) -> Places:
+    return Places(Outputs(task.outcome_topics, task.dead_letter, ""), task.partition, task.output_partitions)
 
 
 def watching(task: Task, told: Callable[[Transition], None]) -> Callable[[int, int], WatchedState]:
@@ -97,7 +72,7 @@ class _Run:
         exits.callback(self._tables_abandoned)
         self._closed = False
         self._shelf = exits.enter_context(FiledShelf(work, task.partition)) if task.verify else EmptyShelf()
-        places = Places(task)
+        places = places_of(task)
         kept_from = (
             self._shelf.kept_from(dict.fromkeys(task.shortened, 0)) if isinstance(self._shelf, FiledShelf) else {}
         )

@@ -26,7 +26,7 @@ from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.kafka.records import OutRecord
 from processor.outputs import OMITTED_BYTES, omitting
-from processor.replay.partition import Places
+from processor.replay.partition import places_of
 from processor.shelf import EmptyShelf, FiledShelf, Shelves
 from tests.core.play import Play, step, text
 from tests.shell import trial
@@ -42,7 +42,7 @@ class Case:
         self.play = Play(RULES)
         self.out: dict[tuple[str, int], list[LogRecord]] = {}
         task = msgspec.structs.replace(trial.task_of(trial.World({}, {3: 0}, {}), 3), topic="source", rules=RULES)
-        self.places = Places(task)
+        self.places = places_of(task)
 
     def publish(self) -> None:
         """Put all that came of the play so far where it belongs."""

@@ -39,7 +39,7 @@ from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.shapes import canonical
 from processor.replay import Part, Task
-from processor.replay.partition import Places
+from processor.replay.partition import places_of
 from processor.replay.sources import DATA, HOLES, Ledger, pieces
 from processor.shelf import FiledShelf, Shelves
 from processor.simulate import Dials, Simulation
@@ -112,7 +112,7 @@ def task_of(made: World, partition: int, archive: str = "", begin: int = 0, end:
     )
 
 
-_PLACES: Final = {p: Places(task_of(World({}, {p: 0}, {}), p)) for p in range(PARTITIONS)}
+_PLACES: Final = {p: places_of(task_of(World({}, {p: 0}, {}), p)) for p in range(PARTITIONS)}
 
 
 def _publish(topics: Topics, rng: Random, partition: int, effects: Sequence[Effect]) -> None:
