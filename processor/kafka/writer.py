@@ -45,17 +45,23 @@ _DEFAULT_MAX_RECORD_BYTES: Final = 1_048_588
 _NO_LIMITS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
+Where = dict[int, tuple[int, int] | None]
+
+
 @dataclass(slots=True)
 class Unit:
     """What must happen together: records, checkpoints, and the source offsets (by partition) that they account for.
 
-    `token` is the membership under which the first record of the unit was applied; in any other it is void.
+    `token` is the membership under which the first record of the unit was applied; in any other it is void. `places`
+    asks of some `records`, by their number there, where they come to stand: a commit puts (partition, offset) in; what
+    the broker does not tell stays None.
     """
 
     token: GroupToken
     records: list[OutRecord] = field(default_factory=list)
     offsets: dict[int, Committed] = field(default_factory=dict)
     checkpoints: list[OutRecord] = field(default_factory=list)
+    places: Where = field(default_factory=dict)
 
 
 class Writer(Protocol):
@@ -143,7 +149,7 @@ class TransactionalWriter:
         """
         self._outlet.require_alive()
         _require_token(unit, self._token_now())
-        batches = await self._outlet.batches([*unit.records, *unit.checkpoints])
+        batches = await self._outlet.batches([*unit.records, *unit.checkpoints], unit.places)
         async with self._outlet.ending():
             aborted = await self._transaction(unit, batches)
         if aborted is not None:
@@ -227,7 +233,7 @@ class IdempotentWriter:
         """
         self._outlet.require_alive()
         _require_token(unit, self._token_now())
-        records = await self._outlet.batches(unit.records)
+        records = await self._outlet.batches(unit.records, unit.places)
         kept = await self._outlet.batches([record for record in unit.checkpoints if record.value is not None])
         forgotten = await self._outlet.batches([record for record in unit.checkpoints if record.value is None])
         await self._acked(records)
@@ -331,8 +337,10 @@ class _Outlet:
                 f"{self._where}: the writer has ended", hint="start anew from the committed offsets"
             )
 
-    async def batches(self, records: Sequence[OutRecord]) -> list[_Batch]:
+    async def batches(self, records: Sequence[OutRecord], places: Where | None = None) -> list[_Batch]:
         """Records in their order, by topic and partition, in batches; nothing is sent yet.
+
+        Acknowledged, they tell where the records stand whose numbers are in `places`.
 
         The first batch of every partition comes before the second of any: the producer holds one per partition.
 
@@ -345,7 +353,7 @@ class _Outlet:
         for topic in {record.topic for record in records}:
             with translated(f"topic {topic}"):
                 partitions[topic] = len(await self.producer.partitions_for(topic))
-        for topic, partition, key, value, timestamp, headers in records:
+        for number, (topic, partition, key, value, timestamp, headers) in enumerate(records):
             if partition is None:
                 # Without a key any partition will do: one per unit keeps batches whole.
                 count = partitions[topic]
@@ -354,10 +362,12 @@ class _Outlet:
             fields = {"timestamp": timestamp, "key": key, "value": value, "headers": list(headers)}
             added = queue[-1].builder.append(**fields) if queue else None
             if added is None:
-                queue.append(_Batch(topic, partition, self.producer.create_batch(), []))
+                queue.append(_Batch(topic, partition, self.producer.create_batch(), [], []))
                 added = queue[-1].builder.append(**fields)  # an empty batch takes a record of any size
             if added.size + _BATCH_OVERHEAD_BYTES > self._limits.get(topic, _DEFAULT_MAX_RECORD_BYTES):
                 raise RecordTooLarge(topic, added.size)
+            if places and number in places:
+                queue[-1].asked.append((places, number, len(queue[-1].sizes)))
             queue[-1].sizes.append(added.size)
         return [batch for turn in zip_longest(*queues.values()) for batch in turn if batch is not None]
 
@@ -404,13 +414,18 @@ class _Batch(NamedTuple):
     partition: int
     builder: Any
     sizes: list[int]
+    asked: list[tuple[Where, int, int]]
+    """Where to put the place of a record, its number there, and its number in the batch."""
 
 
 async def _acknowledgement(batch: _Batch, ack: Awaitable[Any]) -> None:
     try:
-        await ack
+        first = (await ack).offset
     except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
         raise RecordTooLarge(batch.topic, max(batch.sizes)) from error
+    for places, number, at in batch.asked:
+        if first >= 0:  # the answer to a repeated request may lack it
+            places[number] = (batch.partition, first + at)
 
 
 # --- the producer, with what aiokafka lacks -------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from processor.kafka.consumer import Committed, Consumer, GroupToken
 from processor.kafka.records import OutRecord
 from processor.kafka.security import Connection
 from processor.kafka.trouble import RecordTooLarge
-from processor.kafka.writer import FencedProducer, IdempotentWriter, TransactionalWriter, Unit, takeover
+from processor.kafka.writer import FencedProducer, IdempotentWriter, TransactionalWriter, Unit, Writer, takeover
 from tests.broker.kafka_members import Listener, member, out, transactional
 from tests.conftest import started_or_skipped
 from tests.kafka_tools import Names, Sent, create_topics, produce, read_topic
@@ -338,3 +338,34 @@ async def test_a_commit_that_is_cancelled_ends_the_writer(broker: Broker, names:
         ):
             offset = (await consumer.stable_offsets([0], timeout_s=10))[0].offset
             assert values(broker, sink) == (["x"] if offset == 1 else [])
+
+
+@pytest.mark.parametrize("mode", ["transactional", "idempotent"])
+async def test_it_is_told_where_records_came_to_stand(broker: Broker, names: Names, mode: str) -> None:
+    """Those that were asked for, in several partitions and batches; a second unit stands behind the first."""
+    source, sink = topics(broker, names, partitions=3)
+    async with member(broker.bootstrap, source, names.group) as consumer:
+        connection = Connection.build(broker.bootstrap)
+        writer: Writer = (
+            IdempotentWriter(connection, claim=consumer.claim, token_now=consumer.token)
+            if mode == "idempotent"
+            else TransactionalWriter(
+                connection,
+                transactional_id=names.prefix,
+                group_id=names.group,
+                source_topic=source,
+                token_now=consumer.token,
+            )
+        )
+        await writer.start()
+        try:
+            for unit in range(2):
+                records = [out(sink, f"{unit}-{i}-" + "x" * 20_000, key=f"k{i}") for i in range(120)]
+                asked = Unit(consumer.token(), records, {}, places=dict.fromkeys((0, 50, 119)))
+                await writer.commit(asked)
+                stands = {(got.partition, got.offset): got.value for got in read_topic(broker.bootstrap, sink)}
+                assert {n: stands[place] for n, place in asked.places.items() if place is not None} == {
+                    n: records[n].value for n in (0, 50, 119)
+                }
+        finally:
+            await writer.stop(5.0)
