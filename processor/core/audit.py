@@ -549,6 +549,11 @@ def _offsets(published: Published) -> tuple[int | None, int | None]:
     return first, last if mark is None else mark[0] - 1
 
 
+def began_at(published: Published) -> int | None:
+    """The source offset at which a published step began, as its headers say."""
+    return _offsets(published)[0]
+
+
 def caused_at(published: Published) -> int | None:
     """The source offset of the record that caused it (of a clock mark: the offset before it), as its headers say."""
     return _offsets(published)[1]

@@ -464,14 +464,17 @@ class PartitionState:
         """
         if self._silent or self.next_due_ms() != mark_ms or mark_ms < self.stream_time:
             raise ValueError(f"partition {self.partition}: no step is due at {mark_ms}")
-        before, self.stream_time = self.stream_time, mark_ms
-        self._fire(Cause(self.next_offset - 1, mark_ms, before, None, f"{mark_ms}@{self.next_offset}"))
-        self._purge()
+        self._mark(mark_ms)
         for entry in (*self.steps.values(), *self.runs.values()):
             if entry.dirty_from >= 0:
                 self._checkpoint(entry, self.next_offset)
         effects, self._effects = self._effects, []
         return effects
+
+    def _mark(self, mark_ms: int) -> None:
+        before, self.stream_time = self.stream_time, mark_ms
+        self._fire(Cause(self.next_offset - 1, mark_ms, before, None, f"{mark_ms}@{self.next_offset}"))
+        self._purge()
 
     def _fire(self, cause: Cause) -> None:
         """L7: end what is due, in order of (due time, step id)."""
@@ -911,6 +914,15 @@ class PartitionState:
         return entry
 
     # --- for those who watch ------------------------------------------------------------------------------
+
+    @property
+    def is_blank(self) -> bool:
+        """Nothing is remembered: what came before `next_offset` has no say in what follows, but for the time."""
+        return not (self.steps or self.runs or self._gone)
+
+    def named_last_ms(self) -> int:
+        """The largest stream time at which an event named what is remembered; -1 where nothing is."""
+        return max((e.touched_ms for entries in (self.steps, self.runs) for e in entries.values()), default=-1)
 
     def oldest_open_ms(self) -> int | None:
         """The stream time, in milliseconds, at which the oldest open step was first seen; None if none is open."""
