@@ -64,7 +64,10 @@ _INDEX: Final = """<!doctype html>
 
 
 class Health(NamedTuple):
-    """A verdict. `reasons` say what is wrong, one sentence each; `detail` is shown as it is."""
+    """A verdict. `reasons` say what is wrong, one sentence each; `detail` is shown as it is.
+
+    Reasons beside `ok` are for people: nothing that a restart would mend.
+    """
 
     ok: bool
     reasons: list[str]
@@ -172,15 +175,18 @@ class Front:
     async def _verdict(self, path: str) -> Health:
         answers = await self._ask(path)
         reasons = [] if answers else ["no worker process is running"]
+        ok = bool(answers)
         workers: dict[str, object] = {}
         for worker, answer in answers.items():
             said = _said(answer, "reasons")
             if isinstance(said, _Unanswered):
                 said = {"ok": False, "reasons": [said.why]}
             workers[worker] = said
-            if said.get("ok") is not True:
-                reasons += [f"worker {worker}: {reason}" for reason in said["reasons"] or ["not ok"]]
-        return Health(not reasons, reasons, {"workers": workers})
+            is_ok = said.get("ok") is True
+            ok = ok and is_ok
+            told = said["reasons"] or ([] if is_ok else ["not ok"])
+            reasons += [f"worker {worker}: {reason}" for reason in told]
+        return Health(ok, reasons, {"workers": workers})
 
     async def _ask(self, path: str) -> dict[str, _Answer | _Unanswered]:
         children = dict(self._children())

@@ -308,6 +308,12 @@ async def test_one_unhealthy_worker_makes_the_front_unhealthy_with_its_reason(fa
     assert (await ask(family.url + "/readyz")).status == 200
 
 
+async def test_a_reason_of_a_healthy_worker_is_passed_on_and_the_front_is_healthy(family: Family) -> None:
+    family.workers[1].health = Health(True, ["self-audit: look"], {})
+    answer = await ask(family.url + "/healthz")
+    assert (answer.status, answer.json["ok"], answer.json["reasons"]) == (200, True, ["worker 1: self-audit: look"])
+
+
 @pytest.mark.parametrize(
     ("gone", "reason"),
     [
