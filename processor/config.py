@@ -206,6 +206,17 @@ class Supervisor(Section):
     backoff_max_s: float = _key(30.0, "Longest pause before a restart.", gt=0, le=3600)
 
 
+class SelfAudit(Section):
+    """A worker folds the ranges of random published steps once more and compares, as `replay` does for all of them."""
+
+    enabled: bool = _key(False, "Check published steps; needs READ on the outcome topics.")
+    steps_per_minute: float = _key(6.0, "Most steps that a worker process checks in a minute.", gt=0, le=6000)
+    cpu_share: float = _key(0.05, "Most of one processor that checking may take.", gt=0, le=1)
+    max_range_records: int = _key(
+        1_000_000, "A check that would read more of the source than this is left out.", ge=1000, le=10**9
+    )
+
+
 class Http(Section):
     """Health, metrics and the list of open steps."""
 
@@ -260,6 +271,7 @@ class Settings(BaseSettings):
     checkpoints: Checkpoints = Checkpoints()
     rejections: Rejections = Rejections()
     supervisor: Supervisor = Supervisor()
+    self_audit: SelfAudit = SelfAudit()
     http: Http = Http()
     log: Log = Log()
 

@@ -28,6 +28,7 @@ from processor.http import Front, Health, OneWorker, Server
 from processor.kafka.admin import Admin, NewTopicFacts, check_topics
 from processor.kafka.security import Connection
 from processor.kafka.trouble import OffsetLost
+from processor.selfaudit import SelfAudit
 from processor.telemetry import (
     BreakerTripped,
     BrokerBack,
@@ -155,15 +156,17 @@ class _Announce(Protocol):
 
 @dataclass(slots=True)
 class _Lives:
-    """The worker of the moment, for the pages; and when the broker was last heard."""
+    """The worker of the moment, for the pages, and what its self-audit found in all lives."""
 
     worker: Worker | None = None
     trouble: str = "starting"
+    audit: SelfAudit | None = None
 
     def healthz(self) -> Health:
-        if self.worker is not None:
-            return self.worker.healthz()
-        return Health(True, [], {"state": self.trouble})
+        health = self.worker.healthz() if self.worker is not None else Health(True, [], {"state": self.trouble})
+        # A reason, and ok all the same: a restart would fold as this one did, and take the evidence along.
+        doubts = self.audit.reasons() if self.audit is not None else []
+        return health._replace(reasons=[*health.reasons, *doubts])
 
     def readyz(self) -> Health:
         return self.worker.readyz() if self.worker is not None else Health(False, [self.trouble], {})
@@ -180,7 +183,10 @@ async def _one(
     telemetry.hear_libraries()
     lives = _Lives()
     server = Server(OneWorker(lives, telemetry.exposition), settings.http.host, settings.http.port)
-    watch = asyncio.create_task(telemetry.watch(), name="watch")
+    beside = [asyncio.create_task(telemetry.watch(), name="watch")]
+    if settings.self_audit.enabled:
+        lives.audit = SelfAudit(settings, Connection.build(**settings.kafka.connection()), telemetry)
+        beside.append(asyncio.create_task(lives.audit.run(), name="self-audit"))
     stop = _stop_on_signal()
     code = EXIT_BUG
     try:
@@ -197,7 +203,9 @@ async def _one(
         code = error.exit_code
         raise
     finally:
-        watch.cancel()
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
         await server.stop()
         telemetry.happened(StateChanged("stopped"))
         telemetry.happened(WorkerStopped(code, time.monotonic() - began))
@@ -255,7 +263,7 @@ async def _supervise(
             if limits is None:
                 return
             contact.answered(began)
-            worker = Worker(settings, connection, telemetry, transactional_id=name, limits=limits)
+            worker = Worker(settings, connection, telemetry, transactional_id=name, limits=limits, audit=lives.audit)
             lives.worker, lives.trouble = worker, ""
             await _until_stopped(worker, connection, settings, contact, stop)
             return

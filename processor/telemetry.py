@@ -25,7 +25,7 @@ import time
 import traceback
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
@@ -110,6 +110,10 @@ _RESTART_WHY: Final = Label(
     ("broker_unavailable", "broker_refused", "fenced", "corrupt_log", "stalled", "internal_error", OTHER),
 )
 _STATE: Final = Label("state", ("starting", "restoring", "live", "draining", "restarting", "stopped"))
+_SKIPPED: Final = Label(
+    "reason",
+    ("queue_full", "revoked", "range_too_long", "retention", "undecidable", "unplaced", "unreadable", OTHER),
+)
 _LOG_WHY: Final = Label("why", ("repeated", "unwritable"))
 _BUILD: Final = (
     *map(Label, ("version", "python", "aiokafka", "fold_version")),
@@ -235,6 +239,28 @@ TAKEOVERS: Final = Metric(
     "runstep_takeovers_total", _C, "takeovers",
     "Writers of members gone from the group whose ids were initialised, ending what was open.",
     "One per worker that left since; more than leave in good order means that workers die.",
+)
+AUDIT_VERIFIED: Final = Metric(
+    "runstep_audit_verified_total", _C, "steps", "Published steps that were folded once more and are as the log says.",
+    "Standing still while steps are published: see audit_skipped_total, and the log for self_audit_troubled.",
+)
+AUDIT_MISMATCHES: Final = Metric(
+    "runstep_audit_mismatch_total", _C, "steps", "Published steps that are not what the log implies.",
+    "Any: the log line audit_mismatch names step and offsets. Run replay over them before anything else.",
+)
+AUDIT_SKIPPED: Final = Metric(
+    "runstep_audit_skipped_total", _C, "steps", "Published steps that were to be checked and could not be.",
+    "range_too_long: raise max_range_records. queue_full: raise cpu_share. unreadable: see the log.",
+    (_SKIPPED,),
+)
+AUDIT_FRONTIER_OFFSET: Final = Metric(
+    "runstep_audit_frontier_offset", _G, "offset", "Behind the last source record of the newest step verified.",
+    "Compare with committed_offset: what lies between was not sampled yet.", (_PARTITION,),
+)
+AUDIT_FRONTIER_AGE: Final = Metric(
+    "runstep_audit_frontier_age_seconds", _G, "seconds",
+    "Since a step of this partition was last verified, or since the partition was assigned.",
+    "Above an hour where steps are published: raise steps_per_minute, or see audit_skipped_total.", (_PARTITION,),
 )
 LOOP_LAG: Final = Metric(
     "runstep_event_loop_lag_seconds", _H, "seconds", "How late the event loop ran a timer.",
@@ -764,6 +790,89 @@ class BrokerBack:
 
     def emit(self, meter: Meter, log: Log) -> None:
         log.info("broker_back", bootstrap=self.bootstrap, silent_s=round(self.silent_s, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class StepVerified:
+    """The self-audit found a published step right. `frontier`: behind the newest source record that it vouches for."""
+
+    partition: int
+    frontier: int
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(AUDIT_VERIFIED)
+        meter.set(AUDIT_FRONTIER_OFFSET, self.frontier, partition=self.partition)
+        log.debug("step_verified", partition=self.partition, frontier=self.frontier)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What is told of a published step that was not verified.
+
+    Offsets are of the source, the last one inclusive; `at` is where the published record stands. `fields` are paths.
+    """
+
+    step_id: str
+    revision: str
+    verdict: str
+    why: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    at: tuple[str, int, int]
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditMismatch(_Judged):
+    """A published step is not what the log implies: we are wrong, or somebody else wrote it."""
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(AUDIT_MISMATCHES)
+        log.error("audit_mismatch", **asdict(self), _never_held=True)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditUndecided(_Judged):
+    """Whether a published step is what the log implies hangs on what came before, and that is not known."""
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(AUDIT_SKIPPED, reason="undecidable")
+        log.info("audit_undecided", **asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSkipped:
+    """A published step was to be checked and was not; `reason` is a value of that metric's label."""
+
+    reason: str
+    steps: int = 1
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(AUDIT_SKIPPED, self.steps, reason=self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditStands:
+    """How long ago a step of an owned partition was last verified; told about once a second."""
+
+    partition: int
+    age_s: float
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.set(AUDIT_FRONTIER_AGE, self.age_s, partition=self.partition)
+
+
+@dataclass(frozen=True, slots=True)
+class SelfAuditTroubled:
+    """A check broke; the next one waits. The worker goes on."""
+
+    error: BaseException
+    backoff_s: float
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(AUDIT_SKIPPED, reason="unreadable")
+        log.warning("self_audit_troubled", backoff_s=round(self.backoff_s, 3), **described(self.error))
 
 
 @dataclass(frozen=True, slots=True)

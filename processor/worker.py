@@ -30,6 +30,7 @@ from processor.kafka.trouble import RecordTooLarge
 from processor.kafka.writer import IdempotentWriter, TransactionalWriter, Unit, Writer
 from processor.outputs import Outputs
 from processor.restore import Restored, Restorer
+from processor.selfaudit import SelfAudit
 from processor.telemetry import (
     CommitFailed,
     PartitionRestored,
@@ -108,6 +109,7 @@ class Worker:
     Args:
         transactional_id: also the consumer's client id, so that the group's member list tells which writers live.
         limits: max.message.bytes of the topics that we write to.
+        audit: told of what is published and how partitions stand; None: no self-audit.
         monotonic, now_ms: clocks; the second one only decides when a clock mark may be set (T3).
     """
 
@@ -119,11 +121,12 @@ class Worker:
         *,
         transactional_id: str,
         limits: Mapping[str, int],
+        audit: SelfAudit | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         source, delivery = settings.source, settings.delivery
-        self._settings, self._telemetry = settings, telemetry
+        self._settings, self._telemetry, self._audit = settings, telemetry, audit
         self._rules: Rules = settings.rules()
         self._monotonic, self._now_ms = monotonic, now_ms
         self._outputs = Outputs.of_settings(settings)
@@ -198,6 +201,8 @@ class Worker:
             await self._drain()
         finally:
             self._ready, self._stopping = (), True
+            if self._audit is not None:
+                self._audit.closed()
             await self._end_opening()  # whatever broke it: the consumer has to leave the group in any case
             if self._flight is not None:
                 self._flight.cancel()
@@ -251,6 +256,8 @@ class Worker:
             if not state.is_live:
                 return
             records = [record for record in records if record.offset >= state.live_from]
+        if self._audit is not None:
+            self._audit.passed(state)
         size = sum(len(record.value) for record in records if record.value is not None)
         self._telemetry.applied(owned.partition, len(records), size)
         self._telemetry.counted(state.counts)
@@ -312,6 +319,8 @@ class Worker:
         for partition, effects in pending.effects.items():
             for out in self._outputs.of(partition, effects):
                 (unit.checkpoints if out.topic == self._outputs.checkpoints else unit.records).append(out)
+        if self._audit is not None:
+            unit.places = self._audit.choose(unit.records)
         return _Sealed(unit, pending.effects, pending.records)
 
     async def _commit(self, sealed: _Sealed) -> None:
@@ -340,6 +349,8 @@ class Worker:
         self._telemetry.happened(UnitCommitted(sealed.records, effects, len(sealed.unit.offsets), seconds))
         for partition, acked in sealed.effects.items():
             self._telemetry.acked(partition, acked)
+        if self._audit is not None:
+            self._audit.published(sealed.unit.records, sealed.unit.places)
 
     async def _drain(self) -> None:
         """Commit all that is applied, within the budget.
@@ -382,6 +393,8 @@ class Worker:
                 self._telemetry.happened(UnitDropped("revoked", self._pending.records, tuple(partitions)))
         finally:
             owned, self._owned, self._pending = self._owned, {}, _Pending()
+            if self._audit is not None:
+                self._audit.closed()
             self._parked = self._parked | {p: o for p, o in owned.items() if o.state.is_live} if drained else {}
             happened = PartitionsRevoked(tuple(partitions), self._consumer.token().generation, 0, drained)
             self._telemetry.happened(happened)
@@ -457,6 +470,8 @@ class Worker:
         if owned.announced and not resumed:
             return
         owned.announced = True
+        if self._audit is not None:
+            self._audit.passed(owned.state)
         seconds = self._monotonic() - began
         self._telemetry.happened(
             PartitionRestored(
@@ -514,6 +529,8 @@ class Worker:
                 self._write_checkpoints(owned, now)
         if at_end and self._owned:
             self._telemetry.progressed()
+        if self._audit is not None:
+            self._audit.stand()
 
     def _mark_time(self, owned: Owned, now: float) -> None:
         """T3: on a partition that stands at its end, let deadlines fire that no record will bring about."""
@@ -521,6 +538,8 @@ class Worker:
             return
         state, marks = owned.state, 0
         while (due := state.next_due_ms()) is not None and due <= self._now_ms() and marks < 100:
+            if self._audit is not None:
+                self._audit.marked(owned.partition, state.next_offset, due)
             self._take(owned.partition, state.advance(due))
             marks += 1
         if marks:

@@ -63,7 +63,7 @@ class Tail:
         ends = await reader.end_offsets(list(self._positions))
         if ends == self._positions:
             return
-        async with contextlib.aclosing(reader.read_to(self._positions, ends, _NO_PROGRESS_S)) as batches:  # type: ignore[type-var]
+        async with contextlib.aclosing(reader.read_to(self._positions, ends, _NO_PROGRESS_S)) as batches:
             async for _, records in batches:
                 self.records += [Out(self.status, r.key, r.value, tuple(r.headers)) for r in records]
                 self._seen()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
@@ -466,11 +466,11 @@ class PartitionReader:
 
     async def read_to(
         self, partition_offsets: Mapping[int, int], ends: Mapping[int, int], no_progress_s: float
-    ) -> AsyncIterator[tuple[int, list[Record]]]:
+    ) -> AsyncGenerator[tuple[int, list[Record]], None]:
         """Yield (partition, records) from the given offsets up to, not including, `ends`.
 
         A partition is read when its *position* reaches the end: the last offsets of a log are often a transaction's
-        marker or an aborted batch, and no record ever bears them. One read at a time.
+        marker or an aborted batch, and no record ever bears them. One read at a time: who leaves one early closes it.
 
         Raises:
             OffsetLost: retention has removed the first offset.

@@ -17,6 +17,7 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from processor.publish import EventStream, sample_files
 from tests.broker.conftest import PASSWORD, USER, SecureBroker
+from tests.faults.fleet import eventually
 from tests.kafka_tools import Sent, admin, create_topics, produce, read_topic
 
 DEADLINE_S = 30.0
@@ -108,8 +109,8 @@ class Serve:
         for future in self._client.create_acls(bindings).values():
             future.result(DEADLINE_S)
 
-    def begin(self, command: str = "serve") -> None:
-        settings = {
+    def begin(self, command: str = "serve", **more: str) -> None:
+        settings = more | {
             "KAFKA__BOOTSTRAP_SERVERS": self._secure.broker.bootstrap_sasl_ssl,
             "KAFKA__SECURITY_PROTOCOL": "SASL_SSL",
             "KAFKA__SSL_CA_FILE": str(self._secure.authority),
@@ -219,3 +220,31 @@ def test_to_audit_no_reading_is_too_many(serve: Serve, missing: Grant) -> None:
     said = serve.refused([grant for grant in AUDIT if grant != missing], "replay")
     last = said.rpartition("run-steps: ")[2]
     assert (serve.topic(missing.name) if missing.resource == "topic" else PREFIX) in last, said
+
+
+# --- who audits itself
+
+
+OUTCOMES = [Grant("topic", f"run-steps.{status}", "literal", "READ") for status in STATUSES]
+"""What the page says of `serve` with `self_audit.enabled`, beside its table."""
+SELF_AUDIT = {"SELF_AUDIT__ENABLED": "true", "SELF_AUDIT__STEPS_PER_MINUTE": "6000", "LOG__LEVEL": "debug"}
+
+
+def test_to_audit_itself_reading_the_outcomes_is_enough(serve: Serve) -> None:
+    serve.allow([*grants(), *OUTCOMES])
+    serve.begin(**SELF_AUDIT)
+    eventually("a step is verified", lambda: "step_verified" in serve.said(), DEADLINE_S)
+    assert serve.code(signal.SIGTERM) == 0, serve.said()
+    assert "self_audit_troubled" not in serve.said()
+
+
+def test_without_it_the_worker_says_so_and_goes_on(serve: Serve, guarded: SecureBroker) -> None:
+    serve.allow(grants())
+    serve.begin(**SELF_AUDIT)
+    eventually("it is told", lambda: "self_audit_troubled" in serve.said(), DEADLINE_S)
+    read_topic(guarded.broker.bootstrap, serve.topic(CHECKPOINTS), expect=2, deadline_s=DEADLINE_S)
+    assert serve.code(signal.SIGTERM) == 0, serve.said()
+    told = next(line for line in serve.said().splitlines() if "self_audit_troubled" in line)
+    assert "grant this principal Read" in told
+    assert PREFIX in told
+    assert "step_verified" not in serve.said()

@@ -15,6 +15,7 @@ from processor.breaker import Tripped
 from processor.config import Delivery, Kafka, Settings, Supervisor
 from processor.errors import BrokerRefused, BrokerUnavailable, Fenced, RunStepsError
 from processor.kafka.trouble import OffsetLost
+from processor.selfaudit import SelfAudit
 from processor.supervisor import _Contact, _Lives, _supervise
 from processor.telemetry import (
     BreakerTripped,
@@ -280,3 +281,14 @@ async def test_the_time_runs_from_when_the_broker_was_last_heard(scene: Scene) -
     (lost,) = scene.heard(BrokerLost)
     assert lost.silent_s >= 0.1
     assert contact.left_s() <= 0.2
+
+
+def test_a_mismatch_is_a_reason_that_leaves_the_worker_healthy_and_outlives_it() -> None:
+    class Found(SelfAudit):
+        def __init__(self) -> None: ...
+
+        def reasons(self) -> list[str]:
+            return ["self-audit: look"]
+
+    health = _Lives(audit=Found()).healthz()
+    assert (health.ok, health.reasons) == (True, ["self-audit: look"])

@@ -6,7 +6,7 @@ The log is real to the fold, and what must be published is what an uninterrupted
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -25,6 +25,7 @@ from processor.kafka.records import OutRecord
 from processor.kafka.security import Connection
 from processor.kafka.writer import Unit, _require_token
 from processor.outputs import Outputs
+from processor.selfaudit import SelfAudit
 from processor.telemetry import Happening, PartitionRestored, Telemetry, UnitDropped
 from processor.worker import Worker
 from tests.core.play import step, text
@@ -297,7 +298,9 @@ class Life:
 
 
 @asynccontextmanager
-async def living(world: World, monkeypatch: pytest.MonkeyPatch, kind: type[Worker] = Worker) -> AsyncIterator[Life]:
+async def living(
+    world: World, monkeypatch: pytest.MonkeyPatch, kind: type[Worker] = Worker, audit: SelfAudit | None = None
+) -> AsyncIterator[Life]:
     made: list[Member] = []
 
     def member(_: object, *, listener: RebalanceListener, **__: object) -> Member:
@@ -319,6 +322,7 @@ async def living(world: World, monkeypatch: pytest.MonkeyPatch, kind: type[Worke
         telemetry,
         transactional_id=ME,
         limits={},
+        audit=audit,
         monotonic=lambda: clock.now,
         now_ms=lambda: 0,
     )
@@ -410,6 +414,54 @@ async def test_a_batch_of_an_old_epoch_is_dropped(monkeypatch: pytest.MonkeyPatc
         await life.member.inside_poll(0)
         await life.finished()
         life.assert_equal()
+
+
+class Heard(SelfAudit):
+    """A self-audit that chooses all and notes what the worker tells it."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def passed(self, state: PartitionState) -> None:
+        self.told.append(("passed", state.partition, state.next_offset))
+
+    def marked(self, partition: int, position: int, mark_ms: int) -> None:
+        self.told.append(("marked", partition, position, mark_ms))
+
+    def closed(self) -> None:
+        self.told.append("closed")
+
+    def choose(self, records: Sequence[OutRecord]) -> dict[int, tuple[int, int] | None]:
+        return dict.fromkeys(range(len(records)))
+
+    def published(self, records: Sequence[OutRecord], places: Mapping[int, tuple[int, int] | None]) -> None:
+        self.told.append(("published", [records[number].key for number in places]))
+
+    def stand(self) -> None: ...
+
+
+async def test_the_self_audit_is_told_what_it_must_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From when a partition is live, what is committed and not before, the clock marks, and when all is over."""
+    opened = said(2, "created", step(step_id="hung", expires_at=2_000))
+    world = World({0: [*steps(2), opened]})
+    audit = Heard()
+    async with living(world, monkeypatch, audit=audit) as life:
+        await life.assign(0)
+        await life.applied(2)
+        await life.interval()
+        assert audit.told == [("passed", 0, 0), ("passed", 0, 2), ("published", [b"s0", b"s1"])]
+        audit.told.clear()
+        await life.applied()
+        life.worker._now_ms = lambda: 3_000_000
+        life.clock.now += Settings().steps.idle_grace_s
+        await life.interval()
+        due_ms = (2_000 + Settings().steps.grace_s) * 1000
+        assert audit.told == [("passed", 0, 3), ("marked", 0, 3, due_ms), ("published", [b"hung"])]
+        audit.told.clear()
+        await life.rebalanced(0)
+        assert audit.told == ["closed", ("passed", 0, 3)]
+        await life.finished()
+        assert audit.told[-1] == "closed"
 
 
 class OpenWhileDraining(Worker):
