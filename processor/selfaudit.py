@@ -236,6 +236,9 @@ class _OneRecord:
     def marks(self) -> list[tuple[int, int]]:
         return self._marks
 
+    def crowded_from(self, offset: int) -> int | None:
+        return None  # a doubt of the state
+
 
 class Recheck:
     """One published step against one stretch of the source."""

@@ -8,9 +8,9 @@ its fold another one than the owner's leaves a doubt.
 from __future__ import annotations
 
 from processor.core.effects import Effect, Rejected
-from processor.core.events import RunEnd
 from processor.core.partition import Cause, Entry, PartitionState
 from processor.core.rules import Rules
+from processor.core.shapes import RunEnd
 from processor.core.snapshot import Step
 
 

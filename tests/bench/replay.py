@@ -27,7 +27,7 @@ from processor.config import Settings, load
 from processor.core.partition import PartitionState
 from processor.kafka.security import Connection
 from processor.replay import Task
-from processor.replay.partition import Places
+from processor.replay.partition import places_of
 from processor.replay.run import Options, Progress, replay
 from processor.report.manifest import Outcome
 from tests.bench import worker
@@ -139,7 +139,7 @@ def _make(folder: Path, events: int, partition: int) -> None:
         topic=TOPIC, partition=partition, begin=0, end=0, complete=True, rules=settings.rules(),
         outcome_topics=outcomes, dead_letter=dead, output_partitions={}, work="",
     )  # fmt: skip
-    places = Places(task)
+    places = places_of(task)
     state = PartitionState(TOPIC, partition, settings.rules())
     sources = [Recorder(folder / files, files=files) for files in FILES]
     published = Recorder(folder / "published", files=".jsonl")

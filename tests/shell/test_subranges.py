@@ -19,7 +19,8 @@ from processor.core.audit import CLOCK_SKEW_S, DISAGREES, Finding, PartitionAudi
 from processor.core.effects import Effect, LogRecord
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.replay.partition import Places
+from processor.outputs import Places
+from processor.replay.partition import places_of
 from processor.shelf import FiledShelf, Shelves
 from tests.core.play import text
 from tests.shell import trial
@@ -151,7 +152,7 @@ def part(rng: Random, end: int) -> tuple[int, int, tuple[int, int] | None]:
 
 
 def places_under(rules: Rules) -> Places:
-    return Places(msgspec.structs.replace(trial.task_of(trial.World({}, {0: 0}, {}), 0), rules=rules))
+    return places_of(msgspec.structs.replace(trial.task_of(trial.World({}, {0: 0}, {}), 0), rules=rules))
 
 
 # --- what an audit says -----------------------------------------------------------------------------------------------
