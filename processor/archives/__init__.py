@@ -6,7 +6,7 @@ The format is docs/archive-format.md. All reading streams and is bounded by `Lim
 
 from __future__ import annotations
 
-from processor.archives.reading import Extent, read, survey
+from processor.archives.reading import Extent, reach, read, survey
 from processor.archives.recorder import Recorder
 from processor.archives.records import (
     CAPTURE,
@@ -30,6 +30,7 @@ __all__ = [
     "GapKind",
     "Limits",
     "Recorder",
+    "reach",
     "read",
     "survey",
 ]

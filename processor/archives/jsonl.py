@@ -97,6 +97,11 @@ def decode_line(line: bytes, limits: Limits) -> ArchivedRecord | Gap:
     """
     try:
         whole = _decode_record(line)
+        key, value, headers = whole.key, whole.value, whole.headers
+        if not headers and type(key) is str and type(value) is str:  # nearly all
+            return ArchivedRecord(
+                whole.topic, whole.partition, whole.offset, whole.timestamp, key.encode(), value.encode()
+            )
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_other(line, limits)
     return ArchivedRecord(

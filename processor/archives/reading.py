@@ -84,7 +84,15 @@ def read(
                 if only is None:
                     yield item
                 elif item.partition == only[1] and item.topic == only[0]:
-                    if _start(item)[2] >= end:
+                    if type(item) is ArchivedRecord:
+                        offset = item.offset
+                        if begin <= offset < end:
+                            yield item
+                        elif offset >= end:
+                            return
+                        continue
+                    assert isinstance(item, Gap)
+                    if item.first >= end:
                         return
                     within = _cut(item, begin, end)
                     if within is not None:
@@ -111,6 +119,26 @@ def survey(path: Path, *, capture: Capture = CAPTURE, limits: Limits = LIMITS) -
     return {key: Extent(*found[key]) for key in sorted(found)}
 
 
+def reach(path: Path, *, capture: Capture = CAPTURE, limits: Limits = LIMITS) -> dict[Partition, tuple[int, int]]:
+    """Which partitions an archive holds, and the offsets [begin, end) of each.
+
+    Of a recorded archive, whose files have their first offsets for names, no more is read than each partition's last
+    file; any other is surveyed.
+    """
+    if not (path / LABEL).is_file():
+        found = survey(path, capture=capture, limits=limits)
+        return {key: (extent.begin, extent.end) for key, extent in found.items()}
+    reached: dict[Partition, tuple[int, int]] = {}
+    for _, start in _files(path, None, 0, MAX_OFFSET):
+        assert start is not None
+        topic, partition, first = start
+        reached[topic, partition] = (reached.get((topic, partition), (first, first))[0], first)
+    for key, (begin, last) in reached.items():
+        for item in read(path, only=key, begin=last, capture=capture, limits=limits):
+            reached[key] = (begin, 1 + (item.last if isinstance(item, Gap) else item.offset))
+    return reached
+
+
 class _Order:
     """Offsets rise within each partition, over all files; topic and partition are possible ones."""
 
@@ -119,13 +147,18 @@ class _Order:
 
     def follows(self, item: ArchivedRecord | Gap) -> bool:
         partition = (item.topic, item.partition)
+        before = self._last.get(partition)
+        if type(item) is ArchivedRecord and before is not None:
+            if before < item.offset <= MAX_OFFSET and NO_TIMESTAMP <= item.timestamp <= MAX_TIMESTAMP:
+                self._last[partition] = item.offset
+                return True
+            return False
         if isinstance(item, ArchivedRecord):
             first = last = item.offset
             if not NO_TIMESTAMP <= item.timestamp <= MAX_TIMESTAMP:
                 return False
         else:
             first, last = item.first, item.last
-        before = self._last.get(partition)
         if before is None:
             if not self._possible(item):
                 return False
@@ -167,13 +200,11 @@ def _start(item: ArchivedRecord | Gap) -> tuple[str, int, int]:
     return item.topic, item.partition, item.offset if isinstance(item, ArchivedRecord) else item.first
 
 
-def _cut(item: ArchivedRecord | Gap, begin: int, end: int) -> ArchivedRecord | Gap | None:
-    if isinstance(item, ArchivedRecord):
-        return item if begin <= item.offset < end else None
-    first, last = max(item.first, begin), min(item.last, end - 1)
+def _cut(gap: Gap, begin: int, end: int) -> Gap | None:
+    first, last = max(gap.first, begin), min(gap.last, end - 1)
     if first > last:
         return None
-    return item if (first, last) == (item.first, item.last) else msgspec.structs.replace(item, first=first, last=last)
+    return gap if (first, last) == (gap.first, gap.last) else msgspec.structs.replace(gap, first=first, last=last)
 
 
 def _items(file: Path, capture: Capture, limits: Limits) -> Iterable[Placed]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -38,6 +40,7 @@ class Ids(msgspec.Struct, frozen=True):
     thread_id: str | None = None
 
 
+_timestamp: Final = attrgetter("timestamp")
 _ids: Final = msgspec.json.Decoder(Ids, strict=False).decode
 
 
@@ -130,7 +133,8 @@ class _Run:
             self._tables.finding(finding)
 
     def _take(self, records: list[Record]) -> None:
-        low, high = min(r.timestamp for r in records), max(r.timestamp for r in records)
+        times = list(map(_timestamp, records))
+        low, high = min(times), max(times)
         self._first_ms = low if self._first_ms < 0 else min(low, self._first_ms)
         self._last_ms = max(high, self._last_ms)
         for link in self._links.take(records):
@@ -341,9 +345,23 @@ def effect_ms(effect: Effect) -> int:
     return max(0, effect.timestamp)
 
 
+@contextmanager
+def _collecting_seldom() -> Iterator[None]:
+    """As in the worker: what the fold remembers is no garbage, and looking it through each time is dear."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
 def run(task: Task) -> PartitionResult:
     """See `processor.replay.run_task`."""
-    with ExitStack() as exits:
+    with _collecting_seldom(), ExitStack() as exits:
         under_way = _Run(task, exits)
         asyncio.run(under_way.walk())
         return under_way.result()

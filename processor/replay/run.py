@@ -20,7 +20,7 @@ from typing import Any, Final, cast
 
 import msgspec
 
-from processor.archives import Extent, Gap, read, survey
+from processor.archives import Gap, reach, read
 from processor.config import Settings
 from processor.core.effects import FOLD_VERSION
 from processor.core.links import framed
@@ -344,10 +344,9 @@ class _Plan:
         found: dict[int, list[Part]] = {}
         for path in self._options.archives:
             self._show(Progress(f"surveying {path}", 0, 0))
-            extents: dict[tuple[str, int], Extent] = survey(Path(path))
-            for (topic, partition), extent in extents.items():
+            for (topic, partition), (begin, end) in reach(Path(path)).items():
                 if topic == self._topic:
-                    found.setdefault(partition, []).append(Part(path, extent.begin, extent.end))
+                    found.setdefault(partition, []).append(Part(path, begin, end))
         return found
 
     def _settle(self, partition: int, low: int, high: int, own: list[Part], topic_begin: int) -> None:

@@ -33,6 +33,7 @@ from processor.archives import (
     GapKind,
     Limits,
     Recorder,
+    reach,
     read,
     survey,
 )
@@ -363,6 +364,10 @@ def test_a_survey_says_what_there_is(tmp_path: Path) -> None:
         ("events", 0): Extent(2, 10, 2, 1_720_000_000_004, 1_720_000_000_006),
         ("events", 1): Extent(0, 1, 0, -1, -1),
     }
+    reached = {("events", 0): (2, 10), ("events", 1): (0, 1)}
+    assert reach(folder) == reached
+    (file,) = folder.rglob("events/0/*.jsonl.gz")
+    assert reach(file) == {("events", 0): reached["events", 0]}, "without a label all is read"
 
 
 # ---------------------------------------------------------------- recording
@@ -379,6 +384,7 @@ def test_a_recording_gives_back_what_was_written_and_the_same_bytes_each_time(
         one = record_all(base / "one", log, files=kind, file_bytes=file_bytes)
         two = record_all(base / "two", log, files=kind, file_bytes=file_bytes)
         assert list(read(one)) == log
+        assert reach(one) == {key: (extent.begin, extent.end) for key, extent in survey(one).items()}
         assert in_files(one) == in_files(two)
 
 
