@@ -215,6 +215,59 @@ def test_a_run_that_ended_before_the_range_has_a_say_in_its_beginning(case: Case
     assert {f.verdict for f in found if f.identity[0] != "s1"} == {Verdict.EQUAL}
 
 
+def test_how_a_run_ended_before_the_range_is_not_guessed_from_its_repeats(case: Case) -> None:
+    """L6: a run is remembered as it ended first, however often it is said again."""
+    run = {"id": "r1", "object": "thread.run"}
+    case.play.say("run.failed", run | {"status": "failed"})
+    for _ in range(5):
+        case.play.wait(RULES.ended_retention_s - 1)
+        case.play.say("run.completed", run | {"status": "completed"})
+    case.play.created(id="s1", created_at=round(case.play.at))
+    case.publish()
+    assert {f.verdict for f in case.audit(begin=1)} == {Verdict.UNVERIFIABLE}
+
+
+@pytest.mark.parametrize("lost", [None, (1, 2)])
+def test_a_mark_before_the_range_or_in_a_hole_has_moved_the_time(case: Case, lost: tuple[int, int] | None) -> None:
+    """An old recording played now: marks are far ahead of its records, and what has ended is remembered for long."""
+    case.play.created(id="s1", expires_at=5_000)
+    case.play.wait(1)
+    due = case.play.state.next_due_ms()
+    assert due is not None
+    case.play.effects += [e for e in case.play.state.advance(due) if isinstance(e, Publish)]
+    case.play.say("run.failed", {"id": "r1", "object": "thread.run", "status": "failed"})
+    case.play.wait(1)
+    case.play.wait(1_000)
+    now_s = round(case.play.at)
+    case.play.created(id="s2", run_id="r2", created_at=now_s, expires_at=now_s + 10)  # not usable: it has passed
+    case.play.created(id="s3", run_id="r1", created_at=now_s)
+    case.play.say("step.completed", step("completed", id="s3", run_id="r1", created_at=now_s))
+    case.play.wait(2 * RULES.grace_s)
+    case.publish()
+    found = case.audit(lost=lost) if lost is not None else case.audit(begin=3)
+    assert {f.verdict for f in found} <= {Verdict.EQUAL, Verdict.UNVERIFIABLE}
+
+
+def test_a_mark_behind_the_last_record_stands_where_it_stood(case: Case) -> None:
+    """Markers may follow: the range goes on, the mark's position does not move with it."""
+    case.play.created(id="s1", expires_at=2_000)
+    due = case.play.state.next_due_ms()
+    assert due is not None
+    case.play.effects += [e for e in case.play.state.advance(due) if isinstance(e, Publish)]
+    case.publish()
+    assert verdicts(case.audit(end=5)) == ["equal"]
+
+
+def test_a_mark_in_front_of_a_hole_is_applied(case: Case) -> None:
+    case.play.created(id="s1", expires_at=2_000)
+    due = case.play.state.next_due_ms()
+    assert due is not None
+    case.play.effects += [e for e in case.play.state.advance(due) if isinstance(e, Publish)]
+    case.play.wait(1)  # offset 1 is lost
+    case.publish()
+    assert verdicts(case.audit(lost=(1, 1))) == ["equal"]
+
+
 def test_what_was_caused_behind_the_range_is_out_of_it(case: Case) -> None:
     one_step(case, "s1")
     one_step(case, "s2")

@@ -8,7 +8,7 @@ record is stamped, and no step said to be created, further off the common clock;
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -27,7 +27,8 @@ from tests.shell import trial
 
 SOURCE = trial.SOURCE
 BASE_S = 10_000
-SEEDS = 150
+SEEDS = (*range(150), 241, 462)
+"""The last two are logs in which steps are refused for want of room, by the worker and by the audit's own fold."""
 BORN_EVERY_S = 15
 """A step is known from its number on; who names it earlier has a clock that nobody has."""
 
@@ -192,7 +193,7 @@ def audited(
     return found
 
 
-def accusations(seeds: range, folder: Path) -> Iterator[tuple[Any, list[Finding]]]:
+def accusations(seeds: Iterable[int], folder: Path) -> Iterator[tuple[Any, list[Finding]]]:
     for seed in seeds:
         rng = Random(seed)
         made = world(rng)
@@ -204,7 +205,7 @@ def accusations(seeds: range, folder: Path) -> Iterator[tuple[Any, list[Finding]
 
 
 def test_no_part_of_a_log_accuses_right_output(tmp_path: Path) -> None:
-    for where, accused in accusations(range(SEEDS), tmp_path):
+    for where, accused in accusations(SEEDS, tmp_path):
         assert not accused, (where, accused[:2])
 
 
