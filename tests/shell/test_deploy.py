@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -153,7 +154,7 @@ def test_the_build_steps_of_the_image_run(tmp_path: Path) -> None:
     """The RUN and COPY lines as written, in a directory, without a container engine."""
     done = subprocess.run(
         [DEPLOY / "build-image-steps.sh", tmp_path],
-        env=os.environ | {"PYTHON": sys.executable},
+        env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(ROOT)},  # which must not reach what was built
         capture_output=True,
         text=True,
         timeout=600,
@@ -164,6 +165,18 @@ def test_the_build_steps_of_the_image_run(tmp_path: Path) -> None:
     assert "processor" in installed
     assert "pytest" not in installed
     assert not list((tmp_path / "final").rglob("*.whl"))
+
+
+def test_the_build_steps_install_no_compiler_on_the_machine_they_run_on(tmp_path: Path) -> None:
+    """The step that installs one is meant for the build stage of an image."""
+    bash = shutil.which("bash")
+    assert bash is not None
+    (tmp_path / "bash").symlink_to(bash)
+    command = [DEPLOY / "build-image-steps.sh", tmp_path / "root"]
+    done = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 69, done.stderr
+    assert "apt-get install gcc" in done.stderr
+    assert not (tmp_path / "root").exists()
 
 
 # --- compose
