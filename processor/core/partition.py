@@ -779,6 +779,8 @@ class PartitionState:
         headers = evidence.dead_letter_headers(
             self._topic_bytes, self._partition_bytes, source, Reason.SNAPSHOT_TOO_LARGE, detail
         )
+        if cause.mark is not None:
+            headers = (*headers, (evidence.CLOCK_MARK, cause.mark.encode()))
         self._effects.append(
             DeadLetter(
                 Reason.SNAPSHOT_TOO_LARGE, detail, source.key, reference, cause.timestamp, headers, source.offset

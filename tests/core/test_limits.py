@@ -194,6 +194,16 @@ def test_x2_a_restart_refuses_nobody_whom_the_first_owner_took() -> None:
 # --- X3: a snapshot that its topic would not take
 
 
+def test_x3_a_reference_names_the_clock_mark_that_ended_the_step() -> None:
+    """Else a replay could not know when the step had ended."""
+    play = Play(Rules(max_record_bytes=200, max_age_s=10, grace_s=5))
+    play.created(thread_id="t" * 200)
+    due = play.state.next_due_ms()
+    assert due is not None
+    found = [effect for effect in play.state.advance(due) if isinstance(effect, DeadLetter)]
+    assert [headers(effect)["clock-mark"] for effect in found] == [f"{due}@1"]
+
+
 def test_x3_a_snapshot_too_large_for_a_record_is_set_aside_as_a_reference() -> None:
     rules = Rules(max_record_bytes=600)
     play, large = Play(rules), Play()
