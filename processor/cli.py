@@ -26,6 +26,7 @@ from processor.errors import RunStepsError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from processor.archives import Capture
     from processor.config import Effective, Settings
     from processor.explain import Life
     from processor.kafka.security import Connection
@@ -262,6 +263,12 @@ def replay(
     published: Annotated[
         list[Path] | None, typer.Option(help="Read what was published from this archive, not from the topics.")
     ] = None,
+    capture_pattern: Annotated[
+        str,
+        typer.Option(metavar="FORMAT", help="Name format of Event Hubs Capture archives: {EventHub}, {PartitionId}..."),
+    ] = "",
+    capture_topic: Annotated[str, typer.Option(metavar="TOPIC", help="They are of this topic.")] = "",
+    capture_partition: Annotated[int | None, typer.Option(min=0, help="They are of this partition.")] = None,
     partition: Annotated[list[int] | None, typer.Option(min=0, help="Only this partition of the source.")] = None,
     steps: Annotated[list[str] | None, typer.Option(help="Report only this step; may be given again.")] = None,
     runs: Annotated[list[str] | None, typer.Option(help="Report only the steps of this run.")] = None,
@@ -293,7 +300,7 @@ def replay(
 
     require("replay")
     if check is not None:
-        _check_report(check, archive or [])
+        _check_report(check, archive or [], _capture(capture_pattern, capture_topic, capture_partition))
         return
     from processor.replay import Only
     from processor.replay.run import Options
@@ -306,6 +313,7 @@ def replay(
         archives=tuple(map(str, archive or ())),
         and_topic=and_topic,
         published=tuple(map(str, published or ())),
+        capture=_capture(capture_pattern, capture_topic, capture_partition),
         partitions=tuple(partition or ()),
         only=Only(tuple(steps or ()), tuple(runs or ()), tuple(threads or ())),
         record=str(record or ""),
@@ -327,7 +335,13 @@ def replay(
     _end(replayed.exit_code)
 
 
-def _check_report(folder: Path, archives: list[Path]) -> None:
+def _capture(pattern: str, topic: str, partition: int | None) -> Capture:
+    from processor.archives import CAPTURE, Capture
+
+    return Capture(pattern=pattern or CAPTURE.pattern, topic=topic or None, partition=partition)
+
+
+def _check_report(folder: Path, archives: list[Path], capture: Capture) -> None:
     """Exit code 0: whole, and its verdict is that of the tables; 65: something is wrong; else that of its verdict."""
     from processor.archives import read
     from processor.replay.run import EXIT_CODES, program
@@ -336,7 +350,9 @@ def _check_report(folder: Path, archives: list[Path]) -> None:
     checked = check(folder, program=program())
     problems = list(checked.problems)
     if archives and not problems:
-        problems += check_records(folder, checked.manifest, (item for path in archives for item in read(path)))
+        problems += check_records(
+            folder, checked.manifest, (item for path in archives for item in read(path, capture=capture))
+        )
     for problem in problems:
         _warn(f"run-steps: {problem}")
     if problems:

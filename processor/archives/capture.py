@@ -287,7 +287,7 @@ def _named(file: Path, capture: Capture) -> tuple[str, int]:
         lacking = "topic" if topic is None else "partition"
         raise UsageError(
             f"archive {told(str(file), 300)}: the path does not say which {lacking} it is of",
-            hint=f"its end is not like {capture.pattern}; give the pattern of the capture, or topic and partition",
+            hint=f"its end is not like {capture.pattern}; see --capture-pattern, --capture-topic, --capture-partition",
         )
     return topic, partition
 

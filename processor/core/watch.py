@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from processor.core.effects import Rejected, Status, Transition
@@ -10,9 +10,18 @@ from processor.core.partition import Cause, Entry, PartitionState
 from processor.core.rules import Rules
 from processor.core.snapshot import Step
 
+Belongs = Callable[[str, Mapping[str, Any]], bool | None]
+"""From a step's id and fields to whether it is one of those that are asked for; None: they do not say it yet."""
+
 
 class WatchedState(PartitionState):
-    """Args: `told` gets every transition in the order of the log; the rest is as for `PartitionState`."""
+    """A state whose transitions are told.
+
+    Args:
+        told: gets every transition in the order of the log; the rest is as for `PartitionState`.
+        belongs: where it is given, the transitions of these steps alone. Those of a step are held until it is known
+            whose it is, and told then; when depends on the log alone.
+    """
 
     def __init__(
         self,
@@ -21,12 +30,16 @@ class WatchedState(PartitionState):
         rules: Rules,
         *,
         told: Callable[[Transition], None],
+        belongs: Belongs | None = None,
         next_offset: int = 0,
         live_from: int = 0,
         stream_time: int = -1,
     ) -> None:
         super().__init__(topic, partition, rules, next_offset=next_offset, live_from=live_from, stream_time=stream_time)
-        self._told = told
+        self._pass_on, self._belongs = told, belongs
+        self._held: dict[str, list[Transition]] = {}
+        self._decided: dict[str, bool] = {}
+        """Of remembered steps: whether they belong."""
         self.opened_ms: dict[str, int] = {}
         """The timestamp of each remembered step's first record."""
         self.published_opened_ms: dict[tuple[str, int], int] = {}
@@ -34,8 +47,9 @@ class WatchedState(PartitionState):
 
     def _begin(self, step_id: str, cause: Cause) -> tuple[Entry, Step]:
         self.opened_ms[step_id] = cause.timestamp
+        begun = super()._begin(step_id, cause)
         self._told(Transition(step_id, cause.offset, cause.timestamp, None, Status.IN_PROGRESS.value, "event"))
-        return super()._begin(step_id, cause)
+        return begun
 
     def _finish(self, entry: Entry, step: Step, cause: Cause) -> None:
         before = entry.status.value
@@ -44,7 +58,37 @@ class WatchedState(PartitionState):
         kind = "clock_mark" if cause.mark is not None else how
         self._told(Transition(entry.key, cause.offset, cause.timestamp, before, step.status.value, kind))
 
+    def _told(self, transition: Transition) -> None:
+        if self._belongs is None:
+            self._pass_on(transition)
+            return
+        step_id = transition.step_id
+        entry = self.steps.get(step_id)
+        if entry is None or entry.refused:  # nothing of it is remembered, nor will its run be
+            if self._belongs(step_id, {}):
+                self._pass_on(transition)
+            return
+        if entry.step is not None:
+            self.decide(entry.step)
+        if step_id not in self._decided:
+            self._held.setdefault(step_id, []).append(transition)
+        elif self._decided[step_id]:
+            self._pass_on(transition)
+
+    def decide(self, step: Step) -> None:
+        """Tell what is held of a step, or drop it, if it is known by now whose it is."""
+        if self._belongs is None or step.step_id in self._decided:
+            return
+        belongs = self._belongs(step.step_id, step.fields)
+        if belongs is None:
+            return
+        self._decided[step.step_id] = belongs
+        for transition in self._held.pop(step.step_id, ()):
+            if belongs:
+                self._pass_on(transition)
+
     def _publish(self, entry: Entry, step: Step, cause: Cause) -> None:
+        self.decide(step)
         super()._publish(entry, step, cause)
         self.published_opened_ms[entry.key, step.revision] = self.opened_ms[entry.key]
 
@@ -64,4 +108,6 @@ class WatchedState(PartitionState):
 
     def _forget_step(self, entry: Entry) -> None:
         self.opened_ms.pop(entry.key, None)
+        self._held.pop(entry.key, None)
+        self._decided.pop(entry.key, None)
         super()._forget_step(entry)

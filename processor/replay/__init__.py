@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from processor.archives import CAPTURE, Capture
 from processor.core.rules import MAX_DIGITS, Rules
 
 __all__ = ["Only", "Part", "PartitionResult", "Task", "run_task"]
@@ -51,6 +52,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         archives: what is read from archives, in offset order.
         shortened: (topic, partition) of the outputs whose first records are gone.
         connection: arguments of `Connection.build`, secrets in clear: never written anywhere. None: archives alone.
+        capture: where archives of Event Hubs Capture say which topic and partition they are of.
         record: a folder that the range is archived to on the way, "" for none; `record_files` is their kind.
         verify: whether published records are compared at all.
     """
@@ -68,6 +70,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     log_end: int | None = None
     switch: int = 0
     archives: tuple[Part, ...] = ()
+    capture: Capture = CAPTURE
     shortened: tuple[tuple[str, int], ...] = ()
     connection: dict[str, Any] | None = None
     record: str = ""

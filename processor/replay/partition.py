@@ -7,11 +7,11 @@ import gc
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -20,7 +20,7 @@ from processor.core import evidence
 from processor.core.audit import Finding, Kind, PartitionAudit, Verdict
 from processor.core.effects import DeadLetter, Effect, Publish, Record, Status, Transition
 from processor.core.links import Links
-from processor.core.watch import WatchedState
+from processor.core.watch import Belongs, WatchedState
 from processor.outputs import Outputs, Places
 from processor.replay import Only, PartitionResult, Task
 from processor.replay.sources import DATA, Ledger, archived, pieces
@@ -60,9 +60,22 @@ def watching(task: Task, told: Callable[[Transition], None]) -> Callable[[int, i
             live_from=offset,
             stream_time=stream_time,
             told=told,
+            belongs=_belonging(task.only) if task.only else None,
         )
 
     return state
+
+
+def _belonging(only: Only) -> Belongs:
+    """Whether a step is one of those that are reported; None while a run or thread that would tell is not known."""
+
+    def belongs(step_id: str, fields: Mapping[str, Any]) -> bool | None:
+        run_id, thread_id = fields.get("run_id"), fields.get("thread_id")
+        if step_id in only.steps or run_id in only.runs or thread_id in only.threads:
+            return True
+        return None if (only.runs and not run_id) or (only.threads and not thread_id) else False
+
+    return belongs
 
 
 class _Run:
@@ -179,9 +192,6 @@ class _Run:
             self._gaps.append(Gap(self._task.topic, self._task.partition, first, last, GapKind(kind)))
 
     def _changed(self, transition: Transition) -> None:
-        only = self._task.only
-        if only.steps and transition.step_id not in only.steps:
-            return
         self._tables.transition(
             step_id=transition.step_id,
             offset=transition.offset,
@@ -257,6 +267,7 @@ class _Run:
         for entry in sorted(still_open, key=lambda e: (e.recall().first_offset, e.key)):
             step = entry.recall()
             number += 1
+            state.decide(step)
             run_id, thread_id = step.fields.get("run_id"), step.fields.get("thread_id")
             only = self._task.only
             if only and not (entry.key in only.steps or run_id in only.runs or thread_id in only.threads):

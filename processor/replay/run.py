@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final, cast
 
 import msgspec
 
-from processor.archives import Gap, reach, read
+from processor.archives import CAPTURE, ArchivedRecord, Capture, Gap, reach, read
 from processor.config import Settings
 from processor.core.effects import FOLD_VERSION
 from processor.core.links import framed
@@ -65,6 +66,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         start, end: as `bounds.parse` reads them; an empty end: where the settings' group stands, else the end.
         archives: of the source. With `and_topic` the topic is read from where they end.
         published: archives of the output topics, read instead of the topics.
+        capture: where archives of Event Hubs Capture say which topic and partition they are of; for `published` its
+            pattern alone, they are of several.
         partitions: of the source; empty: all.
         work: where shelves and spills are put; empty: a temporary folder. Dask workers must see it, too.
         against: a report whose steps are compared with those of this replay. The published records are read all
@@ -76,6 +79,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     archives: tuple[str, ...] = ()
     and_topic: bool = False
     published: tuple[str, ...] = ()
+    capture: Capture = CAPTURE
     partitions: tuple[int, ...] = ()
     only: Only = Only()
     record: str = ""
@@ -149,6 +153,8 @@ def replay(options: Options, settings: Settings, connection: Callable[[], Connec
     Raises:
         UsageError, ArchiveError, BrokerUnavailable, BrokerRefused, CorruptLog, AddsUpNot.
     """
+    if options.created is not None:
+        _require_iso(options.created)
     if options.report and Path(options.report).exists() and any(Path(options.report).iterdir()):
         raise UsageError(f"replay: --report: {options.report}: not empty", hint="name a new folder for the report")
     if options.against:
@@ -185,6 +191,15 @@ def _summed(plan: _Plan, results: list[PartitionResult], options: Options, work:
         root=root,
         against=against,
     )
+
+
+def _require_iso(created: str) -> None:
+    try:
+        datetime.fromisoformat(created)
+    except ValueError:
+        raise UsageError(
+            f"replay: --created: not a time in ISO 8601 (got {created[:80]!r})", hint="2026-11-23T16:00:00Z"
+        ) from None
 
 
 @contextmanager
@@ -335,7 +350,7 @@ class _Plan:
 
     def _offset_at(self, own: list[Part], partition: int, milliseconds: int, behind: int) -> int:
         for part in laid_end_to_end(own, 0, 1 << 62)[0]:
-            for item in read(Path(part.path), only=(self._topic, partition), begin=part.begin, end=part.end):
+            for item in self._read(partition, part):
                 if not isinstance(item, Gap) and item.timestamp >= milliseconds:
                     return item.offset
         return behind
@@ -344,7 +359,7 @@ class _Plan:
         found: dict[int, list[Part]] = {}
         for path in self._options.archives:
             self._show(Progress(f"surveying {path}", 0, 0))
-            for (topic, partition), (begin, end) in reach(Path(path)).items():
+            for (topic, partition), (begin, end) in reach(Path(path), capture=self._options.capture).items():
                 if topic == self._topic:
                     found.setdefault(partition, []).append(Part(path, begin, end))
         return found
@@ -378,9 +393,13 @@ class _Plan:
     def _records(self, partition: int, parts: Sequence[Part]) -> Iterator[tuple[int, bytes]]:
         for part in parts:
             if part.begin < part.end:
-                for item in read(Path(part.path), only=(self._topic, partition), begin=part.begin, end=part.end):
+                for item in self._read(partition, part):
                     if not isinstance(item, Gap):
                         yield item.offset, framed(item)
+
+    def _read(self, partition: int, part: Part) -> Iterator[ArchivedRecord | Gap]:
+        where, capture = (self._topic, partition), self._options.capture
+        return read(Path(part.path), only=where, begin=part.begin, end=part.end, capture=capture)
 
     # --- what was published -----------------------------------------------------------------------------------
 
@@ -399,7 +418,7 @@ class _Plan:
     def _read_published_archives(self, shelves: Shelves, topics: Sequence[str], dead: str) -> None:
         seen: set[tuple[str, int]] = set()
         for path in self._options.published:
-            for number, item in enumerate(read(Path(path))):
+            for number, item in enumerate(read(Path(path), capture=Capture(pattern=self._options.capture.pattern))):
                 place = (item.topic, item.partition)
                 if item.topic not in topics:
                     continue
@@ -471,6 +490,7 @@ class _Plan:
                 log_end=self._log_ends.get(partition),
                 switch=span.switch,
                 archives=span.parts,
+                capture=options.capture,
                 shortened=tuple(sorted(self._shortened)),
                 connection=settings.kafka.connection() if self._reads_topic else None,
                 record=str(Path(options.record).resolve()) if options.record else "",

@@ -114,7 +114,7 @@ def _hole(task: Task, first: int, behind: int, kind: GapKind) -> Gap | None:
 
 def _archived(task: Task, path: str, begin: int, end: int, ledger: Ledger) -> Iterator[Piece]:
     chunk: list[Record] = []
-    for item in read(Path(path), only=(task.topic, task.partition), begin=begin, end=end):
+    for item in read(Path(path), only=(task.topic, task.partition), begin=begin, end=end, capture=task.capture):
         first = item.first if isinstance(item, Gap) else item.offset
         at = chunk[-1].offset + 1 if chunk else ledger.at
         is_hole = isinstance(item, Gap) and item.kind in HOLES

@@ -11,9 +11,11 @@ from typing import Any
 
 import duckdb
 import msgspec
+import pyarrow.parquet as pq
 import pytest
 
-from processor.archives import ArchivedRecord, Gap, GapKind, Recorder, read
+from processor import cli
+from processor.archives import ArchivedRecord, Capture, Gap, GapKind, Recorder, read
 from processor.config import Settings
 from processor.core.effects import LogRecord
 from processor.core.links import LINK_OFFSETS
@@ -25,6 +27,7 @@ from processor.replay.run import Options, Progress, Replayed, replay
 from processor.replay.sources import Ledger, laid_end_to_end
 from processor.report.manifest import Outcome
 from tests.shell import trial
+from tests.shell.test_archives import capture_file, captured
 
 # --- where a range begins and ends ------------------------------------------------------------------------------------
 
@@ -274,6 +277,54 @@ def test_narrowing_reports_less_and_folds_the_same(archived: Archived) -> None:
 
     by_run = archived.audit(only=Only(runs=(run_id,)))
     assert 0 < sum(by_run.counts["step"].values()) < sum(whole.counts["step"].values())
+
+
+def test_narrowing_to_a_run_narrows_the_transitions_and_lacks_none(archived: Archived, tmp_path: Path) -> None:
+    archived.audit(end="120", report=str(tmp_path / "whole"))
+    whole = pq.read_table(tmp_path / "whole" / "tables" / "transitions").to_pylist()
+    steps = pq.read_table(tmp_path / "whole" / "tables" / "steps").to_pylist()
+    open_run = next(step["run_id"] for step in steps if step["status"] == "in_progress" and step["run_id"])
+    assert open_run != steps[0]["run_id"]
+    for name, run_id in (("ended", steps[0]["run_id"]), ("open", open_run)):
+        archived.audit(end="120", only=Only(runs=(run_id,)), report=str(tmp_path / name))
+        own = pq.read_table(tmp_path / name / "tables" / "transitions").to_pylist()
+        ids = {step["step_id"] for step in steps if step["run_id"] == run_id}
+        wanted = [row for row in whole if row["step_id"] in ids and not (row["refused"] and row["from"] is None)]
+        assert sorted(map(repr, own)) == sorted(map(repr, wanted))
+        assert 0 < len(own) < len(whole)
+    thread_id = steps[0]["thread_id"]
+    archived.audit(end="120", only=Only(threads=(thread_id,), steps=("nobody",)), report=str(tmp_path / "thread"))
+    own = pq.read_table(tmp_path / "thread" / "tables" / "transitions").to_pylist()
+    assert {row["step_id"] for row in own} == {s["step_id"] for s in steps if s["thread_id"] == thread_id}
+
+
+def test_the_time_of_making_is_a_time(archived: Archived, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--created: not a time in ISO 8601"):
+        archived.audit(report=str(tmp_path / "report"), created="yesterday")
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_capture_whose_path_names_nothing_is_named_by_options(tmp_path: Path) -> None:
+    file = tmp_path / "renamed" / "capture.avro"
+    file.parent.mkdir()
+    file.write_bytes(capture_file(tmp_path / "as-written", [captured(n) for n in range(3)]).read_bytes())
+    config = Settings.model_validate({"source": {"topic": "hub.one"}})
+
+    def found(path: Path, capture: Capture) -> Replayed:
+        options = Options(archives=(str(path),), capture=capture, verify=False)
+        return replay(options, config, _no_broker, lambda _: None)
+
+    with pytest.raises(UsageError, match="--capture-pattern"):
+        found(file, Capture(pattern="{EventHub}/{PartitionId}/{Hour}"))
+    given = found(file, Capture(topic="hub.one", partition=3))
+    assert [(r.partition, r.records) for r in given.results] == [(3, 3)]
+    moved = tmp_path / "3" / "hub.one.avro"
+    moved.parent.mkdir()
+    file.rename(moved)
+    by_path = found(moved, Capture(pattern="{PartitionId}/{EventHub}"))
+    assert [r.chain for r in by_path.results] == [r.chain for r in given.results]
+    named = ["--capture-topic", "run-step-events", "--capture-partition", "9"]
+    assert cli._run(["replay", "--archive", str(moved), *named, "--no-verify"]) == 4
 
 
 def test_a_replay_without_comparing_proves_nothing_and_says_so(archived: Archived) -> None:
