@@ -124,6 +124,35 @@ def test_retention_that_takes_records_while_we_read_is_told_and_not_waited_for(
     assert any("begins at offset 7" in note for note in again.about.notes)
 
 
+def test_retention_that_overtakes_a_replay_is_told_and_the_rest_is_read(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records go while the replay is inside the partition, behind what it has fetched and before what it will."""
+    ignored = [Sent(b'{"event":"done","data":"%s"}' % (b"x" * 2_000), partition=0) for _ in range(12_000)]
+    kt.produce(topics.bootstrap, topics.source, [*one_step("early"), *ignored, *one_step("late")])
+    end, kept_from = len(ignored) + 6, len(ignored) - 10
+    read_on = sources.pieces
+    read = []
+
+    async def overtaken(task: Any, ledger: Any) -> Any:
+        async for piece in read_on(task, ledger):
+            if not read:
+                client = kt.admin(topics.bootstrap)
+                for future in client.delete_records([ConfluentPartition(topics.source, 0, kept_from)]).values():
+                    future.result(kt.DEADLINE_S)
+            read.append(piece)
+            yield piece
+
+    monkeypatch.setattr("processor.replay.partition.pieces", overtaken)
+    found = audit(topics, end="end", verify=False, partitions=(0,))
+    assert found.coverage.keys() == {"data", "missing"}
+    assert sum(found.coverage.values()) == end
+    assert 0 < found.coverage["missing"] < kept_from
+    assert len(read) > 2, "some was read before and some behind"
+    assert found.exit_code == 4
+    assert any("missing" in question for question in found.questions)
+
+
 def test_bounds_by_offset_time_and_group(topics: Topics) -> None:
     sent = [Sent(b"{}", key=b"k", timestamp=1_720_000_000_000 + 1000 * n, partition=0) for n in range(10)]
     kt.produce(topics.bootstrap, topics.source, sent)
