@@ -329,7 +329,7 @@ class PartitionAudit:
 
     def finish(self) -> Iterator[tuple[Effect | None, Finding]]:
         """The marks at the end, then all that was published and never implied."""
-        while self._marks:
+        while self._marks:  # each at its own position: behind it the range may end with markers
             yield from self._mark()
         self.state.moved_to(self._end)
         for published in self._shelf.left():

@@ -335,6 +335,15 @@ def test_a_clock_mark_is_applied_where_it_stood_and_one_that_was_not_due_is_foun
     assert "extra" in verdicts(case.audit()) or "different" in verdicts(case.audit())
 
 
+def test_a_clock_mark_before_markers_that_end_the_range_stands_where_it_stood(case: Case) -> None:
+    case.play.created(id="s1", expires_at=2_000)
+    due = case.play.state.next_due_ms()
+    assert due is not None
+    case.play.effects += [e for e in case.play.state.advance(due) if isinstance(e, Publish)]
+    case.publish()
+    assert verdicts(case.audit(end=4)) == ["equal"]
+
+
 def test_a_dead_letter_without_its_value_is_accepted_where_the_value_is_large(case: Case) -> None:
     case.play.put(b"{" + b"x" * 100_000)
     case.publish()
