@@ -464,10 +464,12 @@ def explain(
 
     found = run(step_id, settings, lambda: _connection(settings), partition=partition, offset=offset)
     if as_json:
-        print(json.dumps(msgspec.to_builtins(found), indent=2))
+        print(json.dumps({"verdict": found.verdict.value, **msgspec.to_builtins(found)}, indent=2))
     else:
         for life in found.lives:
             _show_life(life)
+        for stray in found.strays:
+            print(f"{stray.topic}, partition {stray.partition}, offset {stray.offset}: {stray.why}")
     codes = {"equal": EXIT_PROVEN, "different": EXIT_DIFFERENT}
     _end(codes.get(found.verdict.value, EXIT_UNPROVABLE))
 

@@ -2,17 +2,17 @@
 
 Outcome topics are keyed by step id, so only one partition of each is searched. Then the source is read between the
 first and the last offset that the headers name, and folded. Where that does not give what was published, it is folded
-again from far enough before that no ended run or step from before can have had a say; only then is it called
-different.
+again from far enough before that no ended run or step from before can have had a say, and with the clock marks that
+came with other steps; only then is it called different.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -26,11 +26,12 @@ from processor.core.audit import (
     Kind,
     PartitionAudit,
     Published,
+    Unreadable,
     Verdict,
     caused_at,
-    read_published,
+    mark_of,
 )
-from processor.core.effects import Effect, Record, Transition
+from processor.core.effects import Effect, Record, Status, Transition
 from processor.core.events import decode
 from processor.core.shapes import RunEnd, StepDelta, StepObject, canonical
 from processor.errors import UsageError
@@ -40,11 +41,15 @@ from processor.kafka.security import Connection
 from processor.replay import Task
 from processor.replay.partition import places_of, watching
 from processor.replay.sources import Ledger, pieces
-from processor.shelf import FiledShelf, Shelves
+from processor.shelf import FiledShelf, Shelves, of_source
 
 _CLIENT_ID: Final = "run-steps.explain"
 _WAIT_S: Final = 20.0
 _SHORT: Final = 60
+_MARKED: Final = (
+    "It ended under the clock mark at offset {}. The log bears that out; that no other step contradicts the mark, "
+    "`replay` can tell."
+)
 _ENOUGH: Final = 10_000
 """Events kept of one life."""
 
@@ -102,15 +107,53 @@ class Life(msgspec.Struct, frozen=True):
 
 
 class Explained(msgspec.Struct, frozen=True):
+    """`strays` stand under the step's key and name no place of the source that there is: no honest output."""
+
     step_id: str
     lives: tuple[Life, ...]
+    strays: tuple[Unreadable, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
         met = {life.verdict for life in self.lives}
-        if met <= {Verdict.EQUAL.value} and met:
-            return Verdict.EQUAL
-        return Verdict.DIFFERENT if Verdict.DIFFERENT.value in met else Verdict.UNVERIFIABLE
+        if self.strays or Verdict.DIFFERENT.value in met:
+            return Verdict.DIFFERENT
+        return Verdict.EQUAL if met == {Verdict.EQUAL.value} else Verdict.UNVERIFIABLE
+
+
+class Marks(msgspec.Struct, frozen=True):
+    """The published records that name a clock mark of one source partition; whether all of them are still there."""
+
+    published: tuple[Published, ...]
+    complete: bool
+
+
+class Logs(Protocol):
+    """Where a step is looked up: the topics, or whatever holds the same."""
+
+    async def published(self, step_id: str) -> list[Published | Unreadable]:
+        """What stands under the key of a step, of this source; places of it that there are not are `Unreadable`."""
+        ...
+
+    async def marks(self, partition: int) -> Marks:
+        """All clock marks of a partition of the source. Reads a whole outcome topic."""
+        ...
+
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        """[begin, end) of a partition of the source."""
+        ...
+
+    async def timestamp_of(self, partition: int, offset: int) -> int | None:
+        """Of the first record at or behind an offset, in milliseconds; None where there is none."""
+        ...
+
+    async def offset_at(self, partition: int, milliseconds: int) -> int | None:
+        """The first record as young as that or younger."""
+        ...
+
+    def task(self, partition: int, begin: int, end: int, *, complete: bool) -> Task:
+        """How the source is read."""
+        ...
 
 
 def explain(
@@ -129,80 +172,169 @@ def explain(
     Raises:
         UsageError: nothing was published and no place was given.
     """
-    return asyncio.run(_Search(step_id, settings, connection).run(partition, offset))
+    return asyncio.run(explain_from(_Topics(settings, connection), step_id, partition, offset))
 
 
-class _Search:
-    def __init__(self, step_id: str, settings: Settings, connection: Callable[[], Connection]) -> None:
-        self._step_id, self._settings, self._connect = step_id, settings, connection
+async def explain_from(logs: Logs, step_id: str, partition: int | None = None, offset: int | None = None) -> Explained:
+    """As `explain`."""
+    found = await logs.published(step_id)
+    strays = tuple(one for one in found if isinstance(one, Unreadable))
+    lives: dict[tuple[int, int], list[Published]] = {}
+    for one in found:
+        if isinstance(one, Published) and (partition is None or one.source_partition == partition):
+            first = _number(one, evidence.FIRST_OFFSET)
+            if first is None or caused_at(one) is None:
+                why = "its offsets cannot be read"
+                strays += (Unreadable(one.topic, one.partition, one.offset, why),)
+            else:
+                lives.setdefault((one.source_partition, first), []).append(one)
+    if lives or strays:
+        told = []
+        for p, first in sorted(lives):
+            of_others = [one for (other, at), own in lives.items() if other == p and at != first for one in own]
+            told.append(await _life(logs, step_id, p, first, lives[p, first], of_others))
+        return Explained(step_id, tuple(told), strays)
+    if partition is None or offset is None:
+        raise UsageError(
+            f"explain: {step_id}: nothing was published of it",
+            hint="if it is open, say where it begins: --partition and --offset (see /steps of its worker)",
+        )
+    _, end = await logs.bounds(partition)
+    return Explained(step_id, (await _told(logs, step_id, partition, (offset, max(offset, end)), [], complete=True),))
+
+
+async def _life(
+    logs: Logs, step_id: str, partition: int, first: int, issued: list[Published], of_others: list[Published]
+) -> Life:
+    """Args: `of_others` was published of other lives of the step on this partition."""
+    log_begin, log_end = await logs.bounds(partition)
+    end = min(log_end, max(caused_at(one) or first for one in issued) + 1)
+    first = min(first, end)
+    life = await _told(logs, step_id, partition, (first, end), issued, complete=True, log_end=log_end)
+    if log_begin > first:
+        return _open(life, f"The log begins at offset {log_begin}: what was before is gone.")
+    if life.verdict == Verdict.EQUAL.value:
+        return _marked(life, issued)
+    # What came before may have had a say: an ended run, a clock that was ahead, marks that came with other steps.
+    begin = await _far_enough_before(logs, partition, first, log_begin)
+    marks = await logs.marks(partition)
+    complete = begin == 0
+    span = (begin, end)
+    beside = [*of_others, *marks.published]
+    life = await _told(logs, step_id, partition, span, issued, complete=complete, log_end=log_end, beside=beside)
+    if life.verdict == Verdict.DIFFERENT.value and not marks.complete:
+        return _open(life, "A clock mark that came with another step may be gone from its topic.")
+    return _marked(life, issued) if life.verdict == Verdict.EQUAL.value else life
+
+
+def _marked(life: Life, issued: list[Published]) -> Life:
+    """A clock mark was due where it is said to be, and gives these records; whether others contradict it is open."""
+    mark = next((mark for one in issued if (mark := mark_of(one)) is not None), None)
+    return life if mark is None else _open(life, _MARKED.format(mark[0]))
+
+
+def _open(life: Life, note: str) -> Life:
+    return msgspec.structs.replace(life, notes=(*life.notes, note), verdict=Verdict.UNVERIFIABLE.value)
+
+
+async def _far_enough_before(logs: Logs, partition: int, first: int, log_begin: int) -> int:
+    """An offset from which on nothing that is not read can have a say in the step."""
+    began_ms = await logs.timestamp_of(partition, first)
+    if began_ms is None:
+        return log_begin
+    rules = logs.task(partition, first, first, complete=False).rules
+    moment = began_ms - 2 * (rules.ended_retention_s + CLOCK_SKEW_S) * 1000
+    found = await logs.offset_at(partition, max(0, moment))
+    return max(log_begin, min(first, first if found is None else found))
+
+
+async def _told(
+    logs: Logs,
+    step_id: str,
+    partition: int,
+    span: tuple[int, int],
+    issued: list[Published],
+    *,
+    complete: bool,
+    log_end: int | None = None,
+    beside: Sequence[Published] = (),
+) -> Life:
+    """Args: `beside` are published records that are no part of this life and have a say in it by their clock marks."""
+    begin, end = span
+    task = msgspec.structs.replace(logs.task(partition, begin, end, complete=complete), log_end=log_end)
+    places = {(one.topic, one.partition, one.offset) for one in issued}
+    others = {place: one for one in beside if (place := (one.topic, one.partition, one.offset)) not in places}
+    told = [mark for one in others.values() if (mark := mark_of(one)) is not None]
+    earlier_ms = max((ms for position, ms in told if position <= begin), default=-1)
+    with TemporaryDirectory(prefix="run-steps-explain-") as folder:
+        with Shelves(Path(folder), task.topic, partition + 1, frozenset({partition})) as shelves:
+            for published in (*issued, *others.values()):
+                shelves.add(published)
+        with FiledShelf(Path(folder), partition) as shelf:
+            return await _Telling(step_id, task, shelf, issued, earlier_ms).walk()
+
+
+class _Topics:
+    """A step is looked up on the topics; satisfies `Logs`."""
+
+    def __init__(self, settings: Settings, connection: Callable[[], Connection]) -> None:
+        self._settings, self._connect = settings, connection
         self._counts: dict[str, int] = {}
 
-    async def run(self, partition: int | None, offset: int | None) -> Explained:
-        found = await self._published()
-        lives: dict[tuple[int, int], list[Published]] = {}
-        for published in found:
-            first = _number(published, evidence.FIRST_OFFSET)
-            if first is not None and (partition is None or published.source_partition == partition):
-                lives.setdefault((published.source_partition, first), []).append(published)
-        if not lives:
-            if partition is None or offset is None:
-                raise UsageError(
-                    f"explain: {self._step_id}: nothing was published of it",
-                    hint="if it is open, say where it begins: --partition and --offset (see /steps of its worker)",
-                )
-            return Explained(self._step_id, (await self._open_life(partition, offset),))
-        told = [await self._life(p, first, issued) for (p, first), issued in sorted(lives.items(), key=lambda i: i[0])]
-        return Explained(self._step_id, tuple(told))
+    def _reader(self, topic: str) -> PartitionReader:
+        return PartitionReader(self._connect(), topic=topic, client_id=_CLIENT_ID)
 
-    async def _published(self) -> list[Published]:
-        """What the outcome topics hold of the step, from the one partition of each that its key belongs to."""
-        found = []
+    async def published(self, step_id: str) -> list[Published | Unreadable]:
+        """From the one partition of each outcome topic that the key belongs to."""
+        async with self._reader(self._settings.source.topic) as reader:
+            partitions = reader.partitions_of_topic()
+        key = step_id.encode()
+        found: list[Published | Unreadable] = []
         for topic in sorted({topic for topic in self._settings.outcome_topics.values() if topic}):
-            async with PartitionReader(self._connect(), topic=topic, client_id=_CLIENT_ID) as reader:
+            async with self._reader(topic) as reader:
                 self._counts[topic] = reader.partitions_of_topic()
-                own = partition_of(self._step_id.encode(), self._counts[topic])
+                own = partition_of(key, self._counts[topic])
                 begins, ends = await reader.begin_offsets([own]), await reader.stable_end_offsets([own])
                 async for p, records in reader.read_to(begins, ends, _WAIT_S):
                     for record in records:
-                        if record.key == self._step_id.encode() and self._is_ours(record):
-                            published = read_published(topic, p, record, dead_letters=False)
-                            if isinstance(published, Published):
-                                found.append(published)
+                        if record.key == key:
+                            one = of_source(self._settings.source.topic, partitions, topic, p, record)
+                            found += [one] if one is not None else []
         return found
 
-    def _is_ours(self, record: Record) -> bool:
-        return dict(record.headers).get(evidence.SOURCE_TOPIC) == self._settings.source.topic.encode()
+    async def marks(self, partition: int) -> Marks:
+        topic = self._settings.outcome_topics[Status.EXPIRED.value]
+        if not topic:
+            return Marks((), False)
+        found: list[Published] = []
+        async with self._reader(topic) as reader:
+            partitions = list(range(reader.partitions_of_topic()))
+            begins, ends = await reader.begin_offsets(partitions), await reader.stable_end_offsets(partitions)
+            async for p, records in reader.read_to(begins, ends, _WAIT_S):
+                for record in records:
+                    one = of_source(self._settings.source.topic, partition + 1, topic, p, record)
+                    if isinstance(one, Published) and one.source_partition == partition and mark_of(one):
+                        found.append(one)
+        return Marks(tuple(found), not any(begins.values()))
 
-    async def _life(self, partition: int, first: int, issued: list[Published]) -> Life:
-        last = max(caused_at(published) or first for published in issued)
-        async with PartitionReader(self._connect(), topic=self._settings.source.topic, client_id=_CLIENT_ID) as reader:
-            (log_begin,) = (await reader.begin_offsets([partition])).values()
-            life = await self._told(partition, first, last + 1, issued, complete=True)
-            if log_begin > first:
-                note = f"The log begins at offset {log_begin}: what was before is gone."
-                return msgspec.structs.replace(life, notes=(note,), verdict=Verdict.UNVERIFIABLE.value)
-            if life.verdict == Verdict.EQUAL.value or first == 0:
-                return life
-            begin = await self._far_enough_before(reader, partition, first, log_begin)
-        return await self._told(partition, begin, last + 1, issued, complete=begin == 0)
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        async with self._reader(self._settings.source.topic) as reader:
+            begins, ends = await reader.begin_offsets([partition]), await reader.stable_end_offsets([partition])
+        return begins[partition], ends[partition]
 
-    async def _far_enough_before(self, reader: PartitionReader, partition: int, first: int, log_begin: int) -> int:
-        """An offset from which on nothing that is not read can have a say in the step."""
-        rules = self._settings.rules()
-        async for _, records in reader.read_to({partition: first}, {partition: first + 1}, _WAIT_S):
-            moment = records[0].timestamp - 2 * (rules.ended_retention_s + CLOCK_SKEW_S) * 1000
-            found = (await reader.offsets_at([partition], max(0, moment)))[partition]
-            return max(log_begin, min(first, first if found is None else found))
-        return log_begin
+    async def timestamp_of(self, partition: int, offset: int) -> int | None:
+        async with self._reader(self._settings.source.topic) as reader:
+            async for _, records in reader.read_to({partition: offset}, {partition: offset + 1}, _WAIT_S):
+                return records[0].timestamp
+        return None
 
-    async def _open_life(self, partition: int, offset: int) -> Life:
-        async with PartitionReader(self._connect(), topic=self._settings.source.topic, client_id=_CLIENT_ID) as reader:
-            ends = await reader.stable_end_offsets([partition])
-        return await self._told(partition, offset, max(offset, ends[partition]), [], complete=True)
+    async def offset_at(self, partition: int, milliseconds: int) -> int | None:
+        async with self._reader(self._settings.source.topic) as reader:
+            return (await reader.offsets_at([partition], milliseconds))[partition]
 
-    async def _told(self, partition: int, begin: int, end: int, issued: list[Published], *, complete: bool) -> Life:
+    def task(self, partition: int, begin: int, end: int, *, complete: bool) -> Task:
         settings = self._settings
-        task = Task(
+        return Task(
             topic=settings.source.topic,
             partition=partition,
             begin=begin,
@@ -216,19 +348,16 @@ class _Search:
             connection=settings.kafka.connection(),
             no_progress_s=_WAIT_S,
         )
-        with TemporaryDirectory(prefix="run-steps-explain-") as folder:
-            with Shelves(Path(folder), task.topic, partition + 1, frozenset({partition})) as shelves:
-                for published in issued:
-                    shelves.add(published)
-            with FiledShelf(Path(folder), partition) as shelf:
-                return await _Telling(self._step_id, task, shelf, issued).walk()
 
 
 class _Telling:
     """Folds a range and notes what has to do with one step."""
 
-    def __init__(self, step_id: str, task: Task, shelf: FiledShelf, issued: list[Published]) -> None:
+    def __init__(self, step_id: str, task: Task, shelf: FiledShelf, issued: list[Published], earlier_ms: int) -> None:
+        """Args: `earlier_ms` is the latest clock mark from before the range, -1 where there is none."""
         self._step_id, self._task, self._issued = step_id, task, issued
+        self._places = {(p.topic, p.partition, p.offset): p for p in issued}
+        self._first = next((_number(p, evidence.FIRST_OFFSET) for p in issued), task.begin)
         self._transitions: list[Transition] = []
         self._events: list[Happened] = []
         self._findings: list[Finding] = []
@@ -237,13 +366,15 @@ class _Telling:
         self._notes: list[str] = []
         self._last: dict[str, Any] = {}
         places = places_of(task)
+        state_at = watching(task, self._changed)
         self._audit = PartitionAudit(
-            watching(task, self._changed),
+            lambda offset, stream_time: state_at(offset, max(stream_time, earlier_ms)),
             shelf,
             places.whole,
             begin=task.begin,
             end=task.end,
             complete=task.complete,
+            log_end=task.log_end,
             shortened=places.shortened,
         )
 
@@ -278,7 +409,7 @@ class _Telling:
         refused = next((t.refused for t in self._transitions if t.refused), None)
         moved = first is not None and last is not None and first.before != last.after
         self._transitions.clear()
-        if len(self._events) < _ENOUGH:
+        if len(self._events) < _ENOUGH and offset >= (self._first or 0):
             self._events.append(
                 Happened(
                     offset,
@@ -305,7 +436,7 @@ class _Telling:
 
     def _note_findings(self, judged: Iterator[tuple[Effect | None, Finding]], record: Record | None) -> None:
         for effect, finding in judged:
-            if finding.kind is Kind.STEP and finding.identity[0] == self._step_id:
+            if finding.kind is Kind.STEP and finding.identity[0] == self._step_id and self._is_of_this_life(finding):
                 self._findings.append(finding)
                 status = getattr(effect, "status", None)
                 if status is not None:
@@ -313,6 +444,11 @@ class _Telling:
         if record is None and self._transitions:
             at = self._transitions[0]
             self._tell(at.offset, at.timestamp, "(clock mark)", self._last)
+
+    def _is_of_this_life(self, finding: Finding) -> bool:
+        if finding.at is not None:
+            return finding.at in self._places
+        return not self._issued or finding.first_offset == self._first
 
     def _snapshot(self) -> dict[str, Any]:
         entry = self._audit.state.steps.get(self._step_id)
@@ -324,10 +460,9 @@ class _Telling:
         return found
 
     def _life(self, notes: list[str]) -> Life:
-        places = {(p.topic, p.partition, p.offset): p for p in self._issued}
         issued = []
         for finding in self._findings:
-            published = places.get(finding.at) if finding.at is not None else None
+            published = self._places.get(finding.at) if finding.at is not None else None
             status = self._implied.get(finding.identity[1], "")
             issued.append(
                 Issued(

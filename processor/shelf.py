@@ -44,6 +44,22 @@ def shelf_path(folder: Path, partition: int) -> Path:
     return folder / f"published-{partition:05d}.sqlite"
 
 
+def of_source(
+    source: str, partitions: int, topic: str, partition: int, record: Record, *, dead_letters: bool = False
+) -> Published | Unreadable | None:
+    """A record of an output topic; None if it is of another source than this one, with so many partitions."""
+    named = next((content for name, content in reversed(record.headers) if name == evidence.SOURCE_TOPIC), None)
+    if named is None:
+        return Unreadable(topic, partition, record.offset, f"no {evidence.SOURCE_TOPIC}")
+    if named != source.encode():
+        return None
+    found = read_published(topic, partition, record, dead_letters=dead_letters)
+    if isinstance(found, Published) and found.source_partition >= partitions:
+        why = f"names source partition {found.source_partition} of {partitions}"
+        return Unreadable(topic, partition, record.offset, why)
+    return found
+
+
 class Shelves:
     """Takes records off the output topics and sorts them by the source partition that they name.
 
@@ -54,7 +70,7 @@ class Shelves:
     """
 
     def __init__(self, folder: Path, source: str, partitions: int, wanted: frozenset[int]) -> None:
-        self._folder, self._source, self._partitions, self._wanted = folder, source.encode(), partitions, wanted
+        self._folder, self._source, self._partitions, self._wanted = folder, source, partitions, wanted
         self._files: dict[int, sqlite3.Connection] = {}
         self._rows: dict[int, list[tuple[Any, ...]]] = {}
         self.read: Counter[str] = Counter()
@@ -77,18 +93,11 @@ class Shelves:
     def put(self, topic: str, partition: int, record: Record, *, dead_letters: bool) -> None:
         """One record, as it stands on an outcome topic or on the dead letters."""
         self.read[topic] += 1
-        source = next((content for name, content in reversed(record.headers) if name == evidence.SOURCE_TOPIC), None)
-        if source is not None and source != self._source:
+        found = of_source(self._source, self._partitions, topic, partition, record, dead_letters=dead_letters)
+        if found is None:
             self.elsewhere += 1
-            return
-        kind = Kind.DEAD_LETTER if dead_letters else Kind.STEP
-        found = read_published(topic, partition, record, dead_letters=dead_letters)
-        if source is None:
-            found = Unreadable(topic, partition, record.offset, f"no {evidence.SOURCE_TOPIC}")
-        elif isinstance(found, Published) and found.source_partition >= self._partitions:
-            why = f"names source partition {found.source_partition} of {self._partitions}"
-            found = Unreadable(topic, partition, record.offset, why)
-        if isinstance(found, Unreadable):
+        elif isinstance(found, Unreadable):
+            kind = Kind.DEAD_LETTER if dead_letters else Kind.STEP
             self.unreadable += 1
             row = (kind.value, found.topic, found.partition, found.offset, found.why)
             self._files[min(self._wanted)].execute("INSERT INTO strays VALUES (?, ?, ?, ?, ?)", row)

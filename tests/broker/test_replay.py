@@ -132,7 +132,7 @@ def test_retention_that_overtakes_a_replay_is_told_and_the_rest_is_read(
     kt.produce(topics.bootstrap, topics.source, [*one_step("early"), *ignored, *one_step("late")])
     end, kept_from = len(ignored) + 6, len(ignored) - 10
     read_on = sources.pieces
-    read = []
+    read: list[Any] = []
 
     async def overtaken(task: Any, ledger: Any) -> Any:
         async for piece in read_on(task, ledger):

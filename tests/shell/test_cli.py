@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import subprocess
 import sys
+import termios
 import types
 from pathlib import Path
 from typing import Any
@@ -283,3 +287,27 @@ def test_publish_shows_the_records_without_a_broker(capsys: pytest.CaptureFixtur
     assert {record["topic"] for record in records} == {"t"}
     assert f"would publish {len(records)} events" in said.err
     assert cli._run(["publish", "--dry-run", "--format", "xml"]) == 64
+
+
+def test_on_a_terminal_the_progress_of_a_replay_shows_rate_and_time_left() -> None:
+    """Through a pseudo-terminal, as a person sees it. Fed until the bar has been drawn with both."""
+    code = (
+        "from processor import cli\nfrom processor.replay.run import Progress\n"
+        "with cli._progress() as show:\n"
+        "    show(Progress('reading [bold]out', 0, 0))\n"
+        "    for n in range(20_000):\n"
+        "        show(Progress('folding and comparing', n, 40_000))\n"
+    )
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(ours, (24, 120))
+    with subprocess.Popen([sys.executable, "-c", code], stderr=theirs, env={**os.environ, "TERM": "xterm"}) as child:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # the other end is closed: EIO
+            while piece := os.read(ours, 1 << 16):
+                seen += piece
+    os.close(ours)
+    assert child.returncode == 0, seen[-500:]
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode("utf-8", "replace"))
+    assert re.search(r"folding and comparing \S+ +[1-9]\d*/40000 +[\d,]+/s +\d+:\d\d:\d\d", text), text[-500:]
+    assert text.endswith("\r"), "the bar takes itself away: what is printed next begins on a clean line"

@@ -370,10 +370,10 @@ def test_a_footer_with_any_byte_changed_ends_in_a_sentence(folder: Path, table: 
     begin, end = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little"), len(whole) - 8
     random = Random(table)
     told = 0
-    for place in random.sample(range(begin, end), 30):
+    for place in random.sample(range(begin, end), 12):
         replaced(folder, table, whole[:place] + bytes([random.randrange(256)]) + whole[place + 1 :], rows)
         told += bool(problems(folder))
-    assert told > 10
+    assert told > 3
 
 
 # --- the records behind it -------------------------------------------------------------------------------------

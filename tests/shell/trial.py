@@ -310,7 +310,7 @@ def mutate_output(topics: Topics, rng: Random, kind: str, *, dead: bool) -> Muta
         touched = [forged]
         log.insert(rng.randrange(len(log) + 1), forged)
     else:
-        changed = _CHANGES[kind](record, rng)
+        changed = CHANGES[kind](record, rng)
         if changed is None or changed == record:
             return None
         log[at] = changed
@@ -488,7 +488,7 @@ def _mark(record: LogRecord, rng: Random) -> LogRecord | None:
     return msgspec.structs.replace(record, headers=headers, timestamp=rng.choice([record.timestamp, moment]))
 
 
-_CHANGES: Final = {"flip": _flip, "header": _header, "field": _field, "mark": _mark}
+CHANGES: Final = {"flip": _flip, "header": _header, "field": _field, "mark": _mark}
 KINDS: Final = ("flip", "drop", "duplicate", "swap", "insert", "truncate", "header", "field")
 """Of the archive; on the outputs these, and what only they have."""
 OUTPUT_KINDS: Final = (*KINDS, "move", "mark")

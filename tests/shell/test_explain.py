@@ -1,0 +1,174 @@
+"""One step's life over simulated logs: never a wrong verdict, whatever other steps, runs and clock marks had a say."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from bisect import bisect_left
+from collections import Counter
+from operator import attrgetter
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+
+from processor import cli
+from processor import explain as explaining
+from processor.archives import ArchivedRecord
+from processor.core import evidence
+from processor.core.audit import Published, Unreadable, Verdict, mark_of
+from processor.core.effects import LogRecord
+from processor.errors import UsageError
+from processor.explain import Explained, Logs, Marks, explain_from
+from processor.replay import Task
+from processor.shelf import of_source
+from tests.shell import trial
+
+
+class Simulated:
+    """The logs of a world: the source in archives, what was published in memory. Satisfies `explain.Logs`."""
+
+    def __init__(self, made: trial.World, folder: Path, *, marks_kept: bool = True) -> None:
+        self.made, self.marks_kept = made, marks_kept
+        self.files = {}
+        for p, lines in trial.archive_lines(made).items():
+            self.files[p] = folder / f"explained-{p}.jsonl"
+            self.files[p].write_bytes(b"".join(lines))
+        self.marks_asked = 0
+
+    def _read(self, topics: trial.Topics) -> list[tuple[LogRecord, Published | Unreadable]]:
+        found = []
+        for (topic, p), log in sorted(topics.items()):
+            for record in log if topic != trial.DEAD else ():
+                one = of_source(trial.SOURCE, trial.PARTITIONS, topic, p, record)
+                if one is not None:
+                    found.append((record, one))
+        return found
+
+    async def published(self, step_id: str) -> list[Published | Unreadable]:
+        return [one for record, one in self._read(self.made.topics) if record.key == step_id.encode()]
+
+    async def marks(self, partition: int) -> Marks:
+        self.marks_asked += 1
+        read = [one for _, one in self._read(self.made.topics) if isinstance(one, Published)]
+        told = tuple(one for one in read if one.source_partition == partition and mark_of(one))
+        return Marks(told, True) if self.marks_kept else Marks((), False)
+
+    def _log(self, partition: int) -> list[ArchivedRecord]:
+        return [item for item in self.made.logs[partition] if isinstance(item, ArchivedRecord)]
+
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        return 0, self.made.ends[partition]
+
+    async def timestamp_of(self, partition: int, offset: int) -> int | None:
+        log = self._log(partition)
+        at = bisect_left(log, offset, key=attrgetter("offset"))
+        return log[at].timestamp if at < len(log) else None
+
+    async def offset_at(self, partition: int, milliseconds: int) -> int | None:
+        return next((r.offset for r in self._log(partition) if r.timestamp >= milliseconds), None)
+
+    def task(self, partition: int, begin: int, end: int, *, complete: bool) -> Task:
+        task = trial.task_of(self.made, partition, str(self.files[partition]), begin, end)
+        return msgspec.structs.replace(task, complete=complete)
+
+
+def told(logs: Logs, step_id: str) -> Explained:
+    return asyncio.run(explain_from(logs, step_id))
+
+
+def step_ids(topics: trial.Topics) -> list[str]:
+    keys = {record.key for (topic, _), log in topics.items() if topic != trial.DEAD for record in log if record.key}
+    return sorted(key.decode("utf-8", "backslashreplace") for key in keys)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_rightly_published_is_never_called_wrong(tmp_path: Path, seed: int) -> None:
+    made = trial.world(seed, runs=20)
+    logs = Simulated(made, tmp_path)
+    verdicts = Counter(told(logs, step_id).verdict for step_id in step_ids(made.topics))
+    assert verdicts.keys() <= {Verdict.EQUAL, Verdict.UNVERIFIABLE}
+    assert verdicts[Verdict.EQUAL] > 0.5 * verdicts.total(), verdicts
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_without_the_marks_of_other_steps_it_says_so_and_accuses_nobody(tmp_path: Path, seed: int) -> None:
+    made = trial.world(seed, runs=20)
+    logs = Simulated(made, tmp_path, marks_kept=False)
+    for step_id in step_ids(made.topics):
+        found = told(logs, step_id)
+        assert found.verdict in (Verdict.EQUAL, Verdict.UNVERIFIABLE)
+        for life in found.lives:
+            assert life.verdict == Verdict.EQUAL or life.notes or any(one.why for one in life.issued)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_was_changed_is_never_called_equal(tmp_path: Path, seed: int) -> None:
+    """One byte, header, field or clock mark of a record that still stands under the step's key."""
+    made, rng = trial.world(seed, runs=20), Random(seed)
+    places = [
+        (place, at) for place, log in sorted(made.topics.items()) if place[0] != trial.DEAD for at in range(len(log))
+    ]
+    tried = 0
+    while tried < 25:
+        place, at = rng.choice(places)
+        record = made.topics[place][at]
+        changed = trial.CHANGES[rng.choice(sorted(trial.CHANGES))](record, rng)
+        source = dict(changed.headers).get(evidence.SOURCE_TOPIC) if changed is not None else None
+        if changed is None or changed == record or changed.key != record.key or source not in (None, b"events"):
+            continue  # not told of this step, or of another source: nothing that is looked at
+        topics = {**made.topics, place: [*made.topics[place][:at], changed, *made.topics[place][at + 1 :]]}
+        mutated = trial.World(made.logs, made.ends, topics)
+        if trial.could_be(made, topics):
+            continue
+        tried += 1
+        found = told(Simulated(mutated, tmp_path), (record.key or b"").decode())
+        assert found.verdict is not Verdict.EQUAL, (record.headers, changed.headers)
+
+
+def test_the_command_prints_what_the_guide_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every name of the JSON, in the guide's words, and the exit code of the verdict."""
+    made = trial.world(1, runs=6)
+    record = next(r for log in made.topics.values() for r in log if evidence.REVISION in dict(r.headers))
+    step_id = (record.key or b"").decode()
+    monkeypatch.setattr(explaining, "_Topics", lambda settings, connection: Simulated(made, tmp_path))
+    code = cli._run(["explain", step_id, "--json"])
+    printed = json.loads(capsys.readouterr().out)
+    assert code == {"equal": 0, "different": 3, "unverifiable": 4}[printed["verdict"]]
+    life = printed["lives"][0]
+    assert printed.keys() == {"verdict", "step_id", "lives", "strays"}
+    assert life.keys() == {
+        "step_id", "run_id", "thread_id", "status", "topic", "partition", "first_offset", "last_offset", "read",
+        "events", "issued", "verdict", "notes",
+    }  # fmt: skip
+    event, issued = life["events"][0], life["issued"][0]
+    assert event.keys() == {"offset", "timestamp", "event", "before", "after", "refused", "changes"}
+    assert event["changes"][0].keys() == {"path", "what"}
+    assert issued.keys() == {"revision", "status", "place", "timestamp", "verdict", "why", "differences"}
+    guide = (Path(__file__).parents[2] / "docs" / "auditors-guide.md").read_text("utf-8")
+    for part in (printed, life, event, issued, event["changes"][0]):
+        for name in part:
+            assert f"`{name}`" in guide, name
+    cli._run(["explain", step_id])
+    assert step_id in capsys.readouterr().out
+
+
+def test_a_step_that_nobody_published_is_a_matter_of_usage(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing was published"):
+        told(Simulated(trial.world(1, runs=2), tmp_path), "step_nobody")
+
+
+def test_a_record_without_papers_under_the_steps_key_is_a_stray(tmp_path: Path) -> None:
+    made = trial.world(1, runs=4)
+    step_id = step_ids(made.topics)[0]
+    place, log = next((p, log) for p, log in made.topics.items() if any(r.key == step_id.encode() for r in log))
+    stray = LogRecord(log[-1].offset + 1, 0, step_id.encode(), b"{}")
+    beyond = msgspec.structs.replace(stray, offset=stray.offset + 1, headers=((evidence.SOURCE_TOPIC, b"events"),))
+    made.topics[place] = [*log, stray, beyond]
+    found = told(Simulated(made, tmp_path), step_id)
+    assert {life.verdict for life in found.lives} == {"equal"}
+    assert found.verdict is Verdict.DIFFERENT
+    assert [one.why for one in found.strays] == [f"no {evidence.SOURCE_TOPIC}", f"no {evidence.SOURCE_PARTITION}"]
