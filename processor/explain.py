@@ -189,10 +189,7 @@ async def explain_from(logs: Logs, step_id: str, partition: int | None = None, o
             else:
                 lives.setdefault((one.source_partition, first), []).append(one)
     if lives or strays:
-        told = []
-        for p, first in sorted(lives):
-            of_others = [one for (other, at), own in lives.items() if other == p and at != first for one in own]
-            told.append(await _life(logs, step_id, p, first, lives[p, first], of_others))
+        told = [await _life(logs, step_id, p, first, lives[p, first]) for p, first in sorted(lives)]
         return Explained(step_id, tuple(told), strays)
     if partition is None or offset is None:
         raise UsageError(
@@ -203,10 +200,7 @@ async def explain_from(logs: Logs, step_id: str, partition: int | None = None, o
     return Explained(step_id, (await _told(logs, step_id, partition, (offset, max(offset, end)), [], complete=True),))
 
 
-async def _life(
-    logs: Logs, step_id: str, partition: int, first: int, issued: list[Published], of_others: list[Published]
-) -> Life:
-    """Args: `of_others` was published of other lives of the step on this partition."""
+async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: list[Published]) -> Life:
     log_begin, log_end = await logs.bounds(partition)
     end = min(log_end, max(caused_at(one) or first for one in issued) + 1)
     first = min(first, end)
@@ -220,7 +214,7 @@ async def _life(
     marks = await logs.marks(partition)
     complete = begin == 0
     span = (begin, end)
-    beside = [*of_others, *marks.published]
+    beside = marks.published
     life = await _told(logs, step_id, partition, span, issued, complete=complete, log_end=log_end, beside=beside)
     if life.verdict == Verdict.DIFFERENT.value and not marks.complete:
         return _open(life, "A clock mark that came with another step may be gone from its topic.")
