@@ -57,7 +57,7 @@ def _workers(book: Book, broker: Broker, rounds: int, events: int, builds: list[
             book.add(f"{name}: memory", [run.rss_bytes / 2**20 for run in taken], "MiB")
 
 
-def _restore(book: Book, broker: Broker, rounds: int, events: int) -> None:
+def _restore(book: Book, broker: Broker, rounds: int, events: int, build: Build) -> None:
     """kill -9 with `events` events since `restore_from`; a new process takes over."""
     topic = f"bench.restore.{uuid.uuid4().hex[:8]}"
     expected: Expected = worker.put_job(broker, topic, Job(events, seed=2, partitions=PARTITIONS))
@@ -70,7 +70,7 @@ def _restore(book: Book, broker: Broker, rounds: int, events: int) -> None:
     killed: list[Run] = []
     restored: list[Run] = []
     for number in range(rounds):
-        life = worker.Life(broker, topic, f"{topic}.{number}", PARTITIONS, remember_all)
+        life = worker.Life(broker, topic, f"{topic}.{number}", PARTITIONS, remember_all, build)
         killed.append(life.run_and_kill(expected.events))
         restored.append(life.restore())
         life.check(expected)
@@ -83,7 +83,7 @@ def _restore(book: Book, broker: Broker, rounds: int, events: int) -> None:
     book.add("restore: memory when live again", [run.rss_bytes / 2**20 for run in restored], "MiB")
 
 
-def _growth(book: Book, broker: Broker, rounds: int, events: int) -> None:
+def _growth(book: Book, broker: Broker, rounds: int, events: int, build: Build) -> None:
     """The exactly-once worker's cost per event where there is more of something: flat, or to be explained."""
     cases = {f"{count} partitions": (events, count) for count in (8, 1, 48)} | {
         f"{events * 10 // 1000} k events": (events * 10, PARTITIONS)
@@ -94,7 +94,7 @@ def _growth(book: Book, broker: Broker, rounds: int, events: int) -> None:
         for name, (many, partitions) in cases.items():
             topic = f"bench.growth.{uuid.uuid4().hex[:8]}"
             expected = worker.put_job(broker, topic, Job(many, partitions=partitions))
-            life = worker.Life(broker, topic, f"{topic}.{number}", partitions, {})
+            life = worker.Life(broker, topic, f"{topic}.{number}", partitions, {}, build)
             label = base if name == "8 partitions" else f"growth: {name}"
             runs.setdefault(label, []).append(life.run(expected.events))
             life.check(expected)
@@ -125,30 +125,33 @@ def main() -> int:
     sections = asked.only or list(SECTIONS)
     book = Book({"rounds": rounds, "events": events, "quick": quick})
     builds = [PURE]
-    if {"core", "worker", "visible"} & set(sections) and not asked.pure:
+    if {"core", "worker", "restore", "visible", "growth", "replay"} & set(sections) and not asked.pure:
         if lacking := missing():
             book.notes.append(f"not measured: the compiled core: {lacking}")
         else:
             builds.append(compiled(Path("build", "bench", "native").absolute()))
+    book.notes.append(
+        f"restore, latency, pauses, growth, replay: {'the compiled core' if len(builds) > 1 else 'pure Python'}"
+    )
     if "core" in sections:
         core.in_turn(book, rounds, builds, quick=quick)
     if "memory" in sections:
         memory.per_open_step(book, 1 if quick else 3, (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000))
     if "replay" in sections:
-        replay.archived(book, min(rounds, 3), events)
+        replay.archived(book, min(rounds, 3), events, builds[-1])
     if {"worker", "restore", "visible", "growth", "replay"} & set(sections):
         with Broker.start(light=False, heap_mb=1024) as broker:
             if "worker" in sections:
                 _workers(book, broker, rounds, events, builds)
             if "restore" in sections:
-                _restore(book, broker, min(rounds, 3), events)
+                _restore(book, broker, min(rounds, 3), events, builds[-1])
             if "visible" in sections:
                 visible.latency(book, broker, 3.0 if quick else 10.0, builds[-1])
                 visible.pauses(book, broker, 1 if quick else 3, builds[-1])
             if "growth" in sections:
-                _growth(book, broker, min(rounds, 3), events // 10)
+                _growth(book, broker, min(rounds, 3), events // 10, builds[-1])
             if "replay" in sections:
-                replay.from_topic(book, broker, min(rounds, 3), min(events, 1_000_000))
+                replay.from_topic(book, broker, min(rounds, 3), min(events, 1_000_000), builds[-1])
     book.write(Path("build", "bench.json"))
     table = book.markdown()
     Path("build", "bench.md").write_text(table, encoding="utf-8")

@@ -32,7 +32,7 @@ from processor.replay.run import Options, Progress, replay
 from processor.report.manifest import Outcome
 from tests.bench import worker
 from tests.bench.load import Expected, Job, records
-from tests.bench.measure import Book, Lap, Run, child, ended, follow
+from tests.bench.measure import Book, Build, Lap, Run, child, ended, follow
 
 PARTITIONS: Final = 8
 TOPIC: Final = "bench"
@@ -45,7 +45,7 @@ _PER_S: Final = 125
 _FOLDING: Final = "folding and comparing"
 
 
-def archived(book: Book, rounds: int, events: int) -> None:
+def archived(book: Book, rounds: int, events: int, build: Build) -> None:
     """From archives: both kinds, one process and two, a tenth of the range and all of it."""
     with tempfile.TemporaryDirectory(prefix="run-steps-bench-") as folder:
         _make_all(Path(folder), events)
@@ -54,8 +54,8 @@ def archived(book: Book, rounds: int, events: int) -> None:
             for files in FILES:
                 for workers in (1, 2):
                     name = f"replay: {files} archive, {_processes(workers)}"
-                    runs.setdefault(name, []).append(_audit("archive", folder, files, workers, events))
-            tenth = _audit("archive", folder, FILES[0], 1, events // 10)
+                    runs.setdefault(name, []).append(_audit("archive", folder, files, workers, events, build))
+            tenth = _audit("archive", folder, FILES[0], 1, events // 10, build)
             runs.setdefault("replay: a tenth of the range", []).append(tenth)
         _told(book, runs)
         whole, tenth_of_it = runs[f"replay: {FILES[0]} archive, {_processes(1)}"], runs["replay: a tenth of the range"]
@@ -66,17 +66,17 @@ def archived(book: Book, rounds: int, events: int) -> None:
         book.add(name, [run.rss_bytes / 2**20 for run in whole], "MiB", against=(small, before))
 
 
-def from_topic(book: Book, broker: Broker, rounds: int, events: int) -> None:
+def from_topic(book: Book, broker: Broker, rounds: int, events: int, build: Build) -> None:
     """From the topic, after the worker whose rate it is held against."""
     topic = f"bench.replay.{uuid.uuid4().hex[:8]}"
     expected = worker.put_job(broker, topic, Job(events, seed=3, partitions=PARTITIONS))
     live: list[Run] = []
     runs: dict[str, list[Run]] = {}
     for number in range(rounds):
-        life = worker.Life(broker, topic, f"{topic}.{number}", PARTITIONS, {})
+        life = worker.Life(broker, topic, f"{topic}.{number}", PARTITIONS, {}, build)
         live.append(life.run(expected.events))
         for workers in (1, 2):
-            run = _audit("topic", "", "", workers, expected.events, env=life.env, broker=broker)
+            run = _audit("topic", "", "", workers, expected.events, build, env=life.env, broker=broker)
             runs.setdefault(f"replay: topic, {_processes(workers)}", []).append(run)
     book.add(LIVE, [run.per_cpu_s for run in live], "events/CPU-s")
     _told(book, runs, against=(LIVE, [run.per_cpu_s for run in live]))
@@ -109,10 +109,11 @@ def _audit(
     files: str,
     workers: int,
     events: int,
+    build: Build,
     env: dict[str, str] | None = None,
     broker: Broker | None = None,
 ) -> Run:
-    process = child("tests.bench.replay", what, str(events), folder, files, str(workers), env=env)
+    process = child("tests.bench.replay", what, str(events), folder, files, str(workers), env=env, build=build)
     try:
         return follow(process, broker, patience_s=600.0 + events / 5_000)
     finally:

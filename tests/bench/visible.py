@@ -205,7 +205,7 @@ def latency(book: Book, broker: Broker, seconds: float, build: Build = PURE) -> 
         finally:
             reader.close()
         for share, name in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")):
-            label = f"latency: append to visible, {per_s:,} events/s, {name}{build.suffix}"
+            label = f"latency: append to visible, {per_s:,} events/s, {name}"
             book.add(label, [_quantile(taken, share) * 1000], "ms")
         if _quantile(taken, 0.5) > _SATURATED_S:
             book.notes.append(f"latency: saturated at {per_s:,} events/s (producer and reader share the machine)")
