@@ -124,7 +124,9 @@ class Output(Section):
     completed: str = _key("run-steps.completed", "Topic of completed steps.")
     failed: str = _key("run-steps.failed", "Topic of failed steps.")
     cancelled: str = _key("run-steps.cancelled", "Topic of cancelled steps.")
-    expired: str = _key("run-steps.expired", "Topic of expired steps.")
+    expired: str = _key(
+        "run-steps.expired", "Topic of expired steps; not to be switched off: it holds the clock marks.", min_length=1
+    )
     dead_letter: str = _key("run-steps.dead-letter", "Topic of records that could not be used.", min_length=1)
     object_type: str = _key("", 'Write this as "object" in every snapshot; empty: as it came in.')
     max_record_bytes: int = _key(

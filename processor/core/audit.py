@@ -213,6 +213,7 @@ CLOCK_SKEW_S: Final = 60
 _NEVER: Final = 1 << 62
 _AFTER_RUN: Final = "after_run_ended"
 _BEFORE: Final = "it may hang on what came before the range"
+_MARKS: Final = "clock marks may have gone with the first records of the topic of expired steps"
 
 
 class _Segment(msgspec.Struct):
@@ -255,7 +256,8 @@ class PartitionAudit:
         complete: the range begins where the partition's log began: nothing can have come before.
         kept_from: output partitions that retention has shortened -> the first cause that a record there names; of
             that cause some may be gone (a run's end ends several steps), behind it all are there.
-        dead_letter: the topic of the dead letters, for what `kept_from` says of it.
+        dead_letter, expired: the topics of the dead letters and of the expired steps, for what `kept_from` says of
+            them: with their first records went what tells of refusals, and clock marks.
         log_end: where the log ends, known after the published records were read: none can be caused behind it.
     """
 
@@ -272,6 +274,7 @@ class PartitionAudit:
         shortened: Place | None = None,
         kept_from: Mapping[tuple[str, int], int] | None = None,
         dead_letter: str = "",
+        expired: str = "",
     ) -> None:
         marks = shelf.marks()
         known_ms = -1 if complete else max((ms for position, ms in marks if position <= begin), default=-1)
@@ -282,7 +285,8 @@ class PartitionAudit:
         self._rules_bytes = self._rules.digest().encode()
         self._begin, self._end, self._log_end = begin, end, log_end
         self._kept_from = dict(kept_from or {})
-        self._dead_from = max((c for (topic, _), c in self._kept_from.items() if topic == dead_letter), default=-1)
+        self._dead_from = self._first_kept(dead_letter)
+        self._marks_from = self._first_kept(expired)
         self._segments = [self._segment(begin, complete, known_ms)]
         self._lost: list[tuple[int, int]] = []
         self._marks = deque(mark for mark in marks if begin < mark[0] <= end)
@@ -446,8 +450,8 @@ class PartitionAudit:
                 why = self._began_before(published) or self._unsure(
                     self._segment_of(cause), first, cause, published.value, _AFTER_RUN.encode() in anomalies.split(b",")
                 )
-            elif published.identity[1].partition(" ")[0] in _STATEFUL and not self._segment_of(cause).complete:
-                why = _BEFORE
+            elif published.identity[1].partition(" ")[0] in _STATEFUL:
+                why = self._unsure_of_letter(self._segment_of(cause), cause)
         if why:
             self.left_unverifiable += 1
             kind = published.kind
@@ -461,10 +465,8 @@ class PartitionAudit:
     def _undecidable(self, effect: Publish | DeadLetter, first: int, cause: int) -> str:
         """Why the range cannot say that this effect must have happened; "" if it can."""
         segment = self._segments[-1]
-        if segment.complete:
-            return ""
         if isinstance(effect, DeadLetter):
-            return _BEFORE if effect.reason in _STATEFUL else ""
+            return self._unsure_of_letter(segment, cause) if effect.reason in _STATEFUL else ""
         mark = _mark_in(effect.headers)
         if mark is not None:
             cause = max(cause, mark[0] - 1)
@@ -472,6 +474,8 @@ class PartitionAudit:
 
     def _unsure(self, segment: _Segment, first: int, cause: int, value: bytes | None, after_run: bool) -> str:
         """Why the range cannot say what came of a step; "" if it can."""
+        if first <= self._marks_from:
+            return _MARKS
         if segment.complete:
             return ""
         if after_run:
@@ -486,12 +490,20 @@ class PartitionAudit:
             return "the step may have begun before the range, or so soon behind it that something from there has a say"
         return ""
 
+    def _unsure_of_letter(self, segment: _Segment, cause: int) -> str:
+        """The same of a record that was refused for what its step was."""
+        return _MARKS if cause <= self._marks_from else "" if segment.complete else _BEFORE
+
+    def _first_kept(self, topic: str) -> int:
+        """The first cause that the topic's shortened partitions name, whichever of them; -1 if none is shortened."""
+        return max((cause for (name, _), cause in self._kept_from.items() if name == topic), default=-1)
+
     def _deleted(self, placed: Placed, cause: int) -> str:
         """Whether retention may have taken what is not there."""
         if placed.partition is not None:
             from_cause = self._kept_from.get((placed.topic, placed.partition), -1)
         else:
-            from_cause = max((c for (topic, _), c in self._kept_from.items() if topic == placed.topic), default=-1)
+            from_cause = self._first_kept(placed.topic)
         return "" if cause > from_cause else "the topic no longer holds its first records"
 
     def _began_before(self, published: Published) -> str:

@@ -103,6 +103,7 @@ class _Run:
             shortened=places.shortened,
             kept_from=kept_from,
             dead_letter=task.dead_letter,
+            expired=task.outcome_topics.get(Status.EXPIRED.value, ""),
         )
         self._recorder: Recorder | None = None
         if task.record:

@@ -189,6 +189,7 @@ stall_timeout_s = inf
         ('[output]\nfailed = "run-steps.dead-letter"', "output.dead_letter: is output.failed too"),
         ('[output]\ndead_letter = "run-step-events"', "output.dead_letter: is source.topic too"),
         ('[output]\ndead_letter = ""', "output.dead_letter: may not be empty"),
+        ('[output]\nexpired = ""', "output.expired: may not be empty"),
         ('[output]\nfailed = "a b"', "output.failed: not a topic name (got 'a b')"),
         ('[source]\ntopic = ".."', "source.topic: not a topic name"),
         ('[checkpoints]\ntopic = "run-step-events"', "checkpoints.topic: is source.topic too"),

@@ -33,8 +33,8 @@ def test_each_end_has_its_topic_and_the_step_is_the_key() -> None:
 
 
 def test_an_outcome_without_a_topic_is_switched_off() -> None:
-    outputs = Outputs.of_settings(Settings(output=Output(expired="")))
-    assert [r.topic for r in outputs.of(0, [publish(Status.EXPIRED), publish(Status.FAILED)])] == ["run-steps.failed"]
+    outputs = Outputs.of_settings(Settings(output=Output(failed="")))
+    assert [r.topic for r in outputs.of(0, [publish(Status.EXPIRED), publish(Status.FAILED)])] == ["run-steps.expired"]
 
 
 def test_a_dead_letter_is_as_it_came() -> None:

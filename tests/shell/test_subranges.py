@@ -8,7 +8,7 @@ record is stamped, and no step said to be created, further off the common clock;
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -165,8 +165,20 @@ def shelved(made: Made, work: Path) -> None:
                 shelves.put(topic, partition, record, dead_letters=topic == trial.DEAD)
 
 
+def shortened(rng: Random, made: Made) -> tuple[Made, dict[tuple[str, int], int]]:
+    """The same after retention has taken the first records of some topics of the output; with what is first there."""
+    cuts = {place: rng.randint(1, len(out)) for place, out in sorted(made.topics.items()) if out and rng.random() < 0.5}
+    return made._replace(topics={place: out[cuts.get(place, 0) :] for place, out in made.topics.items()}), cuts
+
+
 def audited(
-    made: Made, work: Path, begin: int, end: int, lost: tuple[int, int] | None = None, batch: int = 7
+    made: Made,
+    work: Path,
+    begin: int,
+    end: int,
+    lost: tuple[int, int] | None = None,
+    batch: int = 7,
+    cuts: Mapping[tuple[str, int], int] | None = None,
 ) -> list[Finding]:
     """What is said of [begin, end) without the offsets `lost` (inclusive), given what is shelved in `work`."""
 
@@ -178,7 +190,8 @@ def audited(
     with FiledShelf(work, 0) as shelf:
         audit = PartitionAudit(
             state, shelf, places.whole, begin=begin, end=end, complete=begin == 0, log_end=made.end,
-            shortened=places.shortened,
+            shortened=places.shortened, kept_from=shelf.kept_from(cuts or {}), dead_letter=trial.DEAD,
+            expired=trial.OUTCOMES["expired"],
         )  # fmt: skip
         records = [r for r in made.log if begin <= r.offset < end]
         before = [r for r in records if lost is None or r.offset < lost[0]]
@@ -206,6 +219,22 @@ def accusations(seeds: Iterable[int], folder: Path) -> Iterator[tuple[Any, list[
 def test_no_part_of_a_log_accuses_right_output(tmp_path: Path) -> None:
     for where, accused in accusations(SEEDS, tmp_path):
         assert not accused, (where, accused[:2])
+
+
+def test_what_retention_took_of_the_output_accuses_nothing_that_is_left(tmp_path: Path) -> None:
+    """With the first expired steps went their clock marks, with the first dead letters what tells of refusals."""
+    for seed in SEEDS:
+        rng = Random(seed)
+        made, cuts = shortened(rng, world(rng))
+        shelved(made, tmp_path)
+        for _ in range(3):
+            where = part(rng, made.end)
+            found = audited(made, tmp_path, *where, cuts=cuts)
+            assert not (accused := [finding for finding in found if finding.verdict in DISAGREES]), (
+                seed,
+                where,
+                accused[:2],
+            )
 
 
 def test_a_part_from_mid_log_still_tells_wrong_output_from_right(tmp_path: Path) -> None:
