@@ -7,11 +7,10 @@ when the last is committed, and when a restore is done; they run once per life o
 from __future__ import annotations
 
 import argparse
-import json
 import os
+import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +21,9 @@ from processor.broker import Broker
 from processor.config import load
 from processor.core.effects import Record
 from tests import kafka_tools
-from tests.bench.load import DEAD, Expected, Job, digest, line, records
+from tests.bench.load import DEAD, Expected, Job, records
 from tests.bench.measure import PURE, Build, Lap, Run, child, ended, follow
+from tests.bench.verdict import judge
 
 STATUSES = ("completed", "failed", "cancelled", "expired")
 KEEP = {"retention.ms": "-1"}  # the records' time is long past
@@ -66,6 +66,13 @@ def put_job(broker: Broker, topic: str, job: Job) -> Expected:
     return expected
 
 
+def make_outputs(broker: Broker, name: str, partitions: int) -> dict[str, str]:
+    """The topics that a worker or a peer of that name publishes to: by status, and `DEAD`."""
+    topics = {kind: f"{name}.{kind}" for kind in (*STATUSES, DEAD)}
+    kafka_tools.create_topics(broker.bootstrap, *topics.values(), partitions=partitions, config=KEEP | _LARGE)
+    return topics
+
+
 class Life:
     """The topics, the group and the settings of one worker, which nobody else uses."""
 
@@ -79,9 +86,7 @@ class Life:
         build: Build = PURE,
     ) -> None:
         self.broker, self.source, self.name, self.build = broker, source, name, build
-        topics = {status: f"{name}.{status}" for status in STATUSES} | {"dead_letter": f"{name}.dead"}
-        self.topics = topics
-        kafka_tools.create_topics(broker.bootstrap, *topics.values(), partitions=partitions, config=KEEP | _LARGE)
+        self.topics = make_outputs(broker, name, partitions)
         kafka_tools.create_topics(
             broker.bootstrap,
             f"{name}.checkpoints",
@@ -94,13 +99,18 @@ class Life:
             "RUN_STEPS_SOURCE__GROUP_ID": name,
             "RUN_STEPS_CHECKPOINTS__TOPIC": f"{name}.checkpoints",
             "RUN_STEPS_HTTP__PORT": "0",
-            **{f"RUN_STEPS_OUTPUT__{key.upper()}": topic for key, topic in topics.items()},
+            **{f"RUN_STEPS_OUTPUT__{status.upper()}": self.topics[status] for status in STATUSES},
+            "RUN_STEPS_OUTPUT__DEAD_LETTER": self.topics[DEAD],
             **settings,
         }
 
+    def start(self, events: int) -> subprocess.Popen[str]:
+        """A process that serves, and says when offsets for `events` records are committed."""
+        return child("tests.bench.worker", "serve", str(events), env=self.env, build=self.build)
+
     def run(self, events: int) -> Run:
         """Serve until all is committed, then end it in order."""
-        process = child("tests.bench.worker", "serve", str(events), env=self.env, build=self.build)
+        process = self.start(events)
         try:
             return follow(process, self.broker)
         finally:
@@ -111,7 +121,7 @@ class Life:
 
     def run_and_kill(self, events: int) -> Run:
         """Serve until all is committed, then kill -9."""
-        process = child("tests.bench.worker", "serve", str(events), env=self.env, build=self.build)
+        process = self.start(events)
         try:
             return follow(process, self.broker)
         finally:
@@ -133,31 +143,9 @@ class Life:
         Raises:
             RuntimeError: it did not.
         """
-        counts: Counter[str] = Counter()
-        lines: list[str] = []
-        seen: set[tuple[bytes | None, bytes | None]] = set()
-        doubles = 0
-        for status in STATUSES:
-            # The last markers reach the partitions one by one, after the offsets: wait for what must come.
-            expect = expected.counts[status]
-            for got in kafka_tools.read_topic(self.broker.bootstrap, self.topics[status], expect=expect):
-                snapshot: dict[str, Any] = json.loads(got.value or b"null")
-                once = (got.key, got.header("runstep-revision"))
-                if once in seen:
-                    doubles += 1
-                    continue
-                seen.add(once)
-                counts[snapshot["status"]] += 1
-                calls = snapshot["step_details"].get("tool_calls") or ()
-                lines.append(line(status, snapshot["id"], [c["function"]["arguments"] for c in calls]))
-        dead = kafka_tools.read_topic(self.broker.bootstrap, self.topics["dead_letter"], expect=expected.counts[DEAD])
-        counts[DEAD] = len(dead)
-        if exactly_once and doubles:
-            raise RuntimeError(f"{self.name}: {doubles} published twice")
-        if counts != expected.counts:
-            raise RuntimeError(f"{self.name}: came out {dict(counts)}, expected {dict(expected.counts)}")
-        if digest(lines) != expected.digest():
-            raise RuntimeError(f"{self.name}: the published steps differ from the expected ones")
+        verdict = judge(self.broker.bootstrap, self.topics, expected)
+        if not verdict.is_correct(exactly_once=exactly_once):
+            raise RuntimeError(f"{self.name}: {verdict}")
 
 
 # --- the measured process ------------------------------------------------------------------------------------------
