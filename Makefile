@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CODE := processor tests deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test demo bench bench-check trial serve config lock wheels image-steps clean
+.PHONY: help venv lint check test demo bench bench-check bench-peers trial serve config lock wheels image-steps clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ bench: venv ## measure
 bench-check: venv ## has the last `make bench` become worse than the recorded one?
 	$(BIN)/python -m tests.bench.check
 
+bench-peers: venv ## the same job by other stream processors, beside ours (ARGS="--peers quix --kills 2")
+	$(BIN)/python -m tests.bench.peers $(ARGS)
+
 trial: venv ## change published output a thousand ways: does the audit find each?
 	for seed in 1 2 3; do $(BIN)/python -m tests.shell.trial --mutations 1000 --seed $$seed || exit 1; done
 
@@ -55,9 +58,13 @@ config: venv ## write config/processor.toml from the settings model
 
 COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 --no-header --no-annotate
 
+PEERS := tests/bench/peers/requirements
+
 lock: ## resolve the dependencies anew (needs uv)
 	$(COMPILE) pyproject.toml --extra audit --extra dask --extra aws --extra azure --extra demo --group dev -o requirements.lock
 	$(COMPILE) pyproject.toml --extra aws --extra azure --constraint requirements.lock -o requirements-runtime.lock
+	for peer in quix faust bytewax; do $(COMPILE) $(PEERS)/$$peer.in -o $(PEERS)/$$peer.txt || exit 1; done
+	$(subst 3.11,3.13,$(COMPILE)) $(PEERS)/flechtwerk.in -o $(PEERS)/flechtwerk.txt
 	printf 'hatchling>=1.27\neditables\nmsgspec\nmypy\nsetuptools\n' | \
 	  $(COMPILE) - --constraint requirements.lock -o requirements-build.lock
 

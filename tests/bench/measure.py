@@ -51,6 +51,12 @@ class Book:
     def add(
         self, name: str, values: Sequence[float], unit: str, *, against: tuple[str, Sequence[float]] | None = None
     ) -> None:
+        """Note one value per round, and show it; see `note`."""
+        print(_cells(self.note(name, values, unit, against=against)), flush=True)  # noqa: T201
+
+    def note(
+        self, name: str, values: Sequence[float], unit: str, *, against: tuple[str, Sequence[float]] | None = None
+    ) -> Row:
         """Note one value per round. `against`: another row, whose values of the same rounds make the ratio."""
         middle = median(values)
         ratios = {}
@@ -58,12 +64,16 @@ class Book:
             ratios[against[0]] = median(ours / theirs for ours, theirs in zip(values, against[1], strict=True))
         spread = (max(values) - min(values)) / middle if middle else 0.0
         self.rows.append(Row(name, middle, unit, spread, ratios))
-        print(_cells(self.rows[-1]), flush=True)  # noqa: T201
+        return self.rows[-1]
 
     def markdown(self) -> str:
         head = ["| measured | value | unit | spread | ratio |", "|---|---:|---|---:|---|"]
+        return "\n".join([*head, *map(_cells, self.rows), "", self.under(), ""])
+
+    def under(self) -> str:
+        """What the figures were taken under, and the notes, as a list."""
         told = [f"- {name}: {value}" for name, value in (machine() | self.settings).items()]
-        return "\n".join([*head, *map(_cells, self.rows), "", *told, *(f"- {note}" for note in self.notes), ""])
+        return "\n".join([*told, *(f"- {note}" for note in self.notes)])
 
     def write(self, path: Path) -> None:
         """A list of rows, each with the machine, the versions and the settings it was measured under."""
@@ -79,10 +89,10 @@ class Book:
 
 def _cells(row: Row) -> str:
     ratios = ", ".join(f"{ratio:.2f} x {name}" for name, ratio in row.ratio_to.items())
-    return f"| {row.name} | {_figure(row.value)} | {row.unit} | {row.spread:.0%} | {ratios} |"
+    return f"| {row.name} | {figure(row.value)} | {row.unit} | {row.spread:.0%} | {ratios} |"
 
 
-def _figure(value: float) -> str:
+def figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

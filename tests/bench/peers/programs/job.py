@@ -1,0 +1,102 @@
+"""The job as every Python peer does it: its settings, its marks, and the fold. The standard library only.
+
+A step's state is None before its first event, a snapshot while it is open, and its final status afterwards: that word
+is what detects an illegal status later.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+BOOTSTRAP: Final = os.environ["BENCH_BOOTSTRAP"]
+SOURCE: Final = os.environ["BENCH_SOURCE"]
+GROUP: Final = os.environ["BENCH_GROUP"]
+PARTITIONS: Final = int(os.environ["BENCH_PARTITIONS"])
+DIRECTORY: Final = os.environ["BENCH_DIRECTORY"]
+EXACTLY_ONCE: Final = os.environ["BENCH_EXACTLY_ONCE"] == "1"
+STORE: Final = os.environ.get("BENCH_STORE", "")
+COMMIT_MS: Final = int(os.environ.get("BENCH_COMMIT_MS", "0"))
+"""0: the library's own interval."""
+SESSION_MS: Final = int(os.environ.get("BENCH_SESSION_MS", "0"))
+"""How long the group waits for a member that was killed; 0: the library's own time."""
+
+TERMINAL: Final = ("completed", "failed", "cancelled", "expired")
+TOPICS: Final = {kind: f"{GROUP}.{kind}" for kind in (*TERMINAL, "dead")}
+_PREFIX: Final = "thread.run.step."
+
+Snapshot = dict[str, Any]
+State = Snapshot | str | None
+Folded = tuple[State, str | None, Snapshot | None]
+"""The new state; and, if something is to be published, on which of `TOPICS`, and what."""
+
+_has_begun = False
+
+
+def begin() -> None:
+    """Say, once, that the first record has come."""
+    global _has_begun
+    if not _has_begun:
+        _has_begun = True
+        _say("begin")
+
+
+def end() -> NoReturn:
+    """For a peer that commits nothing to the group: say that all is done, and wait to be ended."""
+    _say("end")
+    while True:
+        signal.pause()
+
+
+def _say(at: str) -> None:
+    os.write(1, f"{json.dumps({'at': at})}\n".encode())  # not print: Faust turns that into its log
+
+
+def fold(state: State, event: str, data: Snapshot) -> Folded:
+    """One event onto one step; the state given may be changed and returned."""
+    name = event.removeprefix(_PREFIX)
+    if isinstance(state, str):
+        return (state, None, None) if name == "delta" or state == data["status"] else _illegal(state, event, data)
+    if name == "delta":
+        if state is None:
+            state = {"id": data["id"], "step_details": {"type": "tool_calls", "tool_calls": []}}
+        _merge(state["step_details"]["tool_calls"], data["delta"]["step_details"].get("tool_calls") or (), last=False)
+        return state, None, None
+    if state is None:
+        state = data
+    else:
+        details, stated = state["step_details"], data["step_details"]
+        if stated.get("tool_calls"):
+            _merge(details["tool_calls"], stated["tool_calls"], last=name in TERMINAL)
+        state.update(data)
+        state["step_details"] = details
+    status = data["status"]
+    return (status, status, state) if status in TERMINAL else (state, None, None)
+
+
+def _illegal(state: str, event: str, data: Snapshot) -> Folded:
+    to = data["status"]
+    letter = {"reason": "illegal_transition", "id": data["id"], "from": state, "to": to, "event": event, "data": data}
+    return state, "dead", letter
+
+
+def _merge(calls: list[Any], entries: Sequence[Any], *, last: bool) -> None:
+    """Deltas append to a call's arguments; the ending object may replace them, and leaves them alone with a null."""
+    for position, entry in enumerate(entries):
+        index = position if last else entry["index"]
+        while len(calls) <= index:
+            calls.append({"function": {"arguments": ""}})
+        call, function = calls[index], entry.get("function") or {}
+        for key in ("id", "type"):
+            if entry.get(key) is not None:
+                call[key] = entry[key]
+        stored = call["function"]
+        for key, value in function.items():
+            if key == "arguments":
+                if value is not None:
+                    stored[key] = value if last else stored[key] + value
+            elif value is not None or key not in stored:
+                stored[key] = value
