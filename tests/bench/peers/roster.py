@@ -57,15 +57,13 @@ def chosen(asked: str, peers: Iterable[Peer] = PEERS) -> list[Peer]:
     Raises:
         ValueError: one of them is nobody's.
     """
-    peers = list(peers)
+    by_name = {peer.name: peer for peer in peers}
     if asked in ("all", "none"):
-        return peers if asked == "all" else []
-    words = asked.split(",")
-    for word in words:
-        if not any(_is_named(peer, word) for peer in peers):
-            raise ValueError(f"no peer {word!r}; there are {', '.join(peer.name for peer in peers)}")
-    return [peer for peer in peers if any(_is_named(peer, word) for word in words)]
-
-
-def _is_named(peer: Peer, word: str) -> bool:
-    return peer.name == word or peer.name.startswith(f"{word}-")
+        return list(by_name.values()) if asked == "all" else []
+    found: set[str] = set()
+    for word in asked.split(","):
+        meant = {word} & by_name.keys() or {name for name in by_name if name.startswith(f"{word}-")}
+        if not meant:
+            raise ValueError(f"no peer {word!r}; there are {', '.join(by_name)}")
+        found |= meant
+    return [peer for name, peer in by_name.items() if name in found]
