@@ -136,11 +136,13 @@ def crash_table(entries: Sequence[Entry], events: int) -> str:
 
 def crash_words(entries: Sequence[Entry], events: int) -> list[str]:
     """Who kept the promise, who did not; and whose kills proved nothing."""
-    told = []
+    told: list[str] = []
+    kept: list[str] = []
     for entry in entries:
         if any(trial.killed_at and trial.killed_at[-1] >= events for trial in entry.trials):
             told.append(f"{entry.name}: a kill came after the work was done and proves nothing: kill sooner.")
         if not entry.is_correct:
             told.append(f"{entry.name} did not keep its promise ({entry.promise}): {entry.told.removeprefix('NO: ')}.")
-    kept = [entry.name for entry in entries if entry.is_correct]
+        elif all(any(done < events for done in trial.killed_at) for trial in entry.trials):
+            kept.append(entry.name)
     return [*told, f"Kept their promise: {', '.join(kept) or 'none'}."]
