@@ -17,12 +17,13 @@ from processor.broker import Broker
 from tests import kafka_tools
 from tests.bench import loops, worker
 from tests.bench.load import Expected, Job
-from tests.bench.measure import Book, Run
+from tests.bench.measure import PURE, Book, Build, Run, compiled
 from tests.bench.peers import words
 from tests.bench.peers.environments import BUILD, ROOT, Unavailable, versions
 from tests.bench.peers.roster import PEERS, Peer, chosen
 from tests.bench.peers.trial import Contestant, Trial, attempt
 from tests.bench.peers.words import COLUMNS, PER_CPU_S, Entry
+from tests.native import missing
 
 PARTITIONS: Final = 8
 OURS: Final = {"run-steps-eo": True, "run-steps-alo": False}
@@ -41,13 +42,13 @@ def _say(text: str) -> None:
 # --- who runs ------------------------------------------------------------------------------------------------------
 
 
-def _our_life(name: str, broker: Broker, source: str, events: int, is_killed: bool) -> Contestant:
+def _our_life(name: str, broker: Broker, source: str, events: int, is_killed: bool, build: Build) -> Contestant:
     settings = {"RUN_STEPS_DELIVERY__MODE": "exactly_once" if OURS[name] else "at_least_once"}
     if is_killed:
         settings["RUN_STEPS_SOURCE__SESSION_TIMEOUT_MS"] = str(_SESSION_MS)
         settings["RUN_STEPS_SOURCE__HEARTBEAT_INTERVAL_MS"] = str(_SESSION_MS // 6)
     group = f"{name}-{uuid.uuid4().hex[:8]}"
-    life = worker.Life(broker, source, group, PARTITIONS, settings)
+    life = worker.Life(broker, source, group, PARTITIONS, settings, build)
     return Contestant(name, OURS[name], group, life.topics, partial(life.start, events))
 
 
@@ -169,6 +170,9 @@ def main() -> int:
         help="crash test: kill -9 so long after the first record, start again, once for each; no figures then",
     )
     parser.add_argument("--patience", type=float, default=900.0, help="seconds one run may take (default %(default)s)")
+    parser.add_argument(
+        "--pure", action="store_true", help="ours with the core as Python, as where there is no compiler"
+    )
     asked = parser.parse_args()
     kills: list[float] = asked.kills
     rounds: int = asked.rounds or (1 if kills else 3)
@@ -179,8 +183,10 @@ def main() -> int:
     if not Path("/proc/self/task").exists():
         parser.error("needs Linux: processes are watched through /proc")
     commands, left_out = _commands(peers)
+    build = PURE if asked.pure or missing() else compiled(Path("build", "bench", "native").absolute())
     libraries = {peer.environment.name: ", ".join(versions(peer.environment.name)) for peer in peers}
     book = Book({"rounds": rounds, "events": asked.events, "kills": kills, "peers": libraries, "left out": left_out})
+    book.notes.append(f"ours: the core {'as Python' if build is PURE else 'compiled, as in the image'}")
     with Broker.start(light=False, heap_mb=1024, progress=_say) as broker:
         source = f"bench.{uuid.uuid4().hex[:8]}"
         expected = worker.put_job(broker, source, Job(asked.events, partitions=PARTITIONS))
@@ -189,7 +195,7 @@ def main() -> int:
             f"topic: {expected.events} events of {size:.0f} B, {len(expected.lines)} steps, {PARTITIONS} partitions"
         )
         enters: dict[str, Enter] = {
-            name: partial(_our_life, name, broker, source, expected.events, bool(kills)) for name in OURS
+            name: partial(_our_life, name, broker, source, expected.events, bool(kills), build) for name in OURS
         }
         for peer in peers:
             if peer.name in commands:
