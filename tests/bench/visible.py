@@ -249,11 +249,11 @@ def pauses(book: Book, broker: Broker, rounds: int, build: Build = PURE) -> None
 
 
 def _longest(reader: Reader, begin: float, end: float) -> float:
-    """The longest time between two outputs of one source partition, of those that reach into the span."""
+    """The longest time between two outputs of one source partition, of those that end in the span."""
     gaps = [
         later - earlier
         for times in reader.by_partition.values()
         for earlier, later in pairwise(times)
-        if later > begin and earlier < end
+        if begin < later <= end
     ]
     return max(gaps)
