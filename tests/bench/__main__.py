@@ -144,7 +144,7 @@ def main() -> int:
             if "worker" in sections:
                 _workers(book, broker, rounds, events, builds)
             if "restore" in sections:
-                _restore(book, broker, min(rounds, 3), events, builds[-1])
+                _restore(book, broker, min(rounds, 3), events if quick else 1_000_000, builds[-1])
             if "visible" in sections:
                 visible.latency(book, broker, 3.0 if quick else 10.0, builds[-1])
                 visible.pauses(book, broker, 1 if quick else 3, builds[-1])
