@@ -359,9 +359,11 @@ def effect_ms(effect: Effect) -> int:
 
 @contextmanager
 def _collecting_seldom() -> Iterator[None]:
-    """As in the worker: what the fold remembers is no garbage, and looking it through each time is dear."""
+    """As in the worker: what the fold remembers is no garbage, and looking it through each time is dear.
+
+    Nothing is collected first, as there: a task is one of many, and what the libraries hold is looked through for each.
+    """
     before = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     try:
