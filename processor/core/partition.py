@@ -721,12 +721,11 @@ class PartitionState:
 
     def _publish(self, entry: Entry, step: Step, cause: Cause) -> None:
         step.revision += 1
-        snapshot = step.snapshot(self.rules.object_type)
-        if snapshot["expired_at"] is not None and step.status is not Status.EXPIRED:
+        if step.fields.get("expired_at") is not None and step.status is not Status.EXPIRED:
             step.mark("expired_at_disagrees")
         if self._silent:
             return
-        value = canonical(snapshot)
+        value = self._bytes_of(step)
         anomalies = tuple(sorted(step.anomalies))
         digest = sha256(value).hexdigest()
         last = max(cause.offset, step.last_offset) if cause.mark is None else step.last_offset
