@@ -175,6 +175,7 @@ class Worker:
         self._ready: tuple[int, ...] = ()  # the gate: only these are polled, and only in their epoch
         self._parked: dict[int, Owned] = {}
         self._assigned: list[int] = []
+        self._assigned_in = -1  # the generation that `_assigned` is of
         self._epoch = 0
         self._opening: asyncio.Task[None] | None = None
         self._pending = _Pending()
@@ -379,7 +380,7 @@ class Worker:
     async def revoked(self, partitions: list[int]) -> None:
         """The gate first, draining second, and the states are parked for the next assignment (see `Consumer`)."""
         self._epoch += 1
-        self._ready, self._assigned = (), []
+        self._ready, self._assigned, self._assigned_in = (), [], -1
         if (broken := await self._end_opening()) is not None:
             raise broken
         if not partitions:
@@ -406,10 +407,10 @@ class Worker:
         if self._stopping:
             return
         self._epoch += 1
-        self._assigned = partitions
+        generation = self._consumer.token().generation
+        self._assigned, self._assigned_in = partitions, generation
         self._consumer.hold(partitions)
         self._parked = {p: owned for p, owned in self._parked.items() if p in partitions}
-        generation = self._consumer.token().generation
         self._telemetry.happened(PartitionsAssigned(tuple(partitions), generation, len(partitions)))
         self._telemetry.happened(StateChanged("restoring" if partitions else "live"))
         if partitions:
@@ -599,8 +600,11 @@ class Worker:
     def readyz(self) -> Health:
         """Assigned and restored."""
         reasons = []
-        if self._consumer.token().generation < 0:
+        generation = self._consumer.token().generation
+        if generation < 0:
             reasons.append("not a member of the group yet")
+        elif generation != self._assigned_in:  # one answer of the group says who is in, the next who has what
+            reasons.append("the group has not said yet which partitions are ours")
         waiting = sorted(set(self._assigned) - {p for p, owned in self._owned.items() if owned.state.is_live})
         if waiting:
             reasons.append(f"partitions {waiting} are being restored")

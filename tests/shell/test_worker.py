@@ -394,6 +394,22 @@ async def test_the_end_of_a_log_that_no_record_marks_is_reached(monkeypatch: pyt
         life.assert_equal()
 
 
+async def test_ready_is_who_was_told_its_partitions_and_has_restored_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member knows its generation before it knows what is its own."""
+    world = World({0: steps(3)})
+    async with living(world, monkeypatch) as life:
+        assert life.worker.readyz().reasons == ["the group has not said yet which partitions are ours"]
+        await life.assign(0)
+        assert life.worker.readyz().ok
+        await life.worker.revoked([0])
+        world.generation += 1
+        assert not life.worker.readyz().ok
+        await life.assign()
+        assert life.worker.readyz().ok, "a member without partitions has nothing to wait for"
+        await life.assign(0)
+        await life.finished()
+
+
 async def test_a_batch_of_an_old_epoch_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was fetched before a rebalance that gave us the partition anew: between it and where we read now is a gap."""
     world = World({0: one_long_step(10)})
