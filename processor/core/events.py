@@ -12,13 +12,14 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from processor.core.effects import Headers, Reason, Rejected
+from processor.core.effects import Headers, Reason, Rejected, Status
 from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
 from processor.core.shapes import (
     Decoded,
     Envelope,
     Event,
     ExactData,
+    ExactObject,
     Ignored,
     RunEnd,
     Span,
@@ -26,10 +27,11 @@ from processor.core.shapes import (
     StepObject,
     data_of,
     exact_delta,
-    exact_object,
+    named_object,
     read_any,
     read_envelope,
     read_envelopes,
+    read_exact_step,
     read_run_head,
     skip,
 )
@@ -43,7 +45,8 @@ EVENT_ID: Final = "runstep-event-id"
 """The header by which producers of ours name an event, so that a repeat can be told from an equal token."""
 
 
-_CREATED, _STATED, _IN_PROGRESS = Kind.CREATED, Kind.STATED, Kind.IN_PROGRESS
+_CREATED, _STATED, _IN_PROGRESS, _DELTA = Kind.CREATED, Kind.STATED, Kind.IN_PROGRESS, Kind.DELTA
+_OPEN_STATUS: Final = Status.IN_PROGRESS.value
 _TOMBSTONE: Final = Decoded((Ignored("tombstone"),), (None,))
 _IGNORED: Final = Ignored("ignored")
 _UNKNOWN: Final = Ignored("unknown_event")
@@ -70,26 +73,79 @@ class _BadRecordError(Exception):
 
 
 _FIRST: Final = 40  # the event name stands this early in every producer's output that we know
+_HEADS: Final = [
+    (f'{{"event"{colon}"{_STEP}{kind.value}"{comma}"data"{colon}'.encode(), kind)
+    for colon, comma in ((":", ","), (": ", ", "))
+    for kind in (Kind.DELTA, *_STEP_NAMES.values())
+]
+"""What stands in front of the data in the two spellings of JSON that nearly all programs write."""
 
 
-def exact(value: bytes) -> ExactData | StepObject | None:
+class Head:
+    """The beginning of a value: which event, and where its data begins."""
+
+    __slots__ = ("data", "kind")
+
+    def __init__(self, kind: Kind, data: int) -> None:
+        self.kind, self.data = kind, data
+
+
+def head_of(value: bytes) -> Head | None:
+    """What the value begins with, if it is an event about a step in one of the commonest spellings."""
+    if value.endswith(b"}"):
+        for head, kind in _HEADS:
+            if value.startswith(head):
+                return Head(kind, len(head))
+    return None
+
+
+def exact(value: bytes, head: Head | None) -> ExactData | ExactObject | StepObject | None:
     """The delta or step object in `value` if it has one of the commonest shapes exactly; None says: use `decode`.
 
     An accelerator, no second truth: whatever this accepts, `decode` reads as the same event.
+
+    Args:
+        head: what `head_of` says of the value.
     """
-    at = value.find(_STEP_BYTES, 0, _FIRST)
-    if at < 0:
-        return None
     try:
+        if head is not None:
+            if head.kind is _DELTA:
+                return exact_delta(value).data
+            found = _exact_object(value[head.data : -1], head.kind)
+            if found is not None:
+                return found
+        at = value.find(_STEP_BYTES, 0, _FIRST)
+        if at < 0:
+            return None
         if value.startswith(b"delta", at + len(_STEP_BYTES)):
             return exact_delta(value).data
-        found = exact_object(value)
-        named = _STEP_EVENTS.get(found.event)
+        other = named_object(value)
+        named = _STEP_EVENTS.get(other.event)
         if named is None or value.count(b"{") + value.count(b"[") > MAX_DEPTH:
             return None
-        return _step(found.data, named)
+        return _step(other.data, named)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _BadRecordError):
         return None
+
+
+def _exact_object(data: bytes, named: Kind) -> ExactObject | None:
+    """The object if it has the exact shape and says what its name says."""
+    try:
+        stated = read_exact_step(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    if stated.status != (_OPEN_STATUS if named is _CREATED or named is _IN_PROGRESS else named):
+        return None
+    return ExactObject(named, stated, data) if 0 < len(stated.id) <= MAX_ID else None
+
+
+def general(event: ExactData | ExactObject) -> StepDelta | StepObject | None:
+    """An exact event in the general form; None where the general way has something to say about its id."""
+    if isinstance(event, ExactObject):
+        return StepObject(event.kind, event.stated.id, read_any(event.data))
+    if not 0 < len(event.id) <= MAX_ID:
+        return None
+    return StepDelta(event.id, msgspec.to_builtins(event.delta.step_details))
 
 
 # --- the general way -----------------------------------------------------------------------------------------

@@ -260,6 +260,12 @@ def _adopt(value: Json, shape: Json) -> Json:
     return value
 
 
+def adopt(details: Tree) -> Tree:
+    """An object's details as a tree of their own."""
+    adopted: Tree = _adopt(details, SHAPE)
+    return adopted
+
+
 def _without_index(item: Tree) -> Tree:
     return {key: value for key, value in item.items() if key != "index"} if "index" in item else item
 

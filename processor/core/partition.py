@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from heapq import heappop, heappush
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -32,13 +32,24 @@ from processor.core.effects import (
     Rejected,
     Status,
 )
-from processor.core.events import EVENT_ID, decode, exact
-from processor.core.lifecycle import Move, move
+from processor.core.events import EVENT_ID, Head, decode, exact, general, head_of
+from processor.core.lifecycle import TERMINAL, Kind, Move, move
 from processor.core.merge import characters, pack, unpack
 from processor.core.rules import Rules
 from processor.core.saved import Saved
-from processor.core.shapes import Event, ExactData, Ignored, RunEnd, StepDelta, StepObject, canonical
-from processor.core.snapshot import Step, check_delta, general, usable_expires_at
+from processor.core.shapes import (
+    Event,
+    ExactData,
+    ExactObject,
+    Ignored,
+    RunEnd,
+    StepDelta,
+    StepObject,
+    canonical,
+    read_text,
+)
+from processor.core.snapshot import Step, check_delta, opens_exactly, usable_expires_at
+from processor.core.spelling import Spelling, is_plain
 
 CHECKPOINT_VERSION: Final = 1
 _CLEAN: Final = -1
@@ -46,13 +57,21 @@ _NEVER: Final = 1 << 62
 _SLACK: Final = 1_000
 """How many outdated items a heap may hold beyond its own number before it is cleaned."""
 _OPEN = Status.IN_PROGRESS
+_CREATED: Final = Kind.CREATED
+_IN_PROGRESS: Final = Kind.IN_PROGRESS
+_ENDS: Final = {Kind(status.value): (status, status.value) for status in TERMINAL}
+_SPELLINGS: Final = 16
+"""How many are learned: producers have few."""
+_LESSONS: Final = 64
+"""How often learning one may fail before nothing more is learned."""
 
 
 class Entry:
     """One remembered step or ended run.
 
-    An open step has `step` while it is at work. An ended one is kept as `body`, its packed `Step`; so is an open one
-    that has been checkpointed and not touched since: it may wait for hours. A refused one (X2) has neither.
+    An open step has `step` while it is at work. An ended one is kept as `ended`, folded up, or as `body`, its packed
+    `Step`; packed is also an open one that has been checkpointed and not touched since: it may wait for hours. A
+    refused one (X2) has none of them.
     `touched_*` is when an event last named it, in stream time and offset.
     """
 
@@ -63,6 +82,7 @@ class Entry:
         "dirty_from",
         "dirty_time",
         "due_s",
+        "ended",
         "inferred",
         "irregular",
         "key",
@@ -80,6 +100,7 @@ class Entry:
         self.key = key
         self.step: Step | None = None
         self.body = b""
+        self.ended: Step | None = None
         self.run: RunEnd | None = None
         self.run_id: str | None = None
         self.status: Status = _OPEN
@@ -99,12 +120,22 @@ class Entry:
         """The step, to be changed. Whoever changes an ended one packs it again."""
         step = self.step
         if step is None:
+            if self.ended is not None:
+                return self.ended.unfolded()
             step = Step.unpack(self.body)
             if self.status is _OPEN:
                 self.step, self.body = step, b""
         return step
 
+    def keep(self, step: Step) -> None:
+        """Keep an ended step, as small as may be."""
+        if step.fold_up():
+            self.ended = step
+        else:
+            self.body, self.ended = step.pack(), None
 
+
+_read_text: Final = read_text
 _encode_saved: Final = msgspec.msgpack.Encoder().encode
 _decode_saved: Final = msgspec.msgpack.Decoder(Saved).decode
 
@@ -171,7 +202,18 @@ class PartitionState:
         self._silent = next_offset < live_from
         self._effects: list[Effect] = []
         self._topic_bytes, self._partition_bytes = topic.encode(), str(partition).encode()
-        self._rules_bytes = rules.digest().encode()
+        self._source_headers: Final = (
+            (evidence.SOURCE_TOPIC, self._topic_bytes),
+            (evidence.SOURCE_PARTITION, self._partition_bytes),
+        )
+        self._rules_headers: Final = (
+            (evidence.VERSION, evidence.VERSION_BYTES),
+            (evidence.RULES, rules.digest().encode()),
+        )
+        self._spellings: list[Spelling] = []
+        self._lessons = _LESSONS
+        self._head = b""  # of the spelling last seen
+        self._id_bytes = 0  # of the id in it
 
     # --- records in, effects out --------------------------------------------------------------------------
 
@@ -197,7 +239,8 @@ class PartitionState:
         return effects
 
     def _walk(self, records: Sequence[Record]) -> None:
-        steps, limit = self.steps, self.rules.max_step_bytes
+        steps, limit, head = self.steps, self.rules.max_step_bytes, self._head
+        id_end = len(head) + self._id_bytes
         now, next_offset, short = self.stream_time, self.next_offset, 0
         for record in records:
             offset = record.offset
@@ -210,34 +253,59 @@ class PartitionState:
                     self._fire(Cause(offset, timestamp, before))
             next_offset = self.next_offset = offset + 1
             value, headers = record.value, record.headers
-            if value:
-                event = exact(value)
-                if event is not None:
-                    event_id = _plain_id(headers) if headers else None
-                    if event_id is not _SPECIAL:
-                        if type(event) is ExactData:
-                            entry = steps.get(event.id)
-                            if entry is not None and event_id is None and offset >= entry.applied_below:
-                                step = entry.step
-                                if step is not None and (
-                                    step.append_exact(event, limit) or step.open_exact(event, limit)
-                                ):
-                                    step.last_offset = offset
-                                    if entry.dirty_from < 0:
-                                        self._soil(entry, offset, before)
-                                    short += 1
-                                    continue
-                        self._guard(Cause(offset, timestamp, before, record), event, event_id)
-                        continue
-            self._guard(Cause(offset, timestamp, before, record), None, None)
+            event_id = _plain_id(headers) if headers else None
+            if value and head and value.startswith(head) and event_id is not _SPECIAL:
+                # What most records are: a delta that is spelled as others were, for an open step, its id as long as
+                # those. Only an id that stands in JSON as it is has a spelling: it ends where the spelling goes on.
+                entry = steps.get(value[len(head) : id_end].decode("utf-8", "backslashreplace"))
+                step = None if entry is None else entry.step
+                if entry is not None and step is not None and offset >= entry.applied_below:
+                    spelling = step.spelling
+                    if spelling is not None and spelling.head is head:
+                        text = _text_of(value[id_end:], spelling)
+                        if text is not None and step.append_text(text, limit, event_id):
+                            step.last_offset = offset
+                            if entry.dirty_from < 0:
+                                self._soil(entry, offset, before)
+                            short += 1
+                            continue
+            self._guard(Cause(offset, timestamp, before, record), event_id)
+            head = self._head
+            id_end = len(head) + self._id_bytes
         self.counts["delta"] += short
 
-    def _guard(self, cause: Cause, event: ExactData | StepObject | None, event_id: str | None) -> None:
+    def _expect(self, step: Step) -> None:
+        """A call has begun: its deltas may be spelled as others were."""
+        for known in self._spellings:
+            if known.head is self._head and step.spelled_by(known) and is_plain(step.step_id):
+                step.spelling = known
+                return
+
+    def _learn(self, step: Step, value: bytes, event: ExactData) -> None:
+        """Find out how the delta was spelled that has just been added to the step."""
+        if not is_plain(event.id):
+            return
+        found = next((s for s in self._spellings if step.spelled_by(s) and s.fits(value)), None)
+        if found is None:
+            if not self._lessons or len(self._spellings) >= _SPELLINGS:
+                return
+            found = step.spell(value, event)
+            if found is None:
+                self._lessons -= 1
+                return
+            for known in self._spellings:
+                if known.head == found.head:
+                    found.head = known.head  # told apart by what they are, not by what they say
+            self._spellings.append(found)
+        step.spelling, self._head = found, found.head
+        self._id_bytes = len(event.id.encode())
+
+    def _guard(self, cause: Cause, event_id: str | None) -> None:
         """The quarantine: a bug of ours in one record must not stop the partition."""
         record = cause.record
         assert record is not None
         try:
-            self._take(cause, record, event, event_id)
+            self._take(cause, record, event_id)
         except Exception as error:
             detail = f"{type(error).__name__} in the fold; please report it"
             self._reject(cause, Rejected(Reason.INTERNAL_ERROR, detail))
@@ -246,19 +314,105 @@ class PartitionState:
                 self._checkpoint(entry, cause.offset + 1)
             self._urgent.clear()
 
-    def _take(self, cause: Cause, record: Record, short: ExactData | StepObject | None, event_id: str | None) -> None:
-        if short is not None:
-            whole = general(short) if isinstance(short, ExactData) else short
+    def _take(self, cause: Cause, record: Record, event_id: str | None) -> None:
+        value = record.value
+        if value and event_id is not _SPECIAL:
+            head = head_of(value)
+            if head is not None and self._again(cause, value, head, event_id):
+                return
+            event = exact(value, head)
+            if isinstance(event, ExactData):
+                if self._added(cause, value, event, event_id):
+                    return
+            elif isinstance(event, ExactObject) and self._stated(cause, event, len(value), event_id):
+                return
+            whole = event if event is None or isinstance(event, StepObject) else general(event)
             if whole is not None:
                 self._apply_event(cause, whole, event_id, "")
                 return
-        decoded = decode(record.value, record.headers)
+        decoded = decode(value, record.headers)
         if isinstance(decoded, Rejected):
             self._reject(cause, decoded)
             return
         total = len(decoded.events)
-        for number, (event, own_id) in enumerate(zip(decoded.events, decoded.ids, strict=True), 1):
-            self._apply_event(cause, event, own_id, f" (event {number} of {total})" if total > 1 else "")
+        for number, (found, own_id) in enumerate(zip(decoded.events, decoded.ids, strict=True), 1):
+            self._apply_event(cause, found, own_id, f" (event {number} of {total})" if total > 1 else "")
+
+    # --- the short way: events that do what nearly all do ---------------------------------------------------
+    # Each returns False, and nothing has changed, where the general way must see the event.
+
+    def _added(self, cause: Cause, value: bytes, event: ExactData, event_id: str | None) -> bool:
+        """A delta that adds text to a call, or begins one."""
+        entry = self.steps.get(event.id)
+        step = None if entry is None else entry.step
+        if entry is None or step is None or cause.offset < entry.applied_below:
+            return False
+        limit = self.rules.max_step_bytes
+        if step.append_exact(event, limit, event_id):
+            self._learn(step, value, event)
+        elif step.open_exact(event, limit, event_id):
+            self._expect(step)
+        else:
+            return False
+        step.last_offset = cause.offset
+        if entry.dirty_from < 0:
+            self._soil(entry, cause.offset, cause.before_ms)
+        self.counts["delta"] += 1
+        return True
+
+    def _again(self, cause: Cause, value: bytes, head: Head, event_id: str | None) -> bool:
+        """An `in_progress` that says to the letter what the open step began with."""
+        if head.kind is not _IN_PROGRESS:
+            return False
+        data = value[head.data : -1]
+        if not data.startswith(_ID):
+            return False
+        step_id = data[len(_ID) : data.find(b'"', len(_ID))].decode("utf-8", "backslashreplace")
+        entry, size = self.steps.get(step_id), len(value)
+        step = None if entry is None else entry.step
+        if entry is None or step is None or cause.offset < entry.applied_below or not step.is_repeated_by(data):
+            return False
+        if step.size_with(size, 0) > self.rules.max_step_bytes or step.has_folded(event_id):
+            return False
+        self._touch(entry, cause)
+        step.repeat_exact(size)
+        self._folded(step, cause, event_id)
+        self._end_if_run_ended(entry, step, cause)
+        self.counts["in_progress"] += 1
+        return True
+
+    def _stated(self, cause: Cause, event: ExactObject, size: int, event_id: str | None) -> bool:
+        """An object that opens a step, or ends one that did nothing unusual."""
+        kind, step_id = event.kind, event.stated.id
+        if size > self.rules.max_step_bytes:
+            return False
+        entry = self.steps.get(step_id)
+        if entry is None:
+            if kind is not _CREATED or self._full() or not opens_exactly(event.stated):
+                return False
+            if self._gone and cause.offset <= self._gone.get(_step_key(step_id), -1):
+                return False
+            entry, step = self._begin(step_id, cause)
+            step.begin_exact(event, size)
+            self._folded(step, cause, event_id)
+            self._schedule(entry, step, event.stated.expires_at)
+            self._index_run(entry, step.run_id)
+            self._end_if_run_ended(entry, step, cause)
+            self.counts["created"] += 1
+            return True
+        begun, ends = entry.step, _ENDS.get(kind)
+        if begun is None or ends is None or cause.offset < entry.applied_below or self.rules.object_type:
+            return False
+        status, name = ends
+        if begun.has_folded(event_id) or not begun.end_exact(event, status, size):
+            return False
+        self._touch(entry, cause)
+        self._folded(begun, cause, event_id)
+        self._finish(entry, begun, cause)
+        self.counts[name] += 1
+        return True
+
+    # --- the general way ------------------------------------------------------------------------------------
 
     def _apply_event(self, cause: Cause, event: Event, event_id: str | None, where: str) -> None:
         if isinstance(event, StepDelta):
@@ -298,7 +452,7 @@ class PartitionState:
             return self._first_object(cause, event, event_id, chosen)
         self._touch(entry, cause)
         step = entry.recall()
-        if event_id is not None and step.seen is not None and event_id in step.seen:
+        if step.has_folded(event_id):
             self.counts["duplicate"] += 1
             return None
         if chosen is None:
@@ -324,7 +478,7 @@ class PartitionState:
         if chosen in (Move.FILL, Move.REFRESH):
             step.take(event, size)
             self._folded(step, cause, event_id)
-            self._schedule(entry, step, event)
+            self._schedule(entry, step, event.data.get("expires_at"))
             self._index_run(entry, step.run_id)
             self._end_if_run_ended(entry, step, cause)
         elif chosen is Move.RESTATE:
@@ -363,7 +517,7 @@ class PartitionState:
             step.mark("joined_midstream")
         step.take(event, size)
         self._folded(step, cause, event_id)
-        self._schedule(entry, step, event)
+        self._schedule(entry, step, event.data.get("expires_at"))
         self._index_run(entry, step.run_id)
         self._end_if_run_ended(entry, step, cause)
         return None
@@ -391,7 +545,7 @@ class PartitionState:
             return None
         self._touch(entry, cause)
         step = entry.recall()
-        if event_id is not None and step.seen is not None and event_id in step.seen:
+        if step.has_folded(event_id):
             self.counts["duplicate"] += 1
             return None
         if refused is None:
@@ -488,12 +642,11 @@ class PartitionState:
                 self.counts["deadline_by_mark" if cause.mark else "deadline_by_record"] += 1
                 self._finish(entry, step, cause)
 
-    def _schedule(self, entry: Entry, step: Step, event: StepObject | None) -> None:
-        """L7, L7a: know when the step is due."""
-        if event is not None:
-            usable = usable_expires_at(event.data.get("expires_at"), self.rules.grace_s, self.stream_time)
-            if usable is not None:
-                step.usable_expires_at = usable
+    def _schedule(self, entry: Entry, step: Step, said: Any) -> None:
+        """L7, L7a: know when the step is due; `said`: its `expires_at`, as an object may have it."""
+        usable = usable_expires_at(said, self.rules.grace_s, self.stream_time)
+        if usable is not None:
+            step.usable_expires_at = usable
         expires_at = step.usable_expires_at
         if expires_at is None:
             expires_at = step.opened_s + self.rules.max_age_s
@@ -522,7 +675,7 @@ class PartitionState:
 
     def _begin(self, step_id: str, cause: Cause) -> tuple[Entry, Step]:
         entry = self.steps[step_id] = Entry(step_id, cause.offset)
-        if self._gone.pop(_step_key(step_id), None) is not None:
+        if self._gone and self._gone.pop(_step_key(step_id), None) is not None:
             # An earlier life under this id: its tail must not be taken for ours, so ours leaves a `gone` as well.
             entry.checkpointed = entry.irregular = True
         entry.opened_s = self.stream_time // 1000
@@ -590,12 +743,12 @@ class PartitionState:
         entry.irregular = entry.irregular or step.irregular
         entry.step = None
         entry.run_id = step.run_id
-        entry.body = step.pack()
+        entry.keep(step)
 
     def _keep(self, entry: Entry, step: Step) -> None:
         """Write an ended step back after a look at it."""
         if entry.step is None:
-            entry.body = step.pack()
+            entry.keep(step)
 
     def _lookup(self, step_id: str, offset: int) -> Entry | None:
         """The entry of a step as of this record; `_SKIP` if a checkpoint already holds what the record says."""
@@ -667,7 +820,7 @@ class PartitionState:
     def _forget_step(self, entry: Entry) -> None:
         del self.steps[entry.key]
         entry.dirty_from = _CLEAN
-        entry.body = b""
+        entry.body, entry.ended = b"", None
         key = _step_key(entry.key)
         if entry.irregular:
             last = entry.touched_offset
@@ -717,30 +870,28 @@ class PartitionState:
         )
 
     def _bytes_of(self, step: Step) -> bytes:
-        return canonical(step.snapshot(self.rules.object_type))
+        return step.encoded(self.rules.object_type)
 
     def _publish(self, entry: Entry, step: Step, cause: Cause) -> None:
         step.revision += 1
-        if step.fields.get("expired_at") is not None and step.status is not Status.EXPIRED:
+        if step.expired_at_disagrees():
             step.mark("expired_at_disagrees")
         if self._silent:
             return
         value = self._bytes_of(step)
-        anomalies = tuple(sorted(step.anomalies))
+        anomalies = tuple(sorted(step.anomalies)) if step.anomalies else ()
         digest = sha256(value).hexdigest()
         last = max(cause.offset, step.last_offset) if cause.mark is None else step.last_offset
         if len(value) > self.rules.max_record_bytes:
             self._refer(step, cause, len(value), digest, last)
             return
         headers: list[tuple[str, bytes]] = [
-            (evidence.SOURCE_TOPIC, self._topic_bytes),
-            (evidence.SOURCE_PARTITION, self._partition_bytes),
+            *self._source_headers,
             (evidence.FIRST_OFFSET, b"%d" % step.first_offset),
             (evidence.LAST_OFFSET, b"%d" % last),
             (evidence.EVENTS, b"%d" % step.events),
             (evidence.REVISION, b"%d" % step.revision),
-            (evidence.VERSION, evidence.VERSION_BYTES),
-            (evidence.RULES, self._rules_bytes),
+            *self._rules_headers,
             (evidence.DIGEST, digest.encode()),
         ]
         how = None
@@ -847,7 +998,7 @@ class PartitionState:
             step = entry.step
             if step is not None:
                 entry.body, entry.step = step.pack(), None
-            body = entry.body
+            body = entry.body if entry.ended is None else entry.recall().pack()
         saved = Saved(
             CHECKPOINT_VERSION,
             "run" if is_run else "step",
@@ -931,6 +1082,18 @@ class PartitionState:
         return None if oldest_s is None else oldest_s * 1000
 
 
+def _text_of(rest: bytes, spelling: Spelling) -> str | None:
+    """The text of a delta that is spelled so, of which `rest` is what follows the id; None if it is not."""
+    middle, tail = spelling.middle, spelling.tail
+    if not (rest.startswith(middle) and rest.endswith(tail)):
+        return None
+    try:
+        return _read_text(rest[len(middle) - 1 : len(rest) - len(tail) + 1])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+_ID: Final = b'{"id":"'
 _SKIP: Final = Entry("", 0)
 _SPECIAL: Final = "\0"
 

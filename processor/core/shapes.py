@@ -99,13 +99,76 @@ class ExactDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     data: ExactData
 
 
-class ExactObject(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class NamedObject(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     event: str
     data: dict[str, Any]
 
 
 exact_delta: Final = msgspec.json.Decoder(ExactDelta).decode
-exact_object: Final = msgspec.json.Decoder(ExactObject).decode
+named_object: Final = msgspec.json.Decoder(NamedObject).decode
+
+
+# Names in ascending order: a structure is written as it stands, and canonical bytes have their keys sorted.
+
+
+class ExactFunction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    arguments: str | None
+    name: str
+    output: str | UnsetType | None = UNSET
+
+
+class ExactTool(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    function: ExactFunction
+    id: str
+    type: str
+
+
+class ExactMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    message_id: str
+
+
+class ExactDetails(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+    message_creation: ExactMessage | UnsetType = UNSET
+    tool_calls: list[ExactTool] | UnsetType = UNSET
+    type: str
+
+
+Scalar = str | int | float | bool | None
+Said = Scalar | UnsetType
+
+
+class ExactStep(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+    """A step object in its commonest shape: function calls or a message, no keys but these, nested no deeper."""
+
+    assistant_id: Said = UNSET
+    cancelled_at: Said = UNSET
+    completed_at: Said = UNSET
+    created_at: Said = UNSET
+    expired_at: Said = UNSET
+    expires_at: Said = UNSET
+    failed_at: Said = UNSET
+    id: str
+    last_error: dict[str, Scalar] | UnsetType | None = UNSET
+    metadata: dict[str, Scalar] | UnsetType | None = UNSET
+    object: str
+    run_id: str | UnsetType | None = UNSET
+    status: str
+    step_details: ExactDetails
+    thread_id: Said = UNSET
+    type: str
+    usage: dict[str, Scalar | dict[str, Scalar]] | UnsetType | None = UNSET
+
+
+class ExactObject(msgspec.Struct, frozen=True, gc=False):
+    """A step object whose name and status agree. `data` is its JSON text, `stated` the same read."""
+
+    kind: Kind
+    stated: ExactStep
+    data: bytes
+
+
+read_exact_step: Final = msgspec.json.Decoder(ExactStep).decode
+read_text: Final = msgspec.json.Decoder(str).decode
 
 
 # --- any shape ---------------------------------------------------------------------------------------------------
@@ -157,3 +220,6 @@ skip: Final = msgspec.json.Decoder(Raw).decode
 
 canonical: Final = msgspec.json.Encoder(order="sorted").encode
 """Canonical bytes of a JSON value (docs/semantics.md, Snapshot)."""
+
+canonical_step: Final = msgspec.json.Encoder(order="deterministic").encode
+"""The same of an `ExactStep`: its own names stand sorted as they are, only what is inside is yet to be."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from sys import intern
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from processor.core.effects import Reason, Rejected, Status
-from processor.core.events import MAX_ID
 from processor.core.lifecycle import ORPHANING, RUN_ENDS
 from processor.core.merge import (
     MAX_INDEX,
@@ -17,6 +18,7 @@ from processor.core.merge import (
     Notes,
     Text,
     Tree,
+    adopt,
     bad_index,
     characters,
     fill,
@@ -27,7 +29,21 @@ from processor.core.merge import (
     unpack,
 )
 from processor.core.saved import Inference
-from processor.core.shapes import ExactData, RunEnd, StepDelta, StepObject
+from processor.core.shapes import (
+    ExactData,
+    ExactFunction,
+    ExactObject,
+    ExactStep,
+    ExactTool,
+    RunEnd,
+    StepDelta,
+    StepObject,
+    canonical,
+    canonical_step,
+    read_any,
+    read_exact_step,
+)
+from processor.core.spelling import Spelling, learn
 
 # fmt: off
 SCHEMA_KEYS: Final = (
@@ -42,7 +58,29 @@ _KEPT_OVER_NULL: Final = frozenset({"run_id", "thread_id", "assistant_id", "crea
 
 MAX_EXPIRES_AT: Final = 1 << 40
 _NONE: Final[frozenset[str]] = frozenset()
+_UNMADE: Final[dict[str, Any]] = {}
+"""Stands for a dictionary that was not made yet."""
 _BLANK: Final[dict[str, Any]] = dict.fromkeys(SCHEMA_KEYS)
+_UNSET: Final = UNSET
+_astuple: Final = msgspec.structs.astuple
+_EXACT_NAMES: Final = ExactStep.__struct_fields__
+
+
+class Call:
+    """A function call of a step that is not unfolded: what its first delta said, and its arguments so far."""
+
+    __slots__ = ("call_id", "kind", "name", "says_output", "text")
+
+    def __init__(self, call_id: str, kind: str, name: str, text: Text, *, says_output: bool) -> None:
+        self.call_id, self.kind, self.name, self.text = call_id, kind, name, text
+        self.says_output = says_output
+
+    def entry(self) -> Tree:
+        """As the tree has it."""
+        function: Tree = {"name": self.name, "arguments": self.text}
+        if self.says_output:
+            function["output"] = None
+        return {"type": self.kind, "id": self.call_id, "function": function}
 
 
 class Step:
@@ -50,17 +88,30 @@ class Step:
 
     `tree` is `step_details` (see `core.merge`), `fields` all else that step objects said. Times in seconds of stream
     time.
+
+    While a step does only what nearly all steps do, neither is made. What it began with is kept as its JSON
+    (`_opening`), function calls as `Call`s, call n at index n; an end is merged into the structure that it came in
+    (`_ending`). Whoever asks for `tree` or `fields` unfolds it, and whatever the short way does not accept asks.
     """
 
     __slots__ = (
+        "_absent",
+        "_calls",
+        "_ending",
+        "_fields",
+        "_opening",
+        "_published",
+        "_run_id",
         "_text",
         "_text_body",
         "_text_index",
         "_text_kind",
+        "_texts",
+        "_tree",
+        "_type",
         "anomalies",
         "characters",
         "events",
-        "fields",
         "first_offset",
         "inference",
         "irregular",
@@ -70,18 +121,27 @@ class Step:
         "oversize",
         "revision",
         "seen",
+        "spelling",
         "status",
         "step_id",
         "trace",
-        "tree",
         "usable_expires_at",
     )
 
     def __init__(self, step_id: str, offset: int, opened_s: int) -> None:
         self.step_id = step_id
         self.status = Status.IN_PROGRESS
-        self.fields: dict[str, Any] = {}
-        self.tree: Tree = {}
+        self._fields: dict[str, Any] = _UNMADE
+        self._tree: Tree = _UNMADE
+        self._opening = b""
+        self._run_id: str | None = None
+        self._type = ""
+        self._calls: list[Call] | None = None  # None: unfolded, or not a step of calls
+        self._ending: ExactStep | None = None
+        self._published = b""
+        self._absent = 0  # of `_published`: bits of the fields that no object named
+        self._texts = 0  # of `_published`: bits of the calls whose arguments deltas may still add to
+        self.spelling: Spelling | None = None  # of deltas for the text below
         self._text: Text | None = None  # where the last delta's text went, for the short way in
         self._text_index = 0
         self._text_body = self._text_kind = ""
@@ -103,13 +163,30 @@ class Step:
     # --- what the partition asks --------------------------------------------------------------------------
 
     @property
+    def fields(self) -> dict[str, Any]:
+        if self._fields is _UNMADE:
+            self._unfold()
+        return self._fields
+
+    @property
+    def tree(self) -> Tree:
+        if self._tree is _UNMADE:
+            self._unfold()
+        return self._tree
+
+    @property
     def run_id(self) -> str | None:
-        found = self.fields.get("run_id")
+        if self._fields is _UNMADE:
+            return self._run_id
+        found = self._fields.get("run_id")
         return found if type(found) is str else None
 
     def details_type(self) -> str | None:
         """The type that `step_details` must keep (M7)."""
         return self.tree.get("type") or self.fields.get("type")
+
+    def expired_at_disagrees(self) -> bool:
+        return self._ending is None and self.fields.get("expired_at") is not None and self.status is not Status.EXPIRED
 
     def refuses(self, details: Tree | None, stated: Any = None) -> Rejected | None:
         """M7: why details of another type cannot be merged."""
@@ -161,101 +238,298 @@ class Step:
         merge_delta(self.tree, delta.details, notes)
         self._anomalies_of(notes)
         self.characters += characters(delta.details)
-        self._text = None
+        self._forget_text()
         self.events += 1
         return notes.nulls
 
-    def append_exact(self, data: ExactData, limit: int) -> bool:
-        """The short way for a delta that only adds text to one known call; False says: go the general way.
+    # --- the short way: what nearly all events do ----------------------------------------------------------
+    # Each returns False, and has changed nothing, where it is not sure to do what the general way does.
 
-        Whatever it accepts, `append` would do the same with.
-        """
+    def append_text(self, text: str, limit: int, event_id: str | None) -> bool:
+        """Take in a delta that is spelled as `spelling` says."""
+        held = self._text
+        brought = len(text) if event_id is None else len(text) + len(event_id)
+        if held is None or self.object_bytes + self.characters + brought > limit:
+            return False
+        if event_id is not None and not self._is_new(event_id):
+            return False
+        held.write(text)
+        self.characters += brought
+        self.events += 1
+        return True
+
+    def append_exact(self, data: ExactData, limit: int, event_id: str | None = None) -> bool:
+        """Take in a delta that only adds text to one known call."""
         calls = data.delta.step_details.tool_calls
         if len(calls) != 1:
             return False
         call = calls[0]
         function, code = call.function, call.code_interpreter
-        if type(code) is msgspec.UnsetType:
-            if (
-                type(function) is msgspec.UnsetType
-                or type(function.name) is not msgspec.UnsetType
-                or type(function.output) is not msgspec.UnsetType
-            ):
+        if code is _UNSET:
+            if function is _UNSET or function.name is not _UNSET or function.output is not _UNSET:
                 return False
             body, brought = "function", function.arguments
-        elif type(function) is msgspec.UnsetType:
+        elif function is _UNSET:
             body, brought = "code_interpreter", code.input
         else:
             return False
-        if type(brought) is not str or type(call.id) is not msgspec.UnsetType:
+        if type(brought) is not str or call.id is not _UNSET:
             return False
-        held = self._text
-        if held is None or call.index != self._text_index or body != self._text_body:
-            held = self._find_text(call.index, body)
-            if held is None:
-                return False
-        if call.type != self._text_kind or self.object_bytes + self.characters + len(brought) > limit:
+        if (self._text is None or call.index != self._text_index or body != self._text_body) and not self._find_text(
+            call.index, body
+        ):
             return False
-        held.write(brought)
-        self.characters += len(brought)
-        self.events += 1
-        return True
+        return call.type == self._text_kind and self.append_text(brought, limit, event_id)
 
-    def _find_text(self, index: int, body: str) -> Text | None:
-        """The text that deltas of this call add to, remembered until something else changes the tree."""
+    def _find_text(self, index: int, body: str) -> bool:
+        """Find the text that deltas of this call add to, remembered until something else changes the tree."""
+        held = self._calls
+        if held is not None:
+            if body != "function" or not 0 <= index < len(held):
+                return False
+            call = held[index]
+            self._remember_text(call.text, index, body, call.kind)
+            return True
         calls = self.tree.get("tool_calls")
         if type(calls) is not Indexed or self.tree.get("type") != "tool_calls" or self.oversize:
-            return None
+            return False
         entry = calls.entries.get(index)
         if entry is None:
-            return None
-        kind, held = entry.get("type"), entry.get(body)
-        text = held.get("arguments" if body == "function" else "input") if type(held) is dict else None
+            return False
+        kind, held_body = entry.get("type"), entry.get(body)
+        text = held_body.get("arguments" if body == "function" else "input") if type(held_body) is dict else None
         if type(kind) is not str or len(kind) > SHORT or type(text) is not Text:
-            return None
-        self._text, self._text_index, self._text_body, self._text_kind = text, index, body, kind
-        return text
+            return False
+        self._remember_text(text, index, body, kind)
+        return True
 
-    def open_exact(self, data: ExactData, limit: int) -> bool:
-        """The short way for the delta that begins a call; False says: go the general way. As `append_exact`."""
+    def open_exact(self, data: ExactData, limit: int, event_id: str | None = None) -> bool:
+        """Take in the delta that begins a function call."""
         calls = data.delta.step_details.tool_calls
         if len(calls) != 1:
             return False
         call = calls[0]
         index, kind, call_id, function = call.index, call.type, call.id, call.function
-        held = self.tree.get("tool_calls")
         if (
-            type(function) is msgspec.UnsetType
-            or type(call.code_interpreter) is not msgspec.UnsetType
+            function is _UNSET
+            or call.code_interpreter is not _UNSET
             or type(kind) is not str
             or len(kind) > SHORT
             or type(call_id) is not str
-            or type(held) is not Indexed
-            or index in held.entries
             or not 0 <= index < MAX_INDEX
-            or self.tree.get("type") != "tool_calls"
             or self.oversize
         ):
             return False
+        held = self._calls
+        if held is not None and index != len(held):
+            self._unfold()
+            held = None
+        entries: dict[int, Tree] = {}
+        if held is None:
+            indexed = self.tree.get("tool_calls")
+            if type(indexed) is not Indexed or index in indexed.entries or self.tree.get("type") != "tool_calls":
+                return False
+            entries = indexed.entries
         name, arguments = function.name, function.arguments
         if type(name) is not str or type(arguments) is not str:
             return False
-        brought = len(call_id) + len(name) + len(arguments)
-        body: Tree = {"name": name, "arguments": None}
-        if function.output is None:
-            body["output"] = None
+        brought = len(call_id) + len(name) + len(arguments) + (len(event_id) if event_id else 0)
+        output: Any = function.output  # a compiler would believe what the checks narrow it to
+        if output is None:
             brought += NULL_SIZE
-        elif type(function.output) is not msgspec.UnsetType:
+        elif output is not _UNSET:
             return False
-        if self.object_bytes + self.characters + brought > limit:
+        if self.object_bytes + self.characters + brought > limit or (event_id and not self._is_new(event_id)):
             return False
-        body["arguments"] = text = Text()
+        text = Text()
         text.write(arguments)
-        held.entries[index] = {"type": kind, "id": call_id, "function": body}
-        self._text, self._text_index, self._text_body, self._text_kind = text, index, "function", kind
+        # Of these there are few, and each step would keep its own.
+        opened = Call(call_id, intern(kind), intern(name), text, says_output=output is None)
+        if held is not None:
+            held.append(opened)
+        else:
+            entries[index] = opened.entry()
+        self._remember_text(text, index, "function", kind)
         self.characters += brought
         self.events += 1
         return True
+
+    def begin_exact(self, event: ExactObject, size: int) -> None:
+        """Begin with an object that `opens_exactly`."""
+        stated = event.stated
+        self._fields = self._tree = _UNMADE  # whoever looked before saw them empty
+        self._opening, self._type = event.data, stated.type
+        self._run_id = stated.run_id if type(stated.run_id) is str else None
+        if stated.type == "tool_calls":
+            self._calls = []
+        self._settle(size)
+
+    def is_repeated_by(self, data: bytes) -> bool:
+        """Whether an object says again, to the letter, what the step began with."""
+        return self._opening == data
+
+    def repeat_exact(self, size: int) -> None:
+        """Take in an object by which the step `is_repeated`: it is an event, and changes nothing else."""
+        self._settle(size)
+
+    def end_exact(self, event: ExactObject, status: Status, size: int) -> bool:
+        """Let an ending object have the last word (M6) that disagrees with nothing the step holds."""
+        if not self._opening:
+            return False
+        stated, first = event.stated, read_exact_step(self._opening)
+        if not (stated.type == stated.step_details.type == self._type and stated.object):
+            return False
+        texts = self._end_details(stated, first)
+        if texts is None:
+            return False
+        absent = 0
+        before = _astuple(first)
+        for number, told in enumerate(_astuple(stated)):
+            if told is _UNSET:
+                told = before[number]
+                name = _EXACT_NAMES[number]
+                if told is not _UNSET:
+                    setattr(stated, name, told)
+                elif name in _BLANK:
+                    absent |= 1 << number
+                    setattr(stated, name, None)
+            elif told is None and _EXACT_NAMES[number] in _KEPT_OVER_NULL:
+                told = before[number]
+                if told is not _UNSET:
+                    setattr(stated, _EXACT_NAMES[number], told)
+        if stated.expired_at is not None and status is not Status.EXPIRED:
+            return False
+        self._opening, self._ending = b"", stated
+        self._absent, self._texts = absent, texts
+        self._run_id = stated.run_id if type(stated.run_id) is str else None
+        self.status = status
+        self._settle(size)
+        return True
+
+    def _end_details(self, stated: ExactStep, first: ExactStep) -> int | None:
+        """Merge the details; returns the bits of the calls whose text is the fold's own. None: something differs."""
+        held, told = self._calls, stated.step_details.tool_calls
+        if held is None:
+            message = stated.step_details.message_creation
+            same = told is _UNSET and message == first.step_details.message_creation
+            return 0 if same and message is not _UNSET else None
+        if stated.step_details.message_creation is not _UNSET or told is _UNSET:
+            return None
+        if not told:
+            stated.step_details.tool_calls = [
+                ExactTool(
+                    ExactFunction(call.text.getvalue(), call.name, None if call.says_output else _UNSET),
+                    call.call_id,
+                    call.kind,
+                )
+                for call in held
+            ]
+            return (1 << len(held)) - 1
+        if len(told) != len(held):
+            return None
+        texts = 0
+        ids: list[str] = []
+        for number, tool in enumerate(told):
+            call, function = held[number], tool.function
+            if tool.id != call.call_id or tool.type != call.kind or function.name != call.name or tool.id in ids:
+                return None
+            ids.append(tool.id)
+            arguments = call.text.getvalue()
+            if function.arguments is None:
+                function.arguments = arguments
+                texts |= 1 << number
+            elif function.arguments != arguments:
+                return None
+            if call.says_output and function.output is _UNSET:
+                function.output = None
+        return texts
+
+    def fold_up(self) -> bool:
+        """Keep an ended step as what was published of it, or say False: it has to be packed."""
+        if self._ending is None:
+            return False
+        self.encoded("")
+        self._ending = self._calls = None
+        self._forget_text()
+        return True
+
+    def unfolded(self) -> Step:
+        """A copy of a step that is folded up, to be changed."""
+        step = Step(self.step_id, self.first_offset, self.opened_s)
+        step.status, step.seen, step.anomalies, step.trace = self.status, self.seen, self.anomalies, self.trace
+        step.last_offset, step.usable_expires_at = self.last_offset, self.usable_expires_at
+        step.events, step.revision = self.events, self.revision
+        step.object_bytes, step.characters = self.object_bytes, self.characters
+        step.irregular = self.irregular
+        step._published, step._absent, step._texts = self._published, self._absent, self._texts
+        if step.seen is not None:
+            step.seen = set(step.seen)
+        step._unfold()
+        return step
+
+    def _unfold(self) -> None:
+        """Make `fields` and `tree`."""
+        if self._ending is not None:
+            self.encoded("")
+            self._ending = None
+        opening, published, calls = self._opening, self._published, self._calls
+        self._opening, self._published, self._calls = b"", b"", None
+        self._fields, self._tree = {}, {}
+        if published:
+            self._fields = read_any(published)
+            details = adopt(self._fields.pop("step_details"))
+            for number, name in enumerate(_EXACT_NAMES):
+                if self._absent >> number & 1:
+                    del self._fields[name]
+            tools = details.get("tool_calls")
+            if tools is not None:
+                for number, entry in tools.entries.items():
+                    if self._texts >> number & 1:
+                        text = Text()
+                        text.write(entry["function"]["arguments"])
+                        entry["function"]["arguments"] = text
+            self._tree = details
+        elif opening:
+            self._fields = read_any(opening)
+            fill(self._tree, self._fields.pop("step_details"))
+            if calls:
+                self._tree["tool_calls"].entries.update({n: call.entry() for n, call in enumerate(calls)})
+
+    def has_folded(self, event_id: str | None) -> bool:
+        """Whether an event of this id was folded before; without ids nobody knows."""
+        return event_id is not None and self.seen is not None and event_id in self.seen
+
+    def _is_new(self, event_id: str) -> bool:
+        """Note the id of an event that is about to be folded, unless it was folded before."""
+        if self.seen is None:
+            self.seen = {event_id}
+        elif event_id in self.seen:
+            return False
+        else:
+            self.seen.add(event_id)
+        return True
+
+    def _remember_text(self, text: Text, index: int, body: str, kind: str) -> None:
+        self._text, self._text_index, self._text_body, self._text_kind = text, index, body, kind
+        self.spelling = None
+
+    def _forget_text(self) -> None:
+        self._text = self.spelling = None
+
+    def spelled_by(self, spelling: Spelling) -> bool:
+        """Whether deltas of the text that was added to last may be spelled so."""
+        return (
+            self._text is not None
+            and spelling.index == self._text_index
+            and spelling.body == self._text_body
+            and spelling.kind == self._text_kind
+        )
+
+    def spell(self, value: bytes, data: ExactData) -> Spelling | None:
+        """Learn how the delta is spelled that was just added."""
+        return learn(value, data, self._text_index, self._text_body, self._text_kind)
+
+    # --- what else ends it ----------------------------------------------------------------------------------
 
     def infer(self, how: str, status: Status, at_s: int, last_error: Any = None) -> None:
         self.inference = Inference(how, status, at_s, last_error)
@@ -286,6 +560,14 @@ class Step:
             if out["last_error"] is None:
                 out["last_error"] = self.inference.last_error
         return out
+
+    def encoded(self, object_type: str) -> bytes:
+        """The canonical bytes of the snapshot."""
+        if self._ending is not None and not object_type:
+            if not self._published:
+                self._published = canonical_step(self._ending)
+            return self._published
+        return canonical(self.snapshot(object_type))
 
     def size_with(self, object_bytes: int, more: int) -> int:
         """X1: the size the step would have with this event."""
@@ -323,8 +605,8 @@ class Step:
         (
             step.step_id,
             status,
-            step.fields,
-            step.tree,
+            step._fields,
+            step._tree,
             seen,
             anomalies,
             trace,
@@ -350,7 +632,7 @@ class Step:
     def stop_growing(self) -> None:
         """X1: it has grown over the limit; no more deltas are taken."""
         self.oversize = True
-        self._text = None
+        self._forget_text()
         self.mark("step_too_large")
 
     def mark(self, anomaly: str) -> None:
@@ -374,14 +656,17 @@ class Step:
     def _settle(self, size: int) -> None:
         self.object_bytes = max(self.object_bytes, size)
         self.events += 1
-        self._text = None
+        self._forget_text()
 
 
-def general(data: ExactData) -> StepDelta | None:
-    """An exact delta in the general form; None where the general way has something to say about its id."""
-    if not 0 < len(data.id) <= MAX_ID:
-        return None
-    return StepDelta(data.id, msgspec.to_builtins(data.delta.step_details))
+def opens_exactly(stated: ExactStep) -> bool:
+    """Whether a step that begins so may go the short way: no calls yet, and a type that is the details' own."""
+    details = stated.step_details
+    if details.type != stated.type:
+        return False
+    if stated.type == "tool_calls":
+        return details.tool_calls == [] and details.message_creation is _UNSET
+    return stated.type == "message_creation" and details.tool_calls is _UNSET and details.message_creation is not _UNSET
 
 
 def check_delta(delta: StepDelta) -> Rejected | None:

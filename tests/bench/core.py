@@ -15,11 +15,11 @@ from functools import partial
 from typing import Any, Final
 
 from processor.core.effects import Record, Status
-from processor.core.events import decode, exact
+from processor.core.events import decode, exact, head_of
 from processor.core.lifecycle import Kind
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.shapes import Decoded, ExactData, StepObject, canonical
+from processor.core.shapes import ExactData, ExactObject
 from processor.core.snapshot import Step
 from tests.bench.load import BEGIN_S, Expected, Job, as_fetched, event, records
 from tests.bench.load import delta as delta_value
@@ -49,7 +49,8 @@ def _step_object(name: str, step_id: str, size: int) -> bytes:
     status = "in_progress" if name == "created" else name
 
     def make(text: str) -> bytes:
-        data: dict[str, Any] = {"id": step_id, "object": "thread.run.step", "run_id": "run_1", "status": status}
+        data: dict[str, Any] = {"id": step_id, "object": "thread.run.step", "status": status, "type": "tool_calls"}
+        data["step_details"] = {"type": "tool_calls", "tool_calls": []}
         return event(name, data | ({"metadata": {"note": text}} if text else {}))
 
     return _padded(size, make)
@@ -77,16 +78,10 @@ def _records(kind: str, size: int, count: int) -> list[Record]:
     return as_fetched((BEGIN_S * 1000, b"run_1", value) for value in values)
 
 
-def _decoded(values: Sequence[bytes]) -> Iterator[ExactData | StepObject]:
+def _decoded(values: Sequence[bytes]) -> Iterator[ExactData | ExactObject]:
     for value in values:
-        short = exact(value)
-        if short is not None:
-            yield short
-            continue
-        decoded = decode(value)
-        assert isinstance(decoded, Decoded), decoded
-        (found,) = decoded.events
-        assert isinstance(found, StepObject), found
+        found = exact(value, head_of(value))
+        assert isinstance(found, ExactData | ExactObject), value
         yield found
 
 
@@ -95,28 +90,18 @@ def _decode_run(taken: Sequence[Record]) -> Callable[[], None]:
         for record in taken:
             value = record.value
             assert value is not None
-            if exact(value) is None:
+            if exact(value, head_of(value)) is None:
                 decode(value)
 
     return run
 
 
 def _begun(step_id: str, *, with_call: bool) -> Step:
-    step = Step(step_id, 0, BEGIN_S)
-    step.take(_first(_step_object("created", step_id, 300)), 300)
-    if with_call:
-        state = PartitionState("bench", 0, RULES)
-        state.apply(as_fetched([(BEGIN_S * 1000, b"", v) for v in _opening(step_id)]))
-        opened = state.steps[step_id].step
-        assert opened is not None
-        return opened
-    return step
-
-
-def _first(value: bytes) -> StepObject:
-    (found,) = _decoded([value])
-    assert isinstance(found, StepObject)
-    return found
+    state = PartitionState("bench", 0, RULES)
+    state.apply(as_fetched([(BEGIN_S * 1000, b"", v) for v in _opening(step_id)[: 1 + with_call]]))
+    opened = state.steps[step_id].step
+    assert opened is not None
+    return opened
 
 
 def _opening(step_id: str) -> list[bytes]:
@@ -137,19 +122,19 @@ def _fold_case(kind: str, size: int, taken: list[Record]) -> Case:
                     step.append_exact(found, 1 << 40)
 
             return run_deltas
-        objects = [(_begun(e.step_id, with_call=False), e) for e in events if isinstance(e, StepObject)]
+        objects = [(_begun(e.stated.id, with_call=False), e) for e in events if isinstance(e, ExactObject)]
         if kind == "created":
 
             def run_created() -> None:
                 for _, found in objects:
-                    Step(found.step_id, 0, BEGIN_S).take(found, size)
+                    Step(found.stated.id, 0, BEGIN_S).begin_exact(found, size)
 
             return run_created
 
         def run_completed() -> None:
             for step, found in objects:
-                step.end(found, Status.COMPLETED, size)
-                canonical(step.snapshot())
+                step.end_exact(found, Status.COMPLETED, size)
+                step.encoded("")
 
         assert all(found.kind is Kind.COMPLETED for _, found in objects)
         return run_completed

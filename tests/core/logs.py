@@ -147,3 +147,140 @@ def logs(draw: st.DrawFn, max_size: int = 60) -> list[LogRecord]:
         records.append(LogRecord(offset, now, b"k", value, headers))
         offset += draw(st.sampled_from([1, 1, 1, 1, 3]))
     return records
+
+
+# --- what nearly all steps do, as the wire has it, and what is nearly that ------------------------------------------
+
+IDS = ("s1", "s2", "s3", 's"4', "s\u00e9", "s\\")
+PIECES = st.sampled_from(["", "a", '{"a": ', '"b\\"', "\u00e9", "\n", "}}]}}}}", '"', "x" * 400])
+
+
+def _spelled(value: object, style: int) -> bytes:
+    separators = ((",", ":"), (", ", ": "), (",", ": "))[style]
+    return json.dumps(value, separators=separators, ensure_ascii=style == 2).encode()
+
+
+def _called(arguments: str, index: int, order: int, **more: Any) -> dict[str, Any]:
+    function = {"arguments": arguments} | {k: v for k, v in more.items() if k in ("name", "output")}
+    call = {"index": index, "type": "function", "function": function} | {k: v for k, v in more.items() if k == "id"}
+    return call if order else {k: call[k] for k in sorted(call, reverse=True)}
+
+
+ODD_FIELDS: dict[str, tuple[Any, ...]] = {
+    "metadata": ({}, {"a": "b"}, {"a": {"b": 1}}),
+    "vendor": (1,),
+    "expired_at": (None, 7),
+    "object": ("assistant.run.step", ""),
+    "created_at": (1.0, 1 << 70, None, "x"),
+    "run_id": (3,),
+    "type": ("message_creation", "odd"),
+}
+ODDITIES = (
+    *ODD_FIELDS, "no beginning", "another beginning", "other refresh", "sparse", "astray", "says again", "renamed",
+    "same id", "other kind", "other tools", "names less", "names null", "other type", "no end", "late delta",
+    "late end", "late beginning", "other end",
+)  # fmt: skip
+"""What may be unusual in a step's life."""
+
+
+@st.composite
+def life(draw: st.DrawFn, step_id: str, oddity: str = "") -> list[bytes]:
+    """One step's events, with one or two things that are not as usual: that one, and what comes up."""
+    odd = draw(st.sets(st.sampled_from(ODDITIES), max_size=1)) | {oddity or draw(st.sampled_from(ODDITIES))}
+    style, order = draw(st.sampled_from([0, 0, 0, 1, 2])), draw(st.sampled_from([1, 1, 1, 0]))
+    is_message = draw(st.sampled_from([False, False, False, True]))
+    kind = "message_creation" if is_message else "tool_calls"
+    opened: dict[str, Any] = {"type": kind} | ({"message_creation": {"message_id": "m1"}} if is_message else {})
+    if not is_message:
+        opened["tool_calls"] = []
+    stated: dict[str, Any] = {
+        "id": step_id, "object": "thread.run.step", "created_at": 990, "run_id": draw(st.sampled_from(RUNS)),
+        "assistant_id": "a", "thread_id": "t", "type": kind, "status": "in_progress", "cancelled_at": None,
+        "completed_at": None, "expires_at": draw(st.sampled_from([None, 1_010, 1_030])), "failed_at": None,
+        "last_error": None, "step_details": opened, "usage": None,
+    }  # fmt: skip
+    for name in sorted(odd & ODD_FIELDS.keys()):
+        stated[name] = draw(st.sampled_from(ODD_FIELDS[name]))
+
+    def say(name: str, data: Any) -> bytes:
+        return _spelled({"event": f"thread.run.step.{name}", "data": data}, style)
+
+    def delta_of(call: dict[str, Any]) -> bytes:
+        data: dict[str, Any] = {"id": step_id, "object": "thread.run.step.delta"}
+        details = {"step_details": {"type": "tool_calls", "tool_calls": [call]}}
+        return say("delta", data | {"delta": details} if order else {"delta": details} | data)
+
+    first = stated
+    if "another beginning" in odd:
+        tool = {"id": "c0", "type": "function", "function": {"name": "f", "arguments": "b", "output": None}}
+        message = {"type": kind, "message_creation": {"message_id": "m0"}}
+        first = stated | {"step_details": message if is_message else opened | {"tool_calls": [tool]}}
+    values = [] if "no beginning" in odd else [say("created", first)]
+    if draw(st.booleans()):
+        values.append(say("in_progress", stated | ({"usage": {"x": 1}} if "other refresh" in odd else {})))
+    texts: list[str] = []
+    for index in range(0 if is_message else draw(st.integers(0, 2))):
+        texts.append(draw(PIECES))
+        logical = index + ("sparse" in odd)
+        more = {"output": None} if draw(st.booleans()) else {}
+        own_id = "c0" if "same id" in odd else f"c{index}"
+        values.append(delta_of(_called(texts[index], logical, order, id=own_id, name="f", **more)))
+        for _ in range(draw(st.integers(0, 4))):
+            piece = draw(PIECES)
+            texts[index] += piece
+            again: dict[str, Any] = {}
+            if "says again" in odd:
+                again = draw(st.sampled_from([{}, {"id": "c0"}, {"id": f"c{index}"}, {"name": "f"}, {"output": None}]))
+            at = draw(st.integers(0, 2)) if "astray" in odd else logical
+            values.append(delta_of(_called(piece, at, order, **again)))
+    tools: list[dict[str, Any]] = []
+    for index, whole in enumerate(texts):
+        arguments = draw(st.sampled_from([None, None, whole, whole, "other", ""]))
+        function: dict[str, Any] = {"name": "g" if "renamed" in odd else "f", "arguments": arguments}
+        function |= draw(st.sampled_from([{}, {"output": None}, {"output": "o"}, {"output": ""}]))
+        own, of_kind = "c0" if "same id" in odd else f"c{index}", "f" if "other kind" in odd else "function"
+        tools.append({"id": own, "type": of_kind, "function": function})
+    if "other tools" in odd:
+        tools = draw(st.permutations(tools))[: draw(st.integers(0, 2))]
+    status = draw(st.sampled_from(["completed", "completed", "failed", "cancelled", "expired"]))
+    last = opened if is_message else opened | {"tool_calls": tools}
+    ending = stated | {"status": status, "step_details": last}
+    ending |= draw(st.sampled_from([{}, {"usage": {"n": 1, "d": {"b": 2, "a": 1}}}, {"usage": {"d": {"c": {"e": 1}}}}]))
+    if "other type" in odd:
+        ending["type"] = draw(st.sampled_from(["tool_calls", "message_creation", "odd"]))
+    names = st.sampled_from(("usage", "expires_at", "metadata", "created_at", "run_id", "assistant_id", "type"))
+    if "names less" in odd:
+        ending.pop(draw(names), None)
+    if "names null" in odd:
+        ending[draw(names)] = None
+    if "no end" not in odd:
+        values.append(say(status, ending))
+    if "late delta" in odd:
+        values.append(delta_of(_called("late", draw(st.integers(0, 1)), order)))
+    if "late beginning" in odd:
+        values.append(say("created", stated))
+    if "late end" in odd:
+        values.append(say(status, ending | draw(st.sampled_from([{}, {"usage": {"n": 2}}, {"metadata": None}]))))
+    if "other end" in odd:
+        values.append(say("expired", ending | {"status": "expired"}))
+    return values
+
+
+@st.composite
+def lives(draw: st.DrawFn, oddity: str = "") -> list[LogRecord]:
+    """Some steps' lives, one event of the one and then of the other, in the usual spellings."""
+    rest = [draw(life(step_id, oddity)) for step_id in draw(st.lists(st.sampled_from(IDS), min_size=1, max_size=4))]
+    with_ids = draw(st.sampled_from([False, False, True]))
+    now, offset, records = 1_000_000, 0, []
+    while rest:
+        at = draw(st.integers(0, len(rest) - 1))
+        if not rest[at]:
+            del rest[at]
+            continue
+        value = rest[at].pop(0)
+        now += draw(st.sampled_from([0, 0, 0, 0, 1_000, 12_000]))
+        number = offset if draw(st.integers(0, 9)) else max(0, offset - 2)
+        headers = (("runstep-event-id", b"e%d" % number),) if with_ids else ()
+        records.append(LogRecord(offset, now, b"k", value, headers))
+        offset += 1
+    return records

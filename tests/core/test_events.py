@@ -8,15 +8,25 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.core.effects import Headers, Reason, Rejected
-from processor.core.events import decode, exact
+from processor.core.effects import Headers, LogRecord, Reason, Rejected
+from processor.core.events import decode, exact, general, head_of
 from processor.core.lifecycle import Kind
 from processor.core.rules import Rules
-from processor.core.shapes import Decoded, ExactData, Ignored, RunEnd, StepDelta, StepObject
-from tests.core.logs import details
+from processor.core.shapes import (
+    Decoded,
+    ExactData,
+    ExactObject,
+    Ignored,
+    RunEnd,
+    StepDelta,
+    StepObject,
+    canonical,
+    canonical_step,
+)
+from tests.core.logs import details, lives
 from tests.core.play import Play, call, calls, run, step, text
 
 STEP = step("completed", step_details={"type": "tool_calls", "tool_calls": []})
@@ -284,7 +294,7 @@ def test_a_frame_that_the_lifecycle_refuses_is_named_and_the_others_stand() -> N
 )
 def test_whatever_the_exact_shapes_accept_the_general_way_reads_the_same(data: Any) -> None:
     value = text({"event": "thread.run.step.delta", "data": data})
-    found = exact(value)
+    found = exact(value, head_of(value))
     (event,) = decoded(value).events
     if found is not None:
         assert isinstance(found, ExactData)
@@ -331,10 +341,9 @@ def test_whatever_is_taken_as_an_exact_object_the_general_way_reads_the_same(
     tail: str, data: Any, more: dict[str, Any], escaped: bool
 ) -> None:
     value = json.dumps({"event": f"thread.run.step.{tail}", "data": data} | more, ensure_ascii=escaped).encode()
-    found = exact(value)
+    found = exact(value, head_of(value))
     if found is not None:
-        assert isinstance(found, StepObject)
-        assert decode(value) == Decoded((found,), (None,))
+        assert decode(value) == Decoded((whole(found),), (None,))
 
 
 @pytest.mark.parametrize("deep", [98, 99, 100, 101])
@@ -342,13 +351,36 @@ def test_whatever_is_taken_as_an_exact_object_the_general_way_reads_the_same(
 def test_nothing_deep_or_broken_passes_as_exact(deep: int, broken: bytes) -> None:
     nested = b"[" * deep + b'"' + broken + b'"' + b"]" * deep
     value = b'{"event":"thread.run.step.created","data":{"id":"s1","x":' + nested + b"}}"
-    found, told = exact(value), decode(value)
-    assert found is None or (isinstance(found, StepObject) and told == Decoded((found,), (None,)))
+    found, told = exact(value, head_of(value)), decode(value)
+    assert found is None or told == Decoded((whole(found),), (None,))
 
 
 def test_a_common_object_is_taken_as_exact() -> None:
     """Else the properties above would show nothing."""
-    assert isinstance(exact(text({"event": "thread.run.step.created", "data": step()})), StepObject)
+    value = text({"event": "thread.run.step.created", "data": step()})
+    assert isinstance(exact(value, head_of(value)), StepObject)
+    stated = step(type="tool_calls", step_details={"type": "tool_calls", "tool_calls": []})
+    value = text({"event": "thread.run.step.created", "data": stated})
+    assert isinstance(exact(value, head_of(value)), ExactObject)
+    for name, status in (("created", "completed"), ("completed", "in_progress"), ("completed", "failed")):
+        disagreeing = text({"event": f"thread.run.step.{name}", "data": stated | {"status": status}})
+        assert not isinstance(exact(disagreeing, head_of(disagreeing)), ExactObject)
+
+
+@settings(max_examples=400)
+@given(lives())
+def test_whatever_of_a_usual_life_is_exact_the_general_way_reads_the_same(records: list[LogRecord]) -> None:
+    for record in records:
+        assert record.value is not None
+        found = exact(record.value, head_of(record.value))
+        if found is not None:
+            assert decode(record.value) == Decoded((whole(found),), (None,))
+            if isinstance(found, ExactObject):
+                assert canonical_step(found.stated) == canonical(whole(found).data)
+
+
+def whole(found: ExactData | ExactObject | StepObject) -> Any:
+    return found if isinstance(found, StepObject) else general(found)
 
 
 @pytest.mark.parametrize("name", ["ce_id", "CE_ID", "Ce_Id", "cE_id"])

@@ -7,6 +7,7 @@ import os
 import random
 import time
 import uuid
+from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
@@ -18,8 +19,10 @@ from processor.core import partition
 from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish, Reason, Status
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
+from processor.core.snapshot import Step
+from processor.core.watch import WatchedState
+from tests.core.logs import ODDITIES, lives, logs
 from tests.core.logs import RULES as LOG_RULES
-from tests.core.logs import logs
 from tests.core.play import RULES, Play, call, calls, headers, published, refused, run, snapshot, step, text
 from tests.core.test_restart import outcomes, portrait, uninterrupted
 
@@ -394,12 +397,12 @@ def crowded(draw: st.DrawFn) -> list[LogRecord]:
     return [LogRecord(n, 1_000_000 + n, b"k", text(value)) for n, value in enumerate(values)]
 
 
-@given(st.one_of(logs(), crowded(), crowded(), crowded()))
-def test_the_short_way_and_the_general_one_come_to_the_same(records: list[LogRecord]) -> None:
+def come_to_the_same(records: list[LogRecord]) -> None:
     def life(*, short: bool) -> Any:
         with pytest.MonkeyPatch.context() as patch:
             if not short:
-                patch.setattr(partition, "exact", lambda _: None)
+                patch.setattr(partition, "exact", lambda *_: None)
+                patch.setattr(partition, "head_of", lambda _: None)
             state = PartitionState("t", 3, LOG_RULES)
             effects = state.apply(records)
             # Checkpoints may hold the same tree with its keys in another order; what counts is the state they give.
@@ -410,18 +413,81 @@ def test_the_short_way_and_the_general_one_come_to_the_same(records: list[LogRec
     assert life(short=True) == life(short=False)
 
 
+@given(st.one_of(logs(), crowded(), crowded(), crowded()))
+def test_the_short_way_and_the_general_one_come_to_the_same(records: list[LogRecord]) -> None:
+    come_to_the_same(records)
+
+
+@pytest.mark.parametrize("oddity", ODDITIES)
+def test_whatever_is_unusual_in_a_life_both_ways_come_to_the_same(oddity: str) -> None:
+    @given(lives(oddity))
+    def with_it(records: list[LogRecord]) -> None:
+        come_to_the_same(records)
+
+    with_it()
+
+
+@given(st.one_of(logs(), lives()), st.sampled_from([None, "r1"]))
+def test_who_watches_changes_nothing(records: list[LogRecord], run_id: str | None) -> None:
+    """Though it looks into steps as soon as there is one."""
+
+    def belongs(_: str, fields: Mapping[str, Any]) -> bool | None:
+        return None if fields.get("run_id") is None else fields["run_id"] == run_id
+
+    watched = WatchedState("t", 3, LOG_RULES, told=lambda _: None, belongs=belongs)
+    plain = PartitionState("t", 3, LOG_RULES)
+    assert outcomes(watched.apply(records)) == outcomes(plain.apply(records))
+    assert portrait(watched) == portrait(plain)
+
+
+def test_a_repeat_that_the_limit_refuses_is_not_taken_the_short_way() -> None:
+    """`in_progress` is a longer name than `created`: the record is larger though it says the same."""
+    stated = step(type="tool_calls", step_details={"type": "tool_calls", "tool_calls": []})
+    size = len(text({"event": "thread.run.step.created", "data": stated}))
+    play = Play(Rules(max_step_bytes=size + 3))
+    play.say("step.created", stated)
+    assert refused(play.say("step.in_progress", stated)) == "step_too_large"
+
+
+def test_two_calls_of_one_id_are_matched_as_the_general_way_does() -> None:
+    details = {"type": "tool_calls", "tool_calls": []}
+    tool = {"id": "c", "type": "function", "function": {"name": "f", "arguments": None}}
+    play = Play()
+    play.created(type="tool_calls", step_details=details)
+    for index in (0, 1):
+        play.say("step.delta", calls(call(index, f"a{index}", id="c", function={"name": "f"})))
+    play.completed(type="tool_calls", step_details=details | {"tool_calls": [tool, tool]})
+    come_to_the_same(play.log)
+
+
 def test_the_short_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the property above would compare the general way with itself."""
-    play = Play()
-    play.created(type="tool_calls")
-    play.say("step.delta", calls(call(0, "", id="c", function={"name": "f"})))
+    details = {"type": "tool_calls", "tool_calls": []}
+    tool = {"id": "c", "type": "function", "function": {"name": "f", "arguments": None, "output": "o"}}
 
     def general(*_: object) -> None:
         raise AssertionError("the general way")
 
-    monkeypatch.setattr(PartitionState, "_guard", general)
-    play.say("step.delta", calls(call(0, "a")))
-    assert play.state.counts["delta"] == 2
+    monkeypatch.setattr(PartitionState, "_apply_event", general)
+    monkeypatch.setattr(Step, "_unfold", general)
+    play = Play()
+    for step_id in ("s1", "s2"):
+        stated = step(step_id=step_id, type="tool_calls", step_details=details)
+        play.say("step.created", stated, event_id=step_id)
+        play.say("step.in_progress", stated, event_id=step_id + "b")
+        play.say("step.delta", calls(call(0, "", id="c", function={"name": "f"}), step_id=step_id))
+        with pytest.MonkeyPatch.context() as patch:
+            if step_id == "s2":  # how deltas are spelled is known from the first
+                patch.setattr(PartitionState, "_guard", general)
+            play.say("step.delta", calls(call(0, "a"), step_id=step_id))
+            play.say("step.delta", calls(call(0, '"b'), step_id=step_id), event_id="d")
+        done = stated | {"status": "completed", "step_details": details | {"tool_calls": [tool]}}
+        effect = published(play.say("step.completed", done))
+        assert snapshot(effect)["step_details"]["tool_calls"][0]["function"]["arguments"] == 'a"b'
+        assert (headers(effect)["events"], effect.anomalies) == ("6", ())
+    assert {k: n for k, n in play.state.counts.items() if n} == dict.fromkeys(
+        ("created", "in_progress", "completed"), 2
+    ) | {"delta": 6}
 
 
 # --- nothing but the log

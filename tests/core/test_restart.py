@@ -12,7 +12,7 @@ from processor.core.merge import plain
 from processor.core.partition import Entry, PartitionState
 from processor.core.rules import Rules
 from processor.core.snapshot import Step
-from tests.core.logs import RULES, logs
+from tests.core.logs import RULES, lives, logs
 
 
 def outcomes(effects: list[Effect]) -> list[Effect]:
@@ -44,8 +44,8 @@ def portrait(state: PartitionState) -> Any:
 
     def step_of(step: Step) -> Any:
         fields = getattr(Step, "__mypyc_attrs__", None) or Step.__slots__
-        names = [name for name in fields if name not in ("tree", "irregular") and not name.startswith("_")]
-        return {name: getattr(step, name) for name in names} | {"tree": plain(step.tree)}
+        names = [name for name in fields if name not in ("irregular", "spelling") and not name.startswith("_")]
+        return {name: getattr(step, name) for name in names} | {"fields": step.fields, "tree": plain(step.tree)}
 
     def entry_of(entry: Entry) -> Any:
         return (
@@ -55,7 +55,7 @@ def portrait(state: PartitionState) -> Any:
             entry.due_s,
             entry.opened_s if entry.status is Status.IN_PROGRESS else (entry.touched_ms, entry.touched_offset),
             entry.run,
-            step_of(entry.recall()) if entry.step or entry.body else None,
+            step_of(entry.recall()) if entry.step or entry.body or entry.ended else None,
         )
 
     return (
@@ -98,7 +98,7 @@ class Topics:
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(logs(), st.data())
+@given(st.one_of(logs(), lives()), st.data())
 def test_crash_anywhere_same_bytes(records: list[LogRecord], data: st.DataObject) -> None:
     """Any batching, any commits, any crashes, any checkpoints, clock marks included: the outcomes of one life."""
     marks: dict[int, int] = {}
@@ -141,7 +141,7 @@ def test_crash_anywhere_same_bytes(records: list[LogRecord], data: st.DataObject
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(logs(), st.data())
+@given(st.one_of(logs(), lives()), st.data())
 def test_how_the_log_is_cut_into_batches_changes_nothing(records: list[LogRecord], data: st.DataObject) -> None:
     state = PartitionState("t", 3, RULES)
     effects: list[Effect] = []

@@ -14,7 +14,7 @@ from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.shapes import canonical
 from processor.core.snapshot import SCHEMA_KEYS, Step
-from tests.core.logs import RULES, logs
+from tests.core.logs import RULES, lives, logs
 from tests.core.play import Play, call, calls, published, run, snapshot, step, text
 
 KEYS = [
@@ -143,7 +143,7 @@ def _sorted(value: Any) -> Any:
 # --- what was published can be had again
 
 
-@given(logs())
+@given(st.one_of(logs(), lives()))
 def test_every_snapshot_has_its_keys_and_is_canonical(records: list[LogRecord]) -> None:
     for effect in PartitionState("t", 3, RULES).apply(records):
         if isinstance(effect, Publish):
@@ -154,7 +154,7 @@ def test_every_snapshot_has_its_keys_and_is_canonical(records: list[LogRecord]) 
             assert "index" not in json.dumps(found.get("step_details"))
 
 
-@given(logs(max_size=30))
+@given(st.one_of(logs(max_size=30), lives()))
 def test_packing_a_step_between_any_two_records_changes_nothing(records: list[LogRecord]) -> None:
     plain, packed = PartitionState("t", 3, RULES), PartitionState("t", 3, RULES)
     expected: list[Effect] = []
