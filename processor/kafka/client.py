@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import weakref
 from collections.abc import Iterable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, Final
 
 from aiokafka import conn
@@ -14,17 +17,21 @@ from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
+from processor.kafka.frames import FrameProtocol, Response
 from processor.kafka.pinned import rebound
 
-_READ_AHEAD_BYTES: Final = 1 << 20
 _LAST_WORD_S: Final = 1.0
+
+
+def _stream(response: bytes | memoryview) -> io.BytesIO | Response:
+    return io.BytesIO(response) if isinstance(response, bytes) else Response(response)
 
 
 class BrokerConnection(AIOKafkaConnection):
     """One socket to one broker."""
 
-    # 64 KiB of read-ahead means a pause of the transport every other packet once parsing is cheap.
-    connect = rebound(AIOKafkaConnection.connect, READER_LIMIT=_READ_AHEAD_BYTES)
+    connect = rebound(AIOKafkaConnection.connect, AIOKafkaProtocol=FrameProtocol)
+    _handle_frame = rebound(AIOKafkaConnection._handle_frame, io=SimpleNamespace(BytesIO=_stream))
 
     def send(self, request: Any, expect_response: bool = True) -> Any:
         """As upstream, but a closed transport is a lost connection.
@@ -39,6 +46,26 @@ class BrokerConnection(AIOKafkaConnection):
                 raise
             self.close(reason=CloseReason.CONNECTION_BROKEN, exc=error)
             raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
+
+    def _create_reader_task(self) -> Any:
+        myself = weakref.ref(self)  # as upstream: the transport must not keep a connection that nobody closed
+
+        def deliver(response: bytes | memoryview) -> None:
+            connection = myself()
+            if connection is not None:
+                connection._handle_frame(response)
+
+        self._protocol.deliver = deliver
+        return super()._create_reader_task()
+
+    @staticmethod
+    async def _read(self_ref: weakref.ref[BrokerConnection]) -> None:
+        """In place of the loop that reads responses: they are delivered, and only the end is left to wait for."""
+        connection = self_ref()
+        if connection is not None:
+            ended = connection._protocol.ended
+            del connection
+            await ended
 
     def close(self, reason: CloseReason | None = None, exc: BaseException | None = None) -> Any:
         """As upstream, but at once: nothing is lost by it, for whatever we want to know the outcome of we have awaited.

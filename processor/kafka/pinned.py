@@ -35,7 +35,9 @@ VERSION: Final = "0.14.0"
 PRIVATE: Final[Mapping[type, frozenset[str]]] = {
     AIOKafkaAdminClient: frozenset({"_client", "_get_cluster_metadata"}),
     AIOKafkaClient: frozenset({"_conns", "_get_conn", "_metadata_update", "_wait_on_metadata"}),
-    AIOKafkaConnection: frozenset({"_versions", "_writer"}),
+    AIOKafkaConnection: frozenset(
+        {"_create_reader_task", "_handle_frame", "_protocol", "_read", "_versions", "_writer"}
+    ),
     AIOKafkaConsumer: frozenset({"_client", "_closed", "_coordinator", "_fetcher", "_subscription"}),
     AIOKafkaProducer: frozenset({"_closed", "_message_accumulator", "_sender", "_txn_manager"}),
     FetchResult: frozenset({"_partition_records", "_topic_partition", "_update_position"}),

@@ -93,6 +93,8 @@ SIGNATURES: dict[Callable[..., Any], str] = {
     AIOKafkaClient._wait_on_metadata: "(self, topic)",
     AIOKafkaClient._metadata_update: "(self, cluster_metadata, topics)",
     conn.AIOKafkaConnection.send: "(self, request, expect_response=True)",
+    conn.AIOKafkaConnection._create_reader_task: "(self)",
+    conn.AIOKafkaConnection._handle_frame: "(self, resp)",
     conn.AIOKafkaConnection.close: "(self, reason=None, exc=None)",
 }
 
