@@ -29,7 +29,7 @@ def murmur2(key: bytes) -> int:
     h = 0x9747B28C ^ len(key)
     for (k,) in struct.iter_unpack("<I", key[:whole]):
         k = k * 0x5BD1E995 & 0xFFFFFFFF
-        h = h * 0x5BD1E995 & 0xFFFFFFFF ^ (k ^ k >> 24) * 0x5BD1E995 & 0xFFFFFFFF
+        h = (h * 0x5BD1E995 ^ (k ^ k >> 24) * 0x5BD1E995) & 0xFFFFFFFF
     if whole < len(key):
         h = (h ^ int.from_bytes(key[whole:], "little")) * 0x5BD1E995 & 0xFFFFFFFF
     h = (h ^ h >> 13) * 0x5BD1E995 & 0xFFFFFFFF
