@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -175,7 +175,7 @@ class TransactionalWriter:
             acks = await self._outlet.send(batches)
             if offsets:
                 acks.append(producer.send_offsets(offsets, self._group_id, unit.token))
-            await asyncio.gather(*acks)
+            await _all(acks)
             _require_token(unit, self._token_now())
         except (*wire.GROUP_FENCED, Fenced) as error:
             await producer.abort_transaction()
@@ -245,7 +245,7 @@ class IdempotentWriter:
     async def _acked(self, batches: list[_Batch]) -> None:
         if batches:
             async with self._outlet.ending():
-                await asyncio.gather(*await self._outlet.send(batches))
+                await _all(await self._outlet.send(batches))
 
     async def stop(self, timeout_s: float) -> None:
         await self._outlet.stop(timeout_s)
@@ -276,6 +276,16 @@ def _require_token(unit: Unit, now: GroupToken) -> None:
             f"group: a unit of generation {unit.token.generation} in generation {now.generation}",
             hint="the group rebalanced: drop the unit, its records come again from the log",
         )
+
+
+async def _all(acks: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all, or for the first error; after one nobody goes on waiting for answers that will not come."""
+    waiting = [asyncio.create_task(ack) for ack in acks]
+    try:
+        await asyncio.gather(*waiting)
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 # --- what both writers are made of ----------------------------------------------------------------------------------
@@ -371,9 +381,9 @@ class _Outlet:
             queue[-1].sizes.append(added.size)
         return [batch for turn in zip_longest(*queues.values()) for batch in turn if batch is not None]
 
-    async def send(self, batches: Sequence[_Batch]) -> list[Awaitable[None]]:
+    async def send(self, batches: Sequence[_Batch]) -> list[Coroutine[Any, Any, None]]:
         """Hand the batches to the producer; what is returned resolves when the broker has them."""
-        acks: list[Awaitable[None]] = []
+        acks: list[Coroutine[Any, Any, None]] = []
         for batch in batches:
             batch.builder.close()
             ack = await self.producer.send_batch(batch.builder, batch.topic, partition=batch.partition)
