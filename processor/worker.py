@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import nsmallest
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 from processor.breaker import Breaker
@@ -50,6 +52,9 @@ _STANDS_EVERY_S: Final = 1.0
 _OLDEST_EVERY_S: Final = 15.0
 _SAMPLES: Final = 8  # of positions, per checkpoint interval
 _CHECKPOINTS_AT_ONCE: Final = 5_000
+
+_offset: Final = attrgetter("offset")
+_value: Final = attrgetter("value")
 
 _Answer = TypeVar("_Answer")
 
@@ -253,13 +258,15 @@ class Worker:
         owned.moved_at = now
         owned.last_timestamp_ms = records[-1].timestamp
         if not was_live:
-            self._note_restore(owned, records)
+            folded = bisect_left(records, state.live_from, key=_offset)
+            self._note_restore(owned, folded)
             if not state.is_live:
                 return
-            records = [record for record in records if record.offset >= state.live_from]
+            records = records[folded:]
         if self._audit is not None:
             self._audit.passed(state)
-        size = sum(len(record.value) for record in records if record.value is not None)
+        # Once per event: without a step in Python this takes three quarters of the time.
+        size = sum(map(len, filter(None, map(_value, records))))
         self._telemetry.applied(owned.partition, len(records), size)
         self._telemetry.counted(state.counts)
         state.counts.clear()
@@ -458,10 +465,9 @@ class Worker:
         await asyncio.wait({opening})
         return None if opening.cancelled() else opening.exception()
 
-    def _note_restore(self, owned: Owned, records: list[Record]) -> None:
+    def _note_restore(self, owned: Owned, folded: int) -> None:
         state = owned.state
         done = min(state.next_offset, state.live_from) - owned.restored_from
-        folded = sum(record.offset < state.live_from for record in records)
         total = state.live_from - owned.restored_from
         self._telemetry.happened(RestoreProgressed(owned.partition, folded, done, total))
         if state.is_live:
