@@ -960,7 +960,8 @@ class Telemetry:
         amendments = checkpoints = 0
         for effect in effects:
             if isinstance(effect, Publish):
-                anomalies.update(effect.anomalies)
+                if effect.anomalies:
+                    anomalies.update(effect.anomalies)
                 if effect.revision:
                     amendments += 1
                 else:
