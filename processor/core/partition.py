@@ -285,7 +285,7 @@ class PartitionState:
         """Find out how the delta was spelled that has just been added to the step."""
         if not is_plain(event.id):
             return
-        found = next((s for s in self._spellings if step.spelled_by(s) and s.fits(value)), None)
+        found = next((known for known in self._spellings if known.fits(value)), None)
         if found is None:
             if not self._lessons or len(self._spellings) >= _SPELLINGS:
                 return

@@ -177,8 +177,8 @@ ODD_FIELDS: dict[str, tuple[Any, ...]] = {
 }
 ODDITIES = (
     *ODD_FIELDS, "no beginning", "another beginning", "other refresh", "sparse", "astray", "says again", "renamed",
-    "same id", "other kind", "other tools", "names less", "names null", "other type", "no end", "late delta",
-    "late end", "late beginning", "other end",
+    "same id", "other kind", "other tools", "names less", "names null", "other type", "other details", "no end",
+    "late delta", "late end", "late beginning", "other end",
 )  # fmt: skip
 """What may be unusual in a step's life."""
 
@@ -210,6 +210,8 @@ def life(draw: st.DrawFn, step_id: str, oddity: str = "") -> list[bytes]:
         details = {"step_details": {"type": "tool_calls", "tool_calls": [call]}}
         return say("delta", data | {"delta": details} if order else {"delta": details} | data)
 
+    if "other details" in odd and draw(st.booleans()):
+        opened = stated["step_details"] = opened | {"type": "odd"}
     first = stated
     if "another beginning" in odd:
         tool = {"id": "c0", "type": "function", "function": {"name": "f", "arguments": "b", "output": None}}
@@ -246,6 +248,8 @@ def life(draw: st.DrawFn, step_id: str, oddity: str = "") -> list[bytes]:
     last = opened if is_message else opened | {"tool_calls": tools}
     ending = stated | {"status": status, "step_details": last}
     ending |= draw(st.sampled_from([{}, {"usage": {"n": 1, "d": {"b": 2, "a": 1}}}, {"usage": {"d": {"c": {"e": 1}}}}]))
+    if "other details" in odd:
+        ending["step_details"] = last | {"type": draw(st.sampled_from(["tool_calls", "message_creation", "odd"]))}
     if "other type" in odd:
         ending["type"] = draw(st.sampled_from(["tool_calls", "message_creation", "odd"]))
     names = st.sampled_from(("usage", "expires_at", "metadata", "created_at", "run_id", "assistant_id", "type"))
@@ -270,6 +274,7 @@ def life(draw: st.DrawFn, step_id: str, oddity: str = "") -> list[bytes]:
 def lives(draw: st.DrawFn, oddity: str = "") -> list[LogRecord]:
     """Some steps' lives, one event of the one and then of the other, in the usual spellings."""
     rest = [draw(life(step_id, oddity)) for step_id in draw(st.lists(st.sampled_from(IDS), min_size=1, max_size=4))]
+    rest.append(draw(st.lists(run_event, max_size=2)))
     with_ids = draw(st.sampled_from([False, False, True]))
     now, offset, records = 1_000_000, 0, []
     while rest:

@@ -93,3 +93,16 @@ def test_a_broken_text_in_a_known_spelling_is_told_as_ever() -> None:
         assert effect.reason.value == "not_json"  # type: ignore[union-attr]
     step = play.state.steps["s1"].recall()
     assert (step.events, step.tree["tool_calls"].entries[0]["function"]["arguments"].getvalue()) == (3, "a@")
+
+
+def test_an_id_that_ends_in_a_backslash_has_no_spelling() -> None:
+    """In its place `\\"` would be half of an escape and no end."""
+    play = Play()
+    details = {"type": "tool_calls", "tool_calls": []}
+    for step_id in ("s1", "s\\"):
+        play.created(step_id=step_id, type="tool_calls", step_details=details)
+        play.say("step.delta", calls(call(0, "a", id="c", function={"name": "f"}), step_id=step_id))
+        play.say("step.delta", calls(call(0, "b"), step_id=step_id))
+    value = text({"event": "thread.run.step.delta", "data": calls(call(0, "b"))})
+    (effect,) = play.put(value.replace(b'"id":"s1"', b'"id":"s\\"'))
+    assert effect.reason.value == "not_json"  # type: ignore[union-attr]
