@@ -1,17 +1,32 @@
 """The published records of one run, put away by source partition in files, so that memory does not grow with them.
 
-`Shelves` is written once, by one process; `FiledShelf` reads one partition's file in whatever process audits it and
-never changes it. What was taken is remembered as one bit per record.
+`Shelves` is filled once, by one process; several may fill shelves of other names beside it. `FiledShelf` reads those
+of one partition in whatever process audits it and never changes them. What was taken is remembered as one bit per
+record. Why files of our own: docs/decisions/0008.
+
+A shelf is five files. `rows` are the records as they came, those of one output partition in stretches in
+which offsets rise; `ends` says where each row ends. `order` has one number for each row, ascending: the checksum of
+its identity above, the number of the row below, so a look-up is a search in a sorted list. `refused` has the source
+offsets at which steps were refused for want of room (X2). `about` is the rest. Numbers are of 64 bits, in this
+machine's order of bytes.
 """
 
 from __future__ import annotations
 
-import sqlite3
+import mmap
+import os
+from array import array
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from heapq import merge
+from itertools import chain, groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+from zlib import crc32
 
 import msgspec
 
@@ -19,45 +34,195 @@ from processor.core import evidence
 from processor.core.audit import Kind, Published, Unreadable, caused_at, mark_of, read_published
 from processor.core.effects import Reason, Record
 
-_ROWS: Final = 2_000
-"""Rows held in memory per partition before they are written."""
+_HELD_BYTES: Final = 16 << 20
+"""Of rows that are held in memory before they are written, over all partitions."""
+_ROW_BYTES: Final = 300
+"""What a held row takes beside its record."""
+_RUN_ROWS: Final = 1 << 14
+"""Rows of one partition whose place in the order is held in memory before it is written."""
+_NUMBER_BYTES: Final = 8
+_ROW_BITS: Final = 32
+_ROW_MASK: Final = (1 << _ROW_BITS) - 1
 
-_SCHEMA: Final = """
-    CREATE TABLE published (
-        id INTEGER PRIMARY KEY, kind TEXT, one TEXT, two TEXT, topic TEXT, partition INTEGER, offset INTEGER,
-        cause INTEGER, mark_position INTEGER, mark_ms INTEGER, record BLOB
-    )
-"""
-_INDEX: Final = "CREATE INDEX by_identity ON published (one, two, kind)"
-_STRAYS: Final = "CREATE TABLE strays (kind TEXT, topic TEXT, partition INTEGER, offset INTEGER, why TEXT)"
-_SELECT: Final = "SELECT id, kind, one, two, topic, partition, offset, record FROM published "
-_LOOK: Final = _SELECT + "WHERE one = ? AND two = ? AND kind = ? ORDER BY topic, partition, offset"
-_ONE: Final = _SELECT + "WHERE id = ?"
+_Place = tuple[str, int, int]
+"""Topic, partition, offset."""
 
 _pack: Final = msgspec.msgpack.Encoder().encode
+_Headers = tuple[tuple[str, bytes | None], ...]
 _unpack: Final = msgspec.msgpack.Decoder(
-    tuple[int, bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
+    tuple[str, int, int, Kind, str, str, int, bytes | None, bytes | None, _Headers]
 ).decode
+_unpack_stray: Final = msgspec.msgpack.Decoder(tuple[str, int, int, Kind, str]).decode
+_unpack_any: Final = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
 
 
-def shelf_path(folder: Path, partition: int) -> Path:
-    return folder / f"published-{partition:05d}.sqlite"
+class _Stretch(msgspec.Struct, frozen=True, array_like=True):
+    """Rows that follow each other and are of one output partition, their offsets ascending: `first`, ..., `last`."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+    row: int
+    rows: int
+
+
+class _About(msgspec.Struct, frozen=True):
+    stretches: list[_Stretch]
+    marks: list[tuple[int, int]]
+
+
+_read_about: Final = msgspec.msgpack.Decoder(_About).decode
+
+
+def shelf_path(folder: Path, partition: int, name: str = "") -> Path:
+    """What the names of a shelf's files begin with."""
+    return folder / f"published-{partition:05d}{name and '-'}{name}"
 
 
 def of_source(
     source: str, partitions: int, topic: str, partition: int, record: Record, *, dead_letters: bool = False
 ) -> Published | Unreadable | None:
     """A record of an output topic; None if it is of another source than this one, with so many partitions."""
-    named = next((content for name, content in reversed(record.headers) if name == evidence.SOURCE_TOPIC), None)
-    if named is None:
+    headers = dict(record.headers)
+    named = headers.get(evidence.SOURCE_TOPIC, _ABSENT)
+    if named is _ABSENT:
         return Unreadable(topic, partition, record.offset, f"no {evidence.SOURCE_TOPIC}")
     if named != source.encode():
         return None
-    found = read_published(topic, partition, record, dead_letters=dead_letters)
+    found = read_published(topic, partition, record, dead_letters=dead_letters, headers=headers)
     if isinstance(found, Published) and found.source_partition >= partitions:
         why = f"names source partition {found.source_partition} of {partitions}"
         return Unreadable(topic, partition, record.offset, why)
     return found
+
+
+_ABSENT: Final = b"\0absent"
+
+
+def _checksum(kind: Kind, one: str, two: str) -> int:
+    """Where an identity stands in the order. Others may have the same: who looks compares the identities."""
+    return crc32(f"{kind.value}\0{one}\0{two}".encode("utf-8", "surrogatepass")) << _ROW_BITS
+
+
+class _Growing:
+    """The files of one partition's shelf while they are written."""
+
+    def __init__(self, stem: Path) -> None:
+        self._stem = stem
+        self.held: list[tuple[_Place, int, bytes]] = []
+        self._rows = self._bytes = 0
+        self._stretches: list[_Stretch] = []
+        self._order: array[int] = array("Q")
+        self._runs: list[int] = []
+        self.marks: set[tuple[int, int]] = set()
+        self.refused: array[int] = array("Q")
+        for kind in ("rows", "ends", "refused", "runs"):
+            _file(stem, kind).write_bytes(b"")
+
+    def flush(self) -> None:
+        """Write the rows that are held, those of each output partition together."""
+        if not self.held:
+            return
+        self.held.sort(key=itemgetter(0))
+        ends: array[int] = array("Q")
+        packed: list[bytes] = []
+        for (topic, partition), group in groupby(self.held, key=_output_of):
+            row, first, last = self._rows, -1, -1
+            for (_, _, offset), checksum, record in group:
+                first, last = (offset if first < 0 else first), offset
+                if self._rows > _ROW_MASK:
+                    raise OverflowError(f"shelf {self._stem}: more than {_ROW_MASK + 1} records")
+                self._order.append(checksum | self._rows)
+                self._rows += 1
+                self._bytes += len(record)
+                ends.append(self._bytes)
+                packed.append(record)
+            self._stretches.append(_Stretch(topic, partition, first, last, row, self._rows - row))
+        self.held.clear()
+        self._append("rows", packed)
+        self._append("ends", (ends.tobytes(),))
+        self._append("refused", (self.refused.tobytes(),))
+        del self.refused[:]
+        if len(self._order) >= _RUN_ROWS:
+            self._close_run()
+
+    def close(self) -> None:
+        """Make the files whole."""
+        self.flush()
+        if self._runs:
+            self._close_run()
+            with _file(self._stem, "order").open("wb") as file, _Numbers(_file(self._stem, "runs")) as numbers:
+                begins = (0, *self._runs)
+                runs = [_slice(numbers.all, low, high) for low, high in pairwise(begins)]
+                _write_numbers(file, merge(*runs))
+        else:
+            _file(self._stem, "order").write_bytes(_sorted(self._order).tobytes())
+        _file(self._stem, "runs").unlink()
+        about = _About(self._stretches, sorted(self.marks))
+        _file(self._stem, "about").write_bytes(_pack(about))
+
+    def _close_run(self) -> None:
+        self._append("runs", (_sorted(self._order).tobytes(),))
+        self._runs.append((self._runs[-1] if self._runs else 0) + len(self._order))
+        self._order = array("Q")
+
+    def _append(self, kind: str, pieces: Iterable[bytes]) -> None:
+        # Opened anew each time: a source may have more partitions than a process may have files open.
+        with _file(self._stem, kind).open("ab") as file:
+            file.writelines(pieces)
+
+
+def _output_of(row: tuple[_Place, int, bytes]) -> tuple[str, int]:
+    return row[0][:2]
+
+
+def _file(stem: Path, kind: str) -> Path:
+    return stem.with_name(f"{stem.name}.{kind}")
+
+
+def _sorted(numbers: array[int]) -> array[int]:
+    return array("Q", sorted(numbers))
+
+
+def _slice(numbers: Sequence[int], low: int, high: int) -> Iterator[int]:
+    return (numbers[at] for at in range(low, high))
+
+
+def _write_numbers(file: Any, numbers: Iterator[int]) -> None:
+    piece: array[int] = array("Q")
+    for number in numbers:
+        piece.append(number)
+        if len(piece) >= _RUN_ROWS:
+            file.write(piece.tobytes())
+            del piece[:]
+    file.write(piece.tobytes())
+
+
+class _Numbers:
+    """A file of numbers as a sequence that stays where it is: what is not looked at takes no memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._map: mmap.mmap | None = None
+        self.all: Sequence[int] = ()
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._view = memoryview(self._map).cast("Q")
+                self.all = self._view
+
+    def close(self) -> None:
+        if self._map is not None:
+            self.all = ()
+            self._view.release()
+            self._map.close()
+            self._map = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Shelves:
@@ -67,12 +232,11 @@ class Shelves:
         source: the source topic; what names another is counted in `elsewhere` and left out.
         partitions: how many partitions the source has.
         wanted: the partitions that are audited; what names another one of them is counted in `other_partitions`.
+        name: of these shelves, where several are filled in one folder. A shelf of the same name is replaced.
     """
 
-    def __init__(self, folder: Path, source: str, partitions: int, wanted: frozenset[int]) -> None:
-        self._folder, self._source, self._partitions, self._wanted = folder, source, partitions, wanted
-        self._files: dict[int, sqlite3.Connection] = {}
-        self._rows: dict[int, list[tuple[Any, ...]]] = {}
+    def __init__(self, folder: Path, source: str, partitions: int, wanted: frozenset[int], name: str = "") -> None:
+        self._source, self._partitions = source, partitions
         self.read: Counter[str] = Counter()
         """Records by topic."""
         self.elsewhere = 0
@@ -81,14 +245,9 @@ class Shelves:
         self.unreadable = 0
         """Records that name no place of the source; they are kept on the shelf of the first wanted partition."""
         folder.mkdir(parents=True, exist_ok=True)
-        for partition in wanted:
-            shelf_path(folder, partition).unlink(missing_ok=True)
-            self._rows[partition] = []
-            file = self._files[partition] = sqlite3.connect(shelf_path(folder, partition), isolation_level=None)
-            file.execute("PRAGMA journal_mode = OFF")
-            file.execute("PRAGMA synchronous = OFF")
-            file.execute(_SCHEMA)
-            file.execute(_STRAYS)
+        self._growing = {partition: _Growing(shelf_path(folder, partition, name)) for partition in wanted}
+        self._strays = _Growing(_strays(shelf_path(folder, min(wanted), name))) if wanted else None
+        self._held = 0
 
     def put(self, topic: str, partition: int, record: Record, *, dead_letters: bool) -> None:
         """One record, as it stands on an outcome topic or on the dead letters."""
@@ -99,9 +258,10 @@ class Shelves:
         elif isinstance(found, Unreadable):
             kind = Kind.DEAD_LETTER if dead_letters else Kind.STEP
             self.unreadable += 1
-            row = (kind.value, found.topic, found.partition, found.offset, found.why)
-            self._files[min(self._wanted)].execute("INSERT INTO strays VALUES (?, ?, ?, ?, ?)", row)
-        elif found.source_partition not in self._wanted:
+            assert self._strays is not None
+            place = (found.topic, found.partition, found.offset)
+            self._hold(self._strays, place, 0, _pack((*place, kind, found.why)))
+        elif found.source_partition not in self._growing:
             self.other_partitions += 1
         else:
             self.add(found)
@@ -109,28 +269,35 @@ class Shelves:
     def add(self, published: Published) -> None:
         """One whose evidence is read, of a partition that is wanted."""
         self.shelved += 1
-        rows = self._rows[published.source_partition]
-        mark = mark_of(published) or (None, None)
-        record = _pack((published.timestamp, published.key, published.value, published.headers))
-        place = published.topic, published.partition, published.offset
-        rows.append((published.kind.value, *published.identity, *place, caused_at(published), *mark, record))
-        if len(rows) >= _ROWS:
-            self._flush(published.source_partition)
+        growing = self._growing[published.source_partition]
+        kind, (one, two) = published.kind, published.identity
+        mark = mark_of(published)
+        if mark is not None:
+            growing.marks.add(mark)
+        if kind is Kind.DEAD_LETTER and two.startswith(Reason.TOO_MANY_OPEN_STEPS.value):
+            cause = caused_at(published)
+            if cause is not None:
+                growing.refused.append(cause)
+        place = (published.topic, published.partition, published.offset)
+        record = _pack((*place, kind, one, two, published.timestamp, published.key, published.value, published.headers))
+        self._hold(growing, place, _checksum(kind, one, two), record)
 
-    def _flush(self, partition: int) -> None:
-        file, rows = self._files[partition], self._rows[partition]
-        file.execute("BEGIN")
-        file.executemany("INSERT INTO published VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-        file.execute("COMMIT")
-        rows.clear()
+    def _hold(self, growing: _Growing, place: _Place, checksum: int, record: bytes) -> None:
+        growing.held.append((place, checksum, record))
+        self._held += len(record) + _ROW_BYTES
+        if self._held >= _HELD_BYTES:
+            for each in self._all():
+                each.flush()
+            self._held = 0
+
+    def _all(self) -> Iterable[_Growing]:
+        return chain(self._growing.values(), () if self._strays is None else (self._strays,))
 
     def close(self) -> None:
         """Make the files whole."""
-        for partition, file in self._files.items():
-            self._flush(partition)
-            file.execute(_INDEX)
-            file.close()
-        self._files.clear()
+        for each in self._all():
+            each.close()
+        self._growing, self._strays = {}, None
 
     def __enter__(self) -> Self:
         return self
@@ -138,61 +305,118 @@ class Shelves:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         if kind is None:
             self.close()
-        for file in self._files.values():
-            file.close()
+
+
+def _strays(stem: Path) -> Path:
+    return stem.with_name(f"{stem.name}.strays")
+
+
+class _Shelf:
+    """The files of one shelf, to be read."""
+
+    def __init__(self, stem: Path, exits: ExitStack) -> None:
+        self.about: _About = _read_about(_file(stem, "about").read_bytes())
+        self.order = exits.enter_context(_Numbers(_file(stem, "order")))
+        self._ends = exits.enter_context(_Numbers(_file(stem, "ends")))
+        self.refused = exits.enter_context(_Numbers(_file(stem, "refused")))
+        self.rows = len(self._ends.all)
+        self._file = exits.enter_context(_file(stem, "rows").open("rb", buffering=0))
+        self.taken = bytearray(self.rows // 8 + 1)
+
+    def row(self, number: int) -> bytes:
+        ends = self._ends.all
+        begin = ends[number - 1] if number else 0
+        self._file.seek(begin)
+        return self._file.read(ends[number] - begin)
+
+    def is_taken(self, row: int) -> bool:
+        return bool(self.taken[row >> 3] & 1 << (row & 7))
+
+
+def _in_order(shelves: Sequence[_Shelf]) -> Iterator[tuple[_Shelf, int]]:
+    """All rows, each with its shelf, in the order of topic, partition, offset."""
+    stretches = sorted(
+        ((stretch, number) for number, shelf in enumerate(shelves) for stretch in shelf.about.stretches),
+        key=lambda item: (item[0].topic, item[0].partition, item[0].first, item[0].last, item[1]),
+    )
+    for _, group in groupby(stretches, key=lambda item: (item[0].topic, item[0].partition)):
+        own = [(stretch, shelves[number]) for stretch, number in group]
+        if all(one.last < other.first for (one, _), (other, _) in pairwise(own)):
+            yield from ((shelf, s.row + at) for s, shelf in own for at in range(s.rows))
+        else:  # archives that hold the same offsets: those of each are ascending, and all are wanted
+            yield from map(itemgetter(1, 2), merge(*(_by_offset(*one) for one in own), key=itemgetter(0)))
+
+
+def _by_offset(stretch: _Stretch, shelf: _Shelf) -> Iterator[tuple[int, _Shelf, int]]:
+    for row in range(stretch.row, stretch.row + stretch.rows):
+        yield _unpack_any(shelf.row(row))[2], shelf, row
 
 
 class FiledShelf:
-    """One source partition's shelf; satisfies `core.audit.Shelf`. Use as a context manager."""
+    """One source partition's shelf; satisfies `core.audit.Shelf`. Use as a context manager.
 
-    def __init__(self, folder: Path, partition: int) -> None:
+    Args:
+        names: of the shelves that were filled for this run, in `folder`.
+    """
+
+    def __init__(self, folder: Path, partition: int, names: Sequence[str] = ("",)) -> None:
         self._partition = partition
-        self._file = sqlite3.connect(
-            f"{shelf_path(folder, partition).resolve().as_uri()}?mode=ro&immutable=1", uri=True
-        )
-        (self.count,) = self._file.execute("SELECT count(*) FROM published").fetchone()
-        self._taken = bytearray(self.count // 8 + 1)
-        self._ids: dict[tuple[str, int, int], int] = {}
-        self.last: dict[tuple[str, int, int], Published] = {}
+        with ExitStack() as exits:
+            stems = [shelf_path(folder, partition, name) for name in names]
+            self._shelves = [_Shelf(stem, exits) for stem in stems]
+            lone = [_strays(stem) for stem in stems if _file(_strays(stem), "about").exists()]
+            self._strays = [_Shelf(stem, exits) for stem in lone]
+            self._exits = exits.pop_all()
+        self.count = sum(shelf.rows for shelf in self._shelves)
+        self._rows: dict[_Place, tuple[_Shelf, int]] = {}
+        self.last: dict[_Place, Published] = {}
         """What was handed out last, by place."""
 
     def look(self, kind: Kind, identity: tuple[str, str]) -> list[Published]:
-        self._ids.clear()
+        self._rows.clear()
         self.last.clear()
-        rows = self._file.execute(_LOOK, (*identity, kind.value))
-        return [self._published(row) for row in rows if not self._is_taken(row[0])]
+        wanted = _checksum(kind, *identity)
+        found = []
+        for shelf in self._shelves:
+            order = shelf.order.all
+            at = bisect_left(order, wanted)
+            while at < len(order) and (entry := order[at]) <= wanted | _ROW_MASK:
+                at += 1
+                row = entry & _ROW_MASK
+                if not shelf.is_taken(row):
+                    published = self._published(shelf, row)
+                    if published.kind is kind and published.identity == identity:
+                        self._handed_out(published, shelf, row)
+                        found.append(published)
+        if len(found) > 1:
+            found.sort(key=_place)
+        return found
 
     def take(self, published: Published) -> None:
-        number = self._ids[published.topic, published.partition, published.offset]
-        self._taken[number >> 3] |= 1 << (number & 7)
+        shelf, row = self._rows[_place(published)]
+        shelf.taken[row >> 3] |= 1 << (row & 7)
 
     def left(self) -> Iterator[Published]:
-        rows = self._file.execute("SELECT id FROM published ORDER BY topic, partition, offset")
-        one = self._file.cursor()
-        for (number,) in rows:
-            if not self._is_taken(number):
-                self._ids.clear()
+        for shelf, row in _in_order(self._shelves):
+            if not shelf.is_taken(row):
+                self._rows.clear()
                 self.last.clear()
-                yield self._published(one.execute(_ONE, (number,)).fetchone())
+                published = self._published(shelf, row)
+                self._handed_out(published, shelf, row)
+                yield published
 
     def marks(self) -> list[tuple[int, int]]:
-        rows = self._file.execute(
-            "SELECT DISTINCT mark_position, mark_ms FROM published WHERE mark_ms IS NOT NULL ORDER BY 1, 2"
-        )
-        return [(position, milliseconds) for position, milliseconds in rows]
+        return sorted({mark for shelf in self._shelves for mark in shelf.about.marks})
 
     def crowded_from(self, offset: int) -> int | None:
-        reason = Reason.TOO_MANY_OPEN_STEPS.value
-        (found,) = self._file.execute(
-            "SELECT min(cause) FROM published WHERE kind = ? AND substr(two, 1, ?) = ? AND cause >= ?",
-            (Kind.DEAD_LETTER.value, len(reason), reason, offset),
-        ).fetchone()
-        return None if found is None else int(found)
+        causes = chain.from_iterable(shelf.refused.all for shelf in self._shelves)
+        return min((cause for cause in causes if cause >= offset), default=None)
 
     def strays(self) -> Iterator[tuple[Kind, Unreadable]]:
         """Records of the output topics that no partition can own, in the order of topic, partition, offset."""
-        for kind, *rest in self._file.execute("SELECT * FROM strays ORDER BY topic, partition, offset"):
-            yield Kind(kind), Unreadable(*rest)
+        for shelf, row in _in_order(self._strays):
+            topic, partition, offset, kind, why = _unpack_stray(shelf.row(row))
+            yield kind, Unreadable(topic, partition, offset, why)
 
     def kept_from(self, shortened: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
         """The first cause that is named where the first records are gone, by topic and partition.
@@ -201,16 +425,22 @@ class FiledShelf:
             shortened: the output partitions whose first records retention has taken -> their first offset.
         """
         found = {}
-        for (topic, partition), _ in sorted(shortened.items()):
-            row = self._file.execute(
-                "SELECT cause FROM published WHERE topic = ? AND partition = ? ORDER BY offset LIMIT 1",
-                (topic, partition),
-            ).fetchone()
-            found[topic, partition] = row[0] if row is not None and row[0] is not None else 1 << 62
+        for topic, partition in sorted(shortened):
+            own = [
+                (stretch.first, number, stretch.row)
+                for number, shelf in enumerate(self._shelves)
+                for stretch in shelf.about.stretches
+                if (stretch.topic, stretch.partition) == (topic, partition)
+            ]
+            cause = None
+            if own:
+                _, number, row = min(own)
+                cause = caused_at(self._published(self._shelves[number], row))
+            found[topic, partition] = cause if cause is not None else 1 << 62
         return found
 
     def close(self) -> None:
-        self._file.close()
+        self._exits.close()
 
     def __enter__(self) -> Self:
         return self
@@ -218,17 +448,19 @@ class FiledShelf:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _is_taken(self, number: int) -> bool:
-        return bool(self._taken[number >> 3] & 1 << (number & 7))
+    def _published(self, shelf: _Shelf, row: int) -> Published:
+        topic, partition, offset, kind, one, two, timestamp, key, value, headers = _unpack(shelf.row(row))
+        own = self._partition
+        return Published(kind, own, (one, two), topic, partition, offset, timestamp, key, value, headers)
 
-    def _published(self, row: tuple[Any, ...]) -> Published:
-        number, kind, one, two, topic, partition, offset, packed = row
-        timestamp, key, value, headers = _unpack(packed)
-        place = (topic, partition, offset)
-        self._ids[place] = number
-        found = Published(Kind(kind), self._partition, (one, two), *place, timestamp, key, value, headers)
-        self.last[place] = found
-        return found
+    def _handed_out(self, published: Published, shelf: _Shelf, row: int) -> None:
+        place = _place(published)
+        self._rows[place] = shelf, row
+        self.last[place] = published
+
+
+def _place(published: Published) -> _Place:
+    return published.topic, published.partition, published.offset
 
 
 class EmptyShelf:

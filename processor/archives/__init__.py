@@ -6,7 +6,7 @@ The format is docs/archive-format.md. All reading streams and is bounded by `Lim
 
 from __future__ import annotations
 
-from processor.archives.reading import Extent, reach, read, survey
+from processor.archives.reading import Extent, reach, read, shares, survey
 from processor.archives.recorder import Recorder
 from processor.archives.records import (
     CAPTURE,
@@ -32,5 +32,6 @@ __all__ = [
     "Recorder",
     "reach",
     "read",
+    "shares",
     "survey",
 ]

@@ -53,6 +53,7 @@ def read(
     path: Path,
     *,
     only: Partition | None = None,
+    within: Partition | None = None,
     begin: int = 0,
     end: int = MAX_OFFSET,
     capture: Capture = CAPTURE,
@@ -62,7 +63,8 @@ def read(
 
     Numbers in names count as numbers: `part-9` before `part-10`. Within a partition offsets rise strictly. With
     `only`, what belongs to other partitions or lies outside [begin, end) is left out, a gap cut to the range; the
-    files of a recorded archive that cannot hold anything of it are not opened.
+    files of a recorded archive that cannot hold anything of it are not opened. With `within` the files of that
+    partition of a recorded archive are read, and all that is in them.
 
     Raises:
         UsageError: there is no such path, or nothing in it that looks like an archive.
@@ -71,7 +73,7 @@ def read(
     if only is None and (begin, end) != (0, MAX_OFFSET):
         raise UsageError("archive: a range of offsets needs a partition")
     order = _Order()
-    for file, start in _files(path, only, begin, end):
+    for file, start in _files(path, only or within, begin, end):
         try:
             for unit, number, item in _items(file, capture, limits):
                 if start is not None and _start(item) != start:
@@ -94,13 +96,27 @@ def read(
                     assert isinstance(item, Gap)
                     if item.first >= end:
                         return
-                    within = _cut(item, begin, end)
-                    if within is not None:
-                        yield within
+                    cut = _cut(item, begin, end)
+                    if cut is not None:
+                        yield cut
         except OSError as exc:
             raise refused(file, "", f"cannot be read ({exc.strerror or exc})") from exc
         if start is not None:
             raise refused(file, "", "holds nothing", hint="the file is damaged; fetch it again")
+
+
+def shares(path: Path) -> list[tuple[Partition | None, int]]:
+    """The parts in which all of an archive can be read at once, each by a reader of its own, and their bytes on disk.
+
+    Of a recorded archive its partitions (to be read `within`); None is all of another.
+    """
+    if not (path / LABEL).is_file():
+        return [(None, path.stat().st_size if path.is_file() else 0)]
+    found: dict[Partition, int] = {}
+    for file, start in _files(path, None, 0, MAX_OFFSET):
+        assert start is not None
+        found[start[:2]] = found.get(start[:2], 0) + file.stat().st_size
+    return list(found.items())
 
 
 def survey(path: Path, *, capture: Capture = CAPTURE, limits: Limits = LIMITS) -> dict[Partition, Extent]:

@@ -120,9 +120,21 @@ class Shelf(Protocol):
         ...
 
 
-def read_published(topic: str, partition: int, record: Record, *, dead_letters: bool) -> Published | Unreadable:
-    """Read the evidence of a record on one of our output topics."""
-    headers = dict(record.headers)
+def read_published(
+    topic: str,
+    partition: int,
+    record: Record,
+    *,
+    dead_letters: bool,
+    headers: Mapping[str, bytes | None] | None = None,
+) -> Published | Unreadable:
+    """Read the evidence of a record on one of our output topics.
+
+    Args:
+        headers: those of the record by name, the last of each, where the caller has them already.
+    """
+    if headers is None:
+        headers = dict(record.headers)
 
     def unreadable(why: str) -> Unreadable:
         return Unreadable(topic, partition, record.offset, why)
@@ -150,7 +162,7 @@ def read_published(topic: str, partition: int, record: Record, *, dead_letters: 
         record.timestamp,
         record.key,
         record.value,
-        tuple((name, content) for name, content in record.headers),
+        tuple(record.headers),
     )
 
 

@@ -15,7 +15,7 @@ import msgspec
 from processor.archives import CAPTURE, Capture
 from processor.core.rules import MAX_DIGITS, Rules
 
-__all__ = ["Only", "Part", "PartitionResult", "Task", "run_task"]
+__all__ = ["Only", "Part", "PartitionResult", "Task", "ready", "run_task"]
 
 
 class Only(msgspec.Struct, frozen=True):
@@ -48,6 +48,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         outcome_topics: status on the wire -> topic ("" is switched off).
         output_partitions: topic -> number of partitions.
         work: a folder that every worker sees: shelves, split archives and spills are in it.
+        shelves: names of the shelves that hold what was published.
         switch: below it the archives are read, from it on the topic.
         archives: what is read from archives, in offset order.
         shortened: (topic, partition) of the outputs whose first records are gone.
@@ -67,6 +68,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     dead_letter: str
     output_partitions: dict[str, int]
     work: str
+    shelves: tuple[str, ...] = ()
     log_end: int | None = None
     switch: int = 0
     archives: tuple[Part, ...] = ()
@@ -113,6 +115,11 @@ class PartitionResult(msgspec.Struct, frozen=True, kw_only=True):
     open_steps: int
     stream_time: int
     trouble: tuple[str, ...] = ()
+
+
+def ready() -> None:
+    """Load what a task needs, so that a process has begun before there is a task for it."""
+    import processor.replay.partition  # noqa: F401
 
 
 def run_task(task: Task) -> PartitionResult:

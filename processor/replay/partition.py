@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,11 +21,11 @@ from processor.core.links import Links
 from processor.core.watch import Belongs, WatchedState
 from processor.outputs import Outputs, Places
 from processor.replay import Only, PartitionResult, Task
+from processor.replay.shelving import Telling
 from processor.replay.sources import DATA, Ledger, archived, pieces
 from processor.report.tables import Tables
 from processor.shelf import EmptyShelf, FiledShelf
 
-_TOLD_EVERY_S: Final = 0.2
 _MINUTE_MS: Final = 60_000
 _CELLS: Final = 1 << 14
 """Of the timeline that are held before they are written; a minute may then have several rows."""
@@ -87,7 +85,9 @@ class _Run:
         self._tables = Tables(work / "tables", task.partition, task.begin)
         exits.callback(self._tables_abandoned)
         self._closed = False
-        self._shelf = exits.enter_context(FiledShelf(work, task.partition)) if task.verify else EmptyShelf()
+        self._shelf = (
+            exits.enter_context(FiledShelf(work, task.partition, task.shelves)) if task.verify else EmptyShelf()
+        )
         places = places_of(task)
         kept_from = (
             self._shelf.kept_from(dict.fromkeys(task.shortened, 0)) if isinstance(self._shelf, FiledShelf) else {}
@@ -118,8 +118,7 @@ class _Run:
         self._findings: Counter[str] = Counter()
         self._minutes: dict[tuple[int, str], list[int]] = {}
         self._first_ms = self._last_ms = -1
-        self._progress = work / f"progress-{task.partition:05d}"
-        self._told_at = 0.0
+        self._tell = Telling(work / f"progress-{task.partition:05d}")
 
     async def walk(self) -> None:
         async for piece in pieces(self._task, self._ledger):
@@ -134,7 +133,7 @@ class _Run:
         for effect, finding in self._audit.finish():
             self._judged(effect, finding)
         self._judge_strays()
-        self._tell(self._task.end)
+        self._tell(self._task.end, last=True)
 
     def _judge_strays(self) -> None:
         """What stands on the output topics and names no place of the source: no output of any honest worker."""
@@ -161,10 +160,7 @@ class _Run:
         assert isinstance(state, WatchedState)
         state.counts.clear()
         state.published_opened_ms.clear()
-        now = time.monotonic()
-        if now - self._told_at >= _TOLD_EVERY_S:
-            self._told_at = now
-            self._tell(records[-1].offset + 1)
+        self._tell(records[-1].offset + 1)
 
     def _record(self, records: list[Record]) -> None:
         for record in records:
@@ -178,12 +174,6 @@ class _Run:
             gap = self._gaps.popleft()
             if self._recorder is not None and gap.last >= self._recorded:
                 self._recorder.write(msgspec.structs.replace(gap, first=max(gap.first, self._recorded)))
-
-    def _tell(self, offset: int) -> None:
-        """Progress for whoever watches; no part of the evidence."""
-        part = self._progress.with_suffix(f".{os.getpid()}")
-        part.write_text(f"{offset} {self._audit.records}")
-        part.replace(self._progress)
 
     # --- what the tables get ----------------------------------------------------------------------------------
 

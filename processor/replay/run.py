@@ -1,14 +1,18 @@
 """The command `replay`: where the range begins and ends, the published records read, tasks handed out, the verdict.
 
-Order matters: first the ends of the source are fixed, then the output topics are read to where they end by then,
+Order matters: first the ends of the source are fixed, then those of the output topics, which are read up to there,
 then the source's ends are looked up again. So nothing that a living worker writes meanwhile looks wrong, and nothing
 that was published before can name an offset that the log does not have.
+
+What takes time is done by independent jobs, on one executor: first the output is shelved (`processor.replay.shelving`),
+then each source partition is folded and compared (`run_task`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,27 +20,37 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
 
-from processor.archives import CAPTURE, ArchivedRecord, Capture, Gap, reach, read
+from processor.archives import CAPTURE, ArchivedRecord, Capture, Gap, reach, read, shares
 from processor.config import Settings
 from processor.core.effects import FOLD_VERSION
 from processor.core.links import framed
-from processor.errors import BrokerUnavailable, CorruptLog, RunStepsError, UsageError
+from processor.errors import CorruptLog, RunStepsError, UsageError
 from processor.kafka.admin import Admin
 from processor.kafka.consumer import PartitionReader
 from processor.kafka.security import Connection
-from processor.kafka.trouble import OffsetLost
-from processor.replay import Only, Part, PartitionResult, Task, run_task
+from processor.replay import Only, Part, PartitionResult, Task, ready, run_task
 from processor.replay.bounds import Bound, Committed, Edge, Offset, Time, parse
+from processor.replay.shelving import (
+    Output,
+    PublishedArchive,
+    Shelved,
+    Shelving,
+    progress_path,
+    run_shelving,
+    shared_out,
+    summed,
+)
 from processor.replay.sources import laid_end_to_end
-from processor.report import folder as reports
-from processor.report.against import Against, compare_steps, require_whole
 from processor.report.manifest import About, Outcome, Range, open_questions, outcome, total_counts, total_coverage
-from processor.shelf import Shelves
+
+if TYPE_CHECKING:
+    from processor.report.against import Against
 
 EXIT_PROVEN: Final = 0
 EXIT_DIFFERENT: Final = 3
@@ -48,9 +62,9 @@ EXIT_CODES: Final = {
 }
 
 _CLIENT_ID: Final = "run-steps.replay"
-_OUTPUT_WAIT_S: Final = 20.0
-"""How long an open transaction may hold back the output topics: longer than a worker's may last."""
 _LOOK_S: Final = 0.2
+_MOST_SHELVES: Final = 8
+"""Each look-up goes through all of them: more would make it dearer than reading the output in parallel is worth."""
 
 
 class AddsUpNot(RunStepsError):
@@ -103,6 +117,8 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 Show = Callable[[Progress], None]
+_Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,12 +174,17 @@ def replay(options: Options, settings: Settings, connection: Callable[[], Connec
     if options.report and Path(options.report).exists() and any(Path(options.report).iterdir()):
         raise UsageError(f"replay: --report: {options.report}: not empty", hint="name a new folder for the report")
     if options.against:
+        from processor.report.against import require_whole
+
         require_whole(Path(options.against), program())
-    with _folder(options.work) as work:
+    with _folder(options.work) as work, _executor(options) as executor:
         plan = _Plan(options, settings, connection, show, work)
         asyncio.run(plan.prepare())
+        pool = _Pool(executor, options, show)
+        plan.shelved(_shelve(plan.shelvings(), pool, work))
+        asyncio.run(plan.look_again())
         tasks = plan.tasks()
-        results = _run_all(tasks, options, show, work)
+        results = _run_all(tasks, pool, work)
         trouble = [line for result in results for line in result.trouble] + plan.trouble(results)
         if trouble:
             raise AddsUpNot("replay: the counts do not add up: " + "; ".join(trouble), hint="please report it")
@@ -173,9 +194,16 @@ def replay(options: Options, settings: Settings, connection: Callable[[], Connec
 def _summed(plan: _Plan, results: list[PartitionResult], options: Options, work: Path) -> Replayed:
     about = plan.about()
     ranges = [msgspec.convert(result, Range, from_attributes=True) for result in results]
-    against = compare_steps(Path(options.against), work, ranges) if options.against else None
+    against = None
+    # What reports are read and drawn with takes a while to load.
+    if options.against:
+        from processor.report.against import compare_steps
+
+        against = compare_steps(Path(options.against), work, ranges)
     evidence = root = ""
     if options.report:
+        from processor.report import folder as reports
+
         manifest = reports.write(Path(options.report), work, results, about, created=options.created)
         evidence, root = manifest.evidence, manifest.root
     return Replayed(
@@ -228,7 +256,8 @@ class _Plan:
         self._output_partitions: dict[str, int] = {}
         self._log_ends: dict[int, int] = {}
         self._partitions = 0
-        self._shelves: Shelves | None = None
+        self._outputs: list[Output] = []
+        self._shelved: list[Shelved] = []
         self._notes: list[str] = []
 
     async def prepare(self) -> None:
@@ -237,8 +266,12 @@ class _Plan:
             await self._find_on_topic(start, end)
         else:
             self._find_in_archives(start, end)
-        if self._options.verify:
-            await self._read_outputs()
+        if self._options.verify and not self._options.published:
+            for topic in self._output_topics():
+                await self._find_output(topic)
+
+    async def look_again(self) -> None:
+        """Where the source ends, now that the output has been read."""
         if self._reads_topic:
             async with self._reader(self._topic) as reader:
                 self._log_ends = await reader.end_offsets(list(self._spans))
@@ -403,73 +436,65 @@ class _Plan:
 
     # --- what was published -----------------------------------------------------------------------------------
 
-    async def _read_outputs(self) -> None:
-        wanted = frozenset(self._spans)
-        dead = self._settings.output.dead_letter
-        topics = sorted({topic for topic in self._settings.outcome_topics.values() if topic} | {dead})
-        with Shelves(self._work, self._topic, self._partitions, wanted) as shelves:
-            self._shelves = shelves
-            if self._options.published:
-                self._read_published_archives(shelves, topics, dead)
-                return
-            for topic in topics:
-                await self._read_output(shelves, topic, is_dead=topic == dead)
+    def _output_topics(self) -> list[str]:
+        topics = {topic for topic in self._settings.outcome_topics.values() if topic}
+        return sorted(topics | {self._settings.output.dead_letter})
 
-    def _read_published_archives(self, shelves: Shelves, topics: Sequence[str], dead: str) -> None:
-        seen: set[tuple[str, int]] = set()
-        for path in self._options.published:
-            for number, item in enumerate(read(Path(path), capture=Capture(pattern=self._options.capture.pattern))):
-                place = (item.topic, item.partition)
-                if item.topic not in topics:
-                    continue
-                if place not in seen:
-                    seen.add(place)
-                    if (item.first if isinstance(item, Gap) else item.offset) > 0:
-                        self._shortened.add(place)
-                if isinstance(item, Gap):
-                    if item.kind in ("missing", "unknown"):
-                        self._shortened.add(place)
-                    continue
-                shelves.put(item.topic, item.partition, item, dead_letters=item.topic == dead)
-                if number % 10_000 == 0:
-                    self._show(Progress(f"reading {path}", number, 0))
-        self._notes.append(
-            "On which partition a key stands was not compared: an archive does not say how many there are."
-        )
+    async def _find_output(self, topic: str) -> None:
+        async with self._reader(topic) as reader:
+            partitions = list(range(reader.partitions_of_topic()))
+            begins = await reader.begin_offsets(partitions)
+            ends = await reader.end_offsets(partitions)
+        self._output_partitions[topic] = len(partitions)
+        self._shortened.update((topic, p) for p, begin in begins.items() if begin > 0)
+        self._outputs += [Output(topic, p, begins[p], ends[p]) for p in partitions]
 
-    async def _read_output(self, shelves: Shelves, topic: str, *, is_dead: bool) -> None:
-        positions: dict[int, int] = {}
-        ends: dict[int, int] = {}
-        done = 0
-        while True:
-            async with self._reader(topic) as reader:
-                partitions = list(range(reader.partitions_of_topic()))
-                self._output_partitions[topic] = len(partitions)
-                begins = await reader.begin_offsets(partitions)
-                ends = ends or await reader.end_offsets(partitions)
-                self._shortened.update((topic, p) for p, begin in begins.items() if begin > positions.get(p, 0))
-                positions = {p: max(begin, positions.get(p, 0)) for p, begin in begins.items()}
-                total = done + sum(max(0, ends[p] - positions[p]) for p in partitions)
-                try:
-                    async for p, records in reader.read_to(positions, ends, _OUTPUT_WAIT_S):
-                        for record in records:
-                            shelves.put(topic, p, record, dead_letters=is_dead)
-                        done += records[-1].offset + 1 - positions[p]
-                        positions[p] = records[-1].offset + 1
-                        self._show(Progress(f"reading {topic}", done, total))
-                    return
-                except OffsetLost:
-                    continue  # retention is at work: what it took is said, the rest is read
-                except BrokerUnavailable:
-                    stable = await reader.stable_end_offsets(partitions)
-                    held = {p: offset for p, offset in stable.items() if offset < ends[p]}
-                    if not held:
-                        raise
-                    self._notes += [
-                        f"{topic}, partition {p}: an open transaction holds back what lies behind offset {offset}."
-                        for p, offset in sorted(held.items())
-                    ]
-                    return
+    def shelvings(self) -> list[Shelving]:
+        """The jobs that read the output, none without `verify`."""
+        settings, options = self._settings, self._options
+        if not options.verify:
+            return []
+        of_archives, of_topics = [], []
+        for number, path in enumerate(options.published):
+            of_archives += [(size, PublishedArchive(number, path, within)) for within, size in shares(Path(path))]
+        if not options.published:
+            of_topics = [(max(0, output.end - output.begin), output) for output in self._outputs]
+        jobs = min(_MOST_SHELVES, len(self._spans) if options.dask else options.workers)
+        return [
+            Shelving(
+                source=self._topic,
+                partitions=self._partitions,
+                wanted=tuple(sorted(self._spans)),
+                topics=tuple(self._output_topics()),
+                dead_letter=settings.output.dead_letter,
+                work=str(self._work.resolve()),
+                number=number,
+                outputs=tuple(part for part in own if isinstance(part, Output)),
+                archives=tuple(part for part in own if isinstance(part, PublishedArchive)),
+                capture=options.capture,
+                connection=settings.kafka.connection() if of_topics else None,
+            )
+            for number, own in enumerate(shared_out([*of_archives, *of_topics], jobs))
+        ]
+
+    def shelved(self, found: list[Shelved]) -> None:
+        """What came of those jobs, in their order."""
+        self._shelved = found
+        for one in found:
+            self._shortened.update(one.shortened)
+        # Where an output partition begins, the archive says that comes first on the command line.
+        firsts: dict[tuple[str, int], tuple[int, int]] = {}
+        for number, topic, partition, first in sorted(begin for one in found for begin in one.begins):
+            firsts.setdefault((topic, partition), (number, first))
+        self._shortened.update(place for place, (_, first) in firsts.items() if first > 0)
+        self._notes += [
+            f"{topic}, partition {p}: an open transaction holds back what lies behind offset {offset}."
+            for topic, p, offset in sorted(held for one in found for held in one.held)
+        ]
+        if self._options.verify and self._options.published:
+            self._notes.append(
+                "On which partition a key stands was not compared: an archive does not say how many there are."
+            )
 
     # --- tasks ------------------------------------------------------------------------------------------------
 
@@ -487,6 +512,7 @@ class _Plan:
                 dead_letter=settings.output.dead_letter,
                 output_partitions=self._output_partitions,
                 work=str(self._work.resolve()),
+                shelves=tuple(one.name for one in self._shelved),
                 log_end=self._log_ends.get(partition),
                 switch=span.switch,
                 archives=span.parts,
@@ -504,25 +530,22 @@ class _Plan:
 
     def outputs(self) -> dict[str, int]:
         """What was read of the output topics, and what of it was not in scope."""
-        if self._shelves is None:
+        if not self._options.verify:
             return {}
-        shelves = self._shelves
+        read, elsewhere, other_partitions, unreadable = summed(self._shelved)
         return {
-            **dict(sorted(shelves.read.items())),
-            "of another source": shelves.elsewhere,
-            "of partitions not asked for": shelves.other_partitions,
-            "unreadable": shelves.unreadable,
+            **dict(sorted(read.items())),
+            "of another source": elsewhere,
+            "of partitions not asked for": other_partitions,
+            "unreadable": unreadable,
         }
 
     def trouble(self, results: Sequence[PartitionResult]) -> list[str]:
-        shelves = self._shelves
-        if shelves is None:
+        read, *apart = summed(self._shelved)
+        compared = sum(result.published for result in results)
+        if not self._options.verify or read.total() == compared + sum(apart):
             return []
-        shelved = sum(result.published for result in results)
-        apart = shelves.elsewhere + shelves.other_partitions + shelves.unreadable
-        if shelves.read.total() == shelved + apart:
-            return []
-        return [f"{shelves.read.total()} records read from the output topics, {shelved} compared, {apart} out of scope"]
+        return [f"{read.total()} records read from the output topics, {compared} compared, {sum(apart)} out of scope"]
 
     def about(self) -> About:
         settings, options, only = self._settings, self._options, self._options.only
@@ -548,17 +571,20 @@ class _Plan:
 # --- running ------------------------------------------------------------------------------------------------------
 
 
-def _run_all(tasks: Sequence[Task], options: Options, show: Show, work: Path) -> list[PartitionResult]:
-    total = sum(task.end - task.begin for task in tasks)
-    with _executor(options, len(tasks)) as executor:
-        # The longest first: the last to end decides how long it takes.
-        ordered = sorted(tasks, key=lambda task: task.begin - task.end)
-        futures: list[Future[PartitionResult]] = [executor.submit(run_task, task) for task in ordered]
+class _Pool:
+    """The executor, and how its jobs are waited for."""
+
+    def __init__(self, executor: Executor, options: Options, show: Show) -> None:
+        self._executor, self._options, self._show = executor, options, show
+
+    def run(self, do: Callable[[_Job], _Result], jobs: Sequence[_Job], at: Callable[[], Progress]) -> list[_Result]:
+        """All of the jobs, begun in this order; `at` says how far they are."""
+        futures: list[Future[_Result]] = [self._executor.submit(do, job) for job in jobs]
         pending = set(futures)
-        show(Progress("folding and comparing", 0, total))
+        self._show(at())
         try:
             while pending:
-                if options.dask:
+                if self._options.dask:
                     # Dask's futures are its own: they are asked, not waited for with the standard library's `wait`.
                     time.sleep(_LOOK_S)
                     done = {future for future in pending if future.done()}
@@ -567,27 +593,49 @@ def _run_all(tasks: Sequence[Task], options: Options, show: Show, work: Path) ->
                 for future in done:
                     future.result()
                 pending -= done
-                show(Progress("folding and comparing", _progress(tasks, work), total))
+                self._show(at())
         except BaseException:
             for future in futures:
                 future.cancel()
             raise
-        return sorted((future.result() for future in futures), key=lambda result: result.partition)
+        return [future.result() for future in futures]
+
+
+def _shelve(jobs: Sequence[Shelving], pool: _Pool, work: Path) -> list[Shelved]:
+    total = sum(max(0, output.end - output.begin) for job in jobs for output in job.outputs)
+
+    def at() -> Progress:
+        done = sum(_told(progress_path(work, job.number)) for job in jobs)
+        return Progress("reading the output", min(done, total) if total else done, total)
+
+    return pool.run(run_shelving, jobs, at) if jobs else []
+
+
+def _run_all(tasks: Sequence[Task], pool: _Pool, work: Path) -> list[PartitionResult]:
+    total = sum(task.end - task.begin for task in tasks)
+    # The longest first: the last to end decides how long it takes.
+    ordered = sorted(tasks, key=lambda task: task.begin - task.end)
+    results = pool.run(run_task, ordered, lambda: Progress("folding and comparing", _progress(tasks, work), total))
+    return sorted(results, key=lambda result: result.partition)
+
+
+def _told(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
 
 
 def _progress(tasks: Sequence[Task], work: Path) -> int:
     done = 0
     for task in tasks:
-        try:
-            offset = int((work / f"progress-{task.partition:05d}").read_text().split()[0])
-        except (OSError, ValueError, IndexError):
-            continue
+        offset = _told(work / f"progress-{task.partition:05d}")
         done += min(max(0, offset - task.begin), task.end - task.begin)
     return done
 
 
 @contextmanager
-def _executor(options: Options, tasks: int) -> Iterator[Executor]:
+def _executor(options: Options) -> Iterator[Executor]:
     if options.dask:
         if not options.work:
             raise UsageError("replay: --dask needs --work", hint="name a new folder that all workers see")
@@ -602,10 +650,18 @@ def _executor(options: Options, tasks: int) -> Iterator[Executor]:
         finally:
             client.close()
         return
-    workers = min(options.workers, max(1, tasks))
-    if workers == 1:
+    if options.workers == 1:
         with ThreadPoolExecutor(1) as here:
             yield here
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    # Where there is one, from a server process that has loaded what the tasks need: loading takes longer than many
+    # a range, and goes on there while this process still asks for offsets. Forking this one is no choice: it may have
+    # threads.
+    way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(way)
+    if isinstance(context, ForkServerContext):
+        context.set_forkserver_preload(["processor.replay.partition", "processor.replay.shelving"])
+    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
+        for _ in range(min(options.workers, os.cpu_count() or 1)):
+            pool.submit(ready)
         yield pool
