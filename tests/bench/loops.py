@@ -10,7 +10,8 @@ from aiokafka import AIOKafkaConsumer
 from processor.broker import Broker
 from processor.kafka.consumer import Consumer
 from processor.kafka.security import Connection
-from tests.bench.measure import Lap, Run, child, collector_as_in_the_worker, ended, follow
+from tests.bench.lap import Lap
+from tests.bench.measure import Run, child, collector_as_in_the_worker, ended, follow
 
 FETCH_MAX_BYTES = 4 << 20
 PARTITION_FETCH_BYTES = 1 << 20

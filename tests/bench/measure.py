@@ -9,7 +9,6 @@ import gc
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import threading
@@ -175,26 +174,6 @@ def compiled(room: Path) -> Build:
     return Build(" (compiled)", room)
 
 
-class Lap:
-    """For the measured process: say when the first record has come, and when the last is done with."""
-
-    def __init__(self) -> None:
-        self._cpu = self._wall = -1.0
-
-    def begin(self) -> None:
-        if self._cpu < 0:
-            self._say({"at": "begin"})
-            self._cpu, self._wall = _cpu_s(), time.perf_counter()
-
-    def end(self, events: int, **more: float) -> None:
-        cpu_s, wall_s = _cpu_s() - self._cpu, time.perf_counter() - self._wall
-        self._say({"at": "end", "events": events, "cpu_s": cpu_s, "wall_s": wall_s, "rss_bytes": rss_bytes()} | more)
-
-    @staticmethod
-    def _say(what: dict[str, object]) -> None:
-        print(json.dumps(what), flush=True)  # noqa: T201
-
-
 @dataclass(frozen=True, slots=True)
 class Run:
     """What one process took, from its first record to its last. `more`: what else it said at the end."""
@@ -218,17 +197,6 @@ class Run:
     def broker_us(self) -> float:
         """Broker CPU per event, in microseconds."""
         return self.broker_cpu_s / self.events * 1e6
-
-
-def _cpu_s() -> float:
-    """CPU time of this process and of the children that it has waited for."""
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return time.process_time() + children.ru_utime + children.ru_stime
-
-
-def rss_bytes() -> int:
-    """What this process holds of real memory now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def child(

@@ -7,13 +7,10 @@ own (and, where asked, the processes of its pool), and must end with "proven".
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import os
-import resource
 import sys
 import tempfile
-import time
 import uuid
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -23,26 +20,20 @@ from typing import Final
 
 from processor.archives import ArchivedRecord, Recorder
 from processor.broker import Broker
-from processor.config import Settings, load
 from processor.core.partition import PartitionState
-from processor.kafka.security import Connection
 from processor.replay import Task
 from processor.replay.partition import places_of
-from processor.replay.run import Options, Progress, replay
-from processor.report.manifest import Outcome
 from tests.bench import worker
 from tests.bench.load import Expected, Job, records
-from tests.bench.measure import Book, Build, Lap, Run, child, ended, follow
+from tests.bench.measure import Book, Build, Run, child, ended, follow
+from tests.bench.replayed import PARTITIONS, TOPIC, settings
 
-PARTITIONS: Final = 8
-TOPIC: Final = "bench"
 FILES: Final = (".jsonl", ".parquet")
 LIVE: Final = "worker: exactly once, on the same topic"
 
 _BATCH: Final = 4_000
 _PER_S: Final = 125
 """Records of a partition in a second of record time: a step is forgotten long before the range has ended."""
-_FOLDING: Final = "folding and comparing"
 
 
 def archived(book: Book, rounds: int, events: int, build: Build) -> None:
@@ -113,12 +104,12 @@ def _audit(
     env: dict[str, str] | None = None,
     broker: Broker | None = None,
 ) -> Run:
-    process = child("tests.bench.replay", what, str(events), folder, files, str(workers), env=env, build=build)
+    process = child("tests.bench.replayed", what, str(events), folder, files, str(workers), env=env, build=build)
     try:
         return follow(process, broker, patience_s=600.0 + events / 5_000)
     finally:
         if ended(process) and sys.exc_info()[0] is None:
-            raise RuntimeError(f"{process.args!r}: see build/bench/replay.log")
+            raise RuntimeError(f"{process.args!r}: see build/bench/replayed.log")
 
 
 # --- the archives ---------------------------------------------------------------------------------------------------
@@ -134,14 +125,14 @@ def _make(folder: Path, events: int, partition: int) -> None:
 
     What it has published stands on a partition of that number: where a key belongs is not compared in archives.
     """
-    settings = _settings()
-    outcomes, dead = settings.outcome_topics, settings.output.dead_letter
+    config = settings()
+    outcomes, dead = config.outcome_topics, config.output.dead_letter
     task = Task(
-        topic=TOPIC, partition=partition, begin=0, end=0, complete=True, rules=settings.rules(),
+        topic=TOPIC, partition=partition, begin=0, end=0, complete=True, rules=config.rules(),
         outcome_topics=outcomes, dead_letter=dead, output_partitions={}, work="",
     )  # fmt: skip
     places = places_of(task)
-    state = PartitionState(TOPIC, partition, settings.rules())
+    state = PartitionState(TOPIC, partition, config.rules())
     sources = [Recorder(folder / files, files=files) for files in FILES]
     published = Recorder(folder / "published", files=".jsonl")
     ends = dict.fromkeys((*outcomes.values(), dead), 0)
@@ -168,48 +159,3 @@ def _make(folder: Path, events: int, partition: int) -> None:
         state.seal(state.next_offset)
     for recorder in (*sources, published):
         recorder.close()
-
-
-def _settings() -> Settings:
-    return Settings.model_validate({"source": {"topic": TOPIC}})
-
-
-# --- the measured process ------------------------------------------------------------------------------------------
-
-
-def _main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("archive", "topic"))
-    parser.add_argument("events", type=int)
-    parser.add_argument("folder")
-    parser.add_argument("files")
-    parser.add_argument("workers", type=int)
-    asked = parser.parse_args()
-    settings, options = load(None, os.environ), Options(workers=asked.workers)
-    if asked.what == "archive":
-        settings, folder = _settings(), Path(asked.folder)
-        options = Options(
-            archives=(str(folder / asked.files),),
-            published=(str(folder / "published"),),
-            end=str(asked.events // PARTITIONS),
-            workers=asked.workers,
-        )
-    folding: list[float] = []
-
-    def show(progress: Progress) -> None:
-        if progress.what == _FOLDING and not folding:
-            folding.append(time.perf_counter())
-
-    lap = Lap()
-    lap.begin()
-    found = replay(options, settings, lambda: Connection.build(**settings.kafka.connection()), show)
-    fold_s = time.perf_counter() - folding[0]
-    if found.verdict is not Outcome.PROVEN:
-        raise RuntimeError(f"{found.verdict}: {found.counts} {found.questions}")
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
-    records_read = sum(result.records for result in found.results)
-    lap.end(records_read, rss_bytes=peak, fold_s=fold_s)
-
-
-if __name__ == "__main__":
-    _main()

@@ -21,8 +21,9 @@ from processor.broker import Broker
 from processor.config import load
 from processor.core.effects import Record
 from tests import kafka_tools
+from tests.bench.lap import Lap
 from tests.bench.load import DEAD, Expected, Job, records
-from tests.bench.measure import PURE, Build, Lap, Run, child, ended, follow
+from tests.bench.measure import PURE, Build, Run, child, ended, follow
 from tests.bench.verdict import judge
 
 STATUSES = ("completed", "failed", "cancelled", "expired")
