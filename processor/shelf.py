@@ -102,7 +102,7 @@ _ABSENT: Final = b"\0absent"
 
 def _checksum(kind: Kind, one: str, two: str) -> int:
     """Where an identity stands in the order. Others may have the same: who looks compares the identities."""
-    return crc32(f"{kind.value}\0{one}\0{two}".encode("utf-8", "surrogatepass")) << _ROW_BITS
+    return crc32(f"{kind}\0{one}\0{two}".encode("utf-8", "surrogatepass")) << _ROW_BITS
 
 
 class _Growing:
@@ -271,8 +271,8 @@ class Shelves:
         self.shelved += 1
         growing = self._growing[published.source_partition]
         kind, (one, two) = published.kind, published.identity
-        mark = mark_of(published)
-        if mark is not None:
+        # `mark_of` makes a dictionary of the headers: hardly any record has one of that name.
+        if evidence.CLOCK_MARK in map(_name, published.headers) and (mark := mark_of(published)) is not None:
             growing.marks.add(mark)
         if kind is Kind.DEAD_LETTER and two.startswith(Reason.TOO_MANY_OPEN_STEPS.value):
             cause = caused_at(published)
@@ -305,6 +305,9 @@ class Shelves:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         if kind is None:
             self.close()
+
+
+_name: Final = itemgetter(0)
 
 
 def _strays(stem: Path) -> Path:

@@ -28,6 +28,8 @@ class Verdict(StrEnum):
     OUT_OF_ORDER = "out_of_order"
     UNVERIFIABLE = "unverifiable"
 
+    __hash__ = str.__hash__  # as of `Status`: counted for every finding
+
 
 DISAGREES: Final = frozenset(
     {Verdict.DIFFERENT, Verdict.MISSING, Verdict.EXTRA, Verdict.DUPLICATE, Verdict.OUT_OF_ORDER}
@@ -40,6 +42,8 @@ class Kind(StrEnum):
 
     STEP = "step"
     DEAD_LETTER = "dead_letter"
+
+    __hash__ = str.__hash__
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):
@@ -302,7 +306,7 @@ class PartitionAudit:
         self._segments = [self._segment(begin, complete, known_ms)]
         self._lost: list[tuple[int, int]] = []
         self._marks = deque(mark for mark in marks if begin < mark[0] <= end)
-        self._furthest: dict[tuple[str, int], tuple[int, str]] = {}
+        self._furthest: dict[tuple[str, int], tuple[int, Kind, tuple[str, str]]] = {}
         """By output partition: the highest offset found so far, and what stands there."""
         self.counts: Counter[tuple[Kind, Verdict]] = Counter()
         self.implied: Counter[Kind] = Counter()
@@ -415,12 +419,13 @@ class PartitionAudit:
                 yield effect, self._finding(Verdict.DUPLICATE, kind, identity, first, cause, _at(published))
             place = (best.topic, best.partition)
             verdict, why = Verdict.EQUAL, ""
-            furthest, whose = self._furthest.get(place, (-1, ""))
-            if best.offset < furthest:
+            furthest = self._furthest.get(place)
+            if furthest is not None and best.offset < furthest[0]:
                 verdict = Verdict.OUT_OF_ORDER
-                why = f"{whose} was caused before it and stands behind it, at offset {furthest}"
+                behind, what, (one, two) = furthest
+                why = f"{what.value} {one} ({two}) was caused before it and stands behind it, at offset {behind}"
             else:
-                self._furthest[place] = (best.offset, f"{kind.value} {identity[0]} ({identity[1]})")
+                self._furthest[place] = (best.offset, kind, identity)
             yield effect, self._finding(verdict, kind, identity, first, cause, _at(best), why)
             return
         near = _nearest(candidates, placed, kind, first, last)

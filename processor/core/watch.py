@@ -42,8 +42,9 @@ class WatchedState(PartitionState):
         """Of remembered steps: whether they belong."""
         self.opened_ms: dict[str, int] = {}
         """The timestamp of each remembered step's first record."""
-        self.published_opened_ms: dict[tuple[str, int], int] = {}
-        """The same by step id and revision, of what was published since the owner last cleared it."""
+        self.published: dict[tuple[str, int], tuple[int, Any, Any]] = {}
+        """By step id and revision, of what was published since the owner last cleared it: the same, the fields `run_id`
+        and `thread_id`."""
 
     def _begin(self, step_id: str, cause: Cause) -> tuple[Entry, Step]:
         self.opened_ms[step_id] = cause.timestamp
@@ -90,7 +91,8 @@ class WatchedState(PartitionState):
     def _publish(self, entry: Entry, step: Step, cause: Cause) -> None:
         self.decide(step)
         super()._publish(entry, step, cause)
-        self.published_opened_ms[entry.key, step.revision] = self.opened_ms[entry.key]
+        ids = step.fields.get("run_id"), step.fields.get("thread_id")
+        self.published[entry.key, step.revision] = (self.opened_ms[entry.key], *ids)
 
     def _refused(self, step_id: str, cause: Cause, refused: Rejected | None) -> Rejected | None:
         if refused is not None:

@@ -88,6 +88,7 @@ class _Run:
         self._shelf = (
             exits.enter_context(FiledShelf(work, task.partition, task.shelves)) if task.verify else EmptyShelf()
         )
+        self._handed_out = self._shelf.last if isinstance(self._shelf, FiledShelf) else {}
         places = places_of(task)
         kept_from = (
             self._shelf.kept_from(dict.fromkeys(task.shortened, 0)) if isinstance(self._shelf, FiledShelf) else {}
@@ -114,8 +115,8 @@ class _Run:
         self._gaps: deque[Gap] = deque()
         self._ledger = Ledger(task.begin, task.end, self._covered)
         self._links = Links(task.begin, task.end)
-        self._counts: dict[str, Counter[str]] = {kind.value: Counter() for kind in Kind}
-        self._findings: Counter[str] = Counter()
+        self._counts: Counter[tuple[Kind, Verdict]] = Counter()
+        self._findings: Counter[Verdict] = Counter()
         self._minutes: dict[tuple[int, str], list[int]] = {}
         self._first_ms = self._last_ms = -1
         self._tell = Telling(work / f"progress-{task.partition:05d}")
@@ -142,7 +143,7 @@ class _Run:
         for kind, stray in self._shelf.strays():
             at = (stray.topic, stray.partition, stray.offset)
             finding = Finding(Verdict.EXTRA, kind, -1, ("", ""), -1, -1, at, stray.why)
-            self._counts[kind.value][finding.verdict.value] += 1
+            self._counts[kind, finding.verdict] += 1
             self._tables.finding(finding)
 
     def _take(self, records: list[Record]) -> None:
@@ -159,7 +160,7 @@ class _Run:
         state = self._audit.state
         assert isinstance(state, WatchedState)
         state.counts.clear()
-        state.published_opened_ms.clear()
+        state.published.clear()
         self._tell(records[-1].offset + 1)
 
     def _record(self, records: list[Record]) -> None:
@@ -197,13 +198,13 @@ class _Run:
         if not self._task.verify:
             self._derived(effect, finding)
             return
-        self._findings[finding.verdict.value] += 1
+        self._findings[finding.verdict] += 1
         value = effect.value if effect is not None else None
-        if effect is None and finding.at is not None and isinstance(self._shelf, FiledShelf):
-            value = self._shelf.last[finding.at].value
+        if effect is None and finding.at is not None and self._handed_out:
+            value = self._handed_out[finding.at].value
         if self._task.only and not _is_wanted(self._task.only, finding, value):
             return
-        self._counts[finding.kind.value][finding.verdict.value] += 1
+        self._counts[finding.kind, finding.verdict] += 1
         self._tables.finding(finding)
         self._derived(effect, finding)
 
@@ -212,7 +213,7 @@ class _Run:
             return
         if isinstance(effect, Publish):
             self._step(effect, finding)
-        status = effect.status.value if isinstance(effect, Publish) else ""
+        status = effect.status if isinstance(effect, Publish) else ""
         if len(self._minutes) >= _CELLS:
             self._write_minutes()
         cell = self._minutes.setdefault((effect_ms(effect) // _MINUTE_MS * _MINUTE_MS, status), [0, 0])
@@ -227,26 +228,27 @@ class _Run:
         headers = dict(effect.headers)
         state = self._audit.state
         assert isinstance(state, WatchedState)
-        published = None
-        if isinstance(self._shelf, FiledShelf) and finding.at is not None:
-            published = self._shelf.last.get(finding.at)
-        ids = _ids(effect.value)
+        published = None if finding.at is None else self._handed_out.get(finding.at)
+        opened_ms, run_id, thread_id = state.published.get((effect.step_id, effect.revision), (None, "", ""))
+        if not (run_id and thread_id and type(run_id) is type(thread_id) is str):  # told as the snapshot has them
+            ids = _ids(effect.value)
+            run_id, thread_id = ids.run_id, ids.thread_id
         self._tables.step(
             step_id=effect.step_id,
-            run_id=ids.run_id,
-            thread_id=ids.thread_id,
+            run_id=run_id,
+            thread_id=thread_id,
             first_offset=int(headers[evidence.FIRST_OFFSET]),
             last_offset=int(headers[evidence.LAST_OFFSET]),
             events=int(headers[evidence.EVENTS]),
             revision=effect.revision,
-            status=effect.status.value,
+            status=effect.status,
             inferred=effect.inferred,
             anomalies=effect.anomalies,
-            opened_ms=state.published_opened_ms.get((effect.step_id, effect.revision)),
+            opened_ms=opened_ms,
             ended_ms=effect.timestamp,
             published=finding.at,
             published_ms=published.timestamp if published is not None else None,
-            verdict=finding.verdict.value if self._task.verify else None,
+            verdict=finding.verdict if self._task.verify else None,
             digest=(headers[evidence.DIGEST] or b"").decode(),
         )
 
@@ -291,7 +293,9 @@ class _Run:
             complete=task.complete,
             records=audit.records,
             chain=self._links.chain,
-            counts={kind: dict(sorted(counts.items())) for kind, counts in self._counts.items()},
+            counts={
+                kind.value: {v.value: n for (k, v), n in sorted(self._counts.items()) if k is kind} for kind in Kind
+            },
             coverage=dict(sorted(self._ledger.offsets.items())),
             published=published,
             out_of_range=audit.out_of_range,
@@ -315,13 +319,13 @@ class _Run:
         must("offsets of the range and offsets covered", max(0, task.end - task.begin), sum(offsets.values()))
         must("offsets with data and records folded", offsets["data"], audit.records)
         if task.verify:
-            unmatched = found["missing"] + audit.unmatched
-            implied = sum(found.values()) - found["extra"] - found["duplicate"] - audit.left_unverifiable
+            unmatched = found[Verdict.MISSING] + audit.unmatched
+            implied = found.total() - found[Verdict.EXTRA] - found[Verdict.DUPLICATE] - audit.left_unverifiable
             must("effects implied and effects judged", audit.implied.total(), implied)
             must(
                 "records published, and those judged or out of range",
                 published,
-                sum(found.values()) - unmatched + audit.out_of_range,
+                found.total() - unmatched + audit.out_of_range,
             )
         return wrong
 

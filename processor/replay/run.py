@@ -62,7 +62,7 @@ EXIT_CODES: Final = {
 }
 
 _CLIENT_ID: Final = "run-steps.replay"
-_LOOK_S: Final = 0.2
+_LOOK_S: Final = 0.4
 _MOST_SHELVES: Final = 8
 """Each look-up goes through all of them: more would make it dearer than reading the output in parallel is worth."""
 

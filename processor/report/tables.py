@@ -196,8 +196,8 @@ class Tables:
         topic, partition, offset = finding.at if finding.at is not None else (None, None, None)
         self._findings(
             (
-                finding.verdict.value,
-                finding.kind.value,
+                finding.verdict,  # a `str`: asking for `value` costs more than all the rest here
+                finding.kind,
                 finding.partition,
                 finding.identity[0],
                 finding.identity[1],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -21,7 +23,7 @@ from processor.core.audit import (
     read_published,
 )
 from processor.core.effects import FOLD_VERSION, LogRecord, Publish
-from processor.core.links import framed
+from processor.core.links import framed, framed_together
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.kafka.records import OutRecord
@@ -400,6 +402,26 @@ def test_the_short_form_of_a_framed_record_is_the_long_one() -> None:
         assert framed(record) == plain
     with_header = LogRecord(1, 2, b"k", b"v", (("h", None), ("i", b"x")))
     assert framed(with_header) == b"1:11:21:k1:v1:h-1:1:i1:x\n"
+
+
+def test_records_framed_together_are_framed_one_by_one() -> None:
+    """Blocks that are all plain are spelled at once: nobody may see it."""
+    rng = random.Random(4)
+    spelled = Counter[bool]()
+    for _ in range(600):
+        offset = rng.choice([0, 5, 60, 95, 99_980, 10**6, 999_990, 10**18])
+        now = rng.choice([1_720_000_000_000] * 4 + [10**12, 10**12 - 1, 10**13 - 3, -1, 0])
+        odd = rng.choice([0.0, 0.0, 0.1])
+        records = []
+        for _ in range(rng.randint(0, 64)):
+            key, value = (None if rng.random() < odd else b"%" * rng.choice([0, 1, 9, 10, 300]) for _ in range(2))
+            headers = (("h", b"1"), ("i", None)) if rng.random() < odd else ()
+            records.append(LogRecord(offset, now + rng.randint(0, 2), key, value, headers))
+            offset += rng.choice([1, 1, 2])
+        together = framed_together(records)
+        assert together == b"".join(map(framed, records))
+        spelled[odd == 0] += 1
+    assert min(spelled.values()) > 100
 
 
 def test_headers_in_another_order_differ() -> None:
