@@ -6,7 +6,7 @@ The format is docs/archive-format.md. All reading streams and is bounded by `Lim
 
 from __future__ import annotations
 
-from processor.archives.reading import Extent, reach, read, shares, survey
+from processor.archives.reading import Extent, reach, read, read_batches, shares, survey
 from processor.archives.recorder import Recorder
 from processor.archives.records import (
     CAPTURE,
@@ -32,6 +32,7 @@ __all__ = [
     "Recorder",
     "reach",
     "read",
+    "read_batches",
     "shares",
     "survey",
 ]

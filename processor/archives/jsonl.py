@@ -9,13 +9,12 @@ from __future__ import annotations
 import gzip
 import zlib
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 
-from processor.archives.records import ArchivedRecord, Gap, GapKind, Limits, refused
+from processor.archives.records import ArchivedRecord, Batch, Gap, GapKind, Limits, refused
 
 CHUNK_BYTES: Final = 1 << 18
 
@@ -109,9 +108,9 @@ def decode_line(line: bytes, limits: Limits) -> ArchivedRecord | Gap:
         whole.partition,
         whole.offset,
         whole.timestamp,
-        _bytes(whole.key),
-        _bytes(whole.value),
-        _headers(whole.headers, limits),
+        _bytes(key),
+        _bytes(value),
+        _headers(headers, limits),
     )
 
 
@@ -149,28 +148,68 @@ def _decode_other(line: bytes, limits: Limits) -> ArchivedRecord | Gap:
     )
 
 
-def read_lines(file: Path, limits: Limits) -> Iterator[tuple[str, int, ArchivedRecord | Gap]]:
+def read_lines(file: Path, limits: Limits) -> Iterator[Batch]:
     """The items of a file with their places. Empty lines are passed over; the last line may lack its end.
 
     Raises:
         ArchiveError: a line that is neither, too long a line, a corrupt or too well compressed file.
     """
-    number = 0
-    for line in _lines(file, limits):
-        number += 1
-        if not line or line.isspace():
-            continue
-        try:
-            if len(line) > limits.line_bytes:
-                raise ValueError(f"longer than {limits.line_bytes} bytes")
-            item = decode_line(line, limits)
-        except ValueError as exc:
-            raise refused(file, f"line {number}", str(exc)) from exc
-        yield "line", number, item
+    first = 1
+    for lines in _lines(file, limits):
+        items: list[ArchivedRecord | Gap] = []
+        number = first
+        for number, line in enumerate(lines, first):
+            if not line or line.isspace():
+                if items:
+                    yield "line", number - len(items), items
+                    items = []
+                continue
+            try:
+                if len(line) > limits.line_bytes:
+                    raise ValueError(f"longer than {limits.line_bytes} bytes")
+                items.append(decode_line(line, limits))
+            except ValueError as exc:
+                if items:
+                    yield "line", number - len(items), items
+                raise refused(file, f"line {number}", str(exc)) from exc
+        if items:
+            yield "line", number + 1 - len(items), items
+        first += len(lines)
 
 
-def _lines(file: Path, limits: Limits) -> Iterator[bytes]:
-    """Lines without their ends, never holding more than one and a chunk."""
+def last_line(file: Path, limits: Limits) -> ArchivedRecord | Gap | None:
+    """The last item of a file; None if the last line is not to be had or no item: who reads it all learns why.
+
+    Raises:
+        ArchiveError: a line too long, a corrupt or too well compressed file.
+    """
+    last = b""
+    for lines in _lines(file, limits) if file.name.endswith((".gz", ".zst")) else _tail(file, limits):
+        last = next((line for line in reversed(lines) if line and not line.isspace()), last)
+    try:
+        return decode_line(last, limits) if len(last) <= limits.line_bytes else None
+    except ValueError:
+        return None
+
+
+def _tail(file: Path, limits: Limits) -> Iterator[list[bytes]]:
+    """The last lines of a file that is not compressed."""
+    with file.open("rb") as raw:
+        size, reach = raw.seek(0, 2), CHUNK_BYTES
+        while True:
+            raw.seek(max(0, size - reach))
+            lines = raw.read(reach).split(b"\n")
+            # The first of them may be the rest of a line.
+            if reach >= size or any(line and not line.isspace() for line in lines[1:]):
+                yield lines if reach >= size else lines[1:]
+                return
+            if reach > limits.line_bytes:
+                return
+            reach *= 2
+
+
+def _lines(file: Path, limits: Limits) -> Iterator[list[bytes]]:
+    """Lines without their ends, as many as a chunk holds, never holding more than one beside it."""
     number, held = 1, 0
     rest: list[bytes] = []
     for chunk in _chunks(file, limits):
@@ -181,11 +220,12 @@ def _lines(file: Path, limits: Limits) -> Iterator[bytes]:
             raise refused(file, f"line {number}", f"longer than {limits.line_bytes} bytes")
         if len(lines) == 1:
             continue
-        yield b"".join(rest)
-        yield from islice(lines, 1, len(lines) - 1)
-        number += len(lines) - 1
-        rest, held = [lines[-1]], len(lines[-1])
-    yield b"".join(rest)
+        lines[0] = b"".join(rest)
+        last = lines.pop()
+        number += len(lines)
+        rest, held = [last], len(last)
+        yield lines
+    yield [b"".join(rest)]
 
 
 def _chunks(file: Path, limits: Limits) -> Iterator[bytes]:

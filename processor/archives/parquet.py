@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, Literal
 
 from processor.archives.pages import DICTIONARY, Chunk, pages, row_groups
-from processor.archives.records import ArchivedRecord, ArchiveError, Gap, GapKind, Limits, refused
+from processor.archives.records import ArchivedRecord, ArchiveError, Batch, Gap, GapKind, Limits, refused
 from processor.errors import RunStepsError
 
 try:
@@ -105,23 +106,56 @@ def unpacked_zstd(raw: BinaryIO) -> Callable[[int], bytes]:
     return read
 
 
-def read_parquet(file: Path, limits: Limits) -> Iterator[tuple[str, int, ArchivedRecord | Gap]]:
+def read_parquet(file: Path, limits: Limits) -> Iterator[Batch]:
     """The items of a file with their places, never holding more than one batch of rows.
 
     Raises:
         ArchiveError: not Parquet, other columns, a corrupt page, or more than the limits allow.
     """
     for group, row, batch in batches(file, limits, partial(_columns, file)):
+        items: list[ArchivedRecord | Gap] = []
+        unit = f"row group {group} row"
         try:
-            for item in _items(file, group, row, batch, limits):
-                row += 1
-                yield f"row group {group} row", row, item
+            plain = _plain(batch)
+            if plain is not None:
+                items = plain
+            else:
+                items.extend(_items(file, group, row, batch, limits))  # those before one that is refused stay
+        except ArchiveError:
+            if items:
+                yield unit, row + 1, items
+            raise
         except _Errors as exc:
-            raise _damaged(file, f"row group {group} after row {row}", exc) from exc
+            if items:
+                yield unit, row + 1, items
+            raise _damaged(file, f"row group {group} after row {row + len(items)}", exc) from exc
+        if items:
+            yield unit, row + 1, items
+
+
+def last_row(file: Path, limits: Limits) -> ArchivedRecord | Gap | None:
+    """The last item of a file; None if it is not to be had: who reads it all learns why.
+
+    Raises:
+        ArchiveError: not Parquet, other columns, or more than the limits allow.
+    """
+    try:
+        rows = opened(file, limits).metadata.num_row_groups
+    except _Errors:
+        return None
+    item = None
+    for group, row, batch in batches(file, limits, partial(_columns, file), from_group=max(0, rows - 1)):
+        if not batch.num_rows:
+            continue
+        try:
+            (item,) = _items(file, group, row + batch.num_rows - 1, batch.slice(batch.num_rows - 1), limits)
+        except _Errors:
+            return None
+    return item
 
 
 def batches(
-    file: Path, limits: Limits, choose: Callable[[pa.Schema], Sequence[str]]
+    file: Path, limits: Limits, choose: Callable[[pa.Schema], Sequence[str]], from_group: int = 0
 ) -> Iterator[tuple[int, int, pa.RecordBatch]]:
     """What a file holds, batch by batch, each with its row group and the rows of that group before it.
 
@@ -130,6 +164,7 @@ def batches(
 
     Args:
         choose: from the schema to the columns that are wanted.
+        from_group: the first row group that is read; all are measured.
 
     Raises:
         ArchiveError: not Parquet, a corrupt page, or more than the limits allow; and what `choose` raises.
@@ -138,6 +173,8 @@ def batches(
     columns = list(choose(opened(file, limits).schema_arrow))
     parquet = opened(file, limits, sorted(with_dictionary))
     for group, (rows, unpacked) in enumerate(groups):
+        if group < from_group:
+            continue
         most = max(1, min(_BATCH_ROWS, _BATCH_BYTES * rows // max(unpacked, 1)))
         row = 0
         try:
@@ -262,6 +299,43 @@ def _fits(wanted: pa.DataType, got: pa.DataType) -> bool:
         and [field.name for field in got] == [field.name for field in wanted]
         and all(_fits(mine.type, theirs.type) for mine, theirs in zip(wanted, got, strict=True))
     )
+
+
+def _plain(batch: pa.RecordBatch) -> list[ArchivedRecord | Gap] | None:
+    """The rows of a batch that are records without headers in the types we write; None if any is not."""
+    there = dict(zip(batch.schema.names, batch.columns, strict=True))
+    rows = batch.num_rows
+    for name in ("gap_last", "kind"):
+        if name in there and there[name].null_count != rows:
+            return None
+    headers = there.get("headers")
+    if headers is not None and len(headers.flatten()):
+        return None
+    topics, partitions = there["topic"], _integers(there["partition"], pa.int32(), "i")
+    offsets, times = (_integers(there[name], pa.int64(), "q") for name in ("offset", "timestamp"))
+    keys, contents = _bytes(there["key"]), _bytes(there["value"])
+    if topics.null_count or partitions is None or offsets is None or times is None or keys is None or contents is None:
+        return None
+    return list(map(ArchivedRecord, values(topics), partitions, offsets, times, keys, contents))
+
+
+def _integers(column: pa.Array, kind: pa.DataType, code: Literal["i", "q"]) -> list[int] | None:
+    # `to_pylist` makes an object of Arrow's for each value first.
+    if column.type != kind or column.null_count:
+        return None
+    numbers: memoryview[int] = memoryview(column.buffers()[1]).cast("B").cast(code)
+    return numbers[column.offset : column.offset + len(column)].tolist()
+
+
+def _bytes(column: pa.Array) -> list[bytes] | None:
+    if column.type != pa.binary() or column.null_count or not len(column):
+        return None
+    _, ends, contents = column.buffers()
+    within: memoryview[int] = memoryview(ends).cast("B").cast("i")
+    places = within[column.offset : column.offset + len(column) + 1].tolist()
+    raw = contents.slice(places[0], places[-1] - places[0]).to_pybytes() if contents is not None else b""
+    first = places[0]
+    return [raw[begin - first : end - first] for begin, end in pairwise(places)]
 
 
 def _items(file: Path, group: int, row: int, batch: pa.RecordBatch, limits: Limits) -> Iterator[ArchivedRecord | Gap]:

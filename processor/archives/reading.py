@@ -19,6 +19,7 @@ from processor.archives.records import (
     MAX_TIMESTAMP,
     NO_TIMESTAMP,
     ArchivedRecord,
+    Batch,
     Capture,
     Gap,
     Limits,
@@ -27,9 +28,6 @@ from processor.archives.records import (
     refused,
 )
 from processor.errors import UsageError
-
-Placed = tuple[str, int, ArchivedRecord | Gap]
-"""An item with its place in the file ("line", 7), for the error if it is refused."""
 
 LABEL: Final = "archive.json"
 """The file at the root of a recorded archive that says how it is laid out."""
@@ -70,39 +68,69 @@ def read(
         UsageError: there is no such path, or nothing in it that looks like an archive.
         ArchiveError: the file and the place that cannot be right.
     """
+    for items in read_batches(path, only=only, within=within, begin=begin, end=end, capture=capture, limits=limits):
+        yield from items
+
+
+def read_batches(
+    path: Path,
+    *,
+    only: Partition | None = None,
+    within: Partition | None = None,
+    begin: int = 0,
+    end: int = MAX_OFFSET,
+    capture: Capture = CAPTURE,
+    limits: Limits = LIMITS,
+) -> Iterator[list[ArchivedRecord | Gap]]:
+    """As `read`, in lists of one or more; what stands before an item that is refused comes first."""
     if only is None and (begin, end) != (0, MAX_OFFSET):
         raise UsageError("archive: a range of offsets needs a partition")
     order = _Order()
     for file, start in _files(path, only or within, begin, end):
+        is_named, awaited = start is not None, start
         try:
-            for unit, number, item in _items(file, capture, limits):
-                if start is not None and _start(item) != start:
+            for unit, number, items in _batches(file, capture, limits):
+                if awaited is not None and _start(items[0]) != awaited:
                     raise refused(
                         file, f"{unit} {number}", "the name of the file says where it begins, and it begins elsewhere"
                     )
-                start = None
-                if not order.follows(item):
-                    raise order.broken(file, f"{unit} {number}", item)
-                if only is None:
-                    yield item
-                elif item.partition == only[1] and item.topic == only[0]:
-                    if type(item) is ArchivedRecord:
-                        offset = item.offset
-                        if begin <= offset < end:
-                            yield item
-                        elif offset >= end:
-                            return
-                        continue
-                    assert isinstance(item, Gap)
-                    if item.first >= end:
-                        return
-                    cut = _cut(item, begin, end)
-                    if cut is not None:
-                        yield cut
+                awaited = None
+                good = order.followed(items)
+                chosen = items if good == len(items) else items[:good]
+                if only is not None:
+                    chosen = _chosen(chosen, only, begin, end, order.is_alone)
+                if chosen:
+                    yield chosen
+                if good < len(items):
+                    raise order.broken(file, f"{unit} {number + good}", items[good])
+                # A file of a recorded archive is looked through to its end: nobody has surveyed it (`reach`).
+                if only is not None and not is_named and order.reached(only) >= end:
+                    return
         except OSError as exc:
             raise refused(file, "", f"cannot be read ({exc.strerror or exc})") from exc
-        if start is not None:
+        if awaited is not None:
             raise refused(file, "", "holds nothing", hint="the file is damaged; fetch it again")
+
+
+def _chosen(
+    items: list[ArchivedRecord | Gap], only: Partition, begin: int, end: int, is_alone: bool
+) -> list[ArchivedRecord | Gap]:
+    """Those of a partition and a range; `is_alone`: they are all of one partition."""
+    if not items or (is_alone and (items[0].topic, items[0].partition) != only):
+        return []
+    if is_alone and begin <= _start(items[0])[2] and _last(items[-1]) < end:
+        return items
+    found: list[ArchivedRecord | Gap] = []
+    for item in items:
+        if (item.topic, item.partition) != only:
+            continue
+        if isinstance(item, Gap):
+            cut = _cut(item, begin, end)
+            if cut is not None:
+                found.append(cut)
+        elif begin <= item.offset < end:
+            found.append(item)
+    return found
 
 
 def shares(path: Path) -> list[tuple[Partition | None, int]]:
@@ -138,21 +166,42 @@ def survey(path: Path, *, capture: Capture = CAPTURE, limits: Limits = LIMITS) -
 def reach(path: Path, *, capture: Capture = CAPTURE, limits: Limits = LIMITS) -> dict[Partition, tuple[int, int]]:
     """Which partitions an archive holds, and the offsets [begin, end) of each.
 
-    Of a recorded archive, whose files have their first offsets for names, no more is read than each partition's last
-    file; any other is surveyed.
+    Of a recorded archive, whose files have their first offsets for names, no more is read than the end of each
+    partition's last file; any other is surveyed. Who reads that file finds whether the rest of it bears this out.
     """
     if not (path / LABEL).is_file():
         found = survey(path, capture=capture, limits=limits)
         return {key: (extent.begin, extent.end) for key, extent in found.items()}
     reached: dict[Partition, tuple[int, int]] = {}
-    for _, start in _files(path, None, 0, MAX_OFFSET):
+    files: dict[Partition, Path] = {}
+    for file, start in _files(path, None, 0, MAX_OFFSET):
         assert start is not None
         topic, partition, first = start
         reached[topic, partition] = (reached.get((topic, partition), (first, first))[0], first)
+        files[topic, partition] = file
     for key, (begin, last) in reached.items():
+        item = _last_item(files[key], limits)
+        if (
+            item is not None
+            and (item.topic, item.partition) == key
+            and last <= _start(item)[2] <= _last(item) < MAX_OFFSET
+        ):
+            reached[key] = (begin, 1 + _last(item))
+            continue
         for item in read(path, only=key, begin=last, capture=capture, limits=limits):
-            reached[key] = (begin, 1 + (item.last if isinstance(item, Gap) else item.offset))
+            reached[key] = (begin, 1 + _last(item))
     return reached
+
+
+def _last_item(file: Path, limits: Limits) -> ArchivedRecord | Gap | None:
+    try:
+        if file.name.endswith(".parquet"):
+            from processor.archives.parquet import last_row
+
+            return last_row(file, limits)
+        return jsonl.last_line(file, limits) if ".jsonl" in file.name else None
+    except OSError as exc:
+        raise refused(file, "", f"cannot be read ({exc.strerror or exc})") from exc
 
 
 class _Order:
@@ -160,6 +209,38 @@ class _Order:
 
     def __init__(self) -> None:
         self._last: dict[Partition, int] = {}
+        self.is_alone = True
+        """Whether all of the items looked at last were of one partition."""
+
+    def followed(self, items: list[ArchivedRecord | Gap]) -> int:
+        """How many of them, from the first on, follow each other and what came before."""
+        topic, partition, last = "", -1, MAX_OFFSET
+        changes = 0
+        for at, item in enumerate(items):
+            if (
+                type(item) is ArchivedRecord
+                and last < item.offset <= MAX_OFFSET
+                and item.partition == partition
+                and item.topic == topic
+                and NO_TIMESTAMP <= item.timestamp <= MAX_TIMESTAMP
+            ):
+                last = item.offset
+                continue
+            if changes:
+                self._last[topic, partition] = last
+            if not self.follows(item):
+                self.is_alone = changes == 1
+                return at
+            changes += (item.topic, item.partition) != (topic, partition)
+            topic, partition = item.topic, item.partition
+            last = self._last[topic, partition]
+        self._last[topic, partition] = last
+        self.is_alone = changes == 1
+        return len(items)
+
+    def reached(self, partition: Partition) -> int:
+        """The last offset of a partition, -1 if there was none."""
+        return self._last.get(partition, -1)
 
     def follows(self, item: ArchivedRecord | Gap) -> bool:
         partition = (item.topic, item.partition)
@@ -216,6 +297,10 @@ def _start(item: ArchivedRecord | Gap) -> tuple[str, int, int]:
     return item.topic, item.partition, item.offset if isinstance(item, ArchivedRecord) else item.first
 
 
+def _last(item: ArchivedRecord | Gap) -> int:
+    return item.last if isinstance(item, Gap) else item.offset
+
+
 def _cut(gap: Gap, begin: int, end: int) -> Gap | None:
     first, last = max(gap.first, begin), min(gap.last, end - 1)
     if first > last:
@@ -223,12 +308,12 @@ def _cut(gap: Gap, begin: int, end: int) -> Gap | None:
     return gap if (first, last) == (gap.first, gap.last) else msgspec.structs.replace(gap, first=first, last=last)
 
 
-def _items(file: Path, capture: Capture, limits: Limits) -> Iterable[Placed]:
+def _batches(file: Path, capture: Capture, limits: Limits) -> Iterable[Batch]:
     """By suffix. A format is loaded when a file of it is met: two of them need an extra."""
     if file.name.endswith(".avro"):
         from processor.archives.capture import read_capture
 
-        return read_capture(file, capture, limits)
+        return ((unit, number, [item]) for unit, number, item in read_capture(file, capture, limits))
     if file.name.endswith(".parquet"):
         from processor.archives.parquet import read_parquet
 

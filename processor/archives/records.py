@@ -53,6 +53,11 @@ class Gap(msgspec.Struct, frozen=True, gc=False):
     kind: GapKind
 
 
+Batch = tuple[str, int, list[ArchivedRecord | Gap]]
+"""Items that follow each other in a file, never none, with the place of the first ("line", 7), for the error if one is
+refused: the next one is line 8."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much one archive may make us hold or unpack, whatever it claims.
 

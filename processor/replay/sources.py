@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
-from processor.archives import ArchivedRecord, Gap, GapKind, read
+from processor.archives import ArchivedRecord, Gap, GapKind, read_batches
 from processor.core.effects import Record
 from processor.errors import CorruptLog
 from processor.kafka.consumer import PartitionReader
@@ -26,7 +26,6 @@ DATA: Final = "data"
 HOLES: Final = frozenset({GapKind.MISSING, GapKind.UNKNOWN})
 """Offsets that may have held records. The other gaps never did, or hold none for a reader."""
 
-_CHUNK: Final = 4_000
 _offset: Final = attrgetter("offset")
 
 Piece = list[Record] | Gap
@@ -113,12 +112,25 @@ def _hole(task: Task, first: int, behind: int, kind: GapKind) -> Gap | None:
 
 
 def _archived(task: Task, path: str, begin: int, end: int, ledger: Ledger) -> Iterator[Piece]:
+    where = (task.topic, task.partition)
+    for items in read_batches(Path(path), only=where, begin=begin, end=end, capture=task.capture):
+        first, last = items[0], items[-1]
+        if type(first) is type(last) is ArchivedRecord and first.offset == ledger.at:
+            records = cast(list[Record], items)
+            if last.offset - first.offset + 1 == len(items) and all(type(item) is ArchivedRecord for item in items):
+                ledger.records(records, GapKind.MISSING)
+                yield records
+                continue
+        yield from _with_gaps(task, items, ledger)
+
+
+def _with_gaps(task: Task, items: Sequence[ArchivedRecord | Gap], ledger: Ledger) -> Iterator[Piece]:
     chunk: list[Record] = []
-    for item in read(Path(path), only=(task.topic, task.partition), begin=begin, end=end, capture=task.capture):
+    for item in items:
         first = item.first if isinstance(item, Gap) else item.offset
         at = chunk[-1].offset + 1 if chunk else ledger.at
         is_hole = isinstance(item, Gap) and item.kind in HOLES
-        if first > at or isinstance(item, Gap) or len(chunk) >= _CHUNK:
+        if first > at or isinstance(item, Gap):
             if chunk:
                 ledger.records(chunk, GapKind.MISSING)
                 yield chunk

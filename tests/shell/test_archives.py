@@ -35,6 +35,7 @@ from processor.archives import (
     Recorder,
     reach,
     read,
+    read_batches,
     survey,
 )
 from processor.archives.jsonl import decode_line, encode_line
@@ -368,6 +369,59 @@ def test_a_survey_says_what_there_is(tmp_path: Path) -> None:
     assert reach(folder) == reached
     (file,) = folder.rglob("events/0/*.jsonl.gz")
     assert reach(file) == {("events", 0): reached["events", 0]}, "without a label all is read"
+
+
+@pytest.mark.parametrize("kind", [".jsonl", ".jsonl.gz"])
+def test_how_far_a_recording_reaches_is_read_off_its_end_and_borne_out_by_reading(tmp_path: Path, kind: str) -> None:
+    """The last line claims less than the file holds: nobody may take the claim for the whole."""
+    folder = record_all(tmp_path / "a", [a_record(i) for i in range(9)], files=kind)
+    (file,) = folder.rglob("events/0/*")
+    lines = b"".join(encode_line(item) for item in [*(a_record(i) for i in range(9)), a_record(4)])
+    file.write_bytes(gzip.compress(lines) if kind.endswith(".gz") else lines)
+    assert reach(folder) == {("events", 0): (0, 5)}
+    with pytest.raises(ArchiveError, match="offsets of events-0 do not rise"):
+        list(read(folder, only=("events", 0), begin=0, end=5))
+    foreign = encode_line(a_record(50, partition=3))
+    lines = b"".join(encode_line(a_record(i)) for i in range(9)) + foreign
+    file.write_bytes(gzip.compress(lines) if kind.endswith(".gz") else lines)
+    assert reach(folder) == {("events", 0): (0, 9)}, "what is of another partition says nothing of this one"
+    file.write_bytes(gzip.compress(lines + b"{") if kind.endswith(".gz") else lines + b"{")
+    with pytest.raises(ArchiveError, match="line 11"):
+        reach(folder)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_end_of_a_recording_is_found_behind_long_lines_and_empty_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("processor.archives.jsonl.CHUNK_BYTES", 64)
+    ends: list[Item] = [a_record(8, value=b"x" * 900), Gap("events", 0, 8, 20, GapKind.MARKER)]
+    for number, last in enumerate(ends):
+        folder = record_all(tmp_path / str(number), [*(a_record(i) for i in range(8)), last], files=kind)
+        if kind == ".jsonl":
+            (file,) = folder.rglob("events/0/*")
+            file.write_bytes(file.read_bytes() + b"\n \n" * 100)
+        assert reach(folder) == {key: (one.begin, one.end) for key, one in survey(folder).items()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_lists_of_items_are_the_items_and_what_is_refused_comes_last(tmp_path: Path, kind: str) -> None:
+    plain = [ArchivedRecord("events", 0, i, i, b"k%d" % i, b"v" * (i % 7)) for i in range(5_000)]
+    mixed: list[Item] = [
+        a_record(5_000),
+        ArchivedRecord("events", 0, 5_001, -1, None, b""),
+        a_record(5_002, partition=1),
+    ]
+    mixed += [Gap("events", 0, 5_002, 5_004, GapKind.ABORTED), ArchivedRecord("events", 0, 5_005, 0, b"", None)]
+    folder = record_all(tmp_path / "a", [*plain, *mixed], files=kind)
+    parts = list(read_batches(folder))
+    assert all(parts)
+    assert [item for part in parts for item in part] == [*plain, *(i for i in mixed if i.partition == 0), mixed[2]]
+    for begin, end in ((0, 1), (17, 4_711), (4_999, 5_004), (5_003, 5_004), (6_000, 7_000)):
+        found = [item for part in read_batches(folder, only=("events", 0), begin=begin, end=end) for item in part]
+        assert found == list(read(folder, only=("events", 0), begin=begin, end=end))
+        offsets = [o for i in found for o in (range(i.first, i.last + 1) if isinstance(i, Gap) else [i.offset])]
+        assert offsets == list(range(begin, min(end, 5_006)))
 
 
 # ---------------------------------------------------------------- recording
