@@ -57,7 +57,7 @@ class RecordingFile:
 
     def __init__(self, raw: BinaryIO, path: Path, limits: Limits) -> None:
         self._path, self._limits = path, limits
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[tuple[Any, ...]] = []
         self._held = 0
         self._writer = pq.ParquetWriter(
             raw,
@@ -70,20 +70,18 @@ class RecordingFile:
         )
 
     def write(self, item: ArchivedRecord | Gap) -> int:
-        row: dict[str, Any]
+        where = (item.topic, item.partition)
         if isinstance(item, Gap):
-            row = {"offset": item.first, "gap_last": item.last, "kind": item.kind.value}
+            row: tuple[Any, ...] = (*where, item.first, None, None, None, None, item.last, item.kind.value)
             size = 64
         else:
             headers = [{"name": name, "value": content} for name, content in item.headers]
-            row = {"offset": item.offset, "timestamp": item.timestamp, "key": item.key, "value": item.value}
-            row["headers"] = headers
+            row = (*where, item.offset, item.timestamp, item.key, item.value, headers, None, None)
             contents = (item.key, item.value, *(content for _, content in item.headers))
             size = 64 + sum(map(len, filter(None, contents))) + sum(len(name) for name, _ in item.headers)
             if size > self._limits.line_bytes or len(headers) > self._limits.headers:
                 what = f"a record of {size} bytes and {len(headers)} headers at offset {item.offset}"
                 raise refused(self._path, "", f"{what}; a reader takes {self._limits.line_bytes}")
-        row["topic"], row["partition"] = item.topic, item.partition
         self._rows.append(row)
         self._held += size
         if self._held >= _GROUP_BYTES or len(self._rows) >= _GROUP_ROWS:
@@ -96,7 +94,9 @@ class RecordingFile:
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
+            columns = zip(*self._rows, strict=True)
+            arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+            self._writer.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA))
             self._rows, self._held = [], 0
 
 

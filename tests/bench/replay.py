@@ -31,7 +31,11 @@ from tests.bench.replayed import PARTITIONS, TOPIC, settings
 FILES: Final = (".jsonl", ".parquet")
 LIVE: Final = "worker: exactly once, on the same topic"
 
+FOLDS: Final = "replay: two independent folds by the clock"
+"""What the machine gives a second process that waits for nothing: no replay on two can gain more."""
+
 _BATCH: Final = 4_000
+_FOLD_EVENTS: Final = 100_000
 _PER_S: Final = 125
 """Records of a partition in a second of record time: a step is forgotten long before the range has ended."""
 
@@ -41,14 +45,17 @@ def archived(book: Book, rounds: int, events: int, build: Build) -> None:
     with tempfile.TemporaryDirectory(prefix="run-steps-bench-") as folder:
         _make_all(Path(folder), events)
         runs: dict[str, list[Run]] = {}
+        gains: list[float] = []
         for _ in range(rounds):
+            gains.append(_gain(build))
             for files in FILES:
                 for workers in (1, 2):
                     name = f"replay: {files} archive, {_processes(workers)}"
                     runs.setdefault(name, []).append(_audit("archive", folder, files, workers, events, build))
             tenth = _audit("archive", folder, FILES[0], 1, events // 10, build)
             runs.setdefault("replay: a tenth of the range", []).append(tenth)
-        _told(book, runs)
+        book.add(f"{FOLDS} (beside the archives)", gains, "x one alone")
+        _told(book, runs, gains)
         whole, tenth_of_it = runs[f"replay: {FILES[0]} archive, {_processes(1)}"], runs["replay: a tenth of the range"]
         small = "replay: memory at its peak, a tenth of the range"
         before = [run.rss_bytes / 2**20 for run in tenth_of_it]
@@ -63,21 +70,30 @@ def from_topic(book: Book, broker: Broker, rounds: int, events: int, build: Buil
     expected = worker.put_job(broker, topic, Job(events, seed=3, partitions=PARTITIONS))
     live: list[Run] = []
     runs: dict[str, list[Run]] = {}
+    gains: list[float] = []
     for number in range(rounds):
         life = worker.Life(broker, topic, f"{topic}.{number}", PARTITIONS, {}, build)
         live.append(life.run(expected.events))
+        gains.append(_gain(build))
         for workers in (1, 2):
             run = _audit("topic", "", "", workers, expected.events, build, env=life.env, broker=broker)
             runs.setdefault(f"replay: topic, {_processes(workers)}", []).append(run)
     book.add(LIVE, [run.per_cpu_s for run in live], "events/CPU-s")
-    _told(book, runs, against=(LIVE, [run.per_cpu_s for run in live]))
+    book.add(FOLDS, gains, "x one alone")
+    _told(book, runs, gains, against=(LIVE, [run.per_cpu_s for run in live]))
+
+
+def _gain(build: Build) -> float:
+    return _audit("folds", "", "", 2, _FOLD_EVENTS, build).more["gain"]
 
 
 def _processes(workers: int) -> str:
     return "1 process" if workers == 1 else f"{workers} processes"
 
 
-def _told(book: Book, runs: dict[str, list[Run]], against: tuple[str, list[float]] | None = None) -> None:
+def _told(
+    book: Book, runs: dict[str, list[Run]], gains: list[float], against: tuple[str, list[float]] | None = None
+) -> None:
     for name, taken in runs.items():
         if not name.endswith(("process", "processes")):
             continue
@@ -92,6 +108,9 @@ def _told(book: Book, runs: dict[str, list[Run]], against: tuple[str, list[float
         ):
             first = (f"{alone}: {what}", rates[alone]) if alone != name else None
             book.add(f"{name}: {what}", rates[name], "events/s", against=first)
+        if alone != name:
+            gained = [two.per_s / one.per_s / gain for one, two, gain in zip(runs[alone], taken, gains, strict=True)]
+            book.add(f"{name}: of what two independent folds gain", gained, "x")
 
 
 def _audit(

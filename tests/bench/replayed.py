@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import resource
 import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from processor.config import Settings, load
+from processor.core.effects import LogRecord
+from processor.core.partition import PartitionState
 from processor.kafka.security import Connection
 from processor.replay.run import Options, Progress, replay
 from processor.report.manifest import Outcome
 from tests.bench.lap import Lap
+from tests.bench.load import Expected, Job, records
 
 PARTITIONS: Final = 8
 TOPIC: Final = "bench"
@@ -25,14 +31,48 @@ def settings() -> Settings:
     return Settings.model_validate({"source": {"topic": TOPIC}})
 
 
+def _folds(events: int) -> None:
+    """What a second process gains that has nothing to do with the first: the same fold once, then twice at once."""
+    lap = Lap()
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(_fold, [events] * 2))
+        lap.begin()
+        alone = _wall_s(pool, events, 1)
+        together = _wall_s(pool, events, 2)
+        alone = (alone + _wall_s(pool, events, 1)) / 2
+    lap.end(3 * events, gain=2 * alone / together)
+
+
+def _wall_s(pool: ProcessPoolExecutor, events: int, folds: int) -> float:
+    began = time.perf_counter()
+    list(pool.map(_fold, [events] * folds))
+    return time.perf_counter() - began
+
+
+@cache
+def _log(events: int) -> list[LogRecord]:
+    made = records(Job(events, seed=9, partitions=1, open_runs=2_000 // PARTITIONS), Expected())
+    return [LogRecord(offset, m.timestamp, m.key, m.value) for offset, m in enumerate(made)]
+
+
+def _fold(events: int) -> None:
+    log, state = _log(events), PartitionState(TOPIC, 0, settings().rules())
+    for at in range(0, len(log), 4_000):
+        state.apply(log[at : at + 4_000])
+        state.seal(state.next_offset)
+
+
 def _main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("archive", "topic"))
+    parser.add_argument("what", choices=("archive", "topic", "folds"))
     parser.add_argument("events", type=int)
     parser.add_argument("folder")
     parser.add_argument("files")
     parser.add_argument("workers", type=int)
     asked = parser.parse_args()
+    if asked.what == "folds":
+        _folds(asked.events)
+        return
     config, options = load(None, os.environ), Options(workers=asked.workers)
     if asked.what == "archive":
         config, folder = settings(), Path(asked.folder)
