@@ -48,7 +48,7 @@ HOMES = {
     "rich": ("processor.cli", "processor.demo", "processor.broker"),
     "structlog": ("processor.telemetry",),
     "typer": ("processor.cli",),
-    "uvloop": ("processor.supervisor", "processor.worker"),
+    "uvloop": ("processor.replay", "processor.supervisor", "processor.worker"),
 }
 """A library has one address: if it is replaced, one place changes."""
 

@@ -7,15 +7,20 @@ exists in this path and no group is joined.
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, TypeVar
 
 import msgspec
 
 from processor.archives import CAPTURE, Capture
 from processor.core.rules import MAX_DIGITS, Rules
 
-__all__ = ["Only", "Part", "PartitionResult", "Task", "ready", "run_task"]
+__all__ = ["Only", "Part", "PartitionResult", "Task", "ready", "run_task", "waited_for"]
+
+
+_Answer = TypeVar("_Answer")
 
 
 class Only(msgspec.Struct, frozen=True):
@@ -115,6 +120,15 @@ class PartitionResult(msgspec.Struct, frozen=True, kw_only=True):
     open_steps: int
     stream_time: int
     trouble: tuple[str, ...] = ()
+
+
+def waited_for(main: Coroutine[Any, Any, _Answer]) -> _Answer:
+    """What comes of it, in a loop of its own, as the worker's: of a replay, the reading is done there."""
+    if sys.platform == "win32":
+        return asyncio.run(main)
+    import uvloop
+
+    return uvloop.run(main)
 
 
 def ready() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from processor.core.effects import DeadLetter, Effect, Publish, Record, Status, 
 from processor.core.links import Links
 from processor.core.watch import Belongs, WatchedState
 from processor.outputs import Outputs, Places
-from processor.replay import Only, PartitionResult, Task
+from processor.replay import Only, PartitionResult, Task, waited_for
 from processor.replay.shelving import Telling
 from processor.replay.sources import DATA, Ledger, archived, pieces
 from processor.report.tables import Tables
@@ -371,5 +370,5 @@ def run(task: Task) -> PartitionResult:
     """See `processor.replay.run_task`."""
     with _collecting_seldom(), ExitStack() as exits:
         under_way = _Run(task, exits)
-        asyncio.run(under_way.walk())
+        waited_for(under_way.walk())
         return under_way.result()

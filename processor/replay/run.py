@@ -20,7 +20,6 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
-from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
@@ -659,7 +658,7 @@ def _executor(options: Options) -> Iterator[Executor]:
     # threads.
     way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(way)
-    if isinstance(context, ForkServerContext):
+    if way == "forkserver":
         context.set_forkserver_preload(["processor.replay.partition", "processor.replay.shelving"])
     with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
         for _ in range(min(options.workers, os.cpu_count() or 1)):

@@ -7,7 +7,6 @@ partition and offset: how the reading was shared out makes no difference.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections import Counter
@@ -23,6 +22,7 @@ from processor.errors import BrokerUnavailable
 from processor.kafka.consumer import PartitionReader
 from processor.kafka.security import Connection
 from processor.kafka.trouble import OffsetLost
+from processor.replay import waited_for
 from processor.replay.sources import HOLES
 from processor.shelf import Shelves
 
@@ -125,7 +125,7 @@ def run_shelving(job: Shelving) -> Shelved:
         if job.archives:
             reading.archives()
         else:
-            asyncio.run(reading.topics())
+            waited_for(reading.topics())
     return Shelved(
         name=name,
         read=dict(shelves.read),
