@@ -35,7 +35,7 @@ FOLDS: Final = "replay: two independent folds by the clock"
 """What the machine gives a second process that waits for nothing: no replay on two can gain more."""
 
 _BATCH: Final = 4_000
-_FOLD_EVENTS: Final = 100_000
+_FOLD_EVENTS: Final = 300_000
 _PER_S: Final = 125
 """Records of a partition in a second of record time: a step is forgotten long before the range has ended."""
 
