@@ -361,7 +361,7 @@ class PartitionState:
         return True
 
     def _again(self, cause: Cause, value: bytes, head: Head, event_id: str | None) -> bool:
-        """An `in_progress` that says to the letter what the open step began with."""
+        """An `in_progress` that says to the letter what the open step began with: deadline and run are known."""
         if head.kind is not _IN_PROGRESS:
             return False
         data = value[head.data : -1]
@@ -377,7 +377,6 @@ class PartitionState:
         self._touch(entry, cause)
         step.repeat_exact(size)
         self._folded(step, cause, event_id)
-        self._end_if_run_ended(entry, step, cause)
         self.counts["in_progress"] += 1
         return True
 
@@ -401,7 +400,7 @@ class PartitionState:
             self.counts["created"] += 1
             return True
         begun, ends = entry.step, _ENDS.get(kind)
-        if begun is None or ends is None or cause.offset < entry.applied_below or self.rules.object_type:
+        if begun is None or ends is None or cause.offset < entry.applied_below:
             return False
         status, name = ends
         if begun.has_folded(event_id) or not begun.end_exact(event, status, size):

@@ -25,7 +25,7 @@ from processor.core.watch import WatchedState
 from tests.core.logs import ODDITIES, lives, logs
 from tests.core.logs import RULES as LOG_RULES
 from tests.core.play import RULES, Play, call, calls, headers, published, refused, run, snapshot, step, text
-from tests.core.test_restart import outcomes, portrait, uninterrupted
+from tests.core.test_restart import Topics, outcomes, portrait, uninterrupted
 
 # --- L7, T1-T3: time
 
@@ -448,6 +448,36 @@ def test_a_repeat_that_the_limit_refuses_is_not_taken_the_short_way() -> None:
     play = Play(Rules(max_step_bytes=size + 3))
     play.say("step.created", stated)
     assert refused(play.say("step.in_progress", stated)) == "step_too_large"
+
+
+USUAL: dict[str, Any] = {"type": "tool_calls", "step_details": {"type": "tool_calls", "tool_calls": []}}
+"""With these an object is of the exact shape."""
+
+
+def test_the_short_way_keeps_to_the_limits() -> None:
+    play = Play(Rules(max_step_bytes=400, max_open_steps=1))
+    assert refused(play.created(**USUAL, metadata={"a": "x" * 400})) == "step_too_large"
+    assert play.created(**USUAL) == []
+    assert refused(play.created(step_id="s2", **USUAL)) == "too_many_open_steps"
+    assert (
+        refused(play.say("step.completed", step("completed", **USUAL, metadata={"a": "x" * 400}))) == "step_too_large"
+    )
+    assert published(play.say("step.completed", step("completed", **USUAL))).anomalies == ("step_too_large",)
+
+
+def test_the_short_way_does_not_open_again_what_was_forgotten() -> None:
+    play = Play(RULES)
+    play.created(step_id="s0", **USUAL)
+    for name, status in (("created", "in_progress"), ("completed", "completed"), ("created", "in_progress")):
+        play.say(f"step.{name}", step(status, **USUAL))
+    topics = Topics(0)
+    play.wait(30)
+    state = topics.restore(RULES)
+    topics.commit(state, state.apply(play.log))
+    assert topics.committed[1] == 0, "the step that is open makes a new owner read all"
+    again = topics.restore(RULES)
+    again.apply(play.log)
+    assert list(again.steps) == list(state.steps) == ["s0"]
 
 
 def test_two_calls_of_one_id_are_matched_as_the_general_way_does() -> None:

@@ -94,6 +94,9 @@ class Topics:
         offset, restore_from, stream_time = self.committed
         state = PartitionState("t", 3, rules, next_offset=restore_from, live_from=offset, stream_time=stream_time)
         state.load(self.checkpoints.items())
+        for entry in state.steps.values():
+            if entry.status is Status.IN_PROGRESS:
+                entry.recall()  # as somebody does who asks for the open steps meanwhile
         return state
 
 
