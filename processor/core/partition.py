@@ -59,6 +59,7 @@ _SLACK: Final = 1_000
 _OPEN = Status.IN_PROGRESS
 _CREATED: Final = Kind.CREATED
 _IN_PROGRESS: Final = Kind.IN_PROGRESS
+_USUAL: Final = ("delta", "created", "in_progress", *(status.value for status in TERMINAL))
 _ENDS: Final = {Kind(status.value): (status, status.value) for status in TERMINAL}
 _SPELLINGS: Final = 16
 """How many are learned: producers have few."""
@@ -184,6 +185,7 @@ class PartitionState:
         self.live_from = live_from
         self.stream_time = stream_time
         self.counts: Counter[str] = Counter()
+        self._usual: dict[str, int] = dict.fromkeys(_USUAL, 0)  # the same, of what nearly all events do
         self.open_steps = 0
         self.steps: dict[str, Entry] = {}
         self.runs: dict[str, Entry] = {}
@@ -256,8 +258,8 @@ class PartitionState:
             event_id = _plain_id(headers) if headers else None
             if value and head and value.startswith(head) and event_id is not _SPECIAL:
                 # What most records are: a delta that is spelled as others were, for an open step, its id as long as
-                # those. Only an id that stands in JSON as it is has a spelling: it ends where the spelling goes on.
-                entry = steps.get(value[len(head) : id_end].decode("utf-8", "backslashreplace"))
+                # those. Only an id of ASCII that stands in JSON as it is has a spelling: no other bytes read as it.
+                entry = steps.get(value[len(head) : id_end].decode("latin-1"))
                 step = None if entry is None else entry.step
                 if entry is not None and step is not None and offset >= entry.applied_below:
                     spelling = step.spelling
@@ -272,7 +274,11 @@ class PartitionState:
             self._guard(Cause(offset, timestamp, before, record), event_id)
             head = self._head
             id_end = len(head) + self._id_bytes
-        self.counts["delta"] += short
+        self._usual["delta"] += short
+        for name, number in self._usual.items():
+            if number:
+                self.counts[name] += number
+                self._usual[name] = 0
 
     def _expect(self, step: Step) -> None:
         """A call has begun: its deltas may be spelled as others were."""
@@ -357,7 +363,7 @@ class PartitionState:
         step.last_offset = cause.offset
         if entry.dirty_from < 0:
             self._soil(entry, cause.offset, cause.before_ms)
-        self.counts["delta"] += 1
+        self._usual["delta"] += 1
         return True
 
     def _again(self, cause: Cause, value: bytes, head: Head, event_id: str | None) -> bool:
@@ -377,7 +383,7 @@ class PartitionState:
         self._touch(entry, cause)
         step.repeat_exact(size)
         self._folded(step, cause, event_id)
-        self.counts["in_progress"] += 1
+        self._usual["in_progress"] += 1
         return True
 
     def _stated(self, cause: Cause, event: ExactObject, size: int, event_id: str | None) -> bool:
@@ -397,7 +403,7 @@ class PartitionState:
             self._schedule(entry, step, event.stated.expires_at)
             self._index_run(entry, step.run_id)
             self._end_if_run_ended(entry, step, cause)
-            self.counts["created"] += 1
+            self._usual["created"] += 1
             return True
         begun, ends = entry.step, _ENDS.get(kind)
         if begun is None or ends is None or cause.offset < entry.applied_below:
@@ -408,7 +414,7 @@ class PartitionState:
         self._touch(entry, cause)
         self._folded(begun, cause, event_id)
         self._finish(entry, begun, cause)
-        self.counts[name] += 1
+        self._usual[name] += 1
         return True
 
     # --- the general way ------------------------------------------------------------------------------------

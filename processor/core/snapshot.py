@@ -64,6 +64,8 @@ _BLANK: Final[dict[str, Any]] = dict.fromkeys(SCHEMA_KEYS)
 _UNSET: Final = UNSET
 _astuple: Final = msgspec.structs.astuple
 _EXACT_NAMES: Final = ExactStep.__struct_fields__
+_SCHEMA_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in _BLANK)
+_KEPT_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in _KEPT_OVER_NULL)
 
 
 class Call:
@@ -139,7 +141,7 @@ class Step:
         self._calls: list[Call] | None = None  # None: unfolded, or not a step of calls
         self._ending: ExactStep | None = None
         self._published = b""
-        self._absent = 0  # of `_published`: bits of the fields that no object named
+        self._absent = 0  # of `_opening` and `_published`: bits of the fields that no object named
         self._texts = 0  # of `_published`: bits of the calls whose arguments deltas may still add to
         self.spelling: Spelling | None = None  # of deltas for the text below
         self._text: Text | None = None  # where the last delta's text went, for the short way in
@@ -362,6 +364,11 @@ class Step:
         self._run_id = stated.run_id if type(stated.run_id) is str else None
         if stated.type == "tool_calls":
             self._calls = []
+        unsaid = 0
+        for number, told in enumerate(_astuple(stated)):
+            if told is _UNSET:
+                unsaid |= 1 << number
+        self._absent = unsaid
         self._settle(size)
 
     def is_repeated_by(self, data: bytes) -> bool:
@@ -376,47 +383,44 @@ class Step:
         """Let an ending object have the last word (M6) that disagrees with nothing the step holds."""
         if not self._opening:
             return False
-        stated, first = event.stated, read_exact_step(self._opening)
+        stated = event.stated
         if not (stated.type == stated.step_details.type == self._type and stated.object):
             return False
-        texts = self._end_details(stated, first)
+        texts = self._end_details(stated)
         if texts is None:
             return False
-        absent = 0
-        before = _astuple(first)
+        unsaid, nulls = 0, 0
         for number, told in enumerate(_astuple(stated)):
             if told is _UNSET:
-                told = before[number]
-                name = _EXACT_NAMES[number]
-                if told is not _UNSET:
-                    setattr(stated, name, told)
-                elif name in _BLANK:
-                    absent |= 1 << number
-                    setattr(stated, name, None)
-            elif told is None and _EXACT_NAMES[number] in _KEPT_OVER_NULL:
-                told = before[number]
-                if told is not _UNSET:
-                    setattr(stated, _EXACT_NAMES[number], told)
-        if stated.expired_at is not None and status is not Status.EXPIRED:
+                unsaid |= 1 << number
+            elif told is None:
+                nulls |= 1 << number
+        if unsaid & ~self._absent or nulls & _KEPT_BITS:
+            _say_again(stated, read_exact_step(self._opening))
+        if stated.expired_at is not None and stated.expired_at is not _UNSET and status is not Status.EXPIRED:
             return False
+        absent = unsaid & self._absent
+        for number, name in enumerate(_EXACT_NAMES):
+            if absent >> number & 1 and name in _BLANK:
+                setattr(stated, name, None)
         self._opening, self._ending = b"", stated
-        self._absent, self._texts = absent, texts
+        self._absent, self._texts = absent & _SCHEMA_BITS, texts
         self._run_id = stated.run_id if type(stated.run_id) is str else None
         self.status = status
         self._settle(size)
         return True
 
-    def _end_details(self, stated: ExactStep, first: ExactStep) -> int | None:
+    def _end_details(self, stated: ExactStep) -> int | None:
         """Merge the details; returns the bits of the calls whose text is the fold's own. None: something differs."""
-        held, told = self._calls, stated.step_details.tool_calls
+        held, details = self._calls, stated.step_details
+        told, message = details.tool_calls, details.message_creation
         if held is None:
-            message = stated.step_details.message_creation
-            same = told is _UNSET and message == first.step_details.message_creation
-            return 0 if same and message is not _UNSET else None
-        if stated.step_details.message_creation is not _UNSET or told is _UNSET:
+            same = told is _UNSET and message == read_exact_step(self._opening).step_details.message_creation
+            return 0 if same else None
+        if message is not _UNSET or told is _UNSET:
             return None
         if not told:
-            stated.step_details.tool_calls = [
+            details.tool_calls = [
                 ExactTool(
                     ExactFunction(call.text.getvalue(), call.name, None if call.says_output else _UNSET),
                     call.call_id,
@@ -657,6 +661,17 @@ class Step:
         self.object_bytes = max(self.object_bytes, size)
         self.events += 1
         self._forget_text()
+
+
+def _say_again(stated: ExactStep, first: ExactStep) -> None:
+    """Fill what an ending object does not say, or cannot erase, with what the step began with."""
+    before = _astuple(first)
+    for number, told in enumerate(_astuple(stated)):
+        name = _EXACT_NAMES[number]
+        if told is _UNSET or (told is None and name in _KEPT_OVER_NULL):
+            earlier = before[number]
+            if earlier is not _UNSET:
+                setattr(stated, name, earlier)
 
 
 def opens_exactly(stated: ExactStep) -> bool:

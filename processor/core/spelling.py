@@ -37,8 +37,8 @@ class Spelling:
 
 
 def is_plain(step_id: str) -> bool:
-    """Whether the id stands in JSON as it is."""
-    return _inside(step_id) == step_id.encode()
+    """Whether the id is ASCII and stands in JSON as it is."""
+    return step_id.isascii() and _inside(step_id) == step_id.encode()
 
 
 def learn(value: bytes, data: ExactData, index: int, body: str, kind: str) -> Spelling | None:
