@@ -54,7 +54,6 @@ _SAMPLES: Final = 8  # of positions, per checkpoint interval
 _CHECKPOINTS_AT_ONCE: Final = 5_000
 
 _offset: Final = attrgetter("offset")
-_value: Final = attrgetter("value")
 
 _Answer = TypeVar("_Answer")
 
@@ -265,11 +264,10 @@ class Worker:
             records = records[folded:]
         if self._audit is not None:
             self._audit.passed(state)
-        # Once per event: without a step in Python this takes three quarters of the time.
-        size = sum(map(len, filter(None, map(_value, records))))
-        self._telemetry.applied(owned.partition, len(records), size)
+        self._telemetry.applied(owned.partition, len(records), state.value_bytes)
         self._telemetry.counted(state.counts)
         state.counts.clear()
+        state.value_bytes = 0
         self._pending.records += len(records)
         if effects:
             self._take(owned.partition, effects)

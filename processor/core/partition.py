@@ -185,6 +185,8 @@ class PartitionState:
         self.live_from = live_from
         self.stream_time = stream_time
         self.counts: Counter[str] = Counter()
+        self.value_bytes = 0
+        """As `counts`, for whoever watches to take and clear: the bytes of all values since then."""
         self._usual: dict[str, int] = dict.fromkeys(_USUAL, 0)  # the same, of what nearly all events do
         self.open_steps = 0
         self.steps: dict[str, Entry] = {}
@@ -231,6 +233,7 @@ class PartitionState:
             self._purge()
             self._effects = []
             self.counts.clear()
+            self.value_bytes = 0
             if len(silent) == len(records):
                 return []
             self._silent = False
@@ -243,7 +246,7 @@ class PartitionState:
     def _walk(self, records: Sequence[Record]) -> None:
         steps, limit, head = self.steps, self.rules.max_step_bytes, self._head
         id_end = len(head) + self._id_bytes
-        now, next_offset, short = self.stream_time, self.next_offset, 0
+        now, next_offset, short, size = self.stream_time, self.next_offset, 0, 0
         for record in records:
             offset = record.offset
             if offset < next_offset:
@@ -256,6 +259,8 @@ class PartitionState:
             next_offset = self.next_offset = offset + 1
             value, headers = record.value, record.headers
             event_id = _plain_id(headers) if headers else None
+            if value:
+                size += len(value)
             if value and head and value.startswith(head) and event_id is not _SPECIAL:
                 # What most records are: a delta that is spelled as others were, for an open step, its id as long as
                 # those. Only an id of ASCII that stands in JSON as it is has a spelling: no other bytes read as it.
@@ -274,6 +279,7 @@ class PartitionState:
             self._guard(Cause(offset, timestamp, before, record), event_id)
             head = self._head
             id_end = len(head) + self._id_bytes
+        self.value_bytes += size
         self._usual["delta"] += short
         for name, number in self._usual.items():
             if number:

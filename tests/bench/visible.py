@@ -30,7 +30,7 @@ from tests.bench.measure import PURE, Book, Build
 from tests.bench.worker import KEEP, STATUSES, Life
 
 PARTITIONS: Final = 8
-RATES: Final = (1_000, 5_000, 10_000, 20_000, 40_000)
+RATES: Final = (1_000, 5_000, 10_000, 20_000, 40_000, 80_000, 120_000, 160_000)
 SESSION_S: Final = 6.0
 
 _WARM_S: Final = 3.0

@@ -454,6 +454,16 @@ USUAL: dict[str, Any] = {"type": "tool_calls", "step_details": {"type": "tool_ca
 """With these an object is of the exact shape."""
 
 
+@given(st.one_of(logs(), lives()), st.data())
+def test_the_bytes_of_all_live_values_are_counted(records: list[LogRecord], data: st.DataObject) -> None:
+    live_from = data.draw(st.integers(0, 40))
+    state = PartitionState("t", 3, LOG_RULES, live_from=live_from)
+    cut = data.draw(st.integers(0, len(records)))
+    for part in (records[:cut], records[cut:]):
+        state.apply(part)
+    assert state.value_bytes == sum(len(r.value or b"") for r in records if r.offset >= live_from)
+
+
 def test_the_short_way_keeps_to_the_limits() -> None:
     play = Play(Rules(max_step_bytes=400, max_open_steps=1))
     assert refused(play.created(**USUAL, metadata={"a": "x" * 400})) == "step_too_large"
