@@ -40,6 +40,7 @@ HOMES = {
     "jgo": ("processor.broker",),
     "jinja2": ("processor.report",),
     "markupsafe": ("processor.report",),
+    "mypy_extensions": ("processor.kafka",),  # for the compiler's eyes
     "prometheus_client": ("processor.telemetry",),
     "pyarrow": ("processor.archives", "processor.report"),
     "pydantic": ("processor.config",),

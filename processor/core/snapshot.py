@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from sys import intern
 from typing import Any, Final
 
 import msgspec
@@ -62,6 +61,7 @@ _UNMADE: Final[dict[str, Any]] = {}
 """Stands for a dictionary that was not made yet."""
 _BLANK: Final[dict[str, Any]] = dict.fromkeys(SCHEMA_KEYS)
 _UNSET: Final = UNSET
+_FUNCTION: Final = "function"
 _astuple: Final = msgspec.structs.astuple
 _EXACT_NAMES: Final = ExactStep.__struct_fields__
 _SCHEMA_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in _BLANK)
@@ -345,8 +345,9 @@ class Step:
             return False
         text = Text()
         text.write(arguments)
-        # Of these there are few, and each step would keep its own.
-        opened = Call(call_id, intern(kind), intern(name), text, says_output=output is None)
+        if kind == _FUNCTION:
+            kind = _FUNCTION  # one for all steps, not one for each
+        opened = Call(call_id, kind, name, text, says_output=output is None)
         if held is not None:
             held.append(opened)
         else:

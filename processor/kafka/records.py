@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # a machine's integers where this is compiled; no product here needs more
 
 
 class OutRecord(NamedTuple):
@@ -26,11 +29,13 @@ def partition_of(key: bytes, partitions: int) -> int:
 def murmur2(key: bytes) -> int:
     """The hash by which the Java client spreads keys over partitions (MurmurHash2, its seed, 32 bits)."""
     whole = len(key) & ~3
-    h = 0x9747B28C ^ len(key)
-    for (k,) in struct.iter_unpack("<I", key[:whole]):
+    h: i64 = 0x9747B28C ^ len(key)
+    for (word,) in struct.iter_unpack("<I", key[:whole]):
+        k: i64 = word
         k = k * 0x5BD1E995 & 0xFFFFFFFF
         h = (h * 0x5BD1E995 ^ (k ^ k >> 24) * 0x5BD1E995) & 0xFFFFFFFF
     if whole < len(key):
-        h = (h ^ int.from_bytes(key[whole:], "little")) * 0x5BD1E995 & 0xFFFFFFFF
+        rest: i64 = int.from_bytes(key[whole:], "little")
+        h = (h ^ rest) * 0x5BD1E995 & 0xFFFFFFFF
     h = (h ^ h >> 13) * 0x5BD1E995 & 0xFFFFFFFF
     return h ^ h >> 15
