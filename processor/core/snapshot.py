@@ -183,6 +183,13 @@ class Step:
         found = self._fields.get("run_id")
         return found if type(found) is str else None
 
+    def ids(self) -> tuple[Any, Any]:
+        """The fields `run_id` and `thread_id`. Asked when the step has ended, and does not unfold it."""
+        ending = self._ending
+        if ending is not None:
+            return ending.run_id, ending.thread_id
+        return self.fields.get("run_id"), self.fields.get("thread_id")
+
     def details_type(self) -> str | None:
         """The type that `step_details` must keep (M7)."""
         return self.tree.get("type") or self.fields.get("type")

@@ -91,8 +91,8 @@ class WatchedState(PartitionState):
     def _publish(self, entry: Entry, step: Step, cause: Cause) -> None:
         self.decide(step)
         super()._publish(entry, step, cause)
-        ids = step.fields.get("run_id"), step.fields.get("thread_id")
-        self.published[entry.key, step.revision] = (self.opened_ms[entry.key], *ids)
+        run_id, thread_id = step.ids()
+        self.published[entry.key, step.revision] = (self.opened_ms[entry.key], run_id, thread_id)
 
     def _refused(self, step_id: str, cause: Cause, refused: Rejected | None) -> Rejected | None:
         if refused is not None:
