@@ -19,21 +19,11 @@ import msgspec
 from processor.archives import Gap
 from processor.config import Settings
 from processor.core import evidence
-from processor.core.audit import (
-    CLOCK_SKEW_S,
-    Difference,
-    Finding,
-    Kind,
-    PartitionAudit,
-    Published,
-    Unreadable,
-    Verdict,
-    caused_at,
-    mark_of,
-)
+from processor.core.audit import CLOCK_SKEW_S, PartitionAudit, caused_at, mark_of
 from processor.core.effects import Effect, Record, Status, Transition
 from processor.core.events import decode
 from processor.core.shapes import RunEnd, StepDelta, StepObject, canonical
+from processor.core.verdicts import Difference, Finding, Kind, Published, Unreadable, Verdict
 from processor.errors import UsageError
 from processor.kafka.consumer import PartitionReader
 from processor.kafka.records import partition_of

@@ -7,8 +7,8 @@ from hashlib import sha256
 from typing import Final
 
 from processor.config import Settings
-from processor.core.audit import Placed
 from processor.core.effects import DeadLetter, Effect, Publish, Status
+from processor.core.verdicts import Placed
 from processor.kafka.records import OutRecord, partition_of
 from processor.kafka.trouble import RecordTooLarge
 

@@ -25,22 +25,12 @@ import msgspec
 
 from processor.config import Settings
 from processor.core import evidence
-from processor.core.audit import (
-    Finding,
-    Kind,
-    PartitionAudit,
-    Placed,
-    Published,
-    Verdict,
-    began_at,
-    caused_at,
-    mark_of,
-    read_published,
-)
+from processor.core.audit import PartitionAudit, began_at, caused_at, mark_of, read_published
 from processor.core.effects import Effect, Publish, Record
 from processor.core.partial import PartialState
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
+from processor.core.verdicts import Finding, Kind, Placed, Published, Verdict
 from processor.kafka.consumer import PartitionReader
 from processor.kafka.records import OutRecord
 from processor.kafka.security import Connection
@@ -229,6 +219,9 @@ class _OneRecord:
 
     def take(self, published: Published) -> None:
         self._on_it.remove(published)
+
+    def take_equal(self, kind: Kind, identity: tuple[str, str], placed: Placed) -> tuple[str, int, int] | None:
+        return None  # it is but one
 
     def left(self) -> Iterator[Published]:
         return iter(tuple(self._on_it))

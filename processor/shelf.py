@@ -4,11 +4,11 @@
 of one partition in whatever process audits it and never changes them. What was taken is remembered as one bit per
 record. Why files of our own: docs/decisions/0008.
 
-A shelf is five files. `rows` are the records as they came, those of one output partition in stretches in
-which offsets rise; `ends` says where each row ends. `order` has one number for each row, ascending: the checksum of
-its identity above, the number of the row below, so a look-up is a search in a sorted list. `refused` has the source
-offsets at which steps were refused for want of room (X2). `about` is the rest. Numbers are of 64 bits, in this
-machine's order of bytes.
+A shelf is five files. `rows` are the records as they came, each behind its place, those of one output partition in
+stretches in which offsets rise; `ends` says where each row ends. `order` has one number for each row, ascending: the
+checksum of its identity above, the number of the row below, so a look-up is a search in a sorted list. `refused` has
+the source offsets at which steps were refused for want of room (X2). `about` is the rest. Numbers are of 64 bits, in
+this machine's order of bytes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from heapq import merge
 from itertools import chain, groupby, pairwise
 from operator import itemgetter
 from pathlib import Path
+from struct import Struct
 from types import TracebackType
 from typing import Any, Final, Self
 from zlib import crc32
@@ -31,8 +32,9 @@ from zlib import crc32
 import msgspec
 
 from processor.core import evidence
-from processor.core.audit import Kind, Published, Unreadable, caused_at, mark_of, read_published
+from processor.core.audit import caused_at, mark_of, read_published
 from processor.core.effects import Reason, Record
+from processor.core.verdicts import Kind, Placed, Published, Unreadable
 
 _HELD_BYTES: Final = 16 << 20
 """Of rows that are held in memory before they are written, over all partitions."""
@@ -49,11 +51,14 @@ _Place = tuple[str, int, int]
 
 _pack: Final = msgspec.msgpack.Encoder().encode
 _Headers = tuple[tuple[str, bytes | None], ...]
-_unpack: Final = msgspec.msgpack.Decoder(
-    tuple[str, int, int, Kind, str, str, int, bytes | None, bytes | None, _Headers]
-).decode
-_unpack_stray: Final = msgspec.msgpack.Decoder(tuple[str, int, int, Kind, str]).decode
-_unpack_any: Final = msgspec.msgpack.Decoder(tuple[Any, ...]).decode
+_unpack: Final = msgspec.msgpack.Decoder(tuple[Kind, str, str, int, bytes | None, bytes | None, _Headers]).decode
+_unpack_stray: Final = msgspec.msgpack.Decoder(tuple[Kind, str]).decode
+_PLACE: Final = Struct("=qqq")
+"""In front of each row: the number of its topic, partition, offset."""
+_BLOCK_BITS: Final = 15
+"""Rows are read in blocks of 32 KiB: who asks for one soon asks for its neighbours."""
+_BLOCKS: Final = 128
+"""Blocks that are held in memory, over all shelves that are read as one."""
 
 
 class _Stretch(msgspec.Struct, frozen=True, array_like=True):
@@ -68,6 +73,7 @@ class _Stretch(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _About(msgspec.Struct, frozen=True):
+    topics: list[str]
     stretches: list[_Stretch]
     marks: list[tuple[int, int]]
 
@@ -147,8 +153,8 @@ class _Growing:
         if len(self._order) >= _RUN_ROWS:
             self._close_run()
 
-    def close(self) -> None:
-        """Make the files whole."""
+    def close(self, topics: Iterable[str]) -> None:
+        """Make the files whole. `topics` are those that rows name by number."""
         self.flush()
         if self._runs:
             self._close_run()
@@ -159,7 +165,7 @@ class _Growing:
         else:
             _file(self._stem, "order").write_bytes(_sorted(self._order).tobytes())
         _file(self._stem, "runs").unlink()
-        about = _About(self._stretches, sorted(self.marks))
+        about = _About(list(topics), self._stretches, sorted(self.marks))
         _file(self._stem, "about").write_bytes(_pack(about))
 
     def _close_run(self) -> None:
@@ -247,6 +253,7 @@ class Shelves:
         folder.mkdir(parents=True, exist_ok=True)
         self._growing = {partition: _Growing(shelf_path(folder, partition, name)) for partition in wanted}
         self._strays = _Growing(_strays(shelf_path(folder, min(wanted), name))) if wanted else None
+        self._topics: dict[str, int] = {}
         self._held = 0
 
     def put(self, topic: str, partition: int, record: Record, *, dead_letters: bool) -> None:
@@ -260,7 +267,7 @@ class Shelves:
             self.unreadable += 1
             assert self._strays is not None
             place = (found.topic, found.partition, found.offset)
-            self._hold(self._strays, place, 0, _pack((*place, kind, found.why)))
+            self._hold(self._strays, place, 0, _pack((kind, found.why)))
         elif found.source_partition not in self._growing:
             self.other_partitions += 1
         else:
@@ -279,11 +286,13 @@ class Shelves:
             if cause is not None:
                 growing.refused.append(cause)
         place = (published.topic, published.partition, published.offset)
-        record = _pack((*place, kind, one, two, published.timestamp, published.key, published.value, published.headers))
+        record = _pack((kind, one, two, published.timestamp, published.key, published.value, published.headers))
         self._hold(growing, place, _checksum(kind, one, two), record)
 
     def _hold(self, growing: _Growing, place: _Place, checksum: int, record: bytes) -> None:
-        growing.held.append((place, checksum, record))
+        topic, partition, offset = place
+        number = self._topics.setdefault(topic, len(self._topics))
+        growing.held.append((place, checksum, _PLACE.pack(number, partition, offset) + record))
         self._held += len(record) + _ROW_BYTES
         if self._held >= _HELD_BYTES:
             for each in self._all():
@@ -296,7 +305,7 @@ class Shelves:
     def close(self) -> None:
         """Make the files whole."""
         for each in self._all():
-            each.close()
+            each.close(self._topics)
         self._growing, self._strays = {}, None
 
     def __enter__(self) -> Self:
@@ -317,20 +326,42 @@ def _strays(stem: Path) -> Path:
 class _Shelf:
     """The files of one shelf, to be read."""
 
-    def __init__(self, stem: Path, exits: ExitStack) -> None:
+    def __init__(self, stem: Path, exits: ExitStack, blocks: int = 1) -> None:
         self.about: _About = _read_about(_file(stem, "about").read_bytes())
         self.order = exits.enter_context(_Numbers(_file(stem, "order")))
         self._ends = exits.enter_context(_Numbers(_file(stem, "ends")))
         self.refused = exits.enter_context(_Numbers(_file(stem, "refused")))
         self.rows = len(self._ends.all)
         self._file = exits.enter_context(_file(stem, "rows").open("rb", buffering=0))
+        self._blocks: dict[int, bytes] = {}
+        self._most_blocks = blocks
         self.taken = bytearray(self.rows // 8 + 1)
 
     def row(self, number: int) -> bytes:
         ends = self._ends.all
-        begin = ends[number - 1] if number else 0
-        self._file.seek(begin)
-        return self._file.read(ends[number] - begin)
+        begin, end = ends[number - 1] if number else 0, ends[number]
+        first, last = begin >> _BLOCK_BITS, (end - 1) >> _BLOCK_BITS
+        block = self._block(first)
+        if first != last:
+            block = b"".join((block, *map(self._block, range(first + 1, last + 1))))
+        begin_of_block = first << _BLOCK_BITS
+        return block[begin - begin_of_block : end - begin_of_block]
+
+    def _block(self, number: int) -> bytes:
+        held = self._blocks.get(number)
+        if held is None:
+            if len(self._blocks) >= self._most_blocks:
+                del self._blocks[next(iter(self._blocks))]
+            self._file.seek(number << _BLOCK_BITS)
+            held = self._blocks[number] = self._file.read(1 << _BLOCK_BITS)
+        return held
+
+    def place(self, row: bytes) -> _Place:
+        number, partition, offset = _PLACE.unpack_from(row)
+        return self.about.topics[number], partition, offset
+
+    def take(self, row: int) -> None:
+        self.taken[row >> 3] |= 1 << (row & 7)
 
     def is_taken(self, row: int) -> bool:
         return bool(self.taken[row >> 3] & 1 << (row & 7))
@@ -352,7 +383,7 @@ def _in_order(shelves: Sequence[_Shelf]) -> Iterator[tuple[_Shelf, int]]:
 
 def _by_offset(stretch: _Stretch, shelf: _Shelf) -> Iterator[tuple[int, _Shelf, int]]:
     for row in range(stretch.row, stretch.row + stretch.rows):
-        yield _unpack_any(shelf.row(row))[2], shelf, row
+        yield shelf.place(shelf.row(row))[2], shelf, row
 
 
 class FiledShelf:
@@ -366,7 +397,7 @@ class FiledShelf:
         self._partition = partition
         with ExitStack() as exits:
             stems = [shelf_path(folder, partition, name) for name in names]
-            self._shelves = [_Shelf(stem, exits) for stem in stems]
+            self._shelves = [_Shelf(stem, exits, max(1, _BLOCKS // len(stems))) for stem in stems]
             lone = [_strays(stem) for stem in stems if _file(_strays(stem), "about").exists()]
             self._strays = [_Shelf(stem, exits) for stem in lone]
             self._exits = exits.pop_all()
@@ -378,26 +409,50 @@ class FiledShelf:
     def look(self, kind: Kind, identity: tuple[str, str]) -> list[Published]:
         self._rows.clear()
         self.last.clear()
-        wanted = _checksum(kind, *identity)
         found = []
-        for shelf in self._shelves:
-            order = shelf.order.all
-            at = bisect_left(order, wanted)
-            while at < len(order) and (entry := order[at]) <= wanted | _ROW_MASK:
-                at += 1
-                row = entry & _ROW_MASK
-                if not shelf.is_taken(row):
-                    published = self._published(shelf, row)
-                    if published.kind is kind and published.identity == identity:
-                        self._handed_out(published, shelf, row)
-                        found.append(published)
+        for shelf, row in self._there(kind, identity):
+            published = self._published(shelf, row)
+            if published.kind is kind and published.identity == identity:
+                self._handed_out(published, shelf, row)
+                found.append(published)
         if len(found) > 1:
             found.sort(key=_place)
         return found
 
+    def _there(self, kind: Kind, identity: tuple[str, str]) -> list[tuple[_Shelf, int]]:
+        """The rows of this checksum that were not taken yet: seldom more than one."""
+        wanted = _checksum(kind, *identity)
+        behind = wanted | _ROW_MASK
+        there = []
+        for shelf in self._shelves:
+            order = shelf.order.all
+            at = bisect_left(order, wanted)
+            while at < len(order) and (entry := order[at]) <= behind:
+                at += 1
+                row = entry & _ROW_MASK
+                if not shelf.is_taken(row):
+                    there.append((shelf, row))
+        return there
+
     def take(self, published: Published) -> None:
         shelf, row = self._rows[_place(published)]
-        shelf.taken[row >> 3] |= 1 << (row & 7)
+        shelf.take(row)
+
+    def take_equal(self, kind: Kind, identity: tuple[str, str], placed: Placed) -> _Place | None:
+        there = self._there(kind, identity)
+        if len(there) != 1:
+            return None
+        shelf, number = there[0]
+        row = shelf.row(number)
+        # What is packed alike is alike.
+        wanted = _pack((kind, *identity, placed.timestamp, placed.key, placed.value, placed.headers))
+        if len(row) != _PLACE.size + len(wanted) or not row.endswith(wanted):
+            return None
+        place = shelf.place(row)
+        if place[0] != placed.topic or placed.partition not in (None, place[1]):
+            return None
+        shelf.take(number)
+        return place
 
     def left(self) -> Iterator[Published]:
         for shelf, row in _in_order(self._shelves):
@@ -418,8 +473,9 @@ class FiledShelf:
     def strays(self) -> Iterator[tuple[Kind, Unreadable]]:
         """Records of the output topics that no partition can own, in the order of topic, partition, offset."""
         for shelf, row in _in_order(self._strays):
-            topic, partition, offset, kind, why = _unpack_stray(shelf.row(row))
-            yield kind, Unreadable(topic, partition, offset, why)
+            packed = shelf.row(row)
+            kind, why = _unpack_stray(packed[_PLACE.size :])
+            yield kind, Unreadable(*shelf.place(packed), why)
 
     def kept_from(self, shortened: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
         """The first cause that is named where the first records are gone, by topic and partition.
@@ -452,9 +508,9 @@ class FiledShelf:
         self.close()
 
     def _published(self, shelf: _Shelf, row: int) -> Published:
-        topic, partition, offset, kind, one, two, timestamp, key, value, headers = _unpack(shelf.row(row))
-        own = self._partition
-        return Published(kind, own, (one, two), topic, partition, offset, timestamp, key, value, headers)
+        packed = shelf.row(row)
+        kind, one, two, timestamp, key, value, headers = _unpack(packed[_PLACE.size :])
+        return Published(kind, self._partition, (one, two), *shelf.place(packed), timestamp, key, value, headers)
 
     def _handed_out(self, published: Published, shelf: _Shelf, row: int) -> None:
         place = _place(published)
@@ -474,6 +530,9 @@ class EmptyShelf:
 
     def take(self, published: Published) -> None:
         raise AssertionError("nothing is here")
+
+    def take_equal(self, kind: Kind, identity: tuple[str, str], placed: Placed) -> _Place | None:
+        return None
 
     def left(self) -> Iterator[Published]:
         return iter(())

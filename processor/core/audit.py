@@ -9,119 +9,24 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from processor.core import evidence
 from processor.core.effects import FOLD_VERSION, DeadLetter, Effect, Headers, Publish, Reason, Record
 from processor.core.partition import PartitionState
-
-
-class Verdict(StrEnum):
-    EQUAL = "equal"
-    DIFFERENT = "different"
-    MISSING = "missing"
-    EXTRA = "extra"
-    DUPLICATE = "duplicate"
-    OUT_OF_ORDER = "out_of_order"
-    UNVERIFIABLE = "unverifiable"
-
-    __hash__ = str.__hash__  # as of `Status`: counted for every finding
-
-
-DISAGREES: Final = frozenset(
-    {Verdict.DIFFERENT, Verdict.MISSING, Verdict.EXTRA, Verdict.DUPLICATE, Verdict.OUT_OF_ORDER}
+from processor.core.verdicts import (
+    Difference,
+    Finding,
+    Kind,
+    Placed,
+    Published,
+    Shelf,
+    Unreadable,
+    Verdict,
+    read_created,
 )
-"""The verdicts that no proof survives."""
-
-
-class Kind(StrEnum):
-    """What a finding is about."""
-
-    STEP = "step"
-    DEAD_LETTER = "dead_letter"
-
-    __hash__ = str.__hash__
-
-
-class Published(msgspec.Struct, frozen=True, gc=False):
-    """One record as it stands on an outcome topic or on the dead letters, its evidence read.
-
-    `rank` counts up in the order of its own topic and partition; `identity` is (step id, revision) or
-    (source offset, reason) as text.
-    """
-
-    kind: Kind
-    source_partition: int
-    identity: tuple[str, str]
-    topic: str
-    partition: int
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: tuple[tuple[str, bytes | None], ...]
-
-
-class Unreadable(msgspec.Struct, frozen=True, gc=False):
-    """A record on an output topic whose evidence cannot be read: no honest output of ours. `why` says what lacks."""
-
-    topic: str
-    partition: int
-    offset: int
-    why: str
-
-
-class Difference(msgspec.Struct, frozen=True, gc=False):
-    """One field: its path, and both sides as short texts."""
-
-    path: str
-    expected: str
-    got: str
-
-
-class Finding(msgspec.Struct, frozen=True, gc=False):
-    """A verdict on one published record or one implied one.
-
-    Offsets are of the source; `cause_offset` is the record that made the effect, or behind which a clock mark did.
-    `at` says where the published record stands (topic, partition, offset), None when there is none.
-    """
-
-    verdict: Verdict
-    kind: Kind
-    partition: int
-    identity: tuple[str, str]
-    first_offset: int
-    cause_offset: int
-    at: tuple[str, int, int] | None
-    why: str = ""
-    differences: tuple[Difference, ...] = ()
-
-
-class Shelf(Protocol):
-    """The published records of one source partition, wherever they are kept. Each is taken once."""
-
-    def look(self, kind: Kind, identity: tuple[str, str]) -> list[Published]:
-        """The records of this identity that were not taken yet, in the order of their topic, partition, offset."""
-        ...
-
-    def take(self, published: Published) -> None:
-        """It is accounted for."""
-        ...
-
-    def left(self) -> Iterator[Published]:
-        """What was never taken, in the order of topic, partition, offset."""
-        ...
-
-    def marks(self) -> list[tuple[int, int]]:
-        """The clock marks that records name: (position, milliseconds), ascending, each once."""
-        ...
-
-    def crowded_from(self, offset: int) -> int | None:
-        """The first source offset from there on at which a step was refused because too many were open (X2)."""
-        ...
 
 
 def read_published(
@@ -196,17 +101,6 @@ def _number(text: bytes | None) -> int | None:
     return int(text) if text is not None and text.isdigit() and len(text) < 19 else None
 
 
-class Placed(msgspec.Struct, frozen=True, gc=False):
-    """Where an effect must stand and how: what a published record is compared with."""
-
-    topic: str
-    partition: int | None
-    key: bytes | None
-    value: bytes | None
-    timestamp: int
-    headers: Headers
-
-
 Place = Callable[[Effect], Placed | None]
 """From an effect to its record, or None where that outcome is switched off. The shell knows the topics."""
 
@@ -226,13 +120,15 @@ _STATEFUL: Final = frozenset(
 CLOCK_SKEW_S: Final = 60
 """How far clocks may differ, those of producers and that of the service, where a range begins in mid-log."""
 
+_STEP: Final = Kind.STEP
+_EQUAL: Final = Verdict.EQUAL
 _NEVER: Final = 1 << 62
 _AFTER_RUN: Final = "after_run_ended"
 _BEFORE: Final = "it may hang on what came before the range"
 _MARKS: Final = "clock marks may have gone with the first records of the topic of expired steps"
 
 
-class _Segment(msgspec.Struct):
+class _Segment:
     """A stretch without holes; where it is not `complete`, something came before it that is not known.
 
     Attributes:
@@ -241,18 +137,9 @@ class _Segment(msgspec.Struct):
         crowded: from there on the number of open steps decided something, and that is not known.
     """
 
-    begin: int
-    complete: bool
-    known_ms: int = -1
-    settled_ms: int = _NEVER
-    crowded: int = _NEVER
-
-
-class _Snapshot(msgspec.Struct, frozen=True, gc=False):
-    created_at: Any = None
-
-
-_snapshot: Final = msgspec.json.Decoder(_Snapshot).decode
+    def __init__(self, begin: int, known_ms: int, crowded: int, *, complete: bool) -> None:
+        self.begin, self.complete, self.known_ms, self.crowded = begin, complete, known_ms, crowded
+        self.settled_ms = _NEVER
 
 
 class PartitionAudit:
@@ -345,7 +232,7 @@ class PartitionAudit:
 
     def _segment(self, begin: int, complete: bool, known_ms: int) -> _Segment:
         crowded = None if complete else self._shelf.crowded_from(begin)
-        return _Segment(begin, complete, known_ms, crowded=_NEVER if crowded is None else crowded)
+        return _Segment(begin, known_ms, _NEVER if crowded is None else crowded, complete=complete)
 
     def finish(self) -> Iterator[tuple[Effect | None, Finding]]:
         """The marks at the end, then all that was published and never implied."""
@@ -368,7 +255,11 @@ class PartitionAudit:
             late_s = self._rules.ended_retention_s + 2 * CLOCK_SKEW_S
             segment.settled_ms = max(segment.known_ms, records[0].timestamp, 0) + late_s * 1000
         for effect in self.state.apply(records):
-            yield from self._judge(effect)
+            finding = self._judge_at_once(effect)
+            if finding is not None:
+                yield effect, finding
+            else:
+                yield from self._judge(effect)
 
     def _mark(self) -> Iterator[tuple[Effect | None, Finding]]:
         position, milliseconds = self._marks.popleft()
@@ -390,16 +281,43 @@ class PartitionAudit:
         for effect in effects:
             yield from self._judge(effect)
 
+    def _judge_at_once(self, effect: Effect) -> Finding | None:
+        """What nearly every step is: published once, as it must be, and where it must be. None: `_judge` it."""
+        if not isinstance(effect, Publish):
+            return None
+        placed = self._place(effect)
+        if placed is None:
+            return None
+        identity = (effect.step_id, str(effect.revision))
+        at = self._shelf.take_equal(_STEP, identity, placed)
+        if at is None:
+            return None
+        first, cause = _named(effect)
+        self.implied[_STEP] += 1
+        return self._equal(_STEP, identity, first, cause, at)
+
+    def _equal(
+        self, kind: Kind, identity: tuple[str, str], first: int, cause: int, at: tuple[str, int, int]
+    ) -> Finding:
+        """The finding on a record that is equal, and may yet stand where it must not."""
+        place = (at[0], at[1])
+        furthest = self._furthest.get(place)
+        if furthest is not None and at[2] < furthest[0]:
+            behind, what, (one, two) = furthest
+            why = f"{what.value} {one} ({two}) was caused before it and stands behind it, at offset {behind}"
+            return self._finding(Verdict.OUT_OF_ORDER, kind, identity, first, cause, at, why)
+        self._furthest[place] = (at[2], kind, identity)
+        return self._finding(_EQUAL, kind, identity, first, cause, at)
+
     def _judge(self, effect: Effect) -> Iterator[tuple[Effect | None, Finding]]:
         placed = self._place(effect)
         if placed is None:
             return
         if isinstance(effect, Publish):
             headers = dict(effect.headers)
-            kind, identity = Kind.STEP, (effect.step_id, str(effect.revision))
-            first, last = int(headers[evidence.FIRST_OFFSET]), int(headers[evidence.LAST_OFFSET])
-            mark = headers.get(evidence.CLOCK_MARK)
-            cause = last if mark is None else int(mark.partition(b"@")[2]) - 1
+            kind, identity = _STEP, (effect.step_id, str(effect.revision))
+            last = int(headers[evidence.LAST_OFFSET])
+            first, cause = _named(effect)
         elif isinstance(effect, DeadLetter):
             kind = Kind.DEAD_LETTER
             if effect.reason is Reason.TOO_MANY_OPEN_STEPS:
@@ -417,16 +335,7 @@ class PartitionAudit:
             for published in equal[1:]:
                 self._shelf.take(published)
                 yield effect, self._finding(Verdict.DUPLICATE, kind, identity, first, cause, _at(published))
-            place = (best.topic, best.partition)
-            verdict, why = Verdict.EQUAL, ""
-            furthest = self._furthest.get(place)
-            if furthest is not None and best.offset < furthest[0]:
-                verdict = Verdict.OUT_OF_ORDER
-                behind, what, (one, two) = furthest
-                why = f"{what.value} {one} ({two}) was caused before it and stands behind it, at offset {behind}"
-            else:
-                self._furthest[place] = (best.offset, kind, identity)
-            yield effect, self._finding(verdict, kind, identity, first, cause, _at(best), why)
+            yield effect, self._equal(kind, identity, first, cause, _at(best))
             return
         near = _nearest(candidates, placed, kind, first, last)
         why = self._undecidable(effect, first, cause)
@@ -500,7 +409,7 @@ class PartitionAudit:
         if cause >= segment.crowded or first <= self._dead_from:
             return "steps were refused for want of room, or may have been, and how many were open is not known"
         try:
-            created_at = _snapshot(value or b"").created_at
+            created_at = read_created(value or b"").created_at
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             created_at = None
         if type(created_at) is not int or created_at * 1000 <= segment.settled_ms:
@@ -560,6 +469,14 @@ class PartitionAudit:
     def _counted(self, finding: Finding) -> Finding:
         self.counts[finding.kind, finding.verdict] += 1
         return finding
+
+
+def _named(effect: Publish) -> tuple[int, int]:
+    """(first offset, cause), as `_offsets` reads them."""
+    headers = dict(effect.headers)
+    mark = headers.get(evidence.CLOCK_MARK)
+    cause = int(headers[evidence.LAST_OFFSET]) if mark is None else int(mark.partition(b"@")[2]) - 1
+    return int(headers[evidence.FIRST_OFFSET]), cause
 
 
 def _at(published: Published) -> tuple[str, int, int]:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from hashlib import sha256
 from operator import attrgetter
-from typing import Final
-
-import msgspec
+from typing import Any, Final
 
 from processor.core.effects import Record
+from processor.core.verdicts import Link
 
 LINK_OFFSETS: Final = 64
 """Offsets of a block: small enough to look through by eye, at 41 bytes of evidence for each block."""
@@ -25,30 +23,22 @@ _NOTHING: Final = -1
 _offset: Final = attrgetter("offset")
 
 
-class Link(msgspec.Struct, frozen=True, gc=False):
-    """A block that holds records: its offsets, both inclusive and cut to the range, how many records, their digest.
-
-    `digest` is the SHA-256 of the records as `framed` spells them, one after the other, in hexadecimal.
-    """
-
-    first: int
-    last: int
-    records: int
-    digest: str
-
-
 class Links:
     """The blocks of the range [begin, end) of one partition. A block without a record has no link."""
 
     def __init__(self, begin: int, end: int) -> None:
         self._begin, self._end = begin, end
         self._block = _NOTHING
-        self._digest, self._records = sha256(), 0
-        self._chain = sha256()
+        self._digest: Any = sha256()
+        self._records = 0
+        self._chain: Any = sha256()
+        self.times: tuple[int, int] = _NO_TIMES
+        """The smallest and the largest timestamp of what was taken last."""
 
     def take(self, records: Sequence[Record]) -> Iterator[Link]:
         """Records in offset order, in pieces of any size; yields the blocks that they close."""
         at, behind = 0, len(records)
+        times = _NO_TIMES
         while at < behind:
             first = records[at].offset
             block = first // LINK_OFFSETS
@@ -57,17 +47,22 @@ class Links:
                 self._block = block
             begin_of_next = (block + 1) * LINK_OFFSETS
             furthest = min(behind, at + begin_of_next - first)
-            cut = bisect_left(records, begin_of_next, at, furthest, key=_offset)
-            self._digest.update(framed_together(records[at:cut]))
+            cut = furthest
+            if records[furthest - 1].offset >= begin_of_next:
+                cut = bisect_left(records, begin_of_next, at, furthest, key=_offset)
+            part, low, high = _framed(records if cut - at == behind else records[at:cut])
+            self._digest.update(part)
+            times = min(low, times[0]), max(high, times[1])
             self._records += cut - at
             at = cut
+        self.times = times
 
     def finish(self) -> Iterator[Link]:
         """Nothing more comes of the block that is open."""
         if self._block == _NOTHING:
             return
         first, behind = self._block * LINK_OFFSETS, (self._block + 1) * LINK_OFFSETS
-        digest = self._digest.hexdigest()
+        digest: str = self._digest.hexdigest()
         yield Link(max(first, self._begin), min(behind, self._end) - 1, self._records, digest)
         self._chain.update(digest.encode())
         self._block = _NOTHING
@@ -76,36 +71,54 @@ class Links:
     @property
     def chain(self) -> str:
         """SHA-256 over the digests of the blocks closed so far, as they are written, in hexadecimal."""
-        return self._chain.hexdigest()
+        chain: str = self._chain.hexdigest()
+        return chain
 
 
-_LEAST_MS, _MOST_MS = 10**12, 10**13 - 1
+_LEAST_MS: Final = 10**12
+_MOST_MS: Final = 10**13 - 1
 """Milliseconds of thirteen digits: 2001 to 2286."""
+_NO_TIMES: Final = (1 << 62, -(1 << 62))
+
+_forms: Final[dict[int, bytes]] = {}
 
 
-@lru_cache(1 << 11)
-def _form(records: int, offset_digits: int) -> bytes:
+def _form(records: int, digits: int) -> bytes:
     """How so many plain records are spelled whose offsets have so many digits, and their timestamps thirteen."""
-    return b"%d:%%d13:%%d%%d:%%b%%d:%%b\n" % offset_digits * records
+    form = _forms.get(digits << 7 | records)
+    if form is None:
+        form = b"%d:%%d13:%%d%%d:%%b%%d:%%b\n" % digits * records
+        if records <= LINK_OFFSETS:
+            _forms[digits << 7 | records] = form
+    return form
 
 
 def framed_together(records: Sequence[Record]) -> bytes:
     """`framed` of each, joined."""
+    return _framed(records)[0]
+
+
+def _framed(records: Sequence[Record]) -> tuple[bytes, int, int]:
+    """The same, and the smallest and the largest timestamp."""
     # A replay does this for every record: most blocks have no headers, nothing absent, and numbers of one length.
-    contents: list[int | bytes] = []
-    times = []
+    contents: list[Any] = []
+    low, high = _NO_TIMES
+    plain = len(records) > 0
     for record in records:
         key, value, timestamp = record.key, record.value, record.timestamp
+        if timestamp < low:
+            low = timestamp
+        if timestamp > high:
+            high = timestamp
         if key is None or value is None or record.headers:
-            break
-        contents += (record.offset, timestamp, len(key), key, len(value), value)
-        times.append(timestamp)
-    else:
-        if records and min(times) >= _LEAST_MS and max(times) <= _MOST_MS:
-            digits = len(b"%d" % records[0].offset)
-            if digits == len(b"%d" % records[-1].offset):
-                return _form(len(records), digits) % tuple(contents)
-    return b"".join(map(framed, records))
+            plain = False
+        elif plain:
+            contents += (record.offset, timestamp, len(key), key, len(value), value)
+    if plain and low >= _LEAST_MS and high <= _MOST_MS:
+        digits = len(b"%d" % records[0].offset)
+        if digits == len(b"%d" % records[-1].offset):
+            return _form(len(records), digits) % tuple(contents), low, high
+    return b"".join([framed(record) for record in records]), low, high
 
 
 def framed(record: Record) -> bytes:

@@ -6,7 +6,6 @@ import gc
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,9 +13,10 @@ import msgspec
 
 from processor.archives import Gap, GapKind, Recorder
 from processor.core import evidence
-from processor.core.audit import Finding, Kind, PartitionAudit, Verdict
+from processor.core.audit import PartitionAudit
 from processor.core.effects import DeadLetter, Effect, Publish, Record, Status, Transition
 from processor.core.links import Links
+from processor.core.verdicts import Finding, Kind, Verdict
 from processor.core.watch import Belongs, WatchedState
 from processor.outputs import Outputs, Places
 from processor.replay import Only, PartitionResult, Task, waited_for
@@ -37,7 +37,6 @@ class Ids(msgspec.Struct, frozen=True):
     thread_id: str | None = None
 
 
-_timestamp: Final = attrgetter("timestamp")
 _ids: Final = msgspec.json.Decoder(Ids, strict=False).decode
 
 
@@ -146,12 +145,11 @@ class _Run:
             self._tables.finding(finding)
 
     def _take(self, records: list[Record]) -> None:
-        times = list(map(_timestamp, records))
-        low, high = min(times), max(times)
-        self._first_ms = low if self._first_ms < 0 else min(low, self._first_ms)
-        self._last_ms = max(high, self._last_ms)
         for link in self._links.take(records):
             self._tables.link(link)
+        low, high = self._links.times
+        self._first_ms = low if self._first_ms < 0 else min(low, self._first_ms)
+        self._last_ms = max(high, self._last_ms)
         for effect, finding in self._audit.apply(records):
             self._judged(effect, finding)
         if self._recorder is not None:
@@ -227,7 +225,6 @@ class _Run:
         headers = dict(effect.headers)
         state = self._audit.state
         assert isinstance(state, WatchedState)
-        published = None if finding.at is None else self._handed_out.get(finding.at)
         opened_ms, run_id, thread_id = state.published.get((effect.step_id, effect.revision), (None, "", ""))
         if not (run_id and thread_id and type(run_id) is type(thread_id) is str):  # told as the snapshot has them
             ids = _ids(effect.value)
@@ -246,10 +243,16 @@ class _Run:
             opened_ms=opened_ms,
             ended_ms=effect.timestamp,
             published=finding.at,
-            published_ms=published.timestamp if published is not None else None,
+            published_ms=self._published_ms(effect, finding),
             verdict=finding.verdict if self._task.verify else None,
             digest=(headers[evidence.DIGEST] or b"").decode(),
         )
+
+    def _published_ms(self, effect: Publish, finding: Finding) -> int | None:
+        if finding.verdict is Verdict.EQUAL or finding.verdict is Verdict.OUT_OF_ORDER:
+            return effect.timestamp  # equal in every byte
+        published = None if finding.at is None else self._handed_out.get(finding.at)
+        return published.timestamp if published is not None else None
 
     def _open_steps(self) -> int:
         state = self._audit.state

@@ -15,7 +15,8 @@ import pyarrow as pa
 from processor.archives import LIMITS, ArchiveError
 from processor.archives.parquet import batches, measure, opened, values
 from processor.core.effects import Record
-from processor.core.links import LINK_OFFSETS, Link, Links
+from processor.core.links import LINK_OFFSETS, Links
+from processor.core.verdicts import Link
 from processor.errors import UsageError
 from processor.report import manifest as manifests
 from processor.report.manifest import NAME, PAGE, About, Manifest, Range, ReportError

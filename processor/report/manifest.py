@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import msgspec
 
-from processor.core.audit import DISAGREES, Verdict
 from processor.core.rules import Rules
+from processor.core.verdicts import DISAGREES, Verdict
 from processor.errors import RunStepsError
 from processor.report.tables import FileDigest, digest_of
 

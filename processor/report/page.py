@@ -20,7 +20,7 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from processor.core.audit import DISAGREES, Kind, Verdict
+from processor.core.verdicts import DISAGREES, Kind, Verdict
 from processor.report import charts, summary
 from processor.report.manifest import ACCOUNTED, PAGE, Manifest, Outcome, Range, open_questions
 from processor.report.summary import OUTCOMES, Found, Lens, Summary

@@ -15,7 +15,7 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
-from processor.core.audit import Kind
+from processor.core.verdicts import Kind
 from processor.report.manifest import ReportError
 from processor.report.tables import SCHEMAS, table_of
 

@@ -16,8 +16,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from processor.core.audit import Finding
-from processor.core.links import Link
+from processor.core.verdicts import Finding, Link
 
 ROW_GROUP_ROWS: Final = 16_384
 """Rows held in memory per table before they are written."""

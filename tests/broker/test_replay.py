@@ -14,7 +14,7 @@ from confluent_kafka import TopicPartition as ConfluentPartition
 
 from processor.broker import Broker
 from processor.config import Settings
-from processor.core.audit import Verdict
+from processor.core.verdicts import Verdict
 from processor.errors import BrokerUnavailable, UsageError
 from processor.explain import explain
 from processor.kafka.records import OutRecord

@@ -7,10 +7,10 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-from processor.core.audit import Difference, Finding, Kind, Verdict
 from processor.core.effects import FOLD_VERSION, LogRecord
 from processor.core.links import Links
 from processor.core.rules import Rules
+from processor.core.verdicts import Difference, Finding, Kind, Verdict
 from processor.report.folder import write
 from processor.report.manifest import About, Manifest, Range
 from processor.report.tables import Tables

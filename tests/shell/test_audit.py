@@ -11,21 +11,12 @@ import msgspec
 import pytest
 
 from processor.core import evidence
-from processor.core.audit import (
-    Finding,
-    Kind,
-    PartitionAudit,
-    Placed,
-    Published,
-    Unreadable,
-    Verdict,
-    differences,
-    read_published,
-)
+from processor.core.audit import PartitionAudit, differences, read_published
 from processor.core.effects import FOLD_VERSION, LogRecord, Publish
 from processor.core.links import framed, framed_together
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
+from processor.core.verdicts import Finding, Kind, Placed, Published, Unreadable, Verdict
 from processor.kafka.records import OutRecord
 from processor.outputs import OMITTED_BYTES, omitting
 from processor.replay.partition import places_of

@@ -17,8 +17,9 @@ from processor import cli
 from processor import explain as explaining
 from processor.archives import ArchivedRecord
 from processor.core import evidence
-from processor.core.audit import Published, Unreadable, Verdict, mark_of
+from processor.core.audit import mark_of
 from processor.core.effects import LogRecord
+from processor.core.verdicts import Published, Unreadable, Verdict
 from processor.errors import UsageError
 from processor.explain import Explained, Logs, Marks, explain_from
 from processor.replay import Task

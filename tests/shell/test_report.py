@@ -22,9 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.archives import ArchivedRecord, Gap, GapKind, Limits, Recorder
-from processor.core.audit import Difference, Finding, Kind, Verdict
 from processor.core.effects import LogRecord
 from processor.core.links import LINK_OFFSETS, Links, framed
+from processor.core.verdicts import Difference, Finding, Kind, Verdict
 from processor.errors import UsageError
 from processor.report import charts, tables
 from processor.report.folder import check, check_records, write

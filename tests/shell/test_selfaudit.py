@@ -19,10 +19,11 @@ from processor import selfaudit
 from processor.config import SelfAudit as SelfAuditSettings
 from processor.config import Settings
 from processor.core import merge
-from processor.core.audit import Finding, Published, Verdict, began_at, caused_at, mark_of, read_published
+from processor.core.audit import began_at, caused_at, mark_of, read_published
 from processor.core.effects import Checkpoint, Effect, LogRecord, Publish
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
+from processor.core.verdicts import Finding, Published, Verdict
 from processor.errors import BrokerUnavailable
 from processor.kafka.records import OutRecord
 from processor.kafka.security import Connection

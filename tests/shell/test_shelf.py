@@ -10,8 +10,9 @@ import pytest
 
 from processor import shelf
 from processor.core import evidence
-from processor.core.audit import Kind, Published, Unreadable, caused_at
+from processor.core.audit import caused_at
 from processor.core.effects import LogRecord
+from processor.core.verdicts import Kind, Published, Unreadable
 from processor.replay.shelving import shared_out
 from processor.shelf import FiledShelf, Shelves
 

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from processor.core.audit import CLOCK_SKEW_S, DISAGREES, Finding, PartitionAudit
+from processor.core.audit import CLOCK_SKEW_S, PartitionAudit
 from processor.core.effects import Effect, LogRecord
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
+from processor.core.verdicts import DISAGREES, Finding
 from processor.outputs import Places
 from processor.replay.partition import places_of
 from processor.shelf import FiledShelf, Shelves

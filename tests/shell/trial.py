@@ -32,12 +32,13 @@ import msgspec
 from processor.archives import ArchivedRecord, ArchiveError, Gap, GapKind
 from processor.archives.jsonl import encode_line
 from processor.core import evidence
-from processor.core.audit import Finding, PartitionAudit, Verdict
+from processor.core.audit import PartitionAudit
 from processor.core.effects import Effect, LogRecord
-from processor.core.links import Link, Links
+from processor.core.links import Links
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.shapes import canonical
+from processor.core.verdicts import Finding, Link, Verdict
 from processor.replay import Part, Task
 from processor.replay.partition import places_of
 from processor.replay.sources import DATA, HOLES, Ledger, pieces
