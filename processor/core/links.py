@@ -80,17 +80,10 @@ _MOST_MS: Final = 10**13 - 1
 """Milliseconds of thirteen digits: 2001 to 2286."""
 _NO_TIMES: Final = (1 << 62, -(1 << 62))
 
-_forms: Final[dict[int, bytes]] = {}
-
-
-def _form(records: int, digits: int) -> bytes:
-    """How so many plain records are spelled whose offsets have so many digits, and their timestamps thirteen."""
-    form = _forms.get(digits << 7 | records)
-    if form is None:
-        form = b"%d:%%d13:%%d%%d:%%b%%d:%%b\n" % digits * records
-        if records <= LINK_OFFSETS:
-            _forms[digits << 7 | records] = form
-    return form
+_LENGTHS: Final = [b"%d:" % length for length in range(1 << 12)]
+_THREE: Final = [b"%03d" % number for number in range(1000)]
+_THREE_AND_13: Final = [b"%03d13:" % number for number in range(1000)]
+"""The last digits of an offset, and what stands between it and a timestamp of thirteen."""
 
 
 def framed_together(records: Sequence[Record]) -> bytes:
@@ -100,24 +93,41 @@ def framed_together(records: Sequence[Record]) -> bytes:
 
 def _framed(records: Sequence[Record]) -> tuple[bytes, int, int]:
     """The same, and the smallest and the largest timestamp."""
-    # A replay does this for every record: most blocks have no headers, nothing absent, and numbers of one length.
-    contents: list[Any] = []
+    # A replay does this for every record, and numbers cost more than all the rest: of offsets and timestamps that
+    # follow each other only the last three digits are other ones, and those are spelled already.
+    parts: list[bytes] = []
     low, high = _NO_TIMES
-    plain = len(records) > 0
+    plain = True
+    thousand = second = -1
+    front = digits = b""
+    longest = len(_LENGTHS)
     for record in records:
-        key, value, timestamp = record.key, record.value, record.timestamp
+        offset, timestamp, key, value = record.offset, record.timestamp, record.key, record.value
         if timestamp < low:
             low = timestamp
         if timestamp > high:
             high = timestamp
-        if key is None or value is None or record.headers:
+        if key is None or value is None or record.headers or offset < 1000:
             plain = False
         elif plain:
-            contents += (record.offset, timestamp, len(key), key, len(value), value)
+            if offset // 1000 != thousand:
+                thousand = offset // 1000
+                front = b"%d:%d" % (len(b"%d" % offset), thousand)
+            if timestamp // 1000 != second:
+                second = timestamp // 1000
+                digits = b"%d" % second
+            of_key, of_value = len(key), len(value)
+            parts.append(front)
+            parts.append(_THREE_AND_13[offset % 1000])
+            parts.append(digits)
+            parts.append(_THREE[timestamp % 1000])
+            parts.append(_LENGTHS[of_key] if of_key < longest else b"%d:" % of_key)
+            parts.append(key)
+            parts.append(_LENGTHS[of_value] if of_value < longest else b"%d:" % of_value)
+            parts.append(value)
+            parts.append(b"\n")
     if plain and low >= _LEAST_MS and high <= _MOST_MS:
-        digits = len(b"%d" % records[0].offset)
-        if digits == len(b"%d" % records[-1].offset):
-            return _form(len(records), digits) % tuple(contents), low, high
+        return b"".join(parts), low, high
     return b"".join([framed(record) for record in records]), low, high
 
 

@@ -27,6 +27,7 @@ HOLES: Final = frozenset({GapKind.MISSING, GapKind.UNKNOWN})
 """Offsets that may have held records. The other gaps never did, or hold none for a reader."""
 
 _offset: Final = attrgetter("offset")
+_RECORDS: Final = {ArchivedRecord}
 
 Piece = list[Record] | Gap
 
@@ -117,7 +118,7 @@ def _archived(task: Task, path: str, begin: int, end: int, ledger: Ledger) -> It
         first, last = items[0], items[-1]
         if type(first) is type(last) is ArchivedRecord and first.offset == ledger.at:
             records = cast(list[Record], items)
-            if last.offset - first.offset + 1 == len(items) and all(type(item) is ArchivedRecord for item in items):
+            if last.offset - first.offset + 1 == len(items) and set(map(type, items)) == _RECORDS:
                 ledger.records(records, GapKind.MISSING)
                 yield records
                 continue
