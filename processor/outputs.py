@@ -7,7 +7,7 @@ from hashlib import sha256
 from typing import Final
 
 from processor.config import Settings
-from processor.core.effects import DeadLetter, Effect, Publish, Status
+from processor.core.effects import Checkpoint, DeadLetter, Effect, Publish, Status
 from processor.core.verdicts import Placed
 from processor.kafka.records import OutRecord, partition_of
 from processor.kafka.trouble import RecordTooLarge
@@ -75,10 +75,9 @@ class Places:
         self._outputs, self._partition, self._counts = outputs, partition, counts
 
     def whole(self, effect: Effect) -> Placed | None:
-        if isinstance(effect, Publish | DeadLetter):
-            for record in self._outputs.of(self._partition, (effect,)):
-                return self._placed(record)
-        return None
+        if isinstance(effect, Checkpoint):
+            return None
+        return next(map(self._placed, self._outputs.of(self._partition, (effect,))), None)
 
     def shortened(self, effect: Effect) -> Placed | None:
         """A dead letter that no batch can hold is written without its value."""

@@ -35,6 +35,7 @@ from processor.core import evidence
 from processor.core.audit import caused_at, mark_of, read_published
 from processor.core.effects import Reason, Record
 from processor.core.verdicts import Kind, Placed, Published, Unreadable
+from processor.stretches import About, Stretch, read_about
 
 _HELD_BYTES: Final = 16 << 20
 """Of rows that are held in memory before they are written, over all partitions."""
@@ -59,26 +60,6 @@ _BLOCK_BITS: Final = 15
 """Rows are read in blocks of 32 KiB: who asks for one soon asks for its neighbours."""
 _BLOCKS: Final = 128
 """Blocks that are held in memory, over all shelves that are read as one."""
-
-
-class _Stretch(msgspec.Struct, frozen=True, array_like=True):
-    """Rows that follow each other and are of one output partition, their offsets ascending: `first`, ..., `last`."""
-
-    topic: str
-    partition: int
-    first: int
-    last: int
-    row: int
-    rows: int
-
-
-class _About(msgspec.Struct, frozen=True):
-    topics: list[str]
-    stretches: list[_Stretch]
-    marks: list[tuple[int, int]]
-
-
-_read_about: Final = msgspec.msgpack.Decoder(_About).decode
 
 
 def shelf_path(folder: Path, partition: int, name: str = "") -> Path:
@@ -108,7 +89,10 @@ _ABSENT: Final = b"\0absent"
 
 def _checksum(kind: Kind, one: str, two: str) -> int:
     """Where an identity stands in the order. Others may have the same: who looks compares the identities."""
-    return crc32(f"{kind}\0{one}\0{two}".encode("utf-8", "surrogatepass")) << _ROW_BITS
+    return crc32(_KINDS[kind] + f"{one}\0{two}".encode("utf-8", "surrogatepass")) << _ROW_BITS
+
+
+_KINDS: Final = {kind: f"{kind.value}\0".encode() for kind in Kind}
 
 
 class _Growing:
@@ -118,7 +102,7 @@ class _Growing:
         self._stem = stem
         self.held: list[tuple[_Place, int, bytes]] = []
         self._rows = self._bytes = 0
-        self._stretches: list[_Stretch] = []
+        self._stretches: list[Stretch] = []
         self._order: array[int] = array("Q")
         self._runs: list[int] = []
         self.marks: set[tuple[int, int]] = set()
@@ -144,7 +128,7 @@ class _Growing:
                 self._bytes += len(record)
                 ends.append(self._bytes)
                 packed.append(record)
-            self._stretches.append(_Stretch(topic, partition, first, last, row, self._rows - row))
+            self._stretches.append(Stretch(topic, partition, first, last, row, self._rows - row))
         self.held.clear()
         self._append("rows", packed)
         self._append("ends", (ends.tobytes(),))
@@ -165,7 +149,7 @@ class _Growing:
         else:
             _file(self._stem, "order").write_bytes(_sorted(self._order).tobytes())
         _file(self._stem, "runs").unlink()
-        about = _About(list(topics), self._stretches, sorted(self.marks))
+        about = About(list(topics), self._stretches, sorted(self.marks))
         _file(self._stem, "about").write_bytes(_pack(about))
 
     def _close_run(self) -> None:
@@ -327,7 +311,7 @@ class _Shelf:
     """The files of one shelf, to be read."""
 
     def __init__(self, stem: Path, exits: ExitStack, blocks: int = 1) -> None:
-        self.about: _About = _read_about(_file(stem, "about").read_bytes())
+        self.about: About = read_about(_file(stem, "about").read_bytes())
         self.order = exits.enter_context(_Numbers(_file(stem, "order")))
         self._ends = exits.enter_context(_Numbers(_file(stem, "ends")))
         self.refused = exits.enter_context(_Numbers(_file(stem, "refused")))
@@ -381,7 +365,7 @@ def _in_order(shelves: Sequence[_Shelf]) -> Iterator[tuple[_Shelf, int]]:
             yield from map(itemgetter(1, 2), merge(*(_by_offset(*one) for one in own), key=itemgetter(0)))
 
 
-def _by_offset(stretch: _Stretch, shelf: _Shelf) -> Iterator[tuple[int, _Shelf, int]]:
+def _by_offset(stretch: Stretch, shelf: _Shelf) -> Iterator[tuple[int, _Shelf, int]]:
     for row in range(stretch.row, stretch.row + stretch.rows):
         yield shelf.place(shelf.row(row))[2], shelf, row
 

@@ -92,7 +92,7 @@ class _Run:
             self._shelf.kept_from(dict.fromkeys(task.shortened, 0)) if isinstance(self._shelf, FiledShelf) else {}
         )
         self._audit = PartitionAudit(
-            watching(task, self._changed),
+            watching(task, self._tables.changed),
             self._shelf,
             places.whole,
             begin=task.begin,
@@ -180,17 +180,6 @@ class _Run:
         if self._recorder is not None and kind != DATA:
             self._gaps.append(Gap(self._task.topic, self._task.partition, first, last, GapKind(kind)))
 
-    def _changed(self, transition: Transition) -> None:
-        self._tables.transition(
-            step_id=transition.step_id,
-            offset=transition.offset,
-            timestamp=transition.timestamp,
-            before=transition.before,
-            after=transition.after,
-            kind=transition.kind,
-            refused=transition.refused,
-        )
-
     def _judged(self, effect: Effect | None, finding: Finding) -> None:
         if not self._task.verify:
             self._derived(effect, finding)
@@ -208,12 +197,16 @@ class _Run:
     def _derived(self, effect: Effect | None, finding: Finding) -> None:
         if effect is None or finding.verdict is Verdict.DUPLICATE:
             return
+        status = ""
         if isinstance(effect, Publish):
             self._step(effect, finding)
-        status = effect.status if isinstance(effect, Publish) else ""
+            status = effect.status
         if len(self._minutes) >= _CELLS:
             self._write_minutes()
-        cell = self._minutes.setdefault((effect_ms(effect) // _MINUTE_MS * _MINUTE_MS, status), [0, 0])
+        minute = effect_ms(effect) // _MINUTE_MS * _MINUTE_MS
+        cell = self._minutes.get((minute, status))
+        if cell is None:
+            cell = self._minutes[minute, status] = [0, 0]
         cell[0 if status else 1] += 1
 
     def _write_minutes(self) -> None:

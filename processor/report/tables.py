@@ -16,7 +16,8 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from processor.core.verdicts import Finding, Link
+from processor.core.effects import Transition
+from processor.core.verdicts import Difference, Finding, Link
 
 ROW_GROUP_ROWS: Final = 16_384
 """Rows held in memory per table before they are written."""
@@ -190,6 +191,21 @@ class Tables:
         """A change of status, or one that was refused (`refused` is the reason, `after` the status that stands)."""
         self._transitions((step_id, self._partition, offset, timestamp, before, after, kind, refused))
 
+    def changed(self, told: Transition) -> None:
+        """The same, as the fold tells it."""
+        self._transitions(
+            (
+                told.step_id,
+                self._partition,
+                told.offset,
+                told.timestamp,
+                told.before,
+                told.after,
+                told.kind,
+                told.refused,
+            )
+        )
+
     def finding(self, finding: Finding) -> None:
         """Every finding that was counted, `equal` ones too: the verdict is counted again from this table."""
         topic, partition, offset = finding.at if finding.at is not None else (None, None, None)
@@ -206,7 +222,7 @@ class Tables:
                 partition,
                 offset,
                 finding.why,
-                [{"path": d.path, "expected": d.expected, "got": d.got} for d in finding.differences],
+                [_row_of(difference) for difference in finding.differences] if finding.differences else _NO_ROWS,
             )
         )
 
@@ -234,6 +250,13 @@ class Tables:
         """Take away what is half written; for the one who failed in between."""
         for sink in self._sinks.values():
             sink.abandon()
+
+
+_NO_ROWS: Final[list[dict[str, str]]] = []
+
+
+def _row_of(difference: Difference) -> dict[str, str]:
+    return {"path": difference.path, "expected": difference.expected, "got": difference.got}
 
 
 class _Sink:
