@@ -415,6 +415,14 @@ def test_records_framed_together_are_framed_one_by_one() -> None:
     assert min(spelled.values()) > 100
 
 
+def test_digits_that_change_within_a_block_are_spelled_anew() -> None:
+    """Of offsets and timestamps that follow each other only the last three digits are looked up."""
+    for offset, now in ((950, 1_720_000_000_990), (9_980, 1_719_999_999_999), (99_970, 10**12), (1_000, 10**13 - 64)):
+        for size in (0, 4_095, 4_096, 70_000):
+            records = [LogRecord(offset + n, now + n, b"k" * size, b"v" * size) for n in range(64)]
+            assert framed_together(records) == b"".join(map(framed, records))
+
+
 def test_headers_in_another_order_differ() -> None:
     placed = Placed("t", 0, b"k", b"v", 1, (("a", b"1"), ("b", b"2")))
     published = Published(Kind.STEP, 0, ("k", "0"), "t", 0, 0, 1, b"k", b"v", (("b", b"2"), ("a", b"1")))

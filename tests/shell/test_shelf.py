@@ -7,12 +7,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from processor import shelf
 from processor.core import evidence
 from processor.core.audit import caused_at
 from processor.core.effects import LogRecord
-from processor.core.verdicts import Kind, Published, Unreadable
+from processor.core.verdicts import Kind, Placed, Published, Unreadable
 from processor.replay.shelving import shared_out
 from processor.shelf import FiledShelf, Shelves
 
@@ -177,6 +178,48 @@ def test_identities_with_one_checksum_are_told_apart(tmp_path: Path, monkeypatch
             assert one.key == f"s{n}".encode()
             filed.take(one)
         assert list(filed.left()) == []
+
+
+@pytest.mark.usefixtures("cut")
+def test_what_is_equal_in_every_byte_is_taken_at_once(tmp_path: Path) -> None:
+    rows: list[Row] = [("ab"[n % 2], n % 3, record(n, f"s{n}")) for n in range(60)]
+    twice: list[Row] = [("a", 0, record(100 + n, f"s{n}")) for n in range(5)]
+    fill(tmp_path, rows, "one")
+    fill(tmp_path, twice, "two")
+    with FiledShelf(tmp_path, 0, ("one", "two")) as filed:
+        for topic, partition, one in reversed(rows):
+            identity = ((one.key or b"").decode(), "0")
+            placed = Placed(topic, partition, one.key, one.value, one.timestamp, one.headers)
+            for other in (
+                {"topic": "c"},
+                {"partition": 9},
+                {"key": b"k"},
+                {"value": None},
+                {"timestamp": 1},
+                {"headers": one.headers[1:]},
+                {"headers": one.headers[::-1]},
+            ):
+                assert filed.take_equal(Kind.STEP, identity, replace(placed, **other)) is None
+            assert filed.take_equal(Kind.DEAD_LETTER, identity, placed) is None
+            anywhere = replace(placed, partition=None)
+            if one.offset < 5:  # there are two of it: which is meant is not for the shelf to say
+                assert filed.take_equal(Kind.STEP, identity, anywhere) is None
+                continue
+            assert filed.take_equal(Kind.STEP, identity, anywhere) == (topic, partition, one.offset)
+            assert filed.take_equal(Kind.STEP, identity, placed) is None
+            assert filed.look(Kind.STEP, identity) == []
+        assert len(list(filed.left())) == 10
+
+
+def test_rows_are_the_same_however_many_blocks_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shelf, "_BLOCK_BITS", 4)
+    monkeypatch.setattr(shelf, "_BLOCKS", 2)
+    rows: list[Row] = [("a", 0, record(n, f"s{n}")) for n in range(40)]
+    fill(tmp_path, rows)
+    with FiledShelf(tmp_path, 0) as filed:
+        for _, _, one in rows[::-1] + rows[::3]:
+            (found,) = filed.look(Kind.STEP, ((one.key or b"").decode(), "0"))
+            assert LogRecord(found.offset, found.timestamp, found.key, found.value, found.headers) == one
 
 
 def test_a_shelf_of_the_same_name_is_replaced(tmp_path: Path) -> None:
