@@ -419,6 +419,8 @@ def _tell_replayed(replayed: Replayed) -> None:
     for result in replayed.results:
         whole = "" if result.complete else ", not from the log's beginning"
         print(f"  partition {result.partition}: [{result.begin}, {result.end}){whole}, {result.open_steps} steps open")
+    for line in _first_findings(replayed):
+        print(f"  {line}")
     out_of_range = sum(result.out_of_range for result in replayed.results)
     apart = {**replayed.outputs, "published out of the range": out_of_range}
     for name in ("published out of the range", "of another source", "of partitions not asked for", "unreadable"):
@@ -439,6 +441,24 @@ def _tell_replayed(replayed: Replayed) -> None:
         print(f"  {line}")
     if replayed.report:
         print(f"  report: {replayed.report} (root {replayed.root})")
+
+
+def _first_findings(replayed: Replayed) -> Iterator[str]:
+    """What disagrees, else what cannot be verified: the first of it, where and in which fields. The report has all."""
+    from processor.core.verdicts import DISAGREES
+    from processor.replay import FIRST
+
+    found = [finding for result in replayed.results for finding in result.first]
+    for finding in sorted(found, key=lambda one: one.verdict not in DISAGREES)[:FIRST]:
+        one, two = finding.identity
+        what = {"step": f"step {one} revision {two}", "dead_letter": f"dead letter of offset {one} ({two})"}
+        place = f", partition {finding.partition}, offsets {finding.first_offset} to {finding.cause_offset}"
+        at = "" if finding.at is None else f", on {finding.at[0]}-{finding.at[1]} at {finding.at[2]}"
+        fields = ", ".join(difference.path for difference in finding.differences)
+        why = "; ".join(filter(None, (fields, finding.why)))
+        whole = what[finding.kind.value] + place if one else "a record that names no place of the source"
+        told = f"{finding.verdict.value}: {whole}{at}" + (f": {why}" if why else "")
+        yield "".join(c if c.isprintable() else "\ufffd" for c in told)  # ids and fields are what anybody wrote
 
 
 @app.command()

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from processor.archives import CAPTURE, Capture
 from processor.core.rules import MAX_DIGITS, Rules
+from processor.core.verdicts import Finding
 
 __all__ = ["Only", "Part", "PartitionResult", "Task", "ready", "run_task", "waited_for"]
 
@@ -61,6 +62,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         capture: where archives of Event Hubs Capture say which topic and partition they are of.
         record: a folder that the range is archived to on the way, "" for none; `record_files` is their kind.
         verify: whether published records are compared at all.
+        evidence: whether tables and links are made. Nobody asks for them without a report, and they are a third of the
+            work.
     """
 
     topic: str
@@ -83,8 +86,13 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     record: str = ""
     record_files: str = ".jsonl.gz"
     verify: bool = True
+    evidence: bool = True
     only: Only = Only()
     no_progress_s: float = 60.0
+
+
+FIRST: Final = 5
+"""So many findings are told without a report."""
 
 
 class PartitionResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,16 +100,17 @@ class PartitionResult(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         records: data records folded.
-        chain: SHA-256 over the links of all records (`core.links`), in hexadecimal.
+        chain: SHA-256 over the links of all records (`core.links`), in hexadecimal; empty without evidence.
         counts: kind (`step`, `dead_letter`) -> verdict -> number.
         coverage: kind (`data`, `marker`, `aborted`, `compacted`, `missing`, `unknown`) -> number of offsets.
         published: records on the outcome topics and dead letters that name this partition.
         out_of_range: those of them that were caused before or behind the range.
         first_ms, last_ms: smallest and largest record timestamp, -1 where there are no records.
-        files: name of each spill, relative to `work`.
+        files: name of each spill, relative to `work`; none without evidence.
         open_steps: steps that are open where the range ends.
         stream_time: in milliseconds where the range ends, -1 where there are no records.
         trouble: what does not add up, in words; empty when all does.
+        first: the first of what disagrees, at most `FIRST`; where nothing does, of what cannot be verified.
     """
 
     partition: int
@@ -120,6 +129,7 @@ class PartitionResult(msgspec.Struct, frozen=True, kw_only=True):
     open_steps: int
     stream_time: int
     trouble: tuple[str, ...] = ()
+    first: tuple[Finding, ...] = ()
 
 
 def waited_for(main: Coroutine[Any, Any, _Answer]) -> _Answer:

@@ -4,40 +4,31 @@ from __future__ import annotations
 
 import gc
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from processor.archives import Gap, GapKind, Recorder
-from processor.core import evidence
 from processor.core.audit import PartitionAudit
-from processor.core.effects import DeadLetter, Effect, Publish, Record, Status, Transition
-from processor.core.links import Links
-from processor.core.verdicts import Finding, Kind, Verdict
-from processor.core.watch import Belongs, WatchedState
+from processor.core.effects import Effect, Record, Status, Transition
+from processor.core.partition import PartitionState
+from processor.core.verdicts import DISAGREES, Finding, Kind, Verdict
+from processor.core.watch import WatchedState
 from processor.outputs import Outputs, Places
-from processor.replay import Only, PartitionResult, Task, waited_for
+from processor.replay import FIRST, PartitionResult, Task, waited_for
+from processor.replay.narrowing import belonging, is_wanted
 from processor.replay.shelving import Telling
 from processor.replay.sources import DATA, Ledger, archived, pieces
-from processor.report.tables import Tables
 from processor.shelf import EmptyShelf, FiledShelf
 
-_MINUTE_MS: Final = 60_000
-_CELLS: Final = 1 << 14
-"""Of the timeline that are held before they are written; a minute may then have several rows."""
+if TYPE_CHECKING:
+    from processor.replay.evidence import Evidence
 
-
-class Ids(msgspec.Struct, frozen=True):
-    """What narrowing looks at in a snapshot."""
-
-    run_id: str | None = None
-    thread_id: str | None = None
-
-
-_ids: Final = msgspec.json.Decoder(Ids, strict=False).decode
+_timestamp: Final = attrgetter("timestamp")
 
 
 def places_of(task: Task) -> Places:
@@ -56,22 +47,21 @@ def watching(task: Task, told: Callable[[Transition], None]) -> Callable[[int, i
             live_from=offset,
             stream_time=stream_time,
             told=told,
-            belongs=_belonging(task.only) if task.only else None,
+            belongs=belonging(task.only) if task.only else None,
         )
 
     return state
 
 
-def _belonging(only: Only) -> Belongs:
-    """Whether a step is one of those that are reported; None while a run or thread that would tell is not known."""
+def unwatched(task: Task) -> Callable[[int, int], PartitionState]:
+    """The same, of a state that tells nobody."""
 
-    def belongs(step_id: str, fields: Mapping[str, Any]) -> bool | None:
-        run_id, thread_id = fields.get("run_id"), fields.get("thread_id")
-        if step_id in only.steps or run_id in only.runs or thread_id in only.threads:
-            return True
-        return None if (only.runs and not run_id) or (only.threads and not thread_id) else False
+    def state(offset: int, stream_time: int) -> PartitionState:
+        return PartitionState(
+            task.topic, task.partition, task.rules, next_offset=offset, live_from=offset, stream_time=stream_time
+        )
 
-    return belongs
+    return state
 
 
 class _Run:
@@ -80,19 +70,23 @@ class _Run:
     def __init__(self, task: Task, exits: ExitStack) -> None:
         self._task = task
         work = Path(task.work)
-        self._tables = Tables(work / "tables", task.partition, task.begin)
-        exits.callback(self._tables_abandoned)
-        self._closed = False
         self._shelf = (
             exits.enter_context(FiledShelf(work, task.partition, task.shelves)) if task.verify else EmptyShelf()
         )
-        self._handed_out = self._shelf.last if isinstance(self._shelf, FiledShelf) else {}
+        filed = self._shelf if isinstance(self._shelf, FiledShelf) else None
+        self._handed_out = filed.last if filed is not None else {}
+        self._evidence: Evidence | None = None
+        if task.evidence:
+            from processor.replay.evidence import Evidence  # what writes tables takes long to load
+
+            self._evidence = Evidence(task, filed)
+            exits.callback(self._evidence.abandon)
         places = places_of(task)
         kept_from = (
             self._shelf.kept_from(dict.fromkeys(task.shortened, 0)) if isinstance(self._shelf, FiledShelf) else {}
         )
         self._audit = PartitionAudit(
-            watching(task, self._tables.changed),
+            watching(task, self._evidence.tables.changed) if self._evidence is not None else unwatched(task),
             self._shelf,
             places.whole,
             begin=task.begin,
@@ -112,10 +106,10 @@ class _Run:
         )
         self._gaps: deque[Gap] = deque()
         self._ledger = Ledger(task.begin, task.end, self._covered)
-        self._links = Links(task.begin, task.end)
         self._counts: Counter[tuple[Kind, Verdict]] = Counter()
         self._findings: Counter[Verdict] = Counter()
-        self._minutes: dict[tuple[int, str], list[int]] = {}
+        self._disagreeing: list[Finding] = []
+        self._undecided: list[Finding] = []
         self._first_ms = self._last_ms = -1
         self._tell = Telling(work / f"progress-{task.partition:05d}")
 
@@ -127,8 +121,6 @@ class _Run:
                 continue
             self._take(piece)
         self._record_gaps(self._task.end)
-        for link in self._links.finish():
-            self._tables.link(link)
         for effect, finding in self._audit.finish():
             self._judged(effect, finding)
         self._judge_strays()
@@ -141,13 +133,14 @@ class _Run:
         for kind, stray in self._shelf.strays():
             at = (stray.topic, stray.partition, stray.offset)
             finding = Finding(Verdict.EXTRA, kind, -1, ("", ""), -1, -1, at, stray.why)
-            self._counts[kind, finding.verdict] += 1
-            self._tables.finding(finding)
+            self._found(finding)
 
     def _take(self, records: list[Record]) -> None:
-        for link in self._links.take(records):
-            self._tables.link(link)
-        low, high = self._links.times
+        if self._evidence is not None:
+            low, high = self._evidence.read(records)
+        else:
+            times = list(map(_timestamp, records))
+            low, high = min(times), max(times)
         self._first_ms = low if self._first_ms < 0 else min(low, self._first_ms)
         self._last_ms = max(high, self._last_ms)
         for effect, finding in self._audit.apply(records):
@@ -155,9 +148,9 @@ class _Run:
         if self._recorder is not None:
             self._record(records)
         state = self._audit.state
-        assert isinstance(state, WatchedState)
         state.counts.clear()
-        state.published.clear()
+        if isinstance(state, WatchedState):
+            state.published.clear()
         self._tell(records[-1].offset + 1)
 
     def _record(self, records: list[Record]) -> None:
@@ -173,10 +166,11 @@ class _Run:
             if self._recorder is not None and gap.last >= self._recorded:
                 self._recorder.write(msgspec.structs.replace(gap, first=max(gap.first, self._recorded)))
 
-    # --- what the tables get ----------------------------------------------------------------------------------
+    # --- what is found ----------------------------------------------------------------------------------------
 
     def _covered(self, first: int, last: int, kind: str) -> None:
-        self._tables.coverage(first, last, str(kind))
+        if self._evidence is not None:
+            self._evidence.tables.coverage(first, last, str(kind))
         if self._recorder is not None and kind != DATA:
             self._gaps.append(Gap(self._task.topic, self._task.partition, first, last, GapKind(kind)))
 
@@ -188,98 +182,33 @@ class _Run:
         value = effect.value if effect is not None else None
         if effect is None and finding.at is not None and self._handed_out:
             value = self._handed_out[finding.at].value
-        if self._task.only and not _is_wanted(self._task.only, finding, value):
+        if self._task.only and not is_wanted(self._task.only, finding, value):
             return
-        self._counts[finding.kind, finding.verdict] += 1
-        self._tables.finding(finding)
+        self._found(finding)
         self._derived(effect, finding)
 
+    def _found(self, finding: Finding) -> None:
+        self._counts[finding.kind, finding.verdict] += 1
+        if self._evidence is not None:
+            self._evidence.tables.finding(finding)
+        if finding.verdict is not Verdict.EQUAL:
+            first = self._disagreeing if finding.verdict in DISAGREES else self._undecided
+            if len(first) < FIRST:
+                first.append(finding)
+
     def _derived(self, effect: Effect | None, finding: Finding) -> None:
-        if effect is None or finding.verdict is Verdict.DUPLICATE:
+        if self._evidence is None or effect is None or finding.verdict is Verdict.DUPLICATE:
             return
-        status = ""
-        if isinstance(effect, Publish):
-            self._step(effect, finding)
-            status = effect.status
-        if len(self._minutes) >= _CELLS:
-            self._write_minutes()
-        minute = effect_ms(effect) // _MINUTE_MS * _MINUTE_MS
-        cell = self._minutes.get((minute, status))
-        if cell is None:
-            cell = self._minutes[minute, status] = [0, 0]
-        cell[0 if status else 1] += 1
-
-    def _write_minutes(self) -> None:
-        for (minute, status), (count, rejected) in sorted(self._minutes.items()):
-            self._tables.timeline(minute, status, count, rejected)
-        self._minutes.clear()
-
-    def _step(self, effect: Publish, finding: Finding) -> None:
-        headers = dict(effect.headers)
         state = self._audit.state
         assert isinstance(state, WatchedState)
-        opened_ms, run_id, thread_id = state.published.get((effect.step_id, effect.revision), (None, "", ""))
-        if not (run_id and thread_id and type(run_id) is type(thread_id) is str):  # told as the snapshot has them
-            ids = _ids(effect.value)
-            run_id, thread_id = ids.run_id, ids.thread_id
-        self._tables.step(
-            step_id=effect.step_id,
-            run_id=run_id,
-            thread_id=thread_id,
-            first_offset=int(headers[evidence.FIRST_OFFSET]),
-            last_offset=int(headers[evidence.LAST_OFFSET]),
-            events=int(headers[evidence.EVENTS]),
-            revision=effect.revision,
-            status=effect.status,
-            inferred=effect.inferred,
-            anomalies=effect.anomalies,
-            opened_ms=opened_ms,
-            ended_ms=effect.timestamp,
-            published=finding.at,
-            published_ms=self._published_ms(effect, finding),
-            verdict=finding.verdict if self._task.verify else None,
-            digest=(headers[evidence.DIGEST] or b"").decode(),
-        )
-
-    def _published_ms(self, effect: Publish, finding: Finding) -> int | None:
-        if finding.verdict is Verdict.EQUAL or finding.verdict is Verdict.OUT_OF_ORDER:
-            return effect.timestamp  # equal in every byte
-        published = None if finding.at is None else self._handed_out.get(finding.at)
-        return published.timestamp if published is not None else None
-
-    def _open_steps(self) -> int:
-        state = self._audit.state
-        assert isinstance(state, WatchedState)
-        number = 0
-        still_open = [entry for entry in state.steps.values() if entry.status is Status.IN_PROGRESS]
-        for entry in sorted(still_open, key=lambda e: (e.recall().first_offset, e.key)):
-            step = entry.recall()
-            number += 1
-            state.decide(step)
-            run_id, thread_id = step.fields.get("run_id"), step.fields.get("thread_id")
-            only = self._task.only
-            if only and not (entry.key in only.steps or run_id in only.runs or thread_id in only.threads):
-                continue
-            self._tables.step(
-                step_id=entry.key,
-                run_id=run_id if isinstance(run_id, str) else None,
-                thread_id=thread_id if isinstance(thread_id, str) else None,
-                first_offset=step.first_offset,
-                last_offset=step.last_offset,
-                events=step.events,
-                revision=None,
-                status=Status.IN_PROGRESS.value,
-                anomalies=tuple(sorted(step.anomalies)),
-                opened_ms=state.opened_ms.get(entry.key),
-            )
-        return number
+        self._evidence.derived(effect, finding, state)
 
     def result(self) -> PartitionResult:
         task, audit = self._task, self._audit
-        open_steps = self._open_steps()
-        self._write_minutes()
-        files = self._tables.close()
-        self._closed = True
+        chain, files = "", tuple[str, ...]()
+        if self._evidence is not None:
+            assert isinstance(audit.state, WatchedState)
+            chain, files = self._evidence.finish(audit.state)
         published = self._shelf.count if isinstance(self._shelf, FiledShelf) else 0
         return PartitionResult(
             partition=task.partition,
@@ -287,7 +216,7 @@ class _Run:
             end=task.end,
             complete=task.complete,
             records=audit.records,
-            chain=self._links.chain,
+            chain=chain,
             counts={
                 kind.value: {v.value: n for (k, v), n in sorted(self._counts.items()) if k is kind} for kind in Kind
             },
@@ -296,10 +225,11 @@ class _Run:
             out_of_range=audit.out_of_range,
             first_ms=self._first_ms,
             last_ms=self._last_ms,
-            files=tuple(f"tables/{name}" for name in sorted(files)),
-            open_steps=open_steps,
+            files=files,
+            open_steps=audit.state.open_steps,
             stream_time=audit.state.stream_time,
             trouble=tuple(self._accounts(published)),
+            first=tuple(self._disagreeing or self._undecided),
         )
 
     def _accounts(self, published: int) -> list[str]:
@@ -323,27 +253,6 @@ class _Run:
                 found.total() - unmatched + audit.out_of_range,
             )
         return wrong
-
-    def _tables_abandoned(self) -> None:
-        if not self._closed:
-            self._tables.abandon()
-
-
-def _is_wanted(only: Only, finding: Finding, value: bytes | None) -> bool:
-    if finding.kind is Kind.STEP and finding.identity[0] in only.steps:
-        return True
-    if not (only.runs or only.threads) or finding.kind is not Kind.STEP or value is None:
-        return False
-    try:
-        ids = _ids(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # anybody may have written it
-        return False
-    return ids.run_id in only.runs or ids.thread_id in only.threads
-
-
-def effect_ms(effect: Effect) -> int:
-    assert isinstance(effect, Publish | DeadLetter)
-    return max(0, effect.timestamp)
 
 
 @contextmanager

@@ -521,6 +521,7 @@ class _Plan:
                 record=str(Path(options.record).resolve()) if options.record else "",
                 record_files=options.record_files,
                 verify=options.verify,
+                evidence=bool(options.report or options.against),
                 only=options.only,
                 no_progress_s=options.no_progress_s,
             )

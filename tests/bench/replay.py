@@ -70,6 +70,7 @@ def from_topic(book: Book, broker: Broker, rounds: int, events: int, build: Buil
     expected = worker.put_job(broker, topic, Job(events, seed=3, partitions=PARTITIONS))
     live: list[Run] = []
     runs: dict[str, list[Run]] = {}
+    reported: list[Run] = []
     gains: list[float] = []
     for number in range(rounds):
         life = worker.Life(broker, topic, f"{topic}.{number}", PARTITIONS, {}, build)
@@ -78,9 +79,13 @@ def from_topic(book: Book, broker: Broker, rounds: int, events: int, build: Buil
         for workers in (1, 2):
             run = _audit("topic", "", "", workers, expected.events, build, env=life.env, broker=broker)
             runs.setdefault(f"replay: topic, {_processes(workers)}", []).append(run)
+        with tempfile.TemporaryDirectory(prefix="run-steps-bench-") as folder:
+            reported.append(_audit("topic", folder, "", 1, expected.events, build, env=life.env, broker=broker))
     book.add(LIVE, [run.per_cpu_s for run in live], "events/CPU-s")
     book.add(FOLDS, gains, "x one alone")
-    _told(book, runs, gains, against=(LIVE, [run.per_cpu_s for run in live]))
+    against = (LIVE, [run.per_cpu_s for run in live])
+    _told(book, runs, gains, against=against)
+    book.add("replay: topic, with a report", [run.per_cpu_s for run in reported], "events/CPU-s", against=against)
 
 
 def _gain(build: Build) -> float:

@@ -73,7 +73,7 @@ def _main() -> None:
     if asked.what == "folds":
         _folds(asked.events)
         return
-    config, options = load(None, os.environ), Options(workers=asked.workers)
+    config, options = load(None, os.environ), Options(workers=asked.workers, report=asked.folder)
     if asked.what == "archive":
         config, folder = settings(), Path(asked.folder)
         options = Options(

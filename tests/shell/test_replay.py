@@ -154,6 +154,29 @@ def test_archives_alone_are_enough_for_a_proof(archived: Archived) -> None:
     assert found.exit_code == 0
 
 
+def test_without_a_report_the_same_is_found(archived: Archived, tmp_path: Path) -> None:
+    """Tables and links are made for a report alone; the verdict must not hang on them."""
+    (_, log) = next((place, log) for place, log in sorted(archived.made.topics.items()) if place[0] != trial.DEAD)
+    narrowed = Only(runs=(json.loads(log[0].value or b"")["run_id"],))
+    halved = tmp_path / "halved"
+    with Recorder(halved, files=".jsonl") as recorder:
+        for number, item in enumerate(read(archived.out)):
+            if number % 2:
+                recorder.write(item)
+    cases: list[dict[str, Any]] = [
+        {}, {"start": "40", "end": "120"}, {"only": narrowed}, {"verify": False}, {"published": (str(halved),)},
+        {"workers": 2},
+    ]  # fmt: skip
+    for number, options in enumerate(cases):
+        alone = archived.audit(**options)
+        reported = archived.audit(report=str(tmp_path / f"report-{number}"), **options)
+        assert (alone.verdict, alone.counts, alone.coverage) == (reported.verdict, reported.counts, reported.coverage)
+        assert (alone.questions, alone.outputs) == (reported.questions, reported.outputs)
+        assert all(result.chain and result.files for result in reported.results)
+        bare = [msgspec.structs.replace(result, chain="", files=()) for result in reported.results]
+        assert alone.results == bare
+
+
 def test_one_process_several_and_dask_leave_the_same_bytes(archived: Archived, tmp_path: Path) -> None:
     distributed = pytest.importorskip("distributed")
     one = archived.audit(report=str(tmp_path / "one"), created="2026-01-01T00:00:00Z")
@@ -174,7 +197,7 @@ def test_one_process_several_and_dask_leave_the_same_bytes(archived: Archived, t
 
 
 def test_what_an_archive_of_the_output_lacks_is_missing_where_it_cannot_have_begun_later(
-    archived: Archived, tmp_path: Path
+    archived: Archived, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     items = [item for item in read(archived.out) if isinstance(item, ArchivedRecord)]
     own = [item for item in items if (item.topic, item.partition) == ("out.completed", 0)]
@@ -186,9 +209,15 @@ def test_what_an_archive_of_the_output_lacks_is_missing_where_it_cannot_have_beg
                     recorder.write(item)
         return archived.audit(published=(str(tmp_path / name),))
 
-    middle = without("middle", own[len(own) // 2])
+    dropped = own[len(own) // 2]
+    middle = without("middle", dropped)
     assert middle.verdict is Outcome.DIFFERENT
     assert middle.counts["step"]["missing"] == 1
+    (finding,) = [finding for result in middle.results for finding in result.first]
+    assert (finding.verdict, finding.identity[0].encode()) == ("missing", dropped.key)
+    cli._tell_replayed(middle)
+    told = f"  missing: step {finding.identity[0]} revision 0, partition {finding.partition}, offsets "
+    assert told in capsys.readouterr().out
     first = without("first", own[0])
     assert first.verdict is Outcome.UNPROVABLE, "retention may have taken it"
     assert first.counts["step"]["unverifiable"] == 1
@@ -262,14 +291,15 @@ def test_a_timeline_written_piece_by_piece_adds_up_to_the_same(
     assert minutes("pieces") == whole
 
 
-def test_narrowing_reports_less_and_folds_the_same(archived: Archived) -> None:
-    whole = archived.audit()
+def test_narrowing_reports_less_and_folds_the_same(archived: Archived, tmp_path: Path) -> None:
+    whole = archived.audit(report=str(tmp_path / "whole"))
     (_, log) = next((place, log) for place, log in sorted(archived.made.topics.items()) if place[0] != trial.DEAD)
     step_id = (log[0].key or b"").decode()
-    narrowed = archived.audit(only=Only(steps=(step_id,)))
+    narrowed = archived.audit(only=Only(steps=(step_id,)), report=str(tmp_path / "narrowed"))
     assert set(narrowed.counts["step"]) == {"equal"}
     assert sum(narrowed.counts["step"].values()) < sum(whole.counts["step"].values())
     assert [r.chain for r in narrowed.results] == [r.chain for r in whole.results]
+    assert all(r.chain for r in whole.results)
     run_id = json.loads(log[0].value or b"")["run_id"]
     nobody = archived.audit(only=Only(runs=("run_nobody",)))
     assert nobody.verdict is Outcome.UNPROVABLE, "a misspelt id must not read as a proof"
@@ -311,7 +341,8 @@ def test_a_capture_whose_path_names_nothing_is_named_by_options(tmp_path: Path) 
     config = Settings.model_validate({"source": {"topic": "hub.one"}})
 
     def found(path: Path, capture: Capture) -> Replayed:
-        options = Options(archives=(str(path),), capture=capture, verify=False)
+        report = str(tmp_path / f"report-{path.stem}")
+        options = Options(archives=(str(path),), capture=capture, verify=False, report=report)
         return replay(options, config, _no_broker, lambda _: None)
 
     with pytest.raises(UsageError, match="--capture-pattern"):
@@ -343,8 +374,8 @@ def test_other_rules_are_a_matter_of_settings_not_of_blame(archived: Archived) -
 
 
 def test_the_range_can_be_archived_on_the_way_and_read_again(archived: Archived, tmp_path: Path) -> None:
-    first = archived.audit(record=str(tmp_path / "copy"), record_files=".jsonl")
-    again = archived.audit(archives=(str(tmp_path / "copy"),))
+    first = archived.audit(record=str(tmp_path / "copy"), record_files=".jsonl", report=str(tmp_path / "first"))
+    again = archived.audit(archives=(str(tmp_path / "copy"),), report=str(tmp_path / "again"))
     assert [r.chain for r in again.results] == [r.chain for r in first.results]
     assert again.coverage == first.coverage
     assert list(read(tmp_path / "copy")) == list(read(archived.source)), "gaps and their kinds included"
