@@ -421,9 +421,10 @@ def test_the_short_way_and_the_general_one_come_to_the_same(records: list[LogRec
 
 @pytest.mark.parametrize("oddity", ODDITIES)
 def test_whatever_is_unusual_in_a_life_both_ways_come_to_the_same(oddity: str) -> None:
-    @given(lives(oddity), st.sampled_from(["", "", "", "x"]))
-    def with_it(records: list[LogRecord], pinned: str) -> None:
-        come_to_the_same(records, msgspec.structs.replace(LOG_RULES, object_type=pinned))
+    @given(lives(oddity), st.sampled_from(["", "", "", "x"]), st.sampled_from([1_000_000, 1_000_000, 500]))
+    def with_it(records: list[LogRecord], pinned: str, max_record_bytes: int) -> None:
+        rules = msgspec.structs.replace(LOG_RULES, object_type=pinned, max_record_bytes=max_record_bytes)
+        come_to_the_same(records, rules)
 
     with_it()
 
