@@ -227,10 +227,11 @@ def test_it_agrees_with_a_worker_that_was_killed_twice_clock_marks_included(topi
     assert _bytes(tmp_path / "one") == _bytes(tmp_path / "two")
     recorded = audit(topics, record=str(tmp_path / "archive"))
     assert recorded.verdict is Outcome.PROVEN
-    offline = audit(topics, archives=(str(tmp_path / "archive"),))
+    offline = audit(topics, archives=(str(tmp_path / "archive"),), report=str(tmp_path / "offline"))
     assert offline.verdict is Outcome.PROVEN
     assert [r.chain for r in offline.results] == [r.chain for r in one.results]
-    mixed = audit(topics, archives=(_half(tmp_path / "archive", tmp_path / "half"),), and_topic=True)
+    half = _half(tmp_path / "archive", tmp_path / "half")
+    mixed = audit(topics, archives=(half,), and_topic=True, report=str(tmp_path / "mixed"))
     assert mixed.verdict is Outcome.PROVEN, (mixed.counts, mixed.questions, mixed.about.notes)
     assert [r.chain for r in mixed.results] == [r.chain for r in one.results]
     assert any("the topic from there on" in note for note in mixed.about.notes)

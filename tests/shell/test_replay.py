@@ -21,7 +21,7 @@ from processor.core.effects import LogRecord
 from processor.core.links import LINK_OFFSETS
 from processor.errors import CorruptLog, UsageError
 from processor.kafka.security import Connection
-from processor.replay import Only, Part, bounds, partition
+from processor.replay import Only, Part, bounds, evidence
 from processor.replay.bounds import Committed, Edge, Offset, Time
 from processor.replay.run import Options, Progress, Replayed, replay
 from processor.replay.sources import Ledger, laid_end_to_end
@@ -287,7 +287,7 @@ def test_a_timeline_written_piece_by_piece_adds_up_to_the_same(
 
     whole = minutes("whole")
     assert len(whole) > 2
-    monkeypatch.setattr(partition, "_CELLS", 2)
+    monkeypatch.setattr(evidence, "_CELLS", 2)
     assert minutes("pieces") == whole
 
 
