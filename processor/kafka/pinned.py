@@ -69,7 +69,7 @@ PRIVATE: Final[Mapping[type, frozenset[str]]] = {
         }
     ),
     NoGroupCoordinator: frozenset({"_reset_committed_task"}),
-    MessageAccumulator: frozenset({"_batches"}),
+    MessageAccumulator: frozenset({"_append_batch", "_batches"}),
     MessageBatch: frozenset({"_drain_waiter"}),
     BaseHandler: frozenset({"_sender"}),
     InitPIDHandler: frozenset(),

@@ -387,6 +387,7 @@ class _Outlet:
         for batch in batches:
             batch.builder.close()
             ack = await self.producer.send_batch(batch.builder, batch.topic, partition=batch.partition)
+            ack.add_done_callback(_seen)
             acks.append(_acknowledgement(batch, ack))
         return acks
 
@@ -480,8 +481,19 @@ class _Sender(sender.Sender):
         return done
 
 
+def _seen(future: asyncio.Future[Any]) -> None:
+    """An error is told to whoever waits; if nobody does any more, for another error came first, it is no fault."""
+    if not future.cancelled():
+        future.exception()
+
+
 class _Transactions(TransactionManager):
     group_token = GroupToken(-1, "", None)
+
+    def add_offsets_to_txn(self, offsets: Any, group_id: str) -> asyncio.Future[None]:
+        sent: asyncio.Future[None] = super().add_offsets_to_txn(offsets, group_id)
+        sent.add_done_callback(_seen)
+        return sent
 
     def error_transaction(self, error: Exception) -> None:
         """As upstream, but remembers what the transaction holds.
@@ -502,6 +514,11 @@ class _Transactions(TransactionManager):
 
 
 class _Accumulator(MessageAccumulator):
+    def _append_batch(self, builder: Any, tp: TopicPartition) -> Any:
+        batch = super()._append_batch(builder, tp)
+        batch.future.add_done_callback(_seen)
+        return batch
+
     def fail_all(self, error: Exception) -> None:
         super().fail_all(error)
         for batch in [batch for queue in self._batches.values() for batch in queue]:
