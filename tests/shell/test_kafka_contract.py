@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiokafka
+import google_crc32c
 import pytest
 from aiokafka import conn, errors, partitioner
 from aiokafka.client import AIOKafkaClient
@@ -21,6 +22,7 @@ from aiokafka.producer.sender import BaseHandler, Sender, TxnOffsetCommitHandler
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.types import Int16, Int32, UnsignedVarInt32
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
@@ -29,7 +31,7 @@ from hypothesis import strategies as st
 
 from processor.errors import BrokerRefused, BrokerUnavailable, CorruptLog, Fenced, RunStepsError
 from processor.kafka import pinned, wire
-from processor.kafka.fetch import BatchRecords
+from processor.kafka.fetch import BatchFetcher, BatchRecords, CheckedRecords
 from processor.kafka.records import murmur2
 from processor.kafka.trouble import OffsetLost, translate
 
@@ -194,6 +196,7 @@ def test_other_users_of_the_library_see_none_of_it() -> None:
     import aiokafka.consumer.fetcher as fetcher
     import aiokafka.producer.producer as producer
 
+    assert fetcher.MemoryRecords is MemoryRecords
     assert fetcher.PartitionRecords is PartitionRecords
     assert fetcher.FetchResult is FetchResult
     assert consumer.Fetcher is Fetcher
@@ -331,6 +334,17 @@ def emptied(batch: bytes) -> bytes:
     return sealed(header)
 
 
+def legacy(magic: int, first: int, count: int, *, codec: int = 0) -> bytes:
+    """Records as brokers before 0.11 wrote them: each a batch of its own; compressed, one with the last's offset."""
+    builder = LegacyRecordBatchBuilder(magic, codec, 1 << 20)
+    for i in range(first, first + count):
+        builder.append(i, 1000 + i, key=b"k", value=b"v%d" % i)
+    written = bytearray(builder.build())
+    if codec:
+        struct.pack_into(">q", written, 0, first + count - 1)
+    return bytes(written)
+
+
 class Log(NamedTuple):
     raw: bytes
     aborted: list[tuple[int, int]]
@@ -343,7 +357,7 @@ def upstream(log: Log, start: int, isolation: int) -> tuple[list[Any], int]:
 
 def ours(log: Log, start: int, isolation: int, cuts: Sequence[int | None] = (None,)) -> tuple[list[Any], int]:
     """Take by the given limits, the last one repeated to the end; check every step of the way."""
-    source = BatchRecords(TP, MemoryRecords(log.raw), list(log.aborted), start, None, None, True, isolation)
+    source = BatchRecords(TP, CheckedRecords(log.raw), list(log.aborted), start, None, None, True, isolation)
     got: list[Any] = []
     limits = list(cuts)
     while True:
@@ -369,11 +383,13 @@ ABORTED = Log(data(0, 3, pid=1) + data(3, 2, pid=2) + control(5, ABORT, 1) + dat
 LONELY_MARKER = Log(control(0, ABORT, 9) + data(1, 2), [])
 GAPS = Log(data(0, 3, gap=4) + emptied(data(7, 2)) + data(9, 1, gap=2), [])
 CODECS = Log(data(0, 9, codec=1) + data(9, 9, codec=2) + data(18, 9, codec=3) + data(27, 9, codec=4), [])
+MAGIC_0 = Log(legacy(0, 0, 2) + legacy(0, 2, 3, codec=1) + legacy(0, 5, 1), [])
+MAGIC_1 = Log(legacy(1, 0, 2) + legacy(1, 2, 3, codec=1) + legacy(1, 5, 1), [])
 
 
 @pytest.mark.parametrize("isolation", [READ_UNCOMMITTED, READ_COMMITTED])
 @pytest.mark.parametrize("start", [0, 1, 4, 7])
-@pytest.mark.parametrize("log", [PLAIN, ABORTED, LONELY_MARKER, GAPS, CODECS])
+@pytest.mark.parametrize("log", [PLAIN, ABORTED, LONELY_MARKER, GAPS, CODECS, MAGIC_0, MAGIC_1])
 def test_it_takes_what_upstream_takes(log: Log, start: int, isolation: int) -> None:
     expected = upstream(log, start, isolation)
     assert ours(log, start, isolation) == expected
@@ -419,7 +435,7 @@ def test_it_takes_what_upstream_takes_of_any_log(log: Log, start: int, isolation
 
 
 def test_the_position_after_a_cut_is_behind_the_last_record_taken() -> None:
-    source = BatchRecords(TP, MemoryRecords(data(0, 5, gap=3)), [], 0, None, None, True, READ_COMMITTED)
+    source = BatchRecords(TP, CheckedRecords(data(0, 5, gap=3)), [], 0, None, None, True, READ_COMMITTED)
     assert [record.offset for record in source.take(2)[0]] == [0, 1]
     assert source.next_fetch_offset == 2
     assert [record.offset for record in source.take(3)[0]] == [2, 3, 4]
@@ -439,7 +455,7 @@ def test_an_emptied_control_batch_is_passed_over() -> None:
 def test_a_wrong_checksum_stops_before_the_batch() -> None:
     broken = bytearray(data(3, 2))
     broken[-1] ^= 1
-    source = BatchRecords(TP, MemoryRecords(data(0, 3) + bytes(broken)), [], 0, None, None, True, READ_COMMITTED)
+    source = BatchRecords(TP, CheckedRecords(data(0, 3) + bytes(broken)), [], 0, None, None, True, READ_COMMITTED)
     assert len(source.take(3)[0]) == 3
     assert source.next_fetch_offset == 3
     with pytest.raises(errors.CorruptRecordException, match="offset 3"):
@@ -447,8 +463,123 @@ def test_a_wrong_checksum_stops_before_the_batch() -> None:
     assert source.next_fetch_offset == 3
 
 
+def batches(log: Log) -> list[tuple[int, int, int]]:
+    """Base offset, begin and end in bytes of each batch; the last may reach beyond what is there."""
+    found, begin = [], 0
+    while begin < len(log.raw):
+        offset, length = struct.unpack_from(">qi", log.raw, begin)
+        found.append((offset, begin, begin + 12 + length))
+        begin += 12 + length
+    return found
+
+
+def flipped(raw: bytes, bit: int) -> bytes:
+    broken = bytearray(raw)
+    broken[bit // 8] ^= 1 << bit % 8
+    return bytes(broken)
+
+
+MIXED = Log(data(40, 2) + data(42, 3, codec=4, gap=1) + control(46, ABORT, 7) + emptied(data(47, 1)) + data(48, 1)
+            + data(49, 5)[:-1], [])  # fmt: skip
+"""Plain, compressed, a marker, emptied by compaction, and a batch that the end of the response cut off."""
+
+
+@pytest.fixture(params=["c", "python"])
+def implementation(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the library of checksums runs on; in Python alone it is too slow to be asked at all."""
+    if request.param == "python":
+        monkeypatch.setattr(google_crc32c, "implementation", "python")
+        monkeypatch.setattr(google_crc32c, "value", None)
+    return str(request.param)
+
+
+def test_checksums_are_taken_by_the_library_that_uses_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bytes] = []
+
+    def value(content: bytes) -> int:
+        asked.append(content)
+        return int(calc_crc32c(content))
+
+    monkeypatch.setattr(google_crc32c, "value", value)
+    ours(MIXED, 40, READ_COMMITTED)
+    assert google_crc32c.implementation == "c"
+    assert asked == [MIXED.raw[begin + 21 : end] for _, begin, end in batches(MIXED)[:-1]]
+
+
+def test_the_fetcher_is_given_it() -> None:
+    made = BatchFetcher._proc_fetch_request.__globals__
+    assert (made["MemoryRecords"], made["PartitionRecords"]) == (CheckedRecords, BatchRecords)
+
+
+def test_intact_batches_pass_whatever_takes_their_checksums(implementation: str) -> None:
+    for log in (PLAIN, ABORTED, GAPS, CODECS, MAGIC_0, MAGIC_1, MIXED):
+        assert ours(log, 0, READ_COMMITTED) == upstream(log, 0, READ_COMMITTED)
+
+
+def test_every_wrong_bit_of_every_batch_is_found_and_its_batch_named(implementation: str) -> None:
+    for base, begin, end in batches(MIXED)[:-1]:
+        for bit in range((begin + 17) * 8, end * 8):
+            with pytest.raises(errors.CorruptRecordException, match=f"wrong checksum at offset {base}$"):
+                ours(Log(flipped(MIXED.raw, bit), []), 40, READ_COMMITTED)
+
+
+@pytest.mark.parametrize("log", [MAGIC_0, MAGIC_1])
+def test_every_wrong_bit_of_an_older_format_is_found(log: Log) -> None:
+    for base, begin, end in batches(log):
+        for bit in range((begin + 12) * 8, end * 8):
+            # Lengths in them are read before their checksum is; `BatchResult` makes one error of all.
+            with pytest.raises((errors.CorruptRecordException, SystemError)):
+                ours(Log(flipped(log.raw, bit), []), 0, READ_COMMITTED)
+        with pytest.raises(errors.CorruptRecordException, match=f"wrong checksum at offset {base}$"):
+            ours(Log(flipped(log.raw, end * 8 - 1), []), 0, READ_COMMITTED)
+
+
+def test_what_comes_before_a_broken_batch_can_be_taken(implementation: str) -> None:
+    whole = ours(MIXED, 40, READ_COMMITTED)[0]
+    for base, _, end in batches(MIXED)[:-1]:
+        broken = CheckedRecords(flipped(MIXED.raw, end * 8 - 1))
+        source = BatchRecords(TP, broken, [], 40, None, None, True, READ_COMMITTED)
+        taken: list[Any] = []
+        with pytest.raises(errors.CorruptRecordException, match=f"offset {base}$"):
+            taken.extend(plain(record) for _ in range(99) for record in source.take(1)[0])
+        assert taken == [record for record in whole if record[0] < base]
+        assert source.next_fetch_offset == base
+
+
+@pytest.mark.parametrize("log", [CODECS, MAGIC_1, MIXED])
+def test_a_response_may_end_anywhere(log: Log) -> None:
+    for end in range(len(log.raw)):
+        cut = Log(log.raw[:end], [])
+        assert ours(cut, 0, READ_COMMITTED) == upstream(cut, 0, READ_COMMITTED)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.one_of(logs(), st.sampled_from([MAGIC_0, MAGIC_1, MIXED])),
+    st.lists(st.integers(0, 1 << 20), max_size=3),
+    st.integers(0, 1 << 20),
+)
+def test_it_judges_every_batch_as_upstream_does(log: Log, bits: list[int], end: int) -> None:
+    raw = log.raw
+    for bit in bits:
+        raw = flipped(raw, bit % (len(raw) * 8)) if raw else raw
+    raw = raw[: len(raw) - end % 100]
+    records, same = CheckedRecords(raw), MemoryRecords(raw)
+    assert records.size_in_bytes() == same.size_in_bytes()
+    while same.has_next():
+        assert records.has_next()
+        try:
+            batch = same.next_batch()
+        except (errors.CorruptRecordException, SystemError) as error:
+            with pytest.raises(type(error)):
+                records.next_batch()
+            return
+        assert records.is_intact(records.next_batch()) is batch.validate_crc()
+    assert not records.has_next()
+
+
 def test_without_the_checksum_test_it_is_not_looked_at() -> None:
     broken = bytearray(data(0, 2))
     broken[17] ^= 1
-    source = BatchRecords(TP, MemoryRecords(bytes(broken)), [], 0, None, None, False, READ_COMMITTED)
+    source = BatchRecords(TP, CheckedRecords(bytes(broken)), [], 0, None, None, False, READ_COMMITTED)
     assert len(source.take(None)[0]) == 2
