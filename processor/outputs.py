@@ -36,18 +36,23 @@ class Outputs:
         return cls(settings.outcome_topics, settings.output.dead_letter, settings.checkpoint_topic)
 
     def of(self, partition: int, effects: Iterable[Effect]) -> Iterator[OutRecord]:
-        """The records of one source partition's effects, in their order. An outcome without a topic is switched off."""
+        """The records of one source partition's effects, in their order."""
         for effect in effects:
-            if isinstance(effect, Publish):
-                topic = self._topics[effect.status]
-                if topic:
-                    key = effect.step_id.encode()
-                    yield OutRecord(topic, None, key, effect.value, effect.timestamp, effect.headers)
-            elif isinstance(effect, DeadLetter):
-                timestamp = max(0, effect.timestamp)
-                yield OutRecord(self._dead_letter, None, effect.key, effect.value, timestamp, effect.headers)
-            else:
-                yield OutRecord(self.checkpoints, partition, effect.key, effect.value, 0, ())
+            record = self.record(partition, effect)
+            if record is not None:
+                yield record
+
+    def record(self, partition: int, effect: Effect) -> OutRecord | None:
+        """The record of one effect; None where an outcome has no topic: it is switched off."""
+        if isinstance(effect, Publish):
+            topic = self._topics[effect.status]
+            if not topic:
+                return None
+            return OutRecord(topic, None, effect.step_id.encode(), effect.value, effect.timestamp, effect.headers)
+        if isinstance(effect, DeadLetter):
+            timestamp = max(0, effect.timestamp)
+            return OutRecord(self._dead_letter, None, effect.key, effect.value, timestamp, effect.headers)
+        return OutRecord(self.checkpoints, partition, effect.key, effect.value, 0, ())
 
     def without_values_over(self, records: list[OutRecord], error: RecordTooLarge) -> list[OutRecord]:
         """The records again, the dead letters that no batch can hold without their values.
@@ -75,15 +80,15 @@ class Places:
         self._outputs, self._partition, self._counts = outputs, partition, counts
 
     def whole(self, effect: Effect) -> Placed | None:
-        if isinstance(effect, Checkpoint):
-            return None
-        return next(map(self._placed, self._outputs.of(self._partition, (effect,))), None)
+        record = None if isinstance(effect, Checkpoint) else self._outputs.record(self._partition, effect)
+        return None if record is None else self._placed(record)
 
     def shortened(self, effect: Effect) -> Placed | None:
         """A dead letter that no batch can hold is written without its value."""
         if not isinstance(effect, DeadLetter) or len(effect.value or b"") < _LARGE:
             return None
-        (record,) = self._outputs.of(self._partition, (effect,))
+        record = self._outputs.record(self._partition, effect)
+        assert record is not None, "dead letters are never switched off"
         return self._placed(omitting(record))
 
     def _placed(self, record: OutRecord) -> Placed:
