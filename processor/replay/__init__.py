@@ -8,8 +8,10 @@ exists in this path and no group is joined.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -18,7 +20,7 @@ from processor.archives import CAPTURE, Capture
 from processor.core.rules import MAX_DIGITS, Rules
 from processor.core.verdicts import Finding
 
-__all__ = ["Only", "Part", "PartitionResult", "Task", "ready", "run_task", "waited_for"]
+__all__ = ["Only", "Part", "PartitionResult", "Task", "collecting_seldom", "ready", "run_task", "waited_for"]
 
 
 _Answer = TypeVar("_Answer")
@@ -130,6 +132,22 @@ class PartitionResult(msgspec.Struct, frozen=True, kw_only=True):
     stream_time: int
     trouble: tuple[str, ...] = ()
     first: tuple[Finding, ...] = ()
+
+
+@contextmanager
+def collecting_seldom() -> Iterator[None]:
+    """As in the worker: what a job holds is no garbage, and looking it through each time is dear.
+
+    Nothing is collected first, as there: a job is one of many, and what the libraries hold is looked through for each.
+    """
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def waited_for(main: Coroutine[Any, Any, _Answer]) -> _Answer:

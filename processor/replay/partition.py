@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,7 +18,7 @@ from processor.core.partition import PartitionState
 from processor.core.verdicts import DISAGREES, Finding, Kind, Verdict
 from processor.core.watch import WatchedState
 from processor.outputs import Outputs, Places
-from processor.replay import FIRST, PartitionResult, Task, waited_for
+from processor.replay import FIRST, PartitionResult, Task, collecting_seldom, waited_for
 from processor.replay.narrowing import belonging, is_wanted
 from processor.replay.shelving import Telling
 from processor.replay.sources import DATA, Ledger, archived, pieces
@@ -255,25 +254,9 @@ class _Run:
         return wrong
 
 
-@contextmanager
-def _collecting_seldom() -> Iterator[None]:
-    """As in the worker: what the fold remembers is no garbage, and looking it through each time is dear.
-
-    Nothing is collected first, as there: a task is one of many, and what the libraries hold is looked through for each.
-    """
-    before = gc.get_threshold()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
-        gc.unfreeze()
-
-
 def run(task: Task) -> PartitionResult:
     """See `processor.replay.run_task`."""
-    with _collecting_seldom(), ExitStack() as exits:
+    with collecting_seldom(), ExitStack() as exits:
         under_way = _Run(task, exits)
         waited_for(under_way.walk())
         return under_way.result()

@@ -22,7 +22,7 @@ from processor.errors import BrokerUnavailable
 from processor.kafka.consumer import PartitionReader
 from processor.kafka.security import Connection
 from processor.kafka.trouble import OffsetLost
-from processor.replay import waited_for
+from processor.replay import collecting_seldom, waited_for
 from processor.replay.sources import HOLES
 from processor.shelf import Shelves
 
@@ -120,7 +120,8 @@ def run_shelving(job: Shelving) -> Shelved:
     """
     # A name of its own each time: an executor may run a job twice, even at once.
     name = f"{job.number:05d}-{uuid4().hex}"
-    with Shelves(Path(job.work), job.source, job.partitions, frozenset(job.wanted), name) as shelves:
+    shelves = Shelves(Path(job.work), job.source, job.partitions, frozenset(job.wanted), name)
+    with collecting_seldom(), shelves:
         reading = _Reading(job, shelves)
         if job.archives:
             reading.archives()
