@@ -5,10 +5,11 @@ of one partition in whatever process audits it and never changes them. What was 
 record. Why files of our own: docs/decisions/0008.
 
 A shelf is five files. `rows` are the records as they came, each behind its place, those of one output partition in
-stretches in which offsets rise; `ends` says where each row ends. `order` has one number for each row, ascending: the
-checksum of its identity above, the number of the row below, so a look-up is a search in a sorted list. `refused` has
-the source offsets at which steps were refused for want of room (X2). `about` is the rest. Numbers are of 64 bits, in
-this machine's order of bytes.
+stretches in which offsets rise; `ends` says where each row ends. `order` is where a look-up begins: a table with more
+slots than there are rows, filled in the order of the checksums of identities, each row at the slot that its checksum
+has in proportion or at the next one that is free; the checksum above, the number of the row below, and one added, since
+0 is free. `refused` has the source offsets at which steps were refused for want of room (X2). `about` is the rest.
+Numbers are of 64 bits, in this machine's order of bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 import mmap
 import os
 from array import array
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -32,7 +32,7 @@ from zlib import crc32
 import msgspec
 
 from processor.core import evidence
-from processor.core.audit import caused_at, mark_of, read_published
+from processor.core.audit import Named, caused_at, mark_in, named_by, published_as
 from processor.core.effects import Reason, Record
 from processor.core.verdicts import Kind, Placed, Published, Unreadable
 from processor.stretches import About, Stretch, read_about
@@ -45,7 +45,9 @@ _RUN_ROWS: Final = 1 << 14
 """Rows of one partition whose place in the order is held in memory before it is written."""
 _NUMBER_BYTES: Final = 8
 _ROW_BITS: Final = 32
-_ROW_MASK: Final = (1 << _ROW_BITS) - 1
+_MOST_ROWS: Final = (1 << _ROW_BITS) - 1
+_CHECKSUM_BITS: Final = 30
+"""Above the row: what is larger takes the compiled form memory for each number."""
 
 _Place = tuple[str, int, int]
 """Topic, partition, offset."""
@@ -71,28 +73,53 @@ def of_source(
     source: str, partitions: int, topic: str, partition: int, record: Record, *, dead_letters: bool = False
 ) -> Published | Unreadable | None:
     """A record of an output topic; None if it is of another source than this one, with so many partitions."""
-    headers = dict(record.headers)
-    named = headers.get(evidence.SOURCE_TOPIC, _ABSENT)
-    if named is _ABSENT:
-        return Unreadable(topic, partition, record.offset, f"no {evidence.SOURCE_TOPIC}")
-    if named != source.encode():
+    named = _named_by(source.encode(), partitions, record, dict(record.headers), dead_letters)
+    if isinstance(named, str):
+        return Unreadable(topic, partition, record.offset, named)
+    return None if named is None else published_as(named, topic, partition, record)
+
+
+def _named_by(
+    source: bytes, partitions: int, record: Record, headers: Mapping[str, bytes | None], dead_letters: bool
+) -> Named | str | None:
+    """As `core.audit.named_by`, of a source of that name with so many partitions; None if it is of another."""
+    topic = headers.get(evidence.SOURCE_TOPIC, _ABSENT)
+    if topic is _ABSENT:
+        return f"no {evidence.SOURCE_TOPIC}"
+    if topic != source:
         return None
-    found = read_published(topic, partition, record, dead_letters=dead_letters, headers=headers)
-    if isinstance(found, Published) and found.source_partition >= partitions:
-        why = f"names source partition {found.source_partition} of {partitions}"
-        return Unreadable(topic, partition, record.offset, why)
-    return found
+    named = named_by(record, headers, dead_letters=dead_letters)
+    if isinstance(named, str) or named[1] < partitions:
+        return named
+    return f"names source partition {named[1]} of {partitions}"
 
 
 _ABSENT: Final = b"\0absent"
 
 
 def _checksum(kind: Kind, one: str, two: str) -> int:
-    """Where an identity stands in the order. Others may have the same: who looks compares the identities."""
-    return crc32(_KINDS[kind] + f"{one}\0{two}".encode("utf-8", "surrogatepass")) << _ROW_BITS
+    """What an identity is looked up by. Others may have the same: who looks compares the identities."""
+    return crc32(f"{one}\0{two}".encode("utf-8", "surrogatepass"), _KINDS[kind]) >> 32 - _CHECKSUM_BITS
 
 
-_KINDS: Final = {kind: f"{kind.value}\0".encode() for kind in Kind}
+_KINDS: Final = {kind: crc32(kind.value.encode()) for kind in Kind}
+
+
+def _slots(rows: int) -> int:
+    """So many that a row is found where it is looked for first, or soon behind."""
+    return 2 * rows + 1
+
+
+class _Held:
+    """Rows of one output partition, in the order they came, that are not written yet."""
+
+    def __init__(self, topic: str, partition: int) -> None:
+        self.topic, self.partition = topic, partition
+        self.rows: list[bytes] = []
+        """Place and record of each, in turn."""
+        self.checksums: list[int] = []
+        self.offsets: list[int] = []
+        self.sizes: list[int] = []
 
 
 class _Growing:
@@ -100,7 +127,7 @@ class _Growing:
 
     def __init__(self, stem: Path) -> None:
         self._stem = stem
-        self.held: list[tuple[_Place, int, bytes]] = []
+        self._held: dict[tuple[str, int], _Held] = {}
         self._rows = self._bytes = 0
         self._stretches: list[Stretch] = []
         self._order: array[int] = array("Q")
@@ -110,83 +137,102 @@ class _Growing:
         for kind in ("rows", "ends", "refused", "runs"):
             _file(stem, kind).write_bytes(b"")
 
+    def hold(self, topic: str, partition: int, offset: int, checksum: int, place: bytes, record: bytes) -> None:
+        held = self._held.get((topic, partition))
+        if held is None:
+            held = self._held[topic, partition] = _Held(topic, partition)
+        held.rows.append(place)
+        held.rows.append(record)
+        held.checksums.append(checksum)
+        held.offsets.append(offset)
+        held.sizes.append(_PLACE.size + len(record))
+
     def flush(self) -> None:
         """Write the rows that are held, those of each output partition together."""
-        if not self.held:
+        if not self._held:
             return
-        self.held.sort(key=itemgetter(0))
         ends: array[int] = array("Q")
         packed: list[bytes] = []
-        for (topic, partition), group in groupby(self.held, key=_output_of):
-            row, first, last = self._rows, -1, -1
-            for (_, _, offset), checksum, record in group:
-                first, last = (offset if first < 0 else first), offset
-                if self._rows > _ROW_MASK:
-                    raise OverflowError(f"shelf {self._stem}: more than {_ROW_MASK + 1} records")
-                self._order.append(checksum | self._rows)
+        for held in self._held.values():
+            if self._rows + len(held.sizes) > _MOST_ROWS:
+                raise OverflowError(f"shelf {self._stem}: more than {_MOST_ROWS} records")
+            self._stretch(held)
+            for size, checksum in zip(held.sizes, held.checksums, strict=True):
+                self._order.append(checksum << _ROW_BITS | self._rows)
                 self._rows += 1
-                self._bytes += len(record)
+                self._bytes += size
                 ends.append(self._bytes)
-                packed.append(record)
-            self._stretches.append(Stretch(topic, partition, first, last, row, self._rows - row))
-        self.held.clear()
-        self._append("rows", packed)
-        self._append("ends", (ends.tobytes(),))
-        self._append("refused", (self.refused.tobytes(),))
+            packed += held.rows
+        self._held.clear()
+        self._append("rows", b"".join(packed))
+        self._append("ends", ends.tobytes())
+        self._append("refused", self.refused.tobytes())
         del self.refused[:]
         if len(self._order) >= _RUN_ROWS:
             self._close_run()
 
+    def _stretch(self, held: _Held) -> None:
+        """Offsets of one output partition rise, but where another archive begins that holds some of the same."""
+        offsets, begin = held.offsets, 0
+        breaks = [at for at, (one, other) in enumerate(pairwise(offsets), 1) if other <= one]
+        for end in (*breaks, len(offsets)):
+            first, last = offsets[begin], offsets[end - 1]
+            self._stretches.append(Stretch(held.topic, held.partition, first, last, self._rows + begin, end - begin))
+            begin = end
+
     def close(self, topics: Iterable[str]) -> None:
         """Make the files whole. `topics` are those that rows name by number."""
         self.flush()
-        if self._runs:
-            self._close_run()
-            with _file(self._stem, "order").open("wb") as file, _Numbers(_file(self._stem, "runs")) as numbers:
-                begins = (0, *self._runs)
-                runs = [_slice(numbers.all, low, high) for low, high in pairwise(begins)]
-                _write_numbers(file, merge(*runs))
-        else:
-            _file(self._stem, "order").write_bytes(_sorted(self._order).tobytes())
+        self._close_run()
+        with _file(self._stem, "order").open("wb") as file, _Numbers(_file(self._stem, "runs")) as numbers:
+            runs = [_slice(numbers.all, low, high) for low, high in pairwise((0, *self._runs))]
+            _write_table(file, merge(*runs), _slots(self._rows))
         _file(self._stem, "runs").unlink()
         about = About(list(topics), self._stretches, sorted(self.marks))
         _file(self._stem, "about").write_bytes(_pack(about))
 
     def _close_run(self) -> None:
-        self._append("runs", (_sorted(self._order).tobytes(),))
+        self._append("runs", array("Q", sorted(self._order)).tobytes())
         self._runs.append((self._runs[-1] if self._runs else 0) + len(self._order))
         self._order = array("Q")
 
-    def _append(self, kind: str, pieces: Iterable[bytes]) -> None:
+    def _append(self, kind: str, content: bytes) -> None:
         # Opened anew each time: a source may have more partitions than a process may have files open.
         with _file(self._stem, kind).open("ab") as file:
-            file.writelines(pieces)
-
-
-def _output_of(row: tuple[_Place, int, bytes]) -> tuple[str, int]:
-    return row[0][:2]
+            file.write(content)
 
 
 def _file(stem: Path, kind: str) -> Path:
     return stem.with_name(f"{stem.name}.{kind}")
 
 
-def _sorted(numbers: array[int]) -> array[int]:
-    return array("Q", sorted(numbers))
-
-
 def _slice(numbers: Sequence[int], low: int, high: int) -> Iterator[int]:
     return (numbers[at] for at in range(low, high))
 
 
-def _write_numbers(file: Any, numbers: Iterator[int]) -> None:
+def _write_table(file: Any, numbers: Iterable[int], slots: int) -> None:
+    """Ascending numbers, each where it will be looked for; behind the last slot there is a free one."""
     piece: array[int] = array("Q")
+    at = 0
     for number in numbers:
-        piece.append(number)
+        place = _slot(number >> _ROW_BITS, slots)
+        if place - at < _RUN_ROWS:
+            piece.frombytes(bytes(_NUMBER_BYTES * max(0, place - at)))
+        else:
+            file.write(piece.tobytes())
+            del piece[:]
+            file.seek(_NUMBER_BYTES * place)
+        piece.append(number + 1)
+        at = max(place, at) + 1
         if len(piece) >= _RUN_ROWS:
             file.write(piece.tobytes())
             del piece[:]
     file.write(piece.tobytes())
+    file.truncate(_NUMBER_BYTES * (max(slots, at) + 1))
+
+
+def _slot(checksum: int, slots: int) -> int:
+    return checksum * slots >> _CHECKSUM_BITS
 
 
 class _Numbers:
@@ -226,7 +272,7 @@ class Shelves:
     """
 
     def __init__(self, folder: Path, source: str, partitions: int, wanted: frozenset[int], name: str = "") -> None:
-        self._source, self._partitions = source, partitions
+        self._source, self._partitions = source.encode(), partitions
         self.read: Counter[str] = Counter()
         """Records by topic."""
         self.elsewhere = 0
@@ -243,41 +289,45 @@ class Shelves:
     def put(self, topic: str, partition: int, record: Record, *, dead_letters: bool) -> None:
         """One record, as it stands on an outcome topic or on the dead letters."""
         self.read[topic] += 1
-        found = of_source(self._source, self._partitions, topic, partition, record, dead_letters=dead_letters)
-        if found is None:
+        headers = dict(record.headers)
+        named = _named_by(self._source, self._partitions, record, headers, dead_letters)
+        if named is None:
             self.elsewhere += 1
-        elif isinstance(found, Unreadable):
-            kind = Kind.DEAD_LETTER if dead_letters else Kind.STEP
-            self.unreadable += 1
+            return
+        if isinstance(named, str):
             assert self._strays is not None
-            place = (found.topic, found.partition, found.offset)
-            self._hold(self._strays, place, 0, _pack((kind, found.why)))
-        elif found.source_partition not in self._growing:
-            self.other_partitions += 1
+            self.unreadable += 1
+            kind = Kind.DEAD_LETTER if dead_letters else Kind.STEP
+            self._hold(self._strays, topic, partition, record.offset, 0, _pack((kind, named)))
+            return
+        if named[1] in self._growing:
+            self._shelve(named, topic, partition, record, headers)
         else:
-            self.add(found)
+            self.other_partitions += 1
 
     def add(self, published: Published) -> None:
         """One whose evidence is read, of a partition that is wanted."""
+        named = (published.kind, published.source_partition, *published.identity)
+        self._shelve(named, published.topic, published.partition, published, dict(published.headers))
+
+    def _shelve(
+        self, named: Named, topic: str, partition: int, record: Record, headers: Mapping[str, bytes | None]
+    ) -> None:
         self.shelved += 1
-        growing = self._growing[published.source_partition]
-        kind, (one, two) = published.kind, published.identity
-        # `mark_of` makes a dictionary of the headers: hardly any record has one of that name.
-        if evidence.CLOCK_MARK in map(_name, published.headers) and (mark := mark_of(published)) is not None:
+        kind, source, one, two = named
+        growing = self._growing[source]
+        mark = mark_in(headers) if evidence.CLOCK_MARK in headers else None
+        if mark is not None:
             growing.marks.add(mark)
         if kind is Kind.DEAD_LETTER and two.startswith(Reason.TOO_MANY_OPEN_STEPS.value):
-            cause = caused_at(published)
-            if cause is not None:
-                growing.refused.append(cause)
-        place = (published.topic, published.partition, published.offset)
-        record = _pack((kind, one, two, published.timestamp, published.key, published.value, published.headers))
-        self._hold(growing, place, _checksum(kind, one, two), record)
+            growing.refused.append(int(one) if mark is None else mark[0] - 1)
+        row = _pack((kind, one, two, record.timestamp, record.key, record.value, record.headers))
+        self._hold(growing, topic, partition, record.offset, _checksum(kind, one, two), row)
 
-    def _hold(self, growing: _Growing, place: _Place, checksum: int, record: bytes) -> None:
-        topic, partition, offset = place
+    def _hold(self, growing: _Growing, topic: str, partition: int, offset: int, checksum: int, row: bytes) -> None:
         number = self._topics.setdefault(topic, len(self._topics))
-        growing.held.append((place, checksum, _PLACE.pack(number, partition, offset) + record))
-        self._held += len(record) + _ROW_BYTES
+        growing.hold(topic, partition, offset, checksum, _PLACE.pack(number, partition, offset), row)
+        self._held += len(row) + _ROW_BYTES
         if self._held >= _HELD_BYTES:
             for each in self._all():
                 each.flush()
@@ -300,9 +350,6 @@ class Shelves:
             self.close()
 
 
-_name: Final = itemgetter(0)
-
-
 def _strays(stem: Path) -> Path:
     return stem.with_name(f"{stem.name}.strays")
 
@@ -316,12 +363,26 @@ class _Shelf:
         self._ends = exits.enter_context(_Numbers(_file(stem, "ends")))
         self.refused = exits.enter_context(_Numbers(_file(stem, "refused")))
         self.rows = len(self._ends.all)
+        self.slots = _slots(self.rows)
         self._file = exits.enter_context(_file(stem, "rows").open("rb", buffering=0))
         self._blocks: dict[int, bytes] = {}
         self._most_blocks = blocks
         self.taken = bytearray(self.rows // 8 + 1)
 
     def row(self, number: int) -> bytes:
+        block, begin, end = self._bounds(number)
+        return block[begin:end]
+
+    def placed(self, number: int, record: bytes) -> _Place | None:
+        """The place of a row, if its record is this one."""
+        block, begin, end = self._bounds(number)
+        if end - begin != _PLACE.size + len(record) or not block.startswith(record, begin + _PLACE.size):
+            return None
+        topic, partition, offset = _PLACE.unpack_from(block, begin)
+        return self.about.topics[topic], partition, offset
+
+    def _bounds(self, number: int) -> tuple[bytes, int, int]:
+        """A row is [begin, end) of these bytes."""
         ends = self._ends.all
         begin, end = ends[number - 1] if number else 0, ends[number]
         first, last = begin >> _BLOCK_BITS, (end - 1) >> _BLOCK_BITS
@@ -329,7 +390,7 @@ class _Shelf:
         if first != last:
             block = b"".join((block, *map(self._block, range(first + 1, last + 1))))
         begin_of_block = first << _BLOCK_BITS
-        return block[begin - begin_of_block : end - begin_of_block]
+        return block, begin - begin_of_block, end - begin_of_block
 
     def _block(self, number: int) -> bytes:
         held = self._blocks.get(number)
@@ -406,15 +467,14 @@ class FiledShelf:
     def _there(self, kind: Kind, identity: tuple[str, str]) -> list[tuple[_Shelf, int]]:
         """The rows of this checksum that were not taken yet: seldom more than one."""
         wanted = _checksum(kind, *identity)
-        behind = wanted | _ROW_MASK
         there = []
         for shelf in self._shelves:
             order = shelf.order.all
-            at = bisect_left(order, wanted)
-            while at < len(order) and (entry := order[at]) <= behind:
+            at = _slot(wanted, shelf.slots)
+            while (entry := order[at]) and (entry - 1) >> _ROW_BITS <= wanted:
                 at += 1
-                row = entry & _ROW_MASK
-                if not shelf.is_taken(row):
+                row = entry - 1 & _MOST_ROWS
+                if (entry - 1) >> _ROW_BITS == wanted and not shelf.is_taken(row):
                     there.append((shelf, row))
         return there
 
@@ -427,13 +487,11 @@ class FiledShelf:
         if len(there) != 1:
             return None
         shelf, number = there[0]
-        row = shelf.row(number)
         # What is packed alike is alike.
-        wanted = _pack((kind, *identity, placed.timestamp, placed.key, placed.value, placed.headers))
-        if len(row) != _PLACE.size + len(wanted) or not row.endswith(wanted):
-            return None
-        place = shelf.place(row)
-        if place[0] != placed.topic or placed.partition not in (None, place[1]):
+        place = shelf.placed(
+            number, _pack((kind, *identity, placed.timestamp, placed.key, placed.value, placed.headers))
+        )
+        if place is None or place[0] != placed.topic or placed.partition not in (None, place[1]):
             return None
         shelf.take(number)
         return place

@@ -28,43 +28,37 @@ from processor.core.verdicts import (
     read_created,
 )
 
+Named = tuple[Kind, int, str, str]
+"""What a published record names: its kind, the source partition, and its identity there."""
 
-def read_published(
-    topic: str,
-    partition: int,
-    record: Record,
-    *,
-    dead_letters: bool,
-    headers: Mapping[str, bytes | None] | None = None,
-) -> Published | Unreadable:
-    """Read the evidence of a record on one of our output topics.
+
+def named_by(record: Record, headers: Mapping[str, bytes | None], *, dead_letters: bool) -> Named | str:
+    """Read whose record this is; in words, why that cannot be told.
 
     Args:
-        headers: those of the record by name, the last of each, where the caller has them already.
+        headers: those of the record by name, the last of each.
     """
-    if headers is None:
-        headers = dict(record.headers)
-
-    def unreadable(why: str) -> Unreadable:
-        return Unreadable(topic, partition, record.offset, why)
-
     source = _number(headers.get(evidence.SOURCE_PARTITION))
     if source is None:
-        return unreadable(f"no {evidence.SOURCE_PARTITION}")
+        return f"no {evidence.SOURCE_PARTITION}"
     if dead_letters:
         offset, reason = _number(headers.get(evidence.SOURCE_OFFSET)), headers.get(evidence.REASON)
         if offset is None or reason is None:
-            return unreadable(f"no {evidence.SOURCE_OFFSET} or {evidence.REASON}")
-        kind, identity = Kind.DEAD_LETTER, (str(offset), _which(reason, headers.get(evidence.DETAIL)))
-    else:
-        revision = _number(headers.get(evidence.REVISION))
-        if record.key is None or revision is None:
-            return unreadable(f"no key or no {evidence.REVISION}")
-        kind, identity = Kind.STEP, (record.key.decode("utf-8", "backslashreplace"), str(revision))
+            return f"no {evidence.SOURCE_OFFSET} or {evidence.REASON}"
+        return Kind.DEAD_LETTER, source, str(offset), _which(reason, headers.get(evidence.DETAIL))
+    revision, key = _number(headers.get(evidence.REVISION)), record.key
+    if key is None or revision is None:
+        return f"no key or no {evidence.REVISION}"
+    return _STEP, source, key.decode("utf-8", "backslashreplace"), str(revision)
+
+
+def published_as(named: Named, topic: str, partition: int, record: Record) -> Published:
+    """The record, with what it names."""
+    kind, source, one, two = named
     return Published(
         kind,
         source,
-        identity,
+        (one, two),
         topic,
         partition,
         record.offset,
@@ -73,6 +67,14 @@ def read_published(
         record.value,
         tuple(record.headers),
     )
+
+
+def read_published(topic: str, partition: int, record: Record, *, dead_letters: bool) -> Published | Unreadable:
+    """Read the evidence of a record on one of our output topics."""
+    named = named_by(record, dict(record.headers), dead_letters=dead_letters)
+    if isinstance(named, str):
+        return Unreadable(topic, partition, record.offset, named)
+    return published_as(named, topic, partition, record)
 
 
 def _which(reason: bytes, detail: bytes | None) -> str:
@@ -85,11 +87,12 @@ def _which(reason: bytes, detail: bytes | None) -> str:
 
 def mark_of(published: Published) -> tuple[int, int] | None:
     """(position, milliseconds) of the clock mark that a record names, if it names one."""
-    return _mark_in(published.headers)
+    return mark_in(dict(published.headers))
 
 
-def _mark_in(headers: Headers) -> tuple[int, int] | None:
-    text = dict(headers).get(evidence.CLOCK_MARK)
+def mark_in(headers: Mapping[str, bytes | None]) -> tuple[int, int] | None:
+    """The same, from the headers by name."""
+    text = headers.get(evidence.CLOCK_MARK)
     if text is None:
         return None
     milliseconds, _, position = text.partition(b"@")
@@ -98,7 +101,14 @@ def _mark_in(headers: Headers) -> tuple[int, int] | None:
 
 
 def _number(text: bytes | None) -> int | None:
-    return int(text) if text is not None and text.isdigit() and len(text) < 19 else None
+    if text is None:
+        return None
+    small = _SMALL.get(text)
+    return small if small is not None else int(text) if text.isdigit() and len(text) < 19 else None
+
+
+_SMALL: Final = {b"%d" % number: number for number in range(1_000)}
+"""Revisions and partitions: reading a number takes longer than finding it."""
 
 
 Place = Callable[[Effect], Placed | None]
@@ -123,6 +133,7 @@ CLOCK_SKEW_S: Final = 60
 _STEP: Final = Kind.STEP
 _EQUAL: Final = Verdict.EQUAL
 _NEVER: Final = 1 << 62
+_SEAL_OFFSETS: Final = 1 << 15
 _AFTER_RUN: Final = "after_run_ended"
 _BEFORE: Final = "it may hang on what came before the range"
 _MARKS: Final = "clock marks may have gone with the first records of the topic of expired steps"
@@ -162,6 +173,7 @@ class PartitionAudit:
         dead_letter, expired: the topics of the dead letters and of the expired steps, for what `kept_from` says of
             them: with their first records went what tells of refusals, and clock marks.
         log_end: where the log ends, known after the published records were read: none can be caused behind it.
+        tell_equal: whether those that nearly all are, equal at once, are told one by one; else they are counted alone.
     """
 
     def __init__(
@@ -178,6 +190,7 @@ class PartitionAudit:
         kept_from: Mapping[tuple[str, int], int] | None = None,
         dead_letter: str = "",
         expired: str = "",
+        tell_equal: bool = True,
     ) -> None:
         marks = shelf.marks()
         known_ms = -1 if complete else max((ms for position, ms in marks if position <= begin), default=-1)
@@ -187,6 +200,7 @@ class PartitionAudit:
         self._shelf, self._place, self._shortened = shelf, place, shortened
         self._rules_bytes = self._rules.digest().encode()
         self._begin, self._end, self._log_end = begin, end, log_end
+        self._tell_equal = tell_equal
         self._kept_from = dict(kept_from or {})
         self._dead_from = self._first_kept(dead_letter)
         self._marks_from = self._first_kept(expired)
@@ -195,14 +209,18 @@ class PartitionAudit:
         self._marks = deque(mark for mark in marks if begin < mark[0] <= end)
         self._furthest: dict[tuple[str, int], tuple[int, Kind, tuple[str, str]]] = {}
         """By output partition: the highest offset found so far, and what stands there."""
-        self.counts: Counter[tuple[Kind, Verdict]] = Counter()
         self.implied: Counter[Kind] = Counter()
+        self.untold = 0
+        """Steps that are equal, counted alone."""
         self.out_of_range = 0
         self.unmatched = 0
         """Implied, not found, and unverifiable."""
         self.left_unverifiable = 0
         """Published, not implied, and unverifiable."""
         self.records = 0
+        self.earliest_ms, self.latest_ms = _NEVER, -1
+        """Of the records, their smallest and largest timestamp."""
+        self._sealed = begin
 
     def apply(self, records: Sequence[Record]) -> Iterator[tuple[Effect | None, Finding]]:
         """Fold records in offset order; yields each implied effect with its finding, marks in between."""
@@ -213,8 +231,10 @@ class PartitionAudit:
             at = cut
             yield from self._mark()
         yield from self._fold(records[at:])
-        # As the worker does at each unit: what is kept for a restart alone would grow with the range.
-        self.state.seal(self.state.next_offset)
+        if self.state.next_offset - self._sealed >= _SEAL_OFFSETS:
+            # As the worker does at each unit: what is kept for a restart alone would grow with the range.
+            self._sealed = self.state.next_offset
+            self.state.seal(self._sealed)
 
     def lost(self, first: int, last: int) -> Iterator[tuple[Effect | None, Finding]]:
         """These offsets (inclusive) held records that cannot be had: the fold starts anew behind them.
@@ -223,6 +243,7 @@ class PartitionAudit:
         """
         while self._marks and self._marks[0][0] <= first:
             yield from self._mark()
+        self._note_times()
         known_ms = self.state.stream_time
         while self._marks and self._marks[0][0] <= last + 1:
             known_ms = max(known_ms, self._marks.popleft()[1])
@@ -239,12 +260,17 @@ class PartitionAudit:
         while self._marks:  # each at its own position: behind it the range may end with markers
             yield from self._mark()
         self.state.moved_to(self._end)
+        self._note_times()
         for published in self._shelf.left():
             finding = self._judge_left(published)
             if finding is None:
                 self.out_of_range += 1
             else:
-                yield None, self._counted(finding)
+                yield None, finding
+
+    def _note_times(self) -> None:
+        self.earliest_ms = min(self.earliest_ms, self.state.earliest_ms)
+        self.latest_ms = max(self.latest_ms, self.state.latest_ms)
 
     def _fold(self, records: Sequence[Record]) -> Iterator[tuple[Effect | None, Finding]]:
         if not records:
@@ -255,11 +281,19 @@ class PartitionAudit:
             late_s = self._rules.ended_retention_s + 2 * CLOCK_SKEW_S
             segment.settled_ms = max(segment.known_ms, records[0].timestamp, 0) + late_s * 1000
         for effect in self.state.apply(records):
-            finding = self._judge_at_once(effect)
-            if finding is not None:
-                yield effect, finding
-            else:
+            at = self._taken_equal(effect)
+            if at is None:
                 yield from self._judge(effect)
+                continue
+            assert isinstance(effect, Publish)
+            self.implied[_STEP] += 1
+            identity = (effect.step_id, str(effect.revision))
+            why = self._misplaced(_STEP, identity, at)
+            if why or self._tell_equal:
+                first, cause = _named(effect)
+                yield effect, self._equal(_STEP, identity, first, cause, at, why)
+            else:
+                self.untold += 1
 
     def _mark(self) -> Iterator[tuple[Effect | None, Finding]]:
         position, milliseconds = self._marks.popleft()
@@ -281,33 +315,29 @@ class PartitionAudit:
         for effect in effects:
             yield from self._judge(effect)
 
-    def _judge_at_once(self, effect: Effect) -> Finding | None:
-        """What nearly every step is: published once, as it must be, and where it must be. None: `_judge` it."""
+    def _taken_equal(self, effect: Effect) -> tuple[str, int, int] | None:
+        """What nearly every step is: published once and as it must be; where it stands. None: `_judge` it."""
         if not isinstance(effect, Publish):
             return None
         placed = self._place(effect)
         if placed is None:
             return None
-        identity = (effect.step_id, str(effect.revision))
-        at = self._shelf.take_equal(_STEP, identity, placed)
-        if at is None:
-            return None
-        first, cause = _named(effect)
-        self.implied[_STEP] += 1
-        return self._equal(_STEP, identity, first, cause, at)
+        return self._shelf.take_equal(_STEP, (effect.step_id, str(effect.revision)), placed)
 
-    def _equal(
-        self, kind: Kind, identity: tuple[str, str], first: int, cause: int, at: tuple[str, int, int]
-    ) -> Finding:
-        """The finding on a record that is equal, and may yet stand where it must not."""
+    def _misplaced(self, kind: Kind, identity: tuple[str, str], at: tuple[str, int, int]) -> str:
+        """Why a record that is equal must not stand there; "" if it may."""
         place = (at[0], at[1])
         furthest = self._furthest.get(place)
         if furthest is not None and at[2] < furthest[0]:
             behind, what, (one, two) = furthest
-            why = f"{what.value} {one} ({two}) was caused before it and stands behind it, at offset {behind}"
-            return self._finding(Verdict.OUT_OF_ORDER, kind, identity, first, cause, at, why)
+            return f"{what.value} {one} ({two}) was caused before it and stands behind it, at offset {behind}"
         self._furthest[place] = (at[2], kind, identity)
-        return self._finding(_EQUAL, kind, identity, first, cause, at)
+        return ""
+
+    def _equal(
+        self, kind: Kind, identity: tuple[str, str], first: int, cause: int, at: tuple[str, int, int], why: str
+    ) -> Finding:
+        return self._finding(Verdict.OUT_OF_ORDER if why else _EQUAL, kind, identity, first, cause, at, why)
 
     def _judge(self, effect: Effect) -> Iterator[tuple[Effect | None, Finding]]:
         placed = self._place(effect)
@@ -335,7 +365,8 @@ class PartitionAudit:
             for published in equal[1:]:
                 self._shelf.take(published)
                 yield effect, self._finding(Verdict.DUPLICATE, kind, identity, first, cause, _at(published))
-            yield effect, self._equal(kind, identity, first, cause, _at(best))
+            why = self._misplaced(kind, identity, _at(best))
+            yield effect, self._equal(kind, identity, first, cause, _at(best), why)
             return
         near = _nearest(candidates, placed, kind, first, last)
         why = self._undecidable(effect, first, cause)
@@ -393,7 +424,7 @@ class PartitionAudit:
         segment = self._segments[-1]
         if isinstance(effect, DeadLetter):
             return self._unsure_of_letter(segment, cause) if effect.reason in _STATEFUL else ""
-        mark = _mark_in(effect.headers)
+        mark = mark_in(dict(effect.headers))
         if mark is not None:
             cause = max(cause, mark[0] - 1)
         return self._unsure(segment, first, cause, effect.value, _AFTER_RUN in effect.anomalies)
@@ -464,11 +495,7 @@ class PartitionAudit:
         why: str = "",
         told: tuple[Difference, ...] = (),
     ) -> Finding:
-        return self._counted(Finding(verdict, kind, self.state.partition, identity, first, cause, at, why, told))
-
-    def _counted(self, finding: Finding) -> Finding:
-        self.counts[finding.kind, finding.verdict] += 1
-        return finding
+        return Finding(verdict, kind, self.state.partition, identity, first, cause, at, why, told)
 
 
 def _named(effect: Publish) -> tuple[int, int]:

@@ -32,13 +32,10 @@ class Links:
         self._digest: Any = sha256()
         self._records = 0
         self._chain: Any = sha256()
-        self.times: tuple[int, int] = _NO_TIMES
-        """The smallest and the largest timestamp of what was taken last."""
 
     def take(self, records: Sequence[Record]) -> Iterator[Link]:
         """Records in offset order, in pieces of any size; yields the blocks that they close."""
         at, behind = 0, len(records)
-        times = _NO_TIMES
         while at < behind:
             first = records[at].offset
             block = first // LINK_OFFSETS
@@ -50,12 +47,9 @@ class Links:
             cut = furthest
             if records[furthest - 1].offset >= begin_of_next:
                 cut = bisect_left(records, begin_of_next, at, furthest, key=_offset)
-            part, low, high = _framed(records if cut - at == behind else records[at:cut])
-            self._digest.update(part)
-            times = min(low, times[0]), max(high, times[1])
+            self._digest.update(framed_together(records if cut - at == behind else records[at:cut]))
             self._records += cut - at
             at = cut
-        self.times = times
 
     def finish(self) -> Iterator[Link]:
         """Nothing more comes of the block that is open."""
@@ -78,7 +72,6 @@ class Links:
 _LEAST_MS: Final = 10**12
 _MOST_MS: Final = 10**13 - 1
 """Milliseconds of thirteen digits: 2001 to 2286."""
-_NO_TIMES: Final = (1 << 62, -(1 << 62))
 
 _LENGTHS: Final = [b"%d:" % length for length in range(1 << 12)]
 _THREE: Final = [b"%03d" % number for number in range(1000)]
@@ -88,26 +81,16 @@ _THREE_AND_13: Final = [b"%03d13:" % number for number in range(1000)]
 
 def framed_together(records: Sequence[Record]) -> bytes:
     """`framed` of each, joined."""
-    return _framed(records)[0]
-
-
-def _framed(records: Sequence[Record]) -> tuple[bytes, int, int]:
-    """The same, and the smallest and the largest timestamp."""
     # A replay does this for every record, and numbers cost more than all the rest: of offsets and timestamps that
     # follow each other only the last three digits are other ones, and those are spelled already.
     parts: list[bytes] = []
-    low, high = _NO_TIMES
     plain = True
     thousand = second = -1
     front = digits = b""
     longest = len(_LENGTHS)
     for record in records:
         offset, timestamp, key, value = record.offset, record.timestamp, record.key, record.value
-        if timestamp < low:
-            low = timestamp
-        if timestamp > high:
-            high = timestamp
-        if key is None or value is None or record.headers or offset < 1000:
+        if key is None or value is None or record.headers or offset < 1000 or not _LEAST_MS <= timestamp <= _MOST_MS:
             plain = False
         elif plain:
             if offset // 1000 != thousand:
@@ -126,9 +109,7 @@ def _framed(records: Sequence[Record]) -> tuple[bytes, int, int]:
             parts.append(_LENGTHS[of_value] if of_value < longest else b"%d:" % of_value)
             parts.append(value)
             parts.append(b"\n")
-    if plain and low >= _LEAST_MS and high <= _MOST_MS:
-        return b"".join(parts), low, high
-    return b"".join([framed(record) for record in records]), low, high
+    return b"".join(parts if plain else [framed(record) for record in records])
 
 
 def framed(record: Record) -> bytes:

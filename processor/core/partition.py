@@ -187,6 +187,8 @@ class PartitionState:
         self.counts: Counter[str] = Counter()
         self.value_bytes = 0
         """As `counts`, for whoever watches to take and clear: the bytes of all values since then."""
+        self.earliest_ms, self.latest_ms = _NEVER, -1
+        """The smallest and the largest timestamp that a record had; those below 0 say nothing."""
         self._usual: dict[str, int] = dict.fromkeys(_USUAL, 0)  # the same, of what nearly all events do
         self.open_steps = 0
         self.steps: dict[str, Entry] = {}
@@ -247,11 +249,16 @@ class PartitionState:
         steps, limit, head = self.steps, self.rules.max_step_bytes, self._head
         id_end = len(head) + self._id_bytes
         now, next_offset, short, size = self.stream_time, self.next_offset, 0, 0
+        earliest, latest = self.earliest_ms, self.latest_ms
         for record in records:
             offset = record.offset
             if offset < next_offset:
                 continue
             before, timestamp = now, record.timestamp
+            if timestamp > latest:
+                latest = timestamp
+            if 0 <= timestamp < earliest:
+                earliest = timestamp
             if timestamp > now:
                 now = self.stream_time = timestamp
                 if now >= self._next_due_ms:
@@ -280,6 +287,7 @@ class PartitionState:
             head = self._head
             id_end = len(head) + self._id_bytes
         self.value_bytes += size
+        self.earliest_ms, self.latest_ms = earliest, latest
         self._usual["delta"] += short
         for name, number in self._usual.items():
             if number:

@@ -45,8 +45,7 @@ class Kind(StrEnum):
 class Published(msgspec.Struct, frozen=True, gc=False):
     """One record as it stands on an outcome topic or on the dead letters, its evidence read.
 
-    `rank` counts up in the order of its own topic and partition; `identity` is (step id, revision) or
-    (source offset, reason) as text.
+    `identity` is (step id, revision) or (source offset, reason) as text.
     """
 
     kind: Kind

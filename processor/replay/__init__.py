@@ -107,7 +107,7 @@ class PartitionResult(msgspec.Struct, frozen=True, kw_only=True):
         coverage: kind (`data`, `marker`, `aborted`, `compacted`, `missing`, `unknown`) -> number of offsets.
         published: records on the outcome topics and dead letters that name this partition.
         out_of_range: those of them that were caused before or behind the range.
-        first_ms, last_ms: smallest and largest record timestamp, -1 where there are no records.
+        first_ms, last_ms: smallest and largest timestamp of the records, -1 where none has one.
         files: name of each spill, relative to `work`; none without evidence.
         open_steps: steps that are open where the range ends.
         stream_time: in milliseconds where the range ends, -1 where there are no records.

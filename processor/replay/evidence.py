@@ -36,11 +36,10 @@ class Evidence:
         self._minutes: dict[tuple[int, str], list[int]] = {}
         self._closed = False
 
-    def read(self, records: Sequence[Record]) -> tuple[int, int]:
-        """Digest what was read; its smallest and its largest timestamp."""
+    def read(self, records: Sequence[Record]) -> None:
+        """Digest what was read."""
         for link in self._links.take(records):
             self.tables.link(link)
-        return self._links.times
 
     def derived(self, effect: Effect, finding: Finding, state: WatchedState) -> None:
         """What the log implies, and what was found of it."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import ExitStack
-from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -26,8 +25,6 @@ from processor.shelf import EmptyShelf, FiledShelf
 
 if TYPE_CHECKING:
     from processor.replay.evidence import Evidence
-
-_timestamp: Final = attrgetter("timestamp")
 
 
 def places_of(task: Task) -> Places:
@@ -96,6 +93,7 @@ class _Run:
             kept_from=kept_from,
             dead_letter=task.dead_letter,
             expired=task.outcome_topics.get(Status.EXPIRED.value, ""),
+            tell_equal=task.evidence or bool(task.only),
         )
         self._recorder: Recorder | None = None
         if task.record:
@@ -109,7 +107,6 @@ class _Run:
         self._findings: Counter[Verdict] = Counter()
         self._disagreeing: list[Finding] = []
         self._undecided: list[Finding] = []
-        self._first_ms = self._last_ms = -1
         self._tell = Telling(work / f"progress-{task.partition:05d}")
 
     async def walk(self) -> None:
@@ -122,6 +119,9 @@ class _Run:
         self._record_gaps(self._task.end)
         for effect, finding in self._audit.finish():
             self._judged(effect, finding)
+        if self._audit.untold:
+            self._counts[Kind.STEP, Verdict.EQUAL] += self._audit.untold
+            self._findings[Verdict.EQUAL] += self._audit.untold
         self._judge_strays()
         self._tell(self._task.end, last=True)
 
@@ -136,12 +136,7 @@ class _Run:
 
     def _take(self, records: list[Record]) -> None:
         if self._evidence is not None:
-            low, high = self._evidence.read(records)
-        else:
-            times = list(map(_timestamp, records))
-            low, high = min(times), max(times)
-        self._first_ms = low if self._first_ms < 0 else min(low, self._first_ms)
-        self._last_ms = max(high, self._last_ms)
+            self._evidence.read(records)
         for effect, finding in self._audit.apply(records):
             self._judged(effect, finding)
         if self._recorder is not None:
@@ -222,8 +217,8 @@ class _Run:
             coverage=dict(sorted(self._ledger.offsets.items())),
             published=published,
             out_of_range=audit.out_of_range,
-            first_ms=self._first_ms,
-            last_ms=self._last_ms,
+            first_ms=audit.earliest_ms if audit.latest_ms >= 0 else -1,
+            last_ms=audit.latest_ms,
             files=files,
             open_steps=audit.state.open_steps,
             stream_time=audit.state.stream_time,

@@ -128,10 +128,16 @@ def test_several_shelves_read_as_one_however_they_were_shared_out(tmp_path: Path
 
 
 @pytest.mark.usefixtures("cut")
-def test_archives_that_hold_the_same_offsets_come_in_order_all_the_same(tmp_path: Path) -> None:
-    fill(tmp_path, [("a", 0, record(n, f"s{n}")) for n in range(20)], "one")
-    fill(tmp_path, [("a", 0, record(n, f"s{n}")) for n in range(10, 30)], "two")
-    with FiledShelf(tmp_path, 0, ("one", "two")) as filed:
+@pytest.mark.parametrize("shelves", [("one", "two"), ("both",)])
+def test_archives_that_hold_the_same_offsets_come_in_order_all_the_same(
+    tmp_path: Path, shelves: tuple[str, ...]
+) -> None:
+    archives: list[list[Row]] = [[("a", 0, record(n, f"s{n}")) for n in range(at, at + 20)] for at in (0, 10)]
+    if shelves == ("both",):  # one job has read both, one after the other
+        archives = [[*archives[0], *archives[1]]]
+    for name, rows in zip(shelves, archives, strict=True):
+        fill(tmp_path, rows, name)
+    with FiledShelf(tmp_path, 0, shelves) as filed:
         offsets = [one.offset for one in filed.left()]
         assert offsets == sorted([*range(20), *range(10, 30)])
         assert len(filed.look(Kind.STEP, ("s15", "0"))) == 2
@@ -169,14 +175,21 @@ def test_strays_stand_on_the_first_shelf_in_order(tmp_path: Path) -> None:
         assert list(other.strays()) == []
 
 
-def test_identities_with_one_checksum_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "crc32", lambda _: 0)
-    fill(tmp_path, [("a", 0, record(n, f"s{n}")) for n in range(20)])
+@pytest.mark.usefixtures("cut")
+@pytest.mark.parametrize("checksums", [(0,), (0xFFFFFFFF,), (0, 1 << 31, 0xFFFFFFFF), (1 << 31, (1 << 31) + 4)])
+def test_identities_with_one_checksum_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checksums: tuple[int, ...]
+) -> None:
+    """Wherever their rows crowd: first, last, or in the middle with what is looked for next behind them."""
+    monkeypatch.setattr(shelf, "crc32", lambda text, _: checksums[sum(text) % len(checksums)])
+    fill(tmp_path, [("a", 0, record(n, f"s{n}")) for n in range(40)])
     with FiledShelf(tmp_path, 0) as filed:
-        for n in range(20):
+        for n in range(40):
             (one,) = filed.look(Kind.STEP, (f"s{n}", "0"))
             assert one.key == f"s{n}".encode()
             filed.take(one)
+            assert filed.look(Kind.STEP, (f"t{n}", "0")) == []
+            assert filed.look(Kind.STEP, (f"s{n}", "0")) == []
         assert list(filed.left()) == []
 
 
