@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from processor.config import Settings
 from processor.core.effects import Checkpoint, DeadLetter, Effect, Publish, Status
 from processor.core.verdicts import Placed
 from processor.kafka.records import OutRecord, partition_of
 from processor.kafka.trouble import RecordTooLarge
+
+if TYPE_CHECKING:
+    from processor.config import Settings  # takes long to load, and a replay's tasks know no settings
 
 OMITTED_BYTES: Final = "runstep-omitted-bytes"
 OMITTED_DIGEST: Final = "runstep-omitted-digest"
