@@ -477,3 +477,13 @@ def test_blocks_that_two_ranges_cut_in_two_ways_are_not_compared(archived: Archi
         found = archived.audit(against=report, partitions=(0,), start=start, end=stop)
         assert found.against is not None
         assert (found.against.blocks_compared, found.against.blocks) == (blocks, 0)
+
+
+def test_a_process_of_the_pool_loads_nothing_that_no_task_uses() -> None:
+    """It would load it while all wait for it: settings, tables, what draws on a terminal."""
+    code = (
+        "import sys, processor.replay.partition, processor.replay.shelving\n"
+        "print(sorted({'aiohttp', 'prometheus_client', 'pyarrow', 'pydantic', 'rich', 'structlog'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "[]\n"
