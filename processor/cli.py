@@ -302,6 +302,10 @@ def replay(
     if check is not None:
         _check_report(check, archive or [], _capture(capture_pattern, capture_topic, capture_partition))
         return
+    if workers > 1 and not dask:
+        from processor.replay import pool
+
+        pool.begin()
     from processor.replay import Only
     from processor.replay.run import Options
     from processor.replay.run import replay as run

@@ -11,12 +11,10 @@ then each source partition is folded and compared (`run_task`).
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
@@ -33,8 +31,9 @@ from processor.errors import CorruptLog, RunStepsError, UsageError
 from processor.kafka.admin import Admin
 from processor.kafka.consumer import PartitionReader
 from processor.kafka.security import Connection
-from processor.replay import Only, Part, PartitionResult, Task, ready, run_task
+from processor.replay import Only, Part, PartitionResult, Task, run_task
 from processor.replay.bounds import Bound, Committed, Edge, Offset, Time, parse
+from processor.replay.pool import processes
 from processor.replay.shelving import (
     Output,
     PublishedArchive,
@@ -654,14 +653,5 @@ def _executor(options: Options) -> Iterator[Executor]:
         with ThreadPoolExecutor(1) as here:
             yield here
         return
-    # Where there is one, from a server process that has loaded what the tasks need: loading takes longer than many
-    # a range, and goes on there while this process still asks for offsets. Forking this one is no choice: it may have
-    # threads.
-    way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(way)
-    if way == "forkserver":
-        context.set_forkserver_preload(["processor.replay.partition", "processor.replay.shelving"])
-    with ProcessPoolExecutor(options.workers, mp_context=context) as pool:
-        for _ in range(min(options.workers, os.cpu_count() or 1)):
-            pool.submit(ready)
+    with processes(options.workers) as pool:
         yield pool

@@ -1,4 +1,7 @@
-"""The measured process of the replay bench. Apart, and small: each process of a pool loads the main module anew."""
+"""The measured process of the replay bench. Apart, and small: each process of a pool loads the main module anew.
+
+As the command does, it begins the pool before it loads what it needs itself; what is measured begins after both.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,14 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from processor.config import Settings, load
-from processor.core.effects import LogRecord
-from processor.core.partition import PartitionState
-from processor.kafka.security import Connection
-from processor.replay.run import Options, Progress, replay
-from processor.report.manifest import Outcome
 from tests.bench.lap import Lap
-from tests.bench.load import Expected, Job, records
+
+if TYPE_CHECKING:
+    from processor.config import Settings
+    from processor.core.effects import LogRecord
+    from processor.replay.run import Progress
 
 PARTITIONS: Final = 8
 TOPIC: Final = "bench"
@@ -28,6 +29,8 @@ _FOLDING: Final = "folding and comparing"
 
 def settings() -> Settings:
     """Of a replay from archives."""
+    from processor.config import Settings
+
     return Settings.model_validate({"source": {"topic": TOPIC}})
 
 
@@ -51,11 +54,16 @@ def _wall_s(pool: ProcessPoolExecutor, events: int, folds: int) -> float:
 
 @cache
 def _log(events: int) -> list[LogRecord]:
+    from processor.core.effects import LogRecord
+    from tests.bench.load import Expected, Job, records
+
     made = records(Job(events, seed=9, partitions=1, open_runs=2_000 // PARTITIONS), Expected())
     return [LogRecord(offset, m.timestamp, m.key, m.value) for offset, m in enumerate(made)]
 
 
 def _fold(events: int) -> None:
+    from processor.core.partition import PartitionState
+
     log, state = _log(events), PartitionState(TOPIC, 0, settings().rules())
     for at in range(0, len(log), 4_000):
         state.apply(log[at : at + 4_000])
@@ -73,6 +81,15 @@ def _main() -> None:
     if asked.what == "folds":
         _folds(asked.events)
         return
+    if asked.workers > 1:
+        from processor.replay import pool
+
+        pool.begin()
+    from processor.config import load
+    from processor.kafka.security import Connection
+    from processor.replay.run import Options, replay
+    from processor.report.manifest import Outcome
+
     config, options = load(None, os.environ), Options(workers=asked.workers, report=asked.folder)
     if asked.what == "archive":
         config, folder = settings(), Path(asked.folder)
