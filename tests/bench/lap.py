@@ -49,6 +49,12 @@ def _cpu_s() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime + ticks / os.sysconf("SC_CLK_TCK")
 
 
+def peak_bytes() -> int:
+    """The most that this process held of real memory; what `getrusage` tells begins with the peak of its parent."""
+    told = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()
+    return int(told[0]) * 1024
+
+
 def rss_bytes() -> int:
     """What this process holds of real memory now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -8,14 +8,13 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
-import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.bench.lap import Lap
+from tests.bench.lap import Lap, peak_bytes
 
 if TYPE_CHECKING:
     from processor.config import Settings
@@ -111,9 +110,8 @@ def _main() -> None:
     fold_s = time.perf_counter() - folding[0]
     if found.verdict is not Outcome.PROVEN:
         raise RuntimeError(f"{found.verdict}: {found.counts} {found.questions}")
-    peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) * 1024
     records_read = sum(result.records for result in found.results)
-    lap.end(records_read, rss_bytes=peak, fold_s=fold_s)
+    lap.end(records_read, rss_bytes=peak_bytes(), fold_s=fold_s)
 
 
 if __name__ == "__main__":
