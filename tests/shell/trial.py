@@ -212,6 +212,7 @@ def _audits(
             complete=task.complete,
             log_end=task.log_end,
             shortened=_PLACES[p].shortened,
+            tell_equal=p % 2 == 0,  # as with a report, and as without
         )
         audits[p] = (audit, shelf)
     return audits
@@ -240,6 +241,7 @@ def _listen(
         heard.counts[finding.verdict] += 1
         if finding.verdict not in HARMLESS:
             heard.findings.append((partition, finding))
+    heard.counts[Verdict.EQUAL] += audit.untold
     heard.strays += [(stray.topic, stray.partition, stray.offset) for _, stray in shelf.strays()]
 
 
