@@ -134,6 +134,7 @@ _STEP: Final = Kind.STEP
 _EQUAL: Final = Verdict.EQUAL
 _NEVER: Final = 1 << 62
 _SEAL_OFFSETS: Final = 1 << 15
+"""So far apart are the places where what no restart needs is let go: looking for it has its price."""
 _AFTER_RUN: Final = "after_run_ended"
 _BEFORE: Final = "it may hang on what came before the range"
 _MARKS: Final = "clock marks may have gone with the first records of the topic of expired steps"
@@ -281,13 +282,17 @@ class PartitionAudit:
             late_s = self._rules.ended_retention_s + 2 * CLOCK_SKEW_S
             segment.settled_ms = max(segment.known_ms, records[0].timestamp, 0) + late_s * 1000
         for effect in self.state.apply(records):
-            at = self._taken_equal(effect)
+            if not isinstance(effect, Publish):
+                yield from self._judge(effect)
+                continue
+            # What nearly every step is: published once and as it must be.
+            identity = (effect.step_id, str(effect.revision))
+            placed = self._place(effect)
+            at = None if placed is None else self._shelf.take_equal(_STEP, identity, placed)
             if at is None:
                 yield from self._judge(effect)
                 continue
-            assert isinstance(effect, Publish)
             self.implied[_STEP] += 1
-            identity = (effect.step_id, str(effect.revision))
             why = self._misplaced(_STEP, identity, at)
             if why or self._tell_equal:
                 first, cause = _named(effect)
@@ -314,15 +319,6 @@ class PartitionAudit:
             return  # not due: what names it stays on the shelf and is found there
         for effect in effects:
             yield from self._judge(effect)
-
-    def _taken_equal(self, effect: Effect) -> tuple[str, int, int] | None:
-        """What nearly every step is: published once and as it must be; where it stands. None: `_judge` it."""
-        if not isinstance(effect, Publish):
-            return None
-        placed = self._place(effect)
-        if placed is None:
-            return None
-        return self._shelf.take_equal(_STEP, (effect.step_id, str(effect.revision)), placed)
 
     def _misplaced(self, kind: Kind, identity: tuple[str, str], at: tuple[str, int, int]) -> str:
         """Why a record that is equal must not stand there; "" if it may."""
