@@ -75,12 +75,18 @@ def admin(bootstrap: str, **settings: Any) -> AdminClient:
 
 
 def create_topics(
-    bootstrap: str, *names: str, partitions: int = 1, config: Mapping[str, str] | None = None, **settings: Any
+    bootstrap: str,
+    *names: str,
+    partitions: int = 1,
+    replicas: int = 1,
+    config: Mapping[str, str] | None = None,
+    **settings: Any,
 ) -> None:
     """Create topics and wait until every partition has a leader that clients can find."""
     client = admin(bootstrap, **settings)
     wanted = [
-        NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {})) for name in names
+        NewTopic(name, num_partitions=partitions, replication_factor=replicas, config=dict(config or {}))
+        for name in names
     ]
     for future in client.create_topics(wanted, operation_timeout=DEADLINE_S).values():
         future.result(DEADLINE_S)

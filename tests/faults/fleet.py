@@ -20,6 +20,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -70,8 +71,9 @@ class Topics:
         return f"{self.source}.checkpoints"
 
     @classmethod
-    def create(cls, bootstrap: str, names: Names, partitions: int) -> Topics:
+    def create(cls, bootstrap: str, names: Names, partitions: int, replicas: int = 1) -> Topics:
         """Create the topics, with partitions enough to be told apart and few enough to be cheap."""
+        make = partial(kt.create_topics, bootstrap, replicas=replicas)
         outcomes = {names.topic(end): end for end in _ENDS}
         topics = cls(bootstrap, names.group, names.topic("in"), names.topic("dead"), outcomes, partitions)
         # The simulated clock lies far back: what it dates would be deleted at once.
@@ -79,9 +81,9 @@ class Topics:
         roomy = kept | {"max.message.bytes": "1100000"}
         compacted = kept | {"cleanup.policy": "compact", "max.message.bytes": "70000000"}
         bounded = kept | {"max.message.bytes": "1000000"}
-        kt.create_topics(bootstrap, topics.source, partitions=partitions, config=bounded)
-        kt.create_topics(bootstrap, *outcomes, topics.dead_letter, partitions=3, config=roomy)
-        kt.create_topics(bootstrap, topics.checkpoints, partitions=partitions, config=compacted)
+        make(topics.source, partitions=partitions, config=bounded)
+        make(*outcomes, topics.dead_letter, partitions=3, config=roomy)
+        make(topics.checkpoints, partitions=partitions, config=compacted)
         return topics
 
     def settings(self) -> dict[str, str]:
@@ -174,6 +176,30 @@ class Process:
         rows = (line.rpartition(" ") for line in (text or "").splitlines() if line and not line.startswith("#"))
         return {series: float(value) for series, _, value in rows}
 
+    def status(self, path: str) -> int:
+        """The status of a page; 0: no answer."""
+        if not self._url:
+            self._get(path)
+        try:
+            with urllib.request.urlopen(self._url + path, timeout=3) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as refusal:
+            refusal.close()
+            return refusal.code
+        except (OSError, ValueError):
+            return 0
+
+    def has_socket(self, port: int) -> bool:
+        """Whether one of its connections has this port at its own end."""
+        with contextlib.suppress(OSError):
+            rows = [line.split() for line in Path(f"/proc/{self.pid}/net/tcp").read_text().splitlines()[1:]]
+            sockets = {f"socket:[{row[9]}]" for row in rows if int(row[1].rpartition(":")[2], 16) == port}
+            for descriptor in Path(f"/proc/{self.pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if os.readlink(descriptor) in sockets:
+                        return True
+        return False
+
     def _get(self, path: str) -> str | None:
         """The page, or None while it answers otherwise than 200, or not at all."""
         if not self._url:
@@ -220,12 +246,12 @@ class Fleet:
     def running(self) -> list[Process]:
         return [process for process in self.all if process.exit_code is None]
 
-    def start(self, count: int = 1) -> list[Process]:
-        """Start processes; they join in their own time (see `await_ready`)."""
+    def start(self, count: int = 1, **environment: str) -> list[Process]:
+        """Start processes, with more in their environment if need be; they join in their own time."""
         started = []
         for _ in range(count):
             label = str(len(self.all))
-            process = Process(label, self.environment, self._home / f"worker-{label}.log")
+            process = Process(label, self.environment | environment, self._home / f"worker-{label}.log")
             self.all.append(process)
             started.append(process)
         return started
@@ -341,6 +367,11 @@ class Load(_Thread):
         super().__init__("load")
         self._topics, self._records, self._rate = topics, records, per_second
         self.sent = 0
+        self._is_hurried = False
+
+    def hurry(self) -> None:
+        """Produce what is left as fast as it goes."""
+        self._is_hurried = True
 
     def _work(self) -> None:
         producer = ConfluentProducer(
@@ -357,7 +388,7 @@ class Load(_Thread):
             if self._end.is_set():
                 break
             ahead_s = self.sent / self._rate - (time.monotonic() - began)
-            if ahead_s > 0.02:
+            if ahead_s > 0.02 and not self._is_hurried:
                 self._end.wait(ahead_s)
             while True:
                 try:
@@ -381,11 +412,14 @@ class Load(_Thread):
 
 
 class Downstream(_Thread):
-    """A concurrent `read_committed` reader of all that is published, which notes each thing as it sees it."""
+    """A concurrent `read_committed` reader of all that is published, which notes each thing as it sees it.
 
-    def __init__(self, topics: Topics) -> None:
+    `is_patient`: trouble with brokers is waited out, not raised.
+    """
+
+    def __init__(self, topics: Topics, *, is_patient: bool = False) -> None:
         super().__init__("downstream")
-        self._topics = topics
+        self._topics, self._is_patient = topics, is_patient
         self.published: list[Got] = []
         self.dead_letters: list[Got] = []
         self.twice: list[str] = []
@@ -415,6 +449,8 @@ class Downstream(_Thread):
                 for message in consumer.consume(500, timeout=0.1):
                     error = message.error()
                     if error is not None:
+                        if self._is_patient:
+                            continue
                         raise KafkaException(error)
                     self._note(kt._got(message), latest)
         finally:
@@ -437,11 +473,14 @@ class Downstream(_Thread):
 
 
 class Offsets(_Thread):
-    """Looks at the group's committed offsets all the time. One that decreases is noted as soon as it is seen."""
+    """Looks at the group's committed offsets all the time. One that decreases is noted as soon as it is seen.
 
-    def __init__(self, topics: Topics, every_s: float = 0.03) -> None:
+    `is_patient`: trouble with brokers is waited out, not raised.
+    """
+
+    def __init__(self, topics: Topics, every_s: float = 0.03, *, is_patient: bool = False) -> None:
         super().__init__("offsets")
-        self._topics, self._every_s = topics, every_s
+        self._topics, self._every_s, self._is_patient = topics, every_s, is_patient
         self.now: dict[int, int] = {}
         self.history: list[tuple[float, dict[int, int]]] = []
         """(monotonic time, offsets), one entry per change."""
@@ -464,9 +503,11 @@ class Offsets(_Thread):
                 try:
                     answer = consumer.committed(asked, timeout=10)
                 except KafkaException as error:
-                    if error.args[0].retriable():
+                    if self._is_patient or error.args[0].retriable():
                         continue
                     raise
+                if any(place.error is not None for place in answer):
+                    continue
                 self._note({place.partition: place.offset for place in answer if place.offset >= 0})
         finally:
             consumer.close()
@@ -502,6 +543,32 @@ class Offsets(_Thread):
         """How far the offsets went in all in that time."""
         sums = [(at, sum(offsets.values())) for at, offsets in self.history]
         return _last(sums, until) - _last(sums, since)
+
+    def longest_partition_pause_s(self, since: float, until: float) -> float:
+        """The longest time in which some partition's offset did not move."""
+        latest = dict.fromkeys(range(self._topics.partitions), since)
+        standing: dict[int, int] = {}
+        worst = 0.0
+        for at, offsets in list(self.history):
+            for partition, offset in offsets.items():
+                if offset != standing.get(partition):
+                    standing[partition] = offset
+                    if since < at < until:
+                        worst = max(worst, at - latest[partition])
+                        latest[partition] = at
+        return max(worst, *(until - at for at in latest.values()))
+
+    def moved_since(self, moment: float) -> bool:
+        """Whether every partition's offset has moved since then."""
+        changes = list(self.history)
+        before: dict[int, int] = {}
+        moved: set[int] = set()
+        for at, offsets in changes:
+            for partition, offset in offsets.items():
+                if at > moment and offset != before.get(partition, -1):
+                    moved.add(partition)
+            before = offsets
+        return len(moved) == self._topics.partitions
 
     def longest_pause_s(self, since: float, until: float) -> float:
         """The longest time in which not one offset moved."""

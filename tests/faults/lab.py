@@ -1,0 +1,332 @@
+"""What every scenario of the lab is made of: a fleet upon a cluster, a load, witnesses, and a count of what went wrong.
+
+A scenario does not assert: it counts, so that a long run tells all that it saw. `Tally.require_right` asserts, for the
+short forms. Nothing that judges is code of the worker's: the expectation is the simulator's, the readers are
+confluent-kafka, the offsets are decoded from the group coordinator's own log. (The replay's verdict is one more word.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import struct
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+from confluent_kafka import KafkaException
+
+from processor.simulate import Dials, Produced, Simulation, _Play
+from processor.simulate.expected import Expected, compare
+from tests import kafka_tools as kt
+from tests.faults.cluster import Cluster
+from tests.faults.fleet import Downstream, Ends, Fleet, Load, Offsets, Process, Topics, eventually
+from tests.faults.proof import prove
+from tests.faults.proxy import Proxy
+from tests.kafka_tools import Names, Sent
+
+_MOVES_S: Final = 1.5
+_STEPS_OF_A_RUN: Final = 3
+
+
+@dataclass
+class Tally:
+    """What a scenario did and what came of it."""
+
+    scenario: str
+    seed: int
+    rounds: int = 0
+    faults: int = 0
+    records: int = 0
+    lost: int = 0
+    """Steps and dead letters that never came out."""
+    doubled: int = 0
+    """Steps and dead letters that came out twice."""
+    wrong: int = 0
+    """Whatever else came out otherwise than it must."""
+    recoveries_s: list[float] = field(default_factory=list)
+    """After each fault, the longest time in which a partition's committed offset did not move."""
+    problems: list[str] = field(default_factory=list)
+    """An offset that went back, a worker that did not end, a replay that does not agree, and the like."""
+    notes: list[str] = field(default_factory=list)
+    """Figures that are neither right nor wrong."""
+    home: str = ""
+    """Where the logs are."""
+
+    @property
+    def is_right(self) -> bool:
+        return not (self.lost or self.doubled or self.wrong or self.problems)
+
+    def recovery_s(self, quantile: float) -> float | None:
+        ordered = sorted(self.recoveries_s)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * quantile))] if ordered else None
+
+    def require_right(self) -> None:
+        """For the short forms."""
+        told = (
+            f"{self.faults} faults, {self.lost} lost, {self.doubled} doubled, {self.wrong} wrong; logs in {self.home}"
+        )
+        assert self.is_right, "\n".join([f"{self.scenario}, seed {self.seed}: {told}", *self.problems])
+
+
+class Endless(Simulation):
+    """A simulation that goes on until `enough` is called; then the open runs come to their end, and it is over."""
+
+    _play: _Play | None = None
+
+    def __iter__(self) -> Iterator[Produced]:
+        expected = self.expected = Expected()
+        self._play = play = _Play(self.dials, expected)
+        for produced in play.records():
+            expected.counts["records"] += 1
+            yield produced
+
+    def enough(self) -> None:
+        """Open no further run."""
+        if self._play is not None:
+            self._play._dials = msgspec.structs.replace(self.dials, records=1)
+
+
+class Scene:
+    """A fleet of workers on topics of its own, a simulation, and the witnesses. Leaving the block ends all of it.
+
+    Args:
+        home: for the logs; made anew.
+        tally: what is seen goes there.
+        is_patient: brokers will be away: the witnesses wait for them.
+        settings: of the workers, as `Fleet` takes them.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        home: Path,
+        tally: Tally,
+        *,
+        partitions: int = 4,
+        session_s: float = 6.0,
+        is_patient: bool = False,
+        dials: Dials | None = None,
+        **settings: str,
+    ) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        self.cluster, self.home, self.tally = cluster, home, tally
+        tally.home = tally.home or str(home)
+        self.rng = random.Random(tally.seed)
+        prefix = f"{tally.scenario}-{tally.seed}-{uuid.uuid4().hex[:6]}"
+        names = Names(prefix, f"{prefix}.group")
+        self.topics = Topics.create(cluster.bootstrap, names, partitions, cluster.replicas)
+        self.simulation = Endless(
+            dials or Dials(records=1 << 40, seed=tally.seed, partitions=partitions, open_runs=20, deltas=6)
+        )
+        self._records: Iterator[Produced] | None = None
+        self._put = 0
+        self._load: Load | None = None
+        wanted = {
+            "kafka.bootstrap_servers": cluster.client_bootstrap,
+            "source.session_timeout_ms": f"{session_s * 1000:.0f}",
+            "source.heartbeat_interval_ms": f"{session_s * 1000 / 6:.0f}",
+            "supervisor.max_restarts": "1000",
+            "supervisor.backoff_max_s": "3",
+            **settings,
+        }
+        self.session_s = session_s
+        self.fleet = Fleet(self.topics, home, **{key.replace(".", "__"): value for key, value in wanted.items()})
+        self.downstream = Downstream(self.topics, is_patient=is_patient)
+        self.offsets = Offsets(self.topics, is_patient=is_patient)
+        self._ends = Ends(cluster.bootstrap)
+
+    @property
+    def proxy(self) -> Proxy:
+        assert self.cluster.proxy is not None, "this scenario needs a cluster behind a proxy"
+        return self.cluster.proxy
+
+    def __enter__(self) -> Self:
+        self.downstream.start()
+        self.offsets.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.cluster.proxy is not None:
+            self.cluster.proxy.disarm()
+        if self._load is not None:
+            self.simulation.enough()
+        self.fleet.__exit__(kind, error, trace)
+        for witness in (self.downstream, self.offsets):
+            if error is None:
+                witness.close()
+            else:
+                with contextlib.suppress(Exception):
+                    witness.close()
+
+    # --- load ---
+
+    def put(self, count: int) -> None:
+        """Produce that many records of the simulation, acknowledged."""
+        if self._records is None:
+            self._records = iter(self.simulation)
+        self._send(list(islice(self._records, count)))
+
+    def begin(self, per_second: float) -> None:
+        """Produce records of the simulation at a rate until the judgement."""
+        self._load = Load(self.topics, self.simulation, per_second).start()
+
+    def _send(self, records: list[Produced]) -> None:
+        sent = [Sent(r.value, r.key, tuple(r.headers), r.timestamp, r.partition) for r in records]
+        kt.produce(self.cluster.bootstrap, self.topics.source, sent)
+        self._put += len(sent)
+
+    # --- waiting ---
+
+    def until(self, what: str, is_so: Callable[[], Any], within_s: float) -> bool:
+        """Wait; what does not come to be in time is a problem, not an end."""
+        try:
+            eventually(what, is_so, within_s, every_s=0.02)
+        except AssertionError as error:
+            self.tally.problems.append(str(error))
+            return False
+        return True
+
+    def ends(self) -> dict[int, int]:
+        """Where the source partitions end."""
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return self._ends.high_watermarks(self.topics.source, range(self.topics.partitions))
+            except KafkaException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+    def is_at(self, ends: dict[int, int]) -> bool:
+        return all(self.offsets.now.get(partition, 0) == end for partition, end in ends.items())
+
+    def until_committed(self, within_s: float = 30.0) -> bool:
+        """Wait until all that was put is committed."""
+        ends = self.ends()
+        if self.until(f"the group stands at the end {ends}", lambda: self.is_at(ends), within_s):
+            return True
+        self.tally.problems[-1] += f" (committed: {self.offsets.now})"
+        return False
+
+    def until_moving(self, since: float, within_s: float = 90.0) -> None:
+        """Under a load: wait until every partition moves after a fault, and note how long one stood still."""
+        moving = self.until(
+            "every partition moves again",
+            lambda: self.offsets.moved_since(max(since, time.monotonic() - _MOVES_S)),
+            within_s,
+        )
+        pause_s = self.offsets.longest_partition_pause_s(since, time.monotonic())
+        self.tally.recoveries_s.append(round(pause_s, 2))
+        if not moving:
+            told = {p.label: (p.status("/healthz"), p.status("/readyz")) for p in self.fleet.running}
+            self.tally.problems[-1] += f" (committed: {self.offsets.now}; health and readiness: {told})"
+
+    # --- workers ---
+
+    def keep_up(self, count: int) -> None:
+        """Start as many processes as are missing."""
+        if missing := count - len(self.fleet.running):
+            self.fleet.start(missing)
+
+    def any_running(self) -> Process:
+        return self.rng.choice([process for process in self.fleet.running if not process.is_stopped])
+
+    def owner_of(self, port: int) -> Process | None:
+        """The worker whose connection has this port at its own end."""
+        return next((process for process in self.fleet.running if process.has_socket(port)), None)
+
+    # --- judgement ---
+
+    def judge(self, within_s: float = 90.0, *, with_replay: bool = True) -> None:
+        """Let the workers come to the end, end them, and count into the tally what came out otherwise than it must."""
+        tally, topics = self.tally, self.topics
+        if self.cluster.proxy is not None:
+            self.proxy.disarm()
+            self.proxy.delay_s = 0.0
+        self.simulation.enough()
+        if self._load is not None:
+            load = self._load
+            load.hurry()
+            self.until("the load is over", lambda: load.is_over, 120)
+            load.close()
+            tally.records += load.sent
+            self._load = None
+        else:
+            self.put(1 << 40)
+            tally.records += self._put
+        self.until_committed(within_s)
+        self._stop()
+        published = [got for topic in topics.outcomes for got in kt.read_topic(topics.bootstrap, topic)]
+        letters = kt.read_topic(topics.bootstrap, topics.dead_letter)
+        kinds = Counter(d.kind for d in compare(self.simulation.expected, published, letters, dict(topics.outcomes)))
+        tally.lost += kinds.pop("missing", 0) + kinds.pop("dead_letter_missing", 0)
+        tally.doubled += kinds.pop("twice", 0) + kinds.pop("dead_letter_extra", 0)
+        tally.wrong += sum(kinds.values())
+        down = self.downstream
+        all_seen = lambda: len(down.published) >= len(published) and len(down.dead_letters) >= len(letters)  # noqa: E731
+        self.until("the reader downstream has seen all that is there", all_seen, 30)
+        for told, what in ((down.twice, "was seen twice"), (down.disordered, "was seen out of order")):
+            if told:
+                tally.problems.append(f"downstream: {len(told)} {what}: {told[:3]}")
+        if self.offsets.decreased:
+            tally.problems.append(f"a committed offset went back: {self.offsets.decreased[:3]}")
+        if went_back := offsets_that_went_back(topics):
+            tally.problems.append(f"{_GROUP_LOG}: {len(went_back)} offsets went back: {went_back[:3]}")
+        if with_replay:
+            try:
+                prove(self.fleet, self.home)
+            except Exception as error:  # whatever it is, the other counts are to be told
+                tally.problems.append(f"replay: {type(error).__name__}: {str(error)[:300]}")
+
+    def _stop(self) -> None:
+        live = self.fleet.running
+        for process in live:
+            if process.is_stopped:
+                process.thaw()
+            process.terminate()
+        for process in live:
+            try:
+                code = process.ended(45)
+            except AssertionError as error:
+                self.tally.problems.append(str(error))
+                process.kill()
+                continue
+            if code != 0:
+                self.tally.problems.append(f"worker {process.label}: exit {code} on SIGTERM: {process.tail()[-300:]}")
+
+
+_GROUP_LOG: Final = "__consumer_offsets"
+
+
+def offsets_that_went_back(topics: Topics) -> list[str]:
+    """Decode the group coordinator's log: each offset of the group that was committed below the one before it."""
+    latest: dict[int, int] = {}
+    found: list[str] = []
+    for got in kt.read_topic(topics.bootstrap, _GROUP_LOG):
+        if got.key is None or got.value is None or struct.unpack_from(">h", got.key)[0] not in (0, 1):
+            continue  # a deletion, or the group's own state
+        group, at = _text(got.key, 2)
+        topic, at = _text(got.key, at)
+        (partition,) = struct.unpack_from(">i", got.key, at)
+        if (group, topic) != (topics.group, topics.source):
+            continue
+        (offset,) = struct.unpack_from(">q", got.value, 2)
+        if offset < latest.get(partition, -1):
+            found.append(f"partition {partition}: {latest[partition]}, then {offset}")
+        latest[partition] = offset
+    return found
+
+
+def _text(data: bytes, at: int) -> tuple[str, int]:
+    (length,) = struct.unpack_from(">h", data, at)
+    return data[at + 2 : at + 2 + length].decode(), at + 2 + length

@@ -1,0 +1,85 @@
+"""The scenarios of `python -m tests.faults`, by name: what each does with the seconds it is given."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.faults import late
+from tests.faults.cluster import Cluster
+from tests.faults.lab import Tally
+from tests.faults.proxy import Proxy
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One row of the table. `run` gets a directory for its logs, the tally, and about how long it may take, in s."""
+
+    name: str
+    title: str
+    run: Callable[[Path, Tally, float], None]
+    share: float = 1.0
+    """Of the whole time, against the other scenarios'."""
+    is_usual: bool = True
+    """Whether it runs without being named."""
+
+
+def _aimed(transaction_version: int | None, *names: str) -> Callable[[Path, Tally, float], None]:
+    def run(home: Path, tally: Tally, seconds: float) -> None:
+        began, turn = time.monotonic(), 0
+        seed = tally.seed
+        with (
+            Proxy(home / "faults.jsonl") as proxy,
+            Cluster(home / "kafka", proxy=proxy, transaction_version=transaction_version) as cluster,
+        ):
+            # At least once through all of them.
+            while turn == 0 or time.monotonic() - began < seconds:
+                for name in names or late.AIMS:
+                    tally.seed = seed + turn
+                    one = Tally(f"{tally.scenario}-{name}", tally.seed)
+                    late.aimed(cluster, home / f"{name}-{turn}", one, late.AIMS[name])
+                    add(tally, one, name)
+                turn += 1
+        tally.seed = seed
+
+    return run
+
+
+def add(whole: Tally, one: Tally, name: str) -> None:
+    """Count a round's tally into its scenario's."""
+    if not one.is_right:
+        counts = f"{one.lost} lost, {one.doubled} doubled, {one.wrong} wrong"
+        whole.notes.append(f"{name}, seed {one.seed}: {counts}; logs in {one.home}")
+    whole.rounds += one.rounds
+    whole.faults += one.faults
+    whole.records += one.records
+    whole.lost += one.lost
+    whole.doubled += one.doubled
+    whole.wrong += one.wrong
+    whole.recoveries_s += one.recoveries_s
+    whole.problems += [f"{name}, seed {one.seed}: {problem}" for problem in one.problems]
+    whole.notes += [f"{name}: {note}" for note in one.notes]
+
+
+def _barrage(transaction_version: int | None) -> Callable[[Path, Tally, float], None]:
+    def run(home: Path, tally: Tally, seconds: float) -> None:
+        with (
+            Proxy(home / "faults.jsonl") as proxy,
+            Cluster(home / "kafka", proxy=proxy, transaction_version=transaction_version) as cluster,
+        ):
+            late.barrage(cluster, home / "fleet", tally, seconds)
+
+    return run
+
+
+_ALL: Final = (
+    Scenario("late-aimed", "one late copy of one request, at a named moment", _aimed(None)),
+    Scenario("late-aimed-tv1", "the same, transaction.version 1", _aimed(1)),
+    Scenario("late-barrage", "late copies at random, kills", _barrage(None), share=2),
+    Scenario("late-barrage-tv1", "the same, transaction.version 1", _barrage(1), share=2),
+)
+
+SCENARIOS: Final = {scenario.name: scenario for scenario in _ALL}
