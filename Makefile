@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CODE := processor tests deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test demo bench bench-check bench-peers trial serve config lock wheels image-steps clean
+.PHONY: help venv lint check test demo bench bench-check bench-peers faults trial serve config lock wheels image-steps clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ bench-check: venv ## has the last `make bench` become worse than the recorded on
 
 bench-peers: venv ## the same job by other stream processors, beside ours (ARGS="--peers quix --kills 2")
 	$(BIN)/python -m tests.bench.peers $(ARGS)
+
+faults: venv ## kill, pause, cut and deliver late, for long: was anything lost, doubled or wrong? (ARGS="--minutes 120 --seed 7")
+	$(BIN)/python -m tests.faults $(ARGS)
 
 trial: venv ## change published output a thousand ways: does the audit find each?
 	for seed in 1 2 3; do $(BIN)/python -m tests.shell.trial --mutations 1000 --seed $$seed || exit 1; done

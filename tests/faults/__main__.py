@@ -27,7 +27,7 @@ _HEADS: Final = ("scenario", "rounds", "faults", "records", "lost", "doubled", "
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the scenarios, print the table, return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=30, help="for all scenarios together")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="names of scenarios, with commas between")
