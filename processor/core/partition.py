@@ -141,6 +141,22 @@ _encode_saved: Final = msgspec.msgpack.Encoder().encode
 _decode_saved: Final = msgspec.msgpack.Decoder(Saved).decode
 
 
+def read_saved(key: bytes, value: bytes) -> Saved:
+    """One checkpoint.
+
+    Raises:
+        ValueError: it is not one of ours or comes from a newer version.
+    """
+    try:
+        saved = _decode_saved(value)
+        key[1:].decode()
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ValueError(f"checkpoint {key[:80]!r}: {error}") from None
+    if saved.version != CHECKPOINT_VERSION:
+        raise ValueError(f"checkpoint {key[:80]!r}: version {saved.version}, this program writes {CHECKPOINT_VERSION}")
+    return saved
+
+
 class Cause:
     """What makes an effect happen: a record at `offset`, or a clock mark (`mark` is set and there is no record).
 
@@ -168,6 +184,7 @@ class PartitionState:
         next_offset: the first record not yet applied (`restore_from` after a restart).
         live_from: the group's committed offset; records below it are applied without effects.
         stream_time: the stream time at `next_offset`, in milliseconds; -1 when nothing was seen.
+        log: `LogIdentity.encode()` of the source, for the checkpoints.
     """
 
     def __init__(
@@ -179,8 +196,10 @@ class PartitionState:
         next_offset: int = 0,
         live_from: int = 0,
         stream_time: int = -1,
+        log: str = "",
     ) -> None:
         self.topic, self.partition, self.rules = topic, partition, rules
+        self._log = log
         self.next_offset = next_offset
         self.live_from = live_from
         self.stream_time = stream_time
@@ -206,6 +225,9 @@ class PartitionState:
         self._sequence = count()
         self._urgent: list[Entry] = []  # to be checkpointed once the record at hand is done with
         self._silent = next_offset < live_from
+        self._refusing = False  # whether steps are refused (X2) in the silent fold, too
+        self._marks: deque[tuple[int, int]] = deque()  # (position, ms) of the clock marks to repeat in the silent fold
+        self._rebuilt: dict[bytes, bytes | None] | None = None
         self._effects: list[Effect] = []
         self._topic_bytes, self._partition_bytes = topic.encode(), str(partition).encode()
         self._source_headers: Final = (
@@ -231,19 +253,53 @@ class PartitionState:
         """
         if self._silent:
             silent = [record for record in records if record.offset < self.live_from]
-            self._walk(silent)
+            self._walk_marked(silent) if self._marks else self._walk(silent)
             self._purge()
-            self._effects = []
+            self._end_silent()
             self.counts.clear()
             self.value_bytes = 0
             if len(silent) == len(records):
                 return []
-            self._silent = False
+            self._go_live()
             records = records[len(silent) :]
         self._walk(records)
         self._purge()
         effects, self._effects = self._effects, []
         return effects
+
+    def _walk_marked(self, records: Sequence[Record]) -> None:
+        """`_walk`, with the clock marks repeated where they were set."""
+        begin = 0
+        for at, record in enumerate(records):
+            if not self._marks or record.offset < self._marks[0][0]:
+                continue
+            self._walk(records[begin:at])
+            begin = at
+            self._repeat_marks(record.offset)
+        self._walk(records[begin:])
+
+    def _repeat_marks(self, position: int) -> None:
+        """Set the clock marks that were set up to `position`, which is not yet applied."""
+        while self._marks and self._marks[0][0] <= position:
+            at, mark_ms = self._marks.popleft()
+            self.next_offset = max(self.next_offset, at)
+            if mark_ms >= self.stream_time:
+                self._mark_all(mark_ms)
+
+    def _end_silent(self) -> None:
+        """Drop what a silent stretch of the log gave; of a rebuild, keep what the checkpoint topic has to be told."""
+        if self._rebuilt is not None:
+            for effect in self._effects:
+                if isinstance(effect, Checkpoint):
+                    self._rebuilt[effect.key] = effect.value
+        self._effects = []
+
+    def _go_live(self) -> None:
+        if self._marks:
+            self._repeat_marks(self.live_from)
+            self._purge()
+            self._end_silent()
+        self._silent = False
 
     def _walk(self, records: Sequence[Record]) -> None:
         steps, limit, head = self.steps, self.rules.max_step_bytes, self._head
@@ -637,12 +693,15 @@ class PartitionState:
         """
         if self._silent or self.next_due_ms() != mark_ms or mark_ms < self.stream_time:
             raise ValueError(f"partition {self.partition}: no step is due at {mark_ms}")
+        self._mark_all(mark_ms)
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _mark_all(self, mark_ms: int) -> None:
         self._mark(mark_ms)
         for entry in (*self.steps.values(), *self.runs.values()):
             if entry.dirty_from >= 0:
                 self._checkpoint(entry, self.next_offset)
-        effects, self._effects = self._effects, []
-        return effects
 
     def _mark(self, mark_ms: int) -> None:
         before, self.stream_time = self.stream_time, mark_ms
@@ -845,7 +904,7 @@ class PartitionState:
             last = entry.touched_offset
             self._gone[key] = last
             heappush(self._gone_order, (last, key))
-            saved = Saved(CHECKPOINT_VERSION, "gone", touched_offset=last)
+            saved = Saved(CHECKPOINT_VERSION, "gone", touched_offset=last, log=self._log)
             self._effects.append(Checkpoint(key, _encode_saved(saved)))
         elif entry.checkpointed:
             self._effects.append(Checkpoint(key, None))
@@ -860,7 +919,7 @@ class PartitionState:
 
     def _full(self) -> bool:
         # While restoring nothing is refused anew: whom the first owner refused, the checkpoints name.
-        return not self._silent and self.open_steps >= self.rules.max_open_steps
+        return (self._refusing or not self._silent) and self.open_steps >= self.rules.max_open_steps
 
     def _refuse(self, step_id: str, cause: Cause) -> Rejected:
         """X2. The count of open steps is not to be had again from the log alone: checkpointed at once."""
@@ -989,8 +1048,8 @@ class PartitionState:
         self.next_offset = max(self.next_offset, position)
         if self._silent and self.next_offset >= self.live_from:
             self._purge()
-            self._effects = []
-            self._silent = False
+            self._end_silent()
+            self._go_live()
 
     @property
     def is_live(self) -> bool:
@@ -1032,6 +1091,7 @@ class PartitionState:
             entry.run_id,
             body,
             entry.opened_s,
+            self._log,
         )
         key = _run_key(entry.key) if is_run else _step_key(entry.key)
         self._effects.append(Checkpoint(key, _encode_saved(saved)))
@@ -1044,15 +1104,8 @@ class PartitionState:
         """
         loaded: list[Entry] = []
         for key, value in checkpoints:
-            try:
-                saved = _decode_saved(value)
-                name = key[1:].decode()
-            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-                raise ValueError(f"checkpoint {key[:80]!r}: {error}") from None
-            if saved.version != CHECKPOINT_VERSION:
-                raise ValueError(
-                    f"checkpoint {key[:80]!r}: version {saved.version}, this program writes {CHECKPOINT_VERSION}"
-                )
+            saved = read_saved(key, value)
+            name = key[1:].decode()
             if saved.kind == "gone":
                 self._gone[key] = saved.touched_offset
                 heappush(self._gone_order, (saved.touched_offset, key))
@@ -1062,6 +1115,23 @@ class PartitionState:
             (e for e in loaded if e.status is not _OPEN), key=lambda e: (e.touched_ms, e.touched_offset)
         ):
             self._loaded.append((entry.touched_ms, entry.touched_offset, entry))
+
+    def rebuild(self, unfit: Iterable[bytes], marks: Iterable[tuple[int, int]], *, refusing: bool) -> None:
+        """Have the silent fold give a state that no metadata led to (before the first record is applied).
+
+        Args:
+            unfit: keys of the checkpoint partition whose checkpoints were not loaded: they are to be forgotten.
+            marks: (position, ms) of the clock marks that this partition's published records carry.
+            refusing: refuse steps as the first owner did (X2), for no checkpoint says whom it refused.
+        """
+        self._rebuilt = dict.fromkeys(unfit, None)
+        self._marks = deque(sorted(mark for mark in marks if self.next_offset < mark[0] <= self.live_from))
+        self._refusing = refusing
+
+    def rebuilt(self) -> list[Effect]:
+        """What a rebuild has to tell the checkpoint topic, once; to be asked when the state is live."""
+        told, self._rebuilt, self._refusing = self._rebuilt or {}, None, False
+        return [Checkpoint(key, value) for key, value in told.items()]
 
     def _load_entry(self, name: str, saved: Saved) -> Entry:
         entry = Entry(name, saved.touched_offset)

@@ -25,6 +25,8 @@ class Saved(msgspec.Struct, array_like=True, gc=False):
     run_id: str | None = None
     body: bytes = b""
     opened_s: int = 0
+    log: str = ""
+    """`LogIdentity.encode()` of the log that the entry was folded from; "" from before there was one."""
 
 
 class Inference(msgspec.Struct, frozen=True, gc=False, array_like=True):

@@ -20,6 +20,7 @@ from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from processor.core.effects import Record
+from processor.core.resume import LogIdentity
 from processor.errors import BrokerUnavailable, Fenced
 from processor.kafka import pinned, wire
 from processor.kafka.client import Client, silence
@@ -291,6 +292,24 @@ class Consumer:
 
         if rows:
             await self._coordinated(commit)
+
+    async def log_identity(self) -> LogIdentity:
+        """The cluster that we are connected to and the id of the source topic there, asked afresh."""
+        client = self._joined()._client
+
+        async def ask() -> LogIdentity:
+            cluster, ids = wire.topic_ids(await client.send(client.get_random_node(), wire.TopicIds([self._topic])))
+            return LogIdentity(cluster, ids.get(self._topic, ""))
+
+        with translated(self._where):
+            async with asyncio.timeout(self._request_timeout_s):
+                while True:
+                    try:
+                        return await ask()
+                    except KafkaError as error:
+                        if not error.retriable:
+                            raise
+                    await asyncio.sleep(_RETRY_S)
 
     def partitions_of_topic(self) -> int:
         """How many partitions the source topic has, as of the last metadata."""

@@ -1,19 +1,24 @@
 # mypy: allow-subclassing-any
-"""What aiokafka does not speak yet: three requests and the newer error codes.
+"""What aiokafka does not speak yet: four requests and the newer error codes.
 
 Field names and types follow Kafka's own message schemas; `InitProducerId` v3 is KIP-360, `TxnOffsetCommit` v3 and
-`OffsetFetch` v7 are the two halves of KIP-447. All three are flexible versions (KIP-482). We never send tagged
-fields: the library's encoder for them leaves out their size, only the empty set is safe.
+`OffsetFetch` v7 are the two halves of KIP-447, `Metadata` v10 has topic ids (KIP-516). All of them are flexible
+versions (KIP-482). We never send tagged fields: the library's encoder for them leaves out their size, only the empty
+set is safe.
 """
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import Any, Final
 
 from aiokafka import errors
+from aiokafka.protocol.abstract import AbstractType
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.commit import OffsetFetchRequest_v3
+from aiokafka.protocol.metadata import MetadataRequest_v2, MetadataRequest_v4
 from aiokafka.protocol.transaction import InitProducerIdRequest_v0
 from aiokafka.protocol.types import (
     Boolean,
@@ -255,6 +260,106 @@ class OffsetFetch(Request[OffsetFetchRequest_v3 | OffsetFetchRequest_v7]):
             return request(self._group_id, [(self._topic, self._partitions)])
         topics = [(self._topic, self._partitions, _NO_TAGS)]
         return request(self._group_id, topics, self._require_stable, _NO_TAGS)
+
+
+# --- Metadata -------------------------------------------------------------------------------------------------------
+
+
+class Uuid(AbstractType[str]):
+    """Sixteen bytes, as Kafka's own tools print them: URL-safe base64 without padding; "" for the zero id."""
+
+    @classmethod
+    def encode(cls, value: str) -> bytes:
+        return urlsafe_b64decode(value + "==") if value else bytes(16)
+
+    @classmethod
+    def decode(cls, data: BytesIO) -> str:
+        raw = data.read(16)
+        if len(raw) != 16:
+            raise ValueError("Buffer underrun decoding a UUID")
+        return urlsafe_b64encode(raw).rstrip(b"=").decode() if any(raw) else ""
+
+
+class MetadataResponse_v10(Response):  # noqa: N801
+    API_KEY = 3
+    API_VERSION = 10
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        ("brokers", CompactArray(("node_id", Int32), ("host", _TEXT), ("port", Int32), ("rack", _TEXT), _TAGS)),
+        ("cluster_id", _TEXT),
+        ("controller_id", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("error_code", Int16),
+                ("name", _TEXT),
+                ("topic_id", Uuid),
+                ("is_internal", Boolean),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("error_code", Int16),
+                        ("partition", Int32),
+                        ("leader", Int32),
+                        ("leader_epoch", Int32),
+                        ("replicas", CompactArray(Int32)),
+                        ("isr", CompactArray(Int32)),
+                        ("offline_replicas", CompactArray(Int32)),
+                        _TAGS,
+                    ),
+                ),
+                ("authorized_operations", Int32),
+                _TAGS,
+            ),
+        ),
+        ("authorized_operations", Int32),
+        _TAGS,
+    )
+
+
+class MetadataRequest_v10(RequestStruct):  # noqa: N801
+    API_KEY = 3
+    API_VERSION = 10
+    FLEXIBLE_VERSION = True
+    RESPONSE_TYPE = MetadataResponse_v10
+    SCHEMA = Schema(
+        ("topics", CompactArray(("topic_id", Uuid), ("name", _TEXT), _TAGS)),
+        ("allow_auto_topic_creation", Boolean),
+        ("include_cluster_authorized_operations", Boolean),
+        ("include_topic_authorized_operations", Boolean),
+        _TAGS,
+    )
+
+
+class TopicIds(Request[MetadataRequest_v2 | MetadataRequest_v4 | MetadataRequest_v10]):
+    """Ask for the cluster id and the topic ids (KIP-516). Brokers before 2.8 have no topic ids and answer without."""
+
+    API_KEY = 3
+
+    def __init__(self, topics: Sequence[str]) -> None:
+        self._topics = list(topics)
+
+    def build(self, request: type[RequestStruct]) -> RequestStruct:
+        if request.API_VERSION < 4:
+            return request(self._topics)
+        if request.API_VERSION < 10:
+            return request(self._topics, False)
+        return request([("", topic, _NO_TAGS) for topic in self._topics], False, False, False, _NO_TAGS)
+
+
+def topic_ids(response: Any) -> tuple[str, dict[str, str]]:
+    """The cluster id and each topic's id out of an answer to `TopicIds`; "" where the broker does not say.
+
+    Raises:
+        KafkaError: what the broker answered about one of the topics.
+    """
+    ids = {}
+    for row in response.topics:
+        code, name = row[0], row[1]
+        if code:
+            raise errors.for_code(code)(name)
+        ids[name] = row[2] if response.API_VERSION >= 10 else ""
+    return response.cluster_id or "", ids
 
 
 # --- error codes ----------------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ MODULES = {
     "aiokafka.producer.sender",
     "aiokafka.producer.transaction_manager",
     "aiokafka.protocol.admin",
+    "aiokafka.protocol.abstract",
     "aiokafka.protocol.api",
     "aiokafka.protocol.commit",
     "aiokafka.protocol.metadata",
@@ -285,6 +286,22 @@ def test_a_producer_id_is_asked_for_in_the_newest_common_form(most: int, version
     sent = wire.InitProducerId("me", 5000).prepare({22: (0, most)})
     assert version == sent.API_VERSION
     assert sent.encode().endswith(struct.pack(">iqh", 5000, -1, -1) + NO_TAGS if version else struct.pack(">i", 5000))
+
+
+def test_topic_ids_are_asked_for_where_the_broker_knows_them() -> None:
+    request = wire.TopicIds(["t"])
+    sent = request.prepare({3: (0, 13)})
+    assert sent.encode() == b"\x02" + bytes(16) + text("t") + NO_TAGS + b"\x00\x00\x00" + NO_TAGS
+    assert request.prepare({3: (0, 9)}).API_VERSION == 4
+    assert request.prepare({3: (0, 3)}).API_VERSION == 2
+    partition = struct.pack(">hiii", 0, 0, 1, 1) + b"\x02" + Int32.encode(1) + b"\x02" + Int32.encode(1)
+    topic = Int16.encode(0) + text("t") + bytes(range(16)) + b"\x00" + b"\x02" + partition + b"\x01" + NO_TAGS
+    broker = Int32.encode(1) + text("h") + Int32.encode(9092) + b"\x00" + NO_TAGS
+    answer = Int32.encode(0) + b"\x02" + broker + text("cluster") + Int32.encode(1) + b"\x02" + topic
+    answer += Int32.encode(0) + NO_TAGS + Int32.encode(0) + NO_TAGS
+    decoded = wire.MetadataResponse_v10.decode(answer)
+    assert wire.topic_ids(decoded) == ("cluster", {"t": "AAECAwQFBgcICQoLDA0ODw"})
+    assert wire.Uuid.encode("AAECAwQFBgcICQoLDA0ODw") == bytes(range(16))
 
 
 @given(st.binary(max_size=40))
