@@ -96,6 +96,25 @@ def create_topics(
             assert time.monotonic() < deadline, f"topic {name} has no leaders after {DEADLINE_S} s"
 
 
+def remake_topics(bootstrap: str, *names: str, partitions: int, config: Mapping[str, str] | None = None) -> None:
+    """Delete topics and create them again under the same names, once the broker has forgotten the old ones."""
+    delete_topics(bootstrap, *names)
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            return create_topics(bootstrap, *names, partitions=partitions, config=config)
+        except KafkaException:  # the deletion is not everywhere yet
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
+
+
+def delete_topics(bootstrap: str, *names: str) -> None:
+    client = admin(bootstrap)  # held: a client that is collected takes its answers with it
+    for future in client.delete_topics(list(names), operation_timeout=DEADLINE_S).values():
+        future.result(DEADLINE_S)
+
+
 def _is_led(client: AdminClient, topic: str, partitions: int) -> bool:
     seen = client.list_topics(topic, timeout=DEADLINE_S).topics[topic]
     return len(seen.partitions) == partitions and all(part.leader >= 0 for part in seen.partitions.values())

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -19,6 +20,7 @@ from processor.kafka.client import Client
 from processor.kafka.consumer import Committed
 from processor.kafka.pinned import rebound
 from processor.kafka.security import Connection, explained
+from processor.kafka.topic_ids import ClusterTopics, TopicIds, cluster_topics
 from processor.kafka.trouble import translate, translated
 
 _BATCH_OVERHEAD_BYTES: Final = 61
@@ -102,6 +104,16 @@ class Admin:
             )
             for name in found
         }
+
+    async def cluster_topics(self, names: Collection[str]) -> ClusterTopics:
+        """The cluster's id, and the ids of those among `names` that exist (none from brokers older than 2.8)."""
+        with translated(self._where):
+            async with asyncio.timeout(self._timeout_s):
+                return cluster_topics(await self._started()._send_request(TopicIds(names)))
+
+    async def topic_ids(self, names: Collection[str]) -> dict[str, UUID]:
+        """The ids of those among `names` that exist; empty where the broker is older than 2.8, and tells none."""
+        return (await self.cluster_topics(names)).ids
 
     async def create(self, topics: Iterable[NewTopicFacts]) -> None:
         """Create topics and wait until every client can find them. One that exists already is left as it is.

@@ -33,7 +33,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 VERSION: Final = "0.14.0"
 
 PRIVATE: Final[Mapping[type, frozenset[str]]] = {
-    AIOKafkaAdminClient: frozenset({"_client", "_get_cluster_metadata"}),
+    AIOKafkaAdminClient: frozenset({"_client", "_get_cluster_metadata", "_send_request"}),
     AIOKafkaClient: frozenset({"_conns", "_get_conn", "_metadata_update", "_wait_on_metadata"}),
     AIOKafkaConnection: frozenset(
         {"_create_reader_task", "_handle_frame", "_protocol", "_read", "_versions", "_writer"}

@@ -10,7 +10,7 @@ from processor.kafka.admin import Admin, NewTopicFacts, check_topics
 from processor.kafka.consumer import Committed
 from processor.kafka.security import Connection
 from tests.broker.kafka_members import member
-from tests.kafka_tools import Names
+from tests.kafka_tools import Names, remake_topics
 
 
 async def test_topics_are_created_described_and_judged(broker: Broker, names: Names) -> None:
@@ -39,6 +39,20 @@ async def test_topics_are_created_described_and_judged(broker: Broker, names: Na
         f"topic {kept}: fewer partitions than {source} (got 2)",
         f"topic {sink}: max.message.bytes is too small (got 2000)",
     ]
+
+
+async def test_a_topic_made_anew_has_another_id(broker: Broker, names: Names) -> None:
+    topic, gone = names.topic("in"), names.topic("gone")
+    async with Admin(Connection.build(broker.bootstrap)) as own:
+        await own.create([NewTopicFacts(topic, 1)])
+        first = await own.cluster_topics([topic, gone])
+        assert list(first.ids) == [topic]
+        assert first.cluster_id
+        assert await own.topic_ids([topic]) == first.ids
+        remake_topics(broker.bootstrap, topic, partitions=1)
+        second = await own.cluster_topics([topic])
+        assert second.cluster_id == first.cluster_id
+        assert second.ids[topic] != first.ids[topic]
 
 
 async def test_a_groups_offsets_come_with_their_metadata(broker: Broker, names: Names) -> None:
