@@ -29,6 +29,7 @@ from processor.kafka.admin import Admin, NewTopicFacts, check_topics
 from processor.kafka.security import Connection
 from processor.kafka.trouble import OffsetLost
 from processor.selfaudit import SelfAudit
+from processor.stalls import GROUP, Stalls
 from processor.telemetry import (
     BreakerTripped,
     BrokerBack,
@@ -41,7 +42,7 @@ from processor.telemetry import (
     WorkerStarted,
     WorkerStopped,
 )
-from processor.worker import Worker, unless
+from processor.worker import RestoreGivenUp, Worker, unless
 
 _Answer = TypeVar("_Answer")
 
@@ -161,9 +162,14 @@ class _Lives:
     worker: Worker | None = None
     trouble: str = "starting"
     audit: SelfAudit | None = None
+    stalls: Stalls | None = None
 
     def healthz(self) -> Health:
-        health = self.worker.healthz() if self.worker is not None else Health(True, [], {"state": self.trouble})
+        if self.worker is not None:
+            health = self.worker.healthz()
+        else:
+            stalled = self.stalls.reasons() if self.stalls is not None else []
+            health = Health(not stalled, [*stalled, self.trouble] if stalled else [], {"state": self.trouble})
         # A reason, and ok all the same: a restart would fold as this one did, and take the evidence along.
         doubts = self.audit.reasons() if self.audit is not None else []
         return health._replace(reasons=[*health.reasons, *doubts])
@@ -252,18 +258,28 @@ async def _supervise(
     name = transactional_id(settings)
     telemetry.happened(WorkerStarted(settings.source.topic, settings.source.group_id, settings.delivery.mode, name))
     contact = _Contact(settings, telemetry)
+    stalls = lives.stalls = Stalls(settings.supervisor.stall_timeout_s / 2)
     restarts: deque[float] = deque()
     attempt = 0
     while not stop.is_set():
         began = time.monotonic()
         try:
             telemetry.happened(StateChanged("starting"))
+            stalls.waits(GROUP, "no assignment")
             checking = check_or_create_topics(settings, connection, create=create_topics)
             limits = await unless(stop, contact.bounded(checking))
             if limits is None:
                 return
             contact.answered(began)
-            worker = Worker(settings, connection, telemetry, transactional_id=name, limits=limits, audit=lives.audit)
+            worker = Worker(
+                settings,
+                connection,
+                telemetry,
+                transactional_id=name,
+                limits=limits,
+                audit=lives.audit,
+                stalls=stalls,
+            )
             lives.worker, lives.trouble = worker, ""
             await _until_stopped(worker, connection, settings, contact, stop)
             return
@@ -272,7 +288,7 @@ async def _supervise(
             lives.worker, lives.trouble = None, f"restarting after: {error.message}"
             if isinstance(error, Tripped):
                 telemetry.happened(BreakerTripped(error.rejected, error.of_records, error.run_length))
-            if not isinstance(error, BrokerUnavailable | Fenced) or isinstance(error, OffsetLost | _Gone):
+            if not isinstance(error, BrokerUnavailable | Fenced) or isinstance(error, _NO_FURTHER_LIFE):
                 raise
             if isinstance(error, BrokerUnavailable) and not stop.is_set():
                 contact.failed(error)
@@ -300,6 +316,9 @@ async def _supervise(
 
 class _Gone(BrokerUnavailable):
     """The broker was not usable for `unavailable_after_s`: no further life."""
+
+
+_NO_FURTHER_LIFE: Final = (OffsetLost, RestoreGivenUp, _Gone)
 
 
 class _Contact:

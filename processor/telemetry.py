@@ -273,7 +273,7 @@ RESTARTS: Final = Metric(
 )
 LAST_PROGRESS: Final = Metric(
     "runstep_last_progress_timestamp_seconds", _G, "seconds since 1970",
-    "When records were last applied, or all owned partitions were found at their end.",
+    "When records were last applied or restored, or all owned partitions were found at their end; at first, the start.",
     "Older than a minute: the worker is stuck; /healthz names the partition.",
 )
 WORKER_UP: Final = Metric(
@@ -512,6 +512,7 @@ class WorkerRestarted:
             why=why,
             attempt=self.attempt,
             backoff_s=round(self.backoff_s, 3),
+            _never_held=True,  # the last word says that the log has each of them
             **described(self.error),
         )
 
@@ -619,6 +620,20 @@ class PartitionRestored:
             committed=self.committed,
             checkpoints=self.checkpoints,
             seconds=round(self.seconds, 3),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreStalled:
+    """The checkpoints of these partitions cannot be read; it is tried again. Other partitions are not held up."""
+
+    partitions: tuple[int, ...]
+    waited_s: float
+    error: BaseException
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        log.error(
+            "restore_stalled", partitions=self.partitions, waited_s=round(self.waited_s, 1), **described(self.error)
         )
 
 
@@ -923,6 +938,7 @@ class Telemetry:
         self._handler: _FromLibraries | None = None
         self.meter.set(WORKER_UP, 1)
         self.meter.set(BUILD_INFO, 1, **_build())
+        self.progressed()  # a process that has just begun is not one that has long stood still
 
     def happened(self, happening: Happening) -> None:
         """Count and say what happened."""
@@ -939,7 +955,7 @@ class Telemetry:
         self.progressed()
 
     def progressed(self) -> None:
-        """Something was applied, or everything owned is at its end."""
+        """Something was applied or restored, or everything owned is at its end, if only because nothing is owned."""
         self.meter.set(LAST_PROGRESS, self._now())
 
     def counted(self, counts: Mapping[str, int]) -> None:

@@ -13,6 +13,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from heapq import nsmallest
 from operator import attrgetter
@@ -28,11 +29,12 @@ from processor.errors import BrokerUnavailable, Fenced, RunStepsError
 from processor.http import Health
 from processor.kafka.consumer import Committed, Consumer, GroupToken
 from processor.kafka.security import Connection
-from processor.kafka.trouble import RecordTooLarge
+from processor.kafka.trouble import ReadStalled, RecordTooLarge
 from processor.kafka.writer import IdempotentWriter, TransactionalWriter, Unit, Writer
 from processor.outputs import Outputs
 from processor.restore import Restored, Restorer
 from processor.selfaudit import SelfAudit
+from processor.stalls import GROUP, Stalls
 from processor.telemetry import (
     CommitFailed,
     PartitionRestored,
@@ -41,6 +43,7 @@ from processor.telemetry import (
     PartitionStands,
     ProgressStalled,
     RestoreProgressed,
+    RestoreStalled,
     StateChanged,
     Telemetry,
     UnitCommitted,
@@ -52,6 +55,8 @@ _STANDS_EVERY_S: Final = 1.0
 _OLDEST_EVERY_S: Final = 15.0
 _SAMPLES: Final = 8  # of positions, per checkpoint interval
 _CHECKPOINTS_AT_ONCE: Final = 5_000
+_RESTORE_AGAIN_S: Final = 1.0
+_NO_ANSWER: Final = "no fetch was answered yet"
 
 _offset: Final = attrgetter("offset")
 
@@ -71,9 +76,20 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, _Answer]) -> _An
         await asyncio.wait({working, stopping})
 
 
+class Stalled(BrokerUnavailable):
+    """A partition did not move for `stall_timeout_s` though there is something to read."""
+
+
+class RestoreGivenUp(BrokerUnavailable):
+    """A partition could not be restored for `unavailable_after_s`, whatever lives there were: no further one."""
+
+
 @dataclass(slots=True)
 class Owned:
-    """A partition of ours from its assignment to its revocation."""
+    """A partition of ours from its assignment to its revocation.
+
+    `acked`: the offset whose commit was answered. `end`: where the log ended when we last heard of it.
+    """
 
     partition: int
     state: PartitionState
@@ -83,6 +99,8 @@ class Owned:
     restored_from: int
     announced: bool = False
     position: int = 0
+    acked: int = -1
+    end: int = 0
     moved_at: float = 0.0
     last_timestamp_ms: int = -1
     positions: deque[tuple[float, int]] = field(default_factory=deque)
@@ -114,6 +132,7 @@ class Worker:
         transactional_id: also the consumer's client id, so that the group's member list tells which writers live.
         limits: max.message.bytes of the topics that we write to.
         audit: told of what is published and how partitions stand; None: no self-audit.
+        stalls: what stood still in the lives before this one, and what does in it; None: this is the first.
         monotonic, now_ms: clocks; the second one only decides when a clock mark may be set (T3).
     """
 
@@ -126,6 +145,7 @@ class Worker:
         transactional_id: str,
         limits: Mapping[str, int],
         audit: SelfAudit | None = None,
+        stalls: Stalls | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -133,6 +153,7 @@ class Worker:
         self._settings, self._telemetry, self._audit = settings, telemetry, audit
         self._rules: Rules = settings.rules()
         self._monotonic, self._now_ms = monotonic, now_ms
+        self._stalls = stalls or Stalls(settings.supervisor.stall_timeout_s / 2, monotonic)
         self._outputs = Outputs.of_settings(settings)
         self._breaker = Breaker(
             settings.rejections.max_share, settings.rejections.window_records, settings.rejections.max_run
@@ -182,12 +203,14 @@ class Worker:
         self._assigned_in = -1  # the generation that `_assigned` is of
         self._epoch = 0
         self._opening: asyncio.Task[None] | None = None
+        self._writer_started = asyncio.Event()
         self._pending = _Pending()
         self._flight: asyncio.Task[None] | None = None
         self._draining = asyncio.Lock()
         self._sealed_at = 0.0
         self._stood_at = self._oldest_at = self._turned_at = monotonic()
         self._stopping = False
+        self._stalls.waits(GROUP, "no assignment")
 
     # --- the loop -----------------------------------------------------------------------------------------
 
@@ -217,8 +240,10 @@ class Worker:
                 ends.create_task(self._writer.stop(timeout_s=5))
 
     async def _start(self) -> None:
-        await self._writer.start()
+        """Join first: the offsets may name our writer already, and as one that is no member it would be taken over."""
         await self._consumer.start()
+        await self._writer.start()
+        self._writer_started.set()
 
     async def _turn(self) -> None:
         """Poll, apply, and commit when it is time. One step of the loop, with one place to wait: the poll."""
@@ -243,10 +268,9 @@ class Worker:
         if self._flight is not None and self._flight.done():
             flight, self._flight = self._flight, None
             flight.result()
-        if is_open:
-            self._look_around(now)
-            if now - self._sealed_at >= interval_s or self._is_full():
-                await self._commit_behind()
+        self._look_around(now, is_open=is_open)
+        if is_open and (now - self._sealed_at >= interval_s or self._is_full()):
+            await self._commit_behind()
 
     def _apply(self, owned: Owned, records: list[Record], now: float) -> None:
         state = owned.state
@@ -353,6 +377,10 @@ class Worker:
         seconds = self._monotonic() - began
         effects = sum(map(len, sealed.effects.values()))
         self._telemetry.happened(UnitCommitted(sealed.records, effects, len(sealed.unit.offsets), seconds))
+        for partition, committed in sealed.unit.offsets.items():
+            self._stalls.moved(partition)
+            if partition in self._owned:
+                self._owned[partition].acked = committed.offset
         for partition, acked in sealed.effects.items():
             self._telemetry.acked(partition, acked)
         if self._audit is not None:
@@ -386,6 +414,7 @@ class Worker:
         """The gate first, draining second, and the states are parked for the next assignment (see `Consumer`)."""
         self._epoch += 1
         self._ready, self._assigned, self._assigned_in = (), [], -1
+        self._stalls.waits(GROUP, "no assignment")
         if (broken := await self._end_opening()) is not None:
             raise broken
         if not partitions:
@@ -415,6 +444,9 @@ class Worker:
         generation = self._consumer.token().generation
         self._assigned, self._assigned_in = partitions, generation
         self._consumer.hold(partitions)
+        self._stalls.assigned(partitions)
+        for partition in partitions:
+            self._stalls.waits(partition, "its restore has not begun")
         self._parked = {p: owned for p, owned in self._parked.items() if p in partitions}
         self._telemetry.happened(PartitionsAssigned(tuple(partitions), generation, len(partitions)))
         self._telemetry.happened(StateChanged("restoring" if partitions else "live"))
@@ -422,24 +454,66 @@ class Worker:
             self._opening = asyncio.create_task(self._open(self._epoch, partitions), name="open partitions")
 
     async def _open(self, epoch: int, partitions: list[int]) -> None:
-        """Bring the partitions to where their last owner stood: parked states at once, the others from the log."""
+        """Bring the partitions to where their last owner stood: parked states at once, the others from the log.
+
+        None waits for another: one whose offsets are not stable, or whose checkpoints cannot be read, is the only one
+        that is not live.
+        """
         began = self._monotonic()
-        stable = await self._restorer.stable_offsets(partitions)
-        # Taken only now: the next rebalance may have cut us off, and then they are parked still.
-        parked, self._parked = self._parked, {}
-        resumed = {p: owned for p, owned in parked.items() if stable.get(p) == owned.committed}
-        self._admit(epoch, [(owned, owned.state.next_offset) for owned in resumed.values()])
-        for owned in resumed.values():
-            self._announce(owned, began, resumed=True)
-        lost = [p for p in partitions if p not in resumed]
-        opened: list[tuple[Owned, int]] = []
-        for found in await self._restorer.restore({p: stable[p] for p in lost}):
-            owned = self._owned_from(found, began)
-            opened.append((owned, owned.state.next_offset))
-        self._admit(epoch, opened)
+        await self._writer_started.wait()  # it ends what its last life left open, and claims are its to commit
+        try:
+            async with asyncio.TaskGroup() as restores, aclosing(self._restorer.stable_offsets(partitions)) as settled:
+                async for stable in settled:
+                    # Taken only now: the next rebalance may have cut us off, and then they are parked still.
+                    resumed = {p: o for p, o in self._parked.items() if stable.get(p) == o.committed}
+                    self._parked = {p: owned for p, owned in self._parked.items() if p not in stable}
+                    self._admit(epoch, [(owned, owned.state.next_offset) for owned in resumed.values()])
+                    for owned in resumed.values():
+                        self._announce(owned, began, resumed=True)
+                    lost = {p: committed for p, committed in stable.items() if p not in resumed}
+                    if lost:
+                        restores.create_task(self._restore(epoch, lost, began), name="restore partitions")
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _restore(self, epoch: int, stable: dict[int, Committed], began: float) -> None:
+        """Restore partitions and admit each as it is ready; try again, with another reader, what cannot be read.
+
+        Raises:
+            RestoreGivenUp: a partition was tried for `unavailable_after_s`.
+        """
+        limit_s = self._settings.kafka.unavailable_after_s
+        for partition in stable:
+            self._stalls.waits(partition, "its checkpoints are being read")
+        waiting = dict(stable)
+        while waiting:
+            try:
+                async with aclosing(self._restorer.restore(waiting)) as restoring:
+                    async for ready in restoring:
+                        opened = [self._owned_from(found, began) for found in ready]
+                        waiting = {p: at for p, at in waiting.items() if p not in {o.partition for o in opened}}
+                        self._admit(epoch, [(owned, owned.state.next_offset) for owned in opened])
+            except ReadStalled as error:
+                waited_s = max(self._stalls.waited_s(partition) for partition in waiting)
+                self._telemetry.happened(RestoreStalled(tuple(sorted(waiting)), waited_s, error))
+                if waited_s >= limit_s:
+                    raise RestoreGivenUp(
+                        f"{error.message}; tried for {waited_s:.0f} s",
+                        hint=f"{error.hint}; the limit is [kafka] unavailable_after_s = {limit_s:g}; nothing is lost",
+                    ) from error
+                await asyncio.sleep(_RESTORE_AGAIN_S)
 
     def _owned_from(self, found: Restored, began: float) -> Owned:
-        return Owned(found.partition, found.state, found.committed, found.checkpoints, began, found.state.next_offset)
+        return Owned(
+            found.partition,
+            found.state,
+            found.committed,
+            found.checkpoints,
+            began,
+            found.state.next_offset,
+            acked=found.committed.offset,
+            end=found.end,
+        )
 
     def _admit(self, epoch: int, opened: Iterable[tuple[Owned, int]]) -> None:
         """Through the gate, unless the next rebalance has begun."""
@@ -450,6 +524,7 @@ class Worker:
             self._consumer.seek(owned.partition, position)
             owned.position, owned.moved_at = position, now
             self._owned[owned.partition] = owned
+            self._stalls.waits(owned.partition, _NO_ANSWER)
             if owned.state.is_live:
                 self._announce(owned, owned.opened_at)
         self._ready = tuple(self._owned)
@@ -468,6 +543,8 @@ class Worker:
         done = min(state.next_offset, state.live_from) - owned.restored_from
         total = state.live_from - owned.restored_from
         self._telemetry.happened(RestoreProgressed(owned.partition, folded, done, total))
+        self._telemetry.progressed()
+        self._stalls.works(owned.partition)
         if state.is_live:
             self._announce(owned, owned.opened_at)
 
@@ -502,11 +579,15 @@ class Worker:
             owned.state.moved_to(position)
             self._announce(owned, owned.opened_at)
 
-    def _look_around(self, now: float) -> None:
+    def _look_around(self, now: float, *, is_open: bool) -> None:
         """Once a second: tell how things stand, set clock marks, write checkpoints, and miss what stands still."""
         if now - self._stood_at < _STANDS_EVERY_S:
             return
         self._stood_at = now
+        if not self._assigned and 0 <= self._assigned_in == self._consumer.token().generation:
+            self._telemetry.progressed()  # a stand-by: it has nothing, and is at the end of that
+        if not is_open:
+            return
         count_oldest = now - self._oldest_at >= _OLDEST_EVERY_S
         if count_oldest:
             self._oldest_at = now
@@ -514,20 +595,24 @@ class Worker:
         for owned in self._owned.values():
             position = owned.position
             high_watermark, last_stable = self._consumer.end_of(owned.partition)
-            if high_watermark is None:
+            if high_watermark is None:  # no fetch was answered: we know only what the restore has seen
                 at_end = False
+                behind = max(0, owned.end - position)
+                self._tell(owned, behind, behind, count_oldest=count_oldest)
+                self._miss(owned, now, _NO_ANSWER)
                 continue
+            owned.end = high_watermark
             readable = high_watermark if last_stable is None or last_stable < 0 else min(high_watermark, last_stable)
             lag = max(0, high_watermark - position)
             at_end = at_end and not lag
             self._tell(owned, lag, max(0, readable - position), count_oldest=count_oldest)
-            if position < readable and now - owned.moved_at > self._settings.supervisor.stall_timeout_s:
-                stalled_s = now - owned.moved_at
-                self._telemetry.happened(ProgressStalled(owned.partition, position, stalled_s))
-                raise BrokerUnavailable(
-                    f"source: partition {owned.partition}: no progress at {position} for {stalled_s:.0f} s, "
-                    f"though the log goes to {readable}"
-                )
+            if position < readable:
+                self._stalls.waits(owned.partition, f"at {position} of {readable}")
+                self._miss(owned, now, f"the log goes to {readable}")
+            elif owned.state.is_live and owned.acked >= position:
+                self._stalls.done(owned.partition)
+            else:
+                self._stalls.waits(owned.partition, f"at {position}, committed {owned.acked}")
             if owned.state.is_live:
                 if not lag:
                     self._mark_time(owned, now)
@@ -536,6 +621,15 @@ class Worker:
             self._telemetry.progressed()
         if self._audit is not None:
             self._audit.stand()
+
+    def _miss(self, owned: Owned, now: float, why: str) -> None:
+        stalled_s = now - owned.moved_at
+        if stalled_s > self._settings.supervisor.stall_timeout_s:
+            self._telemetry.happened(ProgressStalled(owned.partition, owned.position, stalled_s))
+            raise Stalled(
+                f"source: partition {owned.partition}: no progress at {owned.position} for {stalled_s:.0f} s: {why}",
+                hint="check the brokers; a restart tries again",
+            )
 
     def _mark_time(self, owned: Owned, now: float) -> None:
         """T3: on a partition that stands at its end, let deadlines fire that no record will bring about."""
@@ -595,9 +689,9 @@ class Worker:
 
     def healthz(self) -> Health:
         """The loop turns, and every owned partition moves or stands at its end."""
-        now, reasons = self._monotonic(), []
+        now, reasons = self._monotonic(), self._stalls.reasons()
         still_s = now - self._turned_at
-        if still_s > self._settings.supervisor.stall_timeout_s:
+        if still_s > self._settings.supervisor.stall_timeout_s / 2:
             reasons.append(f"the loop has not turned for {still_s:.0f} s")
         return Health(not reasons, reasons, {"partitions": len(self._owned), "loop_turned_s_ago": round(still_s, 1)})
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from contextlib import aclosing
 from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
@@ -27,7 +28,7 @@ from processor.kafka.client import Client, silence
 from processor.kafka.fetch import BatchFetcher, Hidden
 from processor.kafka.pinned import rebound
 from processor.kafka.security import Connection, explained
-from processor.kafka.trouble import OffsetsUnstable, translated
+from processor.kafka.trouble import OffsetsUnstable, ReadStalled, translated
 
 _Answer = TypeVar("_Answer")
 
@@ -260,6 +261,7 @@ class Consumer:
                 raise OffsetsUnstable(
                     f"{self._where}: offsets of partitions {sorted(unstable)} still pending after {timeout_s:g} s",
                     partitions=unstable,
+                    stable={partition: at for partition, at in committed.items() if partition not in unstable},
                 )
             await asyncio.sleep(_RETRY_S)
 
@@ -488,12 +490,24 @@ class PartitionReader:
     ) -> AsyncGenerator[tuple[int, list[Record]], None]:
         """Yield (partition, records) from the given offsets up to, not including, `ends`.
 
+        As `read_each_to`, without word of the partitions that are finished.
+        """
+        async with aclosing(self.read_each_to(partition_offsets, ends, no_progress_s)) as reading:
+            async for taken, _ in reading:
+                for partition, records in taken.items():
+                    yield partition, records
+
+    async def read_each_to(
+        self, partition_offsets: Mapping[int, int], ends: Mapping[int, int], no_progress_s: float
+    ) -> AsyncGenerator[tuple[dict[int, list[Record]], set[int]], None]:
+        """Yield (records by partition, partitions that are now read up to their ends), as both come about.
+
         A partition is read when its *position* reaches the end: the last offsets of a log are often a transaction's
         marker or an aborted batch, and no record ever bears them. One read at a time: who leaves one early closes it.
 
         Raises:
             OffsetLost: retention has removed the first offset.
-            BrokerUnavailable: no position moved for `no_progress_s` (an open transaction holds readers back, too).
+            ReadStalled: no position moved for `no_progress_s` (an open transaction holds readers back, too).
         """
         consumer = self._started()
         places = {TopicPartition(self._topic, p): ends[p] for p, start in partition_offsets.items() if start < ends[p]}
@@ -505,26 +519,34 @@ class PartitionReader:
         positions = {tp: state(tp).position for tp in places}
         moved_at = time.monotonic()
         try:
+            if empty := partition_offsets.keys() - {tp.partition for tp in places}:
+                yield {}, set(empty)
             while places:
                 with translated(self._where):
                     taken = await consumer._fetcher.take(set(places), timeout_s=_READ_WAIT_S, limit=_READ_RECORDS)
+                wanted: dict[int, list[Record]] = {}
                 for tp, records in taken.items():
                     end = places[tp]
                     if records[-1].offset >= end:
                         records = [record for record in records if record.offset < end]
                     if records:
-                        yield tp.partition, records
+                        wanted[tp.partition] = records
                 now = {tp: state(tp).position for tp in places}
                 if now != positions:
                     moved_at = time.monotonic()
                 elif time.monotonic() - moved_at > no_progress_s:
                     stuck = ", ".join(f"{tp.partition} at {now[tp]} of {places[tp]}" for tp in sorted(places))
-                    raise BrokerUnavailable(
+                    raise ReadStalled(
                         f"{self._where}: nothing more to read for {no_progress_s:g} s: partition {stuck}",
-                        hint="a broker is down, or a transaction is still open on the topic",
+                        partitions=[tp.partition for tp in places],
+                        hint="a broker is down, or a transaction is still open on the topic: kafka-transactions.sh "
+                        f"find-hanging --topic {self._topic}, then abort",
                     )
                 positions = now
-                places = {tp: end for tp, end in places.items() if now[tp] < end}
+                read = {tp for tp, end in places.items() if now[tp] >= end}
+                if wanted or read:
+                    yield wanted, {tp.partition for tp in read}
+                places = {tp: end for tp, end in places.items() if tp not in read}
         finally:
             # Without a reader the fetcher would go on fetching to keep its buffers full.
             consumer.pause(*(consumer.assignment()))

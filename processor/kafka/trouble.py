@@ -2,7 +2,8 @@
 
 RunStepsError
 ├── BrokerUnavailable
-│   └── OffsetsUnstable   a transaction that may change the offsets is still open
+│   ├── OffsetsUnstable   a transaction that may change the offsets is still open
+│   └── ReadStalled       a reader's positions stand still below the end of the log
 ├── CorruptLog
 │   └── OffsetLost        the log no longer holds the offset we must continue from
 └── RecordTooLarge        a record that its topic will not take
@@ -11,8 +12,9 @@ RunStepsError
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Final, cast
 
 from aiokafka import errors
@@ -20,6 +22,8 @@ from aiokafka.errors import KafkaError
 
 from processor.errors import BrokerRefused, BrokerUnavailable, CorruptLog, Fenced, RunStepsError
 from processor.kafka import wire
+
+_NONE: Final[Mapping[int, tuple[int, str]]] = MappingProxyType({})
 
 
 class OffsetLost(CorruptLog):
@@ -36,10 +40,24 @@ class OffsetLost(CorruptLog):
 
 
 class OffsetsUnstable(BrokerUnavailable):
-    """Some offsets may still change: a writer's transaction over them is open. `partitions` says which."""
+    """Some offsets may still change: a writer's transaction over them is open. `partitions` says which.
 
-    def __init__(self, message: str, *, partitions: Collection[int]) -> None:
+    `stable` has the answers for the others that were asked for.
+    """
+
+    def __init__(
+        self, message: str, *, partitions: Collection[int], stable: Mapping[int, tuple[int, str]] = _NONE
+    ) -> None:
         super().__init__(message, hint="the writer named in the offset's metadata holds a transaction open")
+        self.partitions = frozenset(partitions)
+        self.stable = stable
+
+
+class ReadStalled(BrokerUnavailable):
+    """The positions of `partitions` did not move for too long, below the end of the log."""
+
+    def __init__(self, message: str, *, partitions: Collection[int], hint: str) -> None:
+        super().__init__(message, hint=hint)
         self.partitions = frozenset(partitions)
 
 

@@ -108,6 +108,7 @@ HAPPENINGS: tuple[Happening, ...] = (
     telemetry.WorkerStarted("events", "group", "exactly_once", "tx-0"),
     telemetry.StateChanged("live"),
     telemetry.WorkerRestarted(KeyError(SECRET), 1, 0.5),
+    telemetry.RestoreStalled((1,), 61.0, KeyError(SECRET)),
     telemetry.ChildEnded("1", -9, True),
     telemetry.Listening("http://127.0.0.1:1"),
     telemetry.PartitionsAssigned((0, 1), 3, 2),

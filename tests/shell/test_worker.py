@@ -6,7 +6,7 @@ The log is real to the fold, and what must be published is what an uninterrupted
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -23,11 +23,12 @@ from processor.errors import BrokerUnavailable, Fenced
 from processor.kafka.consumer import NOT_COMMITTED, Committed, GroupToken, RebalanceListener
 from processor.kafka.records import OutRecord
 from processor.kafka.security import Connection
+from processor.kafka.trouble import OffsetsUnstable, ReadStalled
 from processor.kafka.writer import Unit, _require_token
 from processor.outputs import Outputs
 from processor.selfaudit import SelfAudit
 from processor.telemetry import Happening, PartitionRestored, Telemetry, UnitDropped
-from processor.worker import Worker
+from processor.worker import RestoreGivenUp, Worker
 from tests.core.play import step, text
 
 ME = "me"
@@ -51,14 +52,21 @@ class World:
     most_at_once: int = 0
     """Commits under way."""
     told: list[Happening] = field(default_factory=list)
+    begun: list[str] = field(default_factory=list)
+    unreadable: set[int] = field(default_factory=set)
+    """Checkpoint partitions that a transaction holds open."""
+    unstable: set[int] = field(default_factory=set)
+    """Partitions whose offsets a transaction may still change."""
     may_commit: asyncio.Event = field(default_factory=asyncio.Event)
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    may_write: asyncio.Event = field(default_factory=asyncio.Event)
     committing: asyncio.Event = field(default_factory=asyncio.Event)
     asked_offsets: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.may_commit.set()
         self.may_answer.set()
+        self.may_write.set()
 
     def end(self, partition: int) -> int:
         records = self.log[partition]
@@ -89,7 +97,8 @@ class Member:
 
     # What the worker calls
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        self._world.begun.append("joined")
 
     async def stop(self, timeout_s: float) -> None:
         self.has_left = True
@@ -119,6 +128,11 @@ class Member:
         await self._world.may_answer.wait()
         if self._world.is_down:
             raise BrokerUnavailable("group: no answer")
+        if self._world.unstable:
+            await asyncio.sleep(0.01)
+        if pending := self._world.unstable & set(partitions):
+            stable = {p: self._world.committed.get(p, NOT_COMMITTED) for p in set(partitions) - pending}
+            raise OffsetsUnstable("group: pending", partitions=pending, stable=stable)
         return {p: self._world.committed.get(p, NOT_COMMITTED) for p in partitions}
 
     async def pending_owners(self, partitions: Collection[int]) -> dict[int, Committed]:
@@ -196,7 +210,9 @@ class ScriptedWriter:
         self.dead = False
         self._under_way = 0
 
-    async def start(self) -> None: ...
+    async def start(self) -> None:
+        self._world.begun.append("writer initialised")
+        await self._world.may_write.wait()
 
     async def stop(self, timeout_s: float) -> None: ...
 
@@ -214,9 +230,10 @@ class ScriptedWriter:
 
 
 class NoCheckpoints:
-    """Reads a checkpoint topic that has none."""
+    """Reads a checkpoint topic that has none; of some partitions nothing can be read."""
 
-    def __init__(self, *_: object, **__: object) -> None: ...
+    def __init__(self, world: World) -> None:
+        self._world = world
 
     async def start(self) -> None: ...
 
@@ -227,9 +244,12 @@ class NoCheckpoints:
 
     begin_offsets = end_offsets
 
-    async def read_to(self, *_: object) -> AsyncIterator[tuple[int, list[Record]]]:
-        return
-        yield
+    async def read_each_to(
+        self, begins: Mapping[int, int], *_: object
+    ) -> AsyncGenerator[tuple[dict[int, list[Record]], set[int]], None]:
+        yield {}, set(begins) - self._world.unreadable
+        if stuck := set(begins) & self._world.unreadable:
+            raise ReadStalled("topic c: nothing more to read", partitions=stuck, hint="kafka-transactions.sh")
 
 
 @dataclass
@@ -312,7 +332,8 @@ async def living(
 
     monkeypatch.setattr(worker, "Consumer", member)
     monkeypatch.setattr(worker, "TransactionalWriter", lambda *_, **__: ScriptedWriter(world, made[0]))
-    monkeypatch.setattr(restore, "PartitionReader", NoCheckpoints)
+    monkeypatch.setattr(restore, "PartitionReader", lambda *_, **__: NoCheckpoints(world))
+    monkeypatch.setattr(worker, "_RESTORE_AGAIN_S", 0.01)
     monkeypatch.setattr(restore, "takeover", taken_over)
     clock, stop = SimpleNamespace(now=0.0), asyncio.Event()
     telemetry = Telemetry(level="error", heard=world.told.append)
@@ -726,3 +747,82 @@ async def test_a_parked_state_that_is_not_what_is_committed_is_restored(
         await life.assign(0)
         await life.applied()
         assert world.restored() == [(0, False), (0, False)]
+
+
+# --- start-up and stalls ----------------------------------------------------------------------------------------------
+
+
+async def test_the_group_is_joined_before_the_writer_is_initialised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is no member yet, a new owner would take our writer for a dead one's, and fence it."""
+    world = World({0: steps(1)})
+    async with living(world, monkeypatch) as life:
+        await life.assign(0)
+        assert world.begun == ["joined", "writer initialised"]
+
+
+async def test_nothing_is_claimed_before_the_writer_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends what its last life left open, which may change the offsets; and it is what commits."""
+    world = World({0: steps(3)})
+    world.may_write.clear()
+    async with living(world, monkeypatch) as life:
+        life.worker.assigned([0])
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not world.asked_offsets.is_set()
+        assert world.claims == []
+        world.may_write.set()
+        await life.member.inside_poll(0)
+        await life.finished()
+    life.assert_equal()
+
+
+async def test_one_unreadable_checkpoint_partition_holds_no_other_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World({0: steps(3, "a"), 1: steps(3, "b")}, unreadable={1})
+    async with living(world, monkeypatch) as life:
+        life.worker.assigned([0, 1])
+        await life.member.inside_poll(0)
+        await life.applied()
+        await life.interval()
+        assert world.committed[0].offset == 3
+        assert life.worker.healthz().ok
+        life.clock.now += 61
+        life.member.answer({})
+        await life.member.polling()
+        health = life.worker.healthz()
+        assert not health.ok
+        assert health.reasons == ["partition 1: its checkpoints are being read, no progress for 62 s"]
+        world.unreadable.clear()  # the transaction was aborted: it comes back by itself
+        async with asyncio.timeout(DEADLINE_S):
+            while 1 not in life.worker._owned:  # noqa: ASYNC110 - the worker has no event for it
+                await asyncio.sleep(0.01)
+        await life.member.inside_poll(0, 1)
+        await life.finished()
+        assert life.worker.healthz().ok
+    life.assert_equal()
+
+
+async def test_a_partition_that_stays_unreadable_ends_the_worker_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World({0: steps(1)}, unreadable={0})
+    async with living(world, monkeypatch) as life:
+        life.worker.assigned([0])
+        life.clock.now += Settings().kafka.unavailable_after_s
+        async with asyncio.timeout(DEADLINE_S):
+            assert life.worker._opening is not None
+            await asyncio.wait({life.worker._opening})
+        life.member.answer({})
+        with pytest.raises(RestoreGivenUp, match="tried for 300 s") as told:
+            await life.running
+    assert "kafka-transactions.sh" in told.value.hint
+
+
+async def test_offsets_that_are_not_stable_hold_no_other_partition_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World({0: steps(3, "a"), 1: steps(3, "b")}, unstable={1})
+    async with living(world, monkeypatch) as life:
+        life.worker.assigned([0, 1])
+        await life.member.inside_poll(0)
+        world.unstable.clear()
+        await life.member.inside_poll(0, 1)
+        await life.finished()
+    life.assert_equal()

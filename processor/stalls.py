@@ -1,0 +1,71 @@
+"""What stands still, and since when, over the lives of a worker: the answer to "does every partition move?"."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Final
+
+GROUP: Final = "group"
+"""The key of the wait for an assignment. Every other key is the number of a partition."""
+
+
+@dataclass(slots=True)
+class _Wait:
+    why: str
+    since: float
+    active_at: float
+
+
+class Stalls:
+    """Counts a wait from when it began, also across the end of a life: a restart is no progress.
+
+    Args:
+        told_after_s: a wait is a reason on /healthz once it has lasted that long.
+    """
+
+    def __init__(self, told_after_s: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._told_after_s, self._monotonic = told_after_s, monotonic
+        self._waits: dict[int | str, _Wait] = {}
+
+    def waits(self, key: int | str, why: str) -> None:
+        """Something is to be done there and is not done yet. Said again, only the words change."""
+        wait = self._waits.get(key)
+        if wait is None:
+            now = self._monotonic()
+            self._waits[key] = _Wait(why, now, now)
+        else:
+            wait.why = why
+
+    def works(self, key: int | str) -> None:
+        """A restore reads on there. No stall, and no progress either: a life that comes no further restores as well."""
+        if (wait := self._waits.get(key)) is not None:
+            wait.active_at = self._monotonic()
+
+    def moved(self, key: int | str) -> None:
+        """Progress was made there: what still waits begins to wait now."""
+        if (wait := self._waits.get(key)) is not None:
+            wait.since = wait.active_at = self._monotonic()
+
+    def done(self, key: int | str) -> None:
+        """Nothing is to be done there."""
+        self._waits.pop(key, None)
+
+    def assigned(self, partitions: Collection[int]) -> None:
+        """These partitions are ours and no others: what another worker owns is no stall of this one."""
+        self._waits = {key: wait for key, wait in self._waits.items() if key in partitions}
+
+    def waited_s(self, key: int | str) -> float:
+        """How long it has waited there; 0 where nothing waits."""
+        wait = self._waits.get(key)
+        return 0.0 if wait is None else self._monotonic() - wait.since
+
+    def reasons(self) -> list[str]:
+        """A sentence for each wait that has become a stall."""
+        now = self._monotonic()
+        return [
+            f"{key if key == GROUP else f'partition {key}'}: {wait.why}, no progress for {now - wait.since:.0f} s"
+            for key, wait in sorted(self._waits.items(), key=str)
+            if now - max(wait.since, wait.active_at) > self._told_after_s
+        ]
