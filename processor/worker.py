@@ -29,7 +29,7 @@ from processor.errors import BrokerUnavailable, Fenced, RunStepsError
 from processor.http import Health
 from processor.kafka.consumer import Committed, Consumer, GroupToken
 from processor.kafka.security import Connection
-from processor.kafka.trouble import ReadStalled, RecordTooLarge
+from processor.kafka.trouble import ReadStalled
 from processor.kafka.writer import IdempotentWriter, TransactionalWriter, Unit, Writer
 from processor.outputs import Outputs
 from processor.restore import Restored, Restorer
@@ -154,7 +154,7 @@ class Worker:
         self._rules: Rules = settings.rules()
         self._monotonic, self._now_ms = monotonic, now_ms
         self._stalls = stalls or Stalls(settings.supervisor.stall_timeout_s / 2, monotonic)
-        self._outputs = Outputs.of_settings(settings)
+        self._outputs = Outputs.of_settings(settings, limits)
         self._breaker = Breaker(
             settings.rejections.max_share, settings.rejections.window_records, settings.rejections.max_run
         )
@@ -356,13 +356,7 @@ class Worker:
     async def _commit(self, sealed: _Sealed) -> None:
         began = self._monotonic()
         try:
-            try:
-                await self._writer.commit(sealed.unit)
-            except RecordTooLarge as error:
-                if self._writer.dead:
-                    raise
-                sealed.unit.records = self._outputs.without_values_over(sealed.unit.records, error)
-                await self._writer.commit(sealed.unit)
+            await self._writer.commit(sealed.unit)
         except Fenced as error:
             partitions = tuple(sorted(sealed.unit.offsets))
             self._telemetry.happened(CommitFailed("fenced", error, sealed.records))

@@ -114,6 +114,9 @@ _SMALL: Final = {b"%d" % number: number for number in range(1_000)}
 Place = Callable[[Effect], Placed | None]
 """From an effect to its record, or None where that outcome is switched off. The shell knows the topics."""
 
+Forms = Callable[[Effect], Sequence[Placed]]
+"""From an effect to the shorter forms its record may have; none where it must be whole."""
+
 _STATEFUL: Final = frozenset(
     {
         Reason.BAD_INDEX,
@@ -167,7 +170,7 @@ class PartitionAudit:
         make_state: the state at an offset, live from there, at a stream time in milliseconds.
         begin, end: the range; effects caused at or behind `end` are not in scope.
         place: the record that an effect becomes.
-        shortened: the record that takes its place where a topic does not take the whole one.
+        shortened: the records that may take its place where a topic does not take the whole one.
         complete: the range begins where the partition's log began: nothing can have come before.
         kept_from: output partitions that retention has shortened -> the first cause that a record there names; of
             that cause some may be gone (a run's end ends several steps), behind it all are there.
@@ -187,7 +190,7 @@ class PartitionAudit:
         end: int,
         complete: bool,
         log_end: int | None = None,
-        shortened: Place | None = None,
+        shortened: Forms | None = None,
         kept_from: Mapping[tuple[str, int], int] | None = None,
         dead_letter: str = "",
         expired: str = "",
@@ -381,8 +384,8 @@ class PartitionAudit:
     def _is_equal(self, effect: Effect, placed: Placed, published: Published) -> bool:
         if not differences(placed, published):
             return True
-        short = self._shortened(effect) if self._shortened is not None else None
-        return short is not None and not differences(short, published)
+        forms = self._shortened(effect) if self._shortened is not None else ()
+        return any(not differences(form, published) for form in forms)
 
     def _judge_left(self, published: Published) -> Finding | None:
         """A published record that the range does not imply; None if it is not in scope."""

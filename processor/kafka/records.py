@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from mypy_extensions import i64  # a machine's integers where this is compiled; no product here needs more
+
+DEFAULT_MAX_MESSAGE_BYTES: Final = 1_048_588
+"""Kafka's own default of max.message.bytes."""
+BATCH_OVERHEAD_BYTES: Final = 61
+"""Of a batch of record format 2: all that stands in front of its first record."""
 
 
 class OutRecord(NamedTuple):
@@ -24,6 +29,32 @@ class OutRecord(NamedTuple):
 def partition_of(key: bytes, partitions: int) -> int:
     """Where the Java client puts a key."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def batch_bytes(record: OutRecord) -> int:
+    """Size in bytes of a batch that holds this record alone, before compression.
+
+    To the byte what the batch builder makes of it (tests/shell/test_outputs.py compares them).
+    """
+    body = 3  # attributes, timestamp delta and offset delta: the first record of a batch has all of them 0
+    body += _sized(record.key) + _sized(record.value) + _varint_bytes(len(record.headers))
+    for name, content in record.headers:
+        body += _sized(name.encode()) + _sized(content)
+    return BATCH_OVERHEAD_BYTES + _varint_bytes(body) + body
+
+
+def compression_growth_bytes(size_bytes: int) -> int:
+    """How much larger a codec may make a batch of so many bytes (measured: 25, and a byte in 3,000)."""
+    return 64 + size_bytes // 1024
+
+
+def _sized(content: bytes | None) -> int:
+    return 1 if content is None else _varint_bytes(len(content)) + len(content)
+
+
+def _varint_bytes(number: int) -> int:
+    """Bytes of a number that is not negative, in zig-zag encoding: seven bits to the byte, one of them the sign's."""
+    return max(1, (number.bit_length() + 7) // 7)
 
 
 def murmur2(key: bytes) -> int:

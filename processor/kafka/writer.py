@@ -24,7 +24,7 @@ from aiokafka.errors import (
     for_code,
 )
 from aiokafka.producer import sender
-from aiokafka.producer.message_accumulator import MessageAccumulator
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -33,15 +33,19 @@ from processor.kafka import pinned, wire
 from processor.kafka.client import Client, silence
 from processor.kafka.consumer import Committed, GroupToken
 from processor.kafka.pinned import rebound
-from processor.kafka.records import OutRecord, partition_of
+from processor.kafka.records import (
+    BATCH_OVERHEAD_BYTES,
+    DEFAULT_MAX_MESSAGE_BYTES,
+    OutRecord,
+    batch_bytes,
+    compression_growth_bytes,
+    partition_of,
+)
 from processor.kafka.security import Connection, explained
 from processor.kafka.trouble import RecordTooLarge, translate, translated
 
 _RETRY_BACKOFF_MS: Final = 20
 _MAX_BATCH_BYTES: Final = 512 << 10
-_BATCH_OVERHEAD_BYTES: Final = 61
-_DEFAULT_MAX_RECORD_BYTES: Final = 1_048_588
-"""Kafka's own default of max.message.bytes."""
 _NO_LIMITS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
@@ -308,14 +312,16 @@ class _Outlet:
         self._where = where
         self._timeout_s = commit_timeout_s
         self._limits = limits
-        smallest = min(limits.values(), default=_DEFAULT_MAX_RECORD_BYTES)
-        largest = max(limits.values(), default=_DEFAULT_MAX_RECORD_BYTES)
+        smallest = min(limits.values(), default=DEFAULT_MAX_MESSAGE_BYTES)
+        largest = max(limits.values(), default=DEFAULT_MAX_MESSAGE_BYTES)
         self._settings = {
             **connection.kwargs(),
             "acks": "all",
             "linger_ms": 0,
             "retry_backoff_ms": _RETRY_BACKOFF_MS,
-            "max_batch_size": min(_MAX_BATCH_BYTES, smallest - _BATCH_OVERHEAD_BYTES),
+            "max_batch_size": min(
+                _MAX_BATCH_BYTES, smallest - BATCH_OVERHEAD_BYTES - compression_growth_bytes(smallest)
+            ),
             "max_request_size": largest,
             "compression_type": compression,
             **settings,
@@ -372,14 +378,24 @@ class _Outlet:
             fields = {"timestamp": timestamp, "key": key, "value": value, "headers": list(headers)}
             added = queue[-1].builder.append(**fields) if queue else None
             if added is None:
-                queue.append(_Batch(topic, partition, self.producer.create_batch(), [], []))
+                queue.append(_Batch(topic, partition, self._builder(records[number]), [], []))
                 added = queue[-1].builder.append(**fields)  # an empty batch takes a record of any size
-            if added.size + _BATCH_OVERHEAD_BYTES > self._limits.get(topic, _DEFAULT_MAX_RECORD_BYTES):
+            if added.size + BATCH_OVERHEAD_BYTES > self._limits.get(topic, DEFAULT_MAX_MESSAGE_BYTES):
                 raise RecordTooLarge(topic, added.size)
             if places and number in places:
                 queue[-1].asked.append((places, number, len(queue[-1].sizes)))
             queue[-1].sizes.append(added.size)
         return [batch for turn in zip_longest(*queues.values()) for batch in turn if batch is not None]
+
+    def _builder(self, first: OutRecord) -> Any:
+        """A batch to be begun with this record: not compressed where that might take it over the topic's limit.
+
+        Bytes that cannot be compressed grow by it, and the library sends them so; the broker then refuses the batch.
+        """
+        size, limit = batch_bytes(first), self._limits.get(first.topic, DEFAULT_MAX_MESSAGE_BYTES)
+        if size <= limit < size + compression_growth_bytes(size):
+            return BatchBuilder(1, 0, is_transactional="transactional_id" in self._settings)
+        return self.producer.create_batch()
 
     async def send(self, batches: Sequence[_Batch]) -> list[Coroutine[Any, Any, None]]:
         """Hand the batches to the producer; what is returned resolves when the broker has them."""

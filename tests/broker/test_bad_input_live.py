@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 from hashlib import sha256
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from processor.broker import Broker
-from processor.outputs import OMITTED_BYTES, OMITTED_DIGEST
+from processor.core.effects import LogRecord, Reason
+from processor.core.evidence import dead_letter_headers
+from processor.kafka.records import OutRecord, batch_bytes
+from processor.outputs import OMITTED_BYTES, OMITTED_DIGEST, OMITTED_HEADERS
+from processor.report.manifest import Outcome
 from tests.faults.service import Service, Stage, created, delta, ended, event
 from tests.kafka_tools import Got, Names, Sent, produce
 
@@ -151,6 +156,35 @@ def test_records_larger_unpacked_than_any_topic_takes(stage: Stage, written: str
         assert letter.header(OMITTED_BYTES) == str(len(BRACKETS)).encode()
         assert letter.header(OMITTED_DIGEST) == sha256(BRACKETS).hexdigest().encode()
     assert peak < MOST_RSS_BYTES, f"{peak / MIB:.0f} MiB"
+
+
+@pytest.mark.parametrize("written", ["zstd", "none"])
+def test_dead_letters_around_what_their_topic_takes(broker: Broker, names: Names, tmp_path: Path, written: str) -> None:
+    """Many in one unit, larger and smaller ones in both orders: each loses what no batch can hold, and no more."""
+    stage = Stage(broker.bootstrap, names, tmp_path, partitions=1)
+    limit = stage.dead_letter_max_bytes
+    record = LogRecord(0, 1, b"run_1", bytes(limit))
+    why = (Reason.NOT_JSON, "invalid start byte")
+    headers = dead_letter_headers(stage.source.encode(), b"0", record, *why)
+    ours = batch_bytes(OutRecord("", None, record.key, record.value, 1, headers)) - limit
+    most = limit - ours
+    sizes = [limit, most, most + 1, 3 * limit, 100, most + 1, most, 2 * limit]
+    content = b"\xff" + bytes(199_999) + Random(1).randbytes(limit - 200_000) + bytes(2 * limit)
+    sent = [Sent(content[:size], b"run_1", timestamp=1, partition=0) for size in sizes]
+    sent.append(Sent(b"\xff", b"run_1", [("theirs", content[:limit])], 1, 0))
+    for one in sent:  # each in a batch of its own: together they are more than a batch may be
+        produce(stage.bootstrap, stage.source, [one], message_max_bytes=64 * MIB, compression_type="zstd")
+    with stage.serve({"delivery": {"compression": written}}) as service:
+        until_passed(stage, service, len(sent))
+        assert service.terminate() == 0
+        assert not service.logged("worker_restarted")
+    found = letters_by_offset(stage)
+    assert sorted(found) == list(range(len(sent)))
+    assert {got.header("runstep-detail") for got in found.values()} == {why[1].encode()}
+    assert [len(found[at].value or b"") for at in range(len(sizes))] == [0, most, 0, 0, 100, 0, most, 0]
+    assert found[len(sizes)].value == b"\xff"
+    assert found[len(sizes)].header(OMITTED_HEADERS) == b"1"
+    assert stage.replayed() is Outcome.PROVEN
 
 
 def test_a_topic_of_garbage_stops_the_worker(stage: Stage) -> None:

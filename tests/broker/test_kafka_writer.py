@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from processor.broker import Broker
 from processor.errors import BrokerUnavailable, Fenced
 from processor.kafka.consumer import Committed, Consumer, GroupToken
-from processor.kafka.records import OutRecord
+from processor.kafka.records import OutRecord, batch_bytes
 from processor.kafka.security import Connection
 from processor.kafka.trouble import RecordTooLarge
 from processor.kafka.writer import FencedProducer, IdempotentWriter, TransactionalWriter, Unit, Writer, takeover
@@ -205,6 +206,28 @@ async def test_a_record_too_large_is_found_before_anything_is_sent(broker: Broke
         assert 2000 <= caught.value.size < 2100
         await writer.commit(Unit(consumer.token(), [out(sink, "y" * 1900)], {}))
     assert values(broker, sink, "read_uncommitted") == ["y" * 1900]
+
+
+@pytest.mark.parametrize("codec", [None, "gzip", "snappy", "lz4", "zstd"])
+async def test_bytes_that_no_codec_makes_smaller_fit_up_to_the_limit(
+    broker: Broker, names: Names, codec: str | None
+) -> None:
+    """A codec makes such a batch larger; one that would then be too large is sent as it is, alone or with others."""
+    source, sink = names.topic("in"), names.topic("small")
+    create_topics(broker.bootstrap, source)
+    create_topics(broker.bootstrap, sink, config={"max.message.bytes": "100000"})
+    noise = Random(2).randbytes(100_000)
+    ours = batch_bytes(OutRecord(sink, 0, b"k", noise, 1, ())) - len(noise)
+    async with (
+        member(broker.bootstrap, source, names.group) as consumer,
+        transactional(
+            broker.bootstrap, source, names.group, consumer.token, limits={sink: 100_000}, compression=codec
+        ) as writer,
+    ):
+        records = [OutRecord(sink, 0, b"k", noise[: 100_000 - ours - less], 1, ()) for less in (0, 1, 25, 2_000, 0)]
+        records += [OutRecord(sink, 0, b"k", noise[at : at + 900], 1, ()) for at in range(0, 90_000, 300)]
+        await writer.commit(Unit(consumer.token(), records, {0: Committed(1, "")}))
+    assert [got.value for got in read_topic(broker.bootstrap, sink)] == [record.value for record in records]
 
 
 async def test_a_record_that_the_broker_finds_too_large_names_its_topic(broker: Broker, names: Names) -> None:

@@ -19,6 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
+from processor.config import load
+from processor.kafka.security import Connection
+from processor.replay.run import Options, replay
+from processor.report.manifest import Outcome
 from processor.simulate import Produced
 from processor.simulate.expected import Difference, Expected, compare
 from tests.kafka_tools import DEADLINE_S, Got, Names, Sent, admin, committed, create_topics, produce, read_topic
@@ -208,12 +212,13 @@ class Stage:
         self.checkpoints = f"{self.source}.checkpoints"
         self.outcomes = {status: names.topic(status) for status in STATUSES}
         self.group = names.group
+        self.dead_letter_max_bytes = _room(source) + (64 << 10)
         self._served = 0
         if make:
             create_topics(bootstrap, self.source, partitions=partitions, config={**_FOR_EVER, **(source or {})})
             create_topics(bootstrap, *self.outcomes.values(), partitions=2, config=_FOR_EVER)
             create_topics(
-                bootstrap, self.dead_letter, config={**_FOR_EVER, "max.message.bytes": str(_room(source) + (64 << 10))}
+                bootstrap, self.dead_letter, config={**_FOR_EVER, "max.message.bytes": str(self.dead_letter_max_bytes)}
             )
             compacted = {"cleanup.policy": "compact", "max.message.bytes": str(80 << 20)}
             create_topics(bootstrap, self.checkpoints, partitions=partitions, config=compacted)
@@ -273,6 +278,16 @@ class Stage:
         """The metadata beside the committed offsets."""
         found = committed(self.bootstrap, self.group, self.source)
         return {partition: json.loads(text) for partition, (_, text) in found.items() if text}
+
+    def replayed(self, changes: Tables | None = None) -> Outcome:
+        """What a replay of the whole source topic finds of all that was published."""
+        config = self.home / f"{self.names.prefix}-replay.toml"
+        config.write_text(toml(self.tables(changes)))
+        settings = load(config, {})
+        options = Options(end="end", workers=1, work=str(self.home / "replay"))
+        return replay(
+            options, settings, lambda: Connection.build(**settings.kafka.connection()), lambda _: None
+        ).verdict
 
     def members(self) -> int:
         client = admin(self.bootstrap)

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from random import Random
 
-import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from processor import supervisor
 from processor.config import Output, Settings
+from processor.core import evidence
 from processor.core.effects import Checkpoint, DeadLetter, Publish, Reason, Status
-from processor.kafka.records import OutRecord
-from processor.kafka.trouble import RecordTooLarge
-from processor.outputs import OMITTED_BYTES, OMITTED_DIGEST, Outputs
+from processor.kafka.records import OutRecord, batch_bytes, compression_growth_bytes
+from processor.outputs import (
+    OMITTED_BYTES,
+    OMITTED_DIGEST,
+    OMITTED_HEADERS,
+    OMITTED_KEY,
+    SMALLEST_LIMIT_BYTES,
+    Outputs,
+    Places,
+    fitting,
+    omitting,
+)
 
 HEADERS = (("runstep-reason", b"not_json"),)
 
@@ -58,26 +72,85 @@ def test_order_is_kept() -> None:
     assert [record.value for record in out] == [b"1", b"{}", b"2"]
 
 
+DEAD = "run-steps.dead-letter"
+
+
+def built(record: OutRecord, codec: int = 0) -> int:
+    """Size of the batch that the client's own builder makes of one record."""
+    builder = DefaultRecordBatchBuilder(2, codec, 0, -1, -1, 0, 1)
+    assert builder.append(0, record.timestamp, record.key, record.value, list(record.headers)) is not None
+    return len(builder.build())
+
+
+CONTENTS = st.one_of(
+    st.none(),
+    st.binary(max_size=200),
+    st.builds(bytes, st.one_of(st.integers(0, 300), st.integers(8_000, 20_000))),
+    st.integers(0, 20_000).map(lambda size: Random(size).randbytes(size)),
+)
+
+
+@st.composite
+def letters(draw: st.DrawFn) -> OutRecord:
+    own = draw(st.lists(st.tuples(st.text(max_size=20), CONTENTS), max_size=3))
+    headers = (*((name, content) for name, content in own if name != evidence.REASON), *HEADERS)
+    return OutRecord(DEAD, None, draw(CONTENTS), draw(CONTENTS), draw(st.integers(0, 1 << 42)), headers)
+
+
+@settings(max_examples=300)
+@given(letters(), st.data())
+def test_a_dead_letter_is_whole_exactly_if_a_batch_holds_it(record: OutRecord, data: st.DataObject) -> None:
+    """As the client's own batch builder has it, at limits around the record's size; a codec makes it little larger."""
+    whole = built(record)
+    assert batch_bytes(record) == whole
+    limit = data.draw(st.one_of(st.integers(max(600, whole - 2), max(600, whole + 2)), st.integers(600, 70_000)))
+    written = fitting(record, limit)
+    assert (written is record) == (whole <= limit)
+    assert built(written) <= limit
+    grown = built(written) + compression_growth_bytes(built(written))
+    assert all(built(written, codec) < grown for codec in (1, 2, 3, 4))
+    if written.value != record.value:
+        # The value went because no batch could have held it, whatever else had been left out that is smaller.
+        smaller = record
+        for form in omitting(record):
+            if form.value == record.value:
+                smaller = form
+        assert built(smaller) > limit
+    assert written in (record, *omitting(record))
+
+
 def test_a_dead_letter_that_no_batch_holds_leaves_its_value_behind() -> None:
     """With its size and digest, so that the record can be found at its origin and known again."""
-    outputs = Outputs.of_settings(Settings())
     large = b"[" * 3_000_000
+    outputs = Outputs.of_settings(Settings(), {DEAD: 2_000_000})
     small, big, snapshot = outputs.of(0, [letter(b"small"), letter(large), publish(Status.COMPLETED)])
-    left = outputs.without_values_over([small, big, snapshot], RecordTooLarge("run-steps.dead-letter", 3_000_100))
-    assert left[0] is small
-    assert left[2] is snapshot
-    assert left[1].value is None
-    assert left[1].key == big.key
-    assert dict(left[1].headers) == {
+    assert small.value == b"small"
+    assert snapshot.value == b"{}"
+    assert big.value is None
+    assert big.key == b"run"
+    assert dict(big.headers) == {
         **dict(HEADERS),
         OMITTED_BYTES: b"3000000",
         OMITTED_DIGEST: sha256(large).hexdigest().encode(),
     }
 
 
-def test_only_dead_letters_may_leave_anything_behind() -> None:
-    outputs = Outputs.of_settings(Settings())
-    with pytest.raises(RecordTooLarge):
-        outputs.without_values_over(
-            list(outputs.of(0, [publish(Status.FAILED)])), RecordTooLarge("run-steps.failed", 2_000_000)
-        )
+def test_what_is_largest_goes_first() -> None:
+    """A small value stays beside headers that no batch holds; what is missing is told."""
+    own = (("theirs", b"h" * 50_000), ("also", None))
+    record = OutRecord(DEAD, None, b"k" * 40_000, b"value", 7, (*own, *HEADERS))
+    one = fitting(record, 60_000)
+    assert (one.key, one.value) == (record.key, b"value")
+    assert one.headers == (*HEADERS, (OMITTED_HEADERS, b"2"))
+    two = fitting(record, 20_000)
+    assert (two.key, two.value) == (None, b"value")
+    assert two.headers == (*HEADERS, (OMITTED_HEADERS, b"2"), (OMITTED_KEY, b"40000"))
+
+
+def test_what_the_start_up_check_lets_through_is_what_the_audit_expects() -> None:
+    """No dead-letter topic is accepted whose limit is below the size up to which the audit wants dead letters whole."""
+    assert SMALLEST_LIMIT_BYTES <= supervisor._HEADERS_BYTES
+    places = Places(Outputs.of_settings(Settings()), 0, {})
+    assert not places.shortened(letter(b"x" * (SMALLEST_LIMIT_BYTES - 200)))
+    assert len(places.shortened(letter(b"x" * SMALLEST_LIMIT_BYTES))) == 2
+    assert not places.shortened(publish(Status.FAILED))
