@@ -246,12 +246,12 @@ class Fleet:
     def running(self) -> list[Process]:
         return [process for process in self.all if process.exit_code is None]
 
-    def start(self, count: int = 1, **environment: str) -> list[Process]:
+    def start(self, count: int = 1, environment: Mapping[str, str] | None = None) -> list[Process]:
         """Start processes, with more in their environment if need be; they join in their own time."""
         started = []
         for _ in range(count):
             label = str(len(self.all))
-            process = Process(label, self.environment | environment, self._home / f"worker-{label}.log")
+            process = Process(label, self.environment | dict(environment or {}), self._home / f"worker-{label}.log")
             self.all.append(process)
             started.append(process)
         return started

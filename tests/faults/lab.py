@@ -13,7 +13,7 @@ import struct
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -33,7 +33,6 @@ from tests.faults.proxy import Proxy
 from tests.kafka_tools import Names, Sent
 
 _MOVES_S: Final = 1.5
-_STEPS_OF_A_RUN: Final = 3
 
 
 @dataclass
@@ -101,7 +100,7 @@ class Scene:
         home: for the logs; made anew.
         tally: what is seen goes there.
         is_patient: brokers will be away: the witnesses wait for them.
-        settings: of the workers, as `Fleet` takes them.
+        settings: of the workers, by their dotted names.
     """
 
     def __init__(
@@ -114,7 +113,7 @@ class Scene:
         session_s: float = 6.0,
         is_patient: bool = False,
         dials: Dials | None = None,
-        **settings: str,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.cluster, self.home, self.tally = cluster, home, tally
@@ -135,7 +134,7 @@ class Scene:
             "source.heartbeat_interval_ms": f"{session_s * 1000 / 6:.0f}",
             "supervisor.max_restarts": "1000",
             "supervisor.backoff_max_s": "3",
-            **settings,
+            **(settings or {}),
         }
         self.session_s = session_s
         self.fleet = Fleet(self.topics, home, **{key.replace(".", "__"): value for key, value in wanted.items()})
@@ -277,7 +276,7 @@ class Scene:
         self.until("the reader downstream has seen all that is there", all_seen, 30)
         for told, what in ((down.twice, "was seen twice"), (down.disordered, "was seen out of order")):
             if told:
-                tally.problems.append(f"downstream: {len(told)} {what}: {told[:3]}")
+                tally.problems.append(f"downstream: {len(told)} {what}: {told[:1]}")
         if self.offsets.decreased:
             tally.problems.append(f"a committed offset went back: {self.offsets.decreased[:3]}")
         if went_back := offsets_that_went_back(topics):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.faults import late
+from tests.faults import brokers, late, trouble
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Tally
 from tests.faults.proxy import Proxy
@@ -64,22 +64,41 @@ def add(whole: Tally, one: Tally, name: str) -> None:
     whole.notes += [f"{name}: {note}" for note in one.notes]
 
 
-def _barrage(transaction_version: int | None) -> Callable[[Path, Tally, float], None]:
+Timed = Callable[[Cluster, Path, Tally, float], None]
+
+
+def _on(nodes: int, scenario: Timed, transaction_version: int | None = None) -> Callable[[Path, Tally, float], None]:
+    """The scenario on a cluster of its own, behind a proxy."""
+
     def run(home: Path, tally: Tally, seconds: float) -> None:
         with (
             Proxy(home / "faults.jsonl") as proxy,
-            Cluster(home / "kafka", proxy=proxy, transaction_version=transaction_version) as cluster,
+            Cluster(
+                home / "kafka", nodes, proxy=proxy, transaction_version=transaction_version, heap_mb=320
+            ) as cluster,
         ):
-            late.barrage(cluster, home / "fleet", tally, seconds)
+            scenario(cluster, home / "fleet", tally, seconds)
 
     return run
 
 
 _ALL: Final = (
-    Scenario("late-aimed", "one late copy of one request, at a named moment", _aimed(None)),
-    Scenario("late-aimed-tv1", "the same, transaction.version 1", _aimed(1)),
-    Scenario("late-barrage", "late copies at random, kills", _barrage(None), share=2),
-    Scenario("late-barrage-tv1", "the same, transaction.version 1", _barrage(1), share=2),
+    Scenario("late-aimed", "one late copy of one request, at a named moment", _aimed(None), share=2),
+    Scenario("late-aimed-tv1", "the same, transaction.version 1", _aimed(1), share=2),
+    Scenario("late-barrage", "late copies at random, kills", _on(1, late.barrage), share=4),
+    Scenario("late-barrage-tv1", "the same, transaction.version 1", _on(1, late.barrage, 1), share=4),
+    Scenario("spoiled", "any request lost, delayed, cut or late; kills", _on(1, trouble.spoiled), share=4),
+    Scenario("spoiled-tv1", "the same, transaction.version 1", _on(1, trouble.spoiled, 1), share=2),
+    Scenario("pauses", "the broker pauses for longer than a request's time-out", _on(1, trouble.pauses), share=2),
+    Scenario("latency", "all lives end together under a constant delay", _on(1, trouble.latency)),
+    Scenario("zombies", "frozen at a named request, thawed after its session", _on(1, trouble.zombies), share=3),
+    Scenario("hijack", "a stranger initialises a worker's transactional id", _on(1, trouble.hijack)),
+    Scenario("twins", "two processes with one instance_id", _on(1, trouble.twins)),
+    Scenario("storm", "members join, leave and are killed each 1-2 s", _on(1, trouble.storm)),
+    Scenario("broker-kills", "three brokers: kill -9 by role, restarts", _on(3, brokers.kills), share=3),
+    Scenario("below-min-isr", "two of three brokers gone for 20 s", _on(3, brokers.below_min_isr)),
+    Scenario("hung", "one of three brokers stands still, by role", _on(3, brokers.hung), share=3),
+    Scenario("brokers-random", "three brokers and three workers, at random", _on(3, brokers.at_random), share=3),
 )
 
 SCENARIOS: Final = {scenario.name: scenario for scenario in _ALL}

@@ -1,0 +1,166 @@
+"""Three brokers, min.insync.replicas 2: killed, hung and restarted by their role, and at random."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+from tests.faults.cluster import Cluster, Node
+from tests.faults.lab import Scene, Tally
+from tests.faults.trouble import WORKERS, transactional_ids, under_load
+
+ROLES: Final = ("source", "outcome", "checkpoints", "group", "transactions", "controller")
+_HUNG_BOUND_S: Final = 10
+"""Beyond the session's time-out: how soon a hung broker must be got around."""
+
+
+def by_role(scene: Scene, role: str) -> Node:
+    """The broker that has a role at this moment."""
+    cluster, topics, rng = scene.cluster, scene.topics, scene.rng
+    if role == "source":
+        return cluster.leader(topics.source, rng.randrange(topics.partitions))
+    if role == "outcome":
+        return cluster.leader(rng.choice(sorted(topics.outcomes)), rng.randrange(3))
+    if role == "checkpoints":
+        return cluster.leader(topics.checkpoints, rng.randrange(topics.partitions))
+    if role == "group":
+        return cluster.group_coordinator(topics.group)
+    if role == "transactions":
+        return cluster.transaction_coordinator(rng.choice(sorted(transactional_ids(scene))))
+    return cluster.controller()
+
+
+def kills(cluster: Cluster, home: Path, tally: Tally, seconds: float, roles: tuple[str, ...] = ROLES) -> None:
+    """The broker with each role in turn: kill -9, a while without it, restart; then one after the other."""
+    with under_load(cluster, home, tally, is_patient=True, judge_s=150) as scene:
+        began, turn = time.monotonic(), 0
+        while turn == 0 or time.monotonic() - began < seconds:
+            role = roles[turn % len(roles)]
+            turn += 1
+            node, at = by_role(scene, role), time.monotonic()
+            node.kill()
+            tally.faults += 1
+            scene.until_moving(at)
+            time.sleep(scene.rng.uniform(0, 4))
+            at = time.monotonic()
+            node.restart()
+            cluster.await_in_sync()
+            scene.until_moving(at)
+            tally.notes.append(f"kill {role}: {tally.recoveries_s[-2]} s, its return: {tally.recoveries_s[-1]} s")
+            scene.keep_up(WORKERS)
+            if turn % len(roles) == 0:
+                _rolling(scene)
+
+
+def _rolling(scene: Scene) -> None:
+    at = time.monotonic()
+    for node in scene.cluster.nodes:
+        node.stop()
+        node.launch()
+        node.await_ready()
+        scene.cluster.await_in_sync()
+        scene.tally.faults += 1
+    scene.until_moving(at)
+    scene.tally.notes.append(f"restarted one after the other: {scene.tally.recoveries_s[-1]} s")
+
+
+def below_min_isr(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
+    """Two of three are gone for 20 s: nothing can be written; then they come back."""
+    with under_load(cluster, home, tally, is_patient=True, judge_s=150) as scene:
+        began, turn = time.monotonic(), 0
+        while turn == 0 or time.monotonic() - began < seconds:
+            turn += 1
+            gone = scene.rng.sample(cluster.nodes, 2)
+            for node in gone:
+                node.kill()
+            time.sleep(20)
+            tally.faults += 2
+            at = time.monotonic()
+            for node in gone:
+                node.launch()
+            for node in gone:
+                node.await_ready()
+            scene.until_moving(at, 150)
+            cluster.await_in_sync()
+            scene.keep_up(WORKERS)
+
+
+def hung(
+    cluster: Cluster, home: Path, tally: Tally, seconds: float, roles: tuple[str, ...] = ROLES, hold_s: float = 45
+) -> None:
+    """The broker with each role in turn stands still (SIGSTOP) while the others go on: when do all partitions move?
+
+    Longer than the session's time-out and 10 s is a problem.
+    """
+    with under_load(cluster, home, tally, is_patient=True, judge_s=150) as scene:
+        began, turn = time.monotonic(), 0
+        while turn == 0 or time.monotonic() - began < seconds:
+            role = roles[turn % len(roles)]
+            turn += 1
+            node, at = by_role(scene, role), time.monotonic()
+            node.pause()
+            tally.faults += 1
+            bound_s = scene.session_s + _HUNG_BOUND_S
+            moving_s = _live_again_s(scene, at, hold_s)
+            node.resume()
+            told = f"hung {role}: live again after {'more than ' if moving_s is None else ''}{moving_s or hold_s:.1f} s"
+            tally.notes.append(told)
+            if moving_s is None or moving_s > bound_s:
+                tally.problems.append(f"{told} (bound: {bound_s:g} s)")
+            tally.recoveries_s.append(round(moving_s or hold_s, 2))
+            cluster.await_in_sync()
+            scene.until_moving(time.monotonic())
+            tally.recoveries_s.pop()
+            scene.keep_up(WORKERS)
+
+
+def _live_again_s(scene: Scene, since: float, within_s: float) -> float | None:
+    """When, after the pause that a hung broker makes, the last partition moved again; None: not in time."""
+    settled_s = scene.session_s + 2
+    while time.monotonic() - since < within_s:
+        time.sleep(0.2)
+        now = time.monotonic()
+        if now - since > settled_s and scene.offsets.moved_since(now - 1.5):
+            return scene.offsets.longest_partition_pause_s(since, now)
+    return None
+
+
+def at_random(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
+    """Kills and pauses of brokers and of workers, at random and together."""
+    with under_load(cluster, home, tally, is_patient=True, judge_s=150) as scene:
+        rng, began = scene.rng, time.monotonic()
+        told: Counter[str] = Counter()
+        hurt: tuple[float, Node] | None = None
+        while time.monotonic() - began < seconds:
+            time.sleep(rng.uniform(0.5, 6))
+            if hurt is not None and time.monotonic() > hurt[0]:
+                cluster.await_all()
+                hurt = None
+            kind = rng.choice(("kill", "pause", "worker kill", "worker kill", "worker freeze", "worker term", "both"))
+            if kind in ("kill", "both", "pause"):
+                if hurt is not None:
+                    continue
+                node = rng.choice(cluster.nodes)
+                hurt = (time.monotonic() + rng.uniform(2, 14), node)
+                if kind == "pause":
+                    node.pause()
+                else:
+                    node.kill()
+            if kind in ("worker kill", "both"):
+                scene.any_running().kill()
+            elif kind == "worker term":
+                scene.any_running().terminate()
+            elif kind == "worker freeze":
+                process = scene.any_running()
+                process.freeze()
+                time.sleep(rng.choice((1, 8)))
+                process.thaw()
+            told[kind] += 1
+            tally.faults += 1
+            scene.keep_up(WORKERS)
+        cluster.await_all()
+        scene.until_moving(time.monotonic(), 150)
+        tally.recoveries_s[-1] = round(scene.offsets.longest_partition_pause_s(began, time.monotonic()), 2)
+        tally.notes.append(str(dict(told)))
