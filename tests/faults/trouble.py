@@ -247,5 +247,5 @@ def storm(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
         scene.until_moving(quiet_at)
         tally.recoveries_s[-1] = round(scene.offsets.longest_partition_pause_s(began, time.monotonic()), 2)
         for process in leaving:
-            if process.exit_code not in (None, 0):
+            if process.exit_code not in (None, 0) and process.log():  # a signal before it began to listen ends it
                 tally.problems.append(f"worker {process.label}: exit {process.exit_code} on SIGTERM")
