@@ -103,13 +103,13 @@ class Topics:
 class Process:
     """One `serve`: a process, its log and its pages."""
 
-    def __init__(self, label: str, environment: Mapping[str, str], log_path: Path) -> None:
+    def __init__(self, label: str, environment: Mapping[str, str], log_path: Path, module: str = "processor") -> None:
         self.label, self.log_path = label, log_path
         self.began = time.monotonic()
         self.is_stopped = False
         with log_path.open("wb") as log:
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", "processor", "serve"], env=dict(environment), stdout=log, stderr=log
+                [sys.executable, "-m", module, "serve"], env=dict(environment), stdout=log, stderr=log
             )
         self._url = ""
 
@@ -246,12 +246,15 @@ class Fleet:
     def running(self) -> list[Process]:
         return [process for process in self.all if process.exit_code is None]
 
-    def start(self, count: int = 1, environment: Mapping[str, str] | None = None) -> list[Process]:
+    def start(
+        self, count: int = 1, environment: Mapping[str, str] | None = None, module: str = "processor"
+    ) -> list[Process]:
         """Start processes, with more in their environment if need be; they join in their own time."""
         started = []
         for _ in range(count):
             label = str(len(self.all))
-            process = Process(label, self.environment | dict(environment or {}), self._home / f"worker-{label}.log")
+            log_path = self._home / f"worker-{label}.log"
+            process = Process(label, self.environment | dict(environment or {}), log_path, module)
             self.all.append(process)
             started.append(process)
         return started
