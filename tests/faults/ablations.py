@@ -115,7 +115,7 @@ SAFEGUARDS: Final = (
         "aborts-what-was-refused",
         "the abort of a refused transaction is sent: the client remembers what it holds",
         _WRITER,
-        "        self._txn_partitions.update(partitions)\n",
+        "        self._txn_partitions.update(partitions)\n        self._txn_consumer_group = group\n",
         "",
         (f"{_OF_WRITER}test_the_broker_refuses_who_is_not_the_member_it_says",),
     ),

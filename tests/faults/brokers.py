@@ -50,7 +50,7 @@ def kills(cluster: Cluster, home: Path, tally: Tally, seconds: float, roles: tup
             scene.until_moving(at)
             tally.notes.append(f"kill {role}: {tally.recoveries_s[-2]} s, its return: {tally.recoveries_s[-1]} s")
             scene.keep_up(WORKERS)
-            if turn % len(roles) == 0:
+            if turn % len(roles) == 0 and roles == ROLES:
                 _rolling(scene)
 
 

@@ -1,0 +1,193 @@
+"""What happens around a worker: its log trimmed, a stranger's open transaction, clocks that jump, few descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import resource
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from confluent_kafka import Producer, TopicPartition
+
+from processor.simulate import Dials
+from tests import kafka_tools as kt
+from tests.faults.cluster import Cluster
+from tests.faults.fleet import Process, eventually
+from tests.faults.lab import Scene, Tally
+from tests.faults.trouble import WORKERS, under_load
+
+FAKETIME: Final = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+_BEYOND_SESSION_S: Final = 10
+
+
+def trimmed(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
+    """Many open steps; the log is deleted up to where a restore would begin, as retention may; kills meanwhile.
+
+    What was deleted is in the checkpoints alone.
+    """
+    partitions = 4
+    dials = Dials(records=1 << 40, seed=tally.seed, partitions=partitions, open_runs=150, deltas=20)
+    settings = {"checkpoints.interval_s": "1"}
+    with Scene(cluster, home, tally, partitions=partitions, dials=dials, settings=settings) as scene:
+        scene.fleet.start(2)
+        scene.fleet.await_ready()
+        scene.begin(400)
+        eventually("all partitions move", lambda: scene.offsets.moved_since(0), 30)
+        began, deleted = time.monotonic(), 0
+        while time.monotonic() - began < seconds:
+            time.sleep(scene.rng.uniform(1, 3))
+            found = kt.committed(cluster.bootstrap, scene.topics.group, scene.topics.source)
+            needless = {p: int(json.loads(metadata)["r"]) for p, (_, metadata) in found.items() if metadata}
+            asked = [TopicPartition(scene.topics.source, p, offset) for p, offset in needless.items()]
+            for future in cluster.admin.delete_records(asked).values():
+                future.result(20)
+            deleted = max(deleted, sum(needless.values()))
+            at = time.monotonic()
+            scene.any_running().kill()
+            scene.keep_up(2)
+            tally.faults += 1
+            scene.until_moving(at)
+        tally.rounds += 1
+        restored = scene.fleet.log("partition_restored")
+        tally.notes.append(f"{deleted} records deleted; restores with up to {_most(restored)} checkpoints")
+        if deleted == 0 or _most(restored) == 0:
+            tally.problems.append("nothing was deleted or nothing was restored from checkpoints: the scenario is void")
+        scene.judge(with_replay=False)
+
+
+def _most(restored: list[dict[str, object]]) -> int:
+    return max((int(str(line["checkpoints"])) for line in restored), default=0)
+
+
+def stranger(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
+    """A transaction that is never ended stands open on one checkpoint partition while its owner is killed.
+
+    The other partitions must go on; the one must when the transaction is over.
+    """
+    with under_load(cluster, home, tally) as scene:
+        topics = scene.topics
+        producer = Producer(
+            {
+                "bootstrap.servers": cluster.bootstrap,
+                "transactional.id": "stranger",
+                "transaction.timeout.ms": 600_000,
+                "log_level": 2,
+            }
+        )
+        producer.init_transactions(10)
+        producer.begin_transaction()
+        producer.produce(topics.checkpoints, key=b"x", value=None, partition=0)
+        producer.flush(10)
+        owner = next(p for p in scene.fleet.running if 0 in p.log("partitions_assigned")[-1]["partitions"])
+        at = time.monotonic()
+        owner.kill()
+        scene.keep_up(WORKERS)
+        tally.faults += 1
+        within_s = max(min(seconds, 40.0), scene.session_s + _BEYOND_SESSION_S)
+
+        def others_moving() -> bool:
+            standing = scene.offsets.now
+            return time.monotonic() - at > scene.session_s and _still_s(scene, set(standing) - {0}) < 2.0
+
+        if not scene.until("the other partitions go on while the transaction is open", others_moving, within_s):
+            tally.problems[-1] += f" (committed: {scene.offsets.now})"
+        producer.abort_transaction(10)
+        scene.until_moving(time.monotonic(), 120)
+
+
+def _still_s(scene: Scene, partitions: set[int]) -> float:
+    """How long the slowest of these partitions has stood still."""
+    moved = dict.fromkeys(partitions, 0.0)
+    before: Mapping[int, int] = {}
+    for at, offsets in list(scene.offsets.history):
+        for partition in partitions:
+            if offsets.get(partition) != before.get(partition):
+                moved[partition] = at
+        before = offsets
+    return time.monotonic() - min(moved.values(), default=0.0)
+
+
+def clocks(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
+    """The wall clocks of the workers jump by hours and days, each its own; kills meanwhile. Needs libfaketime."""
+    if not FAKETIME.exists():
+        tally.notes.append(f"not run: {FAKETIME} is not there (Debian: libfaketime)")
+        return
+    with Scene(cluster, home, tally) as scene:
+
+        def started(count: int) -> None:
+            for _ in range(count):
+                clock = home / f"clock-{len(scene.fleet.all)}"
+                clock.write_text("+0\n")
+                faked = {
+                    "LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1",
+                    "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1",
+                }  # fmt: skip
+                scene.fleet.start(1, faked)
+
+        started(WORKERS)
+        scene.fleet.await_ready()
+        scene.begin(200)
+        eventually("all partitions move", lambda: scene.offsets.moved_since(0), 30)
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            time.sleep(scene.rng.uniform(1, 3))
+            at = time.monotonic()
+            for clock in home.glob("clock-*"):
+                clock.write_text(scene.rng.choice(("+3600\n", "-3600\n", "+0\n", "+86400\n", "-86400\n")))
+            tally.faults += 1
+            if scene.rng.random() < 0.4:
+                scene.any_running().kill()
+                tally.faults += 1
+                started(WORKERS - len(scene.fleet.running))
+            scene.until_moving(at)
+        tally.rounds += 1
+        scene.judge()
+
+
+def descriptors(cluster: Cluster, home: Path, tally: Tally, seconds: float, limit: int = 64) -> None:
+    """Few descriptors, and scrapers that hold more connections open than there are; a kill, so that others restore.
+
+    Partitions must move on, and /healthz must still answer.
+    """
+    with under_load(cluster, home, tally, workers=2) as scene:
+        held: list[socket.socket] = []
+        began, turn = time.monotonic(), 0
+        try:
+            while turn == 0 or time.monotonic() - began < seconds:
+                turn += 1
+                for process in scene.fleet.running:
+                    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (limit, limit))
+                    held += _hold_pages(process, limit + 10)
+                at = time.monotonic()
+                scene.any_running().kill()
+                scene.keep_up(2)
+                tally.faults += 1
+                scene.until_moving(at)
+                for process in scene.fleet.running:
+                    if not process.status("/healthz"):
+                        tally.problems.append(
+                            f"worker {process.label}: /healthz does not answer while connections are held"
+                        )
+                while held:
+                    held.pop().close()
+                time.sleep(2)
+        finally:
+            for connection in held:
+                connection.close()
+
+
+def _hold_pages(process: Process, count: int) -> list[socket.socket]:
+    """Connections that asked for a page and stay."""
+    url = next((line["url"] for line in process.log("listening")), "")
+    held: list[socket.socket] = []
+    with contextlib.suppress(OSError, ValueError):
+        for _ in range(count if url else 0):
+            connection = socket.create_connection(("127.0.0.1", urlsplit(url).port or 0), timeout=1)
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            held.append(connection)
+    return held
