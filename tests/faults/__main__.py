@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from tests.faults import ablations
 from tests.faults.lab import Tally
 from tests.faults.scenarios import SCENARIOS, Scenario
 
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="names of scenarios, with commas between")
     parser.add_argument("--work", type=Path, help="where logs and data go; kept (default: a temporary directory)")
     parser.add_argument("--json", type=Path, default=_ROOT / "build" / "faults.json", dest="report")
+    parser.add_argument("--without-ablations", action="store_true", dest="is_without_ablations")
     parser.add_argument("--list", action="store_true", dest="is_list", help="show the scenarios and end")
     given = parser.parse_args(arguments)
     if given.is_list:
@@ -54,7 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for problem in tally.problems:
             sys.stdout.write(f"{tally.scenario}: {problem}\n")
     sys.stdout.write(f"logs: {work}; kept: {given.report}\n")
-    return 0 if all(tally.is_right for tally in tallies) else 1
+    is_right = all(tally.is_right for tally in tallies)
+    if not given.only and not given.is_without_ablations:
+        sys.stdout.write("\nEach safeguard taken out in turn: is it missed?\n")
+        is_right = ablations.main([]) == 0 and is_right
+    return 0 if is_right else 1
 
 
 def _run(scenario: Scenario, work: Path, seed: int, seconds: float) -> Tally:
