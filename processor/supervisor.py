@@ -15,8 +15,9 @@ import sys
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Coroutine, Mapping
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection as Pipe
 from typing import Any, Final, Protocol, TypeVar
 
@@ -25,7 +26,7 @@ from processor.config import Settings
 from processor.core.rules import MAX_DIGITS
 from processor.errors import BrokerUnavailable, ConfigError, Fenced, RunStepsError
 from processor.http import Front, Health, OneWorker, Server
-from processor.kafka.admin import Admin, NewTopicFacts, check_topics
+from processor.kafka.admin import Admin, NewTopicFacts, TopicFacts, check_topics
 from processor.kafka.security import Connection
 from processor.kafka.trouble import OffsetLost
 from processor.selfaudit import SelfAudit
@@ -42,6 +43,7 @@ from processor.telemetry import (
     WorkerStarted,
     WorkerStopped,
 )
+from processor.topic_watch import TopicWatch
 from processor.worker import RestoreGivenUp, Worker, unless
 
 _Answer = TypeVar("_Answer")
@@ -120,6 +122,16 @@ async def check_or_create_topics(settings: Settings, connection: Connection, *, 
             if missing:
                 await admin.create(missing)
                 found = await admin.topics([source, dead_letter, checkpoints, *outcomes])
+    problems = topic_problems(settings, found)
+    if problems:
+        raise ConfigError("\n".join(problems), hint="--create-topics makes what is missing; it changes no topic")
+    return {name: found[name].max_message_bytes for name in (dead_letter, checkpoints, *outcomes)}
+
+
+def topic_problems(settings: Settings, found: Mapping[str, TopicFacts]) -> list[str]:
+    """What a worker would refuse about the topics as they are, one line each with its remedy."""
+    source, dead_letter, checkpoints = settings.source.topic, settings.output.dead_letter, settings.checkpoint_topic
+    outcomes = sorted({topic for topic in settings.outcome_topics.values() if topic})
     problems = check_topics(
         found,
         source=source,
@@ -139,9 +151,7 @@ async def check_or_create_topics(settings: Settings, connection: Connection, *, 
             f"topic {checkpoints}: max.message.bytes is too small for a step of steps.max_step_bytes "
             f"(got {found[checkpoints].max_message_bytes}); set at least {checkpoint_record_bytes(settings)}"
         )
-    if problems:
-        raise ConfigError("\n".join(problems), hint="--create-topics makes what is missing; it changes no topic")
-    return {name: found[name].max_message_bytes for name in (dead_letter, checkpoints, *outcomes)}
+    return problems
 
 
 def _size(record_bytes: int) -> dict[str, str]:
@@ -163,6 +173,7 @@ class _Lives:
     trouble: str = "starting"
     audit: SelfAudit | None = None
     stalls: Stalls | None = None
+    watch: TopicWatch | None = None
 
     def healthz(self) -> Health:
         if self.worker is not None:
@@ -172,7 +183,8 @@ class _Lives:
             health = Health(not stalled, [*stalled, self.trouble] if stalled else [], {"state": self.trouble})
         # A reason, and ok all the same: a restart would fold as this one did, and take the evidence along.
         doubts = self.audit.reasons() if self.audit is not None else []
-        return health._replace(reasons=[*health.reasons, *doubts])
+        topics = self.watch.reasons() if self.watch is not None else []
+        return health._replace(reasons=[*health.reasons, *doubts, *topics])
 
     def readyz(self) -> Health:
         return self.worker.readyz() if self.worker is not None else Health(False, [self.trouble], {})
@@ -259,6 +271,8 @@ async def _supervise(
     telemetry.happened(WorkerStarted(settings.source.topic, settings.source.group_id, settings.delivery.mode, name))
     contact = _Contact(settings, telemetry)
     stalls = lives.stalls = Stalls(settings.supervisor.stall_timeout_s / 2)
+    watch = lives.watch = TopicWatch(settings, connection, telemetry, partial(topic_problems, settings))
+    check = partial(check_or_create_topics, settings, connection, create=create_topics)
     restarts: deque[float] = deque()
     attempt = 0
     while not stop.is_set():
@@ -266,8 +280,7 @@ async def _supervise(
         try:
             telemetry.happened(StateChanged("starting"))
             stalls.waits(GROUP, "no assignment")
-            checking = check_or_create_topics(settings, connection, create=create_topics)
-            limits = await unless(stop, contact.bounded(checking))
+            limits = await unless(stop, contact.bounded(watch.begin(check)))
             if limits is None:
                 return
             contact.answered(began)
@@ -279,9 +292,10 @@ async def _supervise(
                 limits=limits,
                 audit=lives.audit,
                 stalls=stalls,
+                served_below=watch.served_below,
             )
             lives.worker, lives.trouble = worker, ""
-            await _until_stopped(worker, connection, settings, contact, stop)
+            await _until_stopped(worker, watch, contact, stop)
             return
         except RunStepsError as error:
             now = time.monotonic()
@@ -396,12 +410,13 @@ async def _wait(stop: asyncio.Event, seconds: float) -> None:
         pass
 
 
-async def _until_stopped(
-    worker: Worker, connection: Connection, settings: Settings, contact: _Contact, stop: asyncio.Event
-) -> None:
-    """One life, and beside it a look at whether the broker is still there: an idle client would not notice."""
+async def _until_stopped(worker: Worker, watch: TopicWatch, contact: _Contact, stop: asyncio.Event) -> None:
+    """One life, and beside it a look at the topics, and whether the broker is there: an idle client would not notice.
+
+    What the look finds wrong with the topics goes before what it has broken in the life.
+    """
     life = asyncio.create_task(worker.run(stop), name="worker")
-    touch = asyncio.create_task(_touch(connection, settings, contact), name="touch the broker")
+    touch = asyncio.create_task(_touch(watch, contact), name="watch the topics")
     try:
         await asyncio.wait({life, touch}, return_when=asyncio.FIRST_COMPLETED)
         if touch.done() and not life.done():
@@ -414,22 +429,22 @@ async def _until_stopped(
         await asyncio.wait({touch})
 
 
-async def _touch(connection: Connection, settings: Settings, contact: _Contact) -> None:
-    """Raises `BrokerUnavailable` once the broker has not answered for `unavailable_after_s`."""
+async def _touch(watch: TopicWatch, contact: _Contact) -> None:
+    """Look at the topics every few seconds.
+
+    Raises:
+        BrokerUnavailable: the broker has not answered for `unavailable_after_s`.
+        ConfigError, CorruptLog, BrokerRefused: the topics are not as a worker needs them any more.
+    """
     began = time.monotonic()
     while True:
         await asyncio.sleep(min(_TOUCH_EVERY_S, contact.left_s()))
         try:
-            await contact.bounded(_ask(connection, settings.source.topic))
+            await contact.bounded(watch.look())
         except BrokerUnavailable as error:
             contact.failed(error)
         else:
             contact.answered(began)
-
-
-async def _ask(connection: Connection, topic: str) -> None:
-    async with Admin(connection) as admin:
-        await admin.topics([topic])
 
 
 # --- several workers -----------------------------------------------------------------------------------------------

@@ -114,6 +114,15 @@ _SKIPPED: Final = Label(
     "reason",
     ("queue_full", "revoked", "range_too_long", "retention", "undecidable", "unplaced", "unreadable", OTHER),
 )
+_TOPIC_ROLE: Final = Label("role", ("source", "checkpoints", "written"))
+_TIMESTAMP: Final = "message.timestamp"
+# fmt: off
+_TOPIC_SETTING: Final = Label("setting", (
+    "cleanup.policy", "id", "max.message.bytes", f"{_TIMESTAMP}.after.max.ms", f"{_TIMESTAMP}.before.max.ms",
+    f"{_TIMESTAMP}.difference.max.ms", f"{_TIMESTAMP}.type", "min.insync.replicas", "partitions",
+    "retention.bytes", "retention.ms", OTHER,
+))
+# fmt: on
 _LOG_WHY: Final = Label("why", ("repeated", "unwritable"))
 _BUILD: Final = (
     *map(Label, ("version", "python", "aiokafka", "fold_version")),
@@ -270,6 +279,15 @@ RESTARTS: Final = Metric(
     "runstep_worker_restarts_total", _C, "restarts", "Times the worker began again from committed offsets.",
     "The log line worker_restarted has the cause. Repeated, the process ends with its exit code.",
     (_RESTART_WHY,),
+)
+TOPIC_CHANGES: Final = Metric(
+    "runstep_topic_changes_total", _C, "changes", "Changes of our topics that were noticed while the worker ran.",
+    "The log line topic_changed has the old and the new value, and what follows.", (_TOPIC_ROLE, _TOPIC_SETTING),
+)
+PARTITIONS_NOT_SERVED: Final = Metric(
+    "runstep_partitions_not_served", _G, "partitions",
+    "Partitions of the source without a partition of the checkpoint topic: nobody works on them.",
+    "Above 0: give the checkpoint topic as many partitions; /healthz has the command.",
 )
 LAST_PROGRESS: Final = Metric(
     "runstep_last_progress_timestamp_seconds", _G, "seconds since 1970",
@@ -794,6 +812,40 @@ class BrokerLost:
 
     def emit(self, meter: Meter, log: Log) -> None:
         log.warning("broker_lost", bootstrap=self.bootstrap, silent_s=round(self.silent_s, 1), **described(self.error))
+
+
+@dataclass(frozen=True, slots=True)
+class TopicChanged:
+    """A topic is not as it was: a setting, its partitions, or its id.
+
+    `role`, `setting`: values of that metric's labels.
+    """
+
+    topic: str
+    role: str
+    setting: str
+    was: str
+    now: str
+    follows: str
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(TOPIC_CHANGES, role=self.role, setting=self.setting)
+        log.warning("topic_changed", **asdict(self), _never_held=True)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsNotServed:
+    """Partitions of the source have no partition of the checkpoint topic; none: all have one again."""
+
+    partitions: tuple[int, ...]
+    remedy: str
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.set(PARTITIONS_NOT_SERVED, len(self.partitions))
+        if self.partitions:
+            log.error("partitions_not_served", partitions=self.partitions, remedy=self.remedy)
+        else:
+            log.info("all_partitions_served")
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,6 +133,7 @@ class Worker:
         limits: max.message.bytes of the topics that we write to.
         audit: told of what is published and how partitions stand; None: no self-audit.
         stalls: what stood still in the lives before this one, and what does in it; None: this is the first.
+        served_below: partitions from this number on are left alone: the checkpoint topic has none for them (yet).
         monotonic, now_ms: clocks; the second one only decides when a clock mark may be set (T3).
     """
 
@@ -146,6 +147,7 @@ class Worker:
         limits: Mapping[str, int],
         audit: SelfAudit | None = None,
         stalls: Stalls | None = None,
+        served_below: Callable[[], int | None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -201,6 +203,8 @@ class Worker:
         self._parked: dict[int, Owned] = {}
         self._assigned: list[int] = []
         self._assigned_in = -1  # the generation that `_assigned` is of
+        self._served_below = served_below
+        self._unserved: list[int] = []  # assigned to us, and without a partition of the checkpoint topic
         self._epoch = 0
         self._opening: asyncio.Task[None] | None = None
         self._writer_started = asyncio.Event()
@@ -265,6 +269,8 @@ class Worker:
         if self._opening is not None and self._opening.done():
             opening, self._opening = self._opening, None
             opening.result()
+        if self._unserved and self._opening is None and not self._stopping:
+            self._serve_more()
         if self._flight is not None and self._flight.done():
             flight, self._flight = self._flight, None
             flight.result()
@@ -407,7 +413,7 @@ class Worker:
     async def revoked(self, partitions: list[int]) -> None:
         """The gate first, draining second, and the states are parked for the next assignment (see `Consumer`)."""
         self._epoch += 1
-        self._ready, self._assigned, self._assigned_in = (), [], -1
+        self._ready, self._assigned, self._assigned_in, self._unserved = (), [], -1, []
         self._stalls.waits(GROUP, "no assignment")
         if (broken := await self._end_opening()) is not None:
             raise broken
@@ -436,8 +442,9 @@ class Worker:
             return
         self._epoch += 1
         generation = self._consumer.token().generation
-        self._assigned, self._assigned_in = partitions, generation
         self._consumer.hold(partitions)
+        partitions, self._unserved = self._split(partitions)
+        self._assigned, self._assigned_in = partitions, generation
         self._stalls.assigned(partitions)
         for partition in partitions:
             self._stalls.waits(partition, "its restore has not begun")
@@ -446,6 +453,22 @@ class Worker:
         self._telemetry.happened(StateChanged("restoring" if partitions else "live"))
         if partitions:
             self._opening = asyncio.create_task(self._open(self._epoch, partitions), name="open partitions")
+
+    def _split(self, partitions: list[int]) -> tuple[list[int], list[int]]:
+        """Those of these partitions that can be served, and those that have to wait for the checkpoint topic."""
+        below = self._served_below()
+        if below is None:
+            return partitions, []
+        return [p for p in partitions if p < below], [p for p in partitions if p >= below]
+
+    def _serve_more(self) -> None:
+        """Open what had to wait, once the checkpoint topic has partitions for it and nothing else is being opened."""
+        more, self._unserved = self._split(self._unserved)
+        if more:
+            self._assigned = sorted([*self._assigned, *more])
+            self._stalls.assigned(self._assigned)
+            self._telemetry.happened(PartitionsAssigned(tuple(more), self._assigned_in, len(self._assigned)))
+            self._opening = asyncio.create_task(self._open(self._epoch, more), name="open partitions")
 
     async def _open(self, epoch: int, partitions: list[int]) -> None:
         """Bring the partitions to where their last owner stood: parked states at once, the others from the log.

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple
-from uuid import UUID
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -15,12 +14,11 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizat
 from aiokafka.protocol.metadata import MetadataRequest
 
 from processor.errors import BrokerRefused, BrokerUnavailable
-from processor.kafka import pinned
+from processor.kafka import pinned, wire
 from processor.kafka.client import Client
 from processor.kafka.consumer import Committed
 from processor.kafka.pinned import rebound
 from processor.kafka.security import Connection, explained
-from processor.kafka.topic_ids import ClusterTopics, TopicIds, cluster_topics
 from processor.kafka.trouble import translate, translated
 
 _BATCH_OVERHEAD_BYTES: Final = 61
@@ -44,6 +42,13 @@ class TopicFacts(NamedTuple):
     @property
     def cleanup(self) -> frozenset[str]:
         return frozenset(self.configs["cleanup.policy"].split(","))
+
+
+class ClusterTopics(NamedTuple):
+    """A cluster's id and its topics' ids. One that was deleted and created again has its old name and another id."""
+
+    cluster_id: str
+    ids: Mapping[str, str]
 
 
 class NewTopicFacts(NamedTuple):
@@ -106,14 +111,10 @@ class Admin:
         }
 
     async def cluster_topics(self, names: Collection[str]) -> ClusterTopics:
-        """The cluster's id, and the ids of those among `names` that exist (none from brokers older than 2.8)."""
+        """The cluster's id, and the ids of these topics, all of which must exist ("" from brokers older than 2.8)."""
         with translated(self._where):
             async with asyncio.timeout(self._timeout_s):
-                return cluster_topics(await self._started()._send_request(TopicIds(names)))
-
-    async def topic_ids(self, names: Collection[str]) -> dict[str, UUID]:
-        """The ids of those among `names` that exist; empty where the broker is older than 2.8, and tells none."""
-        return (await self.cluster_topics(names)).ids
+                return ClusterTopics(*wire.topic_ids(await self._started()._send_request(wire.TopicIds(sorted(names)))))
 
     async def create(self, topics: Iterable[NewTopicFacts]) -> None:
         """Create topics and wait until every client can find them. One that exists already is left as it is.
@@ -216,6 +217,12 @@ def check_topics(
             )
     for name in sorted({*outputs, checkpoints}):
         topic = found.get(name)
+        in_sync = int(topic.configs.get("min.insync.replicas", "1")) if topic is not None else 1
+        if topic is not None and in_sync > topic.replicas:
+            problems.append(
+                f"topic {name}: no write can succeed: min.insync.replicas is {in_sync}, and it has {topic.replicas} "
+                f"replicas; set min.insync.replicas={max(1, topic.replicas - 1)}, or add replicas"
+            )
         if topic is not None and topic.max_message_bytes < max_record_bytes + _BATCH_OVERHEAD_BYTES:
             problems.append(
                 f"topic {name}: max.message.bytes is too small (got {topic.max_message_bytes}); "

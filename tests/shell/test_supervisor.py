@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from processor.telemetry import (
     Telemetry,
     WorkerRestarted,
 )
+from processor.topic_watch import TopicWatch
 
 AWAY = BrokerUnavailable("broker b:1: nothing listens there", hint="start it")
 FENCED = Fenced("group: moved on")
@@ -67,13 +68,17 @@ class Scene:
                 raise error
             return {}
 
+        async def begin(_: object, checking: Callable[[], Awaitable[dict[str, int]]]) -> dict[str, int]:
+            return await checking()
+
         async def ask(*_: object) -> None:
             if scene.asked and (error := scene.asked.pop(0) if len(scene.asked) > 1 else scene.asked[0]) is not None:
                 raise error
 
         monkeypatch.setattr(supervisor, "Worker", Scripted)
         monkeypatch.setattr(supervisor, "check_or_create_topics", check)
-        monkeypatch.setattr(supervisor, "_ask", ask)
+        monkeypatch.setattr(TopicWatch, "begin", begin)
+        monkeypatch.setattr(TopicWatch, "look", ask)
         monkeypatch.setattr(supervisor, "_TOUCH_EVERY_S", 0.02)
         monkeypatch.setattr(supervisor, "_LEAST_S", 0.05)
 

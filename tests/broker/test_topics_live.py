@@ -1,0 +1,140 @@
+"""Topics that change under a running or a frozen worker: noticed within seconds, and told with what follows."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Final
+
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the stub lacks some of them
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    ResourceType,
+)
+
+from processor.broker import Broker
+from tests.faults.service import Service, Stage, created, ended
+from tests.kafka_tools import DEADLINE_S, Names, admin, delete_topics, remake_topics
+
+CORRUPT: Final = 65
+CONFIG: Final = 78
+FRESH: Final = {"kafka": {"metadata_max_age_ms": 1000}}
+
+
+def add_partitions(broker: Broker, topic: str, total: int) -> None:
+    client = admin(broker.bootstrap)
+    for future in client.create_partitions([NewPartitions(topic, total)]).values():
+        future.result(DEADLINE_S)
+
+
+def set_configs(broker: Broker, topic: str, **changes: str) -> None:
+    entries = [
+        ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in changes.items()
+    ]
+    client = admin(broker.bootstrap)
+    wanted = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+    for future in client.incremental_alter_configs([wanted]).values():
+        future.result(DEADLINE_S)
+
+
+def refused(service: Service, code: int) -> str:
+    with service:
+        assert service.ended() == code, service.tail()
+        return service.said()
+
+
+def test_a_source_topic_made_anew_ends_a_running_worker(broker: Broker, names: Names, tmp_path: Path) -> None:
+    stage = Stage(broker.bootstrap, names, tmp_path)
+    service = stage.serve().until_live()
+    stage.say(created("step_1"), ended("step_1"))
+    service.until("published", lambda: stage.published("completed"))
+    remake_topics(broker.bootstrap, stage.source, partitions=2)
+    said = refused(service, CORRUPT)
+    assert f"topic {stage.source}" in said
+    assert len(stage.published()) == 1
+
+
+def test_a_source_topic_made_anew_under_a_frozen_worker_ends_it(broker: Broker, names: Names, tmp_path: Path) -> None:
+    """Its records begin at 0 again, so that the position of the frozen worker lies within the new log."""
+    stage = Stage(broker.bootstrap, names, tmp_path)
+    service = stage.serve().until_live()
+    stage.say(created("step_1"), ended("step_1"))
+    service.until("published", lambda: stage.published("completed"))
+    service.send(signal.SIGSTOP)
+    remake_topics(broker.bootstrap, stage.source, partitions=2)
+    stage.say(*(created(f"step_{number}") for number in range(2, 8)))
+    service.send(signal.SIGCONT)
+    said = refused(service, CORRUPT)
+    assert f"topic {stage.source}: made anew while the worker ran" in said
+
+
+def test_a_topic_that_is_deleted_ends_a_running_worker(broker: Broker, names: Names, tmp_path: Path) -> None:
+    """And --create-topics does not make it anew: what it held would be forgotten without a word."""
+    stage = Stage(broker.bootstrap, names, tmp_path)
+    service = stage.serve(create_topics=True).until_live()
+    delete_topics(broker.bootstrap, stage.checkpoints)
+    said = refused(service, CONFIG)
+    assert f"topic {stage.checkpoints}: missing, though it was there" in said
+
+
+def test_partitions_added_to_the_source_are_named_and_the_old_ones_served(
+    broker: Broker, names: Names, tmp_path: Path
+) -> None:
+    stage = Stage(broker.bootstrap, names, tmp_path)
+    with stage.serve(FRESH) as service:
+        service.until_live()
+        add_partitions(broker, stage.source, 3)
+        service.until("not served", lambda: service.metric("runstep_partitions_not_served") == 1)
+        service.until_logged("partitions_assigned", times=2)
+        stage.say(created("step_1"), ended("step_1"))
+        service.until("the old ones are served", lambda: len(stage.published("completed")) == 1)
+        health = service.page("/healthz")
+        assert health.status == 200
+        assert any(f"--alter --topic {stage.checkpoints} --partitions 3" in r for r in health.json["reasons"])
+        stage.say(created("step_2"), ended("step_2"), partition=2)
+        add_partitions(broker, stage.checkpoints, 3)
+        service.until("the new one is served", lambda: len(stage.published("completed")) == 2)
+        service.until("nothing to complain of", lambda: service.metric("runstep_partitions_not_served") == 0)
+        assert service.logged("topic_changed", topic=stage.source, setting="partitions", was="2", now="3")
+        assert not service.logged("worker_restarted")
+        assert service.terminate() == 0
+
+
+def test_settings_that_change_are_told_and_in_force(broker: Broker, names: Names, tmp_path: Path) -> None:
+    stage = Stage(broker.bootstrap, names, tmp_path)
+    out = stage.outcomes["completed"]
+    with stage.serve() as service:
+        service.until_live()
+        set_configs(broker, out, retention_ms="3600000", max_message_bytes="2000000")
+        set_configs(broker, stage.source, retention_ms="7200000")
+        service.until_logged("topic_changed", topic=out, setting="retention.ms", now="3600000")
+        service.until_logged("topic_changed", topic=out, setting="max.message.bytes", now="2000000")
+        service.until_logged("topic_changed", topic=stage.source, setting="retention.ms", now="7200000")
+        assert service.metric("runstep_topic_changes_total", role="written", setting="retention.ms") == 1
+        assert service.terminate() == 0
+
+
+def test_a_setting_that_start_would_refuse_ends_a_running_worker(broker: Broker, names: Names, tmp_path: Path) -> None:
+    stage = Stage(broker.bootstrap, names, tmp_path)
+    service = stage.serve().until_live()
+    set_configs(broker, stage.source, cleanup_policy="compact")
+    said = refused(service, CONFIG)
+    assert f"topic {stage.source}: compacted, which loses events; set cleanup.policy=delete" in said
+
+
+def test_a_limit_that_is_lowered_is_in_force_for_the_next_unit(broker: Broker, names: Names, tmp_path: Path) -> None:
+    stage = Stage(broker.bootstrap, names, tmp_path)
+    small = {"output": {"max_record_bytes": 100_000}, "steps": {"max_step_bytes": 100_000}}
+    with stage.serve(small) as service:
+        service.until_live()
+        set_configs(broker, stage.outcomes["completed"], max_message_bytes="150000")
+        service.until_logged("worker_restarted")
+        service.until_live()
+        for number in range(12):
+            stage.say(created(f"step_{number}", note="x" * 60_000), ended(f"step_{number}", note="x" * 60_000))
+        service.until("published", lambda: len(stage.published("completed")) == 12)
+        assert len(service.logged("worker_restarted")) == 1
+        assert service.terminate() == 0
