@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from typing import Final, NamedTuple
 
+from processor.committed import HighestCommitted
 from processor.config import Settings
 from processor.core.effects import Record
 from processor.core.partition import PartitionState
@@ -54,9 +55,12 @@ class Restorer:
         rules: Rules,
         *,
         own_writer: str,
+        claim: Callable[[Mapping[int, Committed]], Awaitable[None]],
+        highest: HighestCommitted,
     ) -> None:
         self._settings, self._connection, self._consumer = settings, connection, consumer
         self._telemetry, self._rules, self._own = telemetry, rules, own_writer
+        self._claim, self._highest = claim, highest
 
     async def stable_offsets(self, partitions: Collection[int]) -> AsyncGenerator[dict[int, Committed], None]:
         """Yield committed offsets once no transaction can change them any more; partitions do not wait for each other.
@@ -79,6 +83,7 @@ class Restorer:
                 stable = {p: Committed(*at) for p, at in error.stable.items()}
                 pending = await self._consumer.pending_owners(error.partitions)
                 await self._end_writers({p: _writer(c) for p, c in pending.items()}, began)
+            self._highest.require(stable, self._settings.source.topic, self._settings.source.group_id)
             waiting -= stable.keys()
             if stable:
                 yield stable
@@ -123,7 +128,9 @@ class Restorer:
         async with aclosing(self._checkpoints(list(stable))) as loading:
             async for loaded in loading:
                 restored = [self._restored(p, points[p], end[p], entries) for p, entries in loaded.items()]
-                await self._consumer.claim({found.partition: found.committed for found in restored})
+                claims = {found.partition: found.committed for found in restored}
+                await self._claim(claims)
+                self._highest.saw(claims)
                 yield restored
 
     def _restored(

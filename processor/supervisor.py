@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection as Pipe
 from typing import Any, Final, Protocol, TypeVar
 
 from processor.breaker import Tripped
+from processor.committed import HighestCommitted
 from processor.config import Settings
 from processor.core.rules import MAX_DIGITS
 from processor.errors import BrokerUnavailable, ConfigError, Fenced, RunStepsError
@@ -273,6 +274,7 @@ async def _supervise(
     stalls = lives.stalls = Stalls(settings.supervisor.stall_timeout_s / 2)
     watch = lives.watch = TopicWatch(settings, connection, telemetry, partial(topic_problems, settings))
     check = partial(check_or_create_topics, settings, connection, create=create_topics)
+    highest = HighestCommitted()
     restarts: deque[float] = deque()
     attempt = 0
     while not stop.is_set():
@@ -293,6 +295,7 @@ async def _supervise(
                 audit=lives.audit,
                 stalls=stalls,
                 served_below=watch.served_below,
+                highest=highest,
             )
             lives.worker, lives.trouble = worker, ""
             await _until_stopped(worker, watch, contact, stop)

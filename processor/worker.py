@@ -20,6 +20,7 @@ from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 from processor.breaker import Breaker
+from processor.committed import HighestCommitted
 from processor.config import Settings
 from processor.core.effects import Effect, Record, Status
 from processor.core.partition import PartitionState
@@ -134,6 +135,7 @@ class Worker:
         audit: told of what is published and how partitions stand; None: no self-audit.
         stalls: what stood still in the lives before this one, and what does in it; None: this is the first.
         served_below: partitions from this number on are left alone: the checkpoint topic has none for them (yet).
+        highest: what earlier workers of this process have seen committed; None: this is the first.
         monotonic, now_ms: clocks; the second one only decides when a clock mark may be set (T3).
     """
 
@@ -148,11 +150,13 @@ class Worker:
         audit: SelfAudit | None = None,
         stalls: Stalls | None = None,
         served_below: Callable[[], int | None] = lambda: None,
+        highest: HighestCommitted | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         source, delivery = settings.source, settings.delivery
         self._settings, self._telemetry, self._audit = settings, telemetry, audit
+        highest = HighestCommitted() if highest is None else highest
         self._rules: Rules = settings.rules()
         self._monotonic, self._now_ms = monotonic, now_ms
         self._stalls = stalls or Stalls(settings.supervisor.stall_timeout_s / 2, monotonic)
@@ -197,7 +201,17 @@ class Worker:
                 limits=limits,
             )
         self._name = self._writer.transactional_id or ""
-        self._restorer = Restorer(settings, connection, self._consumer, telemetry, self._rules, own_writer=self._name)
+        self._restorer = Restorer(
+            settings,
+            connection,
+            self._consumer,
+            telemetry,
+            self._rules,
+            own_writer=self._name,
+            claim=self._writer.claim,
+            highest=highest,
+        )
+        self._highest = highest
         self._owned: dict[int, Owned] = {}
         self._ready: tuple[int, ...] = ()  # the gate: only these are polled, and only in their epoch
         self._parked: dict[int, Owned] = {}
@@ -212,6 +226,7 @@ class Worker:
         self._flight: asyncio.Task[None] | None = None
         self._draining = asyncio.Lock()
         self._sealed_at = 0.0
+        self._units = 0
         self._stood_at = self._oldest_at = self._turned_at = monotonic()
         self._stopping = False
         self._stalls.waits(GROUP, "no assignment")
@@ -333,6 +348,7 @@ class Worker:
     def _seal(self) -> _Sealed | None:
         """Close the pending unit: offsets, restore points and outputs of every live partition that moved."""
         self._sealed_at = self._monotonic()
+        self._units += 1
         pending, self._pending = self._pending, _Pending()
         offsets: dict[int, Committed] = {}
         for owned in self._owned.values():
@@ -345,7 +361,8 @@ class Worker:
             restore_from, stream_time, needless = owned.state.seal(position)
             if needless:
                 pending.effects.setdefault(owned.partition, []).extend(needless)
-            committed = Committed(position, ResumePoint(restore_from, stream_time, self._name).encode())
+            point = ResumePoint(restore_from, stream_time, self._name, unit=self._units)
+            committed = Committed(position, point.encode())
             assert committed.offset >= owned.committed.offset, "a committed offset never goes back"
             offsets[owned.partition] = owned.committed = committed
         if not offsets:
@@ -374,6 +391,7 @@ class Worker:
         except RunStepsError as error:
             self._telemetry.happened(CommitFailed("refused", error, sealed.records))
             raise
+        self._highest.saw(sealed.unit.offsets)
         seconds = self._monotonic() - began
         effects = sum(map(len, sealed.effects.values()))
         self._telemetry.happened(UnitCommitted(sealed.records, effects, len(sealed.unit.offsets), seconds))

@@ -51,6 +51,8 @@ class ResumePoint(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     checkpoint partition holds as of this commit; -1 where that is not exact (at least once). `whole`: so many
     partitions, from 0 on, were seen with a committed offset. `mode`: `MODE_REBUILD`, `MODE_ANEW` where the state at
     the offset has first to be built by a fold from the log's beginning, with the checkpoints that fit or without any.
+    `unit` numbers the commits of one writer's incarnation: by it a commit is told from the one before it where neither
+    moved the offset.
     """
 
     restore_from: int = msgspec.field(name="r")
@@ -62,6 +64,7 @@ class ResumePoint(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     kept: int = msgspec.field(name="c", default=-1)
     whole: int = msgspec.field(name="n", default=0)
     mode: int = msgspec.field(name="m", default=MODE_RESUME)
+    unit: int = msgspec.field(name="u", default=0)
 
     @property
     def log(self) -> LogIdentity:

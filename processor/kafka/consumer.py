@@ -16,7 +16,13 @@ from typing import Final, Literal, NamedTuple, Protocol, TypeVar
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import KafkaError, RebalanceInProgressError, for_code
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    RebalanceInProgressError,
+    RequestTimedOutError,
+    for_code,
+)
 from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
@@ -271,10 +277,14 @@ class Consumer:
         return committed
 
     async def claim(self, offsets: Mapping[int, Committed]) -> None:
-        """An ordinary commit, fenced by the generation that we are in at the time of the call.
+        """Commit offsets, fenced by the generation that we are in at the time of the call.
+
+        A commit whose answer is lost is not repeated: its first copy may still arrive, and would move the offsets back
+        for as long as this generation lasts.
 
         Raises:
             Fenced: the group has moved on; nothing was committed for us.
+            BrokerUnavailable: no answer; the offsets may be committed or not.
         """
         token = self.token()
         consumer = self._joined()
@@ -293,7 +303,7 @@ class Consumer:
                 raise Fenced(f"{self._where}: the group is rebalancing", hint="rejoin from the log") from error
 
         if rows:
-            await self._coordinated(commit)
+            await self._coordinated(commit, repeat_unanswered=False)
 
     async def log_identity(self) -> LogIdentity:
         """The cluster that we are connected to and the id of the source topic there, asked afresh."""
@@ -351,7 +361,7 @@ class Consumer:
 
         return await self._coordinated(fetch) if partitions else ({}, set())
 
-    async def _coordinated(self, ask: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    async def _coordinated(self, ask: Callable[[], Awaitable[_Answer]], *, repeat_unanswered: bool = True) -> _Answer:
         """Ask the group's coordinator, wherever it has moved to, until it answers or the time is up."""
         coordinator = self._joined()._coordinator
         with translated(self._where):
@@ -361,7 +371,9 @@ class Consumer:
                     try:
                         return await ask()
                     except KafkaError as error:
-                        if not error.retriable:
+                        # Raised here and not by the broker: a connection that broke, or an answer that did not come.
+                        unanswered = isinstance(error, KafkaConnectionError | RequestTimedOutError)
+                        if not error.retriable or (unanswered and not repeat_unanswered):
                             raise
                         if error.invalid_metadata or "Coordinator" in type(error).__name__:
                             coordinator.coordinator_dead()

@@ -20,8 +20,8 @@ from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer.fetcher import Fetcher, FetchResult
 from aiokafka.consumer.group_coordinator import GroupCoordinator, NoGroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.producer.message_accumulator import MessageAccumulator, MessageBatch
-from aiokafka.producer.sender import BaseHandler, InitPIDHandler, Sender, TxnOffsetCommitHandler
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator, MessageBatch
+from aiokafka.producer.sender import BaseHandler, InitPIDHandler, Sender
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
@@ -35,11 +35,12 @@ VERSION: Final = "0.14.0"
 PRIVATE: Final[Mapping[type, frozenset[str]]] = {
     AIOKafkaAdminClient: frozenset({"_client", "_get_cluster_metadata", "_send_request"}),
     AIOKafkaClient: frozenset({"_conns", "_get_conn", "_metadata_update", "_wait_on_metadata"}),
+    BatchBuilder: frozenset({"_build", "_set_producer_state"}),
     AIOKafkaConnection: frozenset(
         {"_create_reader_task", "_handle_frame", "_protocol", "_read", "_versions", "_writer"}
     ),
     AIOKafkaConsumer: frozenset({"_client", "_closed", "_coordinator", "_fetcher", "_subscription"}),
-    AIOKafkaProducer: frozenset({"_closed", "_message_accumulator", "_sender", "_txn_manager"}),
+    AIOKafkaProducer: frozenset({"_closed", "_message_accumulator", "_sender"}),
     FetchResult: frozenset({"_partition_records", "_topic_partition", "_update_position"}),
     Fetcher: frozenset(
         {
@@ -73,10 +74,9 @@ PRIVATE: Final[Mapping[type, frozenset[str]]] = {
     MessageBatch: frozenset({"_drain_waiter"}),
     BaseHandler: frozenset({"_sender"}),
     InitPIDHandler: frozenset(),
-    TxnOffsetCommitHandler: frozenset({"_group_id", "_offsets"}),
-    Sender: frozenset({"_do_init_pid", "_do_txn_offset_commit", "_txn_manager"}),
+    Sender: frozenset({"_do_init_pid", "_txn_manager"}),
     SubscriptionState: frozenset({"_last_fetch_ended"}),
-    TransactionManager: frozenset({"_txn_consumer_group", "_txn_partitions"}),
+    TransactionManager: frozenset({"_transaction_waiter"}),
 }
 """Private names by the class that owns them."""
 

@@ -1,8 +1,9 @@
 # mypy: allow-subclassing-any, disable-error-code=has-type
-"""Writing: a unit of records and offsets, all of it or nothing (exactly once), or at least once.
+"""Writers of units: records and source offsets, all of it or nothing (exactly once), or at least once.
 
 A writer ends with its first error that is not a clean abort: what the broker did last is then unknown, and only the
 log can tell. Make a new one with the same transactional id (that settles whatever is open), read the offsets again.
+What is done about a lost answer stands in kafka/transactions.py.
 """
 
 from __future__ import annotations
@@ -14,24 +15,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    MessageSizeTooLargeError,
-    ProducerClosed,
-    RecordListTooLargeError,
-    for_code,
-)
+from aiokafka.errors import MessageSizeTooLargeError, ProducerClosed, RecordListTooLargeError
 from aiokafka.producer import sender
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
 from aiokafka.producer.transaction_manager import TransactionManager
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from processor.errors import BrokerRefused, BrokerUnavailable, Fenced
 from processor.kafka import pinned, wire
 from processor.kafka.client import Client, silence
 from processor.kafka.consumer import Committed, GroupToken
+from processor.kafka.link import BrokerLink
 from processor.kafka.pinned import rebound
 from processor.kafka.records import (
     BATCH_OVERHEAD_BYTES,
@@ -42,11 +38,15 @@ from processor.kafka.records import (
     partition_of,
 )
 from processor.kafka.security import Connection, explained
-from processor.kafka.trouble import RecordTooLarge, translate, translated
+from processor.kafka.transactions import Identity, Transactions
+from processor.kafka.trouble import RecordTooLarge, translated
 
 _RETRY_BACKOFF_MS: Final = 20
 _MAX_BATCH_BYTES: Final = 512 << 10
 _NO_LIMITS: Final[Mapping[str, int]] = MappingProxyType({})
+_START_S: Final = 10.0
+"""At least so long for a producer id: a young cluster first makes the topic of the transactions."""
+_CODECS: Final = {None: 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
 
 Where = dict[int, tuple[int, int] | None]
@@ -77,14 +77,17 @@ class Writer(Protocol):
     def dead(self) -> bool: ...
     async def start(self) -> None: ...
     async def commit(self, unit: Unit) -> None: ...
+    async def claim(self, offsets: Mapping[int, Committed]) -> None:
+        """Commit offsets alone, as the member that we are now. Raises what `commit` raises."""
+
     async def stop(self, timeout_s: float) -> None: ...
 
 
 class TransactionalWriter:
-    """Exactly once: one transaction per unit, its offsets fenced by the group (KIP-98, KIP-447).
+    """Exactly once: one transaction per unit, its offsets fenced by the group (KIP-98, KIP-447, KIP-890).
 
     Args:
-        transactional_id: names this writer across its lives; a new life ends the transaction of the last.
+        transactional_id: names this writer across its incarnations; a new one ends the transaction of the last.
         group_id, source_topic: whose offsets a unit carries.
         token_now: the consumer's membership at the moment; a unit of another one is refused.
         transaction_timeout_ms: after this long the broker aborts what we left open.
@@ -106,88 +109,130 @@ class TransactionalWriter:
         compression: str | None = None,
         limits: Mapping[str, int] = _NO_LIMITS,
     ) -> None:
+        self._connection = connection
         self._transactional_id = transactional_id
-        self._group_id = group_id
-        self._source_topic = source_topic
+        self._where = f"transactional id {transactional_id}"
         self._token_now = token_now
-        self._outlet = _Outlet(
+        self._timeout_s = commit_timeout_s
+        codec = _CODECS[compression]
+        self._batching = _Batching(
+            limits, lambda size: BatchBuilder(size, codec, is_transactional=1), transactional=True
+        )
+        self._link = BrokerLink(
             connection,
-            where=f"transactional id {transactional_id}",
-            commit_timeout_s=commit_timeout_s,
-            compression=compression,
-            limits=limits,
             transactional_id=transactional_id,
+            group_id=group_id,
+            source_topic=source_topic,
             transaction_timeout_ms=transaction_timeout_ms,
         )
+        self._transactions = Transactions(self._link, where=self._where, group_id=group_id, source_topic=source_topic)
+        self._one_at_a_time = asyncio.Lock()
+        self._started = False
+        self.dead = False
 
     @property
     def transactional_id(self) -> str | None:
         return self._transactional_id
 
     @property
-    def dead(self) -> bool:
-        return self._outlet.dead
+    def transaction_version(self) -> int:
+        """2 where the cluster refuses every late request of an ended transaction (KIP-890), else 1."""
+        return 2 if self._transactions.v2 else 1
+
+    @property
+    def recovered(self) -> int:
+        """How many transactions were begun anew after a lost answer."""
+        return self._transactions.recovered
 
     async def start(self) -> None:
-        """Get the producer id; the open transaction of an earlier life is aborted by that.
+        """Get the producer id; the open transaction of an earlier incarnation is aborted by that.
 
         Raises:
             BrokerRefused: the broker cannot do transactions, or does not let us.
             BrokerUnavailable: no broker, or its transaction coordinator did not answer in time.
         """
-        await self._outlet.start()
-        if not await self._outlet.producer.client.speaks(wire.TXN_OFFSET_COMMIT, 3):
-            await self._outlet.stop(timeout_s=1.0)
-            raise BrokerRefused(
-                f"transactional id {self._transactional_id}: this broker has no transactions fenced by the group",
-                hint='Apache Kafka 2.5 or newer is needed, or set [delivery] mode = "at_least_once"',
-            )
+        pinned.verify()
+        try:
+            async with explained(self._connection, self._where), asyncio.timeout(max(self._timeout_s, _START_S)):
+                await self._link.open()
+                if not await self._link.client.speaks(wire.TXN_OFFSET_COMMIT, 3):
+                    raise BrokerRefused(
+                        f"{self._where}: this broker has no transactions fenced by the group",
+                        hint='Apache Kafka 2.5 or newer is needed, or set [delivery] mode = "at_least_once"',
+                    )
+                await self._transactions.start()
+        except BaseException:
+            self.dead = True
+            await self.stop(timeout_s=1.0)
+            raise
+        self._started = True
 
     async def commit(self, unit: Unit) -> None:
         """Write a unit, all or nothing; on return it is committed.
 
         Raises:
             Fenced: the group has moved on. The unit is aborted, and if that went cleanly the writer lives on.
-            RecordTooLarge: found before anything was sent the writer lives on, found by the broker it is dead.
-            BrokerUnavailable, BrokerRefused: the writer is dead, the outcome in the log.
+            RecordTooLarge, BrokerRefused: the same of a record that its topic does not take.
+            BrokerUnavailable: the writer is dead, the outcome in the log.
         """
-        self._outlet.require_alive()
-        _require_token(unit, self._token_now())
-        batches = await self._outlet.batches([*unit.records, *unit.checkpoints], unit.places)
-        async with self._outlet.ending():
-            aborted = await self._transaction(unit, batches)
+        async with self._one_at_a_time:
+            self._require_alive()
+            _require_token(unit, self._token_now())
+            if not (unit.records or unit.checkpoints or unit.offsets):
+                return
+            records = [*unit.records, *unit.checkpoints]
+            with translated(lambda: f"topics {', '.join(sorted({record.topic for record in records}))}"):
+                async with asyncio.timeout(self._timeout_s):
+                    partitions = await self._link.partitions_of({record.topic for record in records})
+            turn = self._batching.next_turn()
+            made = [self._batching.batches(records, partitions, turn, unit.places)]  # raises before anything is sent
+
+            def batches() -> list[_Batch]:
+                return made.pop() if made else self._batching.batches(records, partitions, turn, unit.places)
+
+            async with self._ending():
+                aborted = await self._transactions.commit(
+                    batches, unit.offsets, unit.token, lambda: _require_token(unit, self._token_now())
+                )
         if aborted is not None:
             raise aborted
 
-    async def stop(self, timeout_s: float) -> None:
-        """Close within about `timeout_s`. A transaction that is open stays so, until the next life or its timeout."""
-        await self._outlet.stop(timeout_s)
+    async def claim(self, offsets: Mapping[int, Committed]) -> None:
+        """Commit offsets in a transaction of their own.
 
-    async def _transaction(self, unit: Unit, batches: list[_Batch]) -> Fenced | None:
-        """Commit and return None, or abort and return the reason."""
-        producer = self._outlet.producer
-        offsets = {
-            TopicPartition(self._source_topic, partition): OffsetAndMetadata(offset, metadata)
-            for partition, (offset, metadata) in unit.offsets.items()
-        }
-        if not (batches or offsets):
-            return None
-        await producer.begin_transaction()
+        A plain OffsetCommit that arrives late is valid for as long as the group's generation is, and would move the
+        offsets back; one in a transaction is refused. Cancelling the caller leaves the transaction to end by itself:
+        a rebalance must not cost the writer.
+        """
+        if offsets:
+            commit = asyncio.create_task(self.commit(Unit(self._token_now(), offsets=dict(offsets))), name="claim")
+            commit.add_done_callback(_seen)
+            await asyncio.shield(commit)
+
+    async def stop(self, timeout_s: float) -> None:
+        """Close within about `timeout_s`. A transaction that is open stays so, until the next incarnation."""
+        self.dead = True
         try:
-            # Data before offsets: whichever request comes first waits for the last transaction's markers, and only
-            # the one that adds partitions waits in short steps.
-            acks = await self._outlet.send(batches)
-            if offsets:
-                acks.append(producer.send_offsets(offsets, self._group_id, unit.token))
-            await _all(acks)
-            _require_token(unit, self._token_now())
-        except (*wire.GROUP_FENCED, Fenced) as error:
-            await producer.abort_transaction()
-            reason = error if isinstance(error, Fenced) else translate(error, f"group {self._group_id}")
-            assert isinstance(reason, Fenced)
-            return reason
-        await producer.commit_transaction()
-        return None
+            async with asyncio.timeout(timeout_s):
+                await self._link.close()
+        except TimeoutError:
+            pass
+
+    def _require_alive(self) -> None:
+        if self.dead or not self._started:
+            raise _ended(self._where)
+
+    @asynccontextmanager
+    async def _ending(self) -> AsyncIterator[None]:
+        """A block with a deadline, in which any error ends the writer, cancellation included."""
+        try:
+            with translated(self._where):
+                async with asyncio.timeout(self._timeout_s):
+                    yield
+        except BaseException:
+            self.dead = True
+            self._link.cut()
+            raise
 
 
 class IdempotentWriter:
@@ -218,7 +263,6 @@ class IdempotentWriter:
             commit_timeout_s=commit_timeout_s,
             compression=compression,
             limits=limits,
-            enable_idempotence=True,
         )
 
     @property
@@ -246,6 +290,9 @@ class IdempotentWriter:
         await self._claim(unit.offsets)
         await self._acked(forgotten)
 
+    async def claim(self, offsets: Mapping[int, Committed]) -> None:
+        await self._claim(offsets)
+
     async def _acked(self, batches: list[_Batch]) -> None:
         if batches:
             async with self._outlet.ending():
@@ -259,19 +306,20 @@ async def takeover(connection: Connection, transactional_id: str, timeout_s: flo
     """End what a dead writer left open, at once: initialising its id aborts its transaction and fences it.
 
     Only for a writer that is known to be gone: a living one is fenced by this, too.
+
+    Raises:
+        BrokerRefused, BrokerUnavailable
     """
-    outlet = _Outlet(
-        connection,
-        where=f"takeover of {transactional_id}",
-        commit_timeout_s=timeout_s,
-        compression=None,
-        limits=_NO_LIMITS,
-        transactional_id=transactional_id,
+    where = f"takeover of {transactional_id}"
+    link = BrokerLink(
+        connection, transactional_id=transactional_id, group_id="", source_topic="", transaction_timeout_ms=15_000
     )
     try:
-        await outlet.start()
+        async with explained(connection, where), asyncio.timeout(timeout_s):
+            await link.open()
+            await Transactions(link, where=where, group_id="", source_topic="").start()
     finally:
-        await outlet.stop(timeout_s=1.0)
+        await link.close()
 
 
 def _require_token(unit: Unit, now: GroupToken) -> None:
@@ -295,85 +343,77 @@ async def _all(acks: Sequence[Coroutine[Any, Any, None]]) -> None:
 # --- what both writers are made of ----------------------------------------------------------------------------------
 
 
-class _Outlet:
-    """A producer, the batches it is given, and its end."""
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Records of one partition that are written at once (`transactions.Batch`)."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        *,
-        where: str,
-        commit_timeout_s: float,
-        compression: str | None,
-        limits: Mapping[str, int],
-        **settings: object,
-    ) -> None:
-        self._connection = connection
-        self._where = where
-        self._timeout_s = commit_timeout_s
-        self._limits = limits
-        smallest = min(limits.values(), default=DEFAULT_MAX_MESSAGE_BYTES)
-        largest = max(limits.values(), default=DEFAULT_MAX_MESSAGE_BYTES)
-        self._settings = {
-            **connection.kwargs(),
-            "acks": "all",
-            "linger_ms": 0,
-            "retry_backoff_ms": _RETRY_BACKOFF_MS,
-            "max_batch_size": min(
-                _MAX_BATCH_BYTES, smallest - BATCH_OVERHEAD_BYTES - compression_growth_bytes(smallest)
-            ),
-            "max_request_size": largest,
-            "compression_type": compression,
-            **settings,
-        }
-        self._producer: FencedProducer | None = None
-        self._units = 0
-        self.dead = False
+    topic: str
+    partition: int
+    builder: Any
+    sizes: list[int]
+    asked: list[tuple[Where, int, int]]
+    """Where to put the place of a record, its number there, and its number in the batch."""
 
     @property
-    def producer(self) -> FencedProducer:
-        if self._producer is None:
-            raise BrokerUnavailable(f"{self._where}: not started")
-        return self._producer
+    def count(self) -> int:
+        return len(self.sizes)
 
-    async def start(self) -> None:
-        pinned.verify()
-        producer = self._producer = FencedProducer(**self._settings)
-        try:
-            async with explained(self._connection, self._where), asyncio.timeout(self._timeout_s):
-                await producer.start()
-        except BaseException:
-            self.dead = True
-            await self.stop(timeout_s=1.0)
-            raise
+    @property
+    def largest(self) -> int:
+        return max(self.sizes)
 
-    def require_alive(self) -> None:
-        if self.dead:
-            raise BrokerUnavailable(
-                f"{self._where}: the writer has ended", hint="start anew from the committed offsets"
-            )
+    def payload(self, identity: Identity, sequence: int) -> bytes:
+        self.builder._set_producer_state(*identity, sequence)
+        return bytes(self.builder._build())
 
-    async def batches(self, records: Sequence[OutRecord], places: Where | None = None) -> list[_Batch]:
+    def written(self, offset: int) -> None:
+        for places, number, at in self.asked:
+            if offset >= 0:  # the answer to a repeated request may lack it
+                places[number] = (self.partition, offset + at)
+
+
+class _Batching:
+    """Records put into batches.
+
+    Args:
+        limits: max.message.bytes by topic.
+        builder: makes an empty batch of at most so many bytes.
+    """
+
+    def __init__(self, limits: Mapping[str, int], builder: Callable[[int], Any], *, transactional: bool) -> None:
+        self._limits, self._make, self._transactional = limits, builder, transactional
+        smallest = min(limits.values(), default=DEFAULT_MAX_MESSAGE_BYTES)
+        self.max_batch_bytes = min(
+            _MAX_BATCH_BYTES, smallest - BATCH_OVERHEAD_BYTES - compression_growth_bytes(smallest)
+        )
+        self._turn = 0
+
+    def next_turn(self) -> int:
+        """Count the units: their records without a key go to one partition after the other."""
+        self._turn += 1
+        return self._turn
+
+    def batches(
+        self,
+        records: Sequence[OutRecord],
+        partitions: Mapping[str, int],
+        turn: int,
+        places: Where | None = None,
+    ) -> list[_Batch]:
         """Records in their order, by topic and partition, in batches; nothing is sent yet.
 
-        Acknowledged, they tell where the records stand whose numbers are in `places`.
-
-        The first batch of every partition comes before the second of any: the producer holds one per partition.
+        Acknowledged, they tell where the records stand whose numbers are in `places`. The first batch of every
+        partition comes before the second of any.
 
         Raises:
-            RecordTooLarge: no batch can hold the record; the writer is none the worse.
+            RecordTooLarge: no batch can hold the record.
         """
-        self._units += 1
         queues: defaultdict[tuple[str, int], list[_Batch]] = defaultdict(list)
-        partitions: dict[str, int] = {}
-        for topic in {record.topic for record in records}:
-            with translated(f"topic {topic}"):
-                partitions[topic] = len(await self.producer.partitions_for(topic))
         for number, (topic, partition, key, value, timestamp, headers) in enumerate(records):
             if partition is None:
                 # Without a key any partition will do: one per unit keeps batches whole.
                 count = partitions[topic]
-                partition = self._units % count if key is None else partition_of(key, count)
+                partition = turn % count if key is None else partition_of(key, count)
             queue = queues[topic, partition]
             fields = {"timestamp": timestamp, "key": key, "value": value, "headers": list(headers)}
             added = queue[-1].builder.append(**fields) if queue else None
@@ -385,7 +425,7 @@ class _Outlet:
             if places and number in places:
                 queue[-1].asked.append((places, number, len(queue[-1].sizes)))
             queue[-1].sizes.append(added.size)
-        return [batch for turn in zip_longest(*queues.values()) for batch in turn if batch is not None]
+        return [batch for turn_ in zip_longest(*queues.values()) for batch in turn_ if batch is not None]
 
     def _builder(self, first: OutRecord) -> Any:
         """A batch to be begun with this record: not compressed where that might take it over the topic's limit.
@@ -394,8 +434,80 @@ class _Outlet:
         """
         size, limit = batch_bytes(first), self._limits.get(first.topic, DEFAULT_MAX_MESSAGE_BYTES)
         if size <= limit < size + compression_growth_bytes(size):
-            return BatchBuilder(1, 0, is_transactional="transactional_id" in self._settings)
-        return self.producer.create_batch()
+            return BatchBuilder(1, 0, is_transactional=int(self._transactional))
+        return self._make(self.max_batch_bytes)
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Mark an error as retrieved: where another one came first, no task waits for this one any more."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _ended(where: str) -> BrokerUnavailable:
+    return BrokerUnavailable(f"{where}: the writer has ended", hint="start anew from the committed offsets")
+
+
+# --- at least once --------------------------------------------------------------------------------------------------
+
+
+class _Outlet:
+    """An idempotent producer, the batches it is given, and its end."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        where: str,
+        commit_timeout_s: float,
+        compression: str | None,
+        limits: Mapping[str, int],
+    ) -> None:
+        self._connection = connection
+        self._where = where
+        self._timeout_s = commit_timeout_s
+        self._batching = _Batching(limits, lambda _: self.producer.create_batch(), transactional=False)
+        self._settings = {
+            **connection.kwargs(),
+            "acks": "all",
+            "linger_ms": 0,
+            "retry_backoff_ms": _RETRY_BACKOFF_MS,
+            "max_batch_size": self._batching.max_batch_bytes,
+            "max_request_size": max(limits.values(), default=DEFAULT_MAX_MESSAGE_BYTES),
+            "compression_type": compression,
+            "enable_idempotence": True,
+        }
+        self._producer: IdempotentProducer | None = None
+        self.dead = False
+
+    @property
+    def producer(self) -> IdempotentProducer:
+        if self._producer is None:
+            raise BrokerUnavailable(f"{self._where}: not started")
+        return self._producer
+
+    async def start(self) -> None:
+        pinned.verify()
+        producer = self._producer = IdempotentProducer(**self._settings)
+        try:
+            async with explained(self._connection, self._where), asyncio.timeout(self._timeout_s):
+                await producer.start()
+        except BaseException:
+            self.dead = True
+            await self.stop(timeout_s=1.0)
+            raise
+
+    def require_alive(self) -> None:
+        if self.dead:
+            raise _ended(self._where)
+
+    async def batches(self, records: Sequence[OutRecord], places: Where | None = None) -> list[_Batch]:
+        """As `_Batching.batches`. Raises `RecordTooLarge`; the writer is none the worse."""
+        partitions: dict[str, int] = {}
+        for topic in {record.topic for record in records}:
+            with translated(f"topic {topic}"):
+                partitions[topic] = len(await self.producer.partitions_for(topic))
+        return self._batching.batches(records, partitions, self._batching.next_turn(), places)
 
     async def send(self, batches: Sequence[_Batch]) -> list[Coroutine[Any, Any, None]]:
         """Hand the batches to the producer; what is returned resolves when the broker has them."""
@@ -436,26 +548,14 @@ class _Outlet:
         await silence(producer.client, [producer._sender.sender_task])
 
 
-class _Batch(NamedTuple):
-    topic: str
-    partition: int
-    builder: Any
-    sizes: list[int]
-    asked: list[tuple[Where, int, int]]
-    """Where to put the place of a record, its number there, and its number in the batch."""
-
-
 async def _acknowledgement(batch: _Batch, ack: Awaitable[Any]) -> None:
     try:
-        first = (await ack).offset
+        batch.written((await ack).offset)
     except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
-        raise RecordTooLarge(batch.topic, max(batch.sizes)) from error
-    for places, number, at in batch.asked:
-        if first >= 0:  # the answer to a repeated request may lack it
-            places[number] = (batch.partition, first + at)
+        raise RecordTooLarge(batch.topic, batch.largest) from error
 
 
-# --- the producer, with what aiokafka lacks -------------------------------------------------------------------------
+# --- the idempotent producer, with what aiokafka lacks ---------------------------------------------------------------
 
 
 class _InitProducerId(sender.InitPIDHandler):
@@ -464,73 +564,14 @@ class _InitProducerId(sender.InitPIDHandler):
         return wire.InitProducerId(transactions.transactional_id, transactions.transaction_timeout_ms)
 
 
-class _TxnOffsetCommit(sender.TxnOffsetCommitHandler):
-    def create_request(self) -> wire.TxnOffsetCommit:
-        transactions = self._sender._txn_manager
-        rows: defaultdict[str, list[tuple[int, int, str]]] = defaultdict(list)
-        for tp, (offset, metadata) in sorted(self._offsets.items()):
-            rows[tp.topic].append((tp.partition, offset, metadata))
-        return wire.TxnOffsetCommit(
-            transactions.transactional_id,
-            self._group_id,
-            transactions.producer_id,
-            transactions.producer_epoch,
-            transactions.group_token,
-            rows,
-        )
-
-    def handle_response(self, response: Any) -> float | None:
-        answers = {for_code(code) for _, rows in response.errors for _, code in rows}
-        for refusal in answers.intersection(wire.GROUP_FENCED):
-            # Abortable, as in the Java client: the producer is in order, only the group has moved on.
-            self._sender._txn_manager.error_transaction(refusal(self._group_id))
-            return None
-        backoff: float | None = super().handle_response(response)
-        return backoff
-
-
 class _Sender(sender.Sender):
-    _do_txn_offset_commit = rebound(sender.Sender._do_txn_offset_commit, TxnOffsetCommitHandler=_TxnOffsetCommit)
-
     async def _do_init_pid(self, node_id: int) -> bool:
         done: bool = await _InitProducerId(self).do(node_id)
         return done
 
 
-def _seen(future: asyncio.Future[Any]) -> None:
-    """An error is told to whoever waits; if nobody does any more, for another error came first, it is no fault."""
-    if not future.cancelled():
-        future.exception()
-
-
-class _Transactions(TransactionManager):
-    group_token = GroupToken(-1, "", None)
-
-    def add_offsets_to_txn(self, offsets: Any, group_id: str) -> asyncio.Future[None]:
-        sent: asyncio.Future[None] = super().add_offsets_to_txn(offsets, group_id)
-        sent.add_done_callback(_seen)
-        return sent
-
-    def error_transaction(self, error: Exception) -> None:
-        """As upstream, but remembers what the transaction holds.
-
-        Upstream forgets it here; the abort that follows then takes the transaction for empty and is never sent, and
-        the next commit commits the aborted records, too.
-        """
-        partitions: set[TopicPartition] = set(self._txn_partitions)
-        group = self._txn_consumer_group
-        super().error_transaction(error)
-        self._txn_partitions.update(partitions)
-        self._txn_consumer_group = group
-        self.wait_for_transaction_end().exception()  # seen: its owner hears of it by another way
-
-    def fatal_error(self, error: Exception) -> None:
-        super().fatal_error(error)
-        self.wait_for_transaction_end().exception()
-
-
 class _Accumulator(MessageAccumulator):
-    def _append_batch(self, builder: Any, tp: TopicPartition) -> Any:
+    def _append_batch(self, builder: Any, tp: Any) -> Any:
         batch = super()._append_batch(builder, tp)
         batch.future.add_done_callback(_seen)
         return batch
@@ -541,19 +582,22 @@ class _Accumulator(MessageAccumulator):
             batch._drain_waiter.exception()  # seen: nobody waits for a batch to leave that never will
 
 
-class FencedProducer(AIOKafkaProducer):
-    """Upstream's producer with our client, and with offsets that the group fences."""
+class _Sequences(TransactionManager):
+    def fatal_error(self, error: Exception) -> None:
+        """As upstream, which takes for granted that a transaction is open."""
+        if self._transaction_waiter is None:
+            self._transaction_waiter = asyncio.get_running_loop().create_future()
+        super().fatal_error(error)
+        self._transaction_waiter.exception()  # seen: the batches fail with it
+
+
+class IdempotentProducer(AIOKafkaProducer):
+    """Upstream's producer with our client."""
 
     __init__ = rebound(
         AIOKafkaProducer.__init__,
         AIOKafkaClient=Client,
         MessageAccumulator=_Accumulator,
         Sender=_Sender,
-        TransactionManager=_Transactions,
+        TransactionManager=_Sequences,
     )
-
-    async def send_offsets(
-        self, offsets: Mapping[TopicPartition, OffsetAndMetadata], group_id: str, token: GroupToken
-    ) -> None:
-        self._txn_manager.group_token = token
-        await self.send_offsets_to_transaction(offsets, group_id)

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 import uvloop
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
@@ -23,7 +23,6 @@ from processor.kafka.client import connect
 from processor.kafka.consumer import Committed, Consumer, PartitionReader
 from processor.kafka.security import Connection
 from processor.kafka.trouble import OffsetLost, OffsetsUnstable
-from processor.kafka.writer import FencedProducer
 from tests.broker.kafka_members import DEADLINE_S, Listener, member, until
 from tests.conftest import started_or_skipped
 from tests.kafka_tools import DEADLINE_S as TOOLS_DEADLINE_S
@@ -35,7 +34,7 @@ CODECS = (None, "gzip", "snappy", "lz4", "zstd")
 async def transaction(
     broker: Broker, topic: str, values: list[bytes], *, commit: bool, codec: str | None = None
 ) -> None:
-    producer = FencedProducer(
+    producer = AIOKafkaProducer(
         **Connection.build(broker.bootstrap).kwargs(), transactional_id=f"{topic}.{codec}", compression_type=codec
     )
     await producer.start()
@@ -112,7 +111,7 @@ async def test_an_open_transaction_holds_the_reader_back_until_it_gives_up(broke
     topic = names.topic("in")
     create_topics(broker.bootstrap, topic)
     connection = Connection.build(broker.bootstrap)
-    producer = FencedProducer(**connection.kwargs(), transactional_id=names.group)
+    producer = AIOKafkaProducer(**connection.kwargs(), transactional_id=names.group)
     await producer.start()
     try:
         await producer.begin_transaction()
@@ -162,12 +161,12 @@ async def test_stable_offsets_wait_for_the_pending_transaction(broker: Broker, n
     create_topics(broker.bootstrap, topic, partitions=2)
     async with member(broker.bootstrap, topic, names.group) as consumer:
         await consumer.claim({0: Committed(1, "owner a"), 1: Committed(2, "owner b")})
-        producer = FencedProducer(**Connection.build(broker.bootstrap).kwargs(), transactional_id=names.group)
+        producer = AIOKafkaProducer(**Connection.build(broker.bootstrap).kwargs(), transactional_id=names.group)
         await producer.start()
         try:
             await producer.begin_transaction()
-            await producer.send_offsets(
-                {TopicPartition(topic, 0): OffsetAndMetadata(9, "new")}, names.group, consumer.token()
+            await producer.send_offsets_to_transaction(
+                {TopicPartition(topic, 0): OffsetAndMetadata(9, "new")}, names.group
             )
             with pytest.raises(OffsetsUnstable) as caught:
                 await consumer.stable_offsets([0, 1], timeout_s=0.2)

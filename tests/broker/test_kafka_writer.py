@@ -9,6 +9,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from processor.broker import Broker
@@ -17,7 +18,7 @@ from processor.kafka.consumer import Committed, Consumer, GroupToken
 from processor.kafka.records import OutRecord, batch_bytes
 from processor.kafka.security import Connection
 from processor.kafka.trouble import RecordTooLarge
-from processor.kafka.writer import FencedProducer, IdempotentWriter, TransactionalWriter, Unit, Writer, takeover
+from processor.kafka.writer import IdempotentWriter, TransactionalWriter, Unit, Writer, takeover
 from tests.broker.kafka_members import Listener, member, out, transactional
 from tests.conftest import started_or_skipped
 from tests.kafka_tools import Names, Sent, create_topics, produce, read_topic
@@ -148,16 +149,18 @@ async def test_a_token_that_changes_at_the_last_moment_aborts_the_unit(broker: B
     assert values(broker, sink) == ["kept"]
 
 
-async def abandoned(connection: Connection, consumer: Consumer, names: Names, source: str, sink: str) -> FencedProducer:
+async def abandoned(
+    connection: Connection, consumer: Consumer, names: Names, source: str, sink: str
+) -> AIOKafkaProducer:
     """A writer that died in the middle of a transaction, after its offsets: nobody will end it for 15 minutes."""
-    producer: FencedProducer = FencedProducer(
+    producer = AIOKafkaProducer(
         **connection.kwargs(), transactional_id=f"{names.group}.dead", transaction_timeout_ms=900_000
     )
     await producer.start()
     await producer.begin_transaction()
     await producer.send_and_wait(sink, b"never", partition=0)
     offsets = {TopicPartition(source, 0): OffsetAndMetadata(50, "pending")}
-    await producer.send_offsets(offsets, names.group, consumer.token())
+    await producer.send_offsets_to_transaction(offsets, names.group)
     return producer
 
 
@@ -241,8 +244,10 @@ async def test_a_record_that_the_broker_finds_too_large_names_its_topic(broker: 
         with pytest.raises(RecordTooLarge) as caught:
             await writer.commit(Unit(consumer.token(), [out(sink, "x" * 3000)], {0: Committed(1, "")}))
         assert caught.value.topic == sink
-        assert writer.dead
-    assert values(broker, sink) == []
+        assert not writer.dead, "the unit was aborted"
+        await writer.commit(Unit(consumer.token(), [out(sink, "fits")], {0: Committed(2, "")}))
+        assert (await consumer.stable_offsets([0], timeout_s=10))[0].offset == 2
+    assert values(broker, sink) == ["fits"]
 
 
 async def test_a_missing_topic_is_named_and_costs_nothing(broker: Broker, names: Names) -> None:
@@ -347,8 +352,8 @@ async def test_a_commit_that_is_cancelled_ends_the_writer(broker: Broker, names:
         transactional(broker.bootstrap, source, names.group, consumer.token) as writer,
     ):
         commit = asyncio.create_task(writer.commit(Unit(consumer.token(), [out(sink, "x")], {0: Committed(1, "")})))
-        transactions = writer._outlet.producer._txn_manager
-        while not commit.done() and not transactions.txn_partitions:  # noqa: ASYNC110 - it is to be caught half way
+        sequences = writer._transactions._sequences
+        while not commit.done() and not sequences:  # noqa: ASYNC110 - it is to be caught half way
             await asyncio.sleep(0)
         commit.cancel()
         with pytest.raises(asyncio.CancelledError):

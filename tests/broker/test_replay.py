@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from confluent_kafka import TopicPartition as ConfluentPartition
 
 from processor.broker import Broker
@@ -19,7 +20,6 @@ from processor.errors import BrokerUnavailable, UsageError
 from processor.explain import explain
 from processor.kafka.records import OutRecord
 from processor.kafka.security import Connection
-from processor.kafka.writer import FencedProducer
 from processor.replay import sources
 from processor.replay.run import Options, Replayed, replay
 from processor.report.manifest import Outcome
@@ -76,7 +76,7 @@ def test_a_topic_written_with_transactions_ends_and_every_offset_is_told(topics:
 
 async def test_an_aborted_tail_and_an_open_transaction_are_told_and_not_waited_for(topics: Topics) -> None:
     kt.produce(topics.bootstrap, topics.source, one_step("a"))
-    producer = FencedProducer(**Connection.build(topics.bootstrap).kwargs(), transactional_id=topics.group)
+    producer = AIOKafkaProducer(**Connection.build(topics.bootstrap).kwargs(), transactional_id=topics.group)
     await producer.start()
     try:
         await producer.begin_transaction()

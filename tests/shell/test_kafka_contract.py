@@ -18,7 +18,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.fetcher import Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.producer.producer import AIOKafkaProducer
-from aiokafka.producer.sender import BaseHandler, Sender, TxnOffsetCommitHandler
+from aiokafka.producer.sender import BaseHandler, Sender
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.types import Int16, Int32, UnsignedVarInt32
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -60,6 +60,7 @@ MODULES = {
     "aiokafka.protocol.api",
     "aiokafka.protocol.commit",
     "aiokafka.protocol.metadata",
+    "aiokafka.protocol.produce",
     "aiokafka.protocol.transaction",
     "aiokafka.protocol.types",
     "aiokafka.record.control_record",
@@ -84,14 +85,9 @@ SIGNATURES: dict[Callable[..., Any], str] = {
     GroupCoordinator.coordinator_dead: "(self)",
     GroupCoordinator.check_errors: "(self)",
     Sender._do_init_pid: "(self, node_id)",
-    Sender._do_txn_offset_commit: "(self, offsets, group_id)",
     BaseHandler.do: "(self, node_id)",
-    TxnOffsetCommitHandler.handle_response: "(self, resp)",
-    TransactionManager.error_transaction: "(self, exc)",
     TransactionManager.fatal_error: "(self, exc)",
-    TransactionManager.wait_for_transaction_end: "(self)",
     AIOKafkaProducer.send_batch: "(self, batch, topic, *, partition)",
-    AIOKafkaProducer.send_offsets_to_transaction: "(self, offsets, group_id)",
     AIOKafkaClient._get_conn: "(self, node_id, *, group=<ConnectionGroup.DEFAULT: 0>, no_hint=False)",
     AIOKafkaClient._wait_on_metadata: "(self, topic)",
     AIOKafkaClient._metadata_update: "(self, cluster_metadata, topics)",

@@ -9,7 +9,7 @@ import pytest
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from aiokafka.structs import TopicPartition
 
 from processor.kafka import writer
 from processor.kafka.security import Connection
@@ -46,9 +46,7 @@ async def test_an_answer_that_nobody_came_to_wait_for_is_no_news() -> None:
             return answer
 
     outlet._producer = cast(Any, Producer())
-    batch = writer._Batch(
-        "out", 0, BatchBuilder(1000, 0, is_transactional=True, key_serializer=None, value_serializer=None), [], []
-    )
+    batch = writer._Batch("out", 0, BatchBuilder(1000, 0, is_transactional=True), [], [])
     for ack in await outlet.send([batch]):
         ack.close()
     answer.set_exception(KafkaError("the connection is closed"))
@@ -56,17 +54,11 @@ async def test_an_answer_that_nobody_came_to_wait_for_is_no_news() -> None:
     # An error nobody looked at fails the test as it ends.
 
 
-async def test_what_fails_after_its_waiter_has_gone_is_no_news() -> None:
-    """A record is refused, the wait for the rest of the unit is given up, and then the silenced sender ends, too."""
+async def test_a_batch_that_fails_after_its_waiter_has_gone_is_no_news() -> None:
+    """A record is refused, the wait for the rest of the unit is given up, and then the sender ends, too."""
     loop = asyncio.get_running_loop()
-    transactions = writer._Transactions("id", 1000)
-    transactions.set_pid_and_epoch(1, 0)
-    accumulator = writer._Accumulator(ClusterMetadata(), 1000, 0, 1, txn_manager=transactions, loop=loop)
-    transactions.begin_transaction()
-    waiting = [
-        asyncio.shield(transactions.add_offsets_to_txn({HERE: OffsetAndMetadata(1, "")}, "group")),
-        await accumulator.add_batch(accumulator.create_builder(), HERE, 1),
-    ]
+    accumulator = writer._Accumulator(ClusterMetadata(), 1000, 0, 1, loop=loop)
+    waiting = [await accumulator.add_batch(accumulator.create_builder(), HERE, 1)]
 
     async def refused() -> None:
         raise ValueError("refused")
@@ -78,8 +70,8 @@ async def test_what_fails_after_its_waiter_has_gone_is_no_news() -> None:
         await writer._all([*map(answered, waiting), refused()])
     for _ in range(3):  # until the answers are no longer shielded
         await asyncio.sleep(0)
-    ended = KafkaError("the connection is closed")
-    accumulator.fail_all(ended)
-    transactions.fatal_error(ended)
+    accumulator.fail_all(KafkaError("the connection is closed"))
+    sequences = writer._Sequences(None, 1000)
+    sequences.fatal_error(KafkaError("the connection is closed"))
     await asyncio.sleep(0)
     # An error nobody looked at fails the test as it ends.

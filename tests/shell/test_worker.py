@@ -216,6 +216,9 @@ class ScriptedWriter:
 
     async def stop(self, timeout_s: float) -> None: ...
 
+    async def claim(self, offsets: Mapping[int, Committed]) -> None:
+        await self._member.claim(offsets)
+
     async def commit(self, unit: Unit) -> None:
         _require_token(unit, self._member.token())
         self._world.committing.set()
