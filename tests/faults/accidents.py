@@ -6,6 +6,8 @@ import contextlib
 import json
 import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,12 +28,13 @@ _BEYOND_SESSION_S: Final = 10
 
 
 def trimmed(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
-    """Many open steps; the log is deleted up to where a restore would begin, as retention may; kills meanwhile.
+    """The log is deleted up to where a restore would begin, as retention may; kills meanwhile.
 
-    What was deleted is in the checkpoints alone.
+    What was deleted of the open steps is in the checkpoints alone. Few runs are open, so that the simulated clock goes
+    fast: ended steps are remembered for a minute of it, some 3,000 records here, and a restore begins before that.
     """
     partitions = 4
-    dials = Dials(records=1 << 40, seed=tally.seed, partitions=partitions, open_runs=150, deltas=20)
+    dials = Dials(records=1 << 40, seed=tally.seed, partitions=partitions, open_runs=8, deltas=40)
     settings = {"checkpoints.interval_s": "1"}
     with Scene(cluster, home, tally, partitions=partitions, dials=dials, settings=settings) as scene:
         scene.fleet.start(2)
@@ -55,7 +58,7 @@ def trimmed(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
         tally.rounds += 1
         restored = scene.fleet.log("partition_restored")
         tally.notes.append(f"{deleted} records deleted; restores with up to {_most(restored)} checkpoints")
-        if deleted == 0 or _most(restored) == 0:
+        if (deleted < 1_000 and seconds > 20) or _most(restored) == 0:
             tally.problems.append("nothing was deleted or nothing was restored from checkpoints: the scenario is void")
         scene.judge(with_replay=False)
 
@@ -191,3 +194,61 @@ def _hold_pages(process: Process, count: int) -> list[socket.socket]:
             connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
             held.append(connection)
     return held
+
+
+def full_disk(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
+    """A replay whose report, recording or work folder fills its disk says so: no traceback, no "bug", no verdict.
+
+    Needs the right to mount a tmpfs.
+    """
+    with Scene(cluster, home, tally) as scene:
+        scene.fleet.start()
+        scene.fleet.await_ready()
+        scene.put(6_000)
+        scene.until_committed(60)
+        for kilobytes in (60, 300, 900):
+            for what in ("report", "record", "work"):
+                small = home / f"small-{kilobytes}-{what}"
+                small.mkdir()
+                mounted = subprocess.run(
+                    ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(small)], capture_output=True
+                )
+                if mounted.returncode:
+                    tally.notes.append(f"not run: no right to mount: {mounted.stderr.decode().strip()[:100]}")
+                    scene.judge()
+                    return
+                try:
+                    _replay_onto(scene, small, what, kilobytes)
+                finally:
+                    subprocess.run(["umount", str(small)], check=True)
+        tally.rounds += 1
+        scene.judge()
+
+
+_WRONG_CODES: Final = {1: "a verdict", 70: "a bug of ours"}
+
+
+def _replay_onto(scene: Scene, small: Path, what: str, kilobytes: int) -> None:
+    environment = dict(scene.fleet.environment)
+    options = {"report": ["--report", str(small / "r")], "record": ["--record", str(small / "a")], "work": []}[what]
+    if what == "work":
+        environment["TMPDIR"] = str(small)
+    done = subprocess.run(
+        [sys.executable, "-m", "processor", "replay", "--workers", "1", "--to", "end", *options],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    where = f"{what} on a disk of {kilobytes} kB"
+    if done.returncode == 0:
+        scene.tally.notes.append(f"{where}: it fits")
+        return
+    scene.tally.faults += 1
+    said = " / ".join(done.stderr.splitlines()[-2:])[-200:]
+    if done.returncode in _WRONG_CODES:
+        scene.tally.problems.append(f"{where}: exit {done.returncode} says {_WRONG_CODES[done.returncode]}: {said}")
+    elif "Traceback" in done.stderr:
+        scene.tally.problems.append(f"{where}: exit {done.returncode} with a traceback: {said}")
+    else:
+        scene.tally.notes.append(f"{where}: exit {done.returncode}: {said}")

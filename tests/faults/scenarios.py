@@ -103,6 +103,7 @@ _ALL: Final = (
     Scenario("stranger", "a transaction never ended on a checkpoint partition", _on(1, accidents.stranger)),
     Scenario("clocks", "wall clocks that jump by hours and days (libfaketime)", _on(1, accidents.clocks)),
     Scenario("descriptors", "64 descriptors, and more connections held", _on(1, accidents.descriptors)),
+    Scenario("disk", "a replay that fills its disk (needs mount)", _on(1, accidents.full_disk), share=0.5),
 )
 
 SCENARIOS: Final = {scenario.name: scenario for scenario in _ALL}
