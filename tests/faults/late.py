@@ -56,6 +56,8 @@ def _aims() -> Mapping[str, Aim]:
     aims = [
         Aim("claim", claim, Moment.BETWEEN, is_claim=True),
         Aim("claim-inside", claim, Moment.BEFORE_END, is_claim=True),
+        Aim("claim-end", end, Moment.BETWEEN, is_claim=True),
+        Aim("init", frozenset({Api.INIT_PRODUCER_ID}), Moment.BETWEEN, is_claim=True),
         Aim("offsets", offsets, Moment.BETWEEN),
         Aim("offsets-inside", offsets, Moment.BEFORE_END),
         Aim("end", end, Moment.BETWEEN),

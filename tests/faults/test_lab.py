@@ -1,0 +1,79 @@
+"""The lab sees what it is to see: planted faults are counted, a growing figure is a leak, a steady one is none."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from confluent_kafka import Consumer, TopicPartition
+
+from tests import kafka_tools as kt
+from tests.faults.__main__ import table
+from tests.faults.conftest import Behind
+from tests.faults.fleet import Topics
+from tests.faults.lab import Scene, Tally, offsets_that_went_back
+from tests.faults.soak import Sample, leaks
+from tests.kafka_tools import Names, Sent
+
+
+def test_what_is_planted_is_counted(behind: Behind, tmp_path: Path) -> None:
+    """One step published twice, one never, and one altered."""
+    tally = Tally("planted", 1)
+    with Scene(behind.cluster, tmp_path, tally, partitions=1, session_s=3.0) as scene:
+        scene.fleet.start()
+        scene.fleet.await_ready()
+        scene.put(300)
+        scene.until_committed()
+        published = [got for topic in scene.topics.outcomes for got in kt.read_topic(behind.cluster.bootstrap, topic)]
+        again = published[0]
+        kt.produce(
+            behind.cluster.bootstrap,
+            again.topic,
+            [Sent(again.value, again.key, again.headers, partition=again.partition)],
+        )
+        steps = scene.simulation.expected.steps
+        altered = published[1]
+        revision = int(altered.header("runstep-revision") or b"0")
+        key = ((altered.key or b"").decode(), revision)
+        steps[key] = steps[key]._replace(snapshot_text=steps[key].snapshot_text.replace("{", '{"planted":1,', 1))
+        steps["never", 0] = steps[key]
+        scene.judge(with_replay=False)
+    assert (tally.lost, tally.doubled, tally.wrong) == (1, 1, 1)
+    assert any("was seen twice" in problem for problem in tally.problems)
+    assert not tally.is_right
+
+
+def test_an_offset_that_went_back_is_read_from_the_coordinators_log(behind: Behind, names: Names) -> None:
+    topics = Topics.create(behind.cluster.bootstrap, names, 1)
+    settings = {"bootstrap.servers": behind.cluster.bootstrap, "group.id": topics.group, "log_level": 2}
+    consumer = Consumer(settings)
+    for offset in (5, 7, 3, 9):
+        consumer.commit(offsets=[TopicPartition(topics.source, 0, offset)], asynchronous=False)
+    consumer.close()
+    assert offsets_that_went_back(topics) == ["partition 0: 7, then 3"]
+
+
+def _samples(per_hour: float, start_mb: float = 100) -> list[Sample]:
+    rng = random.Random(1)
+    minutes = range(0, 240, 2)
+    return [Sample(m * 60, start_mb + per_hour * m / 60 + rng.uniform(-3, 3), 40, 6, 20) for m in minutes]
+
+
+def test_a_figure_that_grows_is_a_leak() -> None:
+    assert leaks(_samples(0.5)) == []
+    (found,) = leaks(_samples(12))
+    assert "rss_mb grows" in found
+
+
+def test_what_is_filled_in_the_beginning_is_no_leak() -> None:
+    early = [sample._replace(rss_mb=40 + sample.at_s / 60) for sample in _samples(0) if sample.at_s < 3_000]
+    assert leaks(early + [sample for sample in _samples(0) if sample.at_s >= 3_000]) == []
+
+
+def test_the_table_sums_up() -> None:
+    one = Tally("one", 1, rounds=2, faults=3, records=10, lost=1, recoveries_s=[1.0, 2.0])
+    two = Tally("two", 1, rounds=1, faults=4, records=5, doubled=2, problems=["x"], recoveries_s=[9.0])
+    head, *rows, total = table([one, two]).splitlines()
+    assert head.split()[:7] == ["scenario", "rounds", "faults", "records", "lost", "doubled", "wrong"]
+    assert [row.split()[0] for row in rows] == ["one", "two"]
+    assert total.split() == ["all", "3", "7", "15", "1", "2", "0", "1", "2.0", "9.0"]
