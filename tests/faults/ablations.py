@@ -150,8 +150,8 @@ SAFEGUARDS: Final = (
         "gate-before-drain",
         "on revocation the gate closes before the unit drains",
         _WORKER,
-        "        self._ready, self._assigned, self._assigned_in = (), [], -1\n        self._stalls",
-        "        self._assigned, self._assigned_in = [], -1\n        self._stalls",
+        "        self._ready, self._assigned, self._assigned_in, self._unserved = (), [], -1, []\n",
+        "        self._assigned, self._assigned_in, self._unserved = [], -1, []\n",
         (f"{_OF_WORKER}test_the_gate_closes_before_the_drain",),
     ),
     Safeguard(
