@@ -55,68 +55,58 @@ class Found:
 
 
 _WRITER: Final = "processor/kafka/writer.py"
+_TRANSACTIONS: Final = "processor/kafka/transactions.py"
 _CONSUMER: Final = "processor/kafka/consumer.py"
 _WORKER: Final = "processor/worker.py"
 _RESTORE: Final = "processor/restore.py"
 _OF_WRITER: Final = "tests/broker/test_kafka_writer.py::"
 _OF_CONSUMER: Final = "tests/broker/test_kafka_consumer.py::"
+_LATE: Final = "tests/faults/test_late.py::"
 _OF_WORKER: Final = "tests/shell/test_worker.py::"
 
 SAFEGUARDS: Final = (
     Safeguard(
         "token-at-the-last-moment",
         "the membership is checked again right before a transaction is committed",
-        _WRITER,
-        "            await _all(acks)\n            _require_token(unit, self._token_now())\n",
-        "            await _all(acks)\n",
+        _TRANSACTIONS,
+        "                require_token()\n",
+        "",
         (f"{_OF_WRITER}test_a_token_that_changes_at_the_last_moment_aborts_the_unit",),
     ),
     Safeguard(
         "token-before-anything",
         "a unit of another generation is refused before anything is sent",
         _WRITER,
-        "        self._outlet.require_alive()\n        _require_token(unit, self._token_now())\n"
-        "        batches = await self._outlet.batches([*unit.records, *unit.checkpoints], unit.places)\n",
-        "        self._outlet.require_alive()\n"
-        "        batches = await self._outlet.batches([*unit.records, *unit.checkpoints], unit.places)\n",
+        "            self._require_alive()\n            _require_token(unit, self._token_now())\n            if not",
+        "            self._require_alive()\n            if not",
         (f"{_OF_WRITER}test_a_unit_of_another_generation_is_refused_before_anything_is_sent",),
     ),
     Safeguard(
         "error-ends-the-writer",
         "a writer whose transaction's outcome is unknown is not used again",
         _WRITER,
-        "        except BaseException:\n            self.dead = True\n            # Now, not at stop():",
-        "        except BaseException:\n            # Now, not at stop():",
+        "            self.dead = True\n            self._link.cut()\n",
+        "            self._link.cut()\n",
         (
             f"{_OF_WRITER}test_a_commit_that_is_cancelled_ends_the_writer",
             f"{_OF_WRITER}test_a_writer_that_was_taken_over_ends_as_fenced",
         ),
     ),
     Safeguard(
-        "error-silences-the-producer",
-        "after an error the producer's background retries are ended at once",
-        _WRITER,
-        "            self.producer.client.retire()\n            raise\n",
-        "            raise\n",
-        (
-            f"{_OF_WRITER}test_a_commit_that_is_cancelled_ends_the_writer",
-            f"{_OF_WRITER}test_a_silent_broker_ends_the_commit_and_the_stop_in_time",
-        ),
-    ),
-    Safeguard(
         "offsets-fenced-by-the-group",
         "a transaction's offsets carry generation and member",
-        _WRITER,
-        "        self._txn_manager.group_token = token\n",
-        "",
+        "processor/kafka/link.py",
+        "*identity, token, {self._topic: rows})",
+        '*identity, GroupToken(-1, "", None), {self._topic: rows})',
         (f"{_OF_WRITER}test_the_broker_refuses_who_is_not_the_member_it_says",),
     ),
     Safeguard(
         "aborts-what-was-refused",
-        "the abort of a refused transaction is sent: the client remembers what it holds",
-        _WRITER,
-        "        self._txn_partitions.update(partitions)\n        self._txn_consumer_group = group\n",
-        "",
+        "a transaction that the group refused is aborted before the next begins",
+        _TRANSACTIONS,
+        "            except (_GroupFenced, Fenced, _Refusal) as reason:\n"
+        "                await self._abort(offsets, in_doubt=False)\n",
+        "            except (_GroupFenced, Fenced, _Refusal) as reason:\n",
         (f"{_OF_WRITER}test_the_broker_refuses_who_is_not_the_member_it_says",),
     ),
     Safeguard(
@@ -214,9 +204,34 @@ SAFEGUARDS: Final = (
         "claim",
         "a new owner commits the old offsets anew: the old one's generation is refused from then on",
         _RESTORE,
-        "                await self._consumer.claim({found.partition: found.committed for found in restored})\n",
+        "                await self._claim(claims)\n",
         "",
         ("tests/faults/test_zombie.py", "tests/faults/test_rebalance.py"),
+    ),
+    Safeguard(
+        "claim-in-a-transaction",
+        "a claim is a transaction: its late copy is refused, where that of a plain commit moves offsets back",
+        _WORKER,
+        "            claim=self._writer.claim,\n",
+        "            claim=self._consumer.claim,\n",
+        (f"{_LATE}test_a_late_copy[claim]",),
+    ),
+    Safeguard(
+        "nothing-after-a-lost-answer",
+        "before transaction.version 2, a request without an answer is not said again in the same epoch",
+        _TRANSACTIONS,
+        "            except Unanswered as error:\n                raise _InDoubt from error\n"
+        "            except NotSent:\n",
+        "            except Unanswered:\n                answers = {}\n            except NotSent:\n",
+        (f"{_LATE}test_a_late_copy_of_a_classic_transaction",),
+    ),
+    Safeguard(
+        "epoch-after-a-lost-end",
+        "before transaction.version 2, an EndTxn without an answer is followed by a new epoch",
+        _TRANSACTIONS,
+        "commit=True, v2=False),\n                first=lambda a: a[0],\n                doubt=_InDoubt,\n",
+        "commit=True, v2=False),\n                first=lambda a: a[0],\n",
+        (f"{_LATE}test_a_late_copy_of_a_classic_transaction",),
     ),
     Safeguard(
         "takeover",

@@ -6,7 +6,6 @@ The long forms, with kills and random moments: `python -m tests.faults`.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
 
 import pytest
 
@@ -14,16 +13,8 @@ from tests.faults import late
 from tests.faults.conftest import Behind
 from tests.faults.lab import Tally
 
-_OPEN: Final = ("claim", "claim-inside", "offsets-inside", "end-inside", "end-slow-produce")
-"""What today's writer does not stand."""
 
-
-def _aims(names: tuple[str, ...]) -> list[object]:
-    known = pytest.mark.xfail(reason="the writer says a request again in the same epoch", strict=False)
-    return [pytest.param(name, marks=[known] if name in _OPEN else []) for name in names]
-
-
-@pytest.mark.parametrize("name", _aims(("claim", "offsets-inside", "end-inside", "end-slow-produce", "produce-inside")))
+@pytest.mark.parametrize("name", ["claim", "offsets-inside", "end-inside", "end-slow-produce", "produce-inside"])
 def test_a_late_copy(behind: Behind, tmp_path: Path, name: str) -> None:
     tally = Tally(name, 1)
     late.aimed(behind.cluster, tmp_path, tally, late.AIMS[name], with_replay=False)
@@ -31,7 +22,7 @@ def test_a_late_copy(behind: Behind, tmp_path: Path, name: str) -> None:
     tally.require_right()
 
 
-@pytest.mark.parametrize("name", _aims(("offsets-inside", "end-slow-produce", "add-offsets")))
+@pytest.mark.parametrize("name", ["offsets-inside", "end-slow-produce", "add-offsets"])
 def test_a_late_copy_of_a_classic_transaction(behind_classic: Behind, tmp_path: Path, name: str) -> None:
     tally = Tally(name, 2)
     late.aimed(behind_classic.cluster, tmp_path, tally, late.AIMS[name], with_replay=False)

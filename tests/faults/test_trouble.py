@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.faults import late, trouble
 from tests.faults.conftest import Behind
 from tests.faults.lab import Tally
 
 
-@pytest.mark.xfail(reason="the writer says a request again in the same epoch", strict=False)
 def test_late_copies_at_random(behind: Behind, tmp_path: Path) -> None:
     tally = Tally("barrage", 1)
     late.barrage(behind.cluster, tmp_path, tally, 12)
