@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final, NamedTuple, Protocol
 
 import aiohttp
@@ -37,7 +39,10 @@ STEPS_SHOWN: Final = 100
 STEPS_MAX: Final = 1_000
 
 _AT_ONCE: Final = 32  # requests; more are refused, as a scraper and a probe or two never need them
+_PROBES: Final = frozenset({"/healthz", "/readyz"})  # have as many slots of their own
+_CONNECTIONS: Final = 96  # open at once; a further one takes the place of the one that is idle for longest
 _IDLE_S: Final = 30.0  # a connection that asks nothing is closed after this
+_FIRST_S: Final = 5.0  # and one that has not said its first request within this
 _STOP_S: Final = 2.0  # what an answer under way may take when the server stops
 _CHILD_S: Final = 2.0  # what a worker process may take to answer the front
 _CHILD_BYTES: Final = 16 << 20  # and how much it may say
@@ -234,6 +239,110 @@ def _age(step: Mapping[str, object]) -> float:
     return age if isinstance(age, int | float) else 0.0
 
 
+class _Connection(asyncio.Protocol):
+    """One connection on its way to aiohttp's handler, closed when it is idle or slow for too long."""
+
+    def __init__(self, admission: _Admission, inner: asyncio.Protocol) -> None:
+        self._admission, self._inner = admission, inner
+        self._timer: asyncio.TimerHandle | None = None
+        self.transport: asyncio.Transport | None = None
+        self.idle_since = 0.0
+        self.is_busy = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.idle(_FIRST_S)
+        self._admission.opened(self)
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._admission.closed(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def idle(self, patience_s: float) -> None:
+        """Begin to wait for a whole request. Bytes that come one by one do not make it longer."""
+        self.is_busy, self.idle_since = False, time.monotonic()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(patience_s, self.cut)
+
+    def busy(self) -> None:
+        """A request is whole and is being answered."""
+        self.is_busy = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def cut(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class _Admission:
+    """The connections of a server, of which there are never more than `_CONNECTIONS`.
+
+    Descriptors are the process's own to connect to brokers with, and a probe must get through whoever else is there.
+    """
+
+    def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:
+        self._make = make
+        self._open: dict[object, _Connection] = {}
+
+    def __call__(self) -> asyncio.Protocol:
+        return _Connection(self, self._make())
+
+    def opened(self, connection: _Connection) -> None:
+        self._open[connection.transport] = connection
+        if len(self._open) > _CONNECTIONS:
+            idle = [other for other in self._open.values() if not other.is_busy and other is not connection]
+            victim = min(idle, key=lambda other: other.idle_since, default=connection)
+            del self._open[victim.transport]
+            victim.cut()
+
+    def closed(self, connection: _Connection) -> None:
+        self._open.pop(connection.transport, None)
+
+    @contextmanager
+    def answering(self, transport: object) -> Iterator[None]:
+        """A block in which the connection is at work."""
+        connection = self._open.get(transport)
+        if connection is None:
+            yield
+            return
+        connection.busy()
+        try:
+            yield
+        finally:
+            connection.idle(_IDLE_S)
+
+
+class _Runner(web.AppRunner):
+    """aiohttp's runner, whose connections pass an `_Admission`."""
+
+    admission: _Admission | None = None
+
+    @property
+    def server(self) -> Any:
+        server = super().server
+        if server is not None and self.admission is None:
+            self.admission = _Admission(server)
+        return self.admission
+
+
 class Server:
     """A site on a port.
 
@@ -245,8 +354,8 @@ class Server:
         self._site = site
         self._host = host
         self._port = port
-        self._asked = 0
-        self._runner: web.AppRunner | None = None
+        self._asked = {True: 0, False: 0}  # requests under way: probes, and all others
+        self._runner: _Runner | None = None
 
     async def start(self) -> int:
         app = web.Application(middlewares=[self._guard], client_max_size=1024)
@@ -256,7 +365,7 @@ class Server:
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/steps", self._steps)
-        self._runner = web.AppRunner(
+        self._runner = _Runner(
             app,
             access_log=None,
             handle_signals=False,
@@ -303,11 +412,14 @@ class Server:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Every answer that is none of the pages', as JSON."""
-        if self._asked >= _AT_ONCE:
+        is_probe = request.path in _PROBES
+        if self._asked[is_probe] >= _AT_ONCE:
             return _json(503, {"error": "too many requests at once"}, {"Retry-After": "1"})
-        self._asked += 1
+        self._asked[is_probe] += 1
+        admission = self._runner.admission if self._runner is not None else None
         try:
-            return await handler(request)
+            with admission.answering(request.transport) if admission is not None else nullcontext():
+                return await handler(request)
         except web.HTTPNotFound:
             return _json(404, {"error": "no such page", "pages": ["/healthz", "/readyz", "/metrics", "/steps"]})
         except web.HTTPMethodNotAllowed as error:
@@ -319,7 +431,7 @@ class Server:
             # What it says may hold anything; its class is enough to look for it.
             return _json(500, {"error": "internal error", "class": type(error).__name__})
         finally:
-            self._asked -= 1
+            self._asked[is_probe] -= 1
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return await _verdict(self._site.healthz)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -227,6 +228,64 @@ async def test_too_many_requests_at_once_are_refused_and_the_rest_still_answered
     assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
     assert {answer.status for answer in answers} == {200}
     assert after.status == 200
+
+
+async def test_health_answers_while_all_other_slots_are_taken() -> None:
+    full, release = asyncio.Event(), asyncio.Event()
+    waiting = 0
+
+    class Slow(OneWorker):
+        async def metrics(self) -> bytes:
+            nonlocal waiting
+            waiting += 1
+            if waiting == 32:
+                full.set()
+            await release.wait()
+            return b""
+
+    async with served(Slow(Worker(), Telemetry().exposition)) as url, asyncio.timeout(10):
+        held = [asyncio.create_task(ask(url + "/metrics")) for _ in range(32)]
+        await full.wait()
+        assert (await ask(url + "/metrics")).status == 503
+        assert (await ask(url + "/healthz")).status == 200
+        release.set()
+        await asyncio.gather(*held)
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /steps HTTP/1.1\r\n"], ids=["idle", "slow"])
+async def test_health_answers_among_hundreds_of_connections_that_ask_nothing(said: bytes) -> None:
+    async with one(Worker()) as url, AsyncExitStack() as stack:
+        host, port = url.removeprefix("http://").split(":")
+        closed = 0
+        readers = []
+        for _ in range(300):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(said)
+            stack.callback(writer.close)
+            readers.append(reader)
+        async with asyncio.timeout(10):
+            assert (await ask(url + "/healthz")).status == 200
+            for reader in readers[:200]:  # those that are idle for longest have made room
+                with contextlib.suppress(ConnectionError):
+                    assert await reader.read() == b""
+                closed += 1
+        assert closed == 200
+
+
+async def test_a_request_that_comes_byte_by_byte_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("processor.http._FIRST_S", 0.3)
+    async with one(Worker()) as url, asyncio.timeout(10):
+        host, port = url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        ended = asyncio.create_task(reader.read())
+        for byte in b"GET /healthz HTTP/1.1\r\nHost: " + b"x" * 200:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.01)
+            if ended.done():
+                break
+        assert ended.done()
+        ended.exception()
+        writer.close()
 
 
 # --- Where it listens
