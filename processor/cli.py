@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from processor.core.rules import MAX_DIGITS
-from processor.errors import RunStepsError, UsageError
+from processor.errors import RunStepsError, UsageError, of_system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -611,9 +611,13 @@ def _run(args: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     except RunStepsError as exc:
-        _say(str(exc), debug)
-        return exc.exit_code
+        denied = of_system(exc)
+        _say(str(denied or exc), debug)
+        return (denied or exc).exit_code
     except Exception as exc:
+        if (denied := of_system(exc)) is not None:
+            _say(str(denied), debug)
+            return denied.exit_code
         # Its text may quote a record or a setting, so only its type and place are told unasked.
         last = traceback.extract_tb(exc.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"

@@ -8,6 +8,8 @@ RunStepsError
 ├── Fenced                another member owns our partitions now; rejoin from the log      (restarts inside, then 75)
 ├── PartsUnavailable      the embedded broker needs parts that are not here nor to be had   exit 69
 ├── PartsRefused          a part of the embedded broker is not the file we know            exit 65
+├── OutOfMemory           the process may not have more memory; nothing was decided on that   exit 71
+├── OutOfSpace            a disk, or our share of it, is full; the path is named               exit 74
 ├── CorruptLog            the broker's log or a checkpoint cannot be what we wrote         exit 65
 └── TooManyRejections     the breaker: the input is mostly unusable, a person must look    exit 65
 
@@ -17,7 +19,10 @@ Messages read `where: which: what is wrong (got X)`, then the remedy after "hint
 
 from __future__ import annotations
 
-from typing import ClassVar
+import errno
+from typing import ClassVar, Final
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class RunStepsError(Exception):
@@ -62,9 +67,42 @@ class PartsRefused(RunStepsError):
     exit_code = 65
 
 
+class OutOfMemory(RunStepsError):
+    exit_code = 71
+
+
+class OutOfSpace(RunStepsError):
+    exit_code = 74
+
+
 class CorruptLog(RunStepsError):
     exit_code = 65
 
 
 class TooManyRejections(RunStepsError):
     exit_code = 65
+
+
+def of_system(error: BaseException) -> RunStepsError | None:
+    """What the operating system denied, in our words: memory, or space on a disk; None if it is neither.
+
+    Causes and contexts are looked at, too: libraries wrap such errors in their own.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, BaseExceptionGroup) and seen.exceptions:
+            seen = seen.exceptions[0]
+        if isinstance(seen, OutOfMemory | OutOfSpace):
+            return seen
+        if isinstance(seen, MemoryError):
+            return OutOfMemory(
+                "memory: the process could not get as much as it needs",
+                hint="raise its memory limit, or lower [source] fetch_max_bytes, max_poll_records or the step limits; "
+                "nothing is lost, a restart goes on from the log",
+            )
+        if isinstance(seen, OSError) and seen.errno in _FULL:
+            where = seen.filename or "a file"
+            text = "the disk is full" if seen.errno == errno.ENOSPC else "the quota of this user on the disk is used up"
+            return OutOfSpace(f"{where}: {text}", hint="make room there, or name a folder on another disk")
+        seen = seen.__cause__ or seen.__context__
+    return None

@@ -93,6 +93,10 @@ class Restorer:
         named = {p: writer for p, writer in named.items() if writer not in ("", self._own)}
         if named:
             members = await self._consumer.member_clients()
+            if self._own not in members:
+                # An answer without ourselves says nothing about others: of a group with members of KIP-848 brokers say
+                # that it is dead and has none, and the living would be fenced.
+                return
             await self._end_writers({p: w for p, w in named.items() if w not in members}, time.monotonic())
 
     async def _end_writers(self, writers: Mapping[int, str], began: float) -> None:

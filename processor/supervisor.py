@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 import uuid
 from collections import deque
@@ -25,7 +26,7 @@ from processor.breaker import Tripped
 from processor.committed import HighestCommitted
 from processor.config import Settings
 from processor.core.rules import MAX_DIGITS
-from processor.errors import BrokerUnavailable, ConfigError, Fenced, RunStepsError
+from processor.errors import BrokerUnavailable, ConfigError, Fenced, RunStepsError, of_system
 from processor.http import Front, Health, OneWorker, Server
 from processor.kafka.admin import Admin, NewTopicFacts, TopicFacts, check_topics
 from processor.kafka.security import Connection
@@ -55,6 +56,8 @@ _TOUCH_EVERY_S: Final = 5.0
 _LEAST_S: Final = 1.0  # for one attempt, however little of the time is left
 _END_S: Final = 15.0  # on top of the drain budget, before a child is cut off
 
+_EXIT_S: Final = 10.0  # for what is left of tasks once a worker has stopped
+
 EXIT_BUG: Final = 70
 _SAID_WHY: Final = frozenset({64, 65, 75, 77, 78})
 """The codes of a worker process that a new one would end with as well."""
@@ -79,11 +82,37 @@ def _run(main: Coroutine[Any, Any, int]) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
-    if sys.platform == "win32":
-        return asyncio.run(main)
-    import uvloop
+    timers: list[threading.Timer] = []
 
-    return uvloop.run(main)
+    async def until_done() -> int:
+        code, last = EXIT_BUG, ""
+        try:
+            code = await main
+            return code
+        except RunStepsError as error:
+            code, last = error.exit_code, f"run-steps: {error}\n"
+            raise
+        finally:
+            # What is left of tasks is cancelled now and waited for. One of a library that never ends must not keep a
+            # process that has said its last word.
+            timers.append(threading.Timer(_EXIT_S, _end_by_force, (code, last)))
+            timers[-1].daemon = True
+            timers[-1].start()
+
+    try:
+        if sys.platform == "win32":
+            return asyncio.run(until_done())
+        import uvloop
+
+        return uvloop.run(until_done())
+    finally:
+        for timer in timers:
+            timer.cancel()
+
+
+def _end_by_force(code: int, last: str) -> None:
+    os.write(2, f"{last}run-steps: ended by force: something did not end within {_EXIT_S:g} s\n".encode())
+    os._exit(code)
 
 
 # --- topics --------------------------------------------------------------------------------------------------------
@@ -300,8 +329,8 @@ async def _supervise(
             lives.worker, lives.trouble = worker, ""
             await _until_stopped(worker, watch, contact, stop)
             return
-        except RunStepsError as error:
-            now = time.monotonic()
+        except RunStepsError as caught:
+            error, now = _naming_the_instance(caught, settings.source.instance_id), time.monotonic()
             lives.worker, lives.trouble = None, f"restarting after: {error.message}"
             if isinstance(error, Tripped):
                 telemetry.happened(BreakerTripped(error.rejected, error.of_records, error.run_length))
@@ -314,6 +343,8 @@ async def _supervise(
             failure: Exception = error
             counts = isinstance(error, Fenced)
         except Exception as error:
+            if (denied := of_system(error)) is not None:
+                raise denied from error
             lives.worker, lives.trouble = None, f"restarting after {type(error).__name__}"
             failure, counts, now = error, True, time.monotonic()
         if stop.is_set():
@@ -329,6 +360,22 @@ async def _supervise(
         telemetry.happened(WorkerRestarted(failure, attempt, backoff_s))
         telemetry.happened(StateChanged("restarting"))
         await _wait(stop, backoff_s)
+
+
+def _naming_the_instance(error: RunStepsError, instance_id: str) -> RunStepsError:
+    """A static member that has lost its place is told its id: two processes that share one take it from each other.
+
+    The broker does not say who it was: the one that is replaced hears the same as one whose session has timed out.
+    """
+    if not instance_id or not isinstance(error, Fenced):
+        return error
+    named = Fenced(
+        f"{error.message} (source.instance_id = {instance_id}: does another process use it?)",
+        hint="give every process an instance_id of its own, or none; if this one is alone, it was too late for the "
+        "group, and goes on from the log",
+    )
+    named.__cause__ = error
+    return named
 
 
 class _Gone(BrokerUnavailable):

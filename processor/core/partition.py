@@ -382,6 +382,8 @@ class PartitionState:
         assert record is not None
         try:
             self._take(cause, record, event_id)
+        except MemoryError:  # no bug, and no fault of the record's: another process may have room for it
+            raise
         except Exception as error:
             detail = f"{type(error).__name__} in the fold; please report it"
             self._reject(cause, Rejected(Reason.INTERNAL_ERROR, detail))

@@ -174,7 +174,7 @@ class BatchResult(FetchResult):
         self._partition_records = None
         try:
             records, more = source.take(max_records)
-        except KafkaError:
+        except (KafkaError, MemoryError):  # the bytes are as they were sent; it is we who have no room for them
             raise
         except Exception as error:  # the decoders raise what they like on bytes that no broker should send
             raise CorruptRecordException(f"{self._topic_partition}: {type(error).__name__}: {error}") from error

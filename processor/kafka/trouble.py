@@ -141,6 +141,17 @@ def translate(error: BaseException, where: str) -> RunStepsError:
         return error
     error = _root(error)
     text = _text(error)
+    if isinstance(error, errors.InvalidProducerIdMapping):
+        return Fenced(
+            f"{where}: the broker has forgotten this transactional id ({text})",
+            hint="it was idle for longer than the broker's transactional.id.expiration.ms; the next life gets a new "
+            "producer id, nothing is lost",
+        )
+    if isinstance(error, wire.FencedInstanceIdError):
+        return Fenced(
+            f"{where}: another process uses the same source.instance_id ({text})",
+            hint="give every process an instance_id of its own, or none",
+        )
     if isinstance(error, _FENCED):
         return Fenced(
             f"{where}: no longer ours ({text})", hint="another member took over; the log says what to do next"

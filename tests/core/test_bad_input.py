@@ -176,6 +176,18 @@ def test_a_bug_of_ours_is_quarantined_and_the_partition_goes_on(monkeypatch: pyt
     assert play.completed().anomalies == ()
 
 
+def test_no_record_is_rejected_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    play = Play()
+    play.created()
+
+    def starved(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("processor.core.partition.move", starved)
+    with pytest.raises(MemoryError):
+        play.say("step.in_progress", step())
+
+
 # --- pills with a name
 
 

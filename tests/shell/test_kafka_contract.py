@@ -8,7 +8,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import aiokafka
 import google_crc32c
@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 
 from processor.errors import BrokerRefused, BrokerUnavailable, CorruptLog, Fenced, RunStepsError
 from processor.kafka import pinned, wire
-from processor.kafka.fetch import BatchFetcher, BatchRecords, CheckedRecords
+from processor.kafka.fetch import BatchFetcher, BatchRecords, BatchResult, CheckedRecords
 from processor.kafka.records import murmur2
 from processor.kafka.trouble import OffsetLost, translate
 
@@ -225,6 +225,30 @@ def test_the_newer_codes_have_names(error: type[errors.BrokerResponseError]) -> 
 )
 def test_every_error_has_our_word_for_it(error: Exception, ours: type[RunStepsError]) -> None:
     assert type(translate(error, "here")) is ours
+
+
+def test_an_expired_transactional_id_is_told_as_that() -> None:
+    told = translate(errors.InvalidProducerIdMapping(), "transactional id x")
+    assert isinstance(told, Fenced)
+    assert "has forgotten this transactional id" in told.message
+    assert "transactional.id.expiration.ms" in told.hint
+
+
+def test_want_of_memory_is_no_corrupt_record() -> None:
+    class Starved:
+        next_fetch_offset = 0
+
+        def take(self, _: int | None) -> None:
+            raise MemoryError
+
+    result = BatchResult.__new__(BatchResult)
+    result._topic_partition = TopicPartition("t", 0)
+    result._partition_records = cast(BatchRecords, Starved())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BatchResult, "check_assignment", lambda *_: True)
+        patch.setattr(BatchResult, "has_more", lambda *_: True)
+        with pytest.raises(MemoryError):
+            result.getall(1)
 
 
 def test_a_wrapped_error_is_judged_by_its_cause() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
@@ -297,3 +299,30 @@ def test_a_mismatch_is_a_reason_that_leaves_the_worker_healthy_and_outlives_it()
 
     health = _Lives(audit=Found()).healthz()
     assert (health.ok, health.reasons) == (True, ["self-audit: look"])
+
+
+def test_a_task_that_never_ends_does_not_keep_the_process() -> None:
+    program = """
+import asyncio, sys
+from processor import supervisor
+from processor.errors import Fenced
+supervisor._EXIT_S = 0.5
+
+async def stubborn():
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+async def main():
+    kept = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    raise Fenced("the last word")
+
+supervisor._run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 75
+    assert "the last word" in done.stderr
+    assert "ended by force" in done.stderr

@@ -52,6 +52,8 @@ class World:
     most_at_once: int = 0
     """Commits under way."""
     told: list[Happening] = field(default_factory=list)
+    members: set[str] = field(default_factory=lambda: {ME, "another"})
+    """Client ids, as the group's coordinator tells them."""
     begun: list[str] = field(default_factory=list)
     unreadable: set[int] = field(default_factory=set)
     """Checkpoint partitions that a transaction holds open."""
@@ -139,7 +141,7 @@ class Member:
         return {p: self._world.committed.get(p, NOT_COMMITTED) for p in partitions}
 
     async def member_clients(self) -> frozenset[str]:
-        return frozenset({ME, "another"})
+        return frozenset(self._world.members)
 
     async def begin_offsets(self, partitions: Collection[int]) -> dict[int, int]:
         return dict.fromkeys(partitions, 0)
@@ -829,3 +831,15 @@ async def test_offsets_that_are_not_stable_hold_no_other_partition_up(monkeypatc
         await life.member.inside_poll(0, 1)
         await life.finished()
     life.assert_equal()
+
+
+async def test_of_a_group_that_does_not_name_ourselves_nobody_is_taken_for_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Brokers say of a group with KIP-848 members that it is dead and has none; its classic members live."""
+    point = ResumePoint(0, writer="another").encode()
+    world = World({0: steps(3)}, committed={0: Committed(0, point)}, members=set())
+    async with living(world, monkeypatch) as life:
+        await life.assign(0)
+        await life.finished()
+        life.assert_equal()

@@ -1,0 +1,67 @@
+"""What the operating system denies is told as that: no bug of ours, no changed folder, no corrupt record."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from processor import cli
+from processor.errors import OutOfMemory, OutOfSpace, of_system
+from processor.report.manifest import ReportError
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_named_with_its_path_however_it_was_wrapped(code: int) -> None:
+    try:
+        try:
+            raise OSError(code, os.strerror(code), "/data/report/x.parquet")
+        except OSError as error:
+            raise ReportError(f"x: {error}", hint="the replay's work folder was changed") from None
+    except ReportError as wrapped:
+        told = of_system(wrapped)
+    assert isinstance(told, OutOfSpace)
+    assert told.message.startswith("/data/report/x.parquet: ")
+    assert told.exit_code == 74
+
+
+def test_another_error_of_a_file_is_none_of_these() -> None:
+    assert of_system(OSError(errno.EACCES, "no", "x")) is None
+    assert of_system(ValueError("x")) is None
+
+
+def test_want_of_memory_in_a_group_of_errors_is_found() -> None:
+    told = of_system(ExceptionGroup("of tasks", [MemoryError()]))
+    assert isinstance(told, OutOfMemory)
+    assert told.exit_code == 71
+
+
+def test_commands_end_with_the_code_of_what_was_denied(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        with Path("/dev/full").open("wb", buffering=0) as device:
+            device.write(b"x")
+
+    def starved(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    def wrapped(*_: object, **__: object) -> None:
+        try:
+            full()
+        except OSError as error:
+            raise ReportError(f"x: {error}", hint="the replay's work folder was changed") from None
+
+    monkeypatch.setattr(cli, "app", wrapped)
+    assert cli._run([]) == 74
+    assert "was changed" not in capsys.readouterr().err
+    monkeypatch.setattr(cli, "app", full)
+    assert cli._run([]) == 74
+    said = capsys.readouterr().err
+    assert "the disk is full" in said
+    assert "bug" not in said
+    monkeypatch.setattr(cli, "app", starved)
+    assert cli._run([]) == 71
+    assert "memory" in capsys.readouterr().err
