@@ -34,6 +34,7 @@ import msgspec
 from processor.core import evidence
 from processor.core.audit import Named, caused_at, mark_in, named_by, published_as
 from processor.core.effects import Reason, Record
+from processor.core.header_names import is_utf8, name_bytes, name_text
 from processor.core.verdicts import Kind, Placed, Published, Unreadable
 from processor.stretches import About, Stretch, read_about
 
@@ -53,8 +54,21 @@ _Place = tuple[str, int, int]
 """Topic, partition, offset."""
 
 _pack: Final = msgspec.msgpack.Encoder().encode
-_Headers = tuple[tuple[str, bytes | None], ...]
+_Headers = tuple[tuple[str | tuple[bytes], bytes | None], ...]
+"""Names that are not UTF-8 stand there as bytes, in a list: msgpack has no other text."""
 _unpack: Final = msgspec.msgpack.Decoder(tuple[Kind, str, str, int, bytes | None, bytes | None, _Headers]).decode
+
+
+def _row(kind: Kind, one: str, two: str, record: Record | Placed) -> bytes:
+    """A record that is packed: equal bytes imply equal records."""
+    parts = (kind, one, two, record.timestamp, record.key, record.value)
+    try:
+        return _pack((*parts, record.headers))
+    except UnicodeEncodeError:
+        headers = [(name if is_utf8(name) else (name_bytes(name),), content) for name, content in record.headers]
+        return _pack((*parts, headers))
+
+
 _unpack_stray: Final = msgspec.msgpack.Decoder(tuple[Kind, str]).decode
 _PLACE: Final = Struct("=qqq")
 """In front of each row: the number of its topic, partition, offset."""
@@ -321,7 +335,7 @@ class Shelves:
             growing.marks.add(mark)
         if kind is Kind.DEAD_LETTER and two.startswith(Reason.TOO_MANY_OPEN_STEPS.value):
             growing.refused.append(int(one) if mark is None else mark[0] - 1)
-        row = _pack((kind, one, two, record.timestamp, record.key, record.value, record.headers))
+        row = _row(kind, one, two, record)
         self._hold(growing, topic, partition, record.offset, _checksum(kind, one, two), row)
 
     def _hold(self, growing: _Growing, topic: str, partition: int, offset: int, checksum: int, row: bytes) -> None:
@@ -488,9 +502,7 @@ class FiledShelf:
             return None
         shelf, number = there[0]
         # What is packed alike is alike.
-        place = shelf.placed(
-            number, _pack((kind, *identity, placed.timestamp, placed.key, placed.value, placed.headers))
-        )
+        place = shelf.placed(number, _row(kind, *identity, placed))
         if place is None or place[0] != placed.topic or placed.partition not in (None, place[1]):
             return None
         shelf.take(number)
@@ -551,7 +563,8 @@ class FiledShelf:
 
     def _published(self, shelf: _Shelf, row: int) -> Published:
         packed = shelf.row(row)
-        kind, one, two, timestamp, key, value, headers = _unpack(packed[_PLACE.size :])
+        kind, one, two, timestamp, key, value, packed_headers = _unpack(packed[_PLACE.size :])
+        headers = tuple([(n if isinstance(n, str) else name_text(n[0]), content) for n, content in packed_headers])
         return Published(kind, self._partition, (one, two), *shelf.place(packed), timestamp, key, value, headers)
 
     def _handed_out(self, published: Published, shelf: _Shelf, row: int) -> None:

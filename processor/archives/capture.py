@@ -19,6 +19,7 @@ import cramjam
 import msgspec
 
 from processor.archives.records import ArchivedRecord, Capture, Limits, refused, told
+from processor.core.header_names import name_bytes
 from processor.errors import RunStepsError, UsageError
 
 _MAGIC: Final = b"Obj\x01"
@@ -168,7 +169,7 @@ def _decoder(file: Path, schema: bytes) -> _Decode:
         parsed = parse_schema(named, named_schemas={})
     except Exception as exc:  # its own error classes have no common root
         raise refused(file, place, f"cannot be used ({type(exc).__name__})") from exc
-    return lambda block: schemaless_reader(block, parsed, None)
+    return lambda block: schemaless_reader(block, parsed, None, handle_unicode_errors="surrogateescape")
 
 
 def _kinds(kind: object) -> set[str]:
@@ -254,7 +255,7 @@ def _content(content: object) -> bytes | None:
     """A property as the bytes of a header: text as UTF-8, numbers in decimal, bytes as they are."""
     if content is None or isinstance(content, bytes):
         return content
-    return str(content).encode()
+    return name_bytes(str(content))  # text of an Avro file is kept as names are: not all of it need be UTF-8
 
 
 _US_TIME: Final = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}) (\d{1,2}):(\d{2}):(\d{2}) ([AP])M", re.ASCII)

@@ -1,7 +1,7 @@
 """JSON lines, plain or compressed: one record or gap a line. The format is docs/archive-format.md.
 
-Bytes that are UTF-8 are written as a JSON string, all others as `{"base64": "..."}`, so a line can be read by people
-and still holds every byte.
+Bytes that are UTF-8 are written as a JSON string, all others as `{"base64": "..."}`, names of headers too: a line can
+be read by people and still holds every byte.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import BinaryIO, Final
 import msgspec
 
 from processor.archives.records import ArchivedRecord, Batch, Gap, GapKind, Limits, refused
+from processor.core.header_names import is_utf8, name_bytes, name_text
 
 CHUNK_BYTES: Final = 1 << 18
 
@@ -24,6 +25,7 @@ class _Base64(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True)
 
 
 _Bytes = str | _Base64 | None
+_Name = str | _Base64
 
 
 class _RecordLine(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -33,7 +35,7 @@ class _RecordLine(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=T
     timestamp: int
     key: _Bytes
     value: _Bytes
-    headers: list[tuple[str, _Bytes]]
+    headers: list[tuple[_Name, _Bytes]]
 
 
 class _GapLine(msgspec.Struct, frozen=True, gc=False):
@@ -52,7 +54,7 @@ class _Line(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     timestamp: int | msgspec.UnsetType = msgspec.UNSET
     key: _Bytes | msgspec.UnsetType = msgspec.UNSET
     value: _Bytes | msgspec.UnsetType = msgspec.UNSET
-    headers: list[tuple[str, _Bytes]] = []
+    headers: list[tuple[_Name, _Bytes]] = []
     gap: tuple[int, int] | msgspec.UnsetType = msgspec.UNSET
     kind: GapKind | msgspec.UnsetType = msgspec.UNSET
 
@@ -66,11 +68,15 @@ def encode_line(item: ArchivedRecord | Gap) -> bytes:
     """The line, with its line end. The same item gives the same bytes."""
     if isinstance(item, Gap):
         return _encode(_GapLine(item.topic, item.partition, (item.first, item.last), item.kind)) + b"\n"
-    headers = [(name, _text(content)) for name, content in item.headers]
+    headers = [(_name(name), _text(content)) for name, content in item.headers]
     line = _RecordLine(
         item.topic, item.partition, item.offset, item.timestamp, _text(item.key), _text(item.value), headers
     )
     return _encode(line) + b"\n"
+
+
+def _name(name: str) -> _Name:
+    return name if is_utf8(name) else _Base64(name_bytes(name))
 
 
 def _text(content: bytes | None) -> _Bytes:
@@ -114,10 +120,12 @@ def decode_line(line: bytes, limits: Limits) -> ArchivedRecord | Gap:
     )
 
 
-def _headers(headers: list[tuple[str, _Bytes]], limits: Limits) -> tuple[tuple[str, bytes | None], ...]:
+def _headers(headers: list[tuple[_Name, _Bytes]], limits: Limits) -> tuple[tuple[str, bytes | None], ...]:
     if len(headers) > limits.headers:
         raise ValueError(f"more than {limits.headers} headers (got {len(headers)})")
-    return tuple([(name, _bytes(content)) for name, content in headers])
+    return tuple(
+        [(name if isinstance(name, str) else name_text(name.base64), _bytes(content)) for name, content in headers]
+    )
 
 
 def _decode_other(line: bytes, limits: Limits) -> ArchivedRecord | Gap:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Final, Literal
 
 from processor.archives.pages import DICTIONARY, Chunk, pages, row_groups
 from processor.archives.records import ArchivedRecord, ArchiveError, Batch, Gap, GapKind, Limits, refused
+from processor.core.header_names import is_utf8, name_bytes, name_text
 from processor.errors import RunStepsError
 
 try:
@@ -24,8 +25,13 @@ except ImportError as exc:
     ) from exc
 
 _HEADERS: Final = pa.list_(
-    pa.field("element", pa.struct([pa.field("name", pa.string(), False), ("value", pa.binary())]), False)
+    pa.field(
+        "element",
+        pa.struct([pa.field("name", pa.string(), False), ("value", pa.binary()), ("raw_name", pa.binary())]),
+        False,
+    )
 )
+"""`raw_name` is null but for a name that is not UTF-8: its bytes, of which `name` is what can be shown."""
 SCHEMA: Final = pa.schema(
     [
         pa.field("topic", pa.string(), False),
@@ -75,7 +81,7 @@ class RecordingFile:
             row: tuple[Any, ...] = (*where, item.first, None, None, None, None, item.last, item.kind.value)
             size = 64
         else:
-            headers = [{"name": name, "value": content} for name, content in item.headers]
+            headers = [_header(name, content) for name, content in item.headers]
             row = (*where, item.offset, item.timestamp, item.key, item.value, headers, None, None)
             contents = (item.key, item.value, *(content for _, content in item.headers))
             size = 64 + sum(map(len, filter(None, contents))) + sum(len(name) for name, _ in item.headers)
@@ -98,6 +104,13 @@ class RecordingFile:
             arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=True)]
             self._writer.write_table(pa.Table.from_arrays(arrays, schema=SCHEMA))
             self._rows, self._held = [], 0
+
+
+def _header(name: str, content: bytes | None) -> dict[str, Any]:
+    if is_utf8(name):
+        return {"name": name, "value": content}
+    raw = name_bytes(name)
+    return {"name": raw.decode("utf-8", "replace"), "value": content, "raw_name": raw}
 
 
 def unpacked_zstd(raw: BinaryIO) -> Callable[[int], bytes]:
@@ -296,8 +309,8 @@ def _fits(wanted: pa.DataType, got: pa.DataType) -> bool:
         return bool(kinds.is_list(got) or kinds.is_large_list(got)) and _fits(wanted.value_type, got.value_type)
     return bool(
         kinds.is_struct(got)
-        and [field.name for field in got] == [field.name for field in wanted]
-        and all(_fits(mine.type, theirs.type) for mine, theirs in zip(wanted, got, strict=True))
+        and [field.name for field in got] in ([field.name for field in wanted], ["name", "value"])
+        and all(_fits(mine.type, theirs.type) for mine, theirs in zip(wanted, got, strict=False))
     )
 
 
@@ -389,7 +402,11 @@ def values(column: pa.Array) -> list[Any]:
 def _headers(column: pa.Array) -> list[Any]:
     """Per row a tuple of (name, content), or None."""
     flat = column.flatten()
-    pairs = list(zip(values(flat.field("name")), map(_raw, values(flat.field("value"))), strict=True))
+    names = values(flat.field("name"))
+    if flat.type.num_fields > 2 and (raw := flat.field("raw_name")).null_count < len(raw):
+        told = map(_raw, values(raw))
+        names = [name if of is None else name_text(of) for name, of in zip(names, told, strict=True)]
+    pairs = list(zip(names, map(_raw, values(flat.field("value"))), strict=True))
     lengths, found, at = column.value_lengths().to_pylist(), [], 0
     for length in lengths:
         found.append(None if length is None else tuple(pairs[at : at + length]))

@@ -15,6 +15,7 @@ import msgspec
 
 from processor.core import evidence
 from processor.core.effects import FOLD_VERSION, DeadLetter, Effect, Headers, Publish, Reason, Record
+from processor.core.header_names import shown
 from processor.core.partition import PartitionState
 from processor.core.verdicts import (
     Difference,
@@ -571,7 +572,9 @@ def _header_differences(expected: Headers, got: Headers) -> Iterator[Difference]
     left, right = dict(expected), dict(got)
     for name in sorted(left.keys() | right.keys()):
         if name not in left or name not in right or left[name] != right[name]:
-            yield Difference(f"header {name}", _short(left.get(name, "absent")), _short(right.get(name, "absent")))
+            yield Difference(
+                f"header {shown(name)}", _short(left.get(name, "absent")), _short(right.get(name, "absent"))
+            )
     if left == right and tuple(expected) != tuple(got):
         yield Difference("headers", "in this order", "in another order, or repeated")
 

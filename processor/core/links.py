@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from processor.core.effects import Record
+from processor.core.header_names import name_bytes
 from processor.core.verdicts import Link
 
 LINK_OFFSETS: Final = 64
@@ -122,5 +123,5 @@ def framed(record: Record) -> bytes:
         return b"%d:%b%d:%b%d:%b%d:%b\n" % lengths
     parts: list[bytes | None] = [offset, timestamp, key, value]
     for name, content in headers:
-        parts += [name.encode("utf-8", "surrogateescape"), content]
+        parts += [name_bytes(name), content]
     return b"".join([b"-1:" if part is None else b"%d:%b" % (len(part), part) for part in parts]) + b"\n"

@@ -28,6 +28,7 @@ from aiokafka.structs import TopicPartition
 
 from processor.core.effects import Record
 from processor.kafka.pinned import rebound
+from processor.kafka.raw_names import read_batch
 
 _offset: Final = attrgetter("offset")
 _HEAD: Final = struct.Struct(">qi")
@@ -64,6 +65,10 @@ class CheckedRecords(MemoryRecords):
         self.base_offset, length = _HEAD.unpack_from(self._content, self._begin)
         self._end += _HEAD.size + length
         return batch
+
+    def raw_batch(self) -> bytes:
+        """The bytes of the batch that came last."""
+        return self._content[self._begin : self._end]
 
     def is_intact(self, batch: Any) -> bool:
         """Whether the batch that came last has the checksum that was sent with it. To be asked before its records."""
@@ -131,7 +136,7 @@ class BatchRecords:
             if self._check_crcs and not self._batches.is_intact(batch):
                 raise CorruptRecordException(f"{self._tp}: wrong checksum at offset {self._batches.base_offset}")
             if self._is_visible(batch):
-                records: list[Record] = list(batch)
+                records = self._records_of(batch)
                 self._behind = batch.next_offset
                 # A batch comes whole even when the fetch began in its middle.
                 self._taken = 0
@@ -146,6 +151,12 @@ class BatchRecords:
             self.next_fetch_offset = batch.next_offset
         self._open, self._taken = (), 0
         return False
+
+    def _records_of(self, batch: Any) -> list[Record]:
+        try:
+            return list(batch)
+        except UnicodeDecodeError:  # the name of a header; in Kafka it may be of any bytes
+            return read_batch(self._batches.raw_batch())
 
     def _is_visible(self, batch: Any) -> bool:
         if self._committed_only and batch.producer_id is not None:

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from processor.core.header_names import name_bytes
+
 if TYPE_CHECKING:
     from mypy_extensions import i64  # a machine's integers where this is compiled; no product here needs more
 
@@ -39,7 +41,7 @@ def batch_bytes(record: OutRecord) -> int:
     body = 3  # attributes, timestamp delta and offset delta: the first record of a batch has all of them 0
     body += _sized(record.key) + _sized(record.value) + _varint_bytes(len(record.headers))
     for name, content in record.headers:
-        body += _sized(name.encode()) + _sized(content)
+        body += _sized(name_bytes(name)) + _sized(content)
     return BATCH_OVERHEAD_BYTES + _varint_bytes(body) + body
 
 

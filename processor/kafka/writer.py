@@ -29,6 +29,7 @@ from processor.kafka.client import Client, silence
 from processor.kafka.consumer import Committed, GroupToken
 from processor.kafka.link import BrokerLink
 from processor.kafka.pinned import rebound
+from processor.kafka.raw_names import RawNamesBatch
 from processor.kafka.records import (
     BATCH_OVERHEAD_BYTES,
     DEFAULT_MAX_MESSAGE_BYTES,
@@ -416,10 +417,16 @@ class _Batching:
                 partition = turn % count if key is None else partition_of(key, count)
             queue = queues[topic, partition]
             fields = {"timestamp": timestamp, "key": key, "value": value, "headers": list(headers)}
-            added = queue[-1].builder.append(**fields) if queue else None
-            if added is None:
-                queue.append(_Batch(topic, partition, self._builder(records[number]), [], []))
-                added = queue[-1].builder.append(**fields)  # an empty batch takes a record of any size
+            try:
+                added = queue[-1].builder.append(**fields) if queue else None
+                if added is None:
+                    queue.append(_Batch(topic, partition, self._builder(records[number]), [], []))
+                    added = queue[-1].builder.append(**fields)  # an empty batch takes a record of any size
+            except UnicodeEncodeError:  # the name of a header: the compiled builder wants UTF-8, and has taken nothing
+                if queue and not queue[-1].sizes:
+                    queue.pop()
+                queue.append(_Batch(topic, partition, self._builder(records[number], RawNamesBatch), [], []))
+                added = queue[-1].builder.append(**fields)
             if added.size + BATCH_OVERHEAD_BYTES > self._limits.get(topic, DEFAULT_MAX_MESSAGE_BYTES):
                 raise RecordTooLarge(topic, added.size)
             if places and number in places:
@@ -427,14 +434,14 @@ class _Batching:
             queue[-1].sizes.append(added.size)
         return [batch for turn_ in zip_longest(*queues.values()) for batch in turn_ if batch is not None]
 
-    def _builder(self, first: OutRecord) -> Any:
+    def _builder(self, first: OutRecord, kind: type[BatchBuilder] | None = None) -> Any:
         """A batch to be begun with this record: not compressed where that might take it over the topic's limit.
 
         Bytes that cannot be compressed grow by it, and the library sends them so; the broker then refuses the batch.
         """
         size, limit = batch_bytes(first), self._limits.get(first.topic, DEFAULT_MAX_MESSAGE_BYTES)
-        if size <= limit < size + compression_growth_bytes(size):
-            return BatchBuilder(1, 0, is_transactional=int(self._transactional))
+        if kind is not None or size <= limit < size + compression_growth_bytes(size):
+            return (kind or BatchBuilder)(1, 0, is_transactional=int(self._transactional))
         return self._make(self.max_batch_bytes)
 
 

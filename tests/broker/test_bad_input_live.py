@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import struct
+import time
+from contextlib import aclosing
 from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.util import calc_crc32c
 
+from processor.archives import ArchivedRecord, read
 from processor.broker import Broker
-from processor.core.effects import LogRecord, Reason
+from processor.core.effects import LogRecord, Reason, Record
 from processor.core.evidence import dead_letter_headers
+from processor.core.header_names import name_bytes, name_text
+from processor.kafka.consumer import PartitionReader
 from processor.kafka.records import OutRecord, batch_bytes
+from processor.kafka.security import Connection
 from processor.outputs import OMITTED_BYTES, OMITTED_DIGEST, OMITTED_HEADERS
 from processor.report.manifest import Outcome
 from tests.faults.service import Service, Stage, created, delta, ended, event
-from tests.kafka_tools import Got, Names, Sent, produce
+from tests.kafka_tools import Got, Names, Sent, produce, produce_raw
 
 MIB = 1 << 20
 SOURCE_BYTES = 8 * MIB
@@ -175,6 +185,7 @@ def test_dead_letters_around_what_their_topic_takes(broker: Broker, names: Names
     for one in sent:  # each in a batch of its own: together they are more than a batch may be
         produce(stage.bootstrap, stage.source, [one], message_max_bytes=64 * MIB, compression_type="zstd")
     with stage.serve({"delivery": {"compression": written}}) as service:
+        service.until_live()
         until_passed(stage, service, len(sent))
         assert service.terminate() == 0
         assert not service.logged("worker_restarted")
@@ -185,6 +196,47 @@ def test_dead_letters_around_what_their_topic_takes(broker: Broker, names: Names
     assert found[len(sizes)].value == b"\xff"
     assert found[len(sizes)].header(OMITTED_HEADERS) == b"1"
     assert stage.replayed() is Outcome.PROVEN
+
+
+def test_header_names_of_any_bytes(stage: Stage) -> None:
+    """Between good records in one batch: folded or set aside with the same bytes, proven from topic and archive."""
+    name = b"\xffna\xfe"
+    headers = [("NAME", b"1"), ("empty", None)]
+    values = [created("step_1"), created("step_2"), b"[", ended("step_2"), ended("step_1")]
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 1 << 20)
+    now = int(time.time() * 1000)
+    for at, value in enumerate(values):
+        builder.append(at, now, b"run_1", value, headers if at in (1, 2, 3) else [])
+    batch = bytearray(bytes(builder.build()).replace(b"NAME", name))
+    struct.pack_into(">I", batch, 17, calc_crc32c(bytes(batch[21:])))
+    assert produce_raw(stage.bootstrap, stage.source, bytes(batch)) == 0
+    with stage.serve() as service:
+        service.until_live()
+        until_passed(stage, service, len(values))
+        assert service.terminate() == 0
+        assert not service.logged("worker_restarted")
+    assert sorted(got.key or b"" for got in stage.published()) == [b"step_1", b"step_2", b"step_last"]
+    found = asyncio.run(first_of(stage, stage.dead_letter))
+    assert [record.value for record in found] == [b"["]
+    assert [(name_bytes(n), content) for n, content in found[0].headers[:2]] == [(name, b"1"), (b"empty", None)]
+    assert stage.replayed(record=str(stage.home / "archive")) is Outcome.PROVEN
+    assert stage.replayed(archives=(str(stage.home / "archive"),)) is Outcome.PROVEN
+    recorded = stage.home / "parquet"
+    assert (
+        stage.replayed(record=str(recorded), record_files=".parquet", report=str(stage.home / "report"))
+        is Outcome.PROVEN
+    )
+    assert stage.replayed(archives=(str(recorded),), report=str(stage.home / "offline")) is Outcome.PROVEN
+    assert [dict(item.headers).get(name_text(name)) for item in read(recorded) if isinstance(item, ArchivedRecord)][
+        :5
+    ] == [None, b"1", b"1", b"1", None]
+
+
+async def first_of(stage: Stage, topic: str) -> list[Record]:
+    """The first record of partition 0, read by our reader: confluent-kafka does not read such names."""
+    reader = PartitionReader(Connection.build(stage.bootstrap), topic=topic, client_id="test")
+    async with reader, aclosing(reader.read_to({0: 0}, {0: 1}, 10)) as reading:
+        return [record async for _, records in reading for record in records]
 
 
 def test_a_topic_of_garbage_stops_the_worker(stage: Stage) -> None:

@@ -279,15 +279,14 @@ class Stage:
         found = committed(self.bootstrap, self.group, self.source)
         return {partition: json.loads(text) for partition, (_, text) in found.items() if text}
 
-    def replayed(self, changes: Tables | None = None) -> Outcome:
+    def replayed(self, changes: Tables | None = None, **how: Any) -> Outcome:
         """What a replay of the whole source topic finds of all that was published."""
         config = self.home / f"{self.names.prefix}-replay.toml"
         config.write_text(toml(self.tables(changes)))
         settings = load(config, {})
-        options = Options(end="end", workers=1, work=str(self.home / "replay"))
-        return replay(
-            options, settings, lambda: Connection.build(**settings.kafka.connection()), lambda _: None
-        ).verdict
+        options = Options(end="end", workers=1, **how)
+        replayed = replay(options, settings, lambda: Connection.build(**settings.kafka.connection()), lambda _: None)
+        return replayed.verdict
 
     def members(self) -> int:
         client = admin(self.bootstrap)

@@ -42,13 +42,14 @@ from processor.archives.jsonl import decode_line, encode_line
 from processor.archives.pages import pages, row_groups
 from processor.archives.parquet import SCHEMA
 from processor.archives.records import LIMITS
+from processor.core.header_names import name_text
 from processor.errors import RunStepsError, UsageError
 
 Item = ArchivedRecord | Gap
 KINDS = (".jsonl", ".jsonl.gz", ".parquet")
 
 contents = st.none() | st.binary(max_size=12) | st.text(max_size=12).map(str.encode)
-names = st.text(max_size=6)
+names = st.text(max_size=6) | st.binary(max_size=6).map(name_text)
 offsets = st.integers(0, 5) | st.integers(0, (1 << 63) - 200)
 
 
@@ -105,10 +106,12 @@ def test_a_line_gives_back_its_item(log: list[Item]) -> None:
 
 def test_a_line_looks_as_documented() -> None:
     """Typed by hand from docs/archive-format.md."""
-    record = ArchivedRecord("t", 3, 41, 1720000000123, None, b"\xc3\xa9", (("n", b"\xff\x00"), ("n", None)))
+    record = ArchivedRecord(
+        "t", 3, 41, 1720000000123, None, b"\xc3\xa9", (("n", b"\xff\x00"), ("n", None), ("n\udcff", b""))
+    )
     assert encode_line(record).decode() == (
         '{"topic":"t","partition":3,"offset":41,"timestamp":1720000000123,"key":null,"value":"é",'
-        '"headers":[["n",{"base64":"/wA="}],["n",null]]}\n'
+        '"headers":[["n",{"base64":"/wA="}],["n",null],[{"base64":"bv8="},""]]}\n'
     )
     assert (
         encode_line(Gap("t", 3, 42, 44, GapKind.MARKER))
@@ -810,6 +813,15 @@ def test_captured_events_become_records(tmp_path: Path, codec: str) -> None:
         ArchivedRecord("hub.one", 3, 8, AT_2024, b"run_2", None),
         ArchivedRecord("hub.one", 3, 9, AT_2024 + 123, None, b"{}"),
     ]
+
+
+def test_text_of_a_capture_keeps_its_bytes(tmp_path: Path) -> None:
+    """A Kafka client may have sent a header whose name is not UTF-8."""
+    file = capture_file(tmp_path, [captured(7, Properties={"nameX": "textY"})])
+    file.write_bytes(file.read_bytes().replace(b"nameX", b"name\xff").replace(b"textY", b"text\xfe"))
+    (item,) = read(tmp_path)
+    assert isinstance(item, ArchivedRecord)
+    assert item.headers == ((name_text(b"name\xff"), b"text\xfe"),)
 
 
 def test_many_blocks_and_none(tmp_path: Path) -> None:

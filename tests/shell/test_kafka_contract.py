@@ -66,6 +66,7 @@ MODULES = {
     "aiokafka.record.control_record",
     "aiokafka.record.default_records",
     "aiokafka.record.memory_records",
+    "aiokafka.record.util",
     "aiokafka.structs",
 }
 
