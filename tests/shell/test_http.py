@@ -272,6 +272,16 @@ async def test_health_answers_among_hundreds_of_connections_that_ask_nothing(sai
         assert closed == 200
 
 
+def test_pages_are_answered_on_the_loop_that_workers_run_on() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def asked() -> int:
+        async with one(Worker()) as url:
+            return (await ask(url + "/healthz")).status
+
+    assert uvloop.run(asyncio.wait_for(asked(), 10)) == 200
+
+
 async def test_a_request_that_comes_byte_by_byte_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("processor.http._FIRST_S", 0.3)
     async with one(Worker()) as url, asyncio.timeout(10):
