@@ -30,6 +30,7 @@ from processor.errors import BrokerUnavailable, ConfigError, Fenced, RunStepsErr
 from processor.http import Front, Health, OneWorker, Server
 from processor.kafka.admin import Admin, NewTopicFacts, TopicFacts, check_topics
 from processor.kafka.security import Connection
+from processor.kafka.throttling import OBSERVED
 from processor.kafka.trouble import OffsetLost
 from processor.selfaudit import SelfAudit
 from processor.stalls import GROUP, Stalls
@@ -37,6 +38,7 @@ from processor.telemetry import (
     BreakerTripped,
     BrokerBack,
     BrokerLost,
+    BrokerThrottles,
     ChildEnded,
     Listening,
     StateChanged,
@@ -46,6 +48,7 @@ from processor.telemetry import (
     WorkerStopped,
 )
 from processor.topic_watch import TopicWatch
+from processor.unit_bound import UnitBound
 from processor.worker import RestoreGivenUp, Worker, unless
 
 _Answer = TypeVar("_Answer")
@@ -301,6 +304,8 @@ async def _supervise(
     telemetry.happened(WorkerStarted(settings.source.topic, settings.source.group_id, settings.delivery.mode, name))
     contact = _Contact(settings, telemetry)
     stalls = lives.stalls = Stalls(settings.supervisor.stall_timeout_s / 2)
+    delivery = settings.delivery
+    bound = UnitBound(delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s)
     watch = lives.watch = TopicWatch(settings, connection, telemetry, partial(topic_problems, settings))
     check = partial(check_or_create_topics, settings, connection, create=create_topics)
     highest = HighestCommitted()
@@ -324,10 +329,11 @@ async def _supervise(
                 audit=lives.audit,
                 stalls=stalls,
                 served_below=watch.served_below,
+                bound=bound,
                 highest=highest,
             )
             lives.worker, lives.trouble = worker, ""
-            await _until_stopped(worker, watch, contact, stop)
+            await _until_stopped(worker, watch, contact, telemetry, stop)
             return
         except RunStepsError as caught:
             error, now = _naming_the_instance(caught, settings.source.instance_id), time.monotonic()
@@ -460,13 +466,15 @@ async def _wait(stop: asyncio.Event, seconds: float) -> None:
         pass
 
 
-async def _until_stopped(worker: Worker, watch: TopicWatch, contact: _Contact, stop: asyncio.Event) -> None:
+async def _until_stopped(
+    worker: Worker, watch: TopicWatch, contact: _Contact, telemetry: Telemetry, stop: asyncio.Event
+) -> None:
     """One life, and beside it a look at the topics, and whether the broker is there: an idle client would not notice.
 
     What the look finds wrong with the topics goes before what it has broken in the life.
     """
     life = asyncio.create_task(worker.run(stop), name="worker")
-    touch = asyncio.create_task(_touch(watch, contact), name="watch the topics")
+    touch = asyncio.create_task(_touch(watch, contact, telemetry), name="watch the topics")
     try:
         await asyncio.wait({life, touch}, return_when=asyncio.FIRST_COMPLETED)
         if touch.done() and not life.done():
@@ -479,7 +487,7 @@ async def _until_stopped(worker: Worker, watch: TopicWatch, contact: _Contact, s
         await asyncio.wait({touch})
 
 
-async def _touch(watch: TopicWatch, contact: _Contact) -> None:
+async def _touch(watch: TopicWatch, contact: _Contact, telemetry: Telemetry) -> None:
     """Look at the topics every few seconds.
 
     Raises:
@@ -489,6 +497,8 @@ async def _touch(watch: TopicWatch, contact: _Contact) -> None:
     began = time.monotonic()
     while True:
         await asyncio.sleep(min(_TOUCH_EVERY_S, contact.left_s()))
+        for request, (answers, seconds) in OBSERVED.take().items():
+            telemetry.happened(BrokerThrottles(request, answers, seconds))
         try:
             await contact.bounded(watch.look())
         except BrokerUnavailable as error:

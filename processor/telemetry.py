@@ -114,6 +114,7 @@ _SKIPPED: Final = Label(
     "reason",
     ("queue_full", "revoked", "range_too_long", "retention", "undecidable", "unplaced", "unreadable", OTHER),
 )
+_THROTTLED: Final = Label("request", ("fetch", "produce", "other"))
 _TOPIC_ROLE: Final = Label("role", ("source", "checkpoints", "written"))
 _TIMESTAMP: Final = "message.timestamp"
 # fmt: off
@@ -279,6 +280,14 @@ RESTARTS: Final = Metric(
     "runstep_worker_restarts_total", _C, "restarts", "Times the worker began again from committed offsets.",
     "The log line worker_restarted has the cause. Repeated, the process ends with its exit code.",
     (_RESTART_WHY,),
+)
+THROTTLED_SECONDS: Final = Metric(
+    "runstep_throttled_seconds_total", _C, "seconds", "Time for which brokers said they hold us back, by request.",
+    "Growing: a quota of this user or client id is too low for the load.", (_THROTTLED,),
+)
+UNIT_BOUND_LOWERED: Final = Metric(
+    "runstep_unit_bound_lowered_total", _C, "times", "Times the size of a unit was halved, as commits took too long.",
+    "See throttled_seconds; without throttling the broker is slow: look at its disks.",
 )
 TOPIC_CHANGES: Final = Metric(
     "runstep_topic_changes_total", _C, "changes", "Changes of our topics that were noticed while the worker ran.",
@@ -812,6 +821,38 @@ class BrokerLost:
 
     def emit(self, meter: Meter, log: Log) -> None:
         log.warning("broker_lost", bootstrap=self.bootstrap, silent_s=round(self.silent_s, 1), **described(self.error))
+
+
+@dataclass(frozen=True, slots=True)
+class UnitBoundLowered:
+    """A unit took too long to be committed: the next ones are smaller."""
+
+    records: int
+    bytes: int
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(UNIT_BOUND_LOWERED)
+        log.warning("unit_bound_lowered", records=self.records, bytes=self.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerThrottles:
+    """Brokers said in their answers that they hold us back: a quota. `request`: a value of that metric's label."""
+
+    request: str
+    answers: int
+    seconds: float
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(THROTTLED_SECONDS, self.seconds, request=self.request)
+        log.warning(
+            "broker_throttles",
+            request=self.request,
+            answers=self.answers,
+            seconds=round(self.seconds, 3),
+            hint="raise the quota of this user or client id, or give it less to do",
+            _kind=self.request,
+        )
 
 
 @dataclass(frozen=True, slots=True)

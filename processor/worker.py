@@ -47,9 +47,11 @@ from processor.telemetry import (
     RestoreStalled,
     StateChanged,
     Telemetry,
+    UnitBoundLowered,
     UnitCommitted,
     UnitDropped,
 )
+from processor.unit_bound import UnitBound
 
 _IDLE_POLL_MS: Final = 250
 _STANDS_EVERY_S: Final = 1.0
@@ -124,6 +126,7 @@ class _Sealed:
     unit: Unit
     effects: dict[int, list[Effect]]
     records: int
+    bytes: int
 
 
 class Worker:
@@ -136,6 +139,7 @@ class Worker:
         stalls: what stood still in the lives before this one, and what does in it; None: this is the first.
         served_below: partitions from this number on are left alone: the checkpoint topic has none for them (yet).
         highest: what earlier workers of this process have seen committed; None: this is the first.
+        bound: how large a unit may be, as the lives before this one have found; None: this is the first.
         monotonic, now_ms: clocks; the second one only decides when a clock mark may be set (T3).
     """
 
@@ -150,6 +154,7 @@ class Worker:
         audit: SelfAudit | None = None,
         stalls: Stalls | None = None,
         served_below: Callable[[], int | None] = lambda: None,
+        bound: UnitBound | None = None,
         highest: HighestCommitted | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
@@ -218,6 +223,7 @@ class Worker:
         self._assigned: list[int] = []
         self._assigned_in = -1  # the generation that `_assigned` is of
         self._served_below = served_below
+        self._bound = bound or UnitBound(delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s)
         self._unserved: list[int] = []  # assigned to us, and without a partition of the checkpoint topic
         self._epoch = 0
         self._opening: asyncio.Task[None] | None = None
@@ -271,7 +277,7 @@ class Worker:
         wait_ms = _IDLE_POLL_MS
         if self._pending.effects:
             wait_ms = min(wait_ms, max(1, int((self._sealed_at + interval_s - self._monotonic()) * 1000)))
-        batch = await self._consumer.poll(ready, timeout_ms=wait_ms, max_records=self._settings.source.max_poll_records)
+        batch = await self._consumer.poll(ready, timeout_ms=wait_ms, max_records=self._most_polled())
         now = self._turned_at = self._monotonic()
         # Behind a closed gate nothing is applied, nor noted, nor committed: the revocation drains, and the consumer may
         # have handed out what we drop here. It comes again from where the next generation starts.
@@ -325,9 +331,13 @@ class Worker:
         for effect in effects:
             self._pending.bytes += len(effect.value or b"")
 
+    def _most_polled(self) -> int:
+        """Records of one poll: no more than a unit may hold, unless it is restored, which makes no unit."""
+        most = self._settings.source.max_poll_records
+        return min(most, self._bound.records) if all(o.state.is_live for o in self._owned.values()) else most
+
     def _is_full(self) -> bool:
-        delivery, pending = self._settings.delivery, self._pending
-        return pending.records >= delivery.max_unit_records or pending.bytes >= delivery.max_unit_bytes
+        return self._bound.is_reached(self._pending.records, self._pending.bytes)
 
     # --- units --------------------------------------------------------------------------------------------
 
@@ -374,7 +384,7 @@ class Worker:
                 (unit.checkpoints if out.topic == self._outputs.checkpoints else unit.records).append(out)
         if self._audit is not None:
             unit.places = self._audit.choose(unit.records)
-        return _Sealed(unit, pending.effects, pending.records)
+        return _Sealed(unit, pending.effects, pending.records, pending.bytes)
 
     async def _commit(self, sealed: _Sealed) -> None:
         began = self._monotonic()
@@ -387,12 +397,16 @@ class Worker:
             raise
         except BrokerUnavailable as error:
             self._telemetry.happened(CommitFailed("unknown_outcome", error, sealed.records))
+            if self._bound.failed(sealed.records, sealed.bytes, self._monotonic() - began):
+                self._telemetry.happened(UnitBoundLowered(self._bound.records, self._bound.bytes))
             raise
         except RunStepsError as error:
             self._telemetry.happened(CommitFailed("refused", error, sealed.records))
             raise
         self._highest.saw(sealed.unit.offsets)
         seconds = self._monotonic() - began
+        if self._bound.committed(sealed.records, sealed.bytes, seconds):
+            self._telemetry.happened(UnitBoundLowered(self._bound.records, self._bound.bytes))
         effects = sum(map(len, sealed.effects.values()))
         self._telemetry.happened(UnitCommitted(sealed.records, effects, len(sealed.unit.offsets), seconds))
         for partition, committed in sealed.unit.offsets.items():

@@ -19,6 +19,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from processor.kafka.frames import FrameProtocol, Response
 from processor.kafka.pinned import rebound
+from processor.kafka.throttling import OBSERVED
 
 _LAST_WORD_S: Final = 1.0
 
@@ -40,7 +41,11 @@ class BrokerConnection(AIOKafkaConnection):
         coordinates or sends (aiokafka #1038).
         """
         try:
-            return super().send(request, expect_response)
+            answer = super().send(request, expect_response)
+            if expect_response:
+                _, asked, future = self._requests[-1]
+                future.add_done_callback(partial(OBSERVED.note, asked.API_KEY))
+            return answer
         except RuntimeError as error:
             if isinstance(error, KafkaError):
                 raise

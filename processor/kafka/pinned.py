@@ -37,7 +37,7 @@ PRIVATE: Final[Mapping[type, frozenset[str]]] = {
     AIOKafkaClient: frozenset({"_conns", "_get_conn", "_metadata_update", "_wait_on_metadata"}),
     BatchBuilder: frozenset({"_build", "_set_producer_state"}),
     AIOKafkaConnection: frozenset(
-        {"_create_reader_task", "_handle_frame", "_protocol", "_read", "_versions", "_writer"}
+        {"_create_reader_task", "_handle_frame", "_protocol", "_read", "_requests", "_versions", "_writer"}
     ),
     AIOKafkaConsumer: frozenset({"_client", "_closed", "_coordinator", "_fetcher", "_subscription"}),
     AIOKafkaProducer: frozenset({"_closed", "_message_accumulator", "_sender"}),

@@ -124,6 +124,8 @@ HAPPENINGS: tuple[Happening, ...] = (
     telemetry.WriterTakenOver(0, "tx-dead", 1.2),
     telemetry.ProgressStalled(0, 17, 61.0),
     telemetry.BrokerLost("127.0.0.1:9092", 4.0, UnicodeDecodeError("utf-8", SECRET.encode(), 0, 1, "bad")),
+    telemetry.UnitBoundLowered(100, 2000),
+    telemetry.BrokerThrottles("produce", 3, 1.5),
     telemetry.TopicChanged("out", "written", "retention.ms", "1000", "2000", "nothing"),
     telemetry.PartitionsNotServed((2,), "add one"),
     telemetry.PartitionsNotServed((), ""),

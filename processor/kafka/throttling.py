@@ -1,0 +1,43 @@
+"""How long brokers say that they hold our clients back: quotas show nowhere else than in `throttle_time_ms`.
+
+Every answer has it and the client library reads it nowhere. A throttled broker answers at once and then leaves the
+connection alone for that time, so the next request on it waits without a word.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Final
+
+_KINDS: Final = {0: "produce", 1: "fetch"}
+OTHER: Final = "other"
+
+
+class Throttling:
+    """Sums of what was said since it was last asked for, by kind of request."""
+
+    def __init__(self) -> None:
+        self._answers: Counter[str] = Counter()
+        self._ms: Counter[str] = Counter()
+
+    def note(self, api_key: int, answer: asyncio.Future[object]) -> None:
+        """Look at an answer that has come."""
+        if answer.cancelled() or answer.exception() is not None:
+            return
+        ms = getattr(answer.result(), "throttle_time_ms", 0)
+        if ms:
+            kind = _KINDS.get(api_key, OTHER)
+            self._answers[kind] += 1
+            self._ms[kind] += ms
+
+    def take(self) -> dict[str, tuple[int, float]]:
+        """(answers, seconds) by kind of request, and begin anew."""
+        taken = {kind: (answers, self._ms[kind] / 1000) for kind, answers in self._answers.items()}
+        self._answers.clear()
+        self._ms.clear()
+        return taken
+
+
+OBSERVED: Final = Throttling()
+"""Of all connections of this process: a worker has one process, and its clients share the quota."""

@@ -1,0 +1,47 @@
+"""How large a unit may be: halved when a broker cannot take one within its time, doubled while it takes them with ease.
+
+Without it a unit that a throttled broker cannot take in `commit_timeout_s` is made again from the log as large as it
+was, for ever. The bound outlives the worker's lives, for a commit that timed out ends one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_LEAST_BYTES: Final = 1024
+
+
+class UnitBound:
+    """`records` and `bytes`: a unit that holds as many is committed.
+
+    Args:
+        max_records, max_bytes: never more than these.
+        commit_timeout_s: what one unit may take. Up to a quarter of it the bound grows, from half of it on it shrinks,
+            so that twice what has grown still fits.
+    """
+
+    def __init__(self, max_records: int, max_bytes: int, commit_timeout_s: float) -> None:
+        self._max_records, self._max_bytes, self._timeout_s = max_records, max_bytes, commit_timeout_s
+        self.records, self.bytes = max_records, max_bytes
+
+    def is_reached(self, records: int, bytes: int) -> bool:
+        return records >= self.records or bytes >= self.bytes
+
+    def committed(self, records: int, bytes: int, seconds: float) -> bool:
+        """A unit was taken in this time. Returns whether the bound was lowered."""
+        if seconds >= self._timeout_s / 2:
+            return self._halve(records, bytes)
+        if seconds < self._timeout_s / 4:
+            self.records = min(self._max_records, 2 * self.records)
+            self.bytes = min(self._max_bytes, 2 * self.bytes)
+        return False
+
+    def failed(self, records: int, bytes: int, seconds: float) -> bool:
+        """A unit was not taken, and this is how long it was tried. Returns whether the bound was lowered."""
+        return seconds >= self._timeout_s / 4 and self._halve(records, bytes)
+
+    def _halve(self, records: int, bytes: int) -> bool:
+        before = self.records, self.bytes
+        self.records = max(1, min(self.records, max(records, 1)) // 2)
+        self.bytes = max(_LEAST_BYTES, min(self.bytes, max(bytes, 1)) // 2)
+        return (self.records, self.bytes) != before
