@@ -535,8 +535,9 @@ def caused_at(published: Published) -> int | None:
 def _nearest(candidates: list[Published], placed: Placed, kind: Kind, first: int, last: int) -> Published | None:
     """The one that was meant to be the implied record: an id may live twice, each time with revisions from 0 on."""
     if kind is Kind.DEAD_LETTER:
-        # A record is refused once for a reason; of the snapshots that are too large it may have ended several.
-        several = any(c.identity[1] == Reason.SNAPSHOT_TOO_LARGE for c in candidates)
+        # A record is refused once for a reason; of the snapshots that are too large it may have ended several, and a
+        # deadline or a run's end may have met a bug in several steps.
+        several = any(c.identity[1] in (Reason.SNAPSHOT_TOO_LARGE, Reason.INTERNAL_ERROR) for c in candidates)
         return next((c for c in candidates if not several or c.key == placed.key), None)
     for published in candidates:
         headers = dict(published.headers)

@@ -72,7 +72,7 @@ class Entry:
 
     An open step has `step` while it is at work. An ended one is kept as `ended`, folded up, or as `body`, its packed
     `Step`; packed is also an open one that has been checkpointed and not touched since: it may wait for hours. A
-    refused one (X2) has none of them.
+    refused one (X2) has none of them, nor has one in quarantine, which is `refused` and `inferred`.
     `touched_*` is when an event last named it, in stream time and offset.
     """
 
@@ -333,7 +333,17 @@ class PartitionState:
                     spelling = step.spelling
                     if spelling is not None and spelling.head is head:
                         text = _text_of(value[id_end:], spelling)
-                        if text is not None and step.append_text(text, limit, event_id):
+                        try:
+                            is_added = text is not None and step.append_text(text, limit, event_id)
+                        except MemoryError:
+                            raise
+                        except Exception as error:
+                            self._break_event(
+                                Cause(offset, timestamp, before, record), entry.key, len(self._effects), error, ""
+                            )
+                            self._checkpoint_urgent(offset + 1)
+                            continue
+                        if is_added:
                             step.last_offset = offset
                             if entry.dirty_from < 0:
                                 self._soil(entry, offset, before)
@@ -380,17 +390,80 @@ class PartitionState:
         """The quarantine: a bug of ours in one record must not stop the partition."""
         record = cause.record
         assert record is not None
+        held = len(self._effects)
         try:
             self._take(cause, record, event_id)
         except MemoryError:  # no bug, and no fault of the record's: another process may have room for it
             raise
-        except Exception as error:
-            detail = f"{type(error).__name__} in the fold; please report it"
-            self._reject(cause, Rejected(Reason.INTERNAL_ERROR, detail))
+        except Exception as error:  # of what reads events, or of the short way: which has one event only
+            self._break_event(cause, _step_named(record), held, error, "")
         if self._urgent:
-            for entry in self._urgent:
-                self._checkpoint(entry, cause.offset + 1)
-            self._urgent.clear()
+            self._checkpoint_urgent(cause.offset + 1)
+
+    def _break_event(self, cause: Cause, step_id: str | None, held: int, error: Exception, where: str) -> None:
+        """A bug in the fold of one event: set its record aside, quarantine its step.
+
+        Args:
+            held: how many effects there were before the event; those of it are dropped, but for checkpoints.
+        """
+        self._drop_effects(held)
+        entry = None if step_id is None else self.steps.get(step_id)
+        if entry is not None:
+            self._quarantine(entry, cause)
+        self._reject(cause, Rejected(Reason.INTERNAL_ERROR, _bug(error) + where))
+
+    def _break_step(self, entry: Entry, cause: Cause, held: int, error: Exception) -> None:
+        """A bug in what a deadline, a run's end or a checkpoint does to one step: set a reference to it aside."""
+        self._drop_effects(held)
+        run_id = entry.run_id
+        self._quarantine(entry, cause)
+        if self._silent:
+            return
+        reference = canonical({"id": entry.key, "run_id": run_id})
+        source = LogRecord(cause.offset, cause.timestamp, entry.key.encode(), reference)
+        self._set_aside(source, Reason.INTERNAL_ERROR, _bug(error), cause.mark)
+
+    def _drop_effects(self, held: int) -> None:
+        self._effects[held:] = [effect for effect in self._effects[held:] if isinstance(effect, Checkpoint)]
+
+    def _quarantine(self, entry: Entry, cause: Cause) -> None:
+        """Keep of a step that a bug may have left half changed nothing but that it is refused from here on.
+
+        A restart may not meet the bug again, for it publishes nothing: checkpointed at once, as what X2 refuses.
+        """
+        if entry.status is _OPEN:
+            self.open_steps -= 1
+            self._unindex_run(entry)
+            self._set_due(entry, 0)
+            entry.status = Status.FAILED
+            if entry.dirty_from >= 0:
+                self._queue_dirty(entry)
+        entry.step = entry.ended = None
+        entry.body, entry.run_id = b"", None
+        entry.refused = entry.inferred = entry.irregular = True
+        self._touch(entry, cause)
+        self._urgent.append(entry)
+
+    def _checkpoint_urgent(self, applied_below: int) -> None:
+        urgent, self._urgent = self._urgent, []
+        for entry in urgent:
+            self._checkpoint_or_break(entry, applied_below)
+
+    def _checkpoint_or_break(self, entry: Entry, applied_below: int) -> None:
+        """Checkpoint, where the log decides that it is time to: a step that cannot be is quarantined."""
+        for _ in range(2):
+            held = len(self._effects)
+            try:
+                self._checkpoint(entry, applied_below)
+                return
+            except MemoryError:
+                raise
+            except Exception as error:
+                if entry.run is not None or entry.refused:
+                    return  # it stays dirty: a restart has it from the log
+                offset = self.next_offset - 1
+                self._break_step(entry, Cause(offset, self.stream_time, self.stream_time), held, error)
+                self._urgent.remove(entry)
 
     def _take(self, cause: Cause, record: Record, event_id: str | None) -> None:
         value = record.value
@@ -492,6 +565,16 @@ class PartitionState:
     # --- the general way ------------------------------------------------------------------------------------
 
     def _apply_event(self, cause: Cause, event: Event, event_id: str | None, where: str) -> None:
+        held = len(self._effects)
+        try:
+            self._fold_event(cause, event, event_id, where)
+        except MemoryError:
+            raise
+        except Exception as error:
+            step_id = event.step_id if isinstance(event, StepDelta | StepObject) else None
+            self._break_event(cause, step_id, held, error, where)
+
+    def _fold_event(self, cause: Cause, event: Event, event_id: str | None, where: str) -> None:
         if isinstance(event, StepDelta):
             self.counts["delta"] += 1
             refused = self._delta(cause, event, event_id)
@@ -661,10 +744,16 @@ class PartitionState:
             step_entry = self.steps[step_id]
             if cause.offset < step_entry.applied_below:
                 continue
-            self._touch(step_entry, cause)
-            step = step_entry.recall()
-            step.end_with_run(run, cause.timestamp)
-            self._finish(step_entry, step, cause)
+            held = len(self._effects)
+            try:
+                self._touch(step_entry, cause)
+                step = step_entry.recall()
+                step.end_with_run(run, cause.timestamp)
+                self._finish(step_entry, step, cause)
+            except MemoryError:
+                raise
+            except Exception as error:  # the run's other steps end all the same
+                self._break_step(step_entry, cause, held, error)
 
     def _end_if_run_ended(self, entry: Entry, step: Step, cause: Cause) -> None:
         """L6 for a step that arrives after its run's end, which may lie before `restore_from`: checkpointed at once."""
@@ -703,7 +792,7 @@ class PartitionState:
         self._mark(mark_ms)
         for entry in (*self.steps.values(), *self.runs.values()):
             if entry.dirty_from >= 0:
-                self._checkpoint(entry, self.next_offset)
+                self._checkpoint_or_break(entry, self.next_offset)
 
     def _mark(self, mark_ms: int) -> None:
         before, self.stream_time = self.stream_time, mark_ms
@@ -716,11 +805,22 @@ class PartitionState:
             for step_id in sorted(self._due.pop(heappop(self._due_seconds))):
                 entry = self.steps[step_id]
                 entry.due_s, due_s = 0, entry.due_s
-                step = entry.recall()
-                self._touch(entry, cause)
-                step.infer("deadline", Status.EXPIRED, due_s - self.rules.grace_s)
-                self.counts["deadline_by_mark" if cause.mark else "deadline_by_record"] += 1
-                self._finish(entry, step, cause)
+                held = len(self._effects)
+                try:
+                    self._expire(entry, due_s, cause)
+                except MemoryError:
+                    raise
+                except Exception as error:
+                    self._break_step(entry, cause, held, error)
+        if self._urgent:  # the record at hand is not applied yet
+            self._checkpoint_urgent(cause.offset if cause.mark is None else cause.offset + 1)
+
+    def _expire(self, entry: Entry, due_s: int, cause: Cause) -> None:
+        step = entry.recall()
+        self._touch(entry, cause)
+        step.infer("deadline", Status.EXPIRED, due_s - self.rules.grace_s)
+        self.counts["deadline_by_mark" if cause.mark else "deadline_by_record"] += 1
+        self._finish(entry, step, cause)
 
     def _schedule(self, entry: Entry, step: Step, said: Any) -> None:
         """L7, L7a: know when the step is due; `said`: its `expires_at`, as an object may have it."""
@@ -935,6 +1035,8 @@ class PartitionState:
 
     def _refuse_again(self, entry: Entry, cause: Cause) -> Rejected:
         self._touch(entry, cause)
+        if entry.inferred:
+            return Rejected(Reason.INTERNAL_ERROR, "the step is quarantined: the fold failed on it before")
         return Rejected(Reason.TOO_MANY_OPEN_STEPS, "the step was refused when it began")
 
     # --- effects ------------------------------------------------------------------------------------------
@@ -1006,15 +1108,15 @@ class PartitionState:
         )
         source = LogRecord(last, cause.timestamp, step.step_id.encode(), reference)
         detail = f"{size} bytes, the limit is {self.rules.max_record_bytes}"
-        headers = evidence.dead_letter_headers(
-            self._topic_bytes, self._partition_bytes, source, Reason.SNAPSHOT_TOO_LARGE, detail
-        )
-        if cause.mark is not None:
-            headers = (*headers, (evidence.CLOCK_MARK, cause.mark.encode()))
+        self._set_aside(source, Reason.SNAPSHOT_TOO_LARGE, detail, cause.mark)
+
+    def _set_aside(self, source: LogRecord, reason: Reason, detail: str, mark: str | None) -> None:
+        """A dead letter that refers to a step, `source`, in place of a record."""
+        headers = evidence.dead_letter_headers(self._topic_bytes, self._partition_bytes, source, reason, detail)
+        if mark is not None:
+            headers = (*headers, (evidence.CLOCK_MARK, mark.encode()))
         self._effects.append(
-            DeadLetter(
-                Reason.SNAPSHOT_TOO_LARGE, detail, source.key, reference, cause.timestamp, headers, source.offset
-            )
+            DeadLetter(reason, detail, source.key, source.value, source.timestamp, headers, source.offset)
         )
 
     # --- restart ------------------------------------------------------------------------------------------
@@ -1059,18 +1161,24 @@ class PartitionState:
 
     def checkpoint(self, dirty_before: int, limit: int = _NEVER) -> list[Effect]:
         """Checkpoint the open steps that have been dirty since before that offset, at most `limit` of them."""
-        heap = self._dirty_open
+        heap, failed = self._dirty_open, list[Entry]()
         while heap and heap[0][0] < dirty_before and len(self._effects) < limit:
             offset, _, entry = heappop(heap)
             if entry.dirty_from == offset and entry.status is _OPEN:
-                self._checkpoint(entry, self.next_offset)
+                try:
+                    self._checkpoint(entry, self.next_offset)
+                except MemoryError:
+                    raise
+                except Exception:
+                    # A bug. No quarantine: when this is called is a matter of clocks, and no outcome may be. The step
+                    # stays dirty, so a restart has it from the log, and each later call tries again.
+                    failed.append(entry)
+        for entry in failed:
+            self._queue_dirty(entry)
         effects, self._effects = self._effects, []
         return effects
 
     def _checkpoint(self, entry: Entry, applied_below: int) -> None:
-        entry.applied_below = applied_below
-        entry.dirty_from = _CLEAN
-        entry.checkpointed = True
         is_run = entry.run is not None
         if entry.run is not None:
             body = pack([entry.run.run_id, entry.run.status, entry.run.ended_at, entry.run.last_error])
@@ -1097,6 +1205,10 @@ class PartitionState:
         )
         key = _run_key(entry.key) if is_run else _step_key(entry.key)
         self._effects.append(Checkpoint(key, _encode_saved(saved)))
+        # Last: what fails above leaves the entry dirty.
+        entry.applied_below = applied_below
+        entry.dirty_from = _CLEAN
+        entry.checkpointed = True
 
     def load(self, checkpoints: Iterable[tuple[bytes, bytes]]) -> None:
         """Take the latest value of each checkpoint key, before the first record is applied.
@@ -1187,6 +1299,23 @@ def _text_of(rest: bytes, spelling: Spelling) -> str | None:
 _ID: Final = b'{"id":"'
 _SKIP: Final = Entry("", 0)
 _SPECIAL: Final = "\0"
+
+
+def _bug(error: Exception) -> str:
+    return f"{type(error).__name__} in the fold; please report it"
+
+
+def _step_named(record: Record) -> str | None:
+    """The step that the one event of a record names, as far as its record can be read."""
+    try:
+        decoded = decode(record.value, record.headers)
+    except MemoryError:
+        raise
+    except Exception:
+        return None
+    if isinstance(decoded, Rejected):
+        return None
+    return next((e.step_id for e in decoded.events if isinstance(e, StepDelta | StepObject)), None)
 
 
 def _is_current(item: tuple[int, int, Entry], is_open: bool) -> bool:

@@ -173,7 +173,12 @@ def test_a_bug_of_ours_is_quarantined_and_the_partition_goes_on(monkeypatch: pyt
         (effect,) = play.say("step.in_progress", step())
     assert isinstance(effect, DeadLetter)
     assert (effect.reason, effect.detail) == (Reason.INTERNAL_ERROR, "ZeroDivisionError in the fold; please report it")
-    assert play.completed().anomalies == ()
+    (again,) = play.say("step.completed", step("completed"))
+    assert isinstance(again, DeadLetter)
+    assert (again.reason, again.detail[:24]) == (Reason.INTERNAL_ERROR, "the step is quarantined:")
+    play.say("step.created", step(step_id="s2"))
+    (other,) = play.say("step.completed", step("completed", "s2"))
+    assert isinstance(other, Publish)
 
 
 def test_no_record_is_rejected_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
