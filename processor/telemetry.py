@@ -221,6 +221,10 @@ COMMIT_FAILURES: Final = Metric(
     "fenced: members lose their session. timed_out, unknown_outcome: the broker or the network.",
     (_COMMIT_WHY,),
 )
+TRANSACTIONS_REDONE: Final = Metric(
+    "runstep_transactions_redone_total", _C, "transactions", "Transactions aborted after a lost answer and done again.",
+    "Nothing is lost or doubled by it. Steady: connections to a broker break, or answers take over 1.5 s.",
+)
 UNIT_RECORDS: Final = Metric(
     "runstep_unit_records", _H, "records", "Source records that one commit covers.",
     "Ones and tens at high rates: the commit interval is too short.", buckets=_RECORDS,
@@ -726,6 +730,17 @@ class CommitFailed:
     def emit(self, meter: Meter, log: Log) -> None:
         meter.count(COMMIT_FAILURES, why=self.why)
         log.warning("commit_failed", why=self.why, records=self.records, **described(self.error))
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionsRedone:
+    """Answers of the broker were lost; their transactions were aborted and done again, the unit is committed."""
+
+    count: int
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(TRANSACTIONS_REDONE, self.count)
+        log.info("transactions_redone", count=self.count)
 
 
 @dataclass(frozen=True, slots=True)

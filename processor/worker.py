@@ -47,6 +47,7 @@ from processor.telemetry import (
     RestoreStalled,
     StateChanged,
     Telemetry,
+    TransactionsRedone,
     UnitBoundLowered,
     UnitCommitted,
     UnitDropped,
@@ -387,7 +388,7 @@ class Worker:
         return _Sealed(unit, pending.effects, pending.records, pending.bytes)
 
     async def _commit(self, sealed: _Sealed) -> None:
-        began = self._monotonic()
+        began, redone = self._monotonic(), self._writer.recovered
         try:
             await self._writer.commit(sealed.unit)
         except Fenced as error:
@@ -404,6 +405,8 @@ class Worker:
             self._telemetry.happened(CommitFailed("refused", error, sealed.records))
             raise
         self._highest.saw(sealed.unit.offsets)
+        if self._writer.recovered > redone:
+            self._telemetry.happened(TransactionsRedone(self._writer.recovered - redone))
         seconds = self._monotonic() - began
         if self._bound.committed(sealed.records, sealed.bytes, seconds):
             self._telemetry.happened(UnitBoundLowered(self._bound.records, self._bound.bytes))

@@ -76,6 +76,10 @@ class Writer(Protocol):
     def transactional_id(self) -> str | None: ...
     @property
     def dead(self) -> bool: ...
+    @property
+    def recovered(self) -> int:
+        """How many transactions were begun anew after a lost answer."""
+
     async def start(self) -> None: ...
     async def commit(self, unit: Unit) -> None: ...
     async def claim(self, offsets: Mapping[int, Committed]) -> None:
@@ -245,6 +249,7 @@ class IdempotentWriter:
     """
 
     transactional_id: str | None = None
+    recovered = 0
 
     def __init__(
         self,

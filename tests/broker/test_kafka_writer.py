@@ -15,13 +15,26 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from processor.broker import Broker
 from processor.errors import BrokerUnavailable, Fenced
 from processor.kafka.consumer import Committed, Consumer, GroupToken
+from processor.kafka.link import BrokerLink
 from processor.kafka.records import OutRecord, batch_bytes
 from processor.kafka.security import Connection
+from processor.kafka.transactions import Unanswered
 from processor.kafka.trouble import RecordTooLarge
 from processor.kafka.writer import IdempotentWriter, TransactionalWriter, Unit, Writer, takeover
 from tests.broker.kafka_members import Listener, member, out, transactional
 from tests.conftest import started_or_skipped
 from tests.kafka_tools import Names, Sent, create_topics, produce, read_topic
+
+
+@pytest.fixture(params=["version 2", "version 1"])
+def each_version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test with transactions of version 2 (KIP-890), and again as on a cluster that has not finalized them."""
+
+    async def one(*_: object) -> int:
+        return 1
+
+    if request.param == "version 1":
+        monkeypatch.setattr(BrokerLink, "transaction_version", one)
 
 
 def topics(broker: Broker, names: Names, partitions: int = 2) -> tuple[str, str]:
@@ -34,6 +47,7 @@ def values(broker: Broker, topic: str, isolation: str = "read_committed") -> lis
     return sorted((got.value or b"").decode() for got in read_topic(broker.bootstrap, topic, isolation=isolation))
 
 
+@pytest.mark.usefixtures("each_version")
 async def test_a_unit_is_committed_whole(broker: Broker, names: Names) -> None:
     source, sink = topics(broker, names)
     async with (
@@ -73,6 +87,7 @@ async def test_records_arrive_as_they_were_given_and_where_the_java_client_puts_
     assert got[None].value == b"any"
 
 
+@pytest.mark.usefixtures("each_version")
 async def test_many_batches_of_one_partition_keep_their_order(broker: Broker, names: Names) -> None:
     source, sink = topics(broker, names, partitions=1)
     async with (
@@ -99,6 +114,7 @@ async def test_a_unit_of_another_generation_is_refused_before_anything_is_sent(b
     assert values(broker, sink, "read_uncommitted") == []
 
 
+@pytest.mark.usefixtures("each_version")
 @pytest.mark.parametrize("kind", ["old generation", "stranger"])
 async def test_the_broker_refuses_who_is_not_the_member_it_says(broker: Broker, names: Names, kind: str) -> None:
     """KIP-447. The refused transaction is really aborted: the next one must not commit its records."""
@@ -136,6 +152,7 @@ async def test_after_a_rebalance_the_token_of_before_is_refused(broker: Broker, 
     assert values(broker, sink) == []
 
 
+@pytest.mark.usefixtures("each_version")
 async def test_a_token_that_changes_at_the_last_moment_aborts_the_unit(broker: Broker, names: Names) -> None:
     source, sink = topics(broker, names)
     async with member(broker.bootstrap, source, names.group) as consumer:
@@ -182,6 +199,7 @@ async def test_a_takeover_ends_the_transaction_of_a_dead_writer_at_once(broker: 
     assert values(broker, sink) == ["after"]
 
 
+@pytest.mark.usefixtures("each_version")
 async def test_a_writer_that_was_taken_over_ends_as_fenced(broker: Broker, names: Names) -> None:
     source, sink = topics(broker, names)
     async with (
@@ -233,6 +251,7 @@ async def test_bytes_that_no_codec_makes_smaller_fit_up_to_the_limit(
     assert [got.value for got in read_topic(broker.bootstrap, sink)] == [record.value for record in records]
 
 
+@pytest.mark.usefixtures("each_version")
 async def test_a_record_that_the_broker_finds_too_large_names_its_topic(broker: Broker, names: Names) -> None:
     source, sink = names.topic("in"), names.topic("small")
     create_topics(broker.bootstrap, source)
@@ -345,6 +364,7 @@ async def test_a_silent_broker_ends_the_commit_and_the_stop_in_time(names: Names
             broker.resume()
 
 
+@pytest.mark.usefixtures("each_version")
 async def test_a_commit_that_is_cancelled_ends_the_writer(broker: Broker, names: Names) -> None:
     source, sink = topics(broker, names)
     async with (
@@ -397,3 +417,46 @@ async def test_it_is_told_where_records_came_to_stand(broker: Broker, names: Nam
                 }
         finally:
             await writer.stop(5.0)
+
+
+async def test_the_cluster_says_which_transactions_it_has(broker: Broker, names: Names) -> None:
+    source, _ = topics(broker, names)
+    async with (
+        member(broker.bootstrap, source, names.group) as consumer,
+        transactional(broker.bootstrap, source, names.group, consumer.token) as writer,
+    ):
+        assert writer.transaction_version == 2
+
+
+@pytest.mark.usefixtures("each_version")
+@pytest.mark.parametrize("request_name", ["produce", "commit_offsets", "end"])
+async def test_a_lost_answer_costs_less_than_two_seconds(
+    broker: Broker, names: Names, request_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker does what it was asked, the answer never comes, and the unit is there once, with its offsets."""
+    source, sink = topics(broker, names)
+    async with (
+        member(broker.bootstrap, source, names.group) as consumer,
+        transactional(broker.bootstrap, source, names.group, consumer.token) as writer,
+    ):
+        await writer.commit(Unit(consumer.token(), [out(sink, "before")], {0: Committed(1, "before")}))
+        original = getattr(BrokerLink, request_name)
+        lost: list[str] = []
+
+        async def once_lost(self: BrokerLink, *given: Any, **named: Any) -> Any:
+            answer = await original(self, *given, **named)
+            if not lost:
+                lost.append(request_name)
+                raise Unanswered(request_name)
+            return answer
+
+        monkeypatch.setattr(BrokerLink, request_name, once_lost)
+        began = time.monotonic()
+        await writer.commit(Unit(consumer.token(), [out(sink, "once")], {0: Committed(2, "once")}))
+        took_s = time.monotonic() - began
+        assert lost
+        await writer.commit(Unit(consumer.token(), [out(sink, "after")], {0: Committed(3, "after")}))
+        assert (await consumer.stable_offsets([0], timeout_s=10))[0] == Committed(3, "after")
+        assert not writer.dead
+    assert values(broker, sink) == ["after", "before", "once"]
+    assert took_s < 2.0

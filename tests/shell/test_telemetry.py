@@ -122,6 +122,7 @@ HAPPENINGS: tuple[Happening, ...] = (
     telemetry.RecordsRejected(Reason.NOT_JSON, 2, 0, 17, "at byte 3"),
     telemetry.BreakerTripped(900, 1000, 400),
     telemetry.WriterTakenOver(0, "tx-dead", 1.2),
+    telemetry.TransactionsRedone(2),
     telemetry.ProgressStalled(0, 17, 61.0),
     telemetry.BrokerLost("127.0.0.1:9092", 4.0, UnicodeDecodeError("utf-8", SECRET.encode(), 0, 1, "bad")),
     telemetry.UnitBoundLowered(100, 2000),

@@ -206,6 +206,7 @@ class ScriptedWriter:
     """Commits at once, or when the test lets it; never for another generation, as the group's coordinator does."""
 
     transactional_id = ME
+    recovered = 0
 
     def __init__(self, world: World, member: Member) -> None:
         self._world, self._member = world, member
