@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
@@ -566,7 +566,7 @@ async def _several(settings: Settings, *, create_topics: bool, workers: int) -> 
         await server.stop()
         telemetry.happened(WorkerStopped(code, time.monotonic() - began))
         telemetry.close()
-    return code or next((c.process.exitcode for c in children if c.process.exitcode), 0) or 0
+    return code or _worst_exit([child.process.exitcode for child in children])
 
 
 async def _topics_once_there(settings: Settings, telemetry: Telemetry, stop: asyncio.Event, *, create: bool) -> bool:
@@ -592,6 +592,12 @@ def _spawn(settings: Settings, number: int) -> _Child:
     process.start()
     theirs.close()
     return _Child(str(number), process, ours)
+
+
+def _worst_exit(codes: Iterable[int | None]) -> int:
+    """Exit status for several processes: the first that is not 0; one that a signal ended counts as a bug (70)."""
+    first = next((code for code in codes if code), 0)
+    return first if first >= 0 else EXIT_BUG
 
 
 async def _watch_children(settings: Settings, telemetry: Telemetry, children: list[_Child], stop: asyncio.Event) -> int:

@@ -25,6 +25,12 @@ _BATCH_OVERHEAD_BYTES: Final = 61
 _USUAL_REPLICAS: Final = 3
 _UNKNOWN_TOPIC: Final = 3
 _SETTLED_S: Final = 0.05
+_TIMESTAMP_LIMITS: Final = (
+    "message.timestamp.before.max.ms",
+    "message.timestamp.after.max.ms",
+    "message.timestamp.difference.max.ms",
+)
+_NO_TIMESTAMP_LIMIT_MS: Final = (1 << 63) - 1
 
 
 class TopicFacts(NamedTuple):
@@ -215,6 +221,7 @@ def check_topics(
                 f"topic {name}: overwrites the source records' timestamps (message.timestamp.type=LogAppendTime); "
                 "set message.timestamp.type=CreateTime, or no replay can show that the outputs are the log's"
             )
+        problems += _tighter_timestamps(topic, log) if topic is not None and log is not None else ()
     for name in sorted({*outputs, checkpoints}):
         topic = found.get(name)
         in_sync = int(topic.configs.get("min.insync.replicas", "1")) if topic is not None else 1
@@ -227,6 +234,25 @@ def check_topics(
             problems.append(
                 f"topic {name}: max.message.bytes is too small (got {topic.max_message_bytes}); "
                 f"set at least {max_record_bytes + _BATCH_OVERHEAD_BYTES}"
+            )
+    return problems
+
+
+def _tighter_timestamps(topic: TopicFacts, source: TopicFacts) -> list[str]:
+    """Limits that would refuse the timestamp of a record that the source took: what is published has that of its cause.
+
+    A source with LogAppendTime has no timestamps but the broker's own.
+    """
+    if source.configs.get("message.timestamp.type") == "LogAppendTime":
+        return []
+    problems = []
+    for setting in _TIMESTAMP_LIMITS:
+        limit = int(topic.configs.get(setting, _NO_TIMESTAMP_LIMIT_MS))
+        taken = int(source.configs.get(setting, _NO_TIMESTAMP_LIMIT_MS))
+        if limit < taken:
+            problems.append(
+                f"topic {topic.name}: refuses timestamps that {source.name} takes "
+                f"({setting} is {limit}, there {taken}); set {setting}={taken}"
             )
     return problems
 

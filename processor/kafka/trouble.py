@@ -118,6 +118,9 @@ _REFUSED: Final[dict[type[Exception], str]] = {
     errors.PolicyViolationError: "the broker's policy forbids it: ask those who run the cluster",
     errors.TopicAlreadyExistsError: "the topic exists already",
     errors.OffsetMetadataTooLargeError: "raise the broker's offset.metadata.max.bytes",
+    errors.InvalidTimestampError: "the topic refuses the timestamp of a record, which is its source record's: set its "
+    "message.timestamp.before.max.ms and message.timestamp.after.max.ms (before Kafka 3.6: "
+    "message.timestamp.difference.max.ms) no tighter than the source's",
     errors.RecordTooLargeError: "raise [kafka] partition_fetch_bytes above the largest record",
     errors.UnsupportedCodecError: "pip install cramjam",
     wire.GroupMaxSizeReachedError: "raise the broker's group.max.size, or run fewer workers",

@@ -219,6 +219,7 @@ def test_the_newer_codes_have_names(error: type[errors.BrokerResponseError]) -> 
         (errors.TopicAuthorizationFailedError("t"), BrokerRefused),
         (errors.OffsetOutOfRangeError({TopicPartition("t", 3): 17}), OffsetLost),
         (errors.CorruptRecordException(), CorruptLog),
+        (errors.InvalidTimestampError(), BrokerRefused),
         (errors.RequestTimedOutError(), BrokerUnavailable),
         (TimeoutError(), BrokerUnavailable),
         (NotImplementedError("Support for TxnOffsetCommit v2 has not yet been added"), BrokerRefused),

@@ -326,3 +326,10 @@ supervisor._run(main())
     assert done.returncode == 75
     assert "the last word" in done.stderr
     assert "ended by force" in done.stderr
+
+
+@pytest.mark.parametrize(("codes", "status"), [([0, None], 0), ([0, 65, -9], 65), ([0, -9], 70), ([-15, 65], 70)])
+def test_a_process_that_a_signal_ended_gives_an_exit_status_of_the_contract(
+    codes: list[int | None], status: int
+) -> None:
+    assert supervisor._worst_exit(codes) == status

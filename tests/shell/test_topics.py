@@ -35,3 +35,16 @@ def test_an_outcome_topic_that_overwrites_timestamps_is_refused() -> None:
 
 def test_the_source_may_stamp_its_records_itself() -> None:
     assert problems(topic("in", message_timestamp_type="LogAppendTime"), *GOOD[1:]) == []
+
+
+def test_tighter_limits_of_timestamps_than_the_sources_are_refused() -> None:
+    """What is published has its source record's timestamp: a refused one would stop the partition for ever."""
+    for setting in ("before", "after", "difference"):
+        name = f"message.timestamp.{setting}.max.ms"
+        tight = topic("out", **{f"message_timestamp_{setting}_max_ms": "3600000"})
+        (problem,) = problems(GOOD[0], tight, GOOD[2])
+        assert problem.startswith(f"topic out: refuses timestamps that in takes ({name} is 3600000, there 92233")
+        as_tight = topic("in", **{f"message_timestamp_{setting}_max_ms": "3600000"})
+        assert problems(as_tight, tight, GOOD[2]) == []
+    stamped = topic("in", message_timestamp_type="LogAppendTime")
+    assert problems(stamped, topic("out", message_timestamp_after_max_ms="1"), GOOD[2]) == []
