@@ -773,14 +773,15 @@ class Worker:
         )
         found: list[dict[str, object]] = []
         for seconds, _, partition, entry in oldest:
-            step = entry.recall()
+            step = entry.peek()
+            thread_id, details_type = step.peek()
             found.append(
                 {
                     "step_id": entry.key,
                     "run_id": entry.run_id,
-                    "thread_id": step.fields.get("thread_id"),
+                    "thread_id": thread_id,
                     "status": entry.status.value,
-                    "type": step.details_type(),
+                    "type": details_type,
                     "age_s": round(-seconds, 1),
                     "deadline_in_s": round(entry.due_s - entry.opened_s + seconds, 1),
                     "partition": partition,

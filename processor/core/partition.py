@@ -128,6 +128,10 @@ class Entry:
                 self.step, self.body = step, b""
         return step
 
+    def peek(self) -> Step:
+        """An open step to be looked at: neither it nor the entry changes its form."""
+        return self.step if self.step is not None else Step.unpack(self.body)
+
     def keep(self, step: Step) -> None:
         """Keep an ended step, as small as may be."""
         if step.fold_up():

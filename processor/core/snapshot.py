@@ -190,6 +190,15 @@ class Step:
             return ending.run_id, ending.thread_id
         return self.fields.get("run_id"), self.fields.get("thread_id")
 
+    def peek(self) -> tuple[Any, Any]:
+        """The thread id and the type of the details of an open step, which stays in the form it has."""
+        if self._fields is not _UNMADE:
+            return self._fields.get("thread_id"), self.details_type()
+        opened = read_any(self._opening)
+        details = opened.get("step_details")
+        told = details.get("type") if isinstance(details, dict) else None
+        return opened.get("thread_id"), told or opened.get("type")
+
     def details_type(self) -> str | None:
         """The type that `step_details` must keep (M7)."""
         return self.tree.get("type") or self.fields.get("type")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.core.effects import DeadLetter, Effect, LogRecord, Publish
+from processor.core.effects import DeadLetter, Effect, LogRecord, Publish, Status
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.shapes import canonical
@@ -178,3 +178,24 @@ def test_an_inferred_end_is_laid_over_and_leaves_the_fields_alone() -> None:
     assert isinstance(effect, Publish)
     assert not isinstance(effect, DeadLetter)
     assert snapshot(effect)["failed_at"] == 7
+
+
+@given(lives())
+def test_looking_at_an_open_step_changes_nothing(records: list[LogRecord]) -> None:
+    """What `peek` says is what the unfolded step says; the step is in the form it had, packed or at work."""
+    state = PartitionState("t", 0, RULES)
+    for number, record in enumerate(records):
+        state.apply([record])
+        if number % 5 == 4:
+            state.checkpoint(state.next_offset)
+        for entry in state.steps.values():
+            if entry.status is not Status.IN_PROGRESS:
+                continue
+            before = (entry.step, entry.body)
+            form = (entry.step._opening, entry.step._calls) if entry.step is not None else None
+            told = entry.peek().peek()
+            assert (entry.step, entry.body) == before
+            assert entry.step is None or (entry.step._opening, entry.step._calls) == form
+            if number == len(records) - 1:  # only now may it be unfolded
+                step = entry.recall()
+                assert told == (step.fields.get("thread_id"), step.details_type())
