@@ -10,7 +10,15 @@ from typing import Any, Final, NamedTuple
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, TopicAuthorizationFailedError, for_code
+from aiokafka.errors import (
+    KafkaConnectionError,
+    KafkaError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 from aiokafka.protocol.metadata import MetadataRequest
 
 from processor.errors import BrokerRefused, BrokerUnavailable
@@ -282,3 +290,15 @@ class _AdminClient(AIOKafkaAdminClient):
         AIOKafkaAdminClient._get_cluster_metadata,
         MetadataRequest=partial(MetadataRequest, allow_auto_topic_creation=False),
     )
+
+    async def _send_request(self, request: Any, node_id: Any = None) -> Any:
+        """As upstream; what any broker can answer is asked of the next one if one does not."""
+        if node_id is not None:
+            return await super()._send_request(request, node_id)
+        failure: KafkaError = NodeNotReadyError("no broker is known")
+        for node in self._client.nodes():
+            try:
+                return await self._client.send(node, request)
+            except (KafkaConnectionError, NodeNotReadyError, RequestTimedOutError) as error:
+                failure = error
+        raise failure

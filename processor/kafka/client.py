@@ -1,20 +1,31 @@
 # mypy: allow-subclassing-any
-"""Connections that fail the way the library expects, and clients that can be silenced for good."""
+"""Connections that fail the way the library expects, and clients that can be silenced for good.
+
+A broker that hangs keeps its connections open and takes new ones: only time tells. So each connection attempt has
+seconds of its own, a question that a broker answers from memory has few more, and whatever may rightly take long (a
+join, a commit) is waited for only as long as the broker still takes new connections. An address that did not answer is
+tried last, by all clients of the process, until it answers again (`SILENT`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import io
+import logging
+import random
+import time
 import weakref
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Iterable
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from aiokafka import conn
+from aiokafka.abc import AbstractTokenProvider
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
-from aiokafka.conn import AIOKafkaConnection, CloseReason
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts
+from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from processor.kafka.frames import FrameProtocol, Response
@@ -22,6 +33,80 @@ from processor.kafka.pinned import rebound
 from processor.kafka.throttling import OBSERVED
 
 _LAST_WORD_S: Final = 1.0
+_CONNECT_S: Final = 3.0
+"""For one connection attempt: TCP, TLS, ApiVersions and SASL."""
+_CONNECT_MOST_S: Final = 10.0
+_DIAGNOSE_S: Final = 6.0
+_STAGGER_S: Final = 0.5
+"""The next bootstrap address is tried when the ones before have not answered for so long (as RFC 8305 does)."""
+_ANSWER_S: Final = 5.0
+"""For what a broker answers from memory, or from its log."""
+_ALIVE_AFTER_S: Final = 2.0
+"""What may rightly take long is waited for so long before the broker is asked whether it lives, and so again."""
+_JOIN_MORE_S: Final = 5.0
+
+# By API key: Fetch, ListOffsets, Metadata, OffsetFetch, FindCoordinator, Heartbeat, LeaveGroup, DescribeGroups,
+# DescribeConfigs.
+_QUICK: Final = frozenset({1, 2, 3, 9, 10, 12, 13, 15, 32})
+_JOIN_GROUP: Final = 11
+# SaslHandshake, ApiVersions, SaslAuthenticate: inside a connection attempt, which has its own limit.
+_INTRODUCTION: Final = frozenset({17, 18, 36})
+
+_Node = TypeVar("_Node")
+_Address = tuple[str, int]
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Silence:
+    """The addresses that let a connection attempt or a question time out, and have answered none since."""
+
+    def __init__(self) -> None:
+        self._attempts: Counter[_Address] = Counter()
+        self._since: dict[_Address, float] = {}
+        self._late: Counter[tuple[_Address, int]] = Counter()
+        self._heard_at = 0.0
+
+    def timed_out(self, address: _Address) -> None:
+        self._attempts[address] += 1
+        self._since[address] = time.monotonic()
+
+    def answered(self, address: _Address) -> None:
+        self._heard_at = time.monotonic()
+        if address in self._since:
+            del self._since[address], self._attempts[address]
+
+    def late(self, address: _Address, api_key: int) -> None:
+        """A question of this kind timed out there."""
+        self._late[address, api_key] += 1
+
+    def in_time(self, address: _Address, api_key: int) -> None:
+        self._late.pop((address, api_key), None)
+
+    def last(self, nodes: Iterable[tuple[_Address, _Node]]) -> list[_Node]:
+        """Nodes in random order, those that are silent at the end; of these the one first that has been so longest."""
+        shuffled = list(nodes)
+        random.shuffle(shuffled)
+        return [node for _, node in sorted(shuffled, key=lambda pair: self._since.get(pair[0], 0.0))]
+
+    def connect_s(self, address: _Address) -> float:
+        """How long an attempt may take: longer each time, but only while no other address answers either."""
+        since = self._since.get(address)
+        if since is None or self._heard_at > since - _CONNECT_S:
+            return _CONNECT_S
+        return min(_CONNECT_MOST_S, _CONNECT_S * 2.0 ** self._attempts[address])
+
+    def answer_s(self, address: _Address, api_key: int) -> float:
+        """How long an answer may take: longer each time, where the broker takes connections and is slow."""
+        return _ANSWER_S * 2.0 ** min(8, self._late[address, api_key])
+
+    def forget(self) -> None:
+        """Begin anew, as a new process would (tests)."""
+        self.__init__()  # type: ignore[misc]
+
+
+SILENT: Final = Silence()
+"""Of this process: of all its clients, and of all lives of a worker."""
 
 
 def _stream(response: bytes | memoryview) -> io.BytesIO | Response:
@@ -31,26 +116,118 @@ def _stream(response: bytes | memoryview) -> io.BytesIO | Response:
 class BrokerConnection(AIOKafkaConnection):
     """One socket to one broker."""
 
-    connect = rebound(AIOKafkaConnection.connect, AIOKafkaProtocol=FrameProtocol)
+    _link = rebound(AIOKafkaConnection.connect, AIOKafkaProtocol=FrameProtocol)
     _handle_frame = rebound(AIOKafkaConnection._handle_frame, io=SimpleNamespace(BytesIO=_stream))
 
+    _connect_least_s = _CONNECT_S
+
+    def __init__(self, host: str, port: int, **options: Any) -> None:
+        super().__init__(host, port, **options)
+        self._address = (host, port)
+        self._options = {name: value for name, value in options.items() if name != "on_close"}
+        self._request_timeout: float = options.get("request_timeout_ms", 40_000) / 1000
+        self._muted_until = 0.0
+        self._slow = 0
+        self._looking: asyncio.Task[None] | None = None
+
+    async def connect(self) -> Any:
+        """As upstream, in seconds.
+
+        Raises:
+            TimeoutError: the address is remembered as silent.
+        """
+        provider = self._options.get("sasl_oauth_token_provider")
+        if provider is not None:
+            # A token may be long in coming, from somewhere else: that says nothing about the broker.
+            async with asyncio.timeout(self._request_timeout):
+                self._sasl_oauth_token_provider = _Given(await provider.token(), provider.extensions())
+        patience_s = min(self._request_timeout, max(self._connect_least_s, SILENT.connect_s(self._address)))
+        try:
+            async with asyncio.timeout(patience_s):
+                linked = await self._link()
+        except TimeoutError:
+            SILENT.timed_out(self._address)
+            raise TimeoutError(f"no answer within {patience_s:g} s") from None
+        SILENT.answered(self._address)
+        return linked
+
     def send(self, request: Any, expect_response: bool = True) -> Any:
-        """As upstream, but a closed transport is a lost connection.
+        """As upstream, with a limit that fits the request, and a closed transport is a lost connection.
 
         uvloop raises RuntimeError there, which nothing in the library expects: it would end the task that
         coordinates or sends (aiokafka #1038).
         """
+        limit_s, is_quick = self._request_timeout, self._is_quick(request.API_KEY)
+        self._request_timeout = self._patience_s(request, is_quick=is_quick)
         try:
-            answer = super().send(request, expect_response)
+            waiting = super().send(request, expect_response)
             if expect_response:
                 _, asked, future = self._requests[-1]
                 future.add_done_callback(partial(OBSERVED.note, asked.API_KEY))
-            return answer
         except RuntimeError as error:
             if isinstance(error, KafkaError):
                 raise
             self.close(reason=CloseReason.CONNECTION_BROKEN, exc=error)
             raise KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}") from error
+        finally:
+            self._request_timeout = limit_s
+        if not expect_response or request.API_KEY in _INTRODUCTION:
+            return waiting
+        return self._answer(request.API_KEY, waiting, is_quick=is_quick)
+
+    def _is_quick(self, api_key: int) -> bool:
+        # Answers come in the order of the requests: behind one that may take long every other may.
+        return api_key in _QUICK and not self._slow
+
+    def _patience_s(self, request: Any, *, is_quick: bool) -> float:
+        limit_s = self._request_timeout
+        if is_quick:
+            # After a throttled answer the broker does not even read for so long (KIP-219).
+            muted_s = max(0.0, self._muted_until - time.monotonic())
+            return min(limit_s, SILENT.answer_s(self._address, request.API_KEY) + muted_s)
+        if request.API_KEY == _JOIN_GROUP:  # upstream gives up before the group does
+            return float(max(limit_s, request._rebalance_timeout / 1000 + _JOIN_MORE_S))
+        return limit_s
+
+    async def _answer(self, api_key: int, waiting: Awaitable[Any], *, is_quick: bool) -> Any:
+        asking = None
+        if not is_quick:
+            self._slow += 1
+            asking = self._loop.call_later(_ALIVE_AFTER_S, self._look)
+        try:
+            response = await waiting
+        except TimeoutError:
+            SILENT.late(self._address, api_key)
+            SILENT.timed_out(self._address)
+            self.close(reason=CloseReason.CONNECTION_TIMEOUT)
+            raise
+        finally:
+            if asking is not None:
+                self._slow -= 1
+                asking.cancel()
+        SILENT.in_time(self._address, api_key)
+        SILENT.answered(self._address)
+        if throttle_ms := getattr(response, "throttle_time_ms", 0):
+            self._muted_until = time.monotonic() + throttle_ms / 1000
+        return response
+
+    def _look(self) -> None:
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._while_it_lives(), name=f"look at {self.host}:{self.port}")
+
+    async def _while_it_lives(self) -> None:
+        """Connect anew from time to time while an answer is outstanding, and break this connection when that fails."""
+        while self._slow and self.connected():
+            try:
+                other = await connect(self.host, self.port, **self._options)
+            except TimeoutError:
+                self.close(reason=CloseReason.CONNECTION_TIMEOUT, exc=TimeoutError("the broker does not answer"))
+                return
+            except (OSError, KafkaError):
+                pass  # refused or reset: the network tells this connection as well
+            else:
+                other.close()
+            await asyncio.sleep(_ALIVE_AFTER_S)
 
     def _create_reader_task(self) -> Any:
         myself = weakref.ref(self)  # as upstream: the transport must not keep a connection that nobody closed
@@ -79,6 +256,8 @@ class BrokerConnection(AIOKafkaConnection):
         uvloop waits 30 s for its answer.
         """
         writer = self._writer
+        if self._looking is not None and self._looking is not asyncio.current_task():
+            self._looking.cancel()
         closed = super().close(reason=reason, exc=exc)
         if writer is not None:
             writer.transport.abort()
@@ -89,19 +268,171 @@ connect = rebound(conn.create_conn, AIOKafkaConnection=BrokerConnection)
 """Open one connection: TCP, TLS, versions, SASL. Its arguments are those of `aiokafka.conn.create_conn`."""
 
 
-class Client(AIOKafkaClient):
-    """The connections of one consumer or producer."""
+class _PatientConnection(BrokerConnection):
+    _connect_least_s = _DIAGNOSE_S
 
-    bootstrap = rebound(AIOKafkaClient.bootstrap, create_conn=connect)
-    _open = rebound(AIOKafkaClient._get_conn, create_conn=connect)
-    # Brokers may create topics on sight, with one partition: a misspelt name must be missed instead.
-    _metadata_update = rebound(
-        AIOKafkaClient._metadata_update, MetadataRequest=partial(MetadataRequest, allow_auto_topic_creation=False)
-    )
+
+connect_patiently = rebound(conn.create_conn, AIOKafkaConnection=_PatientConnection)
+"""As `connect`, for one who asks why nobody answers: a slow answer is better than none."""
+
+
+class _Given(AbstractTokenProvider):
+    """A token that is there already."""
+
+    def __init__(self, token: str, extensions: dict[str, str]) -> None:
+        self._token, self._extensions = token, extensions
+
+    async def token(self) -> str:
+        return self._token
+
+    def extensions(self) -> dict[str, str]:
+        return self._extensions
+
+
+class Client(AIOKafkaClient):
+    """The connections of one consumer or producer. Silent brokers are asked last."""
+
     _retired = False
 
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._sync_task: asyncio.Task[None] | None = None
+        self._link = {_LINK.get(name, name): value for name, value in options.items() if name not in _NOT_OF_A_LINK}
+        self._opening: defaultdict[tuple[Any, Any], asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def bootstrap(self) -> None:
+        """Learn the cluster from the first address that answers; the next is tried while one lets us wait.
+
+        Raises:
+            KafkaConnectionError: none answered.
+        """
+        hosts = collect_hosts(self._bootstrap_servers)
+        waiting = SILENT.last(((host, port), (host, port)) for host, port, _ in hosts)
+        asked: set[asyncio.Task[tuple[BrokerConnection, Any]]] = set()
+        met: tuple[BrokerConnection, Any] | None = None
+        try:
+            while met is None and (waiting or asked):
+                if waiting:
+                    asked.add(asyncio.create_task(self._meet(*waiting.pop(0)), name="bootstrap"))
+                done, asked = await asyncio.wait(
+                    asked, timeout=_STAGGER_S if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    if task.exception() is None:
+                        connection, metadata = task.result()
+                        if met is None:
+                            met = connection, metadata
+                        else:
+                            connection.close()
+        finally:
+            for task in asked:
+                task.cancel()
+            if asked:
+                await asyncio.wait(asked)
+                for task in asked:
+                    if not task.cancelled() and task.exception() is None:
+                        task.result()[0].close()
+        if met is None:
+            raise KafkaConnectionError(f"Unable to bootstrap from {hosts}")
+        connection, metadata = met
+        self.cluster.update_metadata(metadata)
+        if self.cluster.brokers():
+            connection.close()
+        else:  # a cluster without topics may name no broker yet
+            self._conns["bootstrap", ConnectionGroup.DEFAULT] = connection
+        if self._sync_task is None:
+            self._sync_task = asyncio.create_task(self._md_synchronizer(), name="metadata")
+
+    async def _meet(self, host: str, port: int) -> tuple[BrokerConnection, Any]:
+        try:
+            connection: BrokerConnection = await connect(host, port, **self._link)
+            try:
+                return connection, await connection.send(MetadataRequest([]))
+            except BaseException:
+                connection.close()
+                raise
+        except (OSError, KafkaError, TimeoutError) as error:
+            _log.warning("cannot bootstrap from %s:%s: %r", host, port, error)
+            raise
+
+    def get_random_node(self) -> Any:
+        """A broker to ask what any of them knows: a silent one only if there is no other. None: none is known."""
+        return next(iter(self.nodes()), None)
+
+    async def coordinator_lookup(self, coordinator_type: Any, coordinator_key: str) -> Any:
+        if not self.cluster.brokers():
+            raise NodeNotReadyError("no broker is known")  # upstream asserts it
+        return await super().coordinator_lookup(coordinator_type, coordinator_key)
+
+    def nodes(self) -> list[Any]:
+        """The brokers' ids in the order in which to ask them what any of them knows."""
+        return SILENT.last(((broker.host, broker.port), broker.nodeId) for broker in self.cluster.brokers())
+
+    async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
+        """As upstream, silent brokers last, and no topic is created by it.
+
+        Brokers may create topics on sight, with one partition: a misspelt name must be missed instead.
+        """
+        request = MetadataRequest(list(topics) if topics else None, allow_auto_topic_creation=False)
+        bootstrap = ("bootstrap", ConnectionGroup.DEFAULT)
+        nodes = self.nodes() + (["bootstrap"] if bootstrap in self._conns else [])
+        for node_id in nodes:
+            connection = await self._get_conn(node_id)
+            if connection is None:
+                continue
+            try:
+                metadata = await connection.send(request)
+            except (KafkaError, TimeoutError) as error:
+                _log.warning("no metadata from node %s: %r", node_id, error)
+                continue
+            if not metadata.brokers:
+                return False
+            cluster_metadata.update_metadata(metadata)
+            if bootstrap in self._conns and self.cluster.brokers():
+                self._conns.pop(bootstrap).close()
+            return True
+        _log.error("no metadata from any of the nodes %s", nodes)
+        cluster_metadata.failed_update(None)
+        return False
+
     async def _get_conn(self, node_id: Any, *, group: Any = ConnectionGroup.DEFAULT, no_hint: bool = False) -> Any:
-        return None if self._retired else await self._open(node_id, group=group, no_hint=no_hint)
+        """As upstream, but a node that does not answer holds up no connection to another."""
+        key = (node_id, group)
+        async with self._opening[key]:
+            held = self._conns.get(key)
+            if self._retired or (held is not None and held.connected()):
+                return None if self._retired else held
+            self._conns.pop(key, None)
+            broker = self.cluster.broker_metadata(node_id)
+            try:
+                if broker is None:
+                    raise NodeNotReadyError(f"node {node_id} is not in the metadata")
+                opened = await connect(broker.host, broker.port, on_close=self._on_connection_closed, **self._link)
+            except (OSError, TimeoutError, KafkaError) as error:
+                _log.warning("cannot connect to node %s: %r", node_id, error)
+                self.force_metadata_update()  # it may not be there any more
+                return None
+            if self._retired:
+                opened.close()
+                return None
+            self._conns[key] = opened
+            return opened
+
+    async def send(self, node_id: Any, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
+        """As upstream; the connection that lets us wait too long closes itself.
+
+        Raises:
+            NodeNotReadyError, RequestTimedOutError, KafkaConnectionError
+        """
+        connection = await self._get_conn(node_id, group=group)
+        if connection is None:
+            raise NodeNotReadyError(f"Attempt to send a request to node which is not ready (node id {node_id}).")
+        # Every request has an answer but this one.
+        expect_response = getattr(request, "required_acks", None) != 0
+        try:
+            return await connection.send(request, expect_response=expect_response)
+        except TimeoutError as error:
+            raise RequestTimedOutError from error
 
     def retire(self) -> None:
         """Say nothing more to any broker: cut every connection, open no other.
@@ -116,11 +447,18 @@ class Client(AIOKafkaClient):
 
     async def speaks(self, api_key: int, version: int) -> bool:
         """Whether the broker knows this version of a request."""
-        connection = await self._get_conn(self.get_random_node())
-        if connection is None:
-            raise KafkaConnectionError("no broker is reachable")
-        low, high = connection._versions.get(api_key, (0, -1))
-        return bool(low <= version <= high)
+        for node_id in self.nodes():
+            connection = await self._get_conn(node_id)
+            if connection is not None:
+                low, high = connection._versions.get(api_key, (0, -1))
+                return bool(low <= version <= high)
+        raise KafkaConnectionError("no broker is reachable")
+
+
+_LINK: Final = {"connections_max_idle_ms": "max_idle_ms"}
+_NOT_OF_A_LINK: Final = frozenset(
+    {"loop", "bootstrap_servers", "metadata_max_age_ms", "retry_backoff_ms", "api_version"}
+)
 
 
 async def silence(client: Client, tasks: Iterable[asyncio.Task[Any] | None]) -> None:

@@ -23,6 +23,7 @@ from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator, MessageBatch
 from aiokafka.producer.sender import BaseHandler, InitPIDHandler, Sender
 from aiokafka.producer.transaction_manager import TransactionManager
+from aiokafka.protocol.group import JoinGroupRequest
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
 
@@ -34,10 +35,32 @@ VERSION: Final = "0.14.0"
 
 PRIVATE: Final[Mapping[type, frozenset[str]]] = {
     AIOKafkaAdminClient: frozenset({"_client", "_get_cluster_metadata", "_send_request"}),
-    AIOKafkaClient: frozenset({"_conns", "_get_conn", "_metadata_update", "_wait_on_metadata"}),
     BatchBuilder: frozenset({"_build", "_set_producer_state"}),
+    AIOKafkaClient: frozenset(
+        {
+            "_bootstrap_servers",
+            "_conns",
+            "_get_conn",
+            "_md_synchronizer",
+            "_metadata_update",
+            "_on_connection_closed",
+            "_sync_task",
+            "_wait_on_metadata",
+        }
+    ),
     AIOKafkaConnection: frozenset(
-        {"_create_reader_task", "_handle_frame", "_protocol", "_read", "_requests", "_versions", "_writer"}
+        {
+            "_create_reader_task",
+            "_handle_frame",
+            "_loop",
+            "_protocol",
+            "_read",
+            "_request_timeout",
+            "_requests",
+            "_sasl_oauth_token_provider",
+            "_versions",
+            "_writer",
+        }
     ),
     AIOKafkaConsumer: frozenset({"_client", "_closed", "_coordinator", "_fetcher", "_subscription"}),
     AIOKafkaProducer: frozenset({"_closed", "_message_accumulator", "_sender"}),
@@ -69,6 +92,7 @@ PRIVATE: Final[Mapping[type, frozenset[str]]] = {
             "_send_req",
         }
     ),
+    JoinGroupRequest: frozenset({"_rebalance_timeout"}),
     NoGroupCoordinator: frozenset({"_reset_committed_task"}),
     MessageAccumulator: frozenset({"_append_batch", "_batches"}),
     MessageBatch: frozenset({"_drain_waiter"}),

@@ -28,7 +28,6 @@ Token = str | tuple[str, float]
 
 _RENEW_BEFORE_S: Final = 60.0
 _ASK_BROKERS: Final = 3
-_PROBE_MS: Final = 10_000
 _TLS: Final = frozenset({"SSL", "SASL_SSL"})
 _SASL: Final = frozenset({"SASL_PLAINTEXT", "SASL_SSL"})
 _MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
@@ -311,19 +310,21 @@ async def explained(connection: Connection, where: str) -> AsyncIterator[None]:
 
 
 async def diagnose(connection: Connection) -> RunStepsError:
-    """Connect to the first few brokers in turn and return the most telling refusal."""
+    """Connect to the first few brokers at once and return the most telling refusal."""
+    hosts = collect_hosts(connection.bootstrap_servers, randomize=False)[:_ASK_BROKERS]
+    arguments = {key: value for key, value in connection.kwargs().items() if key not in _NOT_PER_CONNECTION}
     found: RunStepsError | None = None
-    for host, port, _ in collect_hosts(connection.bootstrap_servers, randomize=False)[:_ASK_BROKERS]:
-        arguments = {key: value for key, value in connection.kwargs().items() if key not in _NOT_PER_CONNECTION}
-        arguments["request_timeout_ms"] = min(connection.request_timeout_ms, _PROBE_MS)
-        try:
-            opened = await client.connect(host, port, **arguments)
-        except Exception as error:  # the library lets through whatever TLS, DNS and SASL raise
-            reason = _blame(error, f"{host}:{port}", connection)
+    attempts = (client.connect_patiently(host, port, **arguments) for host, port, _ in hosts)
+    outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+    for (host, port, _), outcome in zip(hosts, outcomes, strict=True):
+        if isinstance(outcome, Exception):  # the library lets through whatever TLS, DNS and SASL raise
+            reason = _blame(outcome, f"{host}:{port}", connection)
             found = reason if found is None or isinstance(reason, BrokerRefused) else found
+        elif isinstance(outcome, BaseException):
+            raise outcome
         else:
-            opened.close()
-            return BrokerUnavailable(f"broker {host}:{port}: answers only now", hint="a restart tries again")
+            outcome.close()
+            found = found or BrokerUnavailable(f"broker {host}:{port}: answers only now", hint="a restart tries again")
     return found or BrokerUnavailable("kafka.bootstrap_servers: no broker to ask")
 
 
@@ -365,7 +366,7 @@ def _blame(error: BaseException, broker: str, connection: Connection) -> RunStep
         return BrokerUnavailable(f"{where}: the name does not resolve", hint="check kafka.bootstrap_servers and DNS")
     if isinstance(error, TimeoutError):
         return BrokerUnavailable(
-            f"{where}: no answer within {min(connection.request_timeout_ms, _PROBE_MS) / 1000:g} s",
+            f"{where}: {str(error) or 'no answer in time'}",
             hint="a firewall may drop the packets, or the port speaks another protocol (kafka.security_protocol)",
         )
     if isinstance(error, ConnectionRefusedError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import pytest
 
@@ -39,16 +39,20 @@ class Behind(NamedTuple):
     proxy: Proxy
 
 
+def _cannot(error: PartsUnavailable) -> NoReturn:
+    reason = f"the embedded Apache Kafka cannot be had here: {error}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
 def behind_proxy(home: Path, nodes: int = 1, transaction_version: int | None = None) -> Iterator[Behind]:
     """Start one; where its parts cannot be had the test is skipped, on CI (env CI=true) failed."""
     with Proxy() as proxy:
         try:
             cluster = Cluster(home / "kafka", nodes, proxy=proxy, transaction_version=transaction_version)
         except PartsUnavailable as error:
-            reason = f"the embedded Apache Kafka cannot be had here: {error}"
-            if os.environ.get("CI") == "true":
-                pytest.fail(reason, pytrace=False)
-            pytest.skip(reason)
+            _cannot(error)
         with cluster:
             yield Behind(cluster, proxy)
 
@@ -57,6 +61,17 @@ def behind_proxy(home: Path, nodes: int = 1, transaction_version: int | None = N
 def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
     """One broker of the module's own behind a proxy."""
     yield from behind_proxy(tmp_path_factory.mktemp("behind"))
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three brokers of the module's own, without a proxy."""
+    try:
+        cluster = Cluster(tmp_path_factory.mktemp("three") / "kafka", 3)
+    except PartsUnavailable as error:
+        _cannot(error)
+    with cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")

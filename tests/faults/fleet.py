@@ -378,7 +378,15 @@ class Load(_Thread):
 
     def _work(self) -> None:
         producer = ConfluentProducer(
-            {"bootstrap.servers": self._topics.bootstrap, "enable.idempotence": True, "linger.ms": 5, "log_level": 2}
+            {
+                "bootstrap.servers": self._topics.bootstrap,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "log_level": 2,
+                # A broker that hangs is to stop the workers, not the load.
+                "request.timeout.ms": 3000,
+                "socket.timeout.ms": 4000,
+            }
         )
         failures: list[KafkaError] = []
 
@@ -499,6 +507,7 @@ class Offsets(_Thread):
                 "enable.auto.commit": False,
                 "isolation.level": "read_uncommitted",  # else the answer waits for pending transactions
                 "log_level": 2,
+                "socket.timeout.ms": 3000,  # a broker that hangs must not hold the witness up
             }
         )
         try:
