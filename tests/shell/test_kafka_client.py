@@ -1,0 +1,236 @@
+"""Connections to brokers that hang: what is waited for, how long, and who is asked next. Sockets that fall silent."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, RequestTimedOutError
+from aiokafka.protocol.coordination import FindCoordinatorRequest
+from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest
+from aiokafka.protocol.metadata import MetadataRequest
+
+from processor.errors import BrokerUnavailable
+from processor.kafka import client
+from processor.kafka.admin import Admin
+from processor.kafka.client import SILENT, Client
+from processor.kafka.security import Connection
+
+HOST = "127.0.0.1"
+_API_VERSIONS, _METADATA, _FIND_COORDINATOR = 18, 3, 10
+
+
+class Node:
+    """As much of a broker as says who is in the cluster; `answers` names the API keys that it still answers."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.cluster: list[Node] = [self]
+        self.answers = {_API_VERSIONS, _METADATA, _FIND_COORDINATOR}
+        self.asked: list[int] = []
+        self._ended = asyncio.Event()
+
+    @property
+    def address(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                (length,) = struct.unpack(">i", await reader.readexactly(4))
+                api_key, _, number = struct.unpack_from(">hhi", await reader.readexactly(length))
+                self.asked.append(api_key)
+                if api_key not in self.answers:
+                    await self._ended.wait()
+                    return
+                body = struct.pack(">i", number) + self._answer(api_key)
+                writer.write(struct.pack(">i", len(body)) + body)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    def _answer(self, api_key: int) -> bytes:
+        if api_key == _API_VERSIONS:
+            known = [(3, 0, 0), (10, 0, 0), (11, 0, 5), (12, 0, 0), (18, 0, 0)]
+            return struct.pack(">hi", 0, len(known)) + b"".join(struct.pack(">hhh", *row) for row in known)
+        if api_key == _METADATA:
+            host = struct.pack(">h", len(HOST)) + HOST.encode()
+            brokers = [struct.pack(">i", i) + host + struct.pack(">i", n.port) for i, n in enumerate(self.cluster)]
+            return struct.pack(">i", len(brokers)) + b"".join(brokers) + struct.pack(">i", 0)
+        host = struct.pack(">h", len(HOST)) + HOST.encode()
+        return struct.pack(">hi", 0, 0) + host + struct.pack(">i", self.port)
+
+
+@asynccontextmanager
+async def cluster(count: int) -> AsyncIterator[list[Node]]:
+    nodes = [Node() for _ in range(count)]
+    servers = []
+    for node in nodes:
+        server = await asyncio.start_server(node.serve, HOST, 0)
+        node.port, node.cluster = server.sockets[0].getsockname()[1], nodes
+        servers.append(server)
+    try:
+        yield nodes
+    finally:
+        for node in nodes:
+            node._ended.set()
+        for server in servers:
+            server.close()
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The same proportions, in less time; and nothing remembered from one test to the next."""
+    monkeypatch.setattr(client, "_CONNECT_S", 0.3)
+    monkeypatch.setattr(client, "_CONNECT_MOST_S", 1.0)
+    monkeypatch.setattr(client.BrokerConnection, "_connect_least_s", 0.3)
+    monkeypatch.setattr(client, "_STAGGER_S", 0.05)
+    monkeypatch.setattr(client, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(client, "_ALIVE_AFTER_S", 0.2)
+    SILENT.forget()
+    yield
+    SILENT.forget()
+
+
+@asynccontextmanager
+async def connected(nodes: list[Node], *, request_timeout_ms: int = 20_000) -> AsyncIterator[Client]:
+    made = Client(bootstrap_servers=",".join(n.address for n in nodes), request_timeout_ms=request_timeout_ms)
+    try:
+        await made.bootstrap()
+        yield made
+    finally:
+        await made.close()
+
+
+async def test_a_mute_bootstrap_address_costs_a_moment() -> None:
+    async with cluster(3) as nodes:
+        nodes[0].answers, nodes[1].answers = set(), set()
+        began = time.monotonic()
+        async with connected(nodes):
+            assert time.monotonic() - began < 0.25, "addresses are tried a stagger apart, not one after the other"
+
+
+async def test_what_was_silent_is_tried_last_by_the_next_client() -> None:
+    async with cluster(2) as nodes:
+        nodes[0].answers = set()
+        mute = (HOST, nodes[0].port)
+        SILENT.timed_out(mute)
+        for _ in range(10):
+            async with connected(nodes) as made:
+                assert made.get_random_node() == 1
+                assert made.nodes() == [1, 0]
+        assert nodes[0].asked == []
+        async with connected(nodes) as made:
+            SILENT.answered(mute)
+            assert {made.get_random_node() for _ in range(50)} == {0, 1}
+
+
+async def test_where_none_answers_the_patience_grows() -> None:
+    async with cluster(1) as nodes:
+        nodes[0].answers = set()
+        took = []
+        for _ in range(4):
+            began = time.monotonic()
+            with pytest.raises(KafkaConnectionError):
+                async with connected(nodes):
+                    pass
+            took.append(time.monotonic() - began)
+        assert took[0] < 0.5 < took[1] < 0.9 < took[2]
+        assert took[3] < 1.4
+
+
+async def test_metadata_come_from_another_node_when_one_hangs() -> None:
+    async with cluster(2) as nodes, connected(nodes) as made:
+        assert await made.ready(0)
+        assert await made.ready(1)
+        nodes[0].answers = set()
+        began = time.monotonic()
+        for _ in range(6):
+            assert await made.force_metadata_update()
+        assert time.monotonic() - began < 1.5, "once for the answer, then it is asked last"
+        assert made.get_random_node() == 1
+
+
+async def test_an_unanswered_question_ends_soon_and_its_connection_with_it() -> None:
+    async with cluster(1) as nodes, connected(nodes) as made:
+        nodes[0].answers -= {12}
+        began = time.monotonic()
+        with pytest.raises(RequestTimedOutError):
+            await made.send(0, HeartbeatRequest("g", 1, "m"))
+        assert time.monotonic() - began < 1.0
+        assert all(not held.connected() for held in made._conns.values())
+
+
+async def test_a_join_is_waited_for_as_long_as_the_broker_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no longer: a coordinator that hangs is left for the one that the group has moved to."""
+    async with cluster(1) as nodes, connected(nodes) as made:
+        joining = asyncio.create_task(made.send(0, JoinGroupRequest("g", 6000, 30_000, "", None, "consumer", [])))
+        await asyncio.sleep(1.2)
+        assert not joining.done(), "it answers ApiVersions on another connection"
+        nodes[0].answers = set()
+        began = time.monotonic()
+        with pytest.raises(KafkaConnectionError):
+            await joining
+        assert time.monotonic() - began < 1.5
+
+
+async def test_a_quick_question_behind_a_slow_one_is_not_cut_short() -> None:
+    """The broker answers in order: to close the connection would lose the answer to a commit."""
+    async with cluster(1) as nodes, connected(nodes) as made:
+        held = await made._get_conn(0)
+        slow = asyncio.create_task(held.send(JoinGroupRequest("g", 6000, 30_000, "", None, "consumer", [])))
+        await asyncio.sleep(0.05)
+        quick = asyncio.create_task(held.send(MetadataRequest([])))
+        await asyncio.sleep(0.8)
+        assert not quick.done()
+        for task in (slow, quick):
+            task.cancel()
+        await asyncio.wait({slow, quick})
+
+
+async def test_a_node_that_hangs_holds_up_no_connection_to_another() -> None:
+    async with cluster(2) as nodes, connected(nodes) as made:
+        nodes[0].answers = set()
+        hanging = asyncio.create_task(made.ready(0))
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        assert await made.ready(1)
+        assert time.monotonic() - began < 0.2
+        assert not await hanging
+
+
+async def test_the_coordinator_is_looked_up_elsewhere() -> None:
+    async with cluster(2) as nodes, connected(nodes) as made:
+        nodes[0].answers = set()
+        SILENT.timed_out((HOST, nodes[0].port))
+        assert await made.coordinator_lookup(0, "g") == 0
+        assert FindCoordinatorRequest.API_KEY in nodes[1].asked
+
+
+async def test_without_a_known_broker_the_look_up_fails_as_the_library_expects() -> None:
+    made = Client(bootstrap_servers=f"{HOST}:1")
+    with pytest.raises(NodeNotReadyError):
+        await made.coordinator_lookup(0, "g")
+
+
+async def test_a_retired_client_keeps_no_connection_that_was_being_opened() -> None:
+    async with cluster(1) as nodes, connected(nodes) as made:
+        opening = asyncio.create_task(made._get_conn(0))
+        await asyncio.sleep(0)
+        made.retire()
+        assert await opening is None
+        assert not made._conns
+
+
+async def test_all_mute_is_told_with_the_address_and_in_seconds() -> None:
+    async with cluster(1) as nodes:
+        nodes[0].answers = set()
+        with pytest.raises(BrokerUnavailable, match=rf"{HOST}:{nodes[0].port}: no answer within"):
+            async with Admin(Connection.build(nodes[0].address)):
+                pass
