@@ -298,6 +298,7 @@ class Client(AIOKafkaClient):
         super().__init__(**options)
         self._sync_task: asyncio.Task[None] | None = None
         self._link = {_LINK.get(name, name): value for name, value in options.items() if name not in _NOT_OF_A_LINK}
+        self._meeting: set[asyncio.Task[tuple[BrokerConnection, Any]]] = set()
         self._opening: defaultdict[tuple[Any, Any], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def bootstrap(self) -> None:
@@ -318,20 +319,16 @@ class Client(AIOKafkaClient):
                     asked, timeout=_STAGGER_S if waiting else None, return_when=asyncio.FIRST_COMPLETED
                 )
                 for task in done:
-                    if task.exception() is None:
-                        connection, metadata = task.result()
-                        if met is None:
-                            met = connection, metadata
-                        else:
-                            connection.close()
+                    if met is None and task.exception() is None:
+                        met = task.result()
+                    else:
+                        _part(task)
         finally:
+            # They end by themselves, in seconds. To cancel one as it connects makes uvloop log an AssertionError.
             for task in asked:
-                task.cancel()
-            if asked:
-                await asyncio.wait(asked)
-                for task in asked:
-                    if not task.cancelled() and task.exception() is None:
-                        task.result()[0].close()
+                self._meeting.add(task)
+                task.add_done_callback(_part)
+                task.add_done_callback(self._meeting.discard)
         if met is None:
             raise KafkaConnectionError(f"Unable to bootstrap from {hosts}")
         connection, metadata = met
@@ -342,6 +339,13 @@ class Client(AIOKafkaClient):
             self._conns["bootstrap", ConnectionGroup.DEFAULT] = connection
         if self._sync_task is None:
             self._sync_task = asyncio.create_task(self._md_synchronizer(), name="metadata")
+
+    async def close(self) -> None:
+        await super().close()
+        if self._meeting:
+            for task in self._meeting:
+                task.cancel()
+            await asyncio.wait(self._meeting)
 
     async def _meet(self, host: str, port: int) -> tuple[BrokerConnection, Any]:
         try:
@@ -453,6 +457,12 @@ class Client(AIOKafkaClient):
                 low, high = connection._versions.get(api_key, (0, -1))
                 return bool(low <= version <= high)
         raise KafkaConnectionError("no broker is reachable")
+
+
+def _part(task: asyncio.Task[tuple[BrokerConnection, Any]]) -> None:
+    """Close what a bootstrap did not need any more."""
+    if not task.cancelled() and task.exception() is None:
+        task.result()[0].close()
 
 
 _LINK: Final = {"connections_max_idle_ms": "max_idle_ms"}
