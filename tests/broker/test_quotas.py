@@ -51,11 +51,11 @@ async def test_units_are_halved_until_a_throttled_broker_takes_them(
     broker: Broker, names: Names, tmp_path: Path
 ) -> None:
     stage = Stage(broker.bootstrap, names, tmp_path)
-    count, note = 40, "n" * 60_000
+    count, note = 16, "n" * 60_000
     for number in range(count):
         stage.say(created(f"step_{number}"), ended(f"step_{number}", note=f"{note}{number}"))
     async with Admin(Connection.build(broker.bootstrap)) as own:
-        answer = await own._started()._send_request(AlterQuotas(names.prefix, "producer_byte_rate", 150_000.0))
+        answer = await own._started()._send_request(AlterQuotas(names.prefix, "producer_byte_rate", 40_000.0))
         assert [row[0] for row in answer.entries] == [0]
     slow: dict[str, dict[str, object]] = {
         "kafka": {"client_id": names.prefix},
