@@ -260,7 +260,7 @@ async def _one(
         await server.stop()
         telemetry.happened(StateChanged("stopped"))
         telemetry.happened(WorkerStopped(code, time.monotonic() - began))
-        telemetry.close()
+        telemetry.close(keep_hearing=True)
     return code
 
 
@@ -565,7 +565,7 @@ async def _several(settings: Settings, *, create_topics: bool, workers: int) -> 
         await asyncio.to_thread(_join, children, patience_s)
         await server.stop()
         telemetry.happened(WorkerStopped(code, time.monotonic() - began))
-        telemetry.close()
+        telemetry.close(keep_hearing=True)
     return code or _worst_exit([child.process.exitcode for child in children])
 
 

@@ -1125,15 +1125,21 @@ class Telemetry:
             getattr(self.log, method)("log_lines_held_back", of=kind, held_back=n, _never_held=True)
 
     def hear_libraries(self) -> None:
-        """Take the libraries' warnings and errors (stdlib logging) into this log, until `close`."""
+        """Take the libraries' warnings and errors into this log, until `close`: stdlib logging, and `warnings`."""
         if self._handler is None:
             self._handler = _FromLibraries(self.log)
             logging.getLogger().addHandler(self._handler)
+            logging.captureWarnings(True)
 
-    def close(self) -> None:
-        """Say what is still held back, and give the libraries' logging back."""
-        if self._handler is not None:
+    def close(self, *, keep_hearing: bool = False) -> None:
+        """Say what is still held back, and give the libraries' logging back.
+
+        With `keep_hearing`, for a process that is about to end, libraries are heard to the last: what a loop reports
+        of tasks and futures that nobody asked comes when they are collected, after all else.
+        """
+        if self._handler is not None and not keep_hearing:
             logging.getLogger().removeHandler(self._handler)
+            logging.captureWarnings(False)
             self._handler = None
         self._repeats.end()
         self.tell_held_back()

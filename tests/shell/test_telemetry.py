@@ -7,6 +7,8 @@ import io
 import json
 import logging
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -516,3 +518,28 @@ def test_merging_nothing_still_says_who_is_missing() -> None:
 def test_merging_survives_a_stranger_and_an_awkward_name() -> None:
     whole = telemetry.merged({'a"b\\': b'x 1\n# \n# HELP y z\n# TYPE y gauge\ny{l="{ }"} 2\n\xff'})
     assert samples(whole) == {("y", frozenset({("l", "{ }"), ("worker", 'a"b\\')})): 2}
+
+
+def test_a_library_is_heard_in_json_lines_to_the_end_of_the_process() -> None:
+    program = """
+import asyncio, warnings
+from processor.telemetry import Telemetry
+
+async def main():
+    telemetry = Telemetry(format="json")
+    telemetry.hear_libraries()
+    warnings.warn("old", UserWarning)
+    forgotten = asyncio.get_running_loop().create_future()
+    forgotten.set_exception(KeyError("the-users-own-words"))
+    asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+    telemetry.close(keep_hearing=True)
+    await asyncio.sleep(0)
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert {line["library"] for line in lines} == {"asyncio", "py.warnings"}
+    assert any("never retrieved" in line["message"] for line in lines)
+    assert any("Exception in callback" in line["message"] for line in lines)
+    assert "the-users-own-words" not in done.stderr
