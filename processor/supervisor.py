@@ -49,7 +49,7 @@ from processor.telemetry import (
 )
 from processor.topic_watch import TopicWatch
 from processor.unit_bound import UnitBound
-from processor.worker import RestoreGivenUp, Worker, unless
+from processor.worker import RestoreGivenUp, Stalled, Worker, unless
 
 _Answer = TypeVar("_Answer")
 
@@ -363,7 +363,9 @@ async def _supervise(
                 raise _too_many(len(restarts), supervisor.restart_window_s, failure)
         backoff_s = min(supervisor.backoff_max_s, supervisor.backoff_initial_s * 2**attempt, contact.left_s())
         attempt += 1
-        telemetry.happened(WorkerRestarted(failure, attempt, backoff_s))
+        telemetry.happened(
+            WorkerRestarted(failure, attempt, backoff_s, "stalled" if isinstance(failure, Stalled) else "")
+        )
         telemetry.happened(StateChanged("restarting"))
         await _wait(stop, backoff_s)
 

@@ -42,7 +42,7 @@ from structlog.typing import EventDict, FilteringBoundLogger
 from processor.core.build import CORE
 from processor.core.effects import FOLD_VERSION, Checkpoint, DeadLetter, Effect, Publish, Reason, Status
 from processor.core.lifecycle import TERMINAL, Kind
-from processor.errors import ConfigError, RunStepsError
+from processor.errors import BrokerRefused, BrokerUnavailable, ConfigError, CorruptLog, Fenced, RunStepsError
 
 Log = FilteringBoundLogger
 
@@ -528,15 +528,16 @@ class WorkerRestarted:
     backoff_s: float
     why: str = ""
 
-    _BY_CLASS: ClassVar[Mapping[str, str]] = {
-        "BrokerUnavailable": "broker_unavailable",
-        "BrokerRefused": "broker_refused",
-        "Fenced": "fenced",
-        "CorruptLog": "corrupt_log",
+    _BY_CLASS: ClassVar[Mapping[type[RunStepsError], str]] = {
+        BrokerUnavailable: "broker_unavailable",
+        BrokerRefused: "broker_refused",
+        Fenced: "fenced",
+        CorruptLog: "corrupt_log",
     }
 
     def emit(self, meter: Meter, log: Log) -> None:
-        why = self.why or self._BY_CLASS.get(type(self.error).__name__, "internal_error")
+        by_class = (why for kind, why in self._BY_CLASS.items() if isinstance(self.error, kind))
+        why = self.why or next(by_class, "internal_error")
         meter.count(RESTARTS, why=why)
         log.error(
             "worker_restarted",

@@ -60,6 +60,7 @@ _OLDEST_EVERY_S: Final = 15.0
 _SAMPLES: Final = 8  # of positions, per checkpoint interval
 _CHECKPOINTS_AT_ONCE: Final = 5_000
 _RESTORE_AGAIN_S: Final = 1.0
+_REJOIN_S: Final = 5.0  # for what comes between a drain and the join
 _NO_ANSWER: Final = "no fetch was answered yet"
 
 _offset: Final = attrgetter("offset")
@@ -178,7 +179,8 @@ class Worker:
             instance_id=source.instance_id or None,
             session_timeout_ms=source.session_timeout_ms,
             heartbeat_interval_ms=source.heartbeat_interval_ms,
-            rebalance_timeout_ms=source.rebalance_timeout_ms,
+            # The group waits for a drain, and a drain that is not done in its time is given up.
+            rebalance_timeout_ms=min(source.rebalance_timeout_ms, int((delivery.drain_timeout_s + _REJOIN_S) * 1000)),
             fetch_max_bytes=source.fetch_max_bytes,
             partition_fetch_bytes=source.partition_fetch_bytes,
             listener=self,

@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from processor import telemetry
 from processor.core.effects import Checkpoint, DeadLetter, Publish, Reason, Status
 from processor.errors import BrokerUnavailable, ConfigError
+from processor.kafka.trouble import OffsetsUnstable
 from processor.telemetry import Happening, Telemetry
 
 SECRET = "the-users-own-words"
@@ -543,3 +544,20 @@ asyncio.run(main())
     assert any("never retrieved" in line["message"] for line in lines)
     assert any("Exception in callback" in line["message"] for line in lines)
     assert "the-users-own-words" not in done.stderr
+
+
+def test_a_restart_is_counted_by_what_its_error_is_a_kind_of_and_never_held_back() -> None:
+    """A subclass of BrokerUnavailable was an internal error by its name; and repeats were held back."""
+    lines = io.StringIO()
+    told = telemetry.Telemetry(stream=lines, format="json")
+    for attempt in range(5):
+        told.happened(telemetry.WorkerRestarted(OffsetsUnstable("pending", partitions=[1]), attempt, 0.1))
+    told.close()
+    assert b'runstep_worker_restarts_total{why="broker_unavailable"} 5.0' in told.exposition()
+    assert lines.getvalue().count('"event": "worker_restarted"') == 5
+
+
+def test_a_process_that_has_just_begun_has_not_stood_still_since_1970() -> None:
+    told = telemetry.Telemetry(stream=io.StringIO(), format="json", now=lambda: 42.0)
+    told.close()
+    assert b"runstep_last_progress_timestamp_seconds 42.0" in told.exposition()
