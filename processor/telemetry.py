@@ -42,7 +42,7 @@ from structlog.typing import EventDict, FilteringBoundLogger
 from processor.core.build import CORE
 from processor.core.effects import FOLD_VERSION, Checkpoint, DeadLetter, Effect, Publish, Reason, Status
 from processor.core.lifecycle import TERMINAL, Kind
-from processor.errors import BrokerRefused, BrokerUnavailable, ConfigError, CorruptLog, Fenced, RunStepsError
+from processor.errors import BrokerUnavailable, ConfigError, Fenced, RunStepsError
 
 Log = FilteringBoundLogger
 
@@ -103,11 +103,11 @@ _MARK: Final = Label("mark", ("high_watermark", "last_stable"))
 _REBALANCE: Final = Label("kind", ("assigned", "revoked"))
 _DEADLINES: Final = {"deadline_by_record": "record", "deadline_by_mark": "clock_mark"}
 _BY: Final = Label("by", tuple(_DEADLINES.values()))
-_COMMIT_WHY: Final = Label("why", ("aborted", "timed_out", "unknown_outcome", "fenced", "refused", OTHER))
-_DROP_WHY: Final = Label("why", ("generation", "revoked", "restart", OTHER))
+_COMMIT_WHY: Final = Label("why", ("unknown_outcome", "fenced", "refused", OTHER))
+_DROP_WHY: Final = Label("why", ("generation", "revoked", OTHER))
 _RESTART_WHY: Final = Label(
     "why",
-    ("broker_unavailable", "broker_refused", "fenced", "corrupt_log", "stalled", "internal_error", OTHER),
+    ("broker_unavailable", "fenced", "stalled", "internal_error", OTHER),
 )
 _STATE: Final = Label("state", ("starting", "restoring", "live", "draining", "restarting", "stopped"))
 _SKIPPED: Final = Label(
@@ -218,7 +218,7 @@ COMMIT_SECONDS: Final = Metric(
 )
 COMMIT_FAILURES: Final = Metric(
     "runstep_commit_failures_total", _C, "commits", "Units whose commit did not succeed.",
-    "fenced: members lose their session. timed_out, unknown_outcome: the broker or the network.",
+    "fenced: members lose their session. unknown_outcome: the broker or the network.",
     (_COMMIT_WHY,),
 )
 TRANSACTIONS_REDONE: Final = Metric(
@@ -530,9 +530,7 @@ class WorkerRestarted:
 
     _BY_CLASS: ClassVar[Mapping[type[RunStepsError], str]] = {
         BrokerUnavailable: "broker_unavailable",
-        BrokerRefused: "broker_refused",
         Fenced: "fenced",
-        CorruptLog: "corrupt_log",
     }
 
     def emit(self, meter: Meter, log: Log) -> None:

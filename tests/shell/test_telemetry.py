@@ -561,3 +561,13 @@ def test_a_process_that_has_just_begun_has_not_stood_still_since_1970() -> None:
     told = telemetry.Telemetry(stream=io.StringIO(), format="json", now=lambda: 42.0)
     told.close()
     assert b"runstep_last_progress_timestamp_seconds 42.0" in told.exposition()
+
+
+@pytest.mark.parametrize("metric", [telemetry.COMMIT_FAILURES, telemetry.UNITS_DROPPED, telemetry.RESTARTS])
+def test_each_documented_reason_has_an_emitter(metric: telemetry.Metric) -> None:
+    """Values that nothing could ever emit were documented, and operators looked for them."""
+    source = "".join(path.read_text() for path in Path(telemetry.__file__).parent.glob("*.py"))
+    declared = source.replace(" ", "")
+    for value in metric.labels[0].values:
+        if value != telemetry.OTHER:
+            assert declared.count(f'"{value}"') > 1, f"{metric.name}: {value} is declared and nowhere emitted"
