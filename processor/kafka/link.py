@@ -14,7 +14,14 @@ from typing import Any, Final, TypeVar
 
 from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.conn import CloseReason
-from aiokafka.errors import BrokerResponseError, IncompatibleBrokerVersion, KafkaError, for_code
+from aiokafka.errors import (
+    BrokerResponseError,
+    IncompatibleBrokerVersion,
+    KafkaError,
+    RequestTimedOutError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest
 from aiokafka.structs import TopicPartition
@@ -77,8 +84,26 @@ class BrokerLink:
             await self._client.close()
 
     async def partitions_of(self, topics: Collection[str]) -> dict[str, int]:
-        """The number of partitions of each topic. Raises `UnknownTopicOrPartitionError` where there is none."""
-        return {topic: len(await self.client._wait_on_metadata(topic)) for topic in sorted(topics)}
+        """The number of partitions of each topic.
+
+        Raises:
+            UnknownTopicOrPartitionError: a broker says that there is none.
+            RequestTimedOutError: no broker has said anything.
+        """
+        return {topic: len(await self._partitions(topic)) for topic in sorted(topics)}
+
+    async def _partitions(self, topic: str) -> Collection[int]:
+        try:
+            found: Collection[int] = await self.client._wait_on_metadata(topic)
+        except UnknownTopicOrPartitionError:
+            # The library raises it as well where no broker answered within the request time-out: ask once more.
+            if not await self.client.force_metadata_update():
+                raise RequestTimedOutError(f"no broker says how many partitions topic {topic} has") from None
+            known: Collection[int] | None = self.client.cluster.partitions_for_topic(topic)
+            if known is None:
+                raise
+            return known
+        return found
 
     # --- transactions.Link ------------------------------------------------------------------------------------
 
