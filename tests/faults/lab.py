@@ -238,6 +238,7 @@ class Scene:
             self.fleet.start(missing)
 
     def any_running(self) -> Process:
+        self.keep_up(1)
         return self.rng.choice([process for process in self.fleet.running if not process.is_stopped])
 
     def owner_of(self, port: int) -> Process | None:
@@ -289,6 +290,10 @@ class Scene:
 
     def _stop(self) -> None:
         live = self.fleet.running
+        for process in self.fleet.all:
+            if process.exit_code not in (None, 0, 75, -9, -15):  # what no fault of ours explains
+                told = f"worker {process.label}: ended by itself with {process.exit_code}: {process.tail()[-300:]}"
+                self.tally.problems.append(told)
         for process in live:
             if process.is_stopped:
                 process.thaw()

@@ -109,6 +109,7 @@ def pauses(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
             time.sleep(rng.uniform(1.4, 4))
             node.resume()
             tally.faults += 1
+            scene.keep_up(WORKERS)
             scene.until_moving(at)
             time.sleep(rng.uniform(0.2, 2))
             if rng.random() < 0.2:
