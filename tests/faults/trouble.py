@@ -100,7 +100,7 @@ def pauses(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
     settings = {
         "kafka.request_timeout_ms": "1500", "delivery.commit_interval_ms": "50", "source.heartbeat_interval_ms": "1000",
     }  # fmt: skip
-    with under_load(cluster, home, tally, session_s=30.0, per_second=400, settings=settings) as scene:
+    with under_load(cluster, home, tally, session_s=30.0, per_second=400, is_patient=True, settings=settings) as scene:
         rng, node = scene.rng, cluster.nodes[0]
         began = time.monotonic()
         while time.monotonic() - began < seconds:
@@ -119,7 +119,7 @@ def pauses(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
 
 def latency(cluster: Cluster, home: Path, tally: Tally, seconds: float, round_trip_s: float = 0.06) -> None:
     """All lives end together under a constant delay: do those that begin anew fence one another?"""
-    with under_load(cluster, home, tally, per_second=120) as scene:
+    with under_load(cluster, home, tally, per_second=120, is_patient=True) as scene:
         scene.proxy.delay_s = round_trip_s / 2
         began = time.monotonic()
         while time.monotonic() - began < seconds:
