@@ -86,12 +86,61 @@ def serve(
     config: ConfigOption = None,
     create_topics: Annotated[bool, typer.Option("--create-topics", help="Make the topics that are missing.")] = False,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes, each a member of the group.")] = 1,
+    begin_at: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[PARTITION=]POSITION",
+            help="Once: where partitions whose committed offset is gone begin: earliest, latest, an offset.",
+        ),
+    ] = None,
 ) -> None:
     """Run the worker until SIGTERM or SIGINT."""
     settings = _load(config)
+    if begin_at:
+        from processor.positions import parse_begin_at
+
+        settings = settings.beginning_at(parse_begin_at(begin_at))
     from processor.supervisor import serve as run
 
     _end(run(settings, create_topics=create_topics, workers=workers))
+
+
+@app.command()
+def reset(
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="POSITION",
+            help="earliest: publish all again; latest; an offset; current: keep the offset, rebuild what is beside it.",
+        ),
+    ],
+    config: ConfigOption = None,
+    partition: Annotated[
+        list[int] | None, typer.Option(min=0, help="Only this partition; may be given again. Not given: all.")
+    ] = None,
+    forget_checkpoints: Annotated[
+        bool, typer.Option("--forget-checkpoints", help="Forget those that fit the log and the offset as well.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without it the plan is printed, and nothing done.")
+    ] = False,
+) -> None:
+    """Set where the group goes on, with all workers stopped, and have the state there rebuilt from the log."""
+    settings = _load(config)
+    from processor.positions import parse_where
+    from processor.reset import reset as run
+
+    where = parse_where(to, "reset: --to", current=True)
+    resetting = run(
+        settings,
+        _connection(settings),
+        where,
+        partitions=partition or (),
+        forget=forget_checkpoints,
+        yes=yes,
+        echo=print,
+    )
+    _end(asyncio.run(resetting))
 
 
 @app.command("check-config")

@@ -278,6 +278,7 @@ class Settings(BaseSettings):
     log: Log = Log()
 
     _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
+    _begin_at: dict[int, str | int] = PrivateAttr(default_factory=dict)
 
     @classmethod
     def settings_customise_sources(
@@ -290,6 +291,17 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Only what the constructor is given: a test's settings must not depend on who runs it."""
         return (init_settings,)
+
+    @property
+    def begin_at(self) -> dict[int, Any]:
+        """Where partitions without a committed offset begin (`processor.positions`): asked for once, so no key."""
+        return self._begin_at
+
+    def beginning_at(self, wanted: Mapping[int, str | int]) -> Settings:
+        """The same settings, with these beginnings."""
+        settings = self.model_copy()
+        settings._begin_at = dict(wanted)
+        return settings
 
     def origin(self, section: str, key: str) -> Origin:
         """Where the value of `section.key` comes from."""

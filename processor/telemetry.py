@@ -125,6 +125,7 @@ _TOPIC_SETTING: Final = Label("setting", (
 ))
 # fmt: on
 _LOG_WHY: Final = Label("why", ("repeated", "unwritable"))
+_IRREGULAR: Final = Label("reason", ("metadata_missing", "checkpoints_lost", "asked", "shortened", OTHER))
 _BUILD: Final = (
     *map(Label, ("version", "python", "aiokafka", "fold_version")),
     Label("core", ("compiled", "pure")),
@@ -248,6 +249,12 @@ RESTORE_PROGRESS: Final = Metric(
 RESTORE_SECONDS: Final = Metric(
     "runstep_restore_seconds", _H, "seconds", "From assignment of a partition to its going live.",
     "Too long: a shorter checkpoints.interval_s or ended_retention_s re-reads less.", buckets=_RESTORES_S,
+)
+RESTORES_IRREGULAR: Final = Metric(
+    "runstep_restores_irregular_total", _C, "restores",
+    "Restores that did not follow the committed metadata and checkpoints alone.",
+    "shortened: steps came back incomplete, raise the source's retention. Else: offsets were reset, or topics lost.",
+    (_IRREGULAR,),
 )
 TAKEOVERS: Final = Metric(
     "runstep_takeovers_total", _C, "takeovers",
@@ -664,6 +671,36 @@ class RestoreStalled:
     def emit(self, meter: Meter, log: Log) -> None:
         log.error(
             "restore_stalled", partitions=self.partitions, waited_s=round(self.waited_s, 1), **described(self.error)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreIrregular:
+    """A partition is restored otherwise than its committed metadata and checkpoints alone would have it.
+
+    `why` is a value of the metric's label. `shortened`: retention has removed what a step still open is made of. The
+    others: the state at `committed` is rebuilt by a silent fold from `restore_from` on; `forgotten`: how many
+    checkpoints do not fit and are forgotten. Never held back: it may be the only line that tells of lost data.
+    """
+
+    partition: int
+    why: str
+    restore_from: int
+    committed: int
+    log_begins: int
+    forgotten: int = 0
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(RESTORES_IRREGULAR, reason=self.why)
+        log.warning(
+            "restore_shortened" if self.why == "shortened" else "restore_rebuilds",
+            partition=self.partition,
+            why=self.why,
+            restore_from=self.restore_from,
+            committed=self.committed,
+            log_begins=self.log_begins,
+            checkpoints_forgotten=self.forgotten,
+            _never_held=True,
         )
 
 

@@ -22,9 +22,8 @@ from typing import Any, Final, TypeVar
 from processor.breaker import Breaker
 from processor.committed import HighestCommitted
 from processor.config import Settings
-from processor.core.effects import Effect, Record, Status
+from processor.core.effects import Checkpoint, Effect, Record, Status
 from processor.core.partition import PartitionState
-from processor.core.resume import ResumePoint
 from processor.core.rules import Rules
 from processor.errors import BrokerUnavailable, Fenced, RunStepsError
 from processor.http import Health
@@ -100,6 +99,7 @@ class Owned:
     state: PartitionState
     committed: Committed
     checkpoints: int
+    kept: set[bytes]  # the keys that the checkpoint partition holds once all that is sealed is committed
     opened_at: float
     restored_from: int
     announced: bool = False
@@ -373,9 +373,13 @@ class Worker:
                 continue
             restore_from, stream_time, needless = owned.state.seal(position)
             if needless:
-                pending.effects.setdefault(owned.partition, []).extend(needless)
-            point = ResumePoint(restore_from, stream_time, self._name, unit=self._units)
-            committed = Committed(position, point.encode())
+                effects = pending.effects.setdefault(owned.partition, effects)
+                effects.extend(needless)
+            for effect in effects:
+                if isinstance(effect, Checkpoint):
+                    (owned.kept.discard if effect.value is None else owned.kept.add)(effect.key)
+            metadata = self._restorer.metadata(restore_from, stream_time, len(owned.kept), unit=self._units)
+            committed = Committed(position, metadata)
             assert committed.offset >= owned.committed.offset, "a committed offset never goes back"
             offsets[owned.partition] = owned.committed = committed
         if not offsets:
@@ -563,6 +567,7 @@ class Worker:
             found.state,
             found.committed,
             found.checkpoints,
+            found.kept,
             began,
             found.state.next_offset,
             acked=found.committed.offset,
@@ -606,6 +611,8 @@ class Worker:
         if owned.announced and not resumed:
             return
         owned.announced = True
+        if rebuilt := owned.state.rebuilt():
+            self._take(owned.partition, rebuilt)
         if self._audit is not None:
             self._audit.passed(owned.state)
         seconds = self._monotonic() - began

@@ -19,15 +19,16 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
     for_code,
 )
+from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from processor.errors import BrokerRefused, BrokerUnavailable
+from processor.errors import BrokerRefused, BrokerUnavailable, UsageError
 from processor.kafka import pinned, wire
 from processor.kafka.client import Client
 from processor.kafka.consumer import Committed
 from processor.kafka.pinned import rebound
 from processor.kafka.security import Connection, explained
-from processor.kafka.trouble import translate, translated
+from processor.kafka.trouble import OffsetsUnstable, translate, translated
 
 _BATCH_OVERHEAD_BYTES: Final = 61
 _USUAL_REPLICAS: Final = 3
@@ -39,6 +40,7 @@ _TIMESTAMP_LIMITS: Final = (
     "message.timestamp.difference.max.ms",
 )
 _NO_TIMESTAMP_LIMIT_MS: Final = (1 << 63) - 1
+_HAS_MEMBERS: Final = (22, 25, 27)  # ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS
 
 
 class TopicFacts(NamedTuple):
@@ -166,6 +168,62 @@ class Admin:
             async with asyncio.timeout(self._timeout_s):
                 rows = await _patiently(partial(self._started().list_consumer_group_offsets, group_id))
         return {(tp.topic, tp.partition): Committed(row.offset, row.metadata or "") for tp, row in rows.items()}
+
+    async def members(self, group_id: str) -> list[str]:
+        """The client ids of all members of a group; none where it is empty or does not exist."""
+        with translated(f"group {group_id}"):
+            async with asyncio.timeout(self._timeout_s):
+                answers = await _patiently(partial(self._started().describe_consumer_groups, [group_id]))
+        clients = []
+        for code, _, _, _, _, members, *_ in answers[0].groups:
+            _raise_for(code, group_id)
+            clients += [member[1] for member in members]
+        return sorted(clients)
+
+    async def stable_offsets(self, group_id: str, topic: str, partitions: Collection[int]) -> dict[int, Committed]:
+        """What a group has committed for a topic; offset -1 where nothing is.
+
+        Raises:
+            OffsetsUnstable: a transaction that is still open may change them.
+        """
+        request = wire.OffsetFetch(group_id, topic, sorted(partitions), require_stable=True)
+        with translated(f"group {group_id}"):
+            async with asyncio.timeout(self._timeout_s):
+                response = await _patiently(partial(self._ask_coordinator, group_id, request))
+        rows = [row for _, rows in response.topics for row in rows]
+        unstable = [partition for partition, *_, code in rows if wire.UNSTABLE in (code, response.error_code)]
+        if unstable:
+            raise OffsetsUnstable(
+                f"group {group_id}: offsets of partitions {sorted(unstable)} are pending", partitions=unstable
+            )
+        _raise_for(response.error_code, group_id)
+        for partition, _, _, code in rows:
+            _raise_for(code, f"{topic}-{partition}")
+        return {partition: Committed(offset, text or "") for partition, offset, text, _ in rows}
+
+    async def commit_offsets(self, group_id: str, topic: str, offsets: Mapping[int, Committed]) -> None:
+        """Set a group's offsets as one that is no member. Said once: the broker takes it of an empty group only.
+
+        Raises:
+            UsageError: the group has members; nothing was changed.
+        """
+        rows = [(partition, offset, text) for partition, (offset, text) in sorted(offsets.items())]
+        request = OffsetCommitRequest(group_id, -1, "", -1, [(topic, rows)])
+        with translated(f"group {group_id}"):
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._ask_coordinator(group_id, request)
+        for _, answers in response.topics:
+            for partition, code in answers:
+                if code in _HAS_MEMBERS:
+                    raise UsageError(
+                        f"group {group_id}: has members; nothing was changed",
+                        hint="stop all workers of the group first",
+                    )
+                _raise_for(code, f"{topic}-{partition}")
+
+    async def _ask_coordinator(self, group_id: str, request: Any) -> Any:
+        admin = self._started()
+        return await admin._send_request(request, await admin.find_coordinator(group_id))
 
     async def _configs(self, names: Collection[str]) -> dict[str, dict[str, str]]:
         if not names:

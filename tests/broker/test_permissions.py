@@ -130,7 +130,8 @@ class Serve:
         env = {name: value for name, value in os.environ.items() if not name.startswith("RUN_STEPS_")}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "processor", command],
+                # Each test is a group of its own on outcome topics that others have written to.
+                [sys.executable, "-m", "processor", command, *(["--begin-at=earliest"] if command == "serve" else [])],
                 env=env | {f"RUN_STEPS_{name}": value for name, value in settings.items()},
                 stdout=log,
                 stderr=log,

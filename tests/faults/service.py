@@ -238,13 +238,21 @@ class Stage:
                 merged.setdefault(section, {}).update(keys)
         return merged
 
-    def serve(self, changes: Tables | None = None, *, workers: int = 1, create_topics: bool = False) -> Service:
+    def serve(
+        self,
+        changes: Tables | None = None,
+        *,
+        workers: int = 1,
+        create_topics: bool = False,
+        options: Sequence[str] = (),
+    ) -> Service:
         self._served += 1
         config = self.home / f"{self.names.prefix}-{self._served}.toml"
         config.write_text(toml(self.tables(changes)))
         command = [sys.executable, "-m", "processor", "serve", "--config", str(config), "--workers", str(workers)]
         if create_topics:
             command.append("--create-topics")
+        command += options
         return Service(command, self.home, config.stem)
 
     # --- what goes in ---

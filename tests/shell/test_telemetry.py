@@ -116,6 +116,8 @@ HAPPENINGS: tuple[Happening, ...] = (
     telemetry.Listening("http://127.0.0.1:1"),
     telemetry.PartitionsAssigned((0, 1), 3, 2),
     telemetry.RestoreProgressed(0, 10, 5, 10),
+    telemetry.RestoreIrregular(0, "shortened", 1, 9, 1),
+    telemetry.RestoreIrregular(1, "metadata_missing", 0, 9, 0, 3),
     telemetry.PartitionRestored(0, 1, 9, 2, 0.5),
     telemetry.PartitionRestored(1, 1, 9, 0, 0.0, resumed=True),
     telemetry.PartitionStands(0, 5, 4, 1.5, 9, 3, 12.0, 7),

@@ -18,7 +18,7 @@ from processor import restore, worker
 from processor.config import Settings
 from processor.core.effects import LogRecord, Publish, Record
 from processor.core.partition import PartitionState
-from processor.core.resume import ResumePoint
+from processor.core.resume import METADATA_VERSION, LogIdentity, ResumePoint
 from processor.errors import BrokerUnavailable, Fenced
 from processor.kafka.consumer import NOT_COMMITTED, Committed, GroupToken, RebalanceListener
 from processor.kafka.records import OutRecord
@@ -149,6 +149,12 @@ class Member:
     async def end_offsets(self, partitions: Collection[int]) -> dict[int, int]:
         return {p: self._world.end(p) for p in partitions}
 
+    async def log_identity(self) -> LogIdentity:
+        return LogIdentity("cluster", "topic")
+
+    def partitions_of_topic(self) -> int:
+        return len(self._world.log)
+
     async def claim(self, offsets: Mapping[int, Committed]) -> None:
         self._world.claims.append(dict(offsets))
         self._world.keep(offsets)
@@ -245,10 +251,25 @@ class NoCheckpoints:
 
     async def stop(self, timeout_s: float) -> None: ...
 
+    async def __aenter__(self) -> NoCheckpoints:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def partitions_of_topic(self) -> int:
+        return 1
+
     async def end_offsets(self, partitions: Collection[int]) -> dict[int, int]:
         return dict.fromkeys(partitions, 0)
 
     begin_offsets = end_offsets
+
+    async def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, int | None]:
+        return dict.fromkeys(partitions)
+
+    async def read_to(self, *_: object) -> AsyncGenerator[tuple[int, list[Record]], None]:
+        return
+        yield
 
     async def read_each_to(
         self, begins: Mapping[int, int], *_: object
@@ -656,7 +677,7 @@ async def test_a_life_that_ends_in_two_errors_leaves_the_group(monkeypatch: pyte
 
 async def test_a_partition_that_is_being_restored_is_not_committed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its position is below the committed offset: whoever came next would publish again what lies between."""
-    point = ResumePoint(0, -1, "another").encode()
+    point = ResumePoint(0, -1, "another", METADATA_VERSION).encode()
     world = World({0: one_long_step(10), 1: steps(10, "t")}, committed={0: Committed(6, point)})
     async with living(world, monkeypatch) as life:
         await life.assign(0, 1)
