@@ -37,8 +37,7 @@ class HighestCommitted:
                 raise CorruptLog(
                     f"group {group_id}: topic {topic}: partition {partition}: the committed offset went back "
                     f"(got {got}, was {highest})",
-                    hint=f"what lies between is published already; with all workers of the group stopped: "
-                    f"kafka-consumer-groups --group {group_id} --topic {topic}:{partition} --reset-offsets "
-                    f"--to-offset {highest} --execute",
+                    hint="what lies between is published already: stop all workers of the group, then "
+                    f"`run-steps reset --partition {partition} --to {highest}`",
                 )
         self.saw(offsets)

@@ -194,10 +194,7 @@ def judge(
             partition=place.partition,
             why="beyond_end",
         )
-    if point is None or point.version < 2:
-        exact = exactly_once
-    else:
-        exact = point.kept >= 0
+    exact = exactly_once if point is None or point.version < 2 else point.exact
     mode = MODE_REBUILD if point is None else point.mode
     checkpoints = survey(found, facts.log, offset, exact=exact)
     if mode == MODE_ANEW:
@@ -208,7 +205,8 @@ def judge(
         return Start(offset, offset, -1, MODE_REBUILD, Why.METADATA_MISSING, checkpoints)
     if mode != MODE_RESUME:
         return Start(offset, offset, -1, mode, Why.ASKED, checkpoints)
-    if point.kept >= 0 and point.kept != checkpoints.keys:
+    # At least once a kill may leave them a unit apart; that all are gone at once it does not explain.
+    if point.kept >= 0 and (point.kept != checkpoints.keys if exact else point.kept and not checkpoints.keys):
         return Start(offset, offset, -1, MODE_REBUILD, Why.CHECKPOINTS_LOST, checkpoints, lost_of=point.kept)
     if facts.begin <= point.restore_from <= offset:
         return Start(offset, point.restore_from, point.stream_time, MODE_RESUME, None, checkpoints)

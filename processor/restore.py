@@ -203,10 +203,11 @@ class Restorer:
             METADATA_VERSION,
             self._log.cluster,
             self._log.topic_id,
-            kept if self._exactly_once else -1,
+            kept,
             self._whole,
             mode,
             unit,
+            self._exactly_once,
         ).encode()
 
     def _place(self, partition: int) -> Place:

@@ -48,11 +48,11 @@ class ResumePoint(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     `restore_from`: where a new owner starts to read, `stream_time` (milliseconds) the stream time there. `writer`: who
     may have a transaction open. `cluster`, `topic_id`: the log that the offset is of. `kept`: how many keys the
-    checkpoint partition holds as of this commit; -1 where that is not exact (at least once). `whole`: so many
-    partitions, from 0 on, were seen with a committed offset. `mode`: `MODE_REBUILD`, `MODE_ANEW` where the state at
-    the offset has first to be built by a fold from the log's beginning, with the checkpoints that fit or without any.
-    `unit` numbers the commits of one writer's incarnation: by it a commit is told from the one before it where neither
-    moved the offset.
+    checkpoint partition holds as of this commit; -1: not known. `exact`: checkpoints and offset were committed
+    together, so that the two agree to the key (exactly once). `whole`: so many partitions, from 0 on, were seen with a
+    committed offset. `mode`: `MODE_REBUILD`, `MODE_ANEW` where the state at the offset has first to be built by a fold
+    from the log's beginning, with the checkpoints that fit or without any. `unit` numbers the commits of one writer's
+    incarnation: by it a commit is told from the one before it where neither moved the offset.
     """
 
     restore_from: int = msgspec.field(name="r")
@@ -65,6 +65,7 @@ class ResumePoint(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     whole: int = msgspec.field(name="n", default=0)
     mode: int = msgspec.field(name="m", default=MODE_RESUME)
     unit: int = msgspec.field(name="u", default=0)
+    exact: bool = msgspec.field(name="e", default=True)
 
     @property
     def log(self) -> LogIdentity:

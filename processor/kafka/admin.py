@@ -40,6 +40,7 @@ _TIMESTAMP_LIMITS: Final = (
     "message.timestamp.difference.max.ms",
 )
 _NO_TIMESTAMP_LIMIT_MS: Final = (1 << 63) - 1
+_NOT_YET: Final = frozenset({14, 15, 16})  # the group's coordinator is loading, unknown, or another: nothing was done
 _HAS_MEMBERS: Final = (22, 25, 27)  # ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS
 
 
@@ -202,7 +203,8 @@ class Admin:
         return {partition: Committed(offset, text or "") for partition, offset, text, _ in rows}
 
     async def commit_offsets(self, group_id: str, topic: str, offsets: Mapping[int, Committed]) -> None:
-        """Set a group's offsets as one that is no member. Said once: the broker takes it of an empty group only.
+        """Set a group's offsets as one that is no member. Said again only after a refusal; the broker takes
+        it of an empty group alone, so a late copy finds no workers' offsets to change.
 
         Raises:
             UsageError: the group has members; nothing was changed.
@@ -211,15 +213,18 @@ class Admin:
         request = OffsetCommitRequest(group_id, -1, "", -1, [(topic, rows)])
         with translated(f"group {group_id}"):
             async with asyncio.timeout(self._timeout_s):
-                response = await self._ask_coordinator(group_id, request)
-        for _, answers in response.topics:
-            for partition, code in answers:
-                if code in _HAS_MEMBERS:
-                    raise UsageError(
-                        f"group {group_id}: has members; nothing was changed",
-                        hint="stop all workers of the group first",
-                    )
-                _raise_for(code, f"{topic}-{partition}")
+                while True:
+                    response = await self._ask_coordinator(group_id, request)
+                    codes = {p: code for _, answers in response.topics for p, code in answers}
+                    if not _NOT_YET & set(codes.values()):
+                        break
+                    await asyncio.sleep(_SETTLED_S)
+        for partition, code in codes.items():
+            if code in _HAS_MEMBERS:
+                raise UsageError(
+                    f"group {group_id}: has members; nothing was changed", hint="stop all workers of the group first"
+                )
+            _raise_for(code, f"{topic}-{partition}")
 
     async def _ask_coordinator(self, group_id: str, request: Any) -> Any:
         admin = self._started()

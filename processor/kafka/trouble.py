@@ -32,8 +32,9 @@ class OffsetLost(CorruptLog):
     def __init__(self, message: str, *, partition: int | None = None, offset: int | None = None) -> None:
         super().__init__(
             message,
-            hint="records are gone: restore the topic, or set the group's offset with the worker stopped, "
-            "and raise the topic's retention",
+            hint="records are gone: restore the topic; or, to go on with what is left, stop all workers, then "
+            f"`run-steps reset --partition {'N' if partition is None else partition} --to earliest`; and raise the "
+            "topic's retention",
         )
         self.partition = partition
         self.offset = offset
