@@ -89,7 +89,9 @@ def of_system(error: BaseException) -> RunStepsError | None:
     Causes and contexts are looked at, too: libraries wrap such errors in their own.
     """
     seen: BaseException | None = error
-    while seen is not None:
+    visited: set[int] = set()  # an error that was raised again may stand in its own chain
+    while seen is not None and id(seen) not in visited:
+        visited.add(id(seen))
         if isinstance(seen, BaseExceptionGroup) and seen.exceptions:
             seen = seen.exceptions[0]
         if isinstance(seen, OutOfMemory | OutOfSpace):
