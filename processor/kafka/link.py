@@ -9,31 +9,29 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final
 
 from aiokafka.client import ConnectionGroup, CoordinationType
 from aiokafka.conn import CloseReason
 from aiokafka.errors import (
-    BrokerResponseError,
     IncompatibleBrokerVersion,
     KafkaError,
     RequestTimedOutError,
     UnknownTopicOrPartitionError,
     for_code,
 )
+from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest
 from aiokafka.structs import TopicPartition
 
 from processor.kafka import wire
-from processor.kafka.client import Client
+from processor.kafka.client import SILENT, Client
 from processor.kafka.consumer import Committed, GroupToken
 from processor.kafka.security import Connection
 from processor.kafka.transactions import Identity, NotSent, Place, Produced, Unanswered
 from processor.kafka.trouble import translate
-
-_Answer = TypeVar("_Answer")
 
 _API_VERSIONS: Final = 18
 _TRANSACTION_VERSION: Final = "transaction.version"
@@ -60,6 +58,7 @@ class BrokerLink:
         self._id, self._group_id, self._topic = transactional_id, group_id, source_topic
         self._timeout_ms = transaction_timeout_ms
         self._coordinators: dict[int, int] = {}
+        self._attempts: set[asyncio.Future[Any]] = set()
         self._client: Client | None = None
 
     @property
@@ -81,6 +80,10 @@ class BrokerLink:
     async def close(self) -> None:
         if self._client is not None:
             self._client.retire()
+            for attempt in list(self._attempts):
+                attempt.cancel()
+            if self._attempts:
+                await asyncio.wait(self._attempts)
             await self._client.close()
 
     async def partitions_of(self, topics: Collection[str]) -> dict[str, int]:
@@ -213,33 +216,43 @@ class BrokerLink:
 
     async def _coordinator(self, kind: int, patience_s: float) -> int:
         if kind not in self._coordinators:
-            name, key = ("group", self._group_id) if kind == CoordinationType.GROUP else ("transactional id", self._id)
-            found = await _asked(lambda: self.client.coordinator_lookup(kind, key), patience_s, f"{name} {key}")
-            self._coordinators[kind] = found
+            self._coordinators[kind] = await self._find_coordinator(kind, patience_s)
         return self._coordinators[kind]
 
+    async def _find_coordinator(self, kind: int, patience_s: float) -> int:
+        """Ask the brokers, one after the other; one that does not answer is asked last by all clients from then on."""
+        name, key = ("group", self._group_id) if kind == CoordinationType.GROUP else ("transactional id", self._id)
+        for node in self.client.nodes():
+            try:
+                connection = await self._connected(node, ConnectionGroup.DEFAULT, patience_s)
+                answer = await _answered(connection, FindCoordinatorRequest(key, kind), patience_s)
+            except NotSent:
+                continue
+            except Unanswered:
+                SILENT.timed_out((connection.host, connection.port))
+                continue
+            if answer.error_code == 0:
+                return int(answer.coordinator_id)
+            error = for_code(answer.error_code)(key)
+            if error.retriable:
+                raise NotSent(f"{name} {key}: {error}")
+            raise translate(error, f"{name} {key}")
+        raise NotSent(f"{name} {key}: no broker says who coordinates it")
+
     async def _connected(self, node: int | None, group: ConnectionGroup, patience_s: float) -> Any:
+        """A connection to the node. An attempt that takes longer is left to itself: the client notes how it ends."""
         connection = None
         if node is not None:
-            connection = await _asked(lambda: self.client._get_conn(node, group=group), patience_s, f"node {node}")
+            attempt = asyncio.ensure_future(self.client._get_conn(node, group=group))
+            self._attempts.add(attempt)
+            attempt.add_done_callback(self._attempts.discard)
+            await asyncio.wait({attempt}, timeout=patience_s)
+            connection = attempt.result() if attempt.done() else None
         if connection is None or not connection.connected():
             for kind in [kind for kind, known in self._coordinators.items() if known == node]:
                 del self._coordinators[kind]
             raise NotSent(f"node {node}: no connection")
         return connection
-
-
-async def _asked(ask: Callable[[], Awaitable[_Answer]], patience_s: float, where: str) -> _Answer:
-    """A question that changes nothing: lost answers are as good as none sent."""
-    try:
-        async with asyncio.timeout(patience_s):
-            return await ask()
-    except BrokerResponseError as error:
-        if error.retriable:
-            raise NotSent(str(error)) from error
-        raise translate(error, where) from error
-    except (TimeoutError, KafkaError, OSError) as error:
-        raise NotSent(str(error)) from error
 
 
 async def _answered(connection: Any, request: Any, patience_s: float) -> Any:

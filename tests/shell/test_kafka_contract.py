@@ -59,6 +59,7 @@ MODULES = {
     "aiokafka.protocol.abstract",
     "aiokafka.protocol.api",
     "aiokafka.protocol.commit",
+    "aiokafka.protocol.coordination",
     "aiokafka.protocol.group",
     "aiokafka.protocol.metadata",
     "aiokafka.protocol.produce",
