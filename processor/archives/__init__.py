@@ -6,6 +6,7 @@ The format is docs/archive-format.md. All reading streams and is bounded by `Lim
 
 from __future__ import annotations
 
+from processor.archives.manifest import Lacking, lacking, read_manifest
 from processor.archives.reading import Extent, reach, read, read_batches, shares, survey
 from processor.archives.recorder import Recorder
 from processor.archives.records import (
@@ -28,11 +29,14 @@ __all__ = [
     "Extent",
     "Gap",
     "GapKind",
+    "Lacking",
     "Limits",
     "Recorder",
+    "lacking",
     "reach",
     "read",
     "read_batches",
+    "read_manifest",
     "shares",
     "survey",
 ]

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import BinaryIO, Final, Protocol
 
 from processor.archives.jsonl import encode_line
+from processor.archives.manifest import flush_folder
 from processor.archives.reading import LABEL, LAYOUT_VERSION, read, read_label, recorded_files
 from processor.archives.records import LIMITS, ArchivedRecord, Gap, Limits, Partition, is_topic, refused
 from processor.errors import UsageError
@@ -203,7 +204,7 @@ class Recorder:
         finally:
             done.raw.close()
         done.part.replace(done.whole)
-        _flush_folder(done.whole.parent)
+        flush_folder(done.whole.parent)
 
 
 class _Lines:
@@ -226,14 +227,3 @@ class _Lines:
     def close(self) -> None:
         if self._packer is not None:
             self._raw.write(self._packer.flush())
-
-
-def _flush_folder(folder: Path) -> None:
-    """The new name itself must survive a power cut."""
-    if sys.platform == "win32":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

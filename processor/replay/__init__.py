@@ -111,7 +111,7 @@ class PartitionResult(msgspec.Struct, frozen=True, kw_only=True):
         files: name of each spill, relative to `work`; none without evidence.
         open_steps: steps that are open where the range ends.
         stream_time: in milliseconds where the range ends, -1 where there are no records.
-        trouble: what does not add up, in words; empty when all does.
+        trouble: what does not add up, or an archive lacks, in words; empty when all does and nothing is lacking.
         first: the first of what disagrees, at most `FIRST`; where nothing does, of what cannot be verified.
     """
 

@@ -23,7 +23,21 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
 
-from processor.archives import CAPTURE, ArchivedRecord, Capture, Gap, reach, read, shares
+from processor.archives import (
+    CAPTURE,
+    ArchivedRecord,
+    ArchiveError,
+    Capture,
+    Gap,
+    Lacking,
+    Recorder,
+    lacking,
+    manifest,
+    reach,
+    read,
+    read_manifest,
+    shares,
+)
 from processor.config import Settings
 from processor.core.effects import FOLD_VERSION
 from processor.core.links import framed
@@ -182,11 +196,22 @@ def replay(options: Options, settings: Settings, connection: Callable[[], Connec
         plan.shelved(_shelve(plan.shelvings(), pool, work))
         asyncio.run(plan.look_again())
         tasks = plan.tasks()
+        if options.record:
+            begin_recording(options, tasks)
         results = _run_all(tasks, pool, work)
+        if options.record:
+            manifest.finish(Path(options.record), [(task.topic, task.partition) for task in tasks])
         trouble = [line for result in results for line in result.trouble] + plan.trouble(results)
         if trouble:
             raise AddsUpNot("replay: the counts do not add up: " + "; ".join(trouble), hint="please report it")
-        return _summed(plan, results, options, work)
+        return _summed(plan, plan.questioned(results), options, work)
+
+
+def begin_recording(options: Options, tasks: Sequence[Task]) -> None:
+    """Write into the archive that it is being recorded, and which offsets it is to hold, before any of them."""
+    folder = Path(options.record)
+    Recorder(folder, files=options.record_files)
+    manifest.begin(folder, {(task.topic, task.partition): (task.begin, task.end) for task in tasks})
 
 
 def _summed(plan: _Plan, results: list[PartitionResult], options: Options, work: Path) -> Replayed:
@@ -202,8 +227,8 @@ def _summed(plan: _Plan, results: list[PartitionResult], options: Options, work:
     if options.report:
         from processor.report import folder as reports
 
-        manifest = reports.write(Path(options.report), work, results, about, created=options.created)
-        evidence, root = manifest.evidence, manifest.root
+        written = reports.write(Path(options.report), work, results, about, created=options.created)
+        evidence, root = written.evidence, written.root
     return Replayed(
         verdict=outcome(about, ranges),
         counts=total_counts(ranges),
@@ -257,6 +282,8 @@ class _Plan:
         self._outputs: list[Output] = []
         self._shelved: list[Shelved] = []
         self._notes: list[str] = []
+        self._lacking: dict[int, list[tuple[str, Lacking]]] = {}
+        self._questions: dict[int, list[str]] = {}
 
     async def prepare(self) -> None:
         start, end = self._bounds()
@@ -341,8 +368,8 @@ class _Plan:
 
             own = extents.get(p, [])
             low = offset_of(start)
-            if start is Edge.BEGINNING and own:
-                low = min(low, min(part.begin for part in own))
+            if start is Edge.BEGINNING:
+                low = min([low, *(part.begin for part in own), *(begin for begin, _ in self._promised(p))])
             high = offset_of(end)
             if high > stable[p]:
                 self._notes.append(f"Partition {p}: the log can be read up to offset {stable[p]} (asked for {high}).")
@@ -357,12 +384,13 @@ class _Plan:
         if isinstance(start, Committed) or isinstance(end, Committed):
             raise UsageError("replay: committed:<group> needs the topic", hint="give an offset, or add --and-topic")
         extents = self._surveyed()
-        if not extents:
+        if not extents and not self._lacking:
             raise UsageError(f"replay: --archive: no records of topic {self._topic}", hint="set source.topic")
         self._partitions = 1 << 31  # not to be known from archives
-        for p in self._chosen(sorted(extents)):
-            own = extents[p]
-            first, behind = min(part.begin for part in own), max(part.end for part in own)
+        for p in self._chosen(sorted(extents.keys() | self._lacking.keys())):
+            own = extents.get(p, [])
+            spans = [(part.begin, part.end) for part in own] + self._promised(p)
+            first, behind = min(begin for begin, _ in spans), max(end for _, end in spans)
 
             def offset_of(
                 bound: Bound, p: int = p, own: list[Part] = own, first: int = first, behind: int = behind
@@ -390,10 +418,38 @@ class _Plan:
         found: dict[int, list[Part]] = {}
         for path in self._options.archives:
             self._show(Progress(f"surveying {path}", 0, 0))
-            for (topic, partition), (begin, end) in reach(Path(path), capture=self._options.capture).items():
+            reached = reach(Path(path), capture=self._options.capture)
+            for (topic, partition), (begin, end) in reached.items():
                 if topic == self._topic:
                     found.setdefault(partition, []).append(Part(path, begin, end))
+            for one in lacking(Path(path), reached):
+                if one.held.topic == self._topic:
+                    self._lacking.setdefault(one.held.partition, []).append((path, one))
         return found
+
+    def _promised(self, partition: int) -> list[tuple[int, int]]:
+        """The offsets [begin, end) that an archive says it holds of a partition, where it does not hold all of them."""
+        return [(one.held.begin, one.held.end) for _, one in self._lacking.get(partition, [])]
+
+    def _tell_lacking(self, partition: int, low: int, high: int, parts: Sequence[Part]) -> None:
+        """Say what archives lack of their own manifest. The topic, or another archive, may hold it."""
+        for path, one in self._lacking.get(partition, []):
+            text = f"archive {path}: {one}."
+            others = [part for part in parts if part.path != path]
+            missing = any(_uncovered(max(first, low), min(behind, high), others) for first, behind in one.missing)
+            # Nothing but the recording could have said that what it holds ends here, and it was cut short.
+            is_cut = not one.held.complete and one.there is not None and one.there[1] == high
+            if not self._reads_topic and (missing or is_cut):
+                self._questions.setdefault(partition, []).append(text)
+            else:
+                self._notes.append(f"Partition {partition}: {text}")
+
+    def questioned(self, results: list[PartitionResult]) -> list[PartitionResult]:
+        """The results, with what archives lack of them."""
+        return [
+            msgspec.structs.replace(result, trouble=(*result.trouble, *self._questions.get(result.partition, ())))
+            for result in results
+        ]
 
     def _settle(self, partition: int, low: int, high: int, own: list[Part], topic_begin: int) -> None:
         parts, twice = laid_end_to_end(own, low, high)
@@ -403,6 +459,7 @@ class _Plan:
         if self._reads_topic and parts and switch > topic_begin and switch < high:
             self._notes.append(f"Partition {partition}: archives up to offset {switch}, the topic from there on.")
         self._spans[partition] = _Span(low, high, low == 0, switch, tuple(parts))
+        self._tell_lacking(partition, low, high, parts)
 
     def _compare(self, partition: int, twice: Part, parts: list[Part]) -> None:
         """What two archives hold must be the same in both."""
@@ -452,6 +509,8 @@ class _Plan:
         settings, options = self._settings, self._options
         if not options.verify:
             return []
+        for path in options.published:
+            _require_as_recorded(Path(path), options.capture)
         of_archives, of_topics = [], []
         for number, path in enumerate(options.published):
             of_archives += [(size, PublishedArchive(number, path, within)) for within, size in shares(Path(path))]
@@ -565,6 +624,18 @@ class _Plan:
             notes=self._notes,
             verified=options.verify,
         )
+
+
+def _uncovered(low: int, high: int, parts: Sequence[Part]) -> bool:
+    """Whether some offset of [low, high) is in none of the parts, which do not overlap."""
+    return low < high and sum(max(0, min(high, part.end) - max(low, part.begin)) for part in parts) < high - low
+
+
+def _require_as_recorded(path: Path, capture: Capture) -> None:
+    """Refuse output that lacks what its manifest names: every record of it would be accused as missing."""
+    if read_manifest(path):
+        for one in lacking(path, reach(path, capture=capture)):
+            raise ArchiveError(f"archive {path}: {one}", hint="record it again, or fetch the whole of it")
 
 
 # --- running ------------------------------------------------------------------------------------------------------

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from processor import cli
-from processor.archives import ArchivedRecord, Capture, Gap, GapKind, Recorder, read
+from processor.archives import ArchivedRecord, ArchiveError, Capture, Gap, GapKind, Recorder, manifest, read
 from processor.config import Settings
 from processor.core.effects import LogRecord
 from processor.core.links import LINK_OFFSETS
 from processor.errors import CorruptLog, UsageError
 from processor.kafka.security import Connection
-from processor.replay import Only, Part, bounds, evidence
+from processor.replay import Only, Part, bounds, evidence, partition
 from processor.replay.bounds import Committed, Edge, Offset, Time
 from processor.replay.run import Options, Progress, Replayed, replay
 from processor.replay.sources import Ledger, laid_end_to_end
@@ -382,6 +384,126 @@ def test_the_range_can_be_archived_on_the_way_and_read_again(archived: Archived,
     before = contents(tmp_path / "copy")
     archived.audit(record=str(tmp_path / "copy"), record_files=".jsonl")
     assert contents(tmp_path / "copy") == before, "what is recorded already is not recorded twice"
+
+
+def recorded(archived: Archived, tmp_path: Path) -> tuple[Path, dict[int, tuple[int, int]]]:
+    """The range recorded in files of a few records, and [begin, end) of each partition."""
+    copy = tmp_path / "copy"
+    assert archived.audit(record=str(copy), record_files=".jsonl").exit_code == 0
+    again = archived.audit(archives=(str(copy),))
+    assert again.exit_code == 0
+    return copy, {result.partition: (result.begin, result.end) for result in again.results}
+
+
+def test_an_archive_without_one_of_its_partitions_is_not_proven(archived: Archived, tmp_path: Path) -> None:
+    copy, spans = recorded(archived, tmp_path)
+    shutil.rmtree(copy / trial.SOURCE / "0")
+    found = archived.audit(archives=(str(copy),))
+    assert found.exit_code == 4
+    begin, end = spans[0]
+    assert any(
+        f"Partition 0: archive {copy}" in q and f"{begin} to {end - 1} are not there" in q for q in found.questions
+    )
+    assert found.coverage["missing"] == end - begin
+    shutil.rmtree(copy / trial.SOURCE)
+    assert archived.audit(archives=(str(copy),)).exit_code == 4
+    assert archived.audit(archives=(str(copy), str(archived.source))).exit_code == 0, "another archive holds all of it"
+
+
+@pytest.mark.parametrize("which", [0, 1, -1])
+def test_an_archive_without_one_of_its_files_is_not_proven_and_offsets_are_named(
+    archived: Archived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: int
+) -> None:
+    monkeypatch.setattr(partition, "Recorder", partial(Recorder, file_bytes=20_000))
+    copy, spans = recorded(archived, tmp_path)
+    files = sorted((copy / trial.SOURCE / "0").glob("*.jsonl"))
+    assert len(files) > 2
+    first = int(files[which].stem)
+    behind = int(files[which + 1].stem) if which != -1 else spans[0][1]
+    files[which].unlink()
+    found = archived.audit(archives=(str(copy),))
+    assert found.exit_code == 4
+    assert any(f"offsets {first} to {behind - 1} are not there" in question for question in found.questions)
+    # What is there is proven where it alone is asked for, if it begins at the beginning.
+    if which:
+        assert archived.audit(archives=(str(copy),), partitions=(0,), end=str(first)).exit_code == 0
+    # Recording again mends it, and only that: what was promised is not forgotten.
+    archived.audit(record=str(copy), record_files=".jsonl")
+    assert archived.audit(archives=(str(copy),)).exit_code == (0 if which == -1 else 4)
+
+
+def test_a_recording_that_was_cut_short_is_not_proven(
+    archived: Archived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, _ = recorded(archived, tmp_path)
+    whole = contents(copy)
+    shutil.rmtree(copy)
+    with monkeypatch.context() as patched:
+
+        def cut(*args: Any) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr(manifest, "finish", cut)
+        with pytest.raises(KeyboardInterrupt):
+            archived.audit(record=str(copy), record_files=".jsonl")
+    found = archived.audit(archives=(str(copy),))
+    assert found.exit_code == 4, "all offsets are there, and the recording was not completed"
+    assert all("its recording was not completed" in question for question in found.questions)
+    archived.audit(record=str(copy), record_files=".jsonl")
+    assert contents(copy) == whole
+    (copy / manifest.MANIFEST).unlink()
+    assert archived.audit(archives=(str(copy),)).exit_code == 0, "archives without a manifest are read as they are"
+
+
+def test_an_archive_that_was_killed_while_it_grew_names_what_it_was_to_hold(archived: Archived, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    code = (
+        "import os, sys, pickle; from pathlib import Path; from tests.shell.test_replay import settings, _no_broker;"
+        "from processor.replay import run; from processor.archives import Recorder;"
+        "Recorder.close = lambda self: os.kill(os.getpid(), 9);"
+        "source, out, copy = sys.argv[1:];"
+        "run.replay(run.Options(archives=(source,), published=(out,), record=copy, workers=1), settings(), _no_broker,"
+        " lambda progress: None)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(archived.source), str(archived.out), str(copy)], check=False, timeout=120
+    )
+    assert done.returncode == -9
+    held = {one.partition: one for one in manifest.read_manifest(copy)}
+    assert {p: one.end for p, one in held.items()} == archived.made.ends
+    assert not any(one.complete for one in held.values())
+    found = archived.audit(archives=(str(copy),))
+    assert found.exit_code == 4
+    assert found.coverage["missing"] == sum(archived.made.ends.values())
+
+
+def test_output_that_lacks_a_part_is_refused_and_no_record_accused(archived: Archived, tmp_path: Path) -> None:
+    (topic, partition), log = next((at, log) for at, log in sorted(archived.made.topics.items()) if len(log) > 1)
+    manifest.begin(archived.out, {(topic, partition): (0, log[-1].offset + 1)})
+    manifest.finish(archived.out, [(topic, partition)])
+    assert archived.audit().exit_code == 0
+    shutil.rmtree(archived.out / topic / str(partition))
+    with pytest.raises(ArchiveError, match=f"{topic}-{partition}.*offsets 0 to {log[-1].offset} are not there"):
+        archived.audit()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "[" * 4000,
+        '{"run-steps archive manifest": 2}',
+        '{"run-steps archive manifest": 1, "partitions": [{"topic": "../up", "partition": 0, "begin": 0, "end": 1, '
+        '"complete": true, "files": []}]}',
+        '{"run-steps archive manifest": 1, "partitions": [{"topic": "t", "partition": 0, "begin": 2, "end": 1, '
+        '"complete": true, "files": []}]}',
+    ],
+)
+def test_a_manifest_that_cannot_be_right_is_refused(archived: Archived, text: str) -> None:
+    (archived.source / manifest.MANIFEST).write_text(text)
+    with pytest.raises(ArchiveError, match=r"archive\.manifest\.json"):
+        archived.audit()
 
 
 def test_progress_is_told_while_it_runs(archived: Archived) -> None:
