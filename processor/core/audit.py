@@ -7,6 +7,7 @@ What the range cannot decide is `unverifiable`, with the reason, and never silen
 
 from __future__ import annotations
 
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -29,6 +30,8 @@ from processor.core.verdicts import (
     read_created,
 )
 
+_EVENT_NUMBER: Final = re.compile(rb"([1-9][0-9]{0,9})/([1-9][0-9]{0,9})", re.ASCII)
+
 Named = tuple[Kind, int, str, str]
 """What a published record names: its kind, the source partition, and its identity there."""
 
@@ -46,7 +49,7 @@ def named_by(record: Record, headers: Mapping[str, bytes | None], *, dead_letter
         offset, reason = _number(headers.get(evidence.SOURCE_OFFSET)), headers.get(evidence.REASON)
         if offset is None or reason is None:
             return f"no {evidence.SOURCE_OFFSET} or {evidence.REASON}"
-        return Kind.DEAD_LETTER, source, str(offset), _which(reason, headers.get(evidence.DETAIL))
+        return Kind.DEAD_LETTER, source, str(offset), _which(reason, headers)
     revision, key = _number(headers.get(evidence.REVISION)), record.key
     if key is None or revision is None:
         return f"no key or no {evidence.REVISION}"
@@ -78,10 +81,16 @@ def read_published(topic: str, partition: int, record: Record, *, dead_letters: 
     return published_as(named, topic, partition, record)
 
 
-def _which(reason: bytes, detail: bytes | None) -> str:
-    """Reason, and for a record of several events the number of the one that was refused."""
+def _which(reason: bytes, headers: Mapping[str, bytes | None]) -> str:
+    """Reason, and for a record of several events the number of the one that was refused.
+
+    Dead letters from before there was a header for it have the number at the end of their detail.
+    """
     text = reason.decode("utf-8", "backslashreplace")
-    told = (detail or b"").decode("utf-8", "backslashreplace")
+    number = _EVENT_NUMBER.fullmatch(headers.get(evidence.EVENT_NUMBER) or b"")
+    if number is not None:
+        return f"{text} (event {number[1].decode()} of {number[2].decode()})"
+    told = (headers.get(evidence.DETAIL) or b"").decode("utf-8", "backslashreplace")
     at = told.rfind(" (event ")
     return text if at < 0 else text + told[at:]
 
@@ -352,7 +361,7 @@ class PartitionAudit:
             kind = Kind.DEAD_LETTER
             if effect.reason is Reason.TOO_MANY_OPEN_STEPS:
                 self._segments[-1].crowded = min(self._segments[-1].crowded, effect.offset)
-            identity = (str(effect.offset), _which(effect.reason.value.encode(), effect.detail.encode()))
+            identity = (str(effect.offset), _which(effect.reason.value.encode(), dict(effect.headers)))
             first = last = cause = effect.offset
         else:
             return
@@ -385,7 +394,9 @@ class PartitionAudit:
     def _is_equal(self, effect: Effect, placed: Placed, published: Published) -> bool:
         if not differences(placed, published):
             return True
-        forms = self._shortened(effect) if self._shortened is not None else ()
+        forms = [placed, *(self._shortened(effect) if self._shortened is not None else ())]
+        if isinstance(effect, DeadLetter) and not any(name == evidence.EVENT_NUMBER for name, _ in published.headers):
+            forms = [_unnumbered(form) for form in forms]
         return any(not differences(form, published) for form in forms)
 
     def _judge_left(self, published: Published) -> Finding | None:
@@ -496,6 +507,12 @@ class PartitionAudit:
         told: tuple[Difference, ...] = (),
     ) -> Finding:
         return Finding(verdict, kind, self.state.partition, identity, first, cause, at, why, told)
+
+
+def _unnumbered(placed: Placed) -> Placed:
+    """A dead letter as it was before there was a header for the number of the event; its detail says the same."""
+    headers = tuple(header for header in placed.headers if header[0] != evidence.EVENT_NUMBER)
+    return msgspec.structs.replace(placed, headers=headers)
 
 
 def _named(effect: Publish) -> tuple[int, int]:

@@ -25,6 +25,9 @@ TRACE: Final = ("traceparent", "tracestate")
 
 REASON: Final = "runstep-reason"
 DETAIL: Final = "runstep-detail"
+EVENT_NUMBER: Final = "runstep-event-number"
+"""Of a record of several events: which of them was refused, from 1, and how many there are (`2/3`)."""
+
 SOURCE_OFFSET: Final = "runstep-source-offset"
 SOURCE_TIMESTAMP: Final = "runstep-source-timestamp"
 ATTEMPT: Final = "runstep-attempt"
@@ -51,12 +54,13 @@ def attempt_of(record: Record) -> int:
 
 
 def dead_letter_headers(
-    topic: bytes, partition: bytes, record: Record, reason: Reason, detail: str
+    topic: bytes, partition: bytes, record: Record, reason: Reason, detail: str, number: str = ""
 ) -> tuple[tuple[str, bytes | None], ...]:
     """The record's own headers, unchanged, then ours. A header of ours from an earlier attempt is replaced."""
     ours = (
         (REASON, reason.value.encode()),
         (DETAIL, detail.encode("utf-8", "backslashreplace")),
+        *(((EVENT_NUMBER, number.encode()),) if number else ()),
         (SOURCE_TOPIC, topic),
         (SOURCE_PARTITION, partition),
         (SOURCE_OFFSET, b"%d" % record.offset),
@@ -64,5 +68,5 @@ def dead_letter_headers(
         (ATTEMPT, b"%d" % (attempt_of(record) + 1)),
         (VERSION, VERSION_BYTES),
     )
-    names = {name for name, _ in ours}
+    names = {EVENT_NUMBER, *(name for name, _ in ours)}
     return (*((name, content) for name, content in record.headers if name not in names), *ours)

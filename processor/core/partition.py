@@ -404,17 +404,18 @@ class PartitionState:
         if self._urgent:
             self._checkpoint_urgent(cause.offset + 1)
 
-    def _break_event(self, cause: Cause, step_id: str | None, held: int, error: Exception, where: str) -> None:
+    def _break_event(self, cause: Cause, step_id: str | None, held: int, error: Exception, number: str) -> None:
         """A bug in the fold of one event: set its record aside, quarantine its step.
 
         Args:
+            number: see `_apply_event`.
             held: how many effects there were before the event; those of it are dropped, but for checkpoints.
         """
         self._drop_effects(held)
         entry = None if step_id is None else self.steps.get(step_id)
         if entry is not None:
             self._quarantine(entry, cause)
-        self._reject(cause, Rejected(Reason.INTERNAL_ERROR, _bug(error) + where))
+        self._reject(cause, Rejected(Reason.INTERNAL_ERROR, _bug(error)), number)
 
     def _break_step(self, entry: Entry, cause: Cause, held: int, error: Exception) -> None:
         """A bug in what a deadline, a run's end or a checkpoint does to one step: set a reference to it aside."""
@@ -491,7 +492,7 @@ class PartitionState:
             return
         total = len(decoded.events)
         for number, (found, own_id) in enumerate(zip(decoded.events, decoded.ids, strict=True), 1):
-            self._apply_event(cause, found, own_id, f" (event {number} of {total})" if total > 1 else "")
+            self._apply_event(cause, found, own_id, f"{number}/{total}" if total > 1 else "")
 
     # --- the short way: events that do what nearly all do ---------------------------------------------------
     # Each returns False, and nothing has changed, where the general way must see the event.
@@ -568,17 +569,18 @@ class PartitionState:
 
     # --- the general way ------------------------------------------------------------------------------------
 
-    def _apply_event(self, cause: Cause, event: Event, event_id: str | None, where: str) -> None:
+    def _apply_event(self, cause: Cause, event: Event, event_id: str | None, number: str) -> None:
+        """Args: `number` says which event of its record it is (`2/3`), "" where the record has one only."""
         held = len(self._effects)
         try:
-            self._fold_event(cause, event, event_id, where)
+            self._fold_event(cause, event, event_id, number)
         except MemoryError:
             raise
         except Exception as error:
             step_id = event.step_id if isinstance(event, StepDelta | StepObject) else None
-            self._break_event(cause, step_id, held, error, where)
+            self._break_event(cause, step_id, held, error, number)
 
-    def _fold_event(self, cause: Cause, event: Event, event_id: str | None, where: str) -> None:
+    def _fold_event(self, cause: Cause, event: Event, event_id: str | None, number: str) -> None:
         if isinstance(event, StepDelta):
             self.counts["delta"] += 1
             refused = self._delta(cause, event, event_id)
@@ -597,7 +599,7 @@ class PartitionState:
                 self.counts[event.why] += 1
             return
         if refused is not None:
-            self._reject(cause, Rejected(refused.reason, refused.detail + where))
+            self._reject(cause, refused, number)
 
     # --- steps --------------------------------------------------------------------------------------------
 
@@ -1045,14 +1047,20 @@ class PartitionState:
 
     # --- effects ------------------------------------------------------------------------------------------
 
-    def _reject(self, cause: Cause, why: Rejected) -> None:
+    def _reject(self, cause: Cause, why: Rejected, number: str = "") -> None:
         if self._silent:
             return
         record = cause.record
         assert record is not None
-        headers = evidence.dead_letter_headers(self._topic_bytes, self._partition_bytes, record, why.reason, why.detail)
+        detail = why.detail
+        if number:
+            which, _, total = number.partition("/")
+            detail = f"{detail} (event {which} of {total})"
+        headers = evidence.dead_letter_headers(
+            self._topic_bytes, self._partition_bytes, record, why.reason, detail, number
+        )
         self._effects.append(
-            DeadLetter(why.reason, why.detail, record.key, record.value, record.timestamp, headers, record.offset)
+            DeadLetter(why.reason, detail, record.key, record.value, record.timestamp, headers, record.offset)
         )
 
     def _bytes_of(self, step: Step) -> bytes:

@@ -263,6 +263,9 @@ def test_a_frame_that_the_lifecycle_refuses_is_named_and_the_others_stand() -> N
     completed, refusal = play.put(b"".join(frames))
     assert completed.status.value == "completed"  # type: ignore[union-attr]
     assert refusal.detail.endswith("(event 3 of 3)")  # type: ignore[union-attr]
+    assert dict(refusal.headers)["runstep-event-number"] == b"3/3"
+    (again,) = play.put(b"{", headers=refusal.headers)
+    assert "runstep-event-number" not in dict(again.headers), "of an earlier attempt"
 
 
 # --- the short way in

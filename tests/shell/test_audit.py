@@ -349,6 +349,49 @@ def test_a_dead_letter_without_its_value_is_accepted_where_the_value_is_large(ca
     assert verdicts(case.audit()) == ["different"]
 
 
+def two_refused(case: Case, extra: bytes = b"") -> list[LogRecord]:
+    """The dead letters of a record of which two events were refused for one reason."""
+    ended = [b"data: " + text({"event": "thread.run.step.completed", "data": step("completed")})]
+    refused = [b"data: " + text({"event": f"thread.run.step.{s}", "data": step(s)}) for s in ("failed", "cancelled")]
+    case.play.put(b"\n\n".join([*ended, *refused, b": " + extra]) + b"\n\n")
+    case.publish()
+    return next(log for (topic, _), log in case.out.items() if topic == trial.DEAD)
+
+
+@pytest.mark.parametrize("extra", [b"", b"x" * 100_000])
+def test_dead_letters_of_one_record_are_told_apart_by_the_number_of_the_event(case: Case, extra: bytes) -> None:
+    log = two_refused(case, extra)
+    assert [dict(record.headers)[evidence.EVENT_NUMBER] for record in log] == [b"2/3", b"3/3"]
+    assert verdicts(case.audit()) == ["equal"] * 3
+    reworded = (b"another sentence",) * 2
+    for at, detail in enumerate(reworded):
+        headers = [(name, detail if name == evidence.DETAIL else content) for name, content in log[at].headers]
+        log[at] = msgspec.structs.replace(log[at], headers=tuple(headers))
+    found = [finding for finding in case.audit() if finding.kind is Kind.DEAD_LETTER]
+    assert [one.verdict for one in found] == [Verdict.DIFFERENT] * 2, "each was found, and only its detail differs"
+    assert [[difference.path for difference in one.differences] for one in found] == [["header runstep-detail"]] * 2
+
+
+@pytest.mark.parametrize("is_short", [False, True])
+def test_dead_letters_from_before_the_number_had_a_header_are_equal(case: Case, is_short: bool) -> None:
+    log = two_refused(case, b"x" * 100_000)
+    for at, record in enumerate(log):
+        headers = tuple(header for header in record.headers if header[0] != evidence.EVENT_NUMBER)
+        old = _out(msgspec.structs.replace(record, headers=headers))
+        old = next(omitting(old)) if is_short else old
+        log[at] = msgspec.structs.replace(record, value=old.value, headers=tuple(old.headers))
+    assert verdicts(case.audit()) == ["equal"] * 3
+    log[0], log[1] = (
+        msgspec.structs.replace(log[0], headers=log[1].headers),
+        msgspec.structs.replace(log[1], headers=log[0].headers),
+    )
+    assert verdicts(case.audit()).count("equal") < 3, "each stands where the other must"
+    for at, record in enumerate(log):
+        wrong = tuple((name, b"9/9" if name == evidence.DETAIL else content) for name, content in record.headers)
+        log[at] = msgspec.structs.replace(record, headers=wrong)
+    assert "different" in verdicts(case.audit()) or "missing" in verdicts(case.audit())
+
+
 def _out(record: LogRecord) -> OutRecord:
     return OutRecord(trial.DEAD, None, record.key, record.value, record.timestamp, record.headers)
 

@@ -92,4 +92,7 @@ def test_a_dead_letter_carries_the_headers_of_the_contract_behind_its_own() -> N
     assert headers[:3] == own
     promised = {name for name, carried_by in contract("headers").items() if "dead_letter" in carried_by}
     only_references = {"runstep-clock-mark"}  # X3: a snapshot that a clock mark ended (tests/core/test_limits.py)
+    of_several = {"runstep-event-number"}
+    assert {name for name, _ in headers[3:]} == promised - only_references - of_several
+    headers = evidence.dead_letter_headers(b"events", b"0", record, Reason.NOT_JSON, "detail", "2/3")
     assert {name for name, _ in headers[3:]} == promised - only_references
