@@ -305,7 +305,9 @@ async def _supervise(
     contact = _Contact(settings, telemetry)
     stalls = lives.stalls = Stalls(settings.supervisor.stall_timeout_s / 2)
     delivery = settings.delivery
-    bound = UnitBound(delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s)
+    bound = UnitBound(
+        delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s, lambda: OBSERVED.total_ms
+    )
     watch = lives.watch = TopicWatch(settings, connection, telemetry, partial(topic_problems, settings))
     check = partial(check_or_create_topics, settings, connection, create=create_topics)
     highest = HighestCommitted()

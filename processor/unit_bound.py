@@ -1,11 +1,13 @@
-"""How large a unit may be: halved when a broker cannot take one within its time, doubled while it takes them with ease.
+"""How large a unit may be: halved when a throttled broker cannot take one in time, doubled while it takes them with ease.
 
 Without it a unit that a throttled broker cannot take in `commit_timeout_s` is made again from the log as large as it
-was, for ever. The bound outlives the worker's lives, for a commit that timed out ends one.
+was, for ever. The bound outlives the worker's lives, for a commit that timed out ends one. A broker that hangs says
+nothing of the size: smaller units would only slow the worker down once it is back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 _LEAST_BYTES: Final = 1024
@@ -18,9 +20,15 @@ class UnitBound:
         max_records, max_bytes: never more than these.
         commit_timeout_s: what one unit may take. Up to a quarter of it the bound grows, from half of it on it shrinks,
             so that twice what has grown still fits.
+        throttled_ms: the sum of all times for which brokers have said that they hold us back.
     """
 
-    def __init__(self, max_records: int, max_bytes: int, commit_timeout_s: float) -> None:
+    def __init__(
+        self, max_records: int, max_bytes: int, commit_timeout_s: float, throttled_ms: Callable[[], int]
+    ) -> None:
+        self._throttled_ms = throttled_ms
+        # At the ends of the last two commits: what holds a unit up may have been said of the one before it.
+        self._before = self._last = throttled_ms()
         self._max_records, self._max_bytes, self._timeout_s = max_records, max_bytes, commit_timeout_s
         self.records, self.bytes = max_records, max_bytes
 
@@ -29,7 +37,7 @@ class UnitBound:
 
     def committed(self, records: int, bytes: int, seconds: float) -> bool:
         """A unit was taken in this time. Returns whether the bound was lowered."""
-        if seconds >= self._timeout_s / 2:
+        if self._was_throttled() and seconds >= self._timeout_s / 2:
             return self._halve(records, bytes)
         if seconds < self._timeout_s / 4:
             self.records = min(self._max_records, 2 * self.records)
@@ -38,7 +46,12 @@ class UnitBound:
 
     def failed(self, records: int, bytes: int, seconds: float) -> bool:
         """A unit was not taken, and this is how long it was tried. Returns whether the bound was lowered."""
-        return seconds >= self._timeout_s / 4 and self._halve(records, bytes)
+        return self._was_throttled() and seconds >= self._timeout_s / 4 and self._halve(records, bytes)
+
+    def _was_throttled(self) -> bool:
+        now = self._throttled_ms()
+        since, self._before, self._last = self._before, self._last, now
+        return now > since
 
     def _halve(self, records: int, bytes: int) -> bool:
         before = self.records, self.bytes

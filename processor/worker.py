@@ -29,6 +29,7 @@ from processor.errors import BrokerUnavailable, Fenced, RunStepsError
 from processor.http import Health
 from processor.kafka.consumer import Committed, Consumer, GroupToken
 from processor.kafka.security import Connection
+from processor.kafka.throttling import OBSERVED
 from processor.kafka.trouble import ReadStalled
 from processor.kafka.writer import IdempotentWriter, TransactionalWriter, Unit, Writer
 from processor.outputs import Outputs
@@ -226,7 +227,9 @@ class Worker:
         self._assigned: list[int] = []
         self._assigned_in = -1  # the generation that `_assigned` is of
         self._served_below = served_below
-        self._bound = bound or UnitBound(delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s)
+        self._bound = bound or UnitBound(
+            delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s, lambda: OBSERVED.total_ms
+        )
         self._unserved: list[int] = []  # assigned to us, and without a partition of the checkpoint topic
         self._epoch = 0
         self._opening: asyncio.Task[None] | None = None

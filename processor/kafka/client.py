@@ -175,6 +175,10 @@ class BrokerConnection(AIOKafkaConnection):
             return waiting
         return self._answer(request.API_KEY, waiting, is_quick=is_quick)
 
+    def muted_s(self) -> float:
+        """For how many seconds yet the broker does not read this connection: it has throttled us (KIP-219)."""
+        return max(0.0, self._muted_until - time.monotonic())
+
     def _is_quick(self, api_key: int) -> bool:
         # Answers come in the order of the requests: behind one that may take long every other may.
         return api_key in _QUICK and not self._slow
@@ -183,8 +187,7 @@ class BrokerConnection(AIOKafkaConnection):
         limit_s = self._request_timeout
         if is_quick:
             # After a throttled answer the broker does not even read for so long (KIP-219).
-            muted_s = max(0.0, self._muted_until - time.monotonic())
-            return min(limit_s, SILENT.answer_s(self._address, request.API_KEY) + muted_s)
+            return min(limit_s, SILENT.answer_s(self._address, request.API_KEY) + self.muted_s())
         if request.API_KEY == _JOIN_GROUP:  # upstream gives up before the group does
             return float(max(limit_s, request._rebalance_timeout / 1000 + _JOIN_MORE_S))
         return limit_s

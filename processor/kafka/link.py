@@ -257,7 +257,7 @@ class BrokerLink:
 
 async def _answered(connection: Any, request: Any, patience_s: float) -> Any:
     try:
-        async with asyncio.timeout(patience_s):
+        async with asyncio.timeout(patience_s + connection.muted_s()):
             return await connection.send(request)
     except (NotImplementedError, IncompatibleBrokerVersion) as error:  # no version in common: nothing was sent
         raise translate(error, "transactions") from error

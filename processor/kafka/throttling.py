@@ -20,6 +20,8 @@ class Throttling:
     def __init__(self) -> None:
         self._answers: Counter[str] = Counter()
         self._ms: Counter[str] = Counter()
+        self.total_ms = 0
+        """Of all answers, whether asked for or not."""
 
     def note(self, api_key: int, answer: asyncio.Future[object]) -> None:
         """Look at an answer that has come."""
@@ -30,6 +32,7 @@ class Throttling:
             kind = _KINDS.get(api_key, OTHER)
             self._answers[kind] += 1
             self._ms[kind] += ms
+            self.total_ms += ms
 
     def take(self) -> dict[str, tuple[int, float]]:
         """(answers, seconds) by kind of request, and begin anew."""
