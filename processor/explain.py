@@ -41,7 +41,8 @@ _MARKED: Final = (
     "`replay` can tell."
 )
 _ENOUGH: Final = 10_000
-"""Events kept of one life."""
+"""Events shown of one life; all are read."""
+_NOT_SHOWN: Final = "{} more events of the step, at offsets {} to {}, were read and folded, and are not shown."
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -347,8 +348,9 @@ class _Telling:
         self._findings: list[Finding] = []
         self._implied: dict[str, str] = {}
         self._run_id: str | None = None
-        self._notes: list[str] = []
         self._last: dict[str, Any] = {}
+        self._unshown: list[int] = [0, -1, -1]
+        """How many events of the step are not shown, the first offset of them, the last."""
         places = places_of(task)
         state_at = watching(task, self._changed)
         self._audit = PartitionAudit(
@@ -377,23 +379,27 @@ class _Telling:
             for record in piece:
                 self._take(record)
         self._note_findings(self._audit.finish(), None)
+        if self._unshown[0]:
+            self._last = self._snapshot() or self._last
         return self._life(holes)
 
     def _take(self, record: Record) -> None:
         names = list(self._names(record))
-        before = self._snapshot() if names else self._last
+        before = self._before() if names else self._last
         self._note_findings(self._audit.apply([record]), record)
         if not names and not self._transitions:
             return
         self._tell(record.offset, record.timestamp, ", ".join(dict.fromkeys(names)) or "(time passes)", before)
 
     def _tell(self, offset: int, timestamp: int, event: str, before: dict[str, Any]) -> None:
-        after = self._snapshot() or before
+        is_shown = len(self._events) < _ENOUGH
         first, last = (self._transitions[0], self._transitions[-1]) if self._transitions else (None, None)
         refused = next((t.refused for t in self._transitions if t.refused), None)
         moved = first is not None and last is not None and first.before != last.after
         self._transitions.clear()
-        if len(self._events) < _ENOUGH and offset >= (self._first or 0):
+        # A snapshot is as large as the step: one for each event that is shown, and where a status is reached.
+        after = (self._snapshot() if is_shown or moved else {}) or before
+        if is_shown and offset >= (self._first or 0):
             self._events.append(
                 Happened(
                     offset,
@@ -405,6 +411,9 @@ class _Telling:
                     tuple(_changes("", before, after)),
                 )
             )
+        elif not is_shown:
+            number, begin, _ = self._unshown
+            self._unshown = [number + 1, begin if number else offset, offset]
         self._last = after
 
     def _names(self, record: Record) -> Iterator[str]:
@@ -434,14 +443,18 @@ class _Telling:
             return finding.at in self._places
         return not self._issued or finding.first_offset == self._first
 
+    def _before(self) -> dict[str, Any]:
+        """The snapshot as the last event left it: only events of the step change it, and all of them are told."""
+        entry = self._audit.state.steps.get(self._step_id)
+        return self._last if entry is not None and not entry.refused else {}
+
     def _snapshot(self) -> dict[str, Any]:
         entry = self._audit.state.steps.get(self._step_id)
         if entry is None or entry.refused:
             return {}
         step = entry.recall()
         self._run_id = step.run_id
-        found: dict[str, Any] = msgspec.json.decode(canonical(step.snapshot(self._task.rules.object_type)))
-        return found
+        return step.snapshot(self._task.rules.object_type)
 
     def _life(self, notes: list[str]) -> Life:
         issued = []
@@ -466,6 +479,10 @@ class _Telling:
         elif Verdict.UNVERIFIABLE in met or not met:
             verdict = Verdict.UNVERIFIABLE
         firsts = [event.offset for event in self._events]
+        number, begin, end = self._unshown
+        if number:
+            notes.append(_NOT_SHOWN.format(f"{number:,}", begin, end))
+            firsts.append(end)
         if not self._events:
             notes.append("No record of this range names the step.")
         elif not met:
@@ -512,7 +529,7 @@ def _changes(path: str, before: Any, after: Any) -> Iterator[Change]:
 
 
 def _short(value: Any) -> str:
-    text = msgspec.json.encode(value).decode()
+    text = canonical(value).decode()
     return text if len(text) <= _SHORT else f"{text[:_SHORT]}... ({len(text)} characters)"
 
 

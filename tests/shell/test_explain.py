@@ -19,11 +19,15 @@ from processor.archives import ArchivedRecord
 from processor.core import evidence
 from processor.core.audit import mark_of
 from processor.core.effects import LogRecord
+from processor.core.partition import PartitionState
+from processor.core.shapes import canonical
 from processor.core.verdicts import Published, Unreadable, Verdict
 from processor.errors import UsageError
 from processor.explain import Explained, Logs, Marks, explain_from
 from processor.replay import Task
+from processor.replay.partition import places_of
 from processor.shelf import of_source
+from tests.core.play import Play, call, calls, step, text
 from tests.shell import trial
 
 
@@ -173,3 +177,62 @@ def test_a_record_without_papers_under_the_steps_key_is_a_stray(tmp_path: Path) 
     assert {life.verdict for life in found.lives} == {"equal"}
     assert found.verdict is Verdict.DIFFERENT
     assert [one.why for one in found.strays] == [f"no {evidence.SOURCE_TOPIC}", f"no {evidence.SOURCE_PARTITION}"]
+
+
+def long_life(folder: Path, deltas: int) -> Simulated:
+    """One step with so many deltas of 10 characters, completed, and published as the log implies it."""
+    rules = msgspec.structs.replace(trial.RULES, max_step_bytes=1 << 20, max_record_bytes=1 << 20)
+    play = Play(rules)
+    play.put(text({"event": "thread.run.step.created", "data": step()}))
+    for number in range(deltas):
+        said = calls(call(0, f"{number:010d}", id="c1")) if number == 0 else calls(call(0, f"{number:010d}"))
+        play.put(text({"event": "thread.run.step.delta", "data": said}))
+    play.put(text({"event": "thread.run.step.completed", "data": step("completed", completed_at=1_001)}))
+    log = [ArchivedRecord(trial.SOURCE, 0, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in play.log]
+    made = trial.World({0: [*log]}, {0: len(log)}, {})
+    state = PartitionState(trial.SOURCE, 0, rules)
+    places = places_of(msgspec.structs.replace(trial.task_of(made, 0), rules=rules))
+    for effect in state.apply(log):
+        placed = places.whole(effect)
+        if placed is not None:
+            published = LogRecord(0, placed.timestamp, placed.key, placed.value, tuple(placed.headers))
+            made.topics[placed.topic, placed.partition or 0] = [published]
+
+    class Long(Simulated):
+        def task(self, partition: int, begin: int, end: int, *, complete: bool) -> Task:
+            return msgspec.structs.replace(super().task(partition, begin, end, complete=complete), rules=rules)
+
+    return Long(made, folder)
+
+
+def test_events_that_are_not_shown_are_counted_and_their_offsets_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = long_life(tmp_path, 20)
+    (whole,) = told(logs, "s1").lives
+    assert (whole.verdict, len(whole.events), whole.notes) == ("equal", 22, ())
+    monkeypatch.setattr(explaining, "_ENOUGH", 5)
+    (life,) = told(logs, "s1").lives
+    assert life.events == whole.events[:5]
+    assert life.notes == ("17 more events of the step, at offsets 5 to 21, were read and folded, and are not shown.",)
+    assert msgspec.structs.replace(life, events=whole.events, notes=()) == whole, "the rest is the same"
+
+
+def test_the_cost_of_an_event_does_not_grow_by_encoding_the_step_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = 0
+
+    def counted(value: object) -> bytes:
+        nonlocal encoded
+        found = canonical(value)
+        encoded += len(found)
+        return found
+
+    monkeypatch.setattr(explaining, "canonical", counted)
+    costs = []
+    for deltas in (100, 400):
+        encoded = 0
+        assert told(long_life(tmp_path, deltas), "s1").verdict is Verdict.EQUAL
+        costs.append(encoded)
+    assert costs[1] < 5 * costs[0], "four times the deltas, about four times the bytes"
