@@ -1,4 +1,4 @@
-"""How large a unit may be: halved when a throttled broker cannot take one in time, doubled while it takes them with ease.
+"""How large a unit may be: halved when a throttled broker cannot take it in time, doubled while it takes it with ease.
 
 Without it a unit that a throttled broker cannot take in `commit_timeout_s` is made again from the log as large as it
 was, for ever. The bound outlives the worker's lives, for a commit that timed out ends one. A broker that hangs says
