@@ -65,3 +65,10 @@ def test_commands_end_with_the_code_of_what_was_denied(
     monkeypatch.setattr(cli, "app", starved)
     assert cli._run([]) == 71
     assert "memory" in capsys.readouterr().err
+
+
+def test_an_exception_chain_that_leads_back_to_itself_ends_the_search() -> None:
+    """It hung the process after its last log line, instead of ending it with the exit code."""
+    first, second = RuntimeError("first"), RuntimeError("second")
+    first.__context__, second.__context__ = second, first
+    assert of_system(first) is None
