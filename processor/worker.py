@@ -338,9 +338,8 @@ class Worker:
             self._pending.bytes += len(effect.value or b"")
 
     def _most_polled(self) -> int:
-        """Records of one poll: no more than a unit may hold, unless it is restored, which makes no unit."""
-        most = self._settings.source.max_poll_records
-        return min(most, self._bound.records) if all(o.state.is_live for o in self._owned.values()) else most
+        """Records of one poll: no more than a unit may hold, also where a restore ends within the poll."""
+        return min(self._settings.source.max_poll_records, self._bound.records)
 
     def _is_full(self) -> bool:
         return self._bound.is_reached(self._pending.records, self._pending.bytes)
