@@ -88,13 +88,23 @@ def below_min_isr(cluster: Cluster, home: Path, tally: Tally, seconds: float) ->
 
 
 def hung(
-    cluster: Cluster, home: Path, tally: Tally, seconds: float, roles: tuple[str, ...] = ROLES, hold_s: float = 45
+    cluster: Cluster,
+    home: Path,
+    tally: Tally,
+    seconds: float,
+    roles: tuple[str, ...] = ROLES,
+    hold_s: float = 45,
+    *,
+    is_short: bool = False,
 ) -> None:
     """The broker with each role in turn stands still (SIGSTOP) while the others go on: when do all partitions move?
 
-    Longer than the session's time-out and 10 s is a problem.
+    Longer than the session's time-out and 10 s is a problem. `is_short`: two workers, and no replay at the end.
     """
-    with under_load(cluster, home, tally, is_patient=True, judge_s=150) as scene:
+    workers = 2 if is_short else WORKERS
+    with under_load(
+        cluster, home, tally, is_patient=True, judge_s=150, workers=workers, with_replay=not is_short
+    ) as scene:
         began, turn = time.monotonic(), 0
         while turn == 0 or time.monotonic() - began < seconds:
             role = roles[turn % len(roles)]
@@ -113,7 +123,7 @@ def hung(
             cluster.await_in_sync()
             scene.until_moving(time.monotonic())
             tally.recoveries_s.pop()
-            scene.keep_up(WORKERS)
+            scene.keep_up(workers)
 
 
 def _live_again_s(scene: Scene, since: float, within_s: float) -> float | None:

@@ -64,17 +64,6 @@ def behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Three brokers of the module's own, without a proxy."""
-    try:
-        cluster = Cluster(tmp_path_factory.mktemp("three") / "kafka", 3)
-    except PartsUnavailable as error:
-        _cannot(error)
-    with cluster:
-        yield cluster
-
-
-@pytest.fixture(scope="module")
 def behind_classic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
     """The same with transaction.version 1: transactions as they were before Kafka 4.0."""
     yield from behind_proxy(tmp_path_factory.mktemp("classic"), transaction_version=1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.faults import accidents, brokers, hung, late, trouble
+from tests.faults import accidents, brokers, late, trouble
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Tally
 from tests.faults.proxy import Proxy
@@ -83,14 +83,6 @@ def _on(nodes: int, scenario: Timed, transaction_version: int | None = None) -> 
     return run
 
 
-def _hung(home: Path, tally: Tally, seconds: float) -> None:
-    began = time.monotonic()
-    with Cluster(home / "kafka", 3) as cluster:
-        while tally.rounds == 0 or time.monotonic() - began < seconds:
-            hung.hung(cluster, home / f"fleet-{tally.rounds}", tally, tuple(hung.ROLES))
-            tally.seed += 1
-
-
 _ALL: Final = (
     Scenario("late-aimed", "one late copy of one request, at a named moment", _aimed(None), share=2),
     Scenario("late-aimed-tv1", "the same, transaction.version 1", _aimed(1), share=2),
@@ -113,7 +105,6 @@ _ALL: Final = (
     Scenario("clocks", "wall clocks that jump by hours and days (libfaketime)", _on(1, accidents.clocks)),
     Scenario("descriptors", "64 descriptors, and more connections held", _on(1, accidents.descriptors)),
     Scenario("disk", "a replay that fills its disk (needs mount)", _on(1, accidents.full_disk), share=0.5),
-    Scenario("hung", "one broker of three hangs, in each role", _hung),
 )
 
 SCENARIOS: Final = {scenario.name: scenario for scenario in _ALL}

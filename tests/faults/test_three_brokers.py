@@ -1,8 +1,8 @@
-"""Three brokers, and the one with a role dies. All roles, pauses and chance: `python -m tests.faults`."""
+"""Three brokers, and the one with a role dies, or hangs. All roles, pauses and chance: `python -m tests.faults`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,5 +21,13 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Behind]:
 def test_the_transaction_coordinator_dies(three: Behind, tmp_path: Path) -> None:
     tally = Tally("coordinator", 1)
     brokers.kills(three.cluster, tmp_path, tally, 0, roles=("transactions",))
+    assert tally.faults == 1
+    tally.require_right()
+
+
+def test_the_group_coordinator_hangs(three: Behind, tmp_path: Path, figures: Callable[[str], None]) -> None:
+    tally = Tally("hung", 1)
+    brokers.hung(three.cluster, tmp_path, tally, 0, roles=("group",), is_short=True)
+    figures(tally.notes[0])
     assert tally.faults == 1
     tally.require_right()
