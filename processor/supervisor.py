@@ -62,8 +62,12 @@ _END_S: Final = 15.0  # on top of the drain budget, before a child is cut off
 _EXIT_S: Final = 10.0  # for what is left of tasks once a worker has stopped
 
 EXIT_BUG: Final = 70
-_SAID_WHY: Final = frozenset({64, 65, 75, 77, 78})
-"""The codes of a worker process that a new one would end with as well."""
+_SAID_WHY: Final = frozenset({64, 65, 74, 75, 77, 78})
+"""The codes of a worker process that a new one would end with as well.
+
+74 is one: a disk is as full for the next, and a person must make room. 71 is none: the memory that a process had is
+free once it has ended, and the next goes on from the log; how often is limited as for any other end.
+"""
 
 
 def serve(settings: Settings, *, create_topics: bool, workers: int) -> int:

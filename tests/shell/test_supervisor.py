@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import multiprocessing
 import subprocess
 import sys
 import time
@@ -23,6 +24,7 @@ from processor.telemetry import (
     BreakerTripped,
     BrokerBack,
     BrokerLost,
+    ChildEnded,
     Happening,
     StateChanged,
     Telemetry,
@@ -333,3 +335,40 @@ def test_a_process_that_a_signal_ended_gives_an_exit_status_of_the_contract(
     codes: list[int | None], status: int
 ) -> None:
     assert supervisor._worst_exit(codes) == status
+
+
+class Ended:
+    """A worker process that is over."""
+
+    def __init__(self, code: int) -> None:
+        self.exitcode = code
+
+    def is_alive(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("code", "again"),
+    [(64, False), (65, False), (70, True), (71, True), (74, False), (75, False), (77, False), (78, False), (-9, True)],
+)
+async def test_which_end_of_a_worker_process_is_followed_by_another(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, code: int, again: bool
+) -> None:
+    ours, theirs = multiprocessing.Pipe()
+
+    def child(ended_with: int) -> Any:
+        return supervisor._Child("0", Ended(ended_with), ours)  # type: ignore[arg-type]
+
+    spawned: list[int] = []
+
+    def spawn(_: Settings, number: int) -> Any:
+        spawned.append(number)
+        return child(78)
+
+    monkeypatch.setattr(supervisor, "_spawn", spawn)
+    ended = await supervisor._watch_children(scene.settings, scene.telemetry, [child(code)], scene.stop)
+    assert spawned == ([0] if again else [])
+    assert ended == (78 if again else code)
+    assert scene.heard(ChildEnded)[0] == ChildEnded("0", code, again)
+    for end in (ours, theirs):
+        end.close()
