@@ -365,3 +365,11 @@ class _AdminClient(AIOKafkaAdminClient):
             except (KafkaConnectionError, NodeNotReadyError, RequestTimedOutError) as error:
                 failure = error
         raise failure
+
+    async def _send_to_controller(self, request: Any) -> Any:
+        """As upstream, which does not expect that no broker is the controller: there is none amid an outage."""
+        if self._client.cluster.controller is None:
+            await self._client.force_metadata_update()
+        if self._client.cluster.controller is None:
+            raise NodeNotReadyError("no controller is known")
+        return await super()._send_to_controller(request)

@@ -45,6 +45,8 @@ _ALIVE_AFTER_S: Final = 2.0
 """What may rightly take long is waited for so long before the broker is asked whether it lives, and so again."""
 _JOIN_MORE_S: Final = 5.0
 
+_PLAINTEXT: Final = "PLAINTEXT"
+
 # By API key: Fetch, ListOffsets, Metadata, OffsetFetch, FindCoordinator, Heartbeat, LeaveGroup, DescribeGroups,
 # DescribeConfigs.
 _QUICK: Final = frozenset({1, 2, 3, 9, 10, 12, 13, 15, 32})
@@ -59,12 +61,16 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Silence:
-    """The addresses that let a connection attempt or a question time out, and have answered none since."""
+    """The addresses that let a connection attempt or a question time out, and have answered none since.
+
+    Also those that have ever answered a question, and over which protocol.
+    """
 
     def __init__(self) -> None:
         self._attempts: Counter[_Address] = Counter()
         self._since: dict[_Address, float] = {}
         self._late: Counter[tuple[_Address, int]] = Counter()
+        self._served: set[tuple[_Address, str]] = set()
         self._heard_at = 0.0
 
     def timed_out(self, address: _Address) -> None:
@@ -82,6 +88,13 @@ class Silence:
 
     def in_time(self, address: _Address, api_key: int) -> None:
         self._late.pop((address, api_key), None)
+
+    def served(self, address: _Address, security_protocol: str) -> None:
+        """A question was answered there: these settings are right for that address."""
+        self._served.add((address, security_protocol))
+
+    def has_served(self, address: _Address, security_protocol: str) -> bool:
+        return (address, security_protocol) in self._served
 
     def last(self, nodes: Iterable[tuple[_Address, _Node]]) -> list[_Node]:
         """Nodes in random order, those that are silent at the end; of these the one first that has been so longest."""
@@ -210,6 +223,7 @@ class BrokerConnection(AIOKafkaConnection):
                 asking.cancel()
         SILENT.in_time(self._address, api_key)
         SILENT.answered(self._address)
+        SILENT.served(self._address, self._options.get("security_protocol", _PLAINTEXT))
         if throttle_ms := getattr(response, "throttle_time_ms", 0):
             self._muted_until = time.monotonic() + throttle_ms / 1000
         return response

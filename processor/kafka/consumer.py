@@ -164,8 +164,8 @@ class Consumer:
 
     def token(self) -> GroupToken:
         """Our membership as of now: compare it with a unit's before committing the unit."""
-        coordinator = self._joined()._coordinator
-        if coordinator is None:
+        coordinator = None if self._consumer is None else self._consumer._coordinator
+        if coordinator is None:  # not started yet, and the pages may ask all the same
             return GroupToken(-1, "", None)
         return GroupToken(coordinator.generation, coordinator.member_id, coordinator._group_instance_id)
 

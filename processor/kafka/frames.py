@@ -16,6 +16,13 @@ _LENGTH: Final = struct.Struct(">i")
 _SMALL_BYTES: Final = 64 << 10
 _KEPT_BYTES: Final = 16 << 20
 """Memory for larger responses is given back after each."""
+_FIRST_MOST_BYTES: Final = 4 << 20
+"""The first response says which versions the broker speaks: a few hundred bytes."""
+_TLS_ALERT: Final = b"\x15\x03"
+
+
+class ForeignProtocol(ConnectionError):
+    """What listens there does not speak Kafka's protocol, or not in plain."""
 
 
 class FrameProtocol(asyncio.BufferedProtocol):
@@ -32,6 +39,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self.ended: asyncio.Future[None] = loop.create_future()
         self.deliver: Callable[[bytes | memoryview], None] | None = None
         self._closed, self._reader = closed, reader
+        self._is_first = True
         # Several small responses may come at once, and the beginning of a large one with them.
         self._small = memoryview(bytearray(_SMALL_BYTES))
         self._received = 0
@@ -67,6 +75,11 @@ class FrameProtocol(asyncio.BufferedProtocol):
             (length,) = _LENGTH.unpack_from(small, at)
             if length < 0:
                 raise ValueError(f"a response of {length} bytes")
+            if self._is_first and length > _FIRST_MOST_BYTES:
+                # Read as a length, the first bytes of other protocols would have us get hundreds of megabytes.
+                is_tls = bytes(small[at : at + 2]) == _TLS_ALERT
+                raise ForeignProtocol("it speaks TLS" if is_tls else "it does not speak Kafka's protocol")
+            self._is_first = False
             begin, end = at + _LENGTH.size, at + _LENGTH.size + length
             if end > received:
                 if end - at > len(small):

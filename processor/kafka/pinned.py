@@ -34,7 +34,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 VERSION: Final = "0.14.0"
 
 PRIVATE: Final[Mapping[type, frozenset[str]]] = {
-    AIOKafkaAdminClient: frozenset({"_client", "_get_cluster_metadata", "_send_request"}),
+    AIOKafkaAdminClient: frozenset({"_client", "_get_cluster_metadata", "_send_request", "_send_to_controller"}),
     BatchBuilder: frozenset({"_build", "_set_producer_state"}),
     AIOKafkaClient: frozenset(
         {

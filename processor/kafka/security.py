@@ -21,6 +21,7 @@ from aiokafka.conn import collect_hosts
 
 from processor.errors import BrokerRefused, BrokerUnavailable, ConfigError, RunStepsError
 from processor.kafka import client
+from processor.kafka.frames import ForeignProtocol
 from processor.kafka.trouble import translate
 
 Token = str | tuple[str, float]
@@ -28,6 +29,8 @@ Token = str | tuple[str, float]
 
 _RENEW_BEFORE_S: Final = 60.0
 _ASK_BROKERS: Final = 3
+_ASK_AGAIN: Final = 3
+_ASK_AGAIN_S: Final = 0.5
 _TLS: Final = frozenset({"SSL", "SASL_SSL"})
 _SASL: Final = frozenset({"SASL_PLAINTEXT", "SASL_SSL"})
 _MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
@@ -310,7 +313,20 @@ async def explained(connection: Connection, where: str) -> AsyncIterator[None]:
 
 
 async def diagnose(connection: Connection) -> RunStepsError:
-    """Connect to the first few brokers at once and return the most telling refusal."""
+    """Connect to the first few brokers at once and return the most telling refusal.
+
+    A connection that is closed at our first words may be that of another protocol, or one whose broker has died, or a
+    load balancer's that has no broker: where these settings have worked it is an outage, else it is asked again.
+    """
+    for _ in range(_ASK_AGAIN):
+        reason = await _diagnosed(connection)
+        if not isinstance(reason, _Closed):
+            return reason
+        await asyncio.sleep(_ASK_AGAIN_S)
+    return reason
+
+
+async def _diagnosed(connection: Connection) -> RunStepsError:
     hosts = collect_hosts(connection.bootstrap_servers, randomize=False)[:_ASK_BROKERS]
     arguments = {key: value for key, value in connection.kwargs().items() if key not in _NOT_PER_CONNECTION}
     found: RunStepsError | None = None
@@ -318,7 +334,7 @@ async def diagnose(connection: Connection) -> RunStepsError:
     outcomes = await asyncio.gather(*attempts, return_exceptions=True)
     for (host, port, _), outcome in zip(hosts, outcomes, strict=True):
         if isinstance(outcome, Exception):  # the library lets through whatever TLS, DNS and SASL raise
-            reason = _blame(outcome, f"{host}:{port}", connection)
+            reason = _blame(outcome, (host, port), connection)
             found = reason if found is None or isinstance(reason, BrokerRefused) else found
         elif isinstance(outcome, BaseException):
             raise outcome
@@ -331,9 +347,13 @@ async def diagnose(connection: Connection) -> RunStepsError:
 _NOT_PER_CONNECTION: Final = frozenset({"bootstrap_servers", "connections_max_idle_ms", "metadata_max_age_ms"})
 
 
-def _blame(error: BaseException, broker: str, connection: Connection) -> RunStepsError:
+class _Closed(BrokerRefused):
+    """The connection was closed at our first words, at an address that has never answered."""
+
+
+def _blame(error: BaseException, address: tuple[str, int], connection: Connection) -> RunStepsError:
     """Which of address, TLS and SASL kept us out of this broker, and the remedy."""
-    where = f"broker {broker}"
+    where = f"broker {address[0]}:{address[1]}"
     causes = list(_chain(error))
     for cause in causes:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -341,7 +361,7 @@ def _blame(error: BaseException, broker: str, connection: Connection) -> RunStep
                 f"{where}: TLS: its certificate is not trusted ({cause.verify_message})",
                 hint="kafka.ssl_ca_file must hold the authority that signed it, and the name must be the one dialled",
             )
-        if isinstance(cause, ssl.SSLError):
+        if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError):
             if "ALERT" in (cause.reason or ""):
                 return BrokerRefused(
                     f"{where}: TLS: it refused us ({_reason(cause)})",
@@ -371,11 +391,15 @@ def _blame(error: BaseException, broker: str, connection: Connection) -> RunStep
         )
     if isinstance(error, ConnectionRefusedError):
         return BrokerUnavailable(f"{where}: nothing listens there", hint="start the broker, or check the port")
-    if any(isinstance(cause, (EOFError, ConnectionResetError)) for cause in causes):
-        return BrokerRefused(
-            f"{where}: it closed the connection at our first words",
-            hint=f"is this a {connection.security_protocol} listener? check kafka.security_protocol and the port",
-        )
+    listener = f"is this a {connection.security_protocol} listener? check kafka.security_protocol and the port"
+    for cause in causes:
+        if isinstance(cause, ForeignProtocol):
+            return BrokerRefused(f"{where}: {cause}", hint=listener)
+    if any(isinstance(cause, (EOFError, ConnectionResetError, ssl.SSLEOFError)) for cause in causes):
+        told = f"{where}: it closed the connection at our first words"
+        if client.SILENT.has_served(address, connection.security_protocol):
+            return BrokerUnavailable(told, hint="it has answered before: check the broker, and what lies between")
+        return _Closed(told, hint=f"{listener}; a load balancer without a broker does the same")
     return BrokerUnavailable(
         f"{where}: {str(error) or type(error).__name__}"[:300], hint="check kafka.bootstrap_servers"
     )

@@ -49,11 +49,13 @@ class Api(IntEnum):
     SYNC_GROUP = 14
     DESCRIBE_GROUPS = 15
     API_VERSIONS = 18
+    CREATE_TOPICS = 19
     INIT_PRODUCER_ID = 22
     ADD_PARTITIONS_TO_TXN = 24
     ADD_OFFSETS_TO_TXN = 25
     END_TXN = 26
     TXN_OFFSET_COMMIT = 28
+    DESCRIBE_CONFIGS = 32
 
 
 class Action(Enum):
@@ -77,6 +79,8 @@ class Action(Enum):
     """The connection is cut; the broker gets the request when `Rule.release` is called."""
     HOLD = "hold"
     """It and all after it on that connection wait for `Rule.release`; the connection stays."""
+    OUTAGE = "outage"
+    """All connections are cut, and for `seconds` new ones are, as if the broker had died."""
     HOLD_ANSWER = "hold_answer"
     """It is done; its answer and all after it on that connection wait for `Rule.release`."""
 
@@ -153,6 +157,7 @@ class Proxy:
         self._log_path = log_path
         if log_path is not None:
             log_path.parent.mkdir(parents=True, exist_ok=True)
+        self._away_until = 0.0
         self.delay_s = 0.0
         """How long each request and each answer is under way: half of what is added to a round trip."""
         self.fired: list[Fired] = []
@@ -169,6 +174,9 @@ class Proxy:
             async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 task = asyncio.current_task()
                 assert task is not None
+                if time.monotonic() < self._away_until:
+                    writer.transport.abort()
+                    return
                 self._links.add(task)
                 task.add_done_callback(self._links.discard)
                 await _Link(self, reader, writer).run(upstream_port)
@@ -248,6 +256,13 @@ class Proxy:
                 return rule
         return None
 
+    def _go_away(self, seconds: float, last: asyncio.Task[Any] | None) -> None:
+        """Cut every connection but the one of `last`, which ends by itself."""
+        self._away_until = time.monotonic() + seconds
+        for link in self._links:
+            if link is not last:
+                link.cancel()
+
     def _note(self, fired: Fired) -> None:
         self.fired.append(fired)
         if self._log_path is not None:
@@ -275,6 +290,9 @@ class _Link:
         except OSError:
             self._writer.transport.abort()
             return
+        except asyncio.CancelledError:
+            self._writer.transport.abort()
+            raise
         answers = asyncio.create_task(self._answers(reader))
         try:
             await self._requests(upstream)
@@ -309,6 +327,10 @@ class _Link:
         """Do what the rule says; False if the connection is over."""
         action = rule.action
         if action is Action.CUT_BEFORE:
+            rule._caught.set()
+            return False
+        if action is Action.OUTAGE:
+            self._proxy._go_away(rule.seconds, asyncio.current_task())
             rule._caught.set()
             return False
         if action is Action.BLACKHOLE:

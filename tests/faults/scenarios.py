@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.faults import accidents, brokers, late, trouble
+from tests.faults import accidents, brokers, late, starts, trouble
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Tally
 from tests.faults.proxy import Proxy
@@ -100,6 +100,7 @@ _ALL: Final = (
     Scenario("below-min-isr", "two of three brokers gone for 20 s", _on(3, brokers.below_min_isr)),
     Scenario("hung", "one of three brokers stands still, by role", _on(3, brokers.hung), share=3),
     Scenario("brokers-random", "three brokers and three workers, at random", _on(3, brokers.at_random), share=3),
+    Scenario("start", "the broker goes away at each request of a start", _on(1, starts.outages)),
     Scenario("trimmed", "the log deleted up to where a restore begins; kills", _on(1, accidents.trimmed)),
     Scenario("stranger", "a transaction never ended on a checkpoint partition", _on(1, accidents.stranger)),
     Scenario("clocks", "wall clocks that jump by hours and days (libfaketime)", _on(1, accidents.clocks)),

@@ -14,11 +14,11 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from processor.errors import BrokerUnavailable
-from processor.kafka import client
+from processor.errors import BrokerRefused, BrokerUnavailable, RunStepsError
+from processor.kafka import admin, client, security
 from processor.kafka.admin import Admin
 from processor.kafka.client import SILENT, Client
-from processor.kafka.security import Connection
+from processor.kafka.security import Connection, diagnose
 
 HOST = "127.0.0.1"
 _API_VERSIONS, _METADATA, _FIND_COORDINATOR = 18, 3, 10
@@ -234,3 +234,80 @@ async def test_all_mute_is_told_with_the_address_and_in_seconds() -> None:
         with pytest.raises(BrokerUnavailable, match=rf"{HOST}:{nodes[0].port}: no answer within"):
             async with Admin(Connection.build(nodes[0].address)):
                 pass
+
+
+@asynccontextmanager
+async def closing(greeting: bytes = b"") -> AsyncIterator[tuple[str, int]]:
+    """A port that closes each connection at the first bytes, after a greeting."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(greeting)
+        writer.close()
+
+    async with await asyncio.start_server(serve, HOST, 0) as server:
+        yield HOST, server.sockets[0].getsockname()[1]
+
+
+async def reason_of(address: tuple[str, int]) -> RunStepsError:
+    return await diagnose(Connection.build(f"{address[0]}:{address[1]}", request_timeout_ms=2000))
+
+
+async def test_a_port_that_has_never_answered_and_closes_is_of_another_protocol(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(security, "_ASK_AGAIN_S", 0.01)
+    async with closing() as address:
+        reason = await reason_of(address)
+    assert isinstance(reason, BrokerRefused)
+    assert "security_protocol" in reason.hint
+
+
+async def test_a_port_that_has_answered_and_closes_is_an_outage() -> None:
+    async with closing() as address:
+        SILENT.served(address, "SSL")
+        SILENT.served(address, "PLAINTEXT")
+        reason = await reason_of(address)
+        SILENT.forget()
+        SILENT.served(address, "SSL")
+        assert isinstance(await reason_of(address), BrokerRefused), "over this protocol it never has"
+    assert isinstance(reason, BrokerUnavailable)
+
+
+async def test_a_port_that_closes_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(security, "_ASK_AGAIN_S", 0.01)
+    async with cluster(1) as nodes:
+        told = [BrokerRefused("away"), BrokerRefused("away")]
+        asked = security._diagnosed
+
+        async def away(connection: Connection) -> RunStepsError:
+            return security._Closed(told.pop().message) if told else await asked(connection)
+
+        monkeypatch.setattr(security, "_diagnosed", away)
+        reason = await reason_of((HOST, nodes[0].port))
+    assert isinstance(reason, BrokerUnavailable)
+    assert "answers only now" in reason.message
+
+
+async def test_who_has_answered_a_question_is_remembered() -> None:
+    async with cluster(1) as nodes, connected(nodes):
+        assert SILENT.has_served((HOST, nodes[0].port), "PLAINTEXT")
+        assert not SILENT.has_served((HOST, nodes[0].port), "SSL")
+
+
+async def test_a_port_that_speaks_tls_is_called_that() -> None:
+    async with closing(b"\x15\x03\x03\x00\x02\x02P") as address:
+        reason = await reason_of(address)
+    assert isinstance(reason, BrokerRefused)
+    assert "speaks TLS" in reason.message
+    assert "security_protocol" in reason.hint
+
+
+async def test_without_a_controller_topics_are_created_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def none(*_: object) -> bool:
+        return False
+
+    made = admin._AdminClient(bootstrap_servers=f"{HOST}:1")
+    monkeypatch.setattr(made._client, "force_metadata_update", none)
+    with pytest.raises(NodeNotReadyError):
+        await made.create_topics([])

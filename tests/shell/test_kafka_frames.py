@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import tracemalloc
 from collections.abc import Iterable, Sequence
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from processor.kafka import frames
 from processor.kafka.client import BrokerConnection, connect
-from processor.kafka.frames import FrameProtocol, Response
+from processor.kafka.frames import ForeignProtocol, FrameProtocol, Response
 
 SMALL = 64 << 10
 
@@ -181,3 +182,29 @@ async def test_a_connection_uses_it_and_is_closed_by_the_brokers_end() -> None:
             await lost
         assert not connection.connected()
     assert AIOKafkaConnection.connect.__globals__["AIOKafkaProtocol"] is not FrameProtocol
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [(b"\x15\x03\x03\x00\x02\x02P", "speaks TLS"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "not speak Kafka")],
+)
+async def test_another_protocol_is_told_by_its_first_bytes_and_gets_no_memory(data: bytes, says: str) -> None:
+    wire = Wire()
+    tracemalloc.start()
+    try:
+        wire.bring(data)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert wire.protocol.ended.done()
+    with pytest.raises(ForeignProtocol, match=says):
+        await wire.protocol.ended
+    assert peak_bytes < 1 << 20
+
+
+async def test_only_the_first_response_is_known_to_be_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "_FIRST_MOST_BYTES", SMALL)
+    wire = Wire()
+    expected = [contents(100), contents(3 * SMALL)]
+    wire.bring(framed(*expected))
+    assert wire.delivered == expected
