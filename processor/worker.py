@@ -236,6 +236,7 @@ class Worker:
         self._writer_started = asyncio.Event()
         self._pending = _Pending()
         self._flight: asyncio.Task[None] | None = None
+        self._committing: tuple[float, int] | None = None  # since when, and how many records
         self._draining = asyncio.Lock()
         self._sealed_at = 0.0
         self._units = 0
@@ -397,6 +398,7 @@ class Worker:
 
     async def _commit(self, sealed: _Sealed) -> None:
         began, redone = self._monotonic(), self._writer.recovered
+        self._committing = began, sealed.records
         try:
             await self._writer.commit(sealed.unit)
         except Fenced as error:
@@ -412,6 +414,8 @@ class Worker:
         except RunStepsError as error:
             self._telemetry.happened(CommitFailed("refused", error, sealed.records))
             raise
+        finally:
+            self._committing = None
         self._highest.saw(sealed.unit.offsets)
         if self._writer.recovered > redone:
             self._telemetry.happened(TransactionsRedone(self._writer.recovered - redone))
@@ -756,6 +760,10 @@ class Worker:
         still_s = now - self._turned_at
         if still_s > self._settings.supervisor.stall_timeout_s / 2:
             reasons.append(f"the loop has not turned for {still_s:.0f} s")
+        if self._committing is not None:
+            since, records = self._committing
+            if now - since > self._settings.supervisor.stall_timeout_s / 2:
+                reasons.append(f"commit: {records} records have been under way for {now - since:.0f} s")
         return Health(not reasons, reasons, {"partitions": len(self._owned), "loop_turned_s_ago": round(still_s, 1)})
 
     def readyz(self) -> Health:

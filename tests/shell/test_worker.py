@@ -28,7 +28,7 @@ from processor.kafka.writer import Unit, _require_token
 from processor.outputs import Outputs
 from processor.selfaudit import SelfAudit
 from processor.telemetry import Happening, PartitionRestored, Telemetry, UnitDropped
-from processor.worker import RestoreGivenUp, Worker
+from processor.worker import RestoreGivenUp, Worker, _Sealed
 from tests.core.play import step, text
 
 ME = "me"
@@ -865,3 +865,22 @@ async def test_of_a_group_that_does_not_name_ourselves_nobody_is_taken_for_dead(
         await life.assign(0)
         await life.finished()
         life.assert_equal()
+
+
+async def test_a_hung_commit_is_a_reason_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World({0: steps(3, "a")})
+    async with living(world, monkeypatch) as life:
+        life.worker.assigned([0])
+        await life.member.inside_poll(0)
+        world.may_commit.clear()
+        committing = asyncio.create_task(life.worker._commit(_Sealed(Unit(life.member.token(), offsets={}), {}, 7, 0)))
+        await asyncio.sleep(0)
+        assert not any("commit" in reason for reason in life.worker.healthz().reasons)
+        life.clock.now += 61
+        assert "commit: 7 records have been under way for 61 s" in life.worker.healthz().reasons
+        world.may_commit.set()
+        await committing
+        assert not any("commit" in reason for reason in life.worker.healthz().reasons)
+        await life.applied()
+        await life.finished()
+    life.assert_equal()
