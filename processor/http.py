@@ -294,7 +294,7 @@ class _Connection(asyncio.Protocol):
 class _Admission:
     """The connections of a server, of which there are never more than `_CONNECTIONS`.
 
-    Descriptors are the process's own to connect to brokers with, and a probe must get through whoever else is there.
+    Descriptors are the process's own to connect to brokers with, and a probe must always get through.
     """
 
     def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:

@@ -306,7 +306,7 @@ TOPIC_CHANGES: Final = Metric(
 )
 PARTITIONS_NOT_SERVED: Final = Metric(
     "runstep_partitions_not_served", _G, "partitions",
-    "Partitions of the source without a partition of the checkpoint topic: nobody works on them.",
+    "Partitions of the source without a partition of the checkpoint topic: no worker serves them.",
     "Above 0: give the checkpoint topic as many partitions; /healthz has the command.",
 )
 LAST_PROGRESS: Final = Metric(
@@ -1171,7 +1171,7 @@ class Telemetry:
         """Say what is still held back, and give the libraries' logging back.
 
         With `keep_hearing`, for a process that is about to end, libraries are heard to the last: what a loop reports
-        of tasks and futures that nobody asked comes when they are collected, after all else.
+        of tasks and futures whose result was never retrieved comes when they are collected, after all else.
         """
         if self._handler is not None and not keep_hearing:
             logging.getLogger().removeHandler(self._handler)

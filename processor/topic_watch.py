@@ -32,7 +32,7 @@ WATCHED: Final = (
     "retention.bytes",
     "retention.ms",
 )
-"""The settings of a topic whose change an operator is told of."""
+"""The topic settings whose change is logged."""
 
 _FOLLOWS: Final[Mapping[tuple[str, str], str]] = {
     ("source", "cleanup.policy"): "what is deleted before it is applied is lost, and no replay can show it",

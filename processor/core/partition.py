@@ -291,7 +291,7 @@ class PartitionState:
                 self._mark_all(mark_ms)
 
     def _end_silent(self) -> None:
-        """Drop what a silent stretch of the log gave; of a rebuild, keep what the checkpoint topic has to be told."""
+        """Drop the effects of a silent fold; after a rebuild, keep the checkpoints that have to be written."""
         if self._rebuilt is not None:
             for effect in self._effects:
                 if isinstance(effect, Checkpoint):

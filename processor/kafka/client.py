@@ -290,7 +290,7 @@ class _PatientConnection(BrokerConnection):
 
 
 connect_patiently = rebound(conn.create_conn, AIOKafkaConnection=_PatientConnection)
-"""As `connect`, for one who asks why nobody answers: a slow answer is better than none."""
+"""As `connect`, with more time: for the diagnosis of a failed connection a slow answer is better than none."""
 
 
 class _Given(AbstractTokenProvider):
