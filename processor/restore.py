@@ -167,12 +167,14 @@ class Restorer:
                             refused.append(error)
                     states = await self._states(starts, begin)
                     # Only what is claimed now or before: metadata must not say that all have an offset before they do.
-                    claimed |= starts.keys()
-                    self._whole = max(self._whole, whole_now(group, claimed))
-                    restored = [self._restored(p, starts[p], states[p], end[p], loaded[p]) for p in starts]
+                    whole = max(self._whole, whole_now(group, claimed | starts.keys()))
+                    restored = [self._restored(p, starts[p], states[p], end[p], loaded[p], whole) for p in starts]
                     if restored:
                         claims = {found.partition: found.committed for found in restored}
                         await self._claim(claims)
+                        # Not before: a rebalance may cut the claim off, and we go on with other partitions.
+                        claimed |= starts.keys()
+                        self._whole = whole
                         self._highest.saw(claims)
                         yield restored
         except ReadStalled:
@@ -182,18 +184,18 @@ class Restorer:
             raise all_of(sorted(refused, key=attrgetter("partition")))
 
     def _restored(
-        self, partition: int, start: Start, state: PartitionState, end: int, found: Mapping[bytes, bytes]
+        self, partition: int, start: Start, state: PartitionState, end: int, found: Mapping[bytes, bytes], whole: int
     ) -> Restored:
         try:
             state.load(start.checkpoints.fit.items())
         except ValueError as error:
             raise self._not_ours(partition, error) from None
-        metadata = self.metadata(start.restore_from, start.stream_time, len(found), mode=start.mode)
+        metadata = self.metadata(start.restore_from, start.stream_time, len(found), mode=start.mode, whole=whole)
         claim = Committed(start.offset, metadata)
         return Restored(partition, state, claim, len(start.checkpoints.fit), end, set(found))
 
     def metadata(
-        self, restore_from: int, stream_time: int, kept: int, *, mode: int = MODE_RESUME, unit: int = 0
+        self, restore_from: int, stream_time: int, kept: int, *, mode: int = MODE_RESUME, unit: int = 0, whole: int = 0
     ) -> str:
         """What is committed beside an offset of ours; `kept`: how many keys the checkpoint partition holds then."""
         return ResumePoint(
@@ -204,7 +206,7 @@ class Restorer:
             self._log.cluster,
             self._log.topic_id,
             kept,
-            self._whole,
+            max(whole, self._whole),
             mode,
             unit,
             self._exactly_once,
