@@ -71,8 +71,14 @@ class Topics:
         return f"{self.source}.checkpoints"
 
     @classmethod
-    def create(cls, bootstrap: str, names: Names, partitions: int, replicas: int = 1) -> Topics:
-        """Create the topics, with partitions enough to be told apart and few enough to be cheap."""
+    def create(
+        cls, bootstrap: str, names: Names, partitions: int, replicas: int = 1, *, mirrored: Collection[str] = ()
+    ) -> Topics:
+        """Create the topics, with partitions enough to be told apart and few enough to be cheap.
+
+        Args:
+            mirrored: those that a mirror makes, and not we.
+        """
         make = partial(kt.create_topics, bootstrap, replicas=replicas)
         outcomes = {names.topic(end): end for end in _ENDS}
         topics = cls(bootstrap, names.group, names.topic("in"), names.topic("dead"), outcomes, partitions)
@@ -81,9 +87,13 @@ class Topics:
         roomy = kept | {"max.message.bytes": "1100000"}
         compacted = kept | {"cleanup.policy": "compact", "max.message.bytes": "70000000"}
         bounded = kept | {"max.message.bytes": "1000000"}
-        make(topics.source, partitions=partitions, config=bounded)
-        make(*outcomes, topics.dead_letter, partitions=3, config=roomy)
-        make(topics.checkpoints, partitions=partitions, config=compacted)
+        for name, count, config in (
+            (topics.source, partitions, bounded),
+            *((name, 3, roomy) for name in (*outcomes, topics.dead_letter)),
+            (topics.checkpoints, partitions, compacted),
+        ):
+            if name not in mirrored:
+                make(name, partitions=count, config=config)
         return topics
 
     def settings(self) -> dict[str, str]:

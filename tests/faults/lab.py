@@ -13,7 +13,7 @@ import struct
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ import msgspec
 from confluent_kafka import KafkaException
 
 from processor.simulate import Dials, Produced, Simulation, _Play
-from processor.simulate.expected import Expected, compare
+from processor.simulate.expected import Difference, Expected, compare
 from tests import kafka_tools as kt
 from tests.faults.cluster import Cluster
 from tests.faults.fleet import Downstream, Ends, Fleet, Load, Offsets, Process, Topics, eventually
@@ -66,6 +66,13 @@ class Tally:
     def recovery_s(self, quantile: float) -> float | None:
         ordered = sorted(self.recoveries_s)
         return ordered[min(len(ordered) - 1, int(len(ordered) * quantile))] if ordered else None
+
+    def count(self, differences: Iterable[Difference]) -> None:
+        """Count what was published otherwise than the simulator expects."""
+        kinds = Counter(difference.kind for difference in differences)
+        self.lost += kinds.pop("missing", 0) + kinds.pop("dead_letter_missing", 0)
+        self.doubled += kinds.pop("twice", 0) + kinds.pop("dead_letter_extra", 0)
+        self.wrong += sum(kinds.values())
 
     def require_right(self) -> None:
         """For the short forms."""
@@ -268,10 +275,7 @@ class Scene:
         self._stop()
         published = [got for topic in topics.outcomes for got in kt.read_topic(topics.bootstrap, topic)]
         letters = kt.read_topic(topics.bootstrap, topics.dead_letter)
-        kinds = Counter(d.kind for d in compare(self.simulation.expected, published, letters, dict(topics.outcomes)))
-        tally.lost += kinds.pop("missing", 0) + kinds.pop("dead_letter_missing", 0)
-        tally.doubled += kinds.pop("twice", 0) + kinds.pop("dead_letter_extra", 0)
-        tally.wrong += sum(kinds.values())
+        tally.count(compare(self.simulation.expected, published, letters, dict(topics.outcomes)))
         down = self.downstream
         all_seen = lambda: len(down.published) >= len(published) and len(down.dead_letters) >= len(letters)  # noqa: E731
         self.until("the reader downstream has seen all that is there", all_seen, 30)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.faults import accidents, brokers, late, starts, trouble
+from tests.faults import accidents, brokers, late, mirror, starts, trouble
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Tally
 from tests.faults.proxy import Proxy
@@ -105,6 +105,7 @@ _ALL: Final = (
     Scenario("stranger", "a transaction never ended on a checkpoint partition", _on(1, accidents.stranger)),
     Scenario("clocks", "wall clocks that jump by hours and days (libfaketime)", _on(1, accidents.clocks)),
     Scenario("descriptors", "64 descriptors, and more connections held", _on(1, accidents.descriptors)),
+    Scenario("mirror", "a second cluster by the real MirrorMaker 2", mirror.both, share=0.5),
     Scenario("disk", "a replay that fills its disk (needs mount)", _on(1, accidents.full_disk), share=0.5),
 )
 
