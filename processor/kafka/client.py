@@ -51,6 +51,7 @@ _PLAINTEXT: Final = "PLAINTEXT"
 # DescribeConfigs.
 _QUICK: Final = frozenset({1, 2, 3, 9, 10, 12, 13, 15, 32})
 _JOIN_GROUP: Final = 11
+_HEARTBEAT: Final = 12
 # SaslHandshake, ApiVersions, SaslAuthenticate: inside a connection attempt, which has its own limit.
 _INTRODUCTION: Final = frozenset({17, 18, 36})
 
@@ -81,6 +82,9 @@ class Silence:
         self._heard_at = time.monotonic()
         if address in self._since:
             del self._since[address], self._attempts[address]
+
+    def is_silent(self, address: _Address) -> bool:
+        return address in self._since
 
     def late(self, address: _Address, api_key: int) -> None:
         """A question of this kind timed out there."""
@@ -133,6 +137,9 @@ class BrokerConnection(AIOKafkaConnection):
     _handle_frame = rebound(AIOKafkaConnection._handle_frame, io=SimpleNamespace(BytesIO=_stream))
 
     _connect_least_s = _CONNECT_S
+
+    session_s: float | None = None
+    """The session's time-out of the group member whose connection this is."""
 
     def __init__(self, host: str, port: int, **options: Any) -> None:
         super().__init__(host, port, **options)
@@ -200,10 +207,19 @@ class BrokerConnection(AIOKafkaConnection):
         limit_s = self._request_timeout
         if is_quick:
             # After a throttled answer the broker does not even read for so long (KIP-219).
-            return min(limit_s, SILENT.answer_s(self._address, request.API_KEY) + self.muted_s())
+            return min(limit_s, self._answer_s(request.API_KEY) + self.muted_s())
         if request.API_KEY == _JOIN_GROUP:  # upstream gives up before the group does
             return float(max(limit_s, request._rebalance_timeout / 1000 + _JOIN_MORE_S))
         return limit_s
+
+    def _answer_s(self, api_key: int) -> float:
+        answer_s = SILENT.answer_s(self._address, api_key)
+        if api_key == _HEARTBEAT and self.session_s is not None:
+            # A coordinator notes that we live when a heartbeat comes, and answers when its log has got through to all
+            # replicas: while one of those hangs, the next heartbeat has to come in time all the same.
+            thirds = 1 if answer_s <= _ANSWER_S else 2
+            answer_s = min(answer_s, self.session_s * thirds / 3)
+        return answer_s
 
     async def _answer(self, api_key: int, waiting: Awaitable[Any], *, is_quick: bool) -> Any:
         asking = None
@@ -309,6 +325,9 @@ class _Given(AbstractTokenProvider):
 class Client(AIOKafkaClient):
     """The connections of one consumer or producer. Silent brokers are asked last."""
 
+    session_s: float | None = None
+    """The session's time-out, where this is a group member's."""
+
     _retired = False
 
     def __init__(self, **options: Any) -> None:
@@ -385,6 +404,11 @@ class Client(AIOKafkaClient):
             raise NodeNotReadyError("no broker is known")  # upstream asserts it
         return await super().coordinator_lookup(coordinator_type, coordinator_key)
 
+    def is_silent(self, node_id: Any) -> bool:
+        """Whether a broker has let an attempt or a question time out, and has answered none since."""
+        broker = self.cluster.broker_metadata(node_id)
+        return broker is not None and SILENT.is_silent((broker.host, broker.port))
+
     def nodes(self) -> list[Any]:
         """The brokers' ids in the order in which to ask them what any of them knows."""
         return SILENT.last(((broker.host, broker.port), broker.nodeId) for broker in self.cluster.brokers())
@@ -436,6 +460,7 @@ class Client(AIOKafkaClient):
             if self._retired:
                 opened.close()
                 return None
+            opened.session_s = self.session_s
             self._conns[key] = opened
             return opened
 

@@ -115,6 +115,7 @@ class Consumer:
         self._group_id = group_id
         self._where = f"group {group_id}, topic {topic}"
         self._request_timeout_s = connection.request_timeout_ms / 1000
+        self._session_s = session_timeout_ms / 1000
         self._join_timeout_s = rebalance_timeout_ms / 1000 + self._request_timeout_s
         self._bridge = _Bridge(listener, self._wake)
         self._make: Callable[[], BatchConsumer] = lambda: BatchConsumer(
@@ -146,6 +147,7 @@ class Consumer:
         """
         pinned.verify()
         consumer = self._consumer = self._make()
+        consumer._client.session_s = self._session_s
         consumer.subscribe([self._topic], listener=self._bridge)  # before start: later it races with the join
         try:
             async with explained(self._connection, self._where), asyncio.timeout(self._join_timeout_s):

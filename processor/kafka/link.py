@@ -34,6 +34,8 @@ from processor.kafka.transactions import Identity, NotSent, Place, Produced, Una
 from processor.kafka.trouble import translate
 
 _API_VERSIONS: Final = 18
+_SILENT_S: Final = 0.5
+"""For a connection to a broker that is silent: long enough for one that is back, while another may have its part."""
 _TRANSACTION_VERSION: Final = "transaction.version"
 
 
@@ -58,7 +60,7 @@ class BrokerLink:
         self._id, self._group_id, self._topic = transactional_id, group_id, source_topic
         self._timeout_ms = transaction_timeout_ms
         self._coordinators: dict[int, int] = {}
-        self._attempts: set[asyncio.Future[Any]] = set()
+        self._attempts: dict[tuple[int, ConnectionGroup], asyncio.Future[Any]] = {}
         self._client: Client | None = None
 
     @property
@@ -80,10 +82,10 @@ class BrokerLink:
     async def close(self) -> None:
         if self._client is not None:
             self._client.retire()
-            for attempt in list(self._attempts):
-                attempt.cancel()
-            if self._attempts:
-                await asyncio.wait(self._attempts)
+            if attempts := list(self._attempts.values()):
+                for attempt in attempts:
+                    attempt.cancel()
+                await asyncio.wait(attempts)
             await self._client.close()
 
     async def partitions_of(self, topics: Collection[str]) -> dict[str, int]:
@@ -240,12 +242,19 @@ class BrokerLink:
         raise NotSent(f"{name} {key}: no broker says who coordinates it")
 
     async def _connected(self, node: int | None, group: ConnectionGroup, patience_s: float) -> Any:
-        """A connection to the node. An attempt that takes longer is left to itself: the client notes how it ends."""
+        """A connection to the node. An attempt that takes longer is left to itself: the client notes how it ends.
+
+        A silent node is not waited for: what it led or coordinated may have moved, and only who asks again learns it.
+        """
         connection = None
         if node is not None:
-            attempt = asyncio.ensure_future(self.client._get_conn(node, group=group))
-            self._attempts.add(attempt)
-            attempt.add_done_callback(self._attempts.discard)
+            if self.client.is_silent(node):
+                patience_s = min(patience_s, _SILENT_S)
+            attempt = self._attempts.get((node, group))
+            if attempt is None:
+                attempt = asyncio.ensure_future(self.client._get_conn(node, group=group))
+                self._attempts[node, group] = attempt
+                attempt.add_done_callback(lambda _: self._attempts.pop((node, group), None))
             await asyncio.wait({attempt}, timeout=patience_s)
             connection = attempt.result() if attempt.done() else None
         if connection is None or not connection.connected():

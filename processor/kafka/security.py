@@ -9,7 +9,7 @@ import inspect
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -330,7 +330,7 @@ async def _diagnosed(connection: Connection) -> RunStepsError:
     hosts = collect_hosts(connection.bootstrap_servers, randomize=False)[:_ASK_BROKERS]
     arguments = {key: value for key, value in connection.kwargs().items() if key not in _NOT_PER_CONNECTION}
     found: RunStepsError | None = None
-    attempts = (client.connect_patiently(host, port, **arguments) for host, port, _ in hosts)
+    attempts = (_attempt((host, port), connection, arguments) for host, port, _ in hosts)
     outcomes = await asyncio.gather(*attempts, return_exceptions=True)
     for (host, port, _), outcome in zip(hosts, outcomes, strict=True):
         if isinstance(outcome, Exception):  # the library lets through whatever TLS, DNS and SASL raise
@@ -344,7 +344,18 @@ async def _diagnosed(connection: Connection) -> RunStepsError:
     return found or BrokerUnavailable("kafka.bootstrap_servers: no broker to ask")
 
 
+async def _attempt(address: tuple[str, int], connection: Connection, arguments: Mapping[str, Any]) -> Any:
+    known = client.SILENT
+    if known.is_silent(address) and known.has_served(address, connection.security_protocol):
+        # It has just let an attempt time out, and these settings are right for it: patience would only delay the word.
+        raise TimeoutError
+    return await client.connect_patiently(*address, **arguments)
+
+
 _NOT_PER_CONNECTION: Final = frozenset({"bootstrap_servers", "connections_max_idle_ms", "metadata_max_age_ms"})
+
+
+_HAS_SERVED: Final = "it has answered before: check the broker, and what lies between"
 
 
 class _Closed(BrokerRefused):
@@ -384,10 +395,13 @@ def _blame(error: BaseException, address: tuple[str, int], connection: Connectio
             return translate(cause, where)
     if isinstance(error, socket.gaierror):
         return BrokerUnavailable(f"{where}: the name does not resolve", hint="check kafka.bootstrap_servers and DNS")
+    has_served = client.SILENT.has_served(address, connection.security_protocol)
     if isinstance(error, TimeoutError):
         return BrokerUnavailable(
             f"{where}: {str(error) or 'no answer in time'}",
-            hint="a firewall may drop the packets, or the port speaks another protocol (kafka.security_protocol)",
+            hint=_HAS_SERVED
+            if has_served
+            else "a firewall may drop the packets, or the port speaks another protocol (kafka.security_protocol)",
         )
     if isinstance(error, ConnectionRefusedError):
         return BrokerUnavailable(f"{where}: nothing listens there", hint="start the broker, or check the port")
@@ -397,8 +411,8 @@ def _blame(error: BaseException, address: tuple[str, int], connection: Connectio
             return BrokerRefused(f"{where}: {cause}", hint=listener)
     if any(isinstance(cause, (EOFError, ConnectionResetError, ssl.SSLEOFError)) for cause in causes):
         told = f"{where}: it closed the connection at our first words"
-        if client.SILENT.has_served(address, connection.security_protocol):
-            return BrokerUnavailable(told, hint="it has answered before: check the broker, and what lies between")
+        if has_served:
+            return BrokerUnavailable(told, hint=_HAS_SERVED)
         return _Closed(told, hint=f"{listener}; a load balancer without a broker does the same")
     return BrokerUnavailable(
         f"{where}: {str(error) or type(error).__name__}"[:300], hint="check kafka.bootstrap_servers"
