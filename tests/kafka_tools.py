@@ -9,7 +9,8 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -27,7 +28,29 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-DEADLINE_S: Final = 30.0
+DEADLINE_S: Final = 60.0
+"""Of a wait: a machine that is busy with other things is slow, and not wrong."""
+PATIENCE_S: Final = 60.0
+"""With errors that pass."""
+_ONE_S: Final = 30.0
+"""For one request, of those that are asked again."""
+
+_PASSING: Final = frozenset(
+    {
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError._WAIT_COORD,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.REQUEST_TIMED_OUT,
+    }
+)
 
 T = TypeVar("T")
 Headers = Sequence[tuple[str, bytes | None]]
@@ -72,6 +95,34 @@ class Names:
         return f"{self.prefix}.{name}"
 
 
+def is_passing(error: Exception) -> bool:
+    """Whether an error of confluent-kafka says only that a broker is slow, moves what it leads, or is away for now.
+
+    Its own `retriable()` is set for errors of transactions alone: "not coordinator" is final by it.
+    """
+    if isinstance(error, TimeoutError):
+        return True
+    cause = error.args[0] if isinstance(error, KafkaException) and error.args else None
+    return isinstance(cause, KafkaError) and (cause.retriable() or cause.code() in _PASSING)
+
+
+def _code(error: Exception) -> int | None:
+    cause = error.args[0] if isinstance(error, KafkaException) and error.args else None
+    return cause.code() if isinstance(cause, KafkaError) else None
+
+
+def patiently(ask: Callable[[], T], within_s: float = PATIENCE_S) -> T:
+    """Ask what changes nothing, again while the answer is one that passes; the last error is raised in the end."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            return ask()
+        except (KafkaException, TimeoutError) as error:
+            if not is_passing(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.1)
+
+
 def admin(bootstrap: str, **settings: Any) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap, **_quiet(settings)})
 
@@ -86,12 +137,15 @@ def create_topics(
 ) -> None:
     """Create topics and wait until every partition has a leader that clients can find."""
     client = admin(bootstrap, **settings)
-    wanted = [
-        NewTopic(name, num_partitions=partitions, replication_factor=replicas, config=dict(config or {}))
+    wanted = {
+        name: NewTopic(name, num_partitions=partitions, replication_factor=replicas, config=dict(config or {}))
         for name in names
-    ]
-    for future in client.create_topics(wanted, operation_timeout=DEADLINE_S).values():
-        future.result(DEADLINE_S)
+    }
+    _until_done(
+        wanted,
+        lambda left: client.create_topics([wanted[name] for name in left], operation_timeout=_ONE_S),
+        KafkaError.TOPIC_ALREADY_EXISTS,
+    )
     deadline = time.monotonic() + DEADLINE_S
     for name in names:
         while not _is_led(client, name, partitions):
@@ -113,12 +167,40 @@ def remake_topics(bootstrap: str, *names: str, partitions: int, config: Mapping[
 
 def delete_topics(bootstrap: str, *names: str) -> None:
     client = admin(bootstrap)  # held: a client that is collected takes its answers with it
-    for future in client.delete_topics(list(names), operation_timeout=DEADLINE_S).values():
-        future.result(DEADLINE_S)
+    _until_done(
+        names,
+        lambda left: client.delete_topics(left, operation_timeout=_ONE_S),
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    )
+
+
+def _until_done(names: Iterable[str], ask: Callable[[list[str]], Mapping[str, Future[Any]]], done_before: int) -> None:
+    """Ask for a change of each until it is answered.
+
+    Args:
+        done_before: the code that answers who asks again for what an unanswered request has done.
+    """
+    deadline = time.monotonic() + DEADLINE_S
+    unanswered: set[str] = set()
+    left = list(names)
+    while left:
+        asked, left = ask(left), []
+        for name, future in asked.items():
+            try:
+                future.result(DEADLINE_S)
+            except (KafkaException, TimeoutError) as error:
+                if name in unanswered and _code(error) == done_before:
+                    continue
+                if not is_passing(error) or time.monotonic() >= deadline:
+                    raise
+                unanswered.add(name)
+                left.append(name)
+        if left:
+            time.sleep(0.1)
 
 
 def _is_led(client: AdminClient, topic: str, partitions: int) -> bool:
-    seen = client.list_topics(topic, timeout=DEADLINE_S).topics[topic]
+    seen = patiently(lambda: client.list_topics(topic, timeout=_ONE_S)).topics[topic]
     return len(seen.partitions) == partitions and all(part.leader >= 0 for part in seen.partitions.values())
 
 
@@ -147,7 +229,7 @@ def produce(
             places[number] = (_known(message.partition()), _known(message.offset()))
 
     if transactional_id is not None:
-        producer.init_transactions(DEADLINE_S)
+        patiently(lambda: producer.init_transactions(_ONE_S))
         producer.begin_transaction()
     count = 0
     for count, record in enumerate(records, start=1):
@@ -174,7 +256,7 @@ def produce(
     assert not failures, f"topic {topic}: {failures[0]}"
     assert left == 0, f"topic {topic}: {left} records not acknowledged after {DEADLINE_S} s"
     if transactional_id is not None:
-        producer.commit_transaction(DEADLINE_S)
+        patiently(lambda: producer.commit_transaction(_ONE_S))  # librdkafka commits the same one, once
     return [places[number] for number in range(1, count + 1)]
 
 
@@ -223,7 +305,7 @@ def read_topic(
         }
     )
     try:
-        known = consumer.list_topics(topic, timeout=deadline_s).topics[topic]
+        known = patiently(lambda: consumer.list_topics(topic, timeout=_ONE_S), deadline_s).topics[topic]
         assert known.error is None, f"topic {topic}: {known.error}"
         consumer.assign([TopicPartition(topic, number, 0) for number in known.partitions])
         unread = set(known.partitions)
@@ -240,7 +322,7 @@ def read_topic(
                     got.append(_got(message))
                 elif error.code() == KafkaError._PARTITION_EOF:
                     unread.discard(_known(message.partition()))
-                else:
+                elif not is_passing(KafkaException(error)):
                     raise KafkaException(error)
     finally:
         consumer.close()
@@ -250,8 +332,12 @@ def read_topic(
 def committed(bootstrap: str, group: str, topic: str, **settings: Any) -> dict[int, tuple[int, str]]:
     """What the group has committed for a topic: partition -> (offset, metadata); a partition without is absent."""
     client = admin(bootstrap, **settings)  # held: a client that is collected takes its answers with it
-    asked = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])
-    answered = asked[group].result(DEADLINE_S).topic_partitions or []
+
+    def ask() -> list[TopicPartition]:
+        asked = client.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=_ONE_S)
+        return asked[group].result(DEADLINE_S).topic_partitions or []
+
+    answered = patiently(ask)
     return {
         place.partition: (place.offset, _metadata(place))
         for place in answered

@@ -12,7 +12,7 @@ from processor.kafka.records import OutRecord
 from processor.kafka.security import Connection
 from processor.kafka.writer import TransactionalWriter
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 
 class Listener:

@@ -164,9 +164,9 @@ def test_kept_up_it_answers_until_it_is_interrupted(showing: Callable[..., Showi
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     open_steps = 0
     for address in addresses:
-        with opener.open(f"{address}/readyz", timeout=5) as page:
+        with opener.open(f"{address}/readyz", timeout=30) as page:
             assert len(json.load(page)["assigned"]) == 3
-        with opener.open(f"{address}/steps", timeout=5) as page:
+        with opener.open(f"{address}/steps", timeout=30) as page:
             open_steps += len(json.load(page)["steps"])
     assert open_steps == 1, "the one that was cut off"
     demo.process.send_signal(signal.SIGINT)

@@ -86,5 +86,5 @@ def test_a_worker_that_folds_something_else_than_the_log_is_found_out(topics: To
 
 def _page(worker: Process, path: str) -> Any:
     url = worker.log("listening")[0]["url"]
-    with urllib.request.urlopen(url + path, timeout=5) as answer:
+    with urllib.request.urlopen(url + path, timeout=30) as answer:
         return json.load(answer)

@@ -23,7 +23,19 @@ from tests.faults.lab import Tally
 from tests.faults.scenarios import SCENARIOS, Scenario
 
 _ROOT: Final = Path(__file__).parents[2]
-_HEADS: Final = ("scenario", "rounds", "faults", "records", "lost", "doubled", "wrong", "other", "p50 s", "max s")
+_HEADS: Final = (
+    "scenario",
+    "rounds",
+    "faults",
+    "records",
+    "lost",
+    "doubled",
+    "wrong",
+    "other",
+    "p50 s",
+    "p99 s",
+    "max s",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -102,10 +114,10 @@ def _row(name: str, tallies: Sequence[Tally]) -> tuple[object, ...]:
         whole.wrong += tally.wrong
         whole.problems += tally.problems
         whole.recoveries_s += tally.recoveries_s
-    p50, worst = whole.recovery_s(0.5), whole.recovery_s(1.0)
+    recoveries = [whole.recovery_s(quantile) for quantile in (0.5, 0.99, 1.0)]
     return (
         name, whole.rounds, whole.faults, whole.records, whole.lost, whole.doubled, whole.wrong, len(whole.problems),
-        "-" if p50 is None else f"{p50:.1f}", "-" if worst is None else f"{worst:.1f}",
+        *("-" if seconds is None else f"{seconds:.1f}" for seconds in recoveries),
     )  # fmt: skip
 
 

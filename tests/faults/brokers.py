@@ -14,6 +14,7 @@ from tests.faults.trouble import WORKERS, transactional_ids, under_load
 ROLES: Final = ("source", "outcome", "checkpoints", "group", "transactions", "controller")
 _HUNG_BOUND_S: Final = 10
 """Beyond the session's time-out: how soon a hung broker must be got around."""
+_MOVES_S: Final = 1.5
 
 
 def by_role(scene: Scene, role: str) -> Node:
@@ -93,13 +94,15 @@ def hung(
     tally: Tally,
     seconds: float,
     roles: tuple[str, ...] = ROLES,
-    hold_s: float = 45,
+    hold_s: float = 90,
     *,
     is_short: bool = False,
 ) -> None:
     """The broker with each role in turn stands still (SIGSTOP) while the others go on: when do all partitions move?
 
-    Longer than the session's time-out and 10 s is a problem. `is_short`: two workers, and no replay at the end.
+    A problem is a partition that does not move again while the broker hangs; and, in the long form, a 99th percentile
+    above the session's time-out and 10 s. `is_short`: two workers, no replay at the end, and no such bound: how soon it
+    is depends on the machine, too.
     """
     workers = 2 if is_short else WORKERS
     with under_load(
@@ -112,29 +115,38 @@ def hung(
             node, at = by_role(scene, role), time.monotonic()
             node.pause()
             tally.faults += 1
-            bound_s = scene.session_s + _HUNG_BOUND_S
-            moving_s = _live_again_s(scene, at, hold_s)
+            waited_s, is_live = _live_again(scene, at, hold_s)
             node.resume()
-            told = f"hung {role}: live again after {'more than ' if moving_s is None else ''}{moving_s or hold_s:.1f} s"
+            tally.recoveries_s.append(round(waited_s, 2))
+            told = f"hung {role}: live again after {waited_s:.1f} s"
+            if not is_live:
+                told = f"hung {role}: not live again within {hold_s:g} s (a partition waited for {waited_s:.1f} s)"
+                tally.problems.append(told)
             tally.notes.append(told)
-            if moving_s is None or moving_s > bound_s:
-                tally.problems.append(f"{told} (bound: {bound_s:g} s)")
-            tally.recoveries_s.append(round(moving_s or hold_s, 2))
             cluster.await_in_sync()
             scene.until_moving(time.monotonic())
             tally.recoveries_s.pop()
             scene.keep_up(workers)
+        bound_s, p99_s = scene.session_s + _HUNG_BOUND_S, tally.recovery_s(0.99)
+        if not is_short and p99_s is not None and p99_s > bound_s:
+            tally.problems.append(f"hung: p99 {p99_s:.1f} s of {len(tally.recoveries_s)} (bound: {bound_s:g} s)")
 
 
-def _live_again_s(scene: Scene, since: float, within_s: float) -> float | None:
-    """When, after the pause that a hung broker makes, the last partition moved again; None: not in time."""
+def _live_again(scene: Scene, since: float, within_s: float) -> tuple[float, bool]:
+    """How long a partition with something to read stood still, and whether all move again.
+
+    A load that has stopped is no fault of the workers': they are live when they have read all that was acknowledged.
+    """
     settled_s = scene.session_s + 2
-    while time.monotonic() - since < within_s:
+    while True:
         time.sleep(0.2)
         now = time.monotonic()
-        if now - since > settled_s and scene.offsets.moved_since(now - 1.5):
-            return scene.offsets.longest_partition_pause_s(since, now)
-    return None
+        is_over = now - since > within_s
+        if is_over or (now - since > settled_s and scene.offsets.moved_since(now - _MOVES_S)):
+            waits_s = scene.offsets.longest_wait_s(since, now, scene.acknowledged)
+            return waits_s, not is_over or scene.offsets.longest_wait_s(
+                now - _MOVES_S, now, scene.acknowledged
+            ) < _MOVES_S
 
 
 def at_random(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:

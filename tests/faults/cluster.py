@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, ClusterMetadata  # type: ignore[attr-defined]
 
 from processor.broker import node as embedded
 from processor.broker import parts, probe, settings
@@ -40,6 +40,9 @@ _SEVERAL: Final[Mapping[str, str]] = {
     "num.io.threads": "3",
     "num.network.threads": "2",
     "initial.broker.registration.timeout.ms": "60000",
+    # A coordinator that has sent the end of a transaction to a broker that hangs sends it anew after this time, and
+    # answers nothing about the transactional id before (Kafka's default: 30 s; docs/operations.md).
+    "request.timeout.ms": "3000",
 }
 """Over the settings of a node that is alone."""
 
@@ -107,7 +110,7 @@ class Node:
         """SIGKILL, as a power cut would; the data stay."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(START_S)
         self._dismiss_watchdog()
 
     def stop(self, within_s: float = 30.0) -> None:
@@ -261,10 +264,10 @@ class Cluster:
         """The leader of a partition."""
 
         def led() -> int:
-            number: int = self.admin.list_topics(topic, timeout=15).topics[topic].partitions[partition].leader
+            number: int = self._listed(topic).topics[topic].partitions[partition].leader
             return max(number, 0)
 
-        return self.node(eventually(f"a leader of {topic}-{partition}", led, 30, every_s=0.2))
+        return self.node(eventually(f"a leader of {topic}-{partition}", led, START_S, every_s=0.2))
 
     def group_coordinator(self, group: str) -> Node:
         return self._coordinator(group, _GROUP_LOG)
@@ -284,13 +287,13 @@ class Cluster:
                     newest = max(newest, (state["leaderEpoch"], max(state["leaderId"], 0)))
             return newest[1]
 
-        return self.node(eventually("an active controller", known, 30, every_s=0.2))
+        return self.node(eventually("an active controller", known, START_S, every_s=0.2))
 
     def await_in_sync(self, within_s: float = 90.0) -> None:
         """Wait until every partition has all its replicas in sync."""
 
         def whole() -> bool:
-            found = self.admin.list_topics(timeout=15).topics.values()
+            found = self._listed().topics.values()
             return all(len(p.isrs) == len(p.replicas) for topic in found for p in topic.partitions.values())
 
         eventually("all replicas are in sync", whole, within_s, every_s=0.5)
@@ -323,10 +326,13 @@ class Cluster:
     ) -> None:
         self.close()
 
+    def _listed(self, topic: str | None = None) -> ClusterMetadata:
+        return kt.patiently(lambda: self.admin.list_topics(topic, timeout=15))
+
     def _coordinator(self, key: str, topic: str) -> Node:
         """The leader of the partition of an internal topic that a key hashes to, as Java's String does."""
-        deadline = time.monotonic() + 30
-        while not (count := len(self.admin.list_topics(topic, timeout=15).topics[topic].partitions)):
+        deadline = time.monotonic() + START_S
+        while not (count := len(self._listed(topic).topics[topic].partitions)):
             assert time.monotonic() < deadline, f"{topic} does not come to be"
             time.sleep(0.2)
         hashed = 0

@@ -21,13 +21,12 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import msgspec
-from confluent_kafka import KafkaException
 
 from processor.simulate import Dials, Produced, Simulation, _Play
 from processor.simulate.expected import Difference, Expected, compare
 from tests import kafka_tools as kt
 from tests.faults.cluster import Cluster
-from tests.faults.fleet import Downstream, Ends, Fleet, Load, Offsets, Process, Topics, eventually
+from tests.faults.fleet import START_S, WAIT_S, Downstream, Ends, Fleet, Load, Offsets, Process, Topics, eventually
 from tests.faults.proof import prove
 from tests.faults.proxy import Proxy
 from tests.kafka_tools import Names, Sent
@@ -150,6 +149,11 @@ class Scene:
         self._ends = Ends(cluster.bootstrap)
 
     @property
+    def acknowledged(self) -> list[tuple[float, int, int]]:
+        """What the load has written (`Load.history`)."""
+        return [] if self._load is None else list(self._load.history)
+
+    @property
     def proxy(self) -> Proxy:
         assert self.cluster.proxy is not None, "this scenario needs a cluster behind a proxy"
         return self.cluster.proxy
@@ -183,8 +187,14 @@ class Scene:
         self._send(list(islice(self._records, count)))
 
     def begin(self, per_second: float) -> None:
-        """Produce records of the simulation at a rate until the judgement."""
+        """Produce records of the simulation at a rate until the judgement; returns when all partitions move.
+
+        What moves is what the load wrote: at offset 0 a partition is only claimed. A fault any earlier would be one of
+        the load's start, which gets its producer id from the controller, by way of any broker.
+        """
         self._load = Load(self.topics, self.simulation, per_second).start()
+        partitions = range(self.topics.partitions)
+        eventually("all partitions move", lambda: all(self.offsets.now.get(p, 0) > 0 for p in partitions), START_S)
 
     def _send(self, records: list[Produced]) -> None:
         sent = [Sent(r.value, r.key, tuple(r.headers), r.timestamp, r.partition) for r in records]
@@ -204,19 +214,12 @@ class Scene:
 
     def ends(self) -> dict[int, int]:
         """Where the source partitions end."""
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                return self._ends.high_watermarks(self.topics.source, range(self.topics.partitions))
-            except KafkaException:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.5)
+        return self._ends.high_watermarks(self.topics.source, range(self.topics.partitions))
 
     def is_at(self, ends: dict[int, int]) -> bool:
         return all(self.offsets.now.get(partition, 0) == end for partition, end in ends.items())
 
-    def until_committed(self, within_s: float = 30.0) -> bool:
+    def until_committed(self, within_s: float = 90.0) -> bool:
         """Wait until all that was put is committed."""
         ends = self.ends()
         if self.until(f"the group stands at the end {ends}", lambda: self.is_at(ends), within_s):
@@ -278,7 +281,7 @@ class Scene:
         tally.count(compare(self.simulation.expected, published, letters, dict(topics.outcomes)))
         down = self.downstream
         all_seen = lambda: len(down.published) >= len(published) and len(down.dead_letters) >= len(letters)  # noqa: E731
-        self.until("the reader downstream has seen all that is there", all_seen, 30)
+        self.until("the reader downstream has seen all that is there", all_seen, WAIT_S)
         for told, what in ((down.twice, "was seen twice"), (down.disordered, "was seen out of order")):
             if told:
                 tally.problems.append(f"downstream: {len(told)} {what}: {told[:1]}")
@@ -304,7 +307,7 @@ class Scene:
             process.terminate()
         for process in live:
             try:
-                code = process.ended(45)
+                code = process.ended(90)
             except AssertionError as error:
                 self.tally.problems.append(str(error))
                 process.kill()

@@ -25,7 +25,18 @@ from processor.replay.run import Options, replay
 from processor.report.manifest import Outcome
 from processor.simulate import Produced
 from processor.simulate.expected import Difference, Expected, compare
-from tests.kafka_tools import DEADLINE_S, Got, Names, Sent, admin, committed, create_topics, produce, read_topic
+from tests.kafka_tools import (
+    DEADLINE_S,
+    Got,
+    Names,
+    Sent,
+    admin,
+    committed,
+    create_topics,
+    patiently,
+    produce,
+    read_topic,
+)
 
 STATUSES: Final = ("completed", "failed", "cancelled", "expired")
 EVENT_ID: Final = "runstep-event-id"
@@ -298,7 +309,12 @@ class Stage:
 
     def members(self) -> int:
         client = admin(self.bootstrap)
-        return len(client.describe_consumer_groups([self.group])[self.group].result(DEADLINE_S).members)
+
+        def ask() -> int:
+            described = client.describe_consumer_groups([self.group], request_timeout=20)[self.group]
+            return len(described.result(30).members)
+
+        return patiently(ask)
 
     def differences(self, expected: Expected) -> list[Difference]:
         topics = {topic: status for status, topic in self.outcomes.items()}

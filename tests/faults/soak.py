@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 from tests.faults.__main__ import table
 from tests.faults.cluster import Cluster
 from tests.faults.counted import VARIABLE
-from tests.faults.fleet import Process, eventually
+from tests.faults.fleet import Process
 from tests.faults.lab import Scene, Tally
 from tests.faults.proxy import Action, Api, Proxy
 
@@ -91,7 +91,6 @@ def soak(cluster: Cluster, home: Path, tally: Tally, seconds: float, per_second:
         scene.fleet.start(2)
         scene.fleet.await_ready()
         scene.begin(per_second)
-        eventually("all partitions move", lambda: scene.offsets.moved_since(0), 30)
         rng, node, began = scene.rng, cluster.nodes[0], time.monotonic()
         told: Counter[str] = Counter()
         while time.monotonic() - began < seconds:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from tests import kafka_tools as kt
+from tests.faults import fleet
 from tests.faults.__main__ import table
 from tests.faults.conftest import Behind
-from tests.faults.fleet import Topics
+from tests.faults.fleet import Offsets, Topics
 from tests.faults.lab import Scene, Tally, offsets_that_went_back
 from tests.faults.soak import Sample, leaks
 from tests.kafka_tools import Names, Sent
@@ -53,6 +55,31 @@ def test_an_offset_that_went_back_is_read_from_the_coordinators_log(behind: Behi
     assert offsets_that_went_back(topics) == ["partition 0: 7, then 3"]
 
 
+def test_who_has_read_all_does_not_wait() -> None:
+    """Neither for a load that stands still, nor from before the fault; who has something to read and does not, does."""
+    topics = Topics("", "", "in", "dead", {}, partitions=2)
+    offsets = Offsets(topics)
+    offsets.history = [(0.0, {0: 5, 1: 5}), (9.0, {0: 5, 1: 7}), (30.0, {0: 9, 1: 7})]
+    written = [(0.0, 0, 5), (0.0, 1, 5), (8.0, 1, 6), (8.5, 1, 7), (26.0, 0, 9)]
+    assert offsets.longest_wait_s(10.0, 40.0, written) == 4.0, "partition 0, from 26 to 30; partition 1 has read all"
+    assert offsets.longest_wait_s(5.0, 28.0, written) == 2.0, "partition 0 still waits at the end"
+    assert offsets.longest_wait_s(8.75, 12.0, written) == 0.25, "partition 1, from the fault on"
+    assert offsets.longest_wait_s(10.0, 25.0, written) == 0.0
+
+
+def test_a_coordinator_that_was_away_is_not_believed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    topics = Topics("", "", "in", "dead", {}, partitions=1)
+    patient, strict = Offsets(topics, is_patient=True), Offsets(topics)
+    for offsets in (patient, strict):
+        for offset in (5, 3, 6):
+            offsets._note({0: offset})
+    assert strict.decreased == ["partition 0: 5, then 3"]
+    assert (patient.decreased, patient.now) == ([], {0: 6})
+    monkeypatch.setattr(fleet, "_STALE_S", 0.0)
+    patient._note({0: 4})
+    assert patient.decreased == ["partition 0: 6, then 4"]
+
+
 def _samples(per_hour: float, start_mb: float = 100) -> list[Sample]:
     rng = random.Random(1)
     minutes = range(0, 240, 2)
@@ -76,4 +103,4 @@ def test_the_table_sums_up() -> None:
     head, *rows, total = table([one, two]).splitlines()
     assert head.split()[:7] == ["scenario", "rounds", "faults", "records", "lost", "doubled", "wrong"]
     assert [row.split()[0] for row in rows] == ["one", "two"]
-    assert total.split() == ["all", "3", "7", "15", "1", "2", "0", "1", "2.0", "9.0"]
+    assert total.split() == ["all", "3", "7", "15", "1", "2", "0", "1", "2.0", "9.0", "9.0"]

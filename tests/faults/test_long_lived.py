@@ -28,7 +28,7 @@ def test_a_deadline_on_an_idle_partition(stage: Stage) -> None:
     with stage.serve(marking) as service:
         service.until_live()
         stage.say(created("step_1", expires_at=due_s))
-        service.until("expired", lambda: stage.published("expired"), deadline_s=12)
+        service.until("expired", lambda: stage.published("expired"))
         assert time.time() >= due_s + 1
         (expired,) = stage.published("expired")
         mark_ms, _, position = (expired.header("runstep-clock-mark") or b"").partition(b"@")
@@ -99,7 +99,7 @@ def test_at_least_once(stage: Stage) -> None:
         service.ended()
     with stage.serve(mode) as service:
         stage.put(records[len(records) // 2 :])
-        stage.until_done(records, service, deadline_s=60)
+        stage.until_done(records, service, deadline_s=120)
         assert service.terminate() == 0
     found = {difference.kind for difference in stage.differences(simulation.expected)}
     assert found <= {"twice", "dead_letter_extra"}

@@ -128,7 +128,7 @@ def delete_records(stage: Stage, topic: str, before: dict[int, int]) -> None:
 def run_reset(stage: Stage, *args: str) -> subprocess.CompletedProcess[str]:
     config = stage.home / f"{stage.names.prefix}-1.toml"
     command = [sys.executable, "-m", "processor", "reset", "--config", str(config), *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
 # --- 1: committed offsets are gone ----------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ def test_a_clock_mark_is_rebuilt_from_what_was_published(stage: Stage) -> None:
         service.until_live()
         due_s = int(time.time()) + 1
         stage.say(created("step_1", expires_at=due_s))
-        service.until("expired", lambda: stage.published("expired"), deadline_s=12)
+        service.until("expired", lambda: stage.published("expired"))
         assert service.terminate() == 0
     delete_topic(stage, stage.checkpoints)
     set_offsets(stage, stage.committed())

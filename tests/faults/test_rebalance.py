@@ -11,7 +11,7 @@ from processor.broker import Broker
 from processor.simulate import Dials, Produced, Simulation
 from processor.simulate.expected import compare
 from tests import kafka_tools as kt
-from tests.faults.fleet import Ends, Fleet, Load, Process, Topics, finish, watched
+from tests.faults.fleet import WAIT_S, Ends, Fleet, Load, Process, Topics, finish, watched
 from tests.kafka_tools import Names
 
 PARTITIONS = 6
@@ -37,9 +37,9 @@ def test_members_come_and_go_under_load(
                 fleet.await_ready()
                 for leaving in fleet.running[:3]:
                     leaving.terminate()
-                    assert leaving.ended(30) == 0
+                    assert leaving.ended(WAIT_S) == 0
                     fleet.await_ready()
-            finish(fleet, simulation, load, downstream, offsets, within_s=60)
+            finish(fleet, simulation, load, downstream, offsets, within_s=120)
     assert fleet.log("worker_restarted") == [], "no life ended before its time"
     assert fleet.log("commit_failed", "unit_dropped") == []
     kept = sum(_resumed_where_it_was(process) for process in fleet.all)
@@ -81,7 +81,7 @@ def test_the_end_of_a_log_that_holds_no_record(broker: Broker, names: Names, tmp
     _transactions(topics, 2, records[:20], aborted=[])
     client = kt.admin(topics.bootstrap)
     gone = TopicPartition(topics.source, 2, Ends(topics.bootstrap).high_watermarks(topics.source, [2])[2])
-    client.delete_records([gone])[gone].result(20)
+    client.delete_records([gone])[gone].result(WAIT_S)
     ends = Ends(topics.bootstrap).high_watermarks(topics.source, range(4))
     assert ends[0] > len(records) + 50
     assert ends[2] > 20
@@ -89,9 +89,9 @@ def test_the_end_of_a_log_that_holds_no_record(broker: Broker, names: Names, tmp
         for _ in range(2):  # the second life begins at those ends
             fleet.start()
             fleet.await_ready()
-            fleet.await_no_lag(20)
+            fleet.await_no_lag(WAIT_S)
             fleet.stop()
-        offsets.await_at(ends, 10)
+        offsets.await_at(ends, WAIT_S)
         assert offsets.decreased == []
     published = [got for topic in topics.outcomes for got in kt.read_topic(topics.bootstrap, topic)]
     letters = kt.read_topic(topics.bootstrap, topics.dead_letter)
@@ -104,16 +104,16 @@ def _transactions(topics: Topics, partition: int, kept: list[Produced], *, abort
     producer = Producer(
         {"bootstrap.servers": topics.bootstrap, "transactional.id": f"{topics.source}.{partition}", "log_level": 2}
     )
-    producer.init_transactions(20)
+    producer.init_transactions(WAIT_S)
     for some in _in_hundreds(kept):
         producer.begin_transaction()
         _put(producer, topics, partition, some)
-        producer.commit_transaction(20)
+        producer.commit_transaction(WAIT_S)
     if aborted:
         producer.begin_transaction()
         _put(producer, topics, partition, aborted)
-        assert producer.flush(20) == 0
-        producer.abort_transaction(20)
+        assert producer.flush(WAIT_S) == 0
+        producer.abort_transaction(WAIT_S)
 
 
 def _put(producer: Producer, topics: Topics, partition: int, records: list[Produced]) -> None:

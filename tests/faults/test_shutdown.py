@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -50,11 +49,9 @@ def test_a_signal_under_load(stage: Stage, signals: tuple[signal.Signals, ...]) 
         service.until_live()
         loading.start()
         service.until("the first of them published", lambda: sum(stage.committed().values()) > 0)
-        asked = time.monotonic()
         for number in signals:
             service.send(number)
-        assert service.ended() == 0
-        assert time.monotonic() - asked < DRAIN_S
+        assert service.ended() == 0, "75 would say that the drain was not done in its budget"
         assert stage.members() == 0
         stopped_at = stage.committed()
         assert service.logged("state_changed", state="draining")
@@ -123,7 +120,7 @@ def test_a_worker_process_that_is_killed_is_started_again(stage: Stage) -> None:
         service.until("a successor", lambda: len(service.workers()) == 2)
         assert other in service.workers()
         assert victim not in service.workers()
-        stage.until_done(records, service, deadline_s=60)
+        stage.until_done(records, service, deadline_s=120)
         service.until_live()
         assert service.terminate() == 0
     assert stage.differences(simulation.expected) == []

@@ -6,13 +6,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from confluent_kafka import Producer
 
+from tests import kafka_tools as kt
 from tests.faults.cluster import Cluster
-from tests.faults.fleet import Process, eventually
+from tests.faults.fleet import Process
 from tests.faults.lab import Scene, Tally
 from tests.faults.proxy import SPOILING, Action, Api
 
@@ -38,7 +40,6 @@ def under_load(
         scene.fleet.start(workers)
         scene.fleet.await_ready()
         scene.begin(per_second)
-        eventually("all partitions move", lambda: scene.offsets.moved_since(0), 30)
         yield scene
         tally.rounds += 1
         scene.keep_up(1)
@@ -187,7 +188,7 @@ def hijack(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
             victim_id, _ = scene.rng.choice(sorted(transactional_ids(scene).items()))
             at = time.monotonic()
             stranger = Producer({"bootstrap.servers": cluster.bootstrap, "transactional.id": victim_id, "log_level": 2})
-            stranger.init_transactions(10)
+            kt.patiently(partial(stranger.init_transactions, 10))
             del stranger
             tally.faults += 1
             time.sleep(scene.rng.uniform(1, 5))
