@@ -414,11 +414,13 @@ class Client(AIOKafkaClient):
         return SILENT.last(((broker.host, broker.port), broker.nodeId) for broker in self.cluster.brokers())
 
     async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
-        """As upstream, silent brokers last, and no topic is created by it.
+        """As upstream, silent brokers last, no topic is created by it, and all topics are asked for only by None.
 
-        Brokers may create topics on sight, with one partition: a misspelt name must be missed instead.
+        Brokers may create topics on sight, with one partition: a misspelt name must be missed instead. Upstream takes
+        an empty set for all topics, too: a client that has not written yet would learn the whole cluster, find its own
+        topics there, never name them, and go on asking for the whole cluster at each refresh for as long as it lives.
         """
-        request = MetadataRequest(list(topics) if topics else None, allow_auto_topic_creation=False)
+        request = MetadataRequest(None if topics is None else list(topics), allow_auto_topic_creation=False)
         bootstrap = ("bootstrap", ConnectionGroup.DEFAULT)
         nodes = self.nodes() + (["bootstrap"] if bootstrap in self._conns else [])
         for node_id in nodes:

@@ -66,6 +66,27 @@ async def test_a_unit_is_committed_whole(broker: Broker, names: Names) -> None:
     assert len(values(broker, sink)) == 51
 
 
+async def test_a_writer_asks_for_its_own_topics_alone(broker: Broker, names: Names) -> None:
+    """Also one that waited before its first unit, while its metadata were refreshed."""
+    source, sink = topics(broker, names)
+    create_topics(broker.bootstrap, names.topic("other"))
+    connection = Connection.build(broker.bootstrap)
+    link = BrokerLink(
+        connection, transactional_id=names.group, group_id=names.group, source_topic=source, transaction_timeout_ms=6000
+    )
+    try:
+        await link.open()
+        assert await link.client.force_metadata_update()
+        assert link.client.cluster.brokers()
+        assert link.client.cluster.topics() == set()
+        assert await link.partitions_of({sink}) == {sink: 2}
+        for _ in range(2):
+            assert await link.client.force_metadata_update()
+            assert link.client.cluster.topics() == {sink}
+    finally:
+        await link.close()
+
+
 async def test_records_arrive_as_they_were_given_and_where_the_java_client_puts_them(
     broker: Broker, names: Names
 ) -> None:
