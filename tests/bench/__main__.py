@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from processor.broker import Broker
-from tests.bench import core, loops, memory, replay, visible, worker
+from tests.bench import core, idle, loops, memory, replay, visible, worker
 from tests.bench.load import Expected, Job
 from tests.bench.measure import PURE, Book, Build, Run, compiled
 from tests.native import missing
 
 PARTITIONS: Final = 8
-SECTIONS: Final = ("core", "memory", "worker", "restore", "visible", "growth", "replay")
+SECTIONS: Final = ("core", "memory", "worker", "restore", "visible", "growth", "replay", "idle")
 UPSTREAM: Final = "consumer: upstream getmany doing nothing"
 
 Modes = dict[str, dict[str, str]]
@@ -139,8 +139,10 @@ def main() -> int:
         memory.per_open_step(book, 1 if quick else 3, (10_000, 100_000) if quick else (10_000, 100_000, 1_000_000))
     if "replay" in sections:
         replay.archived(book, min(rounds, 3), events, builds[-1])
-    if {"worker", "restore", "visible", "growth", "replay"} & set(sections):
+    if {"worker", "restore", "visible", "growth", "replay", "idle"} & set(sections):
         with Broker.start(light=False, heap_mb=1024) as broker:
+            if "idle" in sections:  # first: before the broker has other topics
+                idle.shares(book, broker, min(rounds, 3))
             if "worker" in sections:
                 _workers(book, broker, rounds, events, builds)
             if "restore" in sections:
