@@ -14,7 +14,7 @@ import msgspec
 
 from processor.core.effects import Headers, Reason, Rejected, Status
 from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
-from processor.core.shapes import (
+from processor.core.wire_types import (
     Decoded,
     Envelope,
     Event,

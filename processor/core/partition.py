@@ -19,7 +19,8 @@ from typing import Any, Final
 
 import msgspec
 
-from processor.core import evidence
+from processor.core.checkpoint_format import Saved
+from processor.core.delta_template import Spelling, is_plain
 from processor.core.effects import (
     Checkpoint,
     DeadLetter,
@@ -33,11 +34,28 @@ from processor.core.effects import (
     Status,
 )
 from processor.core.events import EVENT_ID, Head, decode, exact, general, head_of
+from processor.core.headers import (
+    ANOMALIES,
+    CLOCK_MARK,
+    DIGEST,
+    EVENTS,
+    FIRST_OFFSET,
+    INFERRED,
+    LAST_OFFSET,
+    REVISION,
+    RULES,
+    SOURCE_PARTITION,
+    SOURCE_TOPIC,
+    VERSION,
+    VERSION_BYTES,
+    dead_letter_headers,
+    trace_of,
+)
 from processor.core.lifecycle import TERMINAL, Kind, Move, move
 from processor.core.merge import characters, pack, unpack
 from processor.core.rules import Rules
-from processor.core.saved import Saved
-from processor.core.shapes import (
+from processor.core.step import Step, check_delta, opens_exactly, usable_expires_at
+from processor.core.wire_types import (
     Event,
     ExactData,
     ExactObject,
@@ -48,8 +66,6 @@ from processor.core.shapes import (
     canonical,
     read_text,
 )
-from processor.core.snapshot import Step, check_delta, opens_exactly, usable_expires_at
-from processor.core.spelling import Spelling, is_plain
 
 CHECKPOINT_VERSION: Final = 1
 _CLEAN: Final = -1
@@ -235,12 +251,12 @@ class PartitionState:
         self._effects: list[Effect] = []
         self._topic_bytes, self._partition_bytes = topic.encode(), str(partition).encode()
         self._source_headers: Final = (
-            (evidence.SOURCE_TOPIC, self._topic_bytes),
-            (evidence.SOURCE_PARTITION, self._partition_bytes),
+            (SOURCE_TOPIC, self._topic_bytes),
+            (SOURCE_PARTITION, self._partition_bytes),
         )
         self._rules_headers: Final = (
-            (evidence.VERSION, evidence.VERSION_BYTES),
-            (evidence.RULES, rules.digest().encode()),
+            (VERSION, VERSION_BYTES),
+            (RULES, rules.digest().encode()),
         )
         self._spellings: list[Spelling] = []
         self._lessons = _LESSONS
@@ -868,7 +884,7 @@ class PartitionState:
         entry.step = step = Step(step_id, cause.offset, entry.opened_s)
         record = cause.record
         if record is not None and record.headers:
-            step.trace = evidence.trace_of(record)
+            step.trace = trace_of(record)
         self.open_steps += 1
         self._touch(entry, cause)
         return entry, step
@@ -1056,9 +1072,7 @@ class PartitionState:
         if number:
             which, _, total = number.partition("/")
             detail = f"{detail} (event {which} of {total})"
-        headers = evidence.dead_letter_headers(
-            self._topic_bytes, self._partition_bytes, record, why.reason, detail, number
-        )
+        headers = dead_letter_headers(self._topic_bytes, self._partition_bytes, record, why.reason, detail, number)
         self._effects.append(
             DeadLetter(why.reason, detail, record.key, record.value, record.timestamp, headers, record.offset)
         )
@@ -1081,21 +1095,21 @@ class PartitionState:
             return
         headers: list[tuple[str, bytes]] = [
             *self._source_headers,
-            (evidence.FIRST_OFFSET, b"%d" % step.first_offset),
-            (evidence.LAST_OFFSET, b"%d" % last),
-            (evidence.EVENTS, b"%d" % step.events),
-            (evidence.REVISION, b"%d" % step.revision),
+            (FIRST_OFFSET, b"%d" % step.first_offset),
+            (LAST_OFFSET, b"%d" % last),
+            (EVENTS, b"%d" % step.events),
+            (REVISION, b"%d" % step.revision),
             *self._rules_headers,
-            (evidence.DIGEST, digest.encode()),
+            (DIGEST, digest.encode()),
         ]
         how = None
         if step.inference is not None:
             how = step.inference.how
-            headers.append((evidence.INFERRED, how.encode()))
+            headers.append((INFERRED, how.encode()))
             if cause.mark is not None:
-                headers.append((evidence.CLOCK_MARK, cause.mark.encode()))
+                headers.append((CLOCK_MARK, cause.mark.encode()))
         if anomalies:
-            headers.append((evidence.ANOMALIES, ",".join(anomalies).encode()))
+            headers.append((ANOMALIES, ",".join(anomalies).encode()))
         headers.extend(step.trace)
         self._effects.append(
             Publish(
@@ -1124,9 +1138,9 @@ class PartitionState:
 
     def _set_aside(self, source: LogRecord, reason: Reason, detail: str, mark: str | None) -> None:
         """A dead letter that refers to a step, `source`, in place of a record."""
-        headers = evidence.dead_letter_headers(self._topic_bytes, self._partition_bytes, source, reason, detail)
+        headers = dead_letter_headers(self._topic_bytes, self._partition_bytes, source, reason, detail)
         if mark is not None:
-            headers = (*headers, (evidence.CLOCK_MARK, mark.encode()))
+            headers = (*headers, (CLOCK_MARK, mark.encode()))
         self._effects.append(
             DeadLetter(reason, detail, source.key, source.value, source.timestamp, headers, source.offset)
         )

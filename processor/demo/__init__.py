@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from processor.broker import Broker
-from processor.config import Settings, load
-from processor.core.evidence import INFERRED, REASON, REVISION
+from processor.config.loading import load
+from processor.config.settings import Settings
+from processor.core.headers import INFERRED, REASON, REVISION
 from processor.demo import recordings as recorded
 from processor.demo.processes import WorkerProcess, environment, stop_all
 from processor.demo.proof import audit
@@ -30,14 +31,14 @@ from processor.demo.screen import Meter, Screen
 from processor.demo.tails import Out, Tail
 from processor.errors import BrokerUnavailable, RunStepsError, UsageError
 from processor.kafka.admin import Admin
-from processor.kafka.consumer import PartitionReader
+from processor.kafka.client_config import Connection
+from processor.kafka.partition_reader import PartitionReader
 from processor.kafka.producer import EventProducer
-from processor.kafka.security import Connection
-from processor.publish import run as publish
-from processor.publish import sample_files
+from processor.publish.command import run as publish
+from processor.publish.command import sample_files
+from processor.serve.topics import check_or_create_topics
 from processor.simulate import Dials, Produced, Simulation
 from processor.simulate.expected import Difference, Expected, compare
-from processor.supervisor import check_or_create_topics
 
 EXIT_DIFFERENT: Final = 1
 

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from processor.config import Settings
+from processor.audit.replay import extra
+from processor.config.settings import Settings
 from processor.demo.screen import Screen
-from processor.kafka.security import Connection
-from processor.replay import extra
+from processor.kafka.client_config import Connection
 
 if TYPE_CHECKING:
-    from processor.replay.run import Progress, Replayed
+    from processor.audit.replay.outcome import Progress, Replayed
 
 EXIT_NOT_PROVEN: Final = 1
 
@@ -38,7 +38,8 @@ def audit(screen: Screen, settings: Settings) -> int:
     if absent := extra.missing():
         screen.say(f"skipped: {', '.join(absent)} not installed; to see it: {extra.HINT}")
         return 0
-    from processor.replay.run import Options, replay
+    from processor.audit.replay.command import replay
+    from processor.audit.replay.plan import Options
 
     folder, stages = report_folder(), _Stages(screen)
     began = time.monotonic()

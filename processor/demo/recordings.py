@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from processor.core.evidence import INFERRED, REVISION
+from processor.core.headers import INFERRED, REVISION
 from processor.demo.tails import Out
-from processor.publish import EventStream, RunKeyer
+from processor.publish.run_keying import EventStream, RunKeyer
 from processor.simulate.expected import Difference
 
 _ENDS: Final = ("completed", "failed", "cancelled", "expired")

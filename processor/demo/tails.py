@@ -7,9 +7,9 @@ import contextlib
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from processor.core.evidence import FIRST_OFFSET, SOURCE_OFFSET, SOURCE_PARTITION
-from processor.kafka.consumer import PartitionReader
-from processor.kafka.security import Connection
+from processor.core.headers import FIRST_OFFSET, SOURCE_OFFSET, SOURCE_PARTITION
+from processor.kafka.client_config import Connection
+from processor.kafka.partition_reader import PartitionReader
 
 _LOOK_EVERY_S: Final = 0.2
 _NO_PROGRESS_S: Final = 60.0

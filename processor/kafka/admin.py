@@ -23,12 +23,14 @@ from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from processor.errors import BrokerRefused, BrokerUnavailable, UsageError
-from processor.kafka import pinned, wire
+from processor.kafka import aiokafka_compat as pinned
+from processor.kafka import wire
+from processor.kafka.aiokafka_compat import rebound
 from processor.kafka.client import Client
+from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Committed
-from processor.kafka.pinned import rebound
-from processor.kafka.security import Connection, explained
-from processor.kafka.trouble import OffsetsUnstable, translate, translated
+from processor.kafka.diagnosis import explained
+from processor.kafka.errors import OffsetsUnstable, translate, translated
 
 _BATCH_OVERHEAD_BYTES: Final = 61
 _USUAL_REPLICAS: Final = 3

@@ -28,8 +28,8 @@ from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts
 from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, RequestTimedOutError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from processor.kafka.frames import FrameProtocol, Response
-from processor.kafka.pinned import rebound
+from processor.kafka.aiokafka_compat import rebound
+from processor.kafka.framing import FrameProtocol, Response
 from processor.kafka.throttling import OBSERVED
 
 _LAST_WORD_S: Final = 1.0

@@ -9,40 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from contextlib import aclosing
-from typing import Final, Literal, NamedTuple, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import Final, NamedTuple, Protocol, TypeVar
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
-from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka import ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import (
-    KafkaConnectionError,
-    KafkaError,
-    RebalanceInProgressError,
-    RequestTimedOutError,
-    for_code,
-)
+from aiokafka.errors import KafkaConnectionError, KafkaError, RebalanceInProgressError, RequestTimedOutError, for_code
 from aiokafka.protocol.admin import DescribeGroupsRequest
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from processor.core.effects import Record
-from processor.core.resume import LogIdentity
+from processor.core.offset_metadata import LogIdentity
 from processor.errors import BrokerUnavailable, Fenced
-from processor.kafka import pinned, wire
-from processor.kafka.client import Client, silence
-from processor.kafka.fetch import BatchFetcher, Hidden
-from processor.kafka.pinned import rebound
-from processor.kafka.security import Connection, explained
-from processor.kafka.trouble import OffsetsUnstable, ReadStalled, translated
+from processor.kafka import aiokafka_compat as pinned
+from processor.kafka import wire
+from processor.kafka.batch_consumer import BatchConsumer, begin_offsets, end_offsets, stop_consumer
+from processor.kafka.client_config import Connection
+from processor.kafka.diagnosis import explained
+from processor.kafka.errors import OffsetsUnstable, translated
 
 _Answer = TypeVar("_Answer")
 
 _NEVER_IDLE_MS: Final = 2**31 - 1
 _RETRY_S: Final = 0.05
-_LEAVE_S: Final = 0.5
-_READ_WAIT_S: Final = 0.5
-_READ_RECORDS: Final = 4000
 _FETCH_WAIT_MS: Final = 150
 """The broker answers a connection's requests in order: all else waits for a fetch that waits for records."""
 
@@ -76,13 +65,6 @@ class RebalanceListener(Protocol):
 
     def assigned(self, partitions: list[int]) -> None:
         """The partitions of the new generation. Must only mark: no heartbeat is sent until it returns."""
-
-
-class BatchConsumer(AIOKafkaConsumer):
-    """Upstream's consumer with our client and our fetcher inside."""
-
-    __init__ = rebound(AIOKafkaConsumer.__init__, AIOKafkaClient=Client)
-    start = rebound(AIOKafkaConsumer.start, Fetcher=BatchFetcher)
 
 
 class Consumer:
@@ -153,7 +135,7 @@ class Consumer:
             async with explained(self._connection, self._where), asyncio.timeout(self._join_timeout_s):
                 await consumer.start()
         except BaseException:
-            await _stop(consumer, timeout_s=1.0)
+            await stop_consumer(consumer, timeout_s=1.0)
             raise
 
     async def stop(self, timeout_s: float) -> None:
@@ -162,7 +144,7 @@ class Consumer:
         `revoked` is not called: drain first.
         """
         if self._consumer is not None:
-            await _stop(self._consumer, timeout_s=timeout_s)
+            await stop_consumer(self._consumer, timeout_s=timeout_s)
 
     def token(self) -> GroupToken:
         """Our membership as of now: compare it with a unit's before committing the unit."""
@@ -247,12 +229,12 @@ class Consumer:
     async def begin_offsets(self, partitions: Collection[int]) -> dict[int, int]:
         """The first offset that retention has left, by partition."""
         with translated(self._where):
-            return await _begin_offsets(self._joined(), self._places(partitions), self._connection)
+            return await begin_offsets(self._joined(), self._places(partitions), self._connection)
 
     async def end_offsets(self, partitions: Collection[int]) -> dict[int, int]:
         """High watermarks: where the log ends, open transactions included."""
         with translated(self._where):
-            return await _end_offsets(self._joined(), self._places(partitions), self._connection)
+            return await end_offsets(self._joined(), self._places(partitions), self._connection)
 
     async def stable_offsets(self, partitions: Collection[int], *, timeout_s: float) -> dict[int, Committed]:
         """The committed offsets, once no pending transaction can change them (KIP-447).
@@ -411,206 +393,3 @@ class _Bridge(ConsumerRebalanceListener):
     def _keep(self, error: Exception) -> None:
         self._kept = self._kept or error
         self._wake()
-
-
-class PartitionReader:
-    """Reads partitions of one topic between given offsets, without a group: restore and replay.
-
-    Args:
-        isolation: "read_committed" hides records of aborted and open transactions.
-    """
-
-    def __init__(
-        self,
-        connection: Connection,
-        *,
-        topic: str,
-        client_id: str,
-        isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
-        fetch_max_bytes: int = 4 << 20,
-        partition_fetch_bytes: int = 1 << 20,
-    ) -> None:
-        self._connection = connection
-        self._topic = topic
-        self._where = f"topic {topic}"
-        self._make: Callable[[], BatchConsumer] = lambda: BatchConsumer(
-            **{**connection.kwargs(), "client_id": client_id},
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="none",
-            isolation_level=isolation,
-            fetch_max_bytes=fetch_max_bytes,
-            max_partition_fetch_bytes=partition_fetch_bytes,
-        )
-        self._consumer: BatchConsumer | None = None
-
-    async def start(self) -> None:
-        """Connect. Raises `BrokerRefused` or `BrokerUnavailable`, also when the topic does not exist."""
-        pinned.verify()
-        consumer = self._consumer = self._make()
-        try:
-            timeout_s = self._connection.request_timeout_ms / 1000
-            async with explained(self._connection, self._where), asyncio.timeout(timeout_s):
-                await consumer.start()
-                await consumer._client._wait_on_metadata(self._topic)
-        except BaseException:
-            await _stop(consumer, timeout_s=1.0)
-            raise
-
-    async def stop(self, timeout_s: float) -> None:
-        if self._consumer is not None:
-            await _stop(self._consumer, timeout_s=timeout_s)
-
-    async def __aenter__(self) -> PartitionReader:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop(timeout_s=5.0)
-
-    def partitions_of_topic(self) -> int:
-        return len(self._started().partitions_for_topic(self._topic) or ())
-
-    async def begin_offsets(self, partitions: Collection[int]) -> dict[int, int]:
-        """The first offset that retention has left, by partition."""
-        with translated(self._where):
-            return await _begin_offsets(self._started(), self._places(partitions), self._connection)
-
-    async def end_offsets(self, partitions: Collection[int]) -> dict[int, int]:
-        """High watermarks: where the log ends, open transactions included."""
-        with translated(self._where):
-            return await _end_offsets(self._started(), self._places(partitions), self._connection)
-
-    async def stable_end_offsets(self, partitions: Collection[int]) -> dict[int, int]:
-        """Last stable offsets: where the log ends before the first open transaction (under "read_committed")."""
-        with translated(self._where):
-            ends = await self._started()._fetcher.end_offsets(
-                self._places(partitions), self._connection.request_timeout_ms
-            )
-        return {tp.partition: offset for tp, offset in ends.items()}
-
-    async def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, int | None]:
-        """The first offset whose record is as young as that or younger; None where there is none."""
-        with translated(self._where):
-            found = await self._started().offsets_for_times(dict.fromkeys(self._places(partitions), timestamp_ms))
-        return {tp.partition: None if place is None else place.offset for tp, place in found.items()}
-
-    def observe(self, told: Callable[[int, list[Hidden]], None]) -> None:
-        """Have `read_to` tell of the batches that it hides, before it yields what it read with them."""
-        self._started()._fetcher.observer = lambda tp, hidden: told(tp.partition, hidden)
-
-    async def read_to(
-        self, partition_offsets: Mapping[int, int], ends: Mapping[int, int], no_progress_s: float
-    ) -> AsyncGenerator[tuple[int, list[Record]], None]:
-        """Yield (partition, records) from the given offsets up to, not including, `ends`.
-
-        As `read_each_to`, without word of the partitions that are finished.
-        """
-        async with aclosing(self.read_each_to(partition_offsets, ends, no_progress_s)) as reading:
-            async for taken, _ in reading:
-                for partition, records in taken.items():
-                    yield partition, records
-
-    async def read_each_to(
-        self, partition_offsets: Mapping[int, int], ends: Mapping[int, int], no_progress_s: float
-    ) -> AsyncGenerator[tuple[dict[int, list[Record]], set[int]], None]:
-        """Yield (records by partition, partitions that are now read up to their ends), as both come about.
-
-        A partition is read when its *position* reaches the end: the last offsets of a log are often a transaction's
-        marker or an aborted batch, and no record ever bears them. One read at a time: who leaves one early closes it.
-
-        Raises:
-            OffsetLost: retention has removed the first offset.
-            ReadStalled: no position moved for `no_progress_s` (an open transaction holds readers back, too).
-        """
-        consumer = self._started()
-        places = {TopicPartition(self._topic, p): ends[p] for p, start in partition_offsets.items() if start < ends[p]}
-        with translated(self._where):
-            consumer.assign(list(places))
-            for tp in places:
-                consumer.seek(tp, partition_offsets[tp.partition])
-        state = consumer._subscription.subscription.assignment.state_value
-        positions = {tp: state(tp).position for tp in places}
-        moved_at = time.monotonic()
-        try:
-            if empty := partition_offsets.keys() - {tp.partition for tp in places}:
-                yield {}, set(empty)
-            while places:
-                with translated(self._where):
-                    taken = await consumer._fetcher.take(set(places), timeout_s=_READ_WAIT_S, limit=_READ_RECORDS)
-                wanted: dict[int, list[Record]] = {}
-                for tp, records in taken.items():
-                    end = places[tp]
-                    if records[-1].offset >= end:
-                        records = [record for record in records if record.offset < end]
-                    if records:
-                        wanted[tp.partition] = records
-                now = {tp: state(tp).position for tp in places}
-                if now != positions:
-                    moved_at = time.monotonic()
-                elif time.monotonic() - moved_at > no_progress_s:
-                    stuck = ", ".join(f"{tp.partition} at {now[tp]} of {places[tp]}" for tp in sorted(places))
-                    raise ReadStalled(
-                        f"{self._where}: nothing more to read for {no_progress_s:g} s: partition {stuck}",
-                        partitions=[tp.partition for tp in places],
-                        hint="a broker is down, or a transaction is still open on the topic: kafka-transactions.sh "
-                        f"find-hanging --topic {self._topic}, then abort",
-                    )
-                positions = now
-                read = {tp for tp, end in places.items() if now[tp] >= end}
-                if wanted or read:
-                    yield wanted, {tp.partition for tp in read}
-                places = {tp: end for tp, end in places.items() if tp not in read}
-        finally:
-            # Without a reader the fetcher would go on fetching to keep its buffers full.
-            consumer.pause(*(consumer.assignment()))
-
-    def _started(self) -> BatchConsumer:
-        if self._consumer is None:
-            raise BrokerUnavailable(f"{self._where}: not started")
-        return self._consumer
-
-    def _places(self, partitions: Collection[int]) -> set[TopicPartition]:
-        return {TopicPartition(self._topic, partition) for partition in partitions}
-
-
-async def _begin_offsets(
-    consumer: BatchConsumer, places: Collection[TopicPartition], connection: Connection
-) -> dict[int, int]:
-    found = await consumer._fetcher.beginning_offsets(places, connection.request_timeout_ms)
-    return {tp.partition: offset for tp, offset in found.items()}
-
-
-async def _end_offsets(
-    consumer: BatchConsumer, places: Collection[TopicPartition], connection: Connection
-) -> dict[int, int]:
-    found = await consumer._fetcher.high_watermarks(places, connection.request_timeout_ms)
-    return {tp.partition: offset for tp, offset in found.items()}
-
-
-async def _stop(consumer: BatchConsumer, *, timeout_s: float) -> None:
-    """Stop in an orderly way if that ends in time; else cut it off."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            await consumer.stop()
-    except asyncio.CancelledError:
-        consumer._client.retire()
-        raise
-    except Exception:  # whatever broke it, the rest of it has to go too
-        consumer._closed = True
-        tasks = _tasks(consumer)
-        if isinstance(consumer._coordinator, GroupCoordinator):
-            # A member that is gone without a word holds up the rebalance of all others.
-            leaving = asyncio.create_task(consumer._coordinator._maybe_leave_group())
-            await asyncio.wait([leaving], timeout=_LEAVE_S)
-            tasks.append(leaving)
-        await silence(consumer._client, tasks)
-
-
-def _tasks(consumer: BatchConsumer) -> list[asyncio.Task[object] | None]:
-    coordinator, fetcher = consumer._coordinator, consumer._fetcher
-    names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task", "_reset_committed_task")
-    tasks = [getattr(coordinator, name, None) for name in names]
-    if fetcher is not None:
-        tasks += [fetcher._fetch_task, *fetcher._pending_tasks]
-    return tasks

@@ -27,7 +27,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from processor.core.effects import Record
-from processor.kafka.pinned import rebound
+from processor.kafka.aiokafka_compat import rebound
 from processor.kafka.raw_names import read_batch
 
 _offset: Final = attrgetter("offset")

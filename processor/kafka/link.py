@@ -28,10 +28,10 @@ from aiokafka.structs import TopicPartition
 
 from processor.kafka import wire
 from processor.kafka.client import SILENT, Client
+from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Committed, GroupToken
-from processor.kafka.security import Connection
+from processor.kafka.errors import translate
 from processor.kafka.transactions import Identity, NotSent, Place, Produced, Unanswered
-from processor.kafka.trouble import translate
 
 _API_VERSIONS: Final = 18
 _SILENT_S: Final = 0.5

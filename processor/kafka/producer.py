@@ -17,11 +17,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
 
 from processor.errors import BrokerRefused, BrokerUnavailable, Fenced, RunStepsError
-from processor.kafka import pinned
+from processor.kafka import aiokafka_compat as pinned
+from processor.kafka.aiokafka_compat import rebound
 from processor.kafka.client import Client, silence
-from processor.kafka.pinned import rebound
-from processor.kafka.security import Connection, explained
-from processor.kafka.trouble import RecordTooLarge, translate
+from processor.kafka.client_config import Connection
+from processor.kafka.diagnosis import explained
+from processor.kafka.errors import RecordTooLarge, translate
 
 _FIND_TOPIC_S: Final = 10.0
 _MAX_BATCH_BYTES: Final = 256 * 1024

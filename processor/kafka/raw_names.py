@@ -18,7 +18,7 @@ from aiokafka.record.util import calc_crc32c, decode_varint, encode_varint
 
 from processor.core.effects import LogRecord, Record
 from processor.core.header_names import name_bytes, name_text
-from processor.kafka.pinned import rebound
+from processor.kafka.aiokafka_compat import rebound
 
 _HEAD: Final = struct.Struct(">qiibIhiqqqhii")
 """Of a batch of format 2, up to its first record."""

@@ -26,7 +26,7 @@ from aiokafka.errors import for_code
 from processor.errors import BrokerUnavailable, Fenced, RunStepsError
 from processor.kafka import wire
 from processor.kafka.consumer import Committed, GroupToken
-from processor.kafka.trouble import RecordTooLarge, translate
+from processor.kafka.errors import RecordTooLarge, translate
 
 _Answer = TypeVar("_Answer")
 

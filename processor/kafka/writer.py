@@ -1,4 +1,3 @@
-# mypy: allow-subclassing-any, disable-error-code=has-type
 """Writers of units: records and source offsets, all of it or nothing (exactly once), or at least once.
 
 A writer ends with its first error that is not a clean abort: what the broker did last is then unknown, and only the
@@ -9,48 +8,30 @@ What is done about a lost answer stands in kafka/transactions.py.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import MessageSizeTooLargeError, ProducerClosed, RecordListTooLargeError
-from aiokafka.producer import sender
-from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
-from aiokafka.producer.transaction_manager import TransactionManager
+from aiokafka.producer.message_accumulator import BatchBuilder
 
-from processor.errors import BrokerRefused, BrokerUnavailable, Fenced
-from processor.kafka import pinned, wire
-from processor.kafka.client import Client, silence
+from processor.errors import BrokerRefused, Fenced
+from processor.kafka import aiokafka_compat as pinned
+from processor.kafka import wire
+from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Committed, GroupToken
+from processor.kafka.diagnosis import explained
+from processor.kafka.errors import translated
+from processor.kafka.idempotent_producer import ProducerSession
 from processor.kafka.link import BrokerLink
-from processor.kafka.pinned import rebound
-from processor.kafka.raw_names import RawNamesBatch
-from processor.kafka.records import (
-    BATCH_OVERHEAD_BYTES,
-    DEFAULT_MAX_MESSAGE_BYTES,
-    OutRecord,
-    batch_bytes,
-    compression_growth_bytes,
-    partition_of,
-)
-from processor.kafka.security import Connection, explained
-from processor.kafka.transactions import Identity, Transactions
-from processor.kafka.trouble import RecordTooLarge, translated
+from processor.kafka.record_batches import CODECS, RecordBatch, RecordBatches, Where, mark_retrieved, writer_ended
+from processor.kafka.records import OutRecord
+from processor.kafka.transactions import Transactions
 
-_RETRY_BACKOFF_MS: Final = 20
-_MAX_BATCH_BYTES: Final = 512 << 10
 _NO_LIMITS: Final[Mapping[str, int]] = MappingProxyType({})
 _START_S: Final = 10.0
 """At least so long for a producer id: a young cluster first makes the topic of the transactions."""
-_CODECS: Final = {None: 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
-
-
-Where = dict[int, tuple[int, int] | None]
 
 
 @dataclass(slots=True)
@@ -119,8 +100,8 @@ class TransactionalWriter:
         self._where = f"transactional id {transactional_id}"
         self._token_now = token_now
         self._timeout_s = commit_timeout_s
-        codec = _CODECS[compression]
-        self._batching = _Batching(
+        codec = CODECS[compression]
+        self._batching = RecordBatches(
             limits, lambda size: BatchBuilder(size, codec, is_transactional=1), transactional=True
         )
         self._link = BrokerLink(
@@ -192,7 +173,7 @@ class TransactionalWriter:
             turn = self._batching.next_turn()
             made = [self._batching.batches(records, partitions, turn, unit.places)]  # raises before anything is sent
 
-            def batches() -> list[_Batch]:
+            def batches() -> list[RecordBatch]:
                 return made.pop() if made else self._batching.batches(records, partitions, turn, unit.places)
 
             async with self._ending():
@@ -211,7 +192,7 @@ class TransactionalWriter:
         """
         if offsets:
             commit = asyncio.create_task(self.commit(Unit(self._token_now(), offsets=dict(offsets))), name="claim")
-            commit.add_done_callback(_seen)
+            commit.add_done_callback(mark_retrieved)
             await asyncio.shield(commit)
 
     async def stop(self, timeout_s: float) -> None:
@@ -225,7 +206,7 @@ class TransactionalWriter:
 
     def _require_alive(self) -> None:
         if self.dead or not self._started:
-            raise _ended(self._where)
+            raise writer_ended(self._where)
 
     @asynccontextmanager
     async def _ending(self) -> AsyncIterator[None]:
@@ -263,7 +244,7 @@ class IdempotentWriter:
     ) -> None:
         self._claim = claim
         self._token_now = token_now
-        self._outlet = _Outlet(
+        self._outlet = ProducerSession(
             connection,
             where="producer",
             commit_timeout_s=commit_timeout_s,
@@ -299,7 +280,7 @@ class IdempotentWriter:
     async def claim(self, offsets: Mapping[int, Committed]) -> None:
         await self._claim(offsets)
 
-    async def _acked(self, batches: list[_Batch]) -> None:
+    async def _acked(self, batches: list[RecordBatch]) -> None:
         if batches:
             async with self._outlet.ending():
                 await _all(await self._outlet.send(batches))
@@ -344,272 +325,3 @@ async def _all(acks: Sequence[Coroutine[Any, Any, None]]) -> None:
     finally:
         for task in waiting:
             task.cancel()
-
-
-# --- what both writers are made of ----------------------------------------------------------------------------------
-
-
-@dataclass(slots=True, eq=False)
-class _Batch:
-    """Records of one partition that are written at once (`transactions.Batch`)."""
-
-    topic: str
-    partition: int
-    builder: Any
-    sizes: list[int]
-    asked: list[tuple[Where, int, int]]
-    """Where to put the place of a record, its number there, and its number in the batch."""
-
-    @property
-    def count(self) -> int:
-        return len(self.sizes)
-
-    @property
-    def largest(self) -> int:
-        return max(self.sizes)
-
-    def payload(self, identity: Identity, sequence: int) -> bytes:
-        self.builder._set_producer_state(*identity, sequence)
-        return bytes(self.builder._build())
-
-    def written(self, offset: int) -> None:
-        for places, number, at in self.asked:
-            if offset >= 0:  # the answer to a repeated request may lack it
-                places[number] = (self.partition, offset + at)
-
-
-class _Batching:
-    """Records put into batches.
-
-    Args:
-        limits: max.message.bytes by topic.
-        builder: makes an empty batch of at most so many bytes.
-    """
-
-    def __init__(self, limits: Mapping[str, int], builder: Callable[[int], Any], *, transactional: bool) -> None:
-        self._limits, self._make, self._transactional = limits, builder, transactional
-        smallest = min(limits.values(), default=DEFAULT_MAX_MESSAGE_BYTES)
-        self.max_batch_bytes = min(
-            _MAX_BATCH_BYTES, smallest - BATCH_OVERHEAD_BYTES - compression_growth_bytes(smallest)
-        )
-        self._turn = 0
-
-    def next_turn(self) -> int:
-        """Count the units: their records without a key go to one partition after the other."""
-        self._turn += 1
-        return self._turn
-
-    def batches(
-        self,
-        records: Sequence[OutRecord],
-        partitions: Mapping[str, int],
-        turn: int,
-        places: Where | None = None,
-    ) -> list[_Batch]:
-        """Records in their order, by topic and partition, in batches; nothing is sent yet.
-
-        Acknowledged, they tell where the records stand whose numbers are in `places`. The first batch of every
-        partition comes before the second of any.
-
-        Raises:
-            RecordTooLarge: no batch can hold the record.
-        """
-        queues: defaultdict[tuple[str, int], list[_Batch]] = defaultdict(list)
-        for number, (topic, partition, key, value, timestamp, headers) in enumerate(records):
-            if partition is None:
-                # Without a key any partition will do: one per unit keeps batches whole.
-                count = partitions[topic]
-                partition = turn % count if key is None else partition_of(key, count)
-            queue = queues[topic, partition]
-            fields = {"timestamp": timestamp, "key": key, "value": value, "headers": list(headers)}
-            try:
-                added = queue[-1].builder.append(**fields) if queue else None
-                if added is None:
-                    queue.append(_Batch(topic, partition, self._builder(records[number]), [], []))
-                    added = queue[-1].builder.append(**fields)  # an empty batch takes a record of any size
-            except UnicodeEncodeError:  # the name of a header: the compiled builder wants UTF-8, and has taken nothing
-                if queue and not queue[-1].sizes:
-                    queue.pop()
-                queue.append(_Batch(topic, partition, self._builder(records[number], RawNamesBatch), [], []))
-                added = queue[-1].builder.append(**fields)
-            if added.size + BATCH_OVERHEAD_BYTES > self._limits.get(topic, DEFAULT_MAX_MESSAGE_BYTES):
-                raise RecordTooLarge(topic, added.size)
-            if places and number in places:
-                queue[-1].asked.append((places, number, len(queue[-1].sizes)))
-            queue[-1].sizes.append(added.size)
-        return [batch for turn_ in zip_longest(*queues.values()) for batch in turn_ if batch is not None]
-
-    def _builder(self, first: OutRecord, kind: type[BatchBuilder] | None = None) -> Any:
-        """A batch to be begun with this record: not compressed where that might take it over the topic's limit.
-
-        Bytes that cannot be compressed grow by it, and the library sends them so; the broker then refuses the batch.
-        """
-        size, limit = batch_bytes(first), self._limits.get(first.topic, DEFAULT_MAX_MESSAGE_BYTES)
-        if kind is not None or size <= limit < size + compression_growth_bytes(size):
-            return (kind or BatchBuilder)(1, 0, is_transactional=int(self._transactional))
-        return self._make(self.max_batch_bytes)
-
-
-def _seen(future: asyncio.Future[Any]) -> None:
-    """Mark an error as retrieved: where another one came first, no task waits for this one any more."""
-    if not future.cancelled():
-        future.exception()
-
-
-def _ended(where: str) -> BrokerUnavailable:
-    return BrokerUnavailable(f"{where}: the writer has ended", hint="start anew from the committed offsets")
-
-
-# --- at least once --------------------------------------------------------------------------------------------------
-
-
-class _Outlet:
-    """An idempotent producer, the batches it is given, and its end."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        *,
-        where: str,
-        commit_timeout_s: float,
-        compression: str | None,
-        limits: Mapping[str, int],
-    ) -> None:
-        self._connection = connection
-        self._where = where
-        self._timeout_s = commit_timeout_s
-        self._batching = _Batching(limits, lambda _: self.producer.create_batch(), transactional=False)
-        self._settings = {
-            **connection.kwargs(),
-            "acks": "all",
-            "linger_ms": 0,
-            "retry_backoff_ms": _RETRY_BACKOFF_MS,
-            "max_batch_size": self._batching.max_batch_bytes,
-            "max_request_size": max(limits.values(), default=DEFAULT_MAX_MESSAGE_BYTES),
-            "compression_type": compression,
-            "enable_idempotence": True,
-        }
-        self._producer: IdempotentProducer | None = None
-        self.dead = False
-
-    @property
-    def producer(self) -> IdempotentProducer:
-        if self._producer is None:
-            raise BrokerUnavailable(f"{self._where}: not started")
-        return self._producer
-
-    async def start(self) -> None:
-        pinned.verify()
-        producer = self._producer = IdempotentProducer(**self._settings)
-        try:
-            async with explained(self._connection, self._where), asyncio.timeout(self._timeout_s):
-                await producer.start()
-        except BaseException:
-            self.dead = True
-            await self.stop(timeout_s=1.0)
-            raise
-
-    def require_alive(self) -> None:
-        if self.dead:
-            raise _ended(self._where)
-
-    async def batches(self, records: Sequence[OutRecord], places: Where | None = None) -> list[_Batch]:
-        """As `_Batching.batches`. Raises `RecordTooLarge`; the writer is none the worse."""
-        partitions: dict[str, int] = {}
-        for topic in {record.topic for record in records}:
-            with translated(f"topic {topic}"):
-                partitions[topic] = len(await self.producer.partitions_for(topic))
-        return self._batching.batches(records, partitions, self._batching.next_turn(), places)
-
-    async def send(self, batches: Sequence[_Batch]) -> list[Coroutine[Any, Any, None]]:
-        """Hand the batches to the producer; what is returned resolves when the broker has them."""
-        acks: list[Coroutine[Any, Any, None]] = []
-        for batch in batches:
-            batch.builder.close()
-            ack = await self.producer.send_batch(batch.builder, batch.topic, partition=batch.partition)
-            ack.add_done_callback(_seen)
-            acks.append(_acknowledgement(batch, ack))
-        return acks
-
-    @asynccontextmanager
-    async def ending(self) -> AsyncIterator[None]:
-        """A block with a deadline, in which any error ends the writer, cancellation included."""
-        try:
-            with translated(self._where):
-                async with asyncio.timeout(self._timeout_s):
-                    yield
-        except BaseException:
-            self.dead = True
-            # Now, not at stop(): in the background it would go on retrying, and might yet commit.
-            self.producer.client.retire()
-            raise
-
-    async def stop(self, timeout_s: float) -> None:
-        producer = self._producer
-        if producer is None:
-            return
-        if not self.dead:
-            self.dead = True
-            try:
-                async with asyncio.timeout(timeout_s):
-                    await producer.stop()
-                return
-            except Exception:  # whatever broke it, the rest of it has to go too
-                producer._message_accumulator.fail_all(ProducerClosed())
-        producer._closed = True
-        await silence(producer.client, [producer._sender.sender_task])
-
-
-async def _acknowledgement(batch: _Batch, ack: Awaitable[Any]) -> None:
-    try:
-        batch.written((await ack).offset)
-    except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
-        raise RecordTooLarge(batch.topic, batch.largest) from error
-
-
-# --- the idempotent producer, with what aiokafka lacks ---------------------------------------------------------------
-
-
-class _InitProducerId(sender.InitPIDHandler):
-    def create_request(self) -> wire.InitProducerId:
-        transactions = self._sender._txn_manager
-        return wire.InitProducerId(transactions.transactional_id, transactions.transaction_timeout_ms)
-
-
-class _Sender(sender.Sender):
-    async def _do_init_pid(self, node_id: int) -> bool:
-        done: bool = await _InitProducerId(self).do(node_id)
-        return done
-
-
-class _Accumulator(MessageAccumulator):
-    def _append_batch(self, builder: Any, tp: Any) -> Any:
-        batch = super()._append_batch(builder, tp)
-        batch.future.add_done_callback(_seen)
-        return batch
-
-    def fail_all(self, error: Exception) -> None:
-        super().fail_all(error)
-        for batch in [batch for queue in self._batches.values() for batch in queue]:
-            batch._drain_waiter.exception()  # seen: nobody waits for a batch to leave that never will
-
-
-class _Sequences(TransactionManager):
-    def fatal_error(self, error: Exception) -> None:
-        """As upstream, which takes for granted that a transaction is open."""
-        if self._transaction_waiter is None:
-            self._transaction_waiter = asyncio.get_running_loop().create_future()
-        super().fatal_error(error)
-        self._transaction_waiter.exception()  # seen: the batches fail with it
-
-
-class IdempotentProducer(AIOKafkaProducer):
-    """Upstream's producer with our client."""
-
-    __init__ = rebound(
-        AIOKafkaProducer.__init__,
-        AIOKafkaClient=Client,
-        MessageAccumulator=_Accumulator,
-        Sender=_Sender,
-        TransactionManager=_Sequences,
-    )

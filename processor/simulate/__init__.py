@@ -15,9 +15,9 @@ from heapq import heapify, heappop, heapreplace
 from random import Random
 from typing import Final, NamedTuple
 
-from processor.simulate.dials import ENVELOPES, Dials
 from processor.simulate.expected import Expected
 from processor.simulate.garbage import garbage
+from processor.simulate.parameters import ENVELOPES, Dials
 from processor.simulate.runs import Event, Kind, Mixes, Run
 from processor.simulate.texts import Mix, Texts
 from processor.simulate.tools import text_of

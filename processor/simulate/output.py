@@ -17,8 +17,8 @@ from typing import Any, Final, TextIO
 
 from processor.errors import UsageError
 from processor.simulate import Produced, Simulation
-from processor.simulate.dials import Dials
 from processor.simulate.expected import Expected, write_expected
+from processor.simulate.parameters import Dials
 
 Send = Callable[[Produced], Awaitable[object]]
 """Writes one record, or puts it into a batch: backpressure is its business, and so is flushing at the end."""

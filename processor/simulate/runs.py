@@ -10,7 +10,7 @@ from enum import Enum
 from random import Random
 from typing import Any, Final, NamedTuple
 
-from processor.simulate.dials import DIALECTS, TOOLS, Dials
+from processor.simulate.parameters import DIALECTS, TOOLS, Dials
 from processor.simulate.texts import Mix, Texts, new_id
 from processor.simulate.tools import STREAMED, Call, plan_call, text_of
 

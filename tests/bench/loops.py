@@ -8,8 +8,8 @@ import uvloop
 from aiokafka import AIOKafkaConsumer
 
 from processor.broker import Broker
+from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Consumer
-from processor.kafka.security import Connection
 from tests.bench.lap import Lap
 from tests.bench.measure import Run, child, collector_as_in_the_worker, ended, follow
 

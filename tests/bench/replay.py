@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Final
 
 from processor.archives import ArchivedRecord, Recorder
+from processor.audit.replay.partition_task import places_of
+from processor.audit.replay.task import Task
 from processor.broker import Broker
 from processor.core.partition import PartitionState
-from processor.replay import Task
-from processor.replay.partition import places_of
 from tests.bench import worker
 from tests.bench.load import Expected, Job, records
 from tests.bench.measure import Book, Build, Run, child, ended, follow

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final
 from tests.bench.lap import Lap, peak_bytes
 
 if TYPE_CHECKING:
-    from processor.config import Settings
+    from processor.audit.replay.outcome import Progress
+    from processor.config.settings import Settings
     from processor.core.effects import LogRecord
-    from processor.replay.run import Progress
 
 PARTITIONS: Final = 8
 TOPIC: Final = "bench"
@@ -28,7 +28,7 @@ _FOLDING: Final = "folding and comparing"
 
 def settings() -> Settings:
     """Of a replay from archives."""
-    from processor.config import Settings
+    from processor.config.settings import Settings
 
     return Settings.model_validate({"source": {"topic": TOPIC}})
 
@@ -81,13 +81,14 @@ def _main() -> None:
         _folds(asked.events)
         return
     if asked.workers > 1:
-        from processor.replay import pool
+        from processor.audit.replay import process_pool as pool
 
         pool.begin()
-    from processor.config import load
-    from processor.kafka.security import Connection
-    from processor.replay.run import Options, replay
-    from processor.report.manifest import Outcome
+    from processor.audit.replay.command import replay
+    from processor.audit.replay.plan import Options
+    from processor.audit.report.manifest import Outcome
+    from processor.config.loading import load
+    from processor.kafka.client_config import Connection
 
     config, options = load(None, os.environ), Options(workers=asked.workers, report=asked.folder)
     if asked.what == "archive":

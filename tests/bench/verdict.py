@@ -17,7 +17,7 @@ from tests.bench.load import DEAD, Expected, line
 
 _SETTLED_S: Final = 120.0
 """A killed producer's transaction stays open until the broker aborts it: a minute by default, and its scan."""
-_LOOK_S: Final = 0.1
+LOOK_S: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,4 +103,4 @@ def _until_settled(bootstrap: str, topics: Iterable[str]) -> int:
         held_up: int = sum(ends[0][place] != ends[1][place] for place in ends[0])
         if not held_up or time.monotonic() > deadline:
             return held_up
-        time.sleep(_LOOK_S)
+        time.sleep(LOOK_S)

@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 from confluent_kafka import Consumer, Producer
 
 from processor.broker import Broker
-from processor.core.evidence import SOURCE_PARTITION
+from processor.core.headers import SOURCE_PARTITION
 from tests import kafka_tools
 from tests.bench.load import Expected, Job, Made, records
 from tests.bench.measure import PURE, Book, Build

@@ -16,10 +16,11 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from processor import supervisor, worker
 from processor.broker import Broker
-from processor.config import load
+from processor.config.loading import load
 from processor.core.effects import Record
+from processor.serve import worker
+from processor.serve.command import serve
 from tests import kafka_tools
 from tests.bench.lap import Lap
 from tests.bench.load import DEAD, Expected, Job, records
@@ -203,7 +204,7 @@ def _main() -> None:
         _watch_commits(asked.events)
     else:
         _watch_restore()
-    sys.exit(supervisor.serve(load(None, os.environ), create_topics=False, workers=1))
+    sys.exit(serve(load(None, os.environ), create_topics=False, workers=1))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Consumer, GroupToken
 from processor.kafka.records import OutRecord
-from processor.kafka.security import Connection
 from processor.kafka.writer import TransactionalWriter
 
 DEADLINE_S = 60.0

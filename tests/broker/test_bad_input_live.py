@@ -17,15 +17,15 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 
 from processor.archives import ArchivedRecord, read
+from processor.audit.report.manifest import Outcome
 from processor.broker import Broker
 from processor.core.effects import LogRecord, Reason, Record
-from processor.core.evidence import dead_letter_headers
 from processor.core.header_names import name_bytes, name_text
-from processor.kafka.consumer import PartitionReader
+from processor.core.headers import dead_letter_headers
+from processor.kafka.client_config import Connection
+from processor.kafka.output_records import OMITTED_BYTES, OMITTED_DIGEST, OMITTED_HEADERS
+from processor.kafka.partition_reader import PartitionReader
 from processor.kafka.records import OutRecord, batch_bytes
-from processor.kafka.security import Connection
-from processor.outputs import OMITTED_BYTES, OMITTED_DIGEST, OMITTED_HEADERS
-from processor.report.manifest import Outcome
 from tests.faults.service import Service, Stage, created, delta, ended, event
 from tests.kafka_tools import Got, Names, Sent, produce, produce_raw
 

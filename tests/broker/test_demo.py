@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from processor.publish import sample_files
-from processor.replay.run import program
-from processor.report.folder import check
-from processor.report.manifest import Outcome
+from processor.audit.replay.outcome import program
+from processor.audit.report.folder import check
+from processor.audit.report.manifest import Outcome
+from processor.publish.command import sample_files
 from processor.simulate import Dials, Simulation
 
 RUNS = 60

@@ -7,8 +7,8 @@ import pytest
 from processor.broker import Broker
 from processor.errors import BrokerRefused
 from processor.kafka.admin import Admin, NewTopicFacts, check_topics
+from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Committed
-from processor.kafka.security import Connection
 from tests.broker.kafka_members import member
 from tests.kafka_tools import Names, remake_topics
 

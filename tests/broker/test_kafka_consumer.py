@@ -21,9 +21,10 @@ from processor.broker import Broker
 from processor.core.effects import Record
 from processor.errors import BrokerRefused, BrokerUnavailable, Fenced
 from processor.kafka.client import connect
-from processor.kafka.consumer import Committed, Consumer, PartitionReader
-from processor.kafka.security import Connection
-from processor.kafka.trouble import OffsetLost, OffsetsUnstable
+from processor.kafka.client_config import Connection
+from processor.kafka.consumer import Committed, Consumer
+from processor.kafka.errors import OffsetLost, OffsetsUnstable
+from processor.kafka.partition_reader import PartitionReader
 from tests.broker.kafka_members import DEADLINE_S, Listener, member, until
 from tests.conftest import started_or_skipped
 from tests.kafka_tools import DEADLINE_S as TOOLS_DEADLINE_S

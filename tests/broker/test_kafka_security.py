@@ -9,8 +9,8 @@ import pytest
 from processor.broker import Broker
 from processor.errors import BrokerRefused, BrokerUnavailable
 from processor.kafka.admin import Admin
+from processor.kafka.client_config import Connection
 from processor.kafka.consumer import GroupToken
-from processor.kafka.security import Connection
 from processor.kafka.writer import TransactionalWriter
 from tests.broker.conftest import ADMIN, ADMIN_PASSWORD, PASSWORD, USER, SecureBroker
 from tests.kafka_tools import Names, create_topics

@@ -14,12 +14,12 @@ from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from processor.broker import Broker
 from processor.errors import BrokerUnavailable, Fenced
+from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Committed, Consumer, GroupToken
+from processor.kafka.errors import RecordTooLarge
 from processor.kafka.link import BrokerLink
 from processor.kafka.records import OutRecord, batch_bytes
-from processor.kafka.security import Connection
 from processor.kafka.transactions import Unanswered
-from processor.kafka.trouble import RecordTooLarge
 from processor.kafka.writer import IdempotentWriter, TransactionalWriter, Unit, Writer, takeover
 from tests.broker.kafka_members import Listener, member, out, transactional
 from tests.conftest import started_or_skipped

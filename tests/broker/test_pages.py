@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from processor.broker import Broker
-from processor.telemetry import METRICS
+from processor.telemetry.metrics import METRICS
 from tests.faults.service import Stage, created, delta, ended
 from tests.kafka_tools import Names
 

@@ -15,7 +15,8 @@ import pytest
 from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
-from processor.publish import EventStream, sample_files
+from processor.publish.command import sample_files
+from processor.publish.run_keying import EventStream
 from tests.broker.conftest import PASSWORD, USER, SecureBroker
 from tests.faults.fleet import eventually
 from tests.kafka_tools import Sent, admin, create_topics, produce, read_topic

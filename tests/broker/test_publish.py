@@ -12,10 +12,12 @@ import pytest
 
 from processor.broker import Broker
 from processor.errors import BrokerRefused, BrokerUnavailable
+from processor.kafka.client_config import Connection
+from processor.kafka.errors import RecordTooLarge
 from processor.kafka.producer import EventProducer
-from processor.kafka.security import Connection
-from processor.kafka.trouble import RecordTooLarge
-from processor.publish import EventStream, Outgoing, RunKeyer, RunPublisher, run, sample_files
+from processor.publish.command import run, sample_files
+from processor.publish.publisher import RunPublisher
+from processor.publish.run_keying import EventStream, Outgoing, RunKeyer
 from tests.conftest import started_or_skipped
 from tests.kafka_tools import Got, Names, Sent, create_topics, produce, read_topic
 

@@ -10,7 +10,7 @@ from aiokafka.protocol.types import Array, Boolean, Float64, Int16, Int32, Schem
 
 from processor.broker import Broker
 from processor.kafka.admin import Admin
-from processor.kafka.security import Connection
+from processor.kafka.client_config import Connection
 from tests.faults.service import Stage, created, ended
 from tests.kafka_tools import Names
 

@@ -13,16 +13,18 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import TopicPartition as ConfluentPartition
 
+from processor.audit.explain import explain
+from processor.audit.judge.verdicts import Verdict
+from processor.audit.replay import record_sources as sources
+from processor.audit.replay.command import replay
+from processor.audit.replay.outcome import Replayed
+from processor.audit.replay.plan import Options
+from processor.audit.report.manifest import Outcome
 from processor.broker import Broker
-from processor.config import Settings
-from processor.core.verdicts import Verdict
+from processor.config.settings import Settings
 from processor.errors import BrokerUnavailable, UsageError
-from processor.explain import explain
+from processor.kafka.client_config import Connection
 from processor.kafka.records import OutRecord
-from processor.kafka.security import Connection
-from processor.replay import sources
-from processor.replay.run import Options, Replayed, replay
-from processor.report.manifest import Outcome
 from processor.simulate import Dials, Simulation
 from processor.simulate.expected import compare
 from tests import kafka_tools as kt
@@ -115,7 +117,7 @@ def test_retention_that_takes_records_while_we_read_is_told_and_not_waited_for(
         async for piece in planned(task, ledger):
             yield piece
 
-    monkeypatch.setattr("processor.replay.partition.pieces", truncated)
+    monkeypatch.setattr("processor.audit.replay.partition_task.pieces", truncated)
     found = audit(topics, end="end", verify=False, partitions=(0,))
     assert found.coverage == {"data": 11, "missing": 7}
     assert found.verdict is Outcome.UNPROVABLE
@@ -143,7 +145,7 @@ def test_retention_that_overtakes_a_replay_is_told_and_the_rest_is_read(
             read.append(piece)
             yield piece
 
-    monkeypatch.setattr("processor.replay.partition.pieces", overtaken)
+    monkeypatch.setattr("processor.audit.replay.partition_task.pieces", overtaken)
     found = audit(topics, end="end", verify=False, partitions=(0,))
     assert found.coverage.keys() == {"data", "missing"}
     assert sum(found.coverage.values()) == end
@@ -263,7 +265,7 @@ def set_always(tree, key, old, value, notes):
     tree[key] = value
 
 merge._set_once = set_always
-from processor.cli import main
+from processor.cli.main import main
 sys.argv = ["run-steps", "serve"]
 main()
 '''
@@ -337,9 +339,9 @@ def test_what_was_changed_or_added_on_the_outputs_is_found(topics: Topics, tmp_p
 
 
 def _only(step_id: str) -> Any:
-    from processor.replay import Only
+    from processor.audit.replay.task import StepFilter
 
-    return Only(steps=(step_id,))
+    return StepFilter(steps=(step_id,))
 
 
 def test_a_broker_that_is_not_there_is_told_in_time(names: Names) -> None:
@@ -353,7 +355,8 @@ def test_no_producer_is_loaded_by_a_replay() -> None:
     import subprocess
 
     code = (
-        "import sys, processor.replay.run, processor.replay.partition, processor.shelf\n"
+        "import sys, processor.audit.replay.command, processor.audit.replay.partition_task\n"
+        "import processor.audit.published_index\n"
         "sys.exit(any(name in sys.modules for name in ('processor.kafka.writer', 'processor.kafka.producer')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

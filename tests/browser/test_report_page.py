@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from processor.core.verdicts import Verdict
+from processor.audit.judge.verdicts import Verdict
 from tests.browser.chromium import BINARY, Tab, browser
 from tests.shell.reports import make
 

@@ -15,8 +15,8 @@ from processor.core.events import decode
 from processor.core.lifecycle import Kind
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.shapes import Decoded, Event, Ignored, RunEnd, StepObject
-from processor.publish import sample_files
+from processor.core.wire_types import Decoded, Event, Ignored, RunEnd, StepObject
+from processor.publish.command import sample_files
 from tests.core.play import Play, call, calls, published, refused, step, text
 
 SAMPLES = b"".join(path.read_bytes() for path in sample_files())

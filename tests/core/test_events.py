@@ -15,7 +15,7 @@ from processor.core.effects import Headers, LogRecord, Reason, Rejected
 from processor.core.events import decode, exact, general, head_of
 from processor.core.lifecycle import Kind
 from processor.core.rules import Rules
-from processor.core.shapes import (
+from processor.core.wire_types import (
     Decoded,
     ExactData,
     ExactObject,

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processor.audit.judge.observed_state import WatchedState
 from processor.core import partition
 from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish, Reason, Status
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.snapshot import Step
-from processor.core.watch import WatchedState
+from processor.core.step import Step
 from tests.core.logs import ODDITIES, lives, logs
 from tests.core.logs import RULES as LOG_RULES
 from tests.core.play import RULES, Play, call, calls, headers, published, refused, run, snapshot, step, text

@@ -12,7 +12,7 @@ from processor.core import partition
 from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish, Reason, Status
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.snapshot import Step
+from processor.core.step import Step
 from tests.core.logs import lives, logs
 from tests.core.play import Play, run, step
 from tests.core.test_restart import Topics, mark, outcomes

@@ -6,10 +6,10 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from processor.core import evidence
 from processor.core.effects import DeadLetter, Effect, LogRecord, Publish
+from processor.core.headers import CLOCK_MARK
+from processor.core.offset_metadata import LogIdentity, ResumePoint
 from processor.core.partition import PartitionState, read_saved
-from processor.core.resume import LogIdentity, ResumePoint
 from tests.core.logs import RULES, lives, logs
 from tests.core.test_restart import Topics, mark, outcomes, portrait
 
@@ -24,7 +24,7 @@ def marks_of(effects: list[Effect]) -> list[tuple[int, int]]:
     for effect in effects:
         if isinstance(effect, Publish | DeadLetter):
             for name, content in effect.headers:
-                if name == evidence.CLOCK_MARK and content is not None:
+                if name == CLOCK_MARK and content is not None:
                     ms, _, position = content.partition(b"@")
                     found.add((int(position), int(ms)))
     return sorted(found)

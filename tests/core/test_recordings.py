@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from processor.core.effects import LogRecord, Publish
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.snapshot import SCHEMA_KEYS
-from processor.publish import sample_files
+from processor.core.step import SCHEMA_KEYS
+from processor.publish.command import sample_files
 from tests.core.play import text
 
 RECORDED = Path(__file__).parents[3] / "shared" / "fixtures"

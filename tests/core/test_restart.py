@@ -11,7 +11,7 @@ from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Pu
 from processor.core.merge import plain
 from processor.core.partition import Entry, PartitionState
 from processor.core.rules import Rules
-from processor.core.snapshot import Step
+from processor.core.step import Step
 from tests.core.logs import RULES, lives, logs
 
 

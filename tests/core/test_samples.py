@@ -13,7 +13,8 @@ import pytest
 from processor.core.effects import Effect, LogRecord, Publish
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.publish import EventStream, RunKeyer, sample_files
+from processor.publish.command import sample_files
+from processor.publish.run_keying import EventStream, RunKeyer
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "fixtures"
 FILES = {path.name: path for path in sample_files()}

@@ -11,8 +11,8 @@ from processor.core.effects import DeadLetter, Effect, Headers, LogRecord, Publi
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.simulate import Dials, Simulation
-from processor.simulate.dials import DIALECTS, ENVELOPES, TOOLS
 from processor.simulate.expected import Expected, compare
+from processor.simulate.parameters import DIALECTS, ENVELOPES, TOOLS
 from tests.core.test_restart import Topics
 
 SHARES = [

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from processor.core.effects import DeadLetter, Effect, LogRecord, Publish, Status
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.shapes import canonical
-from processor.core.snapshot import SCHEMA_KEYS, Step
+from processor.core.step import SCHEMA_KEYS, Step
+from processor.core.wire_types import canonical
 from tests.core.logs import RULES, lives, logs
 from tests.core.play import Play, call, calls, published, run, snapshot, step, text
 

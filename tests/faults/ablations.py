@@ -57,8 +57,8 @@ class Found:
 _WRITER: Final = "processor/kafka/writer.py"
 _TRANSACTIONS: Final = "processor/kafka/transactions.py"
 _CONSUMER: Final = "processor/kafka/consumer.py"
-_WORKER: Final = "processor/worker.py"
-_RESTORE: Final = "processor/restore.py"
+_WORKER: Final = "processor/serve/worker.py"
+_RESTORE: Final = "processor/serve/restore.py"
 _OF_WRITER: Final = "tests/broker/test_kafka_writer.py::"
 _OF_CONSUMER: Final = "tests/broker/test_kafka_consumer.py::"
 _LATE: Final = "tests/faults/test_late.py::"
@@ -112,7 +112,7 @@ SAFEGUARDS: Final = (
     Safeguard(
         "too-large-is-found-first",
         "a record that its topic refuses is found before anything is sent",
-        _WRITER,
+        "processor/kafka/record_batches.py",
         "                raise RecordTooLarge(topic, added.size)\n",
         "                pass\n",
         (f"{_OF_WRITER}test_a_record_too_large_is_found_before_anything_is_sent",),
@@ -195,7 +195,7 @@ SAFEGUARDS: Final = (
     Safeguard(
         "too-large-goes-without-value",
         "a dead letter that is too large is published without its value",
-        "processor/outputs.py",
+        "processor/kafka/output_records.py",
         "        record = form\n        if batch_bytes(form) <= limit:\n            break\n",
         "        break\n",
         ("tests/shell/test_outputs.py", "tests/broker/test_bad_input_live.py"),

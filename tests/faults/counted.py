@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from processor.cli import main
+from processor.cli.main import main
 
 EVERY_S: Final = 2.0
 VARIABLE: Final = "COUNTED_TASKS"

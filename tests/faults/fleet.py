@@ -38,7 +38,7 @@ from confluent_kafka import (
 from confluent_kafka import Producer as ConfluentProducer
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from processor.config import NOT_SETTINGS, PREFIX
+from processor.config.settings import NOT_SETTINGS, PREFIX
 from processor.simulate import Produced, Simulation
 from processor.simulate.expected import compare
 from tests import kafka_tools as kt

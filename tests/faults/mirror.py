@@ -22,7 +22,7 @@ from confluent_kafka import KafkaException, Producer
 
 from processor.broker import node as embedded
 from processor.broker import parts
-from processor.core import evidence
+from processor.core.headers import FIRST_OFFSET, LAST_OFFSET, SOURCE_OFFSET
 from processor.simulate import Dials, Produced, Simulation
 from processor.simulate.expected import compare
 from tests import kafka_tools as kt
@@ -68,7 +68,7 @@ _MISTAKE: Final[Mapping[str, str]] = {
 }
 """The group's offsets mirrored with their metadata."""
 
-_OF_THE_LOG: Final = frozenset({evidence.FIRST_OFFSET, evidence.LAST_OFFSET, evidence.SOURCE_OFFSET})
+_OF_THE_LOG: Final = frozenset({FIRST_OFFSET, LAST_OFFSET, SOURCE_OFFSET})
 """The evidence that names offsets: the only headers that may differ between two clusters."""
 
 

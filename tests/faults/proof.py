@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from processor.config import load
-from processor.kafka.security import Connection
-from processor.replay.run import Options, Replayed, replay
-from processor.report.manifest import Outcome
+from processor.audit.replay.command import replay
+from processor.audit.replay.outcome import Replayed
+from processor.audit.replay.plan import Options
+from processor.audit.report.manifest import Outcome
+from processor.config.loading import load
+from processor.kafka.client_config import Connection
 from tests import kafka_tools as kt
 from tests.faults.fleet import Fleet
 

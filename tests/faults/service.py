@@ -19,10 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
-from processor.config import load
-from processor.kafka.security import Connection
-from processor.replay.run import Options, replay
-from processor.report.manifest import Outcome
+from processor.audit.replay.command import replay
+from processor.audit.replay.plan import Options
+from processor.audit.report.manifest import Outcome
+from processor.config.loading import load
+from processor.kafka.client_config import Connection
 from processor.simulate import Produced
 from processor.simulate.expected import Difference, Expected, compare
 from tests.kafka_tools import (

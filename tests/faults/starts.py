@@ -11,10 +11,11 @@ from typing import Final
 
 import uvloop
 
-from processor.config import Settings
+from processor.config.settings import Settings
 from processor.errors import BrokerUnavailable, Fenced
-from processor.supervisor import _Lives, _supervise
-from processor.telemetry import BrokerLost, Happening, Telemetry, WorkerRestarted
+from processor.serve.supervisor import _Lives, _supervise
+from processor.telemetry.happenings import BrokerLost, Happening, WorkerRestarted
+from processor.telemetry.telemetry import Telemetry
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Tally
 from tests.faults.proxy import Action, Api

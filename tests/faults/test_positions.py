@@ -19,13 +19,14 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.cimpl import NewPartitions
 
+from processor.audit.replay.command import replay
+from processor.audit.replay.plan import Options
+from processor.audit.report.manifest import Outcome
 from processor.broker import Broker
-from processor.config import load
+from processor.config.loading import load
 from processor.kafka.admin import Admin
+from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Committed
-from processor.kafka.security import Connection
-from processor.replay.run import Options, replay
-from processor.report.manifest import Outcome
 from processor.simulate import Dials, Produced, Simulation
 from tests.conftest import started_or_skipped
 from tests.faults.service import Service, Stage, Tables, created, delta, ended

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from processor.errors import BrokerRefused, BrokerUnavailable
+from processor.kafka.client_config import Connection
 from processor.kafka.consumer import GroupToken
 from processor.kafka.records import OutRecord
-from processor.kafka.security import Connection
 from processor.kafka.writer import TransactionalWriter, Unit
 from tests import kafka_tools as kt
 from tests.faults.conftest import Behind

@@ -7,13 +7,13 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+from processor.audit.judge.block_digests import Links
+from processor.audit.judge.verdicts import Difference, Finding, Kind, Verdict
+from processor.audit.report.folder import write
+from processor.audit.report.manifest import About, Manifest, Range
+from processor.audit.report.tables import Tables
 from processor.core.effects import FOLD_VERSION, LogRecord
-from processor.core.links import Links
 from processor.core.rules import Rules
-from processor.core.verdicts import Difference, Finding, Kind, Verdict
-from processor.report.folder import write
-from processor.report.manifest import About, Manifest, Range
-from processor.report.tables import Tables
 
 PROGRAM = "run-steps 0.0.0-test"
 DAY_MS = 1_720_000_000_000

@@ -17,11 +17,11 @@ from typing import Any
 from aiokafka.record import MemoryRecords
 
 from processor.core.effects import LogRecord, Record
-from processor.core.resume import LogIdentity
+from processor.core.offset_metadata import LogIdentity
 from processor.errors import BrokerUnavailable
 from processor.kafka.consumer import NOT_COMMITTED, Committed, GroupToken, RebalanceListener
+from processor.kafka.errors import OffsetsUnstable
 from processor.kafka.transactions import Identity, NotSent, Place, Unanswered
-from processor.kafka.trouble import OffsetsUnstable
 from tests.shell.scripted_cluster import Cluster, Fate, ScriptedLink
 
 Out = tuple[str, bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]

@@ -10,17 +10,17 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from processor.core import evidence
-from processor.core.audit import PartitionAudit, differences, read_published
+from processor.audit.judge.block_digests import framed, framed_together
+from processor.audit.judge.partition_audit import PartitionAudit, differences, read_published
+from processor.audit.judge.verdicts import Finding, Kind, Placed, Published, Unreadable, Verdict
+from processor.audit.published_index import EmptyShelf, FiledShelf, Shelves
+from processor.audit.replay.partition_task import places_of
 from processor.core.effects import FOLD_VERSION, LogRecord, Publish
-from processor.core.links import framed, framed_together
+from processor.core.headers import CLOCK_MARK, DETAIL, EVENT_NUMBER, LAST_OFFSET, SOURCE_PARTITION, VERSION
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.verdicts import Finding, Kind, Placed, Published, Unreadable, Verdict
+from processor.kafka.output_records import OMITTED_BYTES, omitting
 from processor.kafka.records import OutRecord
-from processor.outputs import OMITTED_BYTES, omitting
-from processor.replay.partition import places_of
-from processor.shelf import EmptyShelf, FiledShelf, Shelves
 from tests.core.play import Play, step, text
 from tests.shell import trial
 
@@ -271,7 +271,7 @@ def test_what_was_caused_behind_the_range_is_out_of_it(case: Case) -> None:
 def test_an_offset_that_the_log_does_not_have_is_no_excuse(case: Case) -> None:
     one_step(case)
     case.publish()
-    headers = [(n, b"99" if n == evidence.LAST_OFFSET else c) for n, c in case.completed[0].headers]
+    headers = [(n, b"99" if n == LAST_OFFSET else c) for n, c in case.completed[0].headers]
     forged = msgspec.structs.replace(case.completed[0], offset=1, key=b"forged", headers=tuple(headers))
     case.completed.append(forged)
     assert verdicts(case.audit()) == ["equal"], "without the log's end it is out of the range"
@@ -307,7 +307,7 @@ def test_another_fold_version_is_not_judged(case: Case) -> None:
     one_step(case)
     case.publish()
     other = str(FOLD_VERSION + 1).encode()
-    headers = [(n, other if n == evidence.VERSION else c) for n, c in case.completed[0].headers]
+    headers = [(n, other if n == VERSION else c) for n, c in case.completed[0].headers]
     case.completed[0] = msgspec.structs.replace(case.completed[0], headers=tuple(headers))
     (finding,) = case.audit()
     assert finding.verdict is Verdict.UNVERIFIABLE
@@ -323,7 +323,7 @@ def test_a_clock_mark_is_applied_where_it_stood_and_one_that_was_not_due_is_foun
     case.publish()
     assert verdicts(case.audit()) == ["equal"]
     ((_, log),) = case.out.items()
-    headers = [(n, b"%d@1" % (due + 1000) if n == evidence.CLOCK_MARK else c) for n, c in log[0].headers]
+    headers = [(n, b"%d@1" % (due + 1000) if n == CLOCK_MARK else c) for n, c in log[0].headers]
     log[0] = msgspec.structs.replace(log[0], headers=tuple(headers))
     assert "extra" in verdicts(case.audit()) or "different" in verdicts(case.audit())
 
@@ -361,11 +361,11 @@ def two_refused(case: Case, extra: bytes = b"") -> list[LogRecord]:
 @pytest.mark.parametrize("extra", [b"", b"x" * 100_000])
 def test_dead_letters_of_one_record_are_told_apart_by_the_number_of_the_event(case: Case, extra: bytes) -> None:
     log = two_refused(case, extra)
-    assert [dict(record.headers)[evidence.EVENT_NUMBER] for record in log] == [b"2/3", b"3/3"]
+    assert [dict(record.headers)[EVENT_NUMBER] for record in log] == [b"2/3", b"3/3"]
     assert verdicts(case.audit()) == ["equal"] * 3
     reworded = (b"another sentence",) * 2
     for at, detail in enumerate(reworded):
-        headers = [(name, detail if name == evidence.DETAIL else content) for name, content in log[at].headers]
+        headers = [(name, detail if name == DETAIL else content) for name, content in log[at].headers]
         log[at] = msgspec.structs.replace(log[at], headers=tuple(headers))
     found = [finding for finding in case.audit() if finding.kind is Kind.DEAD_LETTER]
     assert [one.verdict for one in found] == [Verdict.DIFFERENT] * 2, "each was found, and only its detail differs"
@@ -376,7 +376,7 @@ def test_dead_letters_of_one_record_are_told_apart_by_the_number_of_the_event(ca
 def test_dead_letters_from_before_the_number_had_a_header_are_equal(case: Case, is_short: bool) -> None:
     log = two_refused(case, b"x" * 100_000)
     for at, record in enumerate(log):
-        headers = tuple(header for header in record.headers if header[0] != evidence.EVENT_NUMBER)
+        headers = tuple(header for header in record.headers if header[0] != EVENT_NUMBER)
         old = _out(msgspec.structs.replace(record, headers=headers))
         old = next(omitting(old)) if is_short else old
         log[at] = msgspec.structs.replace(record, value=old.value, headers=tuple(old.headers))
@@ -387,7 +387,7 @@ def test_dead_letters_from_before_the_number_had_a_header_are_equal(case: Case, 
     )
     assert verdicts(case.audit()).count("equal") < 3, "each stands where the other must"
     for at, record in enumerate(log):
-        wrong = tuple((name, b"9/9" if name == evidence.DETAIL else content) for name, content in record.headers)
+        wrong = tuple((name, b"9/9" if name == DETAIL else content) for name, content in record.headers)
         log[at] = msgspec.structs.replace(record, headers=wrong)
     assert "different" in verdicts(case.audit()) or "missing" in verdicts(case.audit())
 
@@ -421,7 +421,7 @@ def test_what_names_no_place_of_the_source_is_a_stray(tmp_path: Path) -> None:
 
 
 def test_numbers_that_no_offset_can_be_are_not_read() -> None:
-    headers = ((evidence.SOURCE_PARTITION, b"9" * 19),)
+    headers = ((SOURCE_PARTITION, b"9" * 19),)
     found = read_published("t", 0, LogRecord(5, 0, b"k", b"", headers), dead_letters=False)
     assert isinstance(found, Unreadable)
     assert found.offset == 5

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from processor.breaker import Breaker, Tripped
 from processor.core.effects import DeadLetter, LogRecord, Reason
+from processor.serve.circuit_breaker import Breaker, Tripped
 
 
 def batch(*good: bool, first: int = 0) -> list[LogRecord]:

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from processor import cli
-from processor.config import keys
+from processor.cli import main as cli
+from processor.config.settings import keys
 from processor.core.build import CORE
 from processor.errors import BrokerUnavailable
 
@@ -42,7 +42,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> N
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
     """`run-steps --help` answers at once: no settings, no client, no event loop library."""
     code = (
-        "import sys\nfrom processor import cli\ncode = cli._run(['--help'])\n"
+        "import sys\nfrom processor.cli import main as cli\ncode = cli._run(['--help'])\n"
         "heavy = {'aiokafka', 'pydantic', 'aiohttp', 'prometheus_client', 'structlog'} & set(sys.modules)\n"
         "print('HEAVY', sorted(heavy))\nsys.exit(code)"
     )
@@ -72,7 +72,7 @@ def test_without_the_extra_audit_it_says_how_to_get_it(args: list[str]) -> None:
     """In a process of its own, where nothing has imported the libraries yet."""
     code = (
         "import sys\nsys.modules.update(dict.fromkeys(('duckdb', 'fastavro', 'jinja2', 'markupsafe', 'pyarrow')))\n"
-        f"from processor import cli\nsys.exit(cli._run({args!r}))"
+        f"from processor.cli import main as cli\nsys.exit(cli._run({args!r}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 64
@@ -94,7 +94,7 @@ def test_an_error_is_its_line_its_hint_and_its_exit_code(
     def serve(*_: object, **__: object) -> int:
         raise BrokerUnavailable("broker b:9092: silent since 12:00", hint="is it up?")
 
-    stand_in(monkeypatch, "processor.supervisor", serve=serve)
+    stand_in(monkeypatch, "processor.serve.command", serve=serve)
     assert cli._run(["serve"]) == 75
     said = capsys.readouterr()
     assert said.out == ""
@@ -111,7 +111,7 @@ def test_a_bug_is_named_by_type_and_place_and_keeps_its_text(
     def serve(*_: object, **__: object) -> int:
         raise ValueError("hunter2")
 
-    stand_in(monkeypatch, "processor.supervisor", serve=serve)
+    stand_in(monkeypatch, "processor.serve.command", serve=serve)
     assert cli._run(["serve"]) == 70
     said = capsys.readouterr().err
     assert "unexpected ValueError" in said
@@ -124,7 +124,7 @@ def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def serve(*_: object, **__: object) -> int:
         raise KeyboardInterrupt
 
-    stand_in(monkeypatch, "processor.supervisor", serve=serve)
+    stand_in(monkeypatch, "processor.serve.command", serve=serve)
     assert cli._run(["serve"]) == 130
 
 
@@ -132,10 +132,10 @@ def test_ctrl_c_while_a_class_is_made_exits_130(tmp_path: Path) -> None:
     """The interpreter remembers an interrupt that left `exec`, and would die of it under -m."""
     (tmp_path / "interrupted.py").write_text(
         "import sys, types\n"
-        "from processor import cli\n"
+        "from processor.cli import main as cli\n"
         "def serve(*_, **__):\n"
         "    exec('raise KeyboardInterrupt')\n"
-        "sys.modules['processor.supervisor'] = types.SimpleNamespace(serve=serve)\n"
+        "sys.modules['processor.serve.command'] = types.SimpleNamespace(serve=serve)\n"
         "sys.argv[1:] = ['serve']\n"
         "cli.main()\n"
     )
@@ -164,7 +164,7 @@ def test_serve_hands_on_settings_and_options(monkeypatch: pytest.MonkeyPatch, tm
         seen.append((settings.source.topic, create_topics, workers))
         return 65
 
-    stand_in(monkeypatch, "processor.supervisor", serve=serve)
+    stand_in(monkeypatch, "processor.serve.command", serve=serve)
     path = tmp_path / "p.toml"
     path.write_text('[source]\ntopic = "t"\n')
     assert cli._run(["serve", "--config", str(path), "--create-topics", "--workers", "3"]) == 65
@@ -179,7 +179,7 @@ def test_wrong_settings_stop_serve_before_anything_starts(
     def serve(*_: object, **__: object) -> int:
         raise AssertionError("started")
 
-    stand_in(monkeypatch, "processor.supervisor", serve=serve)
+    stand_in(monkeypatch, "processor.serve.command", serve=serve)
     monkeypatch.setenv("RUN_STEPS_SOURCE__TOPPIC", "t")
     assert cli._run(["serve"]) == 78
     assert "did you mean RUN_STEPS_SOURCE__TOPIC?" in capsys.readouterr().err
@@ -280,7 +280,7 @@ def test_a_wrong_dial_is_named(dial: str, capsys: pytest.CaptureFixture[str], tm
 
 def test_publish_shows_the_records_without_a_broker(capsys: pytest.CaptureFixture[str]) -> None:
     """--dry-run: JSON lines on stdout, the count on stderr."""
-    sample = Path(cli.__file__).parent / "samples" / "message.sse"
+    sample = Path(cli.__file__).parents[1] / "samples" / "message.sse"
     assert cli._run(["publish", "--dry-run", "--topic", "t", str(sample)]) == 0
     said = capsys.readouterr()
     records = [json.loads(line) for line in said.out.splitlines()]
@@ -292,7 +292,7 @@ def test_publish_shows_the_records_without_a_broker(capsys: pytest.CaptureFixtur
 def test_on_a_terminal_the_progress_of_a_replay_shows_rate_and_time_left() -> None:
     """Through a pseudo-terminal, as a person sees it. Fed until the bar has been drawn with both."""
     code = (
-        "from processor import cli\nfrom processor.replay.run import Progress\n"
+        "from processor.cli import replay as cli\nfrom processor.audit.replay.command import Progress\n"
         "with cli._progress() as show:\n"
         "    show(Progress('reading [bold]out', 0, 0))\n"
         "    for n in range(20_000):\n"

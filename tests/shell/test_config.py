@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from processor.config import NOT_SETTINGS, Settings, keys, load, render, variable
+from processor.config.loading import load
+from processor.config.settings import NOT_SETTINGS, Settings, keys, variable
+from processor.config.toml import render
 from processor.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

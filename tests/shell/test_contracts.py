@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from processor import errors, telemetry
+from processor import errors
 from processor.core.effects import LogRecord, Reason
+from processor.telemetry.metrics import METRICS
+from processor.telemetry.telemetry import Telemetry
 
 CONTRACTS = Path(__file__).parent.parent / "contracts"
 
@@ -30,13 +32,13 @@ def test_the_catalogue_holds_the_metrics_of_the_contract_and_no_others() -> None
             "unit": metric.unit,
             "labels": {label.name: sorted(label.values) or "bounded by the deployment" for label in metric.labels},
         }
-        for metric in telemetry.METRICS
+        for metric in METRICS
     }
     assert catalogue == contract("metrics")
 
 
 def test_the_registry_exposes_exactly_the_metrics_of_the_contract() -> None:
-    exposition = telemetry.Telemetry().exposition().decode()
+    exposition = Telemetry().exposition().decode()
     exposed = {}
     for family in text_string_to_metric_families(exposition):
         if not family.name.startswith("process_"):
@@ -50,7 +52,7 @@ def test_no_label_is_an_id() -> None:
 
 
 def test_every_metric_says_what_it_means_and_what_to_do() -> None:
-    for metric in telemetry.METRICS:
+    for metric in METRICS:
         assert metric.help.endswith("."), metric.name
         assert metric.advice.endswith("."), metric.name
         assert len(metric.help) > 20, metric.name
@@ -74,7 +76,7 @@ def test_the_drawn_error_tree_agrees_with_the_contract() -> None:
 
 
 def test_header_names_are_those_of_the_contract() -> None:
-    evidence = pytest.importorskip("processor.core.evidence")
+    evidence = pytest.importorskip("processor.core.headers")
     names = {pytest.importorskip("processor.core.events").EVENT_ID}
     for constant, value in vars(evidence).items():
         if constant.isupper() and isinstance(value, str):
@@ -85,7 +87,7 @@ def test_header_names_are_those_of_the_contract() -> None:
 
 
 def test_a_dead_letter_carries_the_headers_of_the_contract_behind_its_own() -> None:
-    evidence = pytest.importorskip("processor.core.evidence")
+    evidence = pytest.importorskip("processor.core.headers")
     own = (("tenant", b"a"), ("tenant", b"b"), ("empty", None))
     record = LogRecord(offset=7, timestamp=1, key=None, value=b"[", headers=own)
     headers = evidence.dead_letter_headers(b"events", b"0", record, Reason.NOT_JSON, "detail")

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from processor.config import Settings
+from processor.audit.replay.outcome import Replayed
+from processor.audit.replay.plan import Options
+from processor.audit.report.manifest import Outcome
+from processor.config.settings import Settings
 from processor.core.effects import Publish
 from processor.demo import EXIT_DIFFERENT, _Demo, proof
 from processor.demo.recordings import compare, read, story_of
 from processor.demo.screen import Screen
 from processor.demo.tails import Out
-from processor.publish import sample_files
-from processor.replay.run import Options, Replayed
-from processor.report.manifest import Outcome
+from processor.publish.command import sample_files
 from processor.simulate.expected import Expected
 from tests.core.test_samples import OUTCOMES, STORIES, folded
 from tests.shell import reports
@@ -103,7 +104,7 @@ def judging(monkeypatch: pytest.MonkeyPatch, verdict: Outcome, counts: dict[str,
             report=options.report,
         )
 
-    monkeypatch.setattr("processor.replay.run.replay", replay)
+    monkeypatch.setattr("processor.audit.replay.command.replay", replay)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +172,7 @@ def test_a_replay_that_fails_leaves_no_half_report(monkeypatch: pytest.MonkeyPat
         (Path(options.report) / "half").touch()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("processor.replay.run.replay", replay)
+    monkeypatch.setattr("processor.audit.replay.command.replay", replay)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(KeyboardInterrupt):

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from processor.config import Settings, keys, load, variable
+from processor.config.loading import load
+from processor.config.settings import Settings, keys, variable
 from processor.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

@@ -12,12 +12,15 @@ from processor.core.rules import MAX_DIGITS
 
 TELL = "tell = lambda *_: print(sys.get_int_max_str_digits(), file=sys.stderr) or 0"
 DOORS = {
-    "command": "from processor import cli\ncli._run = tell\ncli.main()",
+    "command": "from processor.cli import main as cli\ncli._run = tell\ncli.main()",
     "worker process": (
-        "from processor import supervisor\nsupervisor._one = lambda *_, **__: None\nsupervisor._run = tell\n"
-        "supervisor._child_main(None, '0', None)"
+        "from processor.serve import processes\nprocesses.run_one = lambda *_, **__: None\n"
+        "processes.run_to_exit = tell\nprocesses._child_main(None, '0', None)"
     ),
-    "replay task": "from processor.replay import partition, run_task\npartition.run = tell\nrun_task(None)",
+    "replay task": (
+        "from processor.audit.replay import partition_task\nfrom processor.audit.replay.run_task import run_task\n"
+        "partition_task.run = tell\nrun_task(None)"
+    ),
 }
 DECODED = (
     "from processor.core.events import decode\n"

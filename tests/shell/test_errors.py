@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from processor import cli
+from processor.audit.report.manifest import ReportError
+from processor.cli import main as cli
 from processor.errors import OutOfMemory, OutOfSpace, of_system
-from processor.report.manifest import ReportError
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

@@ -20,17 +20,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor import restore, worker
-from processor.committed import HighestCommitted
-from processor.config import Settings
+from processor.config.settings import Settings
 from processor.core.effects import LogRecord
 from processor.core.partition import PartitionState
 from processor.errors import BrokerUnavailable, CorruptLog, Fenced
 from processor.kafka import transactions, writer
-from processor.kafka.security import Connection
-from processor.outputs import Outputs
-from processor.telemetry import Happening, RestoreIrregular, Telemetry
-from processor.worker import Worker
+from processor.kafka.client_config import Connection
+from processor.kafka.output_records import Outputs
+from processor.serve import restore, worker
+from processor.serve.highest_committed import HighestCommitted
+from processor.serve.worker import Worker
+from processor.telemetry.happenings import Happening, RestoreIrregular
+from processor.telemetry.telemetry import Telemetry
 from tests.core.play import delta, step, text
 from tests.shell.scripted_cluster import Fate
 from tests.shell.scripted_group import STABLE, Broker, CheckpointReader, Member, Out, WorkerLink, settle

@@ -13,20 +13,20 @@ from random import Random
 import msgspec
 import pytest
 
-from processor import cli
-from processor import explain as explaining
 from processor.archives import ArchivedRecord
-from processor.core import evidence
-from processor.core.audit import mark_of
+from processor.audit import explain as explaining
+from processor.audit.explain import Explained, Logs, Marks, explain_from
+from processor.audit.judge.partition_audit import mark_of
+from processor.audit.judge.verdicts import Published, Unreadable, Verdict
+from processor.audit.published_index import of_source
+from processor.audit.replay.partition_task import places_of
+from processor.audit.replay.task import Task
+from processor.cli import main as cli
 from processor.core.effects import LogRecord
+from processor.core.headers import REVISION, SOURCE_PARTITION, SOURCE_TOPIC
 from processor.core.partition import PartitionState
-from processor.core.shapes import canonical
-from processor.core.verdicts import Published, Unreadable, Verdict
+from processor.core.wire_types import canonical
 from processor.errors import UsageError
-from processor.explain import Explained, Logs, Marks, explain_from
-from processor.replay import Task
-from processor.replay.partition import places_of
-from processor.shelf import of_source
 from tests.core.play import Play, call, calls, step, text
 from tests.shell import trial
 
@@ -120,7 +120,7 @@ def test_what_was_changed_is_never_called_equal(tmp_path: Path, seed: int) -> No
         place, at = rng.choice(places)
         record = made.topics[place][at]
         changed = trial.CHANGES[rng.choice(sorted(trial.CHANGES))](record, rng)
-        source = dict(changed.headers).get(evidence.SOURCE_TOPIC) if changed is not None else None
+        source = dict(changed.headers).get(SOURCE_TOPIC) if changed is not None else None
         if changed is None or changed == record or changed.key != record.key or source not in (None, b"events"):
             continue  # not told of this step, or of another source: nothing that is looked at
         topics = {**made.topics, place: [*made.topics[place][:at], changed, *made.topics[place][at + 1 :]]}
@@ -137,7 +137,7 @@ def test_the_command_prints_what_the_guide_says(
 ) -> None:
     """Every name of the JSON, in the guide's words, and the exit code of the verdict."""
     made = trial.world(1, runs=6)
-    record = next(r for log in made.topics.values() for r in log if evidence.REVISION in dict(r.headers))
+    record = next(r for log in made.topics.values() for r in log if REVISION in dict(r.headers))
     step_id = (record.key or b"").decode()
     monkeypatch.setattr(explaining, "_Topics", lambda settings, connection: Simulated(made, tmp_path))
     code = cli._run(["explain", step_id, "--json"])
@@ -171,12 +171,12 @@ def test_a_record_without_papers_under_the_steps_key_is_a_stray(tmp_path: Path) 
     step_id = step_ids(made.topics)[0]
     place, log = next((p, log) for p, log in made.topics.items() if any(r.key == step_id.encode() for r in log))
     stray = LogRecord(log[-1].offset + 1, 0, step_id.encode(), b"{}")
-    beyond = msgspec.structs.replace(stray, offset=stray.offset + 1, headers=((evidence.SOURCE_TOPIC, b"events"),))
+    beyond = msgspec.structs.replace(stray, offset=stray.offset + 1, headers=((SOURCE_TOPIC, b"events"),))
     made.topics[place] = [*log, stray, beyond]
     found = told(Simulated(made, tmp_path), step_id)
     assert {life.verdict for life in found.lives} == {"equal"}
     assert found.verdict is Verdict.DIFFERENT
-    assert [one.why for one in found.strays] == [f"no {evidence.SOURCE_TOPIC}", f"no {evidence.SOURCE_PARTITION}"]
+    assert [one.why for one in found.strays] == [f"no {SOURCE_TOPIC}", f"no {SOURCE_PARTITION}"]
 
 
 def long_life(folder: Path, deltas: int) -> Simulated:

@@ -17,16 +17,16 @@ from aiokafka.structs import TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processor.audit.judge.block_digests import framed
+from processor.audit.judge.verdicts import Kind
+from processor.audit.published_index import _row, _unpack
 from processor.core.effects import DeadLetter, LogRecord
 from processor.core.header_names import is_utf8, name_bytes, name_text, shown
-from processor.core.links import framed
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.verdicts import Kind
 from processor.kafka.fetch import BatchRecords, CheckedRecords
 from processor.kafka.raw_names import RawNamesBatch, read_batch
 from processor.kafka.records import OutRecord, batch_bytes
-from processor.shelf import _row, _unpack
 
 CODECS = ["", "gzip", "snappy", "lz4", "zstd"]
 NAMES = st.binary(max_size=12) | st.text(max_size=6).map(str.encode)

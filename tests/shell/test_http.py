@@ -15,8 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from processor.errors import ConfigError
-from processor.http import Front, Health, OneWorker, Server, Site
-from processor.telemetry import Telemetry
+from processor.serve.http import Front, Health, OneWorker, Server, Site
+from processor.telemetry.telemetry import Telemetry
 
 SECRET = "the-users-own-words"
 GOOD = Health(True, [], {})
@@ -283,7 +283,7 @@ def test_pages_are_answered_on_the_loop_that_workers_run_on() -> None:
 
 
 async def test_a_request_that_comes_byte_by_byte_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("processor.http._FIRST_S", 0.3)
+    monkeypatch.setattr("processor.serve.http._FIRST_S", 0.3)
     async with one(Worker()) as url, asyncio.timeout(10):
         host, port = url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))

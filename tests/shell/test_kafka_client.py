@@ -18,11 +18,12 @@ from aiokafka.protocol.group import HeartbeatRequest, JoinGroupRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from processor.errors import BrokerRefused, BrokerUnavailable, RunStepsError
-from processor.kafka import admin, client, link, security
+from processor.kafka import admin, client, diagnosis, link
 from processor.kafka.admin import Admin
 from processor.kafka.client import SILENT, Client
+from processor.kafka.client_config import Connection
+from processor.kafka.diagnosis import _Closed, _diagnosed, diagnose
 from processor.kafka.link import BrokerLink
-from processor.kafka.security import Connection, diagnose
 from processor.kafka.transactions import NotSent
 
 HOST = "127.0.0.1"
@@ -347,7 +348,7 @@ async def reason_of(address: tuple[str, int]) -> RunStepsError:
 async def test_a_port_that_has_never_answered_and_closes_is_of_another_protocol(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(security, "_ASK_AGAIN_S", 0.01)
+    monkeypatch.setattr(diagnosis, "_ASK_AGAIN_S", 0.01)
     async with closing() as address:
         reason = await reason_of(address)
     assert isinstance(reason, BrokerRefused)
@@ -366,15 +367,15 @@ async def test_a_port_that_has_answered_and_closes_is_an_outage() -> None:
 
 
 async def test_a_port_that_closes_for_a_moment_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(security, "_ASK_AGAIN_S", 0.01)
+    monkeypatch.setattr(diagnosis, "_ASK_AGAIN_S", 0.01)
     async with cluster(1) as nodes:
         told = [BrokerRefused("away"), BrokerRefused("away")]
-        asked = security._diagnosed
+        asked = _diagnosed
 
         async def away(connection: Connection) -> RunStepsError:
-            return security._Closed(told.pop().message) if told else await asked(connection)
+            return _Closed(told.pop().message) if told else await asked(connection)
 
-        monkeypatch.setattr(security, "_diagnosed", away)
+        monkeypatch.setattr(diagnosis, "_diagnosed", away)
         reason = await reason_of((HOST, nodes[0].port))
     assert isinstance(reason, BrokerUnavailable)
     assert "answers only now" in reason.message

@@ -12,9 +12,9 @@ from aiokafka.conn import AIOKafkaConnection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.kafka import frames
+from processor.kafka import framing as frames
 from processor.kafka.client import BrokerConnection, connect
-from processor.kafka.frames import ForeignProtocol, FrameProtocol, Response
+from processor.kafka.framing import ForeignProtocol, FrameProtocol, Response
 
 SMALL = 64 << 10
 

@@ -13,7 +13,8 @@ from aiokafka.errors import AuthenticationFailedError
 from cryptography.hazmat.primitives import serialization
 
 from processor.errors import ConfigError
-from processor.kafka.security import Connection, TokenSource
+from processor.kafka.client_config import Connection
+from processor.kafka.tokens import TokenSource
 
 
 @pytest.fixture(scope="module")

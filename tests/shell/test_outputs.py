@@ -9,22 +9,22 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor import supervisor
-from processor.config import Output, Settings
-from processor.core import evidence
+from processor.audit.expected_records import Places
+from processor.config.settings import Output, Settings
 from processor.core.effects import Checkpoint, DeadLetter, Publish, Reason, Status
-from processor.kafka.records import OutRecord, batch_bytes, compression_growth_bytes
-from processor.outputs import (
+from processor.core.headers import REASON
+from processor.kafka.output_records import (
     OMITTED_BYTES,
     OMITTED_DIGEST,
     OMITTED_HEADERS,
     OMITTED_KEY,
     SMALLEST_LIMIT_BYTES,
     Outputs,
-    Places,
     fitting,
     omitting,
 )
+from processor.kafka.records import OutRecord, batch_bytes, compression_growth_bytes
+from processor.serve.topics import _HEADERS_BYTES
 
 HEADERS = (("runstep-reason", b"not_json"),)
 
@@ -93,7 +93,7 @@ CONTENTS = st.one_of(
 @st.composite
 def letters(draw: st.DrawFn) -> OutRecord:
     own = draw(st.lists(st.tuples(st.text(max_size=20), CONTENTS), max_size=3))
-    headers = (*((name, content) for name, content in own if name != evidence.REASON), *HEADERS)
+    headers = (*((name, content) for name, content in own if name != REASON), *HEADERS)
     return OutRecord(DEAD, None, draw(CONTENTS), draw(CONTENTS), draw(st.integers(0, 1 << 42)), headers)
 
 
@@ -149,7 +149,7 @@ def test_what_is_largest_goes_first() -> None:
 
 def test_what_the_start_up_check_lets_through_is_what_the_audit_expects() -> None:
     """No dead-letter topic is accepted whose limit is below the size up to which the audit wants dead letters whole."""
-    assert SMALLEST_LIMIT_BYTES <= supervisor._HEADERS_BYTES
+    assert SMALLEST_LIMIT_BYTES <= _HEADERS_BYTES
     places = Places(Outputs.of_settings(Settings()), 0, {})
     assert not places.shortened(letter(b"x" * (SMALLEST_LIMIT_BYTES - 200)))
     assert len(places.shortened(letter(b"x" * SMALLEST_LIMIT_BYTES))) == 2

@@ -7,11 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processor.core.checkpoint_format import Saved
+from processor.core.offset_metadata import (
+    METADATA_VERSION,
+    MODE_ANEW,
+    MODE_REBUILD,
+    MODE_RESUME,
+    LogIdentity,
+    ResumePoint,
+)
 from processor.core.partition import CHECKPOINT_VERSION
-from processor.core.resume import METADATA_VERSION, MODE_ANEW, MODE_REBUILD, MODE_RESUME, LogIdentity, ResumePoint
-from processor.core.saved import Saved
 from processor.errors import UsageError
-from processor.positions import (
+from processor.serve.positions import (
     ALL,
     Facts,
     Group,

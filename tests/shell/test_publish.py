@@ -17,10 +17,14 @@ from hypothesis import strategies as st
 from openai._models import construct_type
 from openai.types.beta import AssistantStreamEvent
 
-from processor import publish
 from processor.errors import BrokerUnavailable, UsageError
 from processor.kafka.producer import EventProducer
-from processor.publish import EventStream, Format, Outgoing, RunKeyer, RunPublisher, run, sample_files
+from processor.publish import publisher, run_keying
+from processor.publish import sse as splitting
+from processor.publish.command import run, sample_files
+from processor.publish.publisher import RunPublisher
+from processor.publish.run_keying import EventStream, Outgoing, RunKeyer
+from processor.publish.sse import Format, Frame
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "fixtures"
 STREAMS = [*sample_files(), *sorted(RECORDINGS.glob("*.sse"))]
@@ -191,7 +195,7 @@ def test_a_long_event_in_small_chunks_costs_linear_time() -> None:
 
 
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr(splitting, "MAX_EVENT_BYTES", 1000)
     with pytest.raises(UsageError, match="more than 1,000 bytes"):
         records(b"data: " + b"x" * 5000, chunk=100)
     with pytest.raises(UsageError, match="more than 1,000 bytes"):
@@ -312,7 +316,7 @@ def test_a_thread_waits_for_its_own_run() -> None:
 
 
 def test_holding_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "MAX_HELD_EVENTS", 3)
+    monkeypatch.setattr(run_keying, "MAX_HELD_EVENTS", 3)
     keyer = RunKeyer()
     stream = EventStream(keyer)
     stream.feed(sse(*[("thread.run.step.delta", delta("a"))] * 6))
@@ -320,12 +324,12 @@ def test_holding_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publish, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr(run_keying, "MAX_REMEMBERED", 2)
     keyer = RunKeyer()
     for number in range(5):
-        keyer.take(publish.Frame(None, json.dumps(STEP | {"id": f"step_{number}"}).encode()))
-    keyer.take(publish.Frame(None, json.dumps(STEP | {"id": "step_3"}).encode()))  # used again: step_4 is older
-    keyer.take(publish.Frame(None, json.dumps(STEP | {"id": "step_5"}).encode()))
+        keyer.take(Frame(None, json.dumps(STEP | {"id": f"step_{number}"}).encode()))
+    keyer.take(Frame(None, json.dumps(STEP | {"id": "step_3"}).encode()))  # used again: step_4 is older
+    keyer.take(Frame(None, json.dumps(STEP | {"id": "step_5"}).encode()))
     assert list(keyer._run_of) == ["step_3", "step_5"]
 
 
@@ -401,7 +405,7 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> list[Collector]:
         made.append(Collector(*args, **options))
         return made[-1]
 
-    monkeypatch.setattr(publish, "EventProducer", make)
+    monkeypatch.setattr(publisher, "EventProducer", make)
     return made
 
 

@@ -16,18 +16,24 @@ import msgspec
 import pyarrow.parquet as pq
 import pytest
 
-from processor import cli
 from processor.archives import ArchivedRecord, ArchiveError, Capture, Gap, GapKind, Recorder, manifest, read
-from processor.config import Settings
+from processor.audit.judge.block_digests import LINK_OFFSETS
+from processor.audit.replay import partition_task as partition
+from processor.audit.replay import range_bounds as bounds
+from processor.audit.replay import task_tables as evidence
+from processor.audit.replay.command import replay
+from processor.audit.replay.outcome import Progress, Replayed
+from processor.audit.replay.plan import Options
+from processor.audit.replay.range_bounds import Committed, Edge, Offset, Time
+from processor.audit.replay.record_sources import Ledger, laid_end_to_end
+from processor.audit.replay.task import Part, StepFilter
+from processor.audit.report.manifest import Outcome
+from processor.cli import main as cli
+from processor.cli.replay import _tell_replayed
+from processor.config.settings import Settings
 from processor.core.effects import LogRecord
-from processor.core.links import LINK_OFFSETS
 from processor.errors import CorruptLog, UsageError
-from processor.kafka.security import Connection
-from processor.replay import Only, Part, bounds, evidence, partition
-from processor.replay.bounds import Committed, Edge, Offset, Time
-from processor.replay.run import Options, Progress, Replayed, replay
-from processor.replay.sources import Ledger, laid_end_to_end
-from processor.report.manifest import Outcome
+from processor.kafka.client_config import Connection
 from tests.shell import trial
 from tests.shell.test_archives import capture_file, captured
 
@@ -159,7 +165,7 @@ def test_archives_alone_are_enough_for_a_proof(archived: Archived) -> None:
 def test_without_a_report_the_same_is_found(archived: Archived, tmp_path: Path) -> None:
     """Tables and links are made for a report alone; the verdict must not hang on them."""
     (_, log) = next((place, log) for place, log in sorted(archived.made.topics.items()) if place[0] != trial.DEAD)
-    narrowed = Only(runs=(json.loads(log[0].value or b"")["run_id"],))
+    narrowed = StepFilter(runs=(json.loads(log[0].value or b"")["run_id"],))
     halved = tmp_path / "halved"
     with Recorder(halved, files=".jsonl") as recorder:
         for number, item in enumerate(read(archived.out)):
@@ -217,7 +223,7 @@ def test_what_an_archive_of_the_output_lacks_is_missing_where_it_cannot_have_beg
     assert middle.counts["step"]["missing"] == 1
     (finding,) = [finding for result in middle.results for finding in result.first]
     assert (finding.verdict, finding.identity[0].encode()) == ("missing", dropped.key)
-    cli._tell_replayed(middle)
+    _tell_replayed(middle)
     told = f"  missing: step {finding.identity[0]} revision 0, partition {finding.partition}, offsets "
     assert told in capsys.readouterr().out
     first = without("first", own[0])
@@ -297,17 +303,17 @@ def test_narrowing_reports_less_and_folds_the_same(archived: Archived, tmp_path:
     whole = archived.audit(report=str(tmp_path / "whole"))
     (_, log) = next((place, log) for place, log in sorted(archived.made.topics.items()) if place[0] != trial.DEAD)
     step_id = (log[0].key or b"").decode()
-    narrowed = archived.audit(only=Only(steps=(step_id,)), report=str(tmp_path / "narrowed"))
+    narrowed = archived.audit(only=StepFilter(steps=(step_id,)), report=str(tmp_path / "narrowed"))
     assert set(narrowed.counts["step"]) == {"equal"}
     assert sum(narrowed.counts["step"].values()) < sum(whole.counts["step"].values())
     assert [r.chain for r in narrowed.results] == [r.chain for r in whole.results]
     assert all(r.chain for r in whole.results)
     run_id = json.loads(log[0].value or b"")["run_id"]
-    nobody = archived.audit(only=Only(runs=("run_nobody",)))
+    nobody = archived.audit(only=StepFilter(runs=("run_nobody",)))
     assert nobody.verdict is Outcome.UNPROVABLE, "a misspelt id must not read as a proof"
     assert any("has one of the ids" in question for question in nobody.questions)
 
-    by_run = archived.audit(only=Only(runs=(run_id,)))
+    by_run = archived.audit(only=StepFilter(runs=(run_id,)))
     assert 0 < sum(by_run.counts["step"].values()) < sum(whole.counts["step"].values())
 
 
@@ -318,14 +324,14 @@ def test_narrowing_to_a_run_narrows_the_transitions_and_lacks_none(archived: Arc
     open_run = next(step["run_id"] for step in steps if step["status"] == "in_progress" and step["run_id"])
     assert open_run != steps[0]["run_id"]
     for name, run_id in (("ended", steps[0]["run_id"]), ("open", open_run)):
-        archived.audit(end="120", only=Only(runs=(run_id,)), report=str(tmp_path / name))
+        archived.audit(end="120", only=StepFilter(runs=(run_id,)), report=str(tmp_path / name))
         own = pq.read_table(tmp_path / name / "tables" / "transitions").to_pylist()
         ids = {step["step_id"] for step in steps if step["run_id"] == run_id}
         wanted = [row for row in whole if row["step_id"] in ids and not (row["refused"] and row["from"] is None)]
         assert sorted(map(repr, own)) == sorted(map(repr, wanted))
         assert 0 < len(own) < len(whole)
     thread_id = steps[0]["thread_id"]
-    archived.audit(end="120", only=Only(threads=(thread_id,), steps=("nobody",)), report=str(tmp_path / "thread"))
+    archived.audit(end="120", only=StepFilter(threads=(thread_id,), steps=("nobody",)), report=str(tmp_path / "thread"))
     own = pq.read_table(tmp_path / "thread" / "tables" / "transitions").to_pylist()
     assert {row["step_id"] for row in own} == {s["step_id"] for s in steps if s["thread_id"] == thread_id}
 
@@ -459,7 +465,7 @@ def test_an_archive_that_was_killed_while_it_grew_names_what_it_was_to_hold(arch
     copy = tmp_path / "copy"
     code = (
         "import os, sys, pickle; from pathlib import Path; from tests.shell.test_replay import settings, _no_broker;"
-        "from processor.replay import run; from processor.archives import Recorder;"
+        "from processor.audit.replay import command as run; from processor.archives import Recorder;"
         "Recorder.close = lambda self: os.kill(os.getpid(), 9);"
         "source, out, copy = sys.argv[1:];"
         "run.replay(run.Options(archives=(source,), published=(out,), record=copy, workers=1), settings(), _no_broker,"
@@ -604,7 +610,7 @@ def test_blocks_that_two_ranges_cut_in_two_ways_are_not_compared(archived: Archi
 def test_a_process_of_the_pool_loads_nothing_that_no_task_uses() -> None:
     """It would load it while all wait for it: settings, tables, what draws on a terminal."""
     code = (
-        "import sys, processor.replay.partition, processor.replay.shelving\n"
+        "import sys, processor.audit.replay.partition_task, processor.audit.replay.index_output\n"
         "print(sorted({'aiohttp', 'prometheus_client', 'pyarrow', 'pydantic', 'rich', 'structlog'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)

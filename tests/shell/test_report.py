@@ -22,15 +22,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.archives import ArchivedRecord, Gap, GapKind, Limits, Recorder
+from processor.audit.judge.block_digests import LINK_OFFSETS, Links, framed
+from processor.audit.judge.verdicts import Difference, Finding, Kind, Verdict
+from processor.audit.report import charts, tables
+from processor.audit.report.folder import check, check_records, write
+from processor.audit.report.manifest import NAME, PAGE, About, Manifest, Outcome, ReportError, encoded, outcome, read
+from processor.audit.report.page import lasted, shown, when
+from processor.audit.report.tables import SCHEMAS, Tables, digest_of
 from processor.core.effects import LogRecord
-from processor.core.links import LINK_OFFSETS, Links, framed
-from processor.core.verdicts import Difference, Finding, Kind, Verdict
 from processor.errors import UsageError
-from processor.report import charts, tables
-from processor.report.folder import check, check_records, write
-from processor.report.manifest import NAME, PAGE, About, Manifest, Outcome, ReportError, encoded, outcome, read
-from processor.report.page import lasted, shown, when
-from processor.report.tables import SCHEMAS, Tables, digest_of
 from tests.shell.reports import HOSTILE, PROGRAM, about, make, records_of
 
 GUIDE = Path(__file__).parents[2] / "docs" / "auditors-guide.md"
@@ -325,7 +325,7 @@ def test_a_table_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert problems(folder) == []
-    monkeypatch.setattr("processor.report.folder.LIMITS", Limits(block_bytes=4))
+    monkeypatch.setattr("processor.audit.report.folder.LIMITS", Limits(block_bytes=4))
     assert re.search(r"tables: archive \S+ row group 0 column \S+: claims a page of \d+ bytes", problems(folder)[0])
 
 

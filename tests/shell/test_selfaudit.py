@@ -15,23 +15,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor import selfaudit
-from processor.config import SelfAudit as SelfAuditSettings
-from processor.config import Settings
+from processor.audit.judge.partition_audit import began_at, caused_at, mark_of, read_published
+from processor.audit.judge.verdicts import Finding, Published, Verdict
+from processor.audit.selfaudit import selfaudit
+from processor.audit.selfaudit.budget import TokenBucket, run_metered
+from processor.audit.selfaudit.partition_history import KnownRange, PartitionHistory
+from processor.audit.selfaudit.recheck import Recheck, slices
+from processor.audit.selfaudit.selfaudit import SelfAudit
+from processor.config.settings import SelfAudit as SelfAuditSettings
+from processor.config.settings import Settings
 from processor.core import merge
-from processor.core.audit import began_at, caused_at, mark_of, read_published
 from processor.core.effects import Checkpoint, Effect, LogRecord, Publish
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.verdicts import Finding, Published, Verdict
 from processor.errors import BrokerUnavailable
+from processor.kafka.client_config import Connection
+from processor.kafka.errors import OffsetLost
+from processor.kafka.output_records import Outputs
 from processor.kafka.records import OutRecord
-from processor.kafka.security import Connection
-from processor.kafka.trouble import OffsetLost
-from processor.outputs import Outputs
-from processor.selfaudit import Allowance, Recheck, SelfAudit, Stretch, Trail, metered, slices
 from processor.simulate import Dials, Simulation
-from processor.telemetry import (
+from processor.telemetry.happenings import (
     AuditMismatch,
     AuditSkipped,
     AuditStands,
@@ -39,8 +42,8 @@ from processor.telemetry import (
     Happening,
     SelfAuditTroubled,
     StepVerified,
-    Telemetry,
 )
+from processor.telemetry.telemetry import Telemetry
 from tests.core.logs import RULES, logs
 from tests.core.play import call, calls, delta, run, step, text
 from tests.core.test_restart import Topics
@@ -55,7 +58,7 @@ class Owner:
 
     def __init__(self, state: PartitionState) -> None:
         self.state = state
-        self.trail = Trail(3, state, 0.0)
+        self.trail = PartitionHistory(3, state, 0.0)
         self.trail.passed(state)
         self.published: list[Published] = []
 
@@ -110,7 +113,7 @@ def span(published: Published) -> tuple[int, int]:
     return first, cause + 1
 
 
-def folded(owner: Owner, published: Published, stretch: Stretch, log: Sequence[LogRecord]) -> Finding:
+def folded(owner: Owner, published: Published, stretch: KnownRange, log: Sequence[LogRecord]) -> Finding:
     recheck = Recheck(published, stretch, owner.state.topic, owner.state.rules, OUTPUTS)
     records = [record for record in log if stretch.begin <= record.offset < stretch.end]
     for at in range(0, len(records), 7):
@@ -382,7 +385,7 @@ class Clock:
 
 def test_an_allowance_is_saved_up_to_its_most_and_may_be_owed() -> None:
     clock = Clock()
-    allowance = Allowance(2.0, 3.0, clock)
+    allowance = TokenBucket(2.0, 3.0, clock)
     clock.now = 100.0
     assert allowance.left() == 3.0
     allowance.take(4.0)
@@ -408,7 +411,7 @@ async def test_the_meter_counts_the_own_turns_alone_and_lets_a_cancellation_thro
             ended.set()
         return "never"
 
-    task = asyncio.create_task(_run(metered(work(), clock, spent.append)))
+    task = asyncio.create_task(_run(run_metered(work(), clock, spent.append)))
     await asyncio.sleep(0)
     clock.now += 100
     others.set()
@@ -434,9 +437,9 @@ async def test_the_meter_returns_what_the_work_returns_and_raises_what_it_raises
         await asyncio.sleep(0)
         raise KeyError("x")
 
-    assert await metered(fine(), Clock(), lambda _: None) == 7
+    assert await run_metered(fine(), Clock(), lambda _: None) == 7
     with pytest.raises(KeyError):
-        await metered(broken(), Clock(), lambda _: None)
+        await run_metered(broken(), Clock(), lambda _: None)
 
 
 def test_large_records_make_small_slices() -> None:

@@ -9,13 +9,21 @@ from random import Random
 import pytest
 from msgspec.structs import replace
 
-from processor import shelf
-from processor.core import evidence
-from processor.core.audit import caused_at
+from processor.audit import published_index as shelf
+from processor.audit.judge.partition_audit import caused_at
+from processor.audit.judge.verdicts import Kind, Placed, Published, Unreadable
+from processor.audit.published_index import FiledShelf, Shelves
+from processor.audit.replay.index_output import shared_out
 from processor.core.effects import LogRecord
-from processor.core.verdicts import Kind, Placed, Published, Unreadable
-from processor.replay.shelving import shared_out
-from processor.shelf import FiledShelf, Shelves
+from processor.core.headers import (
+    FIRST_OFFSET,
+    LAST_OFFSET,
+    REASON,
+    REVISION,
+    SOURCE_OFFSET,
+    SOURCE_PARTITION,
+    SOURCE_TOPIC,
+)
 
 SOURCE = b"source"
 
@@ -24,11 +32,11 @@ def record(
     offset: int, step: str, *, cause: int = 7, revision: int = 0, partition: int = 0, **more: bytes
 ) -> LogRecord:
     headers = (
-        (evidence.SOURCE_TOPIC, SOURCE),
-        (evidence.SOURCE_PARTITION, b"%d" % partition),
-        (evidence.FIRST_OFFSET, b"%d" % cause),
-        (evidence.LAST_OFFSET, b"%d" % cause),
-        (evidence.REVISION, b"%d" % revision),
+        (SOURCE_TOPIC, SOURCE),
+        (SOURCE_PARTITION, b"%d" % partition),
+        (FIRST_OFFSET, b"%d" % cause),
+        (LAST_OFFSET, b"%d" % cause),
+        (REVISION, b"%d" % revision),
         *((f"runstep-{name.replace('_', '-')}", content) for name, content in more.items()),
     )
     return LogRecord(offset, 1_000 + offset, step.encode(), b"{}" * offset, headers)
@@ -36,10 +44,10 @@ def record(
 
 def refusal(offset: int, cause: int, reason: bytes) -> LogRecord:
     headers = (
-        (evidence.SOURCE_TOPIC, SOURCE),
-        (evidence.SOURCE_PARTITION, b"0"),
-        (evidence.SOURCE_OFFSET, b"%d" % cause),
-        (evidence.REASON, reason),
+        (SOURCE_TOPIC, SOURCE),
+        (SOURCE_PARTITION, b"0"),
+        (SOURCE_OFFSET, b"%d" % cause),
+        (REASON, reason),
     )
     return LogRecord(offset, 0, None, None, headers)
 
@@ -81,8 +89,8 @@ def test_what_is_put_away_is_found_by_identity_and_taken_once(tmp_path: Path) ->
         expected: dict[tuple[str, str], list[Row]] = {}
         for row in sorted(rows, key=lambda row: (row[0], row[1], row[2].offset)):
             headers = dict(row[2].headers)
-            if headers[evidence.SOURCE_PARTITION] == b"%d" % own:
-                identity = (row[2].key or b"").decode(), (headers[evidence.REVISION] or b"").decode()
+            if headers[SOURCE_PARTITION] == b"%d" % own:
+                identity = (row[2].key or b"").decode(), (headers[REVISION] or b"").decode()
                 expected.setdefault(identity, []).append(row)
         with FiledShelf(tmp_path, own) as filed:
             assert filed.count == sum(map(len, expected.values()))

@@ -19,9 +19,9 @@ import pytest
 
 from processor.errors import UsageError
 from processor.simulate import Dials, Produced, Simulation, generate, murmur2, partition_of
-from processor.simulate.dials import DIALECTS, ENVELOPES, TOOLS
 from processor.simulate.expected import Expected, compare, read_expected, write_expected
 from processor.simulate.output import main, read_lines, to_line
+from processor.simulate.parameters import DIALECTS, ENVELOPES, TOOLS
 
 SCHEMA_KEYS: dict[str, Any] = {
     "id": str,

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from processor.core.audit import CLOCK_SKEW_S, PartitionAudit
+from processor.audit.expected_records import Places
+from processor.audit.judge.partition_audit import CLOCK_SKEW_S, PartitionAudit
+from processor.audit.judge.verdicts import DISAGREES, Finding
+from processor.audit.published_index import FiledShelf, Shelves
+from processor.audit.replay.partition_task import places_of
 from processor.core.effects import Effect, LogRecord
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.verdicts import DISAGREES, Finding
-from processor.outputs import Places
-from processor.replay.partition import places_of
-from processor.shelf import FiledShelf, Shelves
 from tests.core.play import text
 from tests.shell import trial
 

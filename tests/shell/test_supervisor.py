@@ -13,24 +13,26 @@ from typing import Any
 
 import pytest
 
-from processor import supervisor
-from processor.breaker import Tripped
-from processor.config import Delivery, Kafka, Settings, Supervisor
+from processor.audit.selfaudit.selfaudit import SelfAudit
+from processor.config.settings import Delivery, Kafka, Settings, Supervisor
 from processor.errors import BrokerRefused, BrokerUnavailable, Fenced, RunStepsError
-from processor.kafka.trouble import OffsetLost
-from processor.selfaudit import SelfAudit
-from processor.supervisor import _Contact, _Lives, _supervise
-from processor.telemetry import (
+from processor.kafka.errors import OffsetLost
+from processor.serve import broker_availability, processes, supervisor
+from processor.serve.broker_availability import BrokerAvailability
+from processor.serve.circuit_breaker import Tripped
+from processor.serve.processes import _Child, _watch_children, _worst_exit
+from processor.serve.supervisor import _Lives, _supervise
+from processor.serve.topic_watch import TopicWatch
+from processor.telemetry.happenings import (
     BreakerTripped,
     BrokerBack,
     BrokerLost,
     ChildEnded,
     Happening,
     StateChanged,
-    Telemetry,
     WorkerRestarted,
 )
-from processor.topic_watch import TopicWatch
+from processor.telemetry.telemetry import Telemetry
 
 AWAY = BrokerUnavailable("broker b:1: nothing listens there", hint="start it")
 FENCED = Fenced("group: moved on")
@@ -83,8 +85,8 @@ class Scene:
         monkeypatch.setattr(supervisor, "check_or_create_topics", check)
         monkeypatch.setattr(TopicWatch, "begin", begin)
         monkeypatch.setattr(TopicWatch, "look", ask)
-        monkeypatch.setattr(supervisor, "_TOUCH_EVERY_S", 0.02)
-        monkeypatch.setattr(supervisor, "_LEAST_S", 0.05)
+        monkeypatch.setattr(supervisor, "_PROBE_EVERY_S", 0.02)
+        monkeypatch.setattr(broker_availability, "_LEAST_S", 0.05)
 
     async def play(self) -> None:
         async with asyncio.timeout(10):
@@ -282,7 +284,7 @@ async def test_a_start_that_hangs_is_bounded(scene: Scene, monkeypatch: pytest.M
 
 
 async def test_the_time_runs_from_when_the_broker_was_last_heard(scene: Scene) -> None:
-    contact = _Contact(scene.settings, scene.telemetry)
+    contact = BrokerAvailability(scene.settings, scene.telemetry)
     contact.answered(time.monotonic())
     assert 0.2 < contact.left_s() <= 0.3
     await asyncio.sleep(0.1)
@@ -306,9 +308,9 @@ def test_a_mismatch_is_a_reason_that_leaves_the_worker_healthy_and_outlives_it()
 def test_a_task_that_never_ends_does_not_keep_the_process() -> None:
     program = """
 import asyncio, sys
-from processor import supervisor
+from processor.serve import process_exit
 from processor.errors import Fenced
-supervisor._EXIT_S = 0.5
+process_exit._EXIT_S = 0.5
 
 async def stubborn():
     while True:
@@ -322,7 +324,7 @@ async def main():
     await asyncio.sleep(0)
     raise Fenced("the last word")
 
-supervisor._run(main())
+process_exit.run_to_exit(main())
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 75
@@ -334,7 +336,7 @@ supervisor._run(main())
 def test_a_process_that_a_signal_ended_gives_an_exit_status_of_the_contract(
     codes: list[int | None], status: int
 ) -> None:
-    assert supervisor._worst_exit(codes) == status
+    assert _worst_exit(codes) == status
 
 
 class Ended:
@@ -357,7 +359,7 @@ async def test_which_end_of_a_worker_process_is_followed_by_another(
     ours, theirs = multiprocessing.Pipe()
 
     def child(ended_with: int) -> Any:
-        return supervisor._Child("0", Ended(ended_with), ours)  # type: ignore[arg-type]
+        return _Child("0", Ended(ended_with), ours)  # type: ignore[arg-type]
 
     spawned: list[int] = []
 
@@ -365,8 +367,8 @@ async def test_which_end_of_a_worker_process_is_followed_by_another(
         spawned.append(number)
         return child(78)
 
-    monkeypatch.setattr(supervisor, "_spawn", spawn)
-    ended = await supervisor._watch_children(scene.settings, scene.telemetry, [child(code)], scene.stop)
+    monkeypatch.setattr(processes, "_spawn", spawn)
+    ended = await _watch_children(scene.settings, scene.telemetry, [child(code)], scene.stop)
     assert spawned == ([0] if again else [])
     assert ended == (78 if again else code)
     assert scene.heard(ChildEnded)[0] == ChildEnded("0", code, again)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from processor.errors import BrokerRefused, Fenced, RunStepsError
 from processor.kafka import transactions
 from processor.kafka.consumer import Committed, GroupToken
+from processor.kafka.errors import RecordTooLarge
 from processor.kafka.transactions import Transactions
-from processor.kafka.trouble import RecordTooLarge
 from tests.shell.scripted_cluster import TOKEN, Cluster, Fate, ScriptedBatch, ScriptedLink
 
 UNITS = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 
-from processor.unit_bound import UnitBound
+from processor.serve.unit_bound import UnitBound
 
 
 def test_a_unit_that_is_not_taken_in_time_is_halved_and_one_taken_with_ease_doubles_it() -> None:

@@ -14,21 +14,22 @@ from typing import Any
 
 import pytest
 
-from processor import restore, worker
-from processor.config import Settings
+from processor.audit.selfaudit.selfaudit import SelfAudit
+from processor.config.settings import Settings
 from processor.core.effects import LogRecord, Publish, Record
+from processor.core.offset_metadata import METADATA_VERSION, LogIdentity, ResumePoint
 from processor.core.partition import PartitionState
-from processor.core.resume import METADATA_VERSION, LogIdentity, ResumePoint
 from processor.errors import BrokerUnavailable, Fenced
+from processor.kafka.client_config import Connection
 from processor.kafka.consumer import NOT_COMMITTED, Committed, GroupToken, RebalanceListener
+from processor.kafka.errors import OffsetsUnstable, ReadStalled
+from processor.kafka.output_records import Outputs
 from processor.kafka.records import OutRecord
-from processor.kafka.security import Connection
-from processor.kafka.trouble import OffsetsUnstable, ReadStalled
 from processor.kafka.writer import Unit, _require_token
-from processor.outputs import Outputs
-from processor.selfaudit import SelfAudit
-from processor.telemetry import Happening, PartitionRestored, Telemetry, UnitDropped
-from processor.worker import RestoreGivenUp, Worker, _Sealed
+from processor.serve import restore, worker
+from processor.serve.worker import RestoreGivenUp, Worker, _Sealed
+from processor.telemetry.happenings import Happening, PartitionRestored, UnitDropped
+from processor.telemetry.telemetry import Telemetry
 from tests.core.play import step, text
 
 ME = "me"

@@ -31,18 +31,18 @@ import msgspec
 
 from processor.archives import ArchivedRecord, ArchiveError, Gap, GapKind
 from processor.archives.jsonl import encode_line
-from processor.core import evidence
-from processor.core.audit import PartitionAudit
+from processor.audit.judge.block_digests import Links
+from processor.audit.judge.partition_audit import PartitionAudit
+from processor.audit.judge.verdicts import Finding, Link, Verdict
+from processor.audit.published_index import FiledShelf, Shelves
+from processor.audit.replay.partition_task import places_of
+from processor.audit.replay.record_sources import DATA, HOLES, Ledger, pieces
+from processor.audit.replay.task import Part, Task
+from processor.core import headers as evidence
 from processor.core.effects import Effect, LogRecord
-from processor.core.links import Links
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.shapes import canonical
-from processor.core.verdicts import Finding, Link, Verdict
-from processor.replay import Part, Task
-from processor.replay.partition import places_of
-from processor.replay.sources import DATA, HOLES, Ledger, pieces
-from processor.shelf import FiledShelf, Shelves
+from processor.core.wire_types import canonical
 from processor.simulate import Dials, Simulation
 
 SOURCE: Final = "events"

@@ -26,7 +26,7 @@ from tests.bench.load import Expected
 from tests.bench.measure import Run
 from tests.bench.verdict import Verdict, judge
 
-_LOOK_S: Final = 0.05
+LOOK_S: Final = 0.05
 _END_S: Final = 30.0
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
@@ -168,7 +168,7 @@ class _Process:
                 raise _Unfinished(f"ended with {self._process.returncode} before it was done")
             if time.monotonic() > deadline:
                 raise _Unfinished("not done in time")
-            time.sleep(_LOOK_S)
+            time.sleep(LOOK_S)
 
     def moment(self) -> _Moment:
         pids = _tree(self._process.pid)

@@ -1,0 +1,1 @@
+"""The audit: what was published is derived again from the log and compared."""

@@ -1,0 +1,1 @@
+"""The judge: verdicts on published records, pure like the core. Replay, explain and self-audit use it."""

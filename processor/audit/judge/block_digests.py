@@ -1,0 +1,127 @@
+"""What was read, as digests: one for every block of offsets, and one over all of a range. Pure.
+
+A block is `LINK_OFFSETS` offsets that begin at a multiple of that number. So its digest depends on its records alone:
+not on who read them, in which pieces, or where the work was cut; blocks can be made in parallel, each for itself. Two
+readings that are not the same differ in a block, and that names the place.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from operator import attrgetter
+from typing import Any, Final
+
+from processor.audit.judge.verdicts import Link
+from processor.core.effects import Record
+from processor.core.header_names import name_bytes
+
+LINK_OFFSETS: Final = 64
+"""Offsets of a block: small enough to look through by eye, at 41 bytes of evidence for each block."""
+
+_NOTHING: Final = -1
+_offset: Final = attrgetter("offset")
+
+
+class Links:
+    """The blocks of the range [begin, end) of one partition. A block without a record has no link."""
+
+    def __init__(self, begin: int, end: int) -> None:
+        self._begin, self._end = begin, end
+        self._block = _NOTHING
+        self._digest: Any = sha256()
+        self._records = 0
+        self._chain: Any = sha256()
+
+    def take(self, records: Sequence[Record]) -> Iterator[Link]:
+        """Records in offset order, in pieces of any size; yields the blocks that they close."""
+        at, behind = 0, len(records)
+        while at < behind:
+            first = records[at].offset
+            block = first // LINK_OFFSETS
+            if block != self._block:
+                yield from self.finish()
+                self._block = block
+            begin_of_next = (block + 1) * LINK_OFFSETS
+            furthest = min(behind, at + begin_of_next - first)
+            cut = furthest
+            if records[furthest - 1].offset >= begin_of_next:
+                cut = bisect_left(records, begin_of_next, at, furthest, key=_offset)
+            self._digest.update(framed_together(records if cut - at == behind else records[at:cut]))
+            self._records += cut - at
+            at = cut
+
+    def finish(self) -> Iterator[Link]:
+        """Nothing more comes of the block that is open."""
+        if self._block == _NOTHING:
+            return
+        first, behind = self._block * LINK_OFFSETS, (self._block + 1) * LINK_OFFSETS
+        digest: str = self._digest.hexdigest()
+        yield Link(max(first, self._begin), min(behind, self._end) - 1, self._records, digest)
+        self._chain.update(digest.encode())
+        self._block = _NOTHING
+        self._digest, self._records = sha256(), 0
+
+    @property
+    def chain(self) -> str:
+        """SHA-256 over the digests of the blocks closed so far, as they are written, in hexadecimal."""
+        chain: str = self._chain.hexdigest()
+        return chain
+
+
+_LEAST_MS: Final = 10**12
+_MOST_MS: Final = 10**13 - 1
+"""Milliseconds of thirteen digits: 2001 to 2286."""
+
+_LENGTHS: Final = [b"%d:" % length for length in range(1 << 12)]
+_THREE: Final = [b"%03d" % number for number in range(1000)]
+_THREE_AND_13: Final = [b"%03d13:" % number for number in range(1000)]
+"""The last digits of an offset, and what stands between it and a timestamp of thirteen."""
+
+
+def framed_together(records: Sequence[Record]) -> bytes:
+    """`framed` of each, joined."""
+    # A replay does this for every record, and numbers cost more than all the rest: of offsets and timestamps that
+    # follow each other only the last three digits are other ones, and those are spelled already.
+    parts: list[bytes] = []
+    plain = True
+    thousand = second = -1
+    front = digits = b""
+    longest = len(_LENGTHS)
+    for record in records:
+        offset, timestamp, key, value = record.offset, record.timestamp, record.key, record.value
+        if key is None or value is None or record.headers or offset < 1000 or not _LEAST_MS <= timestamp <= _MOST_MS:
+            plain = False
+        elif plain:
+            if offset // 1000 != thousand:
+                thousand = offset // 1000
+                front = b"%d:%d" % (len(b"%d" % offset), thousand)
+            if timestamp // 1000 != second:
+                second = timestamp // 1000
+                digits = b"%d" % second
+            of_key, of_value = len(key), len(value)
+            parts.append(front)
+            parts.append(_THREE_AND_13[offset % 1000])
+            parts.append(digits)
+            parts.append(_THREE[timestamp % 1000])
+            parts.append(_LENGTHS[of_key] if of_key < longest else b"%d:" % of_key)
+            parts.append(key)
+            parts.append(_LENGTHS[of_value] if of_value < longest else b"%d:" % of_value)
+            parts.append(value)
+            parts.append(b"\n")
+    return b"".join(parts if plain else [framed(record) for record in records])
+
+
+def framed(record: Record) -> bytes:
+    """A record as bytes for its digest: every part with its length in front, -1 for what is absent."""
+    # The fold's own speed is at stake: nine of ten records have no headers and take the short way.
+    offset, timestamp = b"%d" % record.offset, b"%d" % record.timestamp
+    key, value, headers = record.key, record.value, record.headers
+    if not headers and key is not None and value is not None:
+        lengths = (len(offset), offset, len(timestamp), timestamp, len(key), key, len(value), value)
+        return b"%d:%b%d:%b%d:%b%d:%b\n" % lengths
+    parts: list[bytes | None] = [offset, timestamp, key, value]
+    for name, content in headers:
+        parts += [name_bytes(name), content]
+    return b"".join([b"-1:" if part is None else b"%d:%b" % (len(part), part) for part in parts]) + b"\n"

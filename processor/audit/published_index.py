@@ -1,0 +1,599 @@
+"""The published records of one run, put away by source partition in files, so that memory does not grow with them.
+
+`Shelves` is filled once, by one process; several may fill shelves of other names beside it. `FiledShelf` reads those
+of one partition in whatever process audits it and never changes them. What was taken is remembered as one bit per
+record. Why files of our own: docs/decisions/0008.
+
+A shelf is five files. `rows` are the records as they came, each behind its place, those of one output partition in
+stretches in which offsets rise; `ends` says where each row ends. `order` is where a look-up begins: a table with more
+slots than there are rows, filled in the order of the checksums of identities, each row at the slot that its checksum
+has in proportion or at the next one that is free; the checksum above, the number of the row below, and one added, since
+0 is free. `refused` has the source offsets at which steps were refused for want of room (X2). `about` is the rest.
+Numbers are of 64 bits, in this machine's order of bytes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from heapq import merge
+from itertools import chain, groupby, pairwise
+from operator import itemgetter
+from pathlib import Path
+from struct import Struct
+from types import TracebackType
+from typing import Any, Final, Self
+from zlib import crc32
+
+import msgspec
+
+from processor.audit.judge.partition_audit import Named, caused_at, mark_in, named_by, published_as
+from processor.audit.judge.verdicts import Kind, Placed, Published, Unreadable
+from processor.audit.published_index_format import About, Stretch, read_about
+from processor.core.effects import Reason, Record
+from processor.core.header_names import is_utf8, name_bytes, name_text
+from processor.core.headers import CLOCK_MARK, SOURCE_TOPIC
+
+_HELD_BYTES: Final = 16 << 20
+"""Of rows that are held in memory before they are written, over all partitions."""
+_ROW_BYTES: Final = 300
+"""What a held row takes beside its record."""
+_RUN_ROWS: Final = 1 << 14
+"""Rows of one partition whose place in the order is held in memory before it is written."""
+_NUMBER_BYTES: Final = 8
+_ROW_BITS: Final = 32
+_MOST_ROWS: Final = (1 << _ROW_BITS) - 1
+_CHECKSUM_BITS: Final = 30
+"""Above the row: what is larger takes the compiled form memory for each number."""
+
+_Place = tuple[str, int, int]
+"""Topic, partition, offset."""
+
+_pack: Final = msgspec.msgpack.Encoder().encode
+_Headers = tuple[tuple[str | tuple[bytes], bytes | None], ...]
+"""Names that are not UTF-8 stand there as bytes, in a list: msgpack has no other text."""
+_unpack: Final = msgspec.msgpack.Decoder(tuple[Kind, str, str, int, bytes | None, bytes | None, _Headers]).decode
+
+
+def _row(kind: Kind, one: str, two: str, record: Record | Placed) -> bytes:
+    """A record that is packed: equal bytes imply equal records."""
+    parts = (kind, one, two, record.timestamp, record.key, record.value)
+    try:
+        return _pack((*parts, record.headers))
+    except UnicodeEncodeError:
+        headers = [(name if is_utf8(name) else (name_bytes(name),), content) for name, content in record.headers]
+        return _pack((*parts, headers))
+
+
+_unpack_stray: Final = msgspec.msgpack.Decoder(tuple[Kind, str]).decode
+_PLACE: Final = Struct("=qqq")
+"""In front of each row: the number of its topic, partition, offset."""
+_BLOCK_BITS: Final = 15
+"""Rows are read in blocks of 32 KiB: who asks for one soon asks for its neighbours."""
+_BLOCKS: Final = 128
+"""Blocks that are held in memory, over all shelves that are read as one."""
+
+
+def shelf_path(folder: Path, partition: int, name: str = "") -> Path:
+    """What the names of a shelf's files begin with."""
+    return folder / f"published-{partition:05d}{name and '-'}{name}"
+
+
+def of_source(
+    source: str, partitions: int, topic: str, partition: int, record: Record, *, dead_letters: bool = False
+) -> Published | Unreadable | None:
+    """A record of an output topic; None if it is of another source than this one, with so many partitions."""
+    named = _named_by(source.encode(), partitions, record, dict(record.headers), dead_letters)
+    if isinstance(named, str):
+        return Unreadable(topic, partition, record.offset, named)
+    return None if named is None else published_as(named, topic, partition, record)
+
+
+def _named_by(
+    source: bytes, partitions: int, record: Record, headers: Mapping[str, bytes | None], dead_letters: bool
+) -> Named | str | None:
+    """As `core.audit.named_by`, of a source of that name with so many partitions; None if it is of another."""
+    topic = headers.get(SOURCE_TOPIC, _ABSENT)
+    if topic is _ABSENT:
+        return f"no {SOURCE_TOPIC}"
+    if topic != source:
+        return None
+    named = named_by(record, headers, dead_letters=dead_letters)
+    if isinstance(named, str) or named[1] < partitions:
+        return named
+    return f"names source partition {named[1]} of {partitions}"
+
+
+_ABSENT: Final = b"\0absent"
+
+
+def _checksum(kind: Kind, one: str, two: str) -> int:
+    """What an identity is looked up by. Others may have the same: who looks compares the identities."""
+    return crc32(f"{one}\0{two}".encode("utf-8", "surrogatepass"), _KINDS[kind]) >> 32 - _CHECKSUM_BITS
+
+
+_KINDS: Final = {kind: crc32(kind.value.encode()) for kind in Kind}
+
+
+def _slots(rows: int) -> int:
+    """So many that a row is found where it is looked for first, or soon behind."""
+    return 2 * rows + 1
+
+
+class _Held:
+    """Rows of one output partition, in the order they came, that are not written yet."""
+
+    def __init__(self, topic: str, partition: int) -> None:
+        self.topic, self.partition = topic, partition
+        self.rows: list[bytes] = []
+        """Place and record of each, in turn."""
+        self.checksums: list[int] = []
+        self.offsets: list[int] = []
+        self.sizes: list[int] = []
+
+
+class _Growing:
+    """The files of one partition's shelf while they are written."""
+
+    def __init__(self, stem: Path) -> None:
+        self._stem = stem
+        self._held: dict[tuple[str, int], _Held] = {}
+        self._rows = self._bytes = 0
+        self._stretches: list[Stretch] = []
+        self._order: array[int] = array("Q")
+        self._runs: list[int] = []
+        self.marks: set[tuple[int, int]] = set()
+        self.refused: array[int] = array("Q")
+        for kind in ("rows", "ends", "refused", "runs"):
+            _file(stem, kind).write_bytes(b"")
+
+    def hold(self, topic: str, partition: int, offset: int, checksum: int, place: bytes, record: bytes) -> None:
+        held = self._held.get((topic, partition))
+        if held is None:
+            held = self._held[topic, partition] = _Held(topic, partition)
+        held.rows.append(place)
+        held.rows.append(record)
+        held.checksums.append(checksum)
+        held.offsets.append(offset)
+        held.sizes.append(_PLACE.size + len(record))
+
+    def flush(self) -> None:
+        """Write the rows that are held, those of each output partition together."""
+        if not self._held:
+            return
+        ends: array[int] = array("Q")
+        packed: list[bytes] = []
+        for held in self._held.values():
+            if self._rows + len(held.sizes) > _MOST_ROWS:
+                raise OverflowError(f"shelf {self._stem}: more than {_MOST_ROWS} records")
+            self._stretch(held)
+            for size, checksum in zip(held.sizes, held.checksums, strict=True):
+                self._order.append(checksum << _ROW_BITS | self._rows)
+                self._rows += 1
+                self._bytes += size
+                ends.append(self._bytes)
+            packed += held.rows
+        self._held.clear()
+        self._append("rows", b"".join(packed))
+        self._append("ends", ends.tobytes())
+        self._append("refused", self.refused.tobytes())
+        del self.refused[:]
+        if len(self._order) >= _RUN_ROWS:
+            self._close_run()
+
+    def _stretch(self, held: _Held) -> None:
+        """Offsets of one output partition rise, but where another archive begins that holds some of the same."""
+        offsets, begin = held.offsets, 0
+        breaks = [at for at, (one, other) in enumerate(pairwise(offsets), 1) if other <= one]
+        for end in (*breaks, len(offsets)):
+            first, last = offsets[begin], offsets[end - 1]
+            self._stretches.append(Stretch(held.topic, held.partition, first, last, self._rows + begin, end - begin))
+            begin = end
+
+    def close(self, topics: Iterable[str]) -> None:
+        """Make the files whole. `topics` are those that rows name by number."""
+        self.flush()
+        self._close_run()
+        with _file(self._stem, "order").open("wb") as file, _Numbers(_file(self._stem, "runs")) as numbers:
+            runs = [_slice(numbers.all, low, high) for low, high in pairwise((0, *self._runs))]
+            _write_table(file, merge(*runs), _slots(self._rows))
+        _file(self._stem, "runs").unlink()
+        about = About(list(topics), self._stretches, sorted(self.marks))
+        _file(self._stem, "about").write_bytes(_pack(about))
+
+    def _close_run(self) -> None:
+        self._append("runs", array("Q", sorted(self._order)).tobytes())
+        self._runs.append((self._runs[-1] if self._runs else 0) + len(self._order))
+        self._order = array("Q")
+
+    def _append(self, kind: str, content: bytes) -> None:
+        # Opened anew each time: a source may have more partitions than a process may have files open.
+        with _file(self._stem, kind).open("ab") as file:
+            file.write(content)
+
+
+def _file(stem: Path, kind: str) -> Path:
+    return stem.with_name(f"{stem.name}.{kind}")
+
+
+def _slice(numbers: Sequence[int], low: int, high: int) -> Iterator[int]:
+    return (numbers[at] for at in range(low, high))
+
+
+def _write_table(file: Any, numbers: Iterable[int], slots: int) -> None:
+    """Ascending numbers, each where it will be looked for; behind the last slot there is a free one."""
+    piece: array[int] = array("Q")
+    at = 0
+    for number in numbers:
+        place = _slot(number >> _ROW_BITS, slots)
+        if place - at < _RUN_ROWS:
+            piece.frombytes(bytes(_NUMBER_BYTES * max(0, place - at)))
+        else:
+            file.write(piece.tobytes())
+            del piece[:]
+            file.seek(_NUMBER_BYTES * place)
+        piece.append(number + 1)
+        at = max(place, at) + 1
+        if len(piece) >= _RUN_ROWS:
+            file.write(piece.tobytes())
+            del piece[:]
+    file.write(piece.tobytes())
+    file.truncate(_NUMBER_BYTES * (max(slots, at) + 1))
+
+
+def _slot(checksum: int, slots: int) -> int:
+    return checksum * slots >> _CHECKSUM_BITS
+
+
+class _Numbers:
+    """A file of numbers as a sequence that stays where it is: what is not looked at takes no memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._map: mmap.mmap | None = None
+        self.all: Sequence[int] = ()
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._view = memoryview(self._map).cast("Q")
+                self.all = self._view
+
+    def close(self) -> None:
+        if self._map is not None:
+            self.all = ()
+            self._view.release()
+            self._map.close()
+            self._map = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Shelves:
+    """Takes records off the output topics and sorts them by the source partition that they name.
+
+    Args:
+        source: the source topic; what names another is counted in `elsewhere` and left out.
+        partitions: how many partitions the source has.
+        wanted: the partitions that are audited; what names another one of them is counted in `other_partitions`.
+        name: of these shelves, where several are filled in one folder. A shelf of the same name is replaced.
+    """
+
+    def __init__(self, folder: Path, source: str, partitions: int, wanted: frozenset[int], name: str = "") -> None:
+        self._source, self._partitions = source.encode(), partitions
+        self.read: Counter[str] = Counter()
+        """Records by topic."""
+        self.elsewhere = 0
+        self.other_partitions = 0
+        self.shelved = 0
+        self.unreadable = 0
+        """Records that name no place of the source; they are kept on the shelf of the first wanted partition."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._growing = {partition: _Growing(shelf_path(folder, partition, name)) for partition in wanted}
+        self._strays = _Growing(_strays(shelf_path(folder, min(wanted), name))) if wanted else None
+        self._topics: dict[str, int] = {}
+        self._held = 0
+
+    def put(self, topic: str, partition: int, record: Record, *, dead_letters: bool) -> None:
+        """One record, as it stands on an outcome topic or on the dead letters."""
+        self.read[topic] += 1
+        headers = dict(record.headers)
+        named = _named_by(self._source, self._partitions, record, headers, dead_letters)
+        if named is None:
+            self.elsewhere += 1
+            return
+        if isinstance(named, str):
+            assert self._strays is not None
+            self.unreadable += 1
+            kind = Kind.DEAD_LETTER if dead_letters else Kind.STEP
+            self._hold(self._strays, topic, partition, record.offset, 0, _pack((kind, named)))
+            return
+        if named[1] in self._growing:
+            self._shelve(named, topic, partition, record, headers)
+        else:
+            self.other_partitions += 1
+
+    def add(self, published: Published) -> None:
+        """One whose evidence is read, of a partition that is wanted."""
+        named = (published.kind, published.source_partition, *published.identity)
+        self._shelve(named, published.topic, published.partition, published, dict(published.headers))
+
+    def _shelve(
+        self, named: Named, topic: str, partition: int, record: Record, headers: Mapping[str, bytes | None]
+    ) -> None:
+        self.shelved += 1
+        kind, source, one, two = named
+        growing = self._growing[source]
+        mark = mark_in(headers) if CLOCK_MARK in headers else None
+        if mark is not None:
+            growing.marks.add(mark)
+        if kind is Kind.DEAD_LETTER and two.startswith(Reason.TOO_MANY_OPEN_STEPS.value):
+            growing.refused.append(int(one) if mark is None else mark[0] - 1)
+        row = _row(kind, one, two, record)
+        self._hold(growing, topic, partition, record.offset, _checksum(kind, one, two), row)
+
+    def _hold(self, growing: _Growing, topic: str, partition: int, offset: int, checksum: int, row: bytes) -> None:
+        number = self._topics.setdefault(topic, len(self._topics))
+        growing.hold(topic, partition, offset, checksum, _PLACE.pack(number, partition, offset), row)
+        self._held += len(row) + _ROW_BYTES
+        if self._held >= _HELD_BYTES:
+            for each in self._all():
+                each.flush()
+            self._held = 0
+
+    def _all(self) -> Iterable[_Growing]:
+        return chain(self._growing.values(), () if self._strays is None else (self._strays,))
+
+    def close(self) -> None:
+        """Make the files whole."""
+        for each in self._all():
+            each.close(self._topics)
+        self._growing, self._strays = {}, None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+
+
+def _strays(stem: Path) -> Path:
+    return stem.with_name(f"{stem.name}.strays")
+
+
+class _Shelf:
+    """The files of one shelf, to be read."""
+
+    def __init__(self, stem: Path, exits: ExitStack, blocks: int = 1) -> None:
+        self.about: About = read_about(_file(stem, "about").read_bytes())
+        self.order = exits.enter_context(_Numbers(_file(stem, "order")))
+        self._ends = exits.enter_context(_Numbers(_file(stem, "ends")))
+        self.refused = exits.enter_context(_Numbers(_file(stem, "refused")))
+        self.rows = len(self._ends.all)
+        self.slots = _slots(self.rows)
+        self._file = exits.enter_context(_file(stem, "rows").open("rb", buffering=0))
+        self._blocks: dict[int, bytes] = {}
+        self._most_blocks = blocks
+        self.taken = bytearray(self.rows // 8 + 1)
+
+    def row(self, number: int) -> bytes:
+        block, begin, end = self._bounds(number)
+        return block[begin:end]
+
+    def placed(self, number: int, record: bytes) -> _Place | None:
+        """The place of a row, if its record is this one."""
+        block, begin, end = self._bounds(number)
+        if end - begin != _PLACE.size + len(record) or not block.startswith(record, begin + _PLACE.size):
+            return None
+        topic, partition, offset = _PLACE.unpack_from(block, begin)
+        return self.about.topics[topic], partition, offset
+
+    def _bounds(self, number: int) -> tuple[bytes, int, int]:
+        """A row is [begin, end) of these bytes."""
+        ends = self._ends.all
+        begin, end = ends[number - 1] if number else 0, ends[number]
+        first, last = begin >> _BLOCK_BITS, (end - 1) >> _BLOCK_BITS
+        block = self._block(first)
+        if first != last:
+            block = b"".join((block, *map(self._block, range(first + 1, last + 1))))
+        begin_of_block = first << _BLOCK_BITS
+        return block, begin - begin_of_block, end - begin_of_block
+
+    def _block(self, number: int) -> bytes:
+        held = self._blocks.get(number)
+        if held is None:
+            if len(self._blocks) >= self._most_blocks:
+                del self._blocks[next(iter(self._blocks))]
+            self._file.seek(number << _BLOCK_BITS)
+            held = self._blocks[number] = self._file.read(1 << _BLOCK_BITS)
+        return held
+
+    def place(self, row: bytes) -> _Place:
+        number, partition, offset = _PLACE.unpack_from(row)
+        return self.about.topics[number], partition, offset
+
+    def take(self, row: int) -> None:
+        self.taken[row >> 3] |= 1 << (row & 7)
+
+    def is_taken(self, row: int) -> bool:
+        return bool(self.taken[row >> 3] & 1 << (row & 7))
+
+
+def _in_order(shelves: Sequence[_Shelf]) -> Iterator[tuple[_Shelf, int]]:
+    """All rows, each with its shelf, in the order of topic, partition, offset."""
+    stretches = sorted(
+        ((stretch, number) for number, shelf in enumerate(shelves) for stretch in shelf.about.stretches),
+        key=lambda item: (item[0].topic, item[0].partition, item[0].first, item[0].last, item[1]),
+    )
+    for _, group in groupby(stretches, key=lambda item: (item[0].topic, item[0].partition)):
+        own = [(stretch, shelves[number]) for stretch, number in group]
+        if all(one.last < other.first for (one, _), (other, _) in pairwise(own)):
+            yield from ((shelf, s.row + at) for s, shelf in own for at in range(s.rows))
+        else:  # archives that hold the same offsets: those of each are ascending, and all are wanted
+            yield from map(itemgetter(1, 2), merge(*(_by_offset(*one) for one in own), key=itemgetter(0)))
+
+
+def _by_offset(stretch: Stretch, shelf: _Shelf) -> Iterator[tuple[int, _Shelf, int]]:
+    for row in range(stretch.row, stretch.row + stretch.rows):
+        yield shelf.place(shelf.row(row))[2], shelf, row
+
+
+class FiledShelf:
+    """One source partition's shelf; satisfies `core.audit.Shelf`. Use as a context manager.
+
+    Args:
+        names: of the shelves that were filled for this run, in `folder`.
+    """
+
+    def __init__(self, folder: Path, partition: int, names: Sequence[str] = ("",)) -> None:
+        self._partition = partition
+        with ExitStack() as exits:
+            stems = [shelf_path(folder, partition, name) for name in names]
+            self._shelves = [_Shelf(stem, exits, max(1, _BLOCKS // len(stems))) for stem in stems]
+            lone = [_strays(stem) for stem in stems if _file(_strays(stem), "about").exists()]
+            self._strays = [_Shelf(stem, exits) for stem in lone]
+            self._exits = exits.pop_all()
+        self.count = sum(shelf.rows for shelf in self._shelves)
+        self._rows: dict[_Place, tuple[_Shelf, int]] = {}
+        self.last: dict[_Place, Published] = {}
+        """What was handed out last, by place."""
+
+    def look(self, kind: Kind, identity: tuple[str, str]) -> list[Published]:
+        self._rows.clear()
+        self.last.clear()
+        found = []
+        for shelf, row in self._there(kind, identity):
+            published = self._published(shelf, row)
+            if published.kind is kind and published.identity == identity:
+                self._handed_out(published, shelf, row)
+                found.append(published)
+        if len(found) > 1:
+            found.sort(key=_place)
+        return found
+
+    def _there(self, kind: Kind, identity: tuple[str, str]) -> list[tuple[_Shelf, int]]:
+        """The rows of this checksum that were not taken yet: seldom more than one."""
+        wanted = _checksum(kind, *identity)
+        there = []
+        for shelf in self._shelves:
+            order = shelf.order.all
+            at = _slot(wanted, shelf.slots)
+            while (entry := order[at]) and (entry - 1) >> _ROW_BITS <= wanted:
+                at += 1
+                row = entry - 1 & _MOST_ROWS
+                if (entry - 1) >> _ROW_BITS == wanted and not shelf.is_taken(row):
+                    there.append((shelf, row))
+        return there
+
+    def take(self, published: Published) -> None:
+        shelf, row = self._rows[_place(published)]
+        shelf.take(row)
+
+    def take_equal(self, kind: Kind, identity: tuple[str, str], placed: Placed) -> _Place | None:
+        there = self._there(kind, identity)
+        if len(there) != 1:
+            return None
+        shelf, number = there[0]
+        # What is packed alike is alike.
+        place = shelf.placed(number, _row(kind, *identity, placed))
+        if place is None or place[0] != placed.topic or placed.partition not in (None, place[1]):
+            return None
+        shelf.take(number)
+        return place
+
+    def left(self) -> Iterator[Published]:
+        for shelf, row in _in_order(self._shelves):
+            if not shelf.is_taken(row):
+                self._rows.clear()
+                self.last.clear()
+                published = self._published(shelf, row)
+                self._handed_out(published, shelf, row)
+                yield published
+
+    def marks(self) -> list[tuple[int, int]]:
+        return sorted({mark for shelf in self._shelves for mark in shelf.about.marks})
+
+    def crowded_from(self, offset: int) -> int | None:
+        causes = chain.from_iterable(shelf.refused.all for shelf in self._shelves)
+        return min((cause for cause in causes if cause >= offset), default=None)
+
+    def strays(self) -> Iterator[tuple[Kind, Unreadable]]:
+        """Records of the output topics that no partition can own, in the order of topic, partition, offset."""
+        for shelf, row in _in_order(self._strays):
+            packed = shelf.row(row)
+            kind, why = _unpack_stray(packed[_PLACE.size :])
+            yield kind, Unreadable(*shelf.place(packed), why)
+
+    def kept_from(self, shortened: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
+        """The first cause that is named where the first records are gone, by topic and partition.
+
+        Args:
+            shortened: the output partitions whose first records retention has taken -> their first offset.
+        """
+        found = {}
+        for topic, partition in sorted(shortened):
+            own = [
+                (stretch.first, number, stretch.row)
+                for number, shelf in enumerate(self._shelves)
+                for stretch in shelf.about.stretches
+                if (stretch.topic, stretch.partition) == (topic, partition)
+            ]
+            cause = None
+            if own:
+                _, number, row = min(own)
+                cause = caused_at(self._published(self._shelves[number], row))
+            found[topic, partition] = cause if cause is not None else 1 << 62
+        return found
+
+    def close(self) -> None:
+        self._exits.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _published(self, shelf: _Shelf, row: int) -> Published:
+        packed = shelf.row(row)
+        kind, one, two, timestamp, key, value, packed_headers = _unpack(packed[_PLACE.size :])
+        headers = tuple([(n if isinstance(n, str) else name_text(n[0]), content) for n, content in packed_headers])
+        return Published(kind, self._partition, (one, two), *shelf.place(packed), timestamp, key, value, headers)
+
+    def _handed_out(self, published: Published, shelf: _Shelf, row: int) -> None:
+        place = _place(published)
+        self._rows[place] = shelf, row
+        self.last[place] = published
+
+
+def _place(published: Published) -> _Place:
+    return published.topic, published.partition, published.offset
+
+
+class EmptyShelf:
+    """Nothing was published, or nothing is to be compared."""
+
+    def look(self, kind: Kind, identity: tuple[str, str]) -> list[Published]:
+        return []
+
+    def take(self, published: Published) -> None:
+        raise AssertionError("nothing is here")
+
+    def take_equal(self, kind: Kind, identity: tuple[str, str], placed: Placed) -> _Place | None:
+        return None
+
+    def left(self) -> Iterator[Published]:
+        return iter(())
+
+    def marks(self) -> list[tuple[int, int]]:
+        return []
+
+    def crowded_from(self, offset: int) -> int | None:
+        return None

@@ -1,0 +1,218 @@
+"""The command `replay`: where the range begins and ends, the published records read, tasks handed out, the verdict.
+
+Order matters: first the ends of the source are fixed, then those of the output topics, which are read up to there,
+then the source's ends are looked up again. So nothing that a living worker writes meanwhile looks wrong, and nothing
+that was published before can name an offset that the log does not have.
+
+What takes time is done by independent jobs, on one executor: first the output is indexed (`index_output`), then each
+source partition is folded and compared (`run_task`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from processor.archives import Recorder, manifest
+from processor.audit.replay.index_output import Shelved, Shelving, progress_path, run_shelving
+from processor.audit.replay.outcome import Progress, Replayed, Show, program
+from processor.audit.replay.plan import LOOK_S, InconsistentCounts, Options, Plan
+from processor.audit.replay.process_pool import processes
+from processor.audit.replay.run_task import run_task
+from processor.audit.replay.task import PartitionResult, Task
+from processor.audit.report.manifest import Range, open_questions, outcome, total_counts, total_coverage
+from processor.config.settings import Settings
+from processor.errors import UsageError
+from processor.kafka.client_config import Connection
+
+_Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
+
+
+def replay(options: Options, settings: Settings, connection: Callable[[], Connection], show: Show) -> Replayed:
+    """Read, fold, compare and report.
+
+    Args:
+        connection: asked only where a broker is needed.
+
+    Raises:
+        UsageError, ArchiveError, BrokerUnavailable, BrokerRefused, CorruptLog, InconsistentCounts.
+    """
+    if options.created is not None:
+        _require_iso(options.created)
+    if options.report and Path(options.report).exists() and any(Path(options.report).iterdir()):
+        raise UsageError(f"replay: --report: {options.report}: not empty", hint="name a new folder for the report")
+    if options.against:
+        from processor.audit.report.compare import require_whole
+
+        require_whole(Path(options.against), program())
+    with _folder(options.work) as work, _executor(options) as executor:
+        plan = Plan(options, settings, connection, show, work)
+        asyncio.run(plan.prepare())
+        pool = _Pool(executor, options, show)
+        plan.shelved(_shelve(plan.shelvings(), pool, work))
+        asyncio.run(plan.look_again())
+        tasks = plan.tasks()
+        if options.record:
+            begin_recording(options, tasks)
+        results = _run_all(tasks, pool, work)
+        if options.record:
+            manifest.finish(Path(options.record), [(task.topic, task.partition) for task in tasks])
+        trouble = [line for result in results for line in result.trouble] + plan.trouble(results)
+        if trouble:
+            raise InconsistentCounts("replay: the counts do not add up: " + "; ".join(trouble), hint="please report it")
+        return _summed(plan, plan.questioned(results), options, work)
+
+
+def begin_recording(options: Options, tasks: Sequence[Task]) -> None:
+    """Write into the archive that it is being recorded, and which offsets it is to hold, before any of them."""
+    folder = Path(options.record)
+    Recorder(folder, files=options.record_files)
+    manifest.begin(folder, {(task.topic, task.partition): (task.begin, task.end) for task in tasks})
+
+
+def _summed(plan: Plan, results: list[PartitionResult], options: Options, work: Path) -> Replayed:
+    about = plan.about()
+    ranges = [msgspec.convert(result, Range, from_attributes=True) for result in results]
+    against = None
+    # What reports are read and drawn with takes a while to load.
+    if options.against:
+        from processor.audit.report.compare import compare_steps
+
+        against = compare_steps(Path(options.against), work, ranges)
+    evidence = root = ""
+    if options.report:
+        from processor.audit.report import folder as reports
+
+        written = reports.write(Path(options.report), work, results, about, created=options.created)
+        evidence, root = written.evidence, written.root
+    return Replayed(
+        verdict=outcome(about, ranges),
+        counts=total_counts(ranges),
+        coverage=total_coverage(ranges),
+        about=about,
+        results=results,
+        questions=open_questions(about, ranges),
+        outputs=plan.outputs(),
+        report=options.report,
+        evidence=evidence,
+        root=root,
+        against=against,
+    )
+
+
+def _require_iso(created: str) -> None:
+    try:
+        datetime.fromisoformat(created)
+    except ValueError:
+        raise UsageError(
+            f"replay: --created: not a time in ISO 8601 (got {created[:80]!r})", hint="2026-11-23T16:00:00Z"
+        ) from None
+
+
+@contextmanager
+def _folder(work: str) -> Iterator[Path]:
+    if work:
+        Path(work).mkdir(parents=True, exist_ok=True)
+        if any(Path(work).iterdir()):
+            raise UsageError(f"replay: --work: {work}: not empty", hint="name a new folder")
+        yield Path(work)
+        return
+    with tempfile.TemporaryDirectory(prefix="run-steps-replay-") as made:
+        yield Path(made)
+
+
+class _Pool:
+    """The executor, and how its jobs are waited for."""
+
+    def __init__(self, executor: Executor, options: Options, show: Show) -> None:
+        self._executor, self._options, self._show = executor, options, show
+
+    def run(self, do: Callable[[_Job], _Result], jobs: Sequence[_Job], at: Callable[[], Progress]) -> list[_Result]:
+        """All of the jobs, begun in this order; `at` says how far they are."""
+        futures: list[Future[_Result]] = [self._executor.submit(do, job) for job in jobs]
+        pending = set(futures)
+        self._show(at())
+        try:
+            while pending:
+                if self._options.dask:
+                    # Dask's futures are its own: they are asked, not waited for with the standard library's `wait`.
+                    time.sleep(LOOK_S)
+                    done = {future for future in pending if future.done()}
+                else:
+                    done, _ = wait(pending, timeout=LOOK_S, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                pending -= done
+                self._show(at())
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            raise
+        return [future.result() for future in futures]
+
+
+def _shelve(jobs: Sequence[Shelving], pool: _Pool, work: Path) -> list[Shelved]:
+    total = sum(max(0, output.end - output.begin) for job in jobs for output in job.outputs)
+
+    def at() -> Progress:
+        done = sum(_told(progress_path(work, job.number)) for job in jobs)
+        return Progress("reading the output", min(done, total) if total else done, total)
+
+    return pool.run(run_shelving, jobs, at) if jobs else []
+
+
+def _run_all(tasks: Sequence[Task], pool: _Pool, work: Path) -> list[PartitionResult]:
+    total = sum(task.end - task.begin for task in tasks)
+    # The longest first: the last to end decides how long it takes.
+    ordered = sorted(tasks, key=lambda task: task.begin - task.end)
+    results = pool.run(run_task, ordered, lambda: Progress("folding and comparing", _progress(tasks, work), total))
+    return sorted(results, key=lambda result: result.partition)
+
+
+def _told(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _progress(tasks: Sequence[Task], work: Path) -> int:
+    done = 0
+    for task in tasks:
+        offset = _told(work / f"progress-{task.partition:05d}")
+        done += min(max(0, offset - task.begin), task.end - task.begin)
+    return done
+
+
+@contextmanager
+def _executor(options: Options) -> Iterator[Executor]:
+    if options.dask:
+        if not options.work:
+            raise UsageError("replay: --dask needs --work", hint="name a new folder that all workers see")
+        try:
+            from distributed import Client
+        except ImportError:
+            raise UsageError("replay: --dask needs more", hint='pip install "run-steps[dask]"') from None
+        connect: Any = Client
+        client = connect(options.dask)
+        try:
+            yield cast(Executor, client.get_executor(pure=False))
+        finally:
+            client.close()
+        return
+    if options.workers == 1:
+        with ThreadPoolExecutor(1) as here:
+            yield here
+        return
+    with processes(options.workers) as pool:
+        yield pool

@@ -1,0 +1,236 @@
+"""The output read and put on shelves: jobs independent of each other, like the tasks that take from the shelves.
+
+A job reads some partitions of the output topics, or some archives of them, and sorts what it finds by the source
+partition that it names, on shelves of its own. A reader of several shelves sees them as one, in the order of topic,
+partition and offset: how the reading was shared out makes no difference.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from uuid import uuid4
+
+import msgspec
+
+from processor.archives import CAPTURE, Capture, Gap, read
+from processor.audit.published_index import Shelves
+from processor.audit.replay.record_sources import HOLES
+from processor.audit.replay.runtime import collecting_seldom, waited_for
+from processor.errors import BrokerUnavailable
+from processor.kafka.client_config import Connection
+from processor.kafka.errors import OffsetLost
+from processor.kafka.partition_reader import PartitionReader
+
+_CLIENT_ID: Final = "run-steps.replay"
+_OUTPUT_WAIT_S: Final = 20.0
+"""How long an open transaction may hold back the output topics: longer than a worker's may last."""
+_TOLD_EVERY_S: Final = 0.2
+
+_Unit = TypeVar("_Unit")
+
+
+class Output(msgspec.Struct, frozen=True):
+    """A partition of an output topic, offsets [begin, end)."""
+
+    topic: str
+    partition: int
+    begin: int
+    end: int
+
+
+class PublishedArchive(msgspec.Struct, frozen=True):
+    """An archive of the output; of a recorded one perhaps the files of one partition alone (`within`)."""
+
+    number: int
+    path: str
+    within: tuple[str, int] | None
+
+
+class Shelving(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the output, and what is needed to shelve it.
+
+    Attributes:
+        source, partitions: the source topic and how many partitions it has.
+        wanted: the partitions that are audited.
+        topics: all output topics; what an archive holds of others is left out.
+        work: a folder that every worker sees.
+        number: of this job, from 0.
+        capture: for archives of Event Hubs Capture, its pattern alone.
+        connection: as in a `Task`.
+    """
+
+    source: str
+    partitions: int
+    wanted: tuple[int, ...]
+    topics: tuple[str, ...]
+    dead_letter: str
+    work: str
+    number: int
+    outputs: tuple[Output, ...] = ()
+    archives: tuple[PublishedArchive, ...] = ()
+    capture: Capture = CAPTURE
+    connection: dict[str, Any] | None = None
+
+
+class Shelved(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a job.
+
+    Attributes:
+        name: of its shelves.
+        read: records by topic; `elsewhere`, `other_partitions` and `unreadable` are those of them that no task gets.
+        shortened: (topic, partition) of the outputs whose first records retention has taken, or that have a hole.
+        begins: (number of the archive, topic, partition, first offset), of each archive that was read.
+        held: (topic, partition, offset) behind which an open transaction holds back the rest.
+    """
+
+    name: str
+    read: dict[str, int]
+    elsewhere: int
+    other_partitions: int
+    unreadable: int
+    shortened: tuple[tuple[str, int], ...]
+    begins: tuple[tuple[int, str, int, int], ...]
+    held: tuple[tuple[str, int, int], ...]
+
+
+def shared_out(units: Iterable[tuple[int, _Unit]], jobs: int) -> list[list[_Unit]]:
+    """Units by their size into at most so many jobs of about the same size, none of them empty."""
+    bins: list[tuple[int, list[_Unit]]] = [(0, []) for _ in range(jobs)]
+    for size, unit in sorted(units, key=lambda one: -one[0]):
+        least = min(range(jobs), key=lambda at: bins[at][0])
+        bins[least] = (bins[least][0] + size + 1, [*bins[least][1], unit])
+    return [own for _, own in bins if own]
+
+
+def progress_path(work: str | Path, number: int) -> Path:
+    """Where a job says how far it is."""
+    return Path(work) / f"reading-{number:05d}"
+
+
+def run_shelving(job: Shelving) -> Shelved:
+    """Read and shelve: in this process, in a pool's, or on another machine.
+
+    Raises:
+        ArchiveError, BrokerUnavailable, BrokerRefused.
+    """
+    # A name of its own each time: an executor may run a job twice, even at once.
+    name = f"{job.number:05d}-{uuid4().hex}"
+    shelves = Shelves(Path(job.work), job.source, job.partitions, frozenset(job.wanted), name)
+    with collecting_seldom(), shelves:
+        reading = _Reading(job, shelves)
+        if job.archives:
+            reading.archives()
+        else:
+            waited_for(reading.topics())
+    return Shelved(
+        name=name,
+        read=dict(shelves.read),
+        elsewhere=shelves.elsewhere,
+        other_partitions=shelves.other_partitions,
+        unreadable=shelves.unreadable,
+        shortened=tuple(sorted(reading.shortened)),
+        begins=tuple((number, *place, first) for (number, place), first in sorted(reading.begins.items())),
+        held=tuple(reading.held),
+    )
+
+
+class _Reading:
+    """A job under way."""
+
+    def __init__(self, job: Shelving, shelves: Shelves) -> None:
+        self._job, self._shelves = job, shelves
+        self.shortened: set[tuple[str, int]] = set()
+        self.begins: dict[tuple[int, tuple[str, int]], int] = {}
+        self.held: list[tuple[str, int, int]] = []
+        self._tell = Telling(progress_path(job.work, job.number))
+
+    def archives(self) -> None:
+        job, put = self._job, self._shelves.put
+        capture = Capture(pattern=job.capture.pattern)
+        for archive in job.archives:
+            for number, item in enumerate(read(Path(archive.path), within=archive.within, capture=capture)):
+                place = (item.topic, item.partition)
+                if item.topic not in job.topics:
+                    continue
+                key = (archive.number, place)
+                if isinstance(item, Gap):
+                    self.begins.setdefault(key, item.first)
+                    if item.kind in HOLES:
+                        self.shortened.add(place)
+                    continue
+                if key not in self.begins:
+                    self.begins[key] = item.offset
+                put(item.topic, item.partition, item, dead_letters=item.topic == job.dead_letter)
+                if number % 1_000 == 0:
+                    self._tell(number)
+
+    async def topics(self) -> None:
+        by_topic: dict[str, list[Output]] = {}
+        for output in self._job.outputs:
+            by_topic.setdefault(output.topic, []).append(output)
+        done = 0
+        for topic, outputs in sorted(by_topic.items()):
+            done = await self._topic(topic, outputs, done)
+
+    async def _topic(self, topic: str, outputs: list[Output], done: int) -> int:
+        """Returns how many offsets were read by now."""
+        assert self._job.connection is not None
+        connection = Connection.build(**self._job.connection)
+        dead_letters, put = topic == self._job.dead_letter, self._shelves.put
+        ends = {output.partition: output.end for output in outputs}
+        positions = {output.partition: output.begin for output in outputs}
+        while True:
+            async with PartitionReader(connection, topic=topic, client_id=_CLIENT_ID) as reader:
+                begins = await reader.begin_offsets(list(ends))
+                self.shortened.update((topic, p) for p, begin in begins.items() if begin > positions[p])
+                positions = {p: max(begin, positions[p]) for p, begin in begins.items()}
+                try:
+                    async for p, records in reader.read_to(positions, ends, _OUTPUT_WAIT_S):
+                        for record in records:
+                            put(topic, p, record, dead_letters=dead_letters)
+                        behind = records[-1].offset + 1
+                        done += behind - positions[p]
+                        positions[p] = behind
+                        self._tell(done)
+                    return done
+                except OffsetLost:
+                    continue  # retention is at work: what it took is said, the rest is read
+                except BrokerUnavailable:
+                    stable = await reader.stable_end_offsets(list(ends))
+                    held = {p: offset for p, offset in stable.items() if offset < ends[p]}
+                    if not held:
+                        raise
+                    self.held += [(topic, p, offset) for p, offset in sorted(held.items())]
+                    return done
+
+
+class Telling:
+    """Writes how far it is into a file, whole, every now and then: for whoever watches, no part of the evidence."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._part = path, path.with_suffix(f".{os.getpid()}")
+        self._told_at = 0.0
+
+    def __call__(self, done: int, *, last: bool = False) -> None:
+        now = time.monotonic()
+        if last or now - self._told_at >= _TOLD_EVERY_S:
+            self._told_at = now
+            self._part.write_text(str(done))
+            self._part.replace(self._path)
+
+
+def summed(found: Iterable[Shelved]) -> tuple[Counter[str], int, int, int]:
+    """Over all jobs: records by topic, of another source, of partitions not asked for, unreadable."""
+    read: Counter[str] = Counter()
+    elsewhere = other_partitions = unreadable = 0
+    for one in found:
+        read.update(one.read)
+        elsewhere += one.elsewhere
+        other_partitions += one.other_partitions
+        unreadable += one.unreadable
+    return read, elsewhere, other_partitions, unreadable

@@ -1,0 +1,134 @@
+"""What a task leaves for a report: tables and links. Not made where no report is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from processor.audit.judge.block_digests import Links
+from processor.audit.judge.observed_state import WatchedState
+from processor.audit.judge.verdicts import Finding, Verdict
+from processor.audit.published_index import FiledShelf
+from processor.audit.replay.step_filter import is_named, read_ids
+from processor.audit.replay.task import Task
+from processor.audit.report.tables import Tables
+from processor.core.effects import DeadLetter, Effect, Publish, Record, Status
+from processor.core.headers import DIGEST, EVENTS, FIRST_OFFSET, LAST_OFFSET
+
+_MINUTE_MS: Final = 60_000
+_CELLS: Final = 1 << 14
+"""Of the timeline that are held before they are written; a minute may then have several rows."""
+
+
+class Evidence:
+    """The tables of one task under way, and the links of what it reads.
+
+    Args:
+        shelf: whence the published records come that findings name; None where nothing is compared.
+    """
+
+    def __init__(self, task: Task, shelf: FiledShelf | None) -> None:
+        self._task = task
+        self._handed_out = shelf.last if shelf is not None else {}
+        self.tables = Tables(Path(task.work) / "tables", task.partition, task.begin)
+        self._links = Links(task.begin, task.end)
+        self._minutes: dict[tuple[int, str], list[int]] = {}
+        self._closed = False
+
+    def read(self, records: Sequence[Record]) -> None:
+        """Digest what was read."""
+        for link in self._links.take(records):
+            self.tables.link(link)
+
+    def derived(self, effect: Effect, finding: Finding, state: WatchedState) -> None:
+        """What the log implies, and what was found of it."""
+        status = ""
+        if isinstance(effect, Publish):
+            self._step(effect, finding, state)
+            status = effect.status
+        if len(self._minutes) >= _CELLS:
+            self._write_minutes()
+        minute = effect_ms(effect) // _MINUTE_MS * _MINUTE_MS
+        cell = self._minutes.get((minute, status))
+        if cell is None:
+            cell = self._minutes[minute, status] = [0, 0]
+        cell[0 if status else 1] += 1
+
+    def finish(self, state: WatchedState) -> tuple[str, tuple[str, ...]]:
+        """Write what is left; the chain of the links, and the names of the files."""
+        for link in self._links.finish():
+            self.tables.link(link)
+        self._open_steps(state)
+        self._write_minutes()
+        files = self.tables.close()
+        self._closed = True
+        return self._links.chain, tuple(f"tables/{name}" for name in sorted(files))
+
+    def abandon(self) -> None:
+        """Take away what is half written, unless all is."""
+        if not self._closed:
+            self.tables.abandon()
+
+    def _write_minutes(self) -> None:
+        for (minute, status), (count, rejected) in sorted(self._minutes.items()):
+            self.tables.timeline(minute, status, count, rejected)
+        self._minutes.clear()
+
+    def _step(self, effect: Publish, finding: Finding, state: WatchedState) -> None:
+        headers = dict(effect.headers)
+        opened_ms, run_id, thread_id = state.published.get((effect.step_id, effect.revision), (None, "", ""))
+        if not (run_id and thread_id and type(run_id) is type(thread_id) is str):  # told as the snapshot has them
+            ids = read_ids(effect.value)
+            run_id, thread_id = ids.run_id, ids.thread_id
+        self.tables.step(
+            step_id=effect.step_id,
+            run_id=run_id,
+            thread_id=thread_id,
+            first_offset=int(headers[FIRST_OFFSET]),
+            last_offset=int(headers[LAST_OFFSET]),
+            events=int(headers[EVENTS]),
+            revision=effect.revision,
+            status=effect.status,
+            inferred=effect.inferred,
+            anomalies=effect.anomalies,
+            opened_ms=opened_ms,
+            ended_ms=effect.timestamp,
+            published=finding.at,
+            published_ms=self._published_ms(effect, finding),
+            verdict=finding.verdict if self._task.verify else None,
+            digest=(headers[DIGEST] or b"").decode(),
+        )
+
+    def _published_ms(self, effect: Publish, finding: Finding) -> int | None:
+        if finding.verdict is Verdict.EQUAL or finding.verdict is Verdict.OUT_OF_ORDER:
+            return effect.timestamp  # equal in every byte
+        published = None if finding.at is None else self._handed_out.get(finding.at)
+        return published.timestamp if published is not None else None
+
+    def _open_steps(self, state: WatchedState) -> None:
+        still_open = [entry for entry in state.steps.values() if entry.status is Status.IN_PROGRESS]
+        for entry in sorted(still_open, key=lambda e: (e.recall().first_offset, e.key)):
+            step = entry.recall()
+            state.decide(step)
+            run_id, thread_id = step.fields.get("run_id"), step.fields.get("thread_id")
+            only = self._task.only
+            if only and not is_named(only, entry.key, run_id, thread_id):
+                continue
+            self.tables.step(
+                step_id=entry.key,
+                run_id=run_id if isinstance(run_id, str) else None,
+                thread_id=thread_id if isinstance(thread_id, str) else None,
+                first_offset=step.first_offset,
+                last_offset=step.last_offset,
+                events=step.events,
+                revision=None,
+                status=Status.IN_PROGRESS.value,
+                anomalies=tuple(sorted(step.anomalies)),
+                opened_ms=state.opened_ms.get(entry.key),
+            )
+
+
+def effect_ms(effect: Effect) -> int:
+    assert isinstance(effect, Publish | DeadLetter)
+    return max(0, effect.timestamp)

@@ -1,0 +1,278 @@
+"""manifest.json: what was audited, under which rules, with which result, and the digest of every byte of evidence.
+
+Two digests, both SHA-256 over JSON with sorted keys as Python's `json.dumps(_, sort_keys=True)` writes it:
+`evidence` over all but the page, the time of making and the digests themselves, so that two auditors of the same
+log get the same one; `root` over all but itself, so that nothing in the folder can change unseen. The rules are in
+docs/auditors-guide.md, with a program of its own that checks them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import StrEnum
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from processor.audit.judge.verdicts import DISAGREES, Verdict
+from processor.audit.report.tables import FileDigest, digest_of
+from processor.core.rules import Rules
+from processor.errors import RunStepsError
+
+FORMAT: Final = 1
+NAME: Final = "manifest.json"
+PAGE: Final = "report.html"
+_MAX_BYTES: Final = 256 << 20
+
+ACCOUNTED: Final = frozenset({"data", "marker", "aborted"})
+"""Kinds of offsets that hide nothing: a record that was read, a transaction marker, an aborted record."""
+
+UNACCOUNTED: Final = {
+    "compacted": "compacted away",
+    "missing": "missing",
+    "unknown": "of unknown kind (the archive does not say why they hold no record)",
+}
+
+
+class ReportError(RunStepsError):
+    """A report folder cannot be read, or is not one."""
+
+    exit_code = 65
+
+
+class Outcome(StrEnum):
+    """The verdict over all."""
+
+    PROVEN = "proven"
+    DIFFERENT = "difference found"
+    UNPROVABLE = "not provable"
+
+
+class Range(msgspec.Struct, frozen=True, kw_only=True):
+    """What one task found in the offsets [begin, end) of one partition: the fields of `replay.PartitionResult`."""
+
+    partition: int
+    begin: int
+    end: int
+    complete: bool
+    records: int
+    chain: str
+    counts: dict[str, dict[str, int]]
+    coverage: dict[str, int]
+    published: int
+    out_of_range: int
+    first_ms: int
+    last_ms: int
+    files: tuple[str, ...]
+    open_steps: int
+    stream_time: int
+    trouble: tuple[str, ...] = ()
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for. Nothing in it may depend on the machine or the hour.
+
+    `source` says in words where the records came from; `narrowed` holds the ids that `--steps`, `--runs`, `--threads`
+    named; `notes` are sentences that a reader must know ("an open transaction begins at offset 17 of partition 0");
+    `verified` is False where published records were not compared.
+    """
+
+    program: str
+    fold_version: int
+    topic: str
+    source: str
+    rules: Rules
+    outcome_topics: dict[str, str]
+    dead_letter: str
+    output_partitions: dict[str, int] = {}
+    narrowed: dict[str, list[str]] = {}
+    notes: list[str] = []
+    verified: bool = True
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """manifest.json as it stands on the disk."""
+
+    format: int
+    about: About
+    rules_digest: str
+    ranges: list[Range]
+    counts: dict[str, dict[str, int]]
+    coverage: dict[str, int]
+    verdict: Outcome
+    files: dict[str, FileDigest]
+    created: str | None = None
+    evidence: str = ""
+    root: str = ""
+
+    def sealed(self) -> Manifest:
+        """The same with both digests as they must be."""
+        plain = msgspec.to_builtins(self)
+        plain["evidence"] = _evidence(plain)
+        return msgspec.structs.replace(self, evidence=plain["evidence"], root=_root(plain))
+
+
+def compose(about: About, ranges: Iterable[Range], files: Mapping[str, FileDigest], *, created: str | None) -> Manifest:
+    """Sum up the ranges and seal. `created` is the one thing the input does not decide: None leaves it out."""
+    ordered = sorted(ranges, key=lambda r: (r.partition, r.begin))
+    counts, coverage = total_counts(ordered), total_coverage(ordered)
+    return Manifest(
+        format=FORMAT,
+        about=about,
+        rules_digest=about.rules.digest(),
+        ranges=ordered,
+        counts=counts,
+        coverage=coverage,
+        verdict=outcome(about, ordered),
+        files=dict(files),
+        created=created,
+    ).sealed()
+
+
+def total_counts(ranges: Iterable[Range]) -> dict[str, dict[str, int]]:
+    totals: dict[str, Counter[str]] = {}
+    for one in ranges:
+        for kind, verdicts in one.counts.items():
+            totals.setdefault(kind, Counter()).update(verdicts)
+    return {kind: dict(verdicts) for kind, verdicts in totals.items()}
+
+
+def total_coverage(ranges: Iterable[Range]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for one in ranges:
+        total.update(one.coverage)
+    return dict(total)
+
+
+def outcome(about: About, ranges: Sequence[Range]) -> Outcome:
+    """A disagreement outweighs all. `open_questions` says what else keeps a report from being a proof."""
+    counts = total_counts(ranges)
+    met = {verdict for verdicts in counts.values() for verdict, n in verdicts.items() if n}
+    if met & {verdict.value for verdict in DISAGREES}:
+        return Outcome.DIFFERENT
+    return Outcome.UNPROVABLE if open_questions(about, ranges) else Outcome.PROVEN
+
+
+def open_questions(about: About, ranges: Sequence[Range]) -> list[str]:
+    """What keeps a report without a disagreement from being a proof, in words; empty if nothing does."""
+    found: list[str] = []
+    if not about.verified:
+        found.append("The published records were not compared.")
+    if not any(one.end > one.begin for one in ranges):
+        found.append("The range is empty.")
+    if about.narrowed and not any(sum(verdicts.values()) for verdicts in total_counts(ranges).values()):
+        found.append("Nothing in the range has one of the ids that were asked for.")
+    for kind, n in sorted(total_coverage(ranges).items()):
+        if n and kind not in ACCOUNTED:
+            found.append(f"{n:,} {'offset is' if n == 1 else 'offsets are'} {UNACCOUNTED.get(kind, kind)}.")
+    for kind, verdicts in sorted(total_counts(ranges).items()):
+        n = verdicts.get(Verdict.UNVERIFIABLE.value, 0)
+        if n:
+            noun = kind.replace("_", " ") + ("" if n == 1 else "s")
+            found.append(f"{n:,} {noun} cannot be verified from this range; the findings say why.")
+    for one in ranges:
+        found += [f"Partition {one.partition}: {what}" for what in one.trouble]
+    return found
+
+
+def encoded(manifest: Manifest) -> bytes:
+    """The bytes of manifest.json: there is only one way to write it, so a changed space is found as well."""
+    return (json.dumps(msgspec.to_builtins(manifest), sort_keys=True, indent=1) + "\n").encode()
+
+
+def _evidence(plain: Mapping[str, Any]) -> str:
+    kept = {name: part for name, part in plain.items() if name not in ("evidence", "root", "created")}
+    kept["files"] = {name: file for name, file in plain["files"].items() if name != PAGE}
+    return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _root(plain: Mapping[str, Any]) -> str:
+    kept = {name: part for name, part in plain.items() if name != "root"}
+    return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Put manifest.json into `folder`, whole or not at all."""
+    part = folder / f".{NAME}.part"
+    part.write_bytes(encoded(manifest))
+    part.replace(folder / NAME)
+
+
+def read(folder: Path) -> Manifest:
+    """Read the manifest of a report folder.
+
+    Raises:
+        ReportError: there is none, or it is not of a form that this program knows.
+    """
+    path = folder / NAME
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise ReportError(f"{path}: {error.strerror}", hint="name the folder that `replay` has written") from None
+    if len(content) > _MAX_BYTES:
+        raise ReportError(f"{path}: larger than {_MAX_BYTES} bytes", hint="this is no manifest of ours")
+    try:
+        version = msgspec.json.decode(content, type=_Version).format
+        if version != FORMAT:
+            raise ReportError(
+                f"{path}: format {version}, this program reads {FORMAT}",
+                hint="check it with the version named in it under `program`",
+            )
+        return msgspec.json.decode(content, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise ReportError(f"{path}: {error}", hint="the file has been changed, or is no manifest of ours") from None
+
+
+class _Version(msgspec.Struct):
+    format: int
+
+
+def check(folder: Path) -> Iterator[str]:
+    """Recompute every digest of a report folder; yields what is wrong, one sentence each, in a fixed order.
+
+    The folder may come from anybody: only names in it are compared, no name in the manifest is followed out of it.
+
+    Raises:
+        ReportError: as `read`.
+    """
+    manifest = read(folder)
+    if (folder / NAME).read_bytes() != encoded(manifest):
+        yield f"{NAME}: not in the one form that it is written in: its bytes have been changed"
+    sealed = manifest.sealed()
+    if sealed.evidence != manifest.evidence:
+        yield f"{NAME}: evidence digest: is {sealed.evidence} (says {manifest.evidence:.80})"
+    if sealed.root != manifest.root:
+        yield f"{NAME}: root digest: is {sealed.root} (says {manifest.root:.80})"
+    if manifest.about.rules.digest() != manifest.rules_digest:
+        yield f"{NAME}: rules digest: is {manifest.about.rules.digest()} (says {manifest.rules_digest:.80})"
+    there, odd = _listing(folder)
+    for name in odd:
+        yield f"{name}: neither a file nor a folder: it can belong to no report"
+    for name in sorted(manifest.files.keys() - there.keys()):
+        yield f"{name:.200}: missing: the manifest names it"
+    for name in sorted(there.keys() - manifest.files.keys() - {NAME}):
+        yield f"{name:.200}: extra: the manifest does not name it"
+    for name in sorted(manifest.files.keys() & there.keys()):
+        said, found = manifest.files[name], digest_of(there[name])
+        if found.bytes != said.bytes:
+            yield f"{name}: {found.bytes} bytes (the manifest says {said.bytes})"
+        elif found.sha256 != said.sha256:
+            yield f"{name}: digest: is {found.sha256} (the manifest says {said.sha256:.80})"
+
+
+def _listing(folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """All files by their name relative to `folder`, and what is neither file nor folder (a link leads elsewhere)."""
+    files: dict[str, Path] = {}
+    odd: list[str] = []
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            odd.append(name)
+        elif path.is_file():
+            files[name] = path
+    return files, odd

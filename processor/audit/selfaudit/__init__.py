@@ -1,0 +1,1 @@
+"""The sampled self-audit of a live worker."""

@@ -1,0 +1,57 @@
+"""The share of a processor that the self-audit may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from types import coroutine
+from typing import Any, Final, TypeVar
+
+_Answer = TypeVar("_Answer")
+UNMETERED: Final = 1.3
+"""What a check takes in all, as a multiple of its own turns: the client fetches for it in tasks of its own."""
+SAVED_S: Final = 0.01
+"""Processor time that may be saved up, and so the longest that a check runs on without a pause."""
+
+
+class TokenBucket:
+    """So much a second, saved up to `most`. More than there is may be taken, and is owed then."""
+
+    def __init__(self, per_s: float, most: float, monotonic: Callable[[], float]) -> None:
+        self._per_s, self._most, self._monotonic = per_s, most, monotonic
+        self._left, self._at = most, monotonic()
+
+    def left(self) -> float:
+        now = self._monotonic()
+        self._left = min(self._most, self._left + (now - self._at) * self._per_s)
+        self._at = now
+        return self._left
+
+    def take(self, amount: float) -> None:
+        self._left = self.left() - amount
+
+    def owed_s(self) -> float:
+        """How long until nothing is owed."""
+        return max(0.0, -self.left() / self._per_s)
+
+
+@coroutine
+def run_metered(
+    work: Coroutine[Any, Any, _Answer], clock: Callable[[], float], spent: Callable[[float], None]
+) -> Generator[Any, Any, _Answer]:
+    """Await `work`; each of its turns is told to `spent`, in seconds of `clock`, without what others did meanwhile."""
+    step: Callable[[Any], Any] = work.send
+    value: Any = None
+    while True:
+        began = clock()
+        try:
+            waiting = step(value)
+        except StopIteration as done:
+            answer: _Answer = done.value
+            return answer
+        finally:
+            spent(clock() - began)
+        try:
+            value = yield waiting
+            step = work.send
+        except BaseException as error:  # a cancellation, first of all: it is the work's to take
+            value, step = error, work.throw

@@ -1,0 +1,112 @@
+"""Judge one published record against a fold of its range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from processor.audit.expected_records import Places
+from processor.audit.judge.partition_audit import PartitionAudit, began_at
+from processor.audit.judge.prefix_unknown_state import PartialState
+from processor.audit.judge.verdicts import Finding, Kind, Placed, Published, Verdict
+from processor.audit.selfaudit.partition_history import KnownRange
+from processor.core.effects import Effect, Publish, Record
+from processor.core.headers import ANOMALIES
+from processor.core.rules import Rules
+from processor.kafka.output_records import Outputs
+
+_SLICE_RECORDS: Final = 400
+_SLICE_BYTES: Final = 128 << 10
+
+
+class _OneRecord:
+    """A shelf with one published record on it."""
+
+    def __init__(self, published: Published, marks: Sequence[tuple[int, int]]) -> None:
+        self._on_it: list[Published] = [published]
+        self._marks = list(marks)
+
+    def look(self, kind: Kind, identity: tuple[str, str]) -> list[Published]:
+        return [one for one in self._on_it if (one.kind, one.identity) == (kind, identity)]
+
+    def take(self, published: Published) -> None:
+        self._on_it.remove(published)
+
+    def take_equal(self, kind: Kind, identity: tuple[str, str], placed: Placed) -> tuple[str, int, int] | None:
+        return None  # it is but one
+
+    def left(self) -> Iterator[Published]:
+        return iter(tuple(self._on_it))
+
+    def marks(self) -> list[tuple[int, int]]:
+        return self._marks
+
+    def crowded_from(self, offset: int) -> int | None:
+        return None  # a doubt of the state
+
+
+class Recheck:
+    """One published step against one stretch of the source."""
+
+    def __init__(self, published: Published, stretch: KnownRange, topic: str, rules: Rules, outputs: Outputs) -> None:
+        self._step_id = published.identity[0]
+        self._decisive = stretch.decisive
+        anomalies = dict(published.headers).get(ANOMALIES) or b""
+        self._may_be_older = b"joined_midstream" in anomalies.split(b",") and not stretch.is_blank
+        # Topics may get more partitions meanwhile: where a record had to go then is not known.
+        self._places = Places(outputs, published.source_partition, {})
+        self._findings: list[Finding] = []
+        self._state = PartialState(
+            topic,
+            published.source_partition,
+            rules,
+            begin=stretch.begin,
+            stream_time=stretch.stream_time,
+            is_blank=stretch.is_blank,
+            step_id=self._step_id,
+            first_offset=began_at(published) or 0,
+        )
+        self._audit = PartitionAudit(
+            lambda offset, stream_time: self._state,
+            _OneRecord(published, stretch.marks),
+            self._place,
+            begin=stretch.begin,
+            end=stretch.end,
+            complete=True,  # what is not known is the state's to doubt
+        )
+
+    def take(self, records: Sequence[Record]) -> None:
+        """The next records of the stretch, in offset order."""
+        self._findings += [finding for _, finding in self._audit.apply(records) if finding.at is not None]
+        self._state.counts.clear()
+
+    def judged(self) -> Finding:
+        """All of the stretch has been taken: what is to be said of the record. Undecided is `UNVERIFIABLE`."""
+        self._findings += [finding for _, finding in self._audit.finish() if finding.at is not None]
+        (finding,) = self._findings
+        if finding.verdict is Verdict.EQUAL:
+            doubt = "it joined midstream: it may have begun before" if self._may_be_older else ""
+        else:
+            doubt = self._state.doubt if self._decisive else "what came before its range may have had a say"
+        if doubt and finding.verdict is not Verdict.UNVERIFIABLE:
+            finding = msgspec.structs.replace(finding, verdict=Verdict.UNVERIFIABLE, why=doubt)
+        return finding
+
+    def _place(self, effect: Effect) -> Placed | None:
+        if isinstance(effect, Publish) and effect.step_id == self._step_id:
+            return self._places.whole(effect)
+        return None
+
+
+def slices(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+    """The records in parts that are folded without a pause."""
+    begin = size = 0
+    for at, record in enumerate(records):
+        size += len(record.value or b"")
+        if at - begin + 1 >= _SLICE_RECORDS or size >= _SLICE_BYTES:
+            yield records[begin : at + 1]
+            begin, size = at + 1, 0
+    if begin < len(records):
+        yield records[begin:]

@@ -1,0 +1,38 @@
+"""`run-steps demo` and `run-steps broker`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from processor.cli.options import end_with
+
+
+def broker(
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65_535, help="Port on 127.0.0.1; any that is free if not given.")
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Keep the data here; a temporary directory if not given.")
+    ] = None,
+) -> None:
+    """Run a real single-node Apache Kafka on 127.0.0.1 to play with, until SIGINT."""
+    from processor.broker import serve as run
+
+    end_with(run(port, data_dir, lambda line: print(line, flush=True)))
+
+
+def demo(
+    recordings: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Play the SSE files of this directory.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave broker and worker up at the end.")] = False,
+    runs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Simulated agent runs.")] = 2000,
+    seed: Annotated[int, typer.Option(help="The same seed plays the same runs.")] = 1,
+) -> None:
+    """See all of it work: broker, recordings, two workers, one of them killed, the comparison, and the audit."""
+    from processor.demo import run
+
+    end_with(run(recordings, keep, runs, seed))

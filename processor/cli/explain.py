@@ -1,0 +1,93 @@
+"""`run-steps explain`: the timeline of a step, as it is printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
+from processor.cli.terminal import plain, utc_time, verdict_style
+
+if TYPE_CHECKING:
+    from processor.audit.explain import Life
+
+
+def explain(
+    step_id: Annotated[str, typer.Argument(help="The id of the step.")],
+    config: ConfigOption = None,
+    partition: Annotated[int | None, typer.Option(min=0, help="Partition of the source.")] = None,
+    offset: Annotated[
+        int | None, typer.Option(min=0, help="Where it begins there, if nothing is published yet.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show one step's life: its events, what each changed, what was published, and whether that is right.
+
+    Reads only, joins no group. Exit code 0: all equal; 3: a difference was found; 4: not provable.
+    """
+    from processor.audit.replay.extra import require
+
+    require("explain")
+    settings = load_settings(config)
+    from processor.audit.explain import explain as run
+    from processor.audit.replay.outcome import EXIT_DIFFERENT, EXIT_PROVEN, EXIT_UNPROVABLE
+
+    found = run(step_id, settings, lambda: connection_of(settings), partition=partition, offset=offset)
+    if as_json:
+        print(json.dumps({"verdict": found.verdict.value, **msgspec.to_builtins(found)}, indent=2))
+    else:
+        for life in found.lives:
+            _show_life(life)
+        for stray in found.strays:
+            print(f"{stray.topic}, partition {stray.partition}, offset {stray.offset}: {stray.why}")
+    codes = {"equal": EXIT_PROVEN, "different": EXIT_DIFFERENT}
+    end_with(codes.get(found.verdict.value, EXIT_UNPROVABLE))
+
+
+def _show_life(life: Life) -> None:
+    """One life on one screen; on no terminal the same without colours, as wide as it needs."""
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    head = f"[bold]{plain(life.step_id)}[/bold]  {plain(life.status)}  [{verdict_style(life.verdict)}]{life.verdict}[/]"
+    console.print(head)
+    run, thread = plain(life.run_id or "-"), plain(life.thread_id or "-")
+    console.print(f"run {run}  thread {thread}")
+    read = f"offsets {life.read[0]} to {life.read[1] - 1} read"
+    console.print(
+        f"{plain(life.topic)}, partition {life.partition}, offsets {life.first_offset} to {life.last_offset}; {read}"
+    )
+    events = Table(
+        "offset", "time", "event", "status", "what it changed", box=None, header_style="bold", pad_edge=False
+    )
+    for event in life.events:
+        status = f"{event.before or 'new'} -> {event.after}" if event.after else ""
+        if event.refused:
+            status = f"refused: {event.refused}"
+        changes = "\n".join(f"{change.path}: {change.what}" for change in event.changes[:_CHANGES])
+        if len(event.changes) > _CHANGES:
+            changes += f"\nand {len(event.changes) - _CHANGES} more"
+        style = "red" if event.refused else ""
+        events.add_row(str(event.offset), utc_time(event.timestamp), event.event, status, plain(changes), style=style)
+    console.print(events)
+    issued = Table(
+        "revision", "status", "topic", "partition", "offset", "verdict", "why", box=None, header_style="bold"
+    )
+    for one in life.issued:
+        topic, partition, offset = (
+            (one.place[0], str(one.place[1]), str(one.place[2])) if one.place else ("-", "-", "-")
+        )
+        why = "\n".join([*filter(None, [one.why]), *(f"{d.path}: {d.expected} (got {d.got})" for d in one.differences)])
+        verdict = f"[{verdict_style(one.verdict)}]{one.verdict}[/]"
+        issued.add_row(str(one.revision), one.status, plain(topic), partition, offset, verdict, plain(why))
+    if life.issued:
+        console.print(issued)
+    for note in life.notes:
+        console.print(plain(note))
+
+
+_CHANGES = 8

@@ -1,0 +1,110 @@
+"""The command `run-steps`. It wires the parts and maps errors to exit codes; nothing else lives here.
+
+Heavy modules are imported inside the commands, so that `--help` and a wrong option answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from processor.cli.check_config import check_config
+from processor.cli.demo import broker, demo
+from processor.cli.explain import explain
+from processor.cli.publish import publish
+from processor.cli.replay import replay
+from processor.cli.reset import reset
+from processor.cli.serve import serve
+from processor.cli.simulate import simulate
+from processor.core.rules import MAX_DIGITS
+from processor.errors import RunStepsError, UsageError, of_system
+
+EXIT_USAGE = UsageError.exit_code
+EXIT_BUG = RunStepsError.exit_code
+
+app = typer.Typer(
+    name="run-steps",
+    help="Finished run steps from the event stream of AI agents, exactly once, on Kafka.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        from processor.core.build import CORE
+
+        print(f"run-steps {version('run-steps')} (core: {CORE})")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options before the command. `main` looks for --debug itself: errors may come before this is called."""
+
+
+_PANELS: Final = {
+    "Try it": (demo, broker, simulate),
+    "Run it": (check_config, serve, publish, reset),
+    "Audit it": (replay, explain),
+}
+"""The commands in the order of use, as `--help` groups them."""
+
+for _panel, _commands in _PANELS.items():
+    for _command in _commands:
+        app.command(_command.__name__.replace("_", "-"), rich_help_panel=_panel)(_command)
+
+
+def main() -> NoReturn:
+    """The console script. Exits with 0, a code of `processor.errors` (64: wrong command line), or 130 (Ctrl-C)."""
+    sys.set_int_max_str_digits(MAX_DIGITS)  # or PYTHONINTMAXSTRDIGITS would decide what is dead-lettered
+    code = _run(sys.argv[1:])
+    # Under `python -m`, a Ctrl-C that crossed an exec of source (a dataclass being made, say) would end the process by
+    # SIGINT, whatever is caught and returned: CPython remembers it until the next such exec.
+    exec("")  # noqa: S102
+    sys.exit(code)
+
+
+def _run(args: list[str]) -> int:
+    debug = "--debug" in args
+    try:
+        if not __debug__:
+            raise UsageError("python -O: takes out the assertions that guard the offsets", hint="run without -O")
+        app(args, prog_name="run-steps")
+    except SystemExit as exc:
+        # click's own code for a wrong command line is 2.
+        return EXIT_USAGE if exc.code == 2 else int(exc.code or 0)
+    except KeyboardInterrupt:
+        return 130
+    except RunStepsError as exc:
+        denied = of_system(exc)
+        _say(str(denied or exc), debug)
+        return (denied or exc).exit_code
+    except Exception as exc:
+        if (denied := of_system(exc)) is not None:
+            _say(str(denied), debug)
+            return denied.exit_code
+        # Its text may quote a record or a setting, so only its type and place are told unasked.
+        last = traceback.extract_tb(exc.__traceback__)[-1]
+        where = f"{Path(last.filename).name}:{last.lineno}"
+        _say(f"{where}: unexpected {type(exc).__name__}\n  hint: a bug of ours; --debug shows more", debug)
+        return EXIT_BUG
+    return 0
+
+
+def _say(message: str, debug: bool) -> None:
+    if debug:
+        traceback.print_exc()
+    print(f"run-steps: {message}", file=sys.stderr)

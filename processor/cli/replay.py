@@ -1,0 +1,241 @@
+"""`run-steps replay`: options, progress and the summary that it prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+
+from processor.cli.options import ConfigOption, connection_of, end_with, load_settings, warn
+from processor.cli.terminal import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from processor.archives import Capture
+    from processor.audit.replay.outcome import Progress, Replayed
+
+
+def replay(
+    config: ConfigOption = None,
+    start: Annotated[
+        str,
+        typer.Option("--from", help="An offset, a time (ISO, or 1720000000000ms), beginning or committed:<group>."),
+    ] = "beginning",
+    end: Annotated[
+        str,
+        typer.Option("--to", help="As --from, or end. Not given: where source.group_id stands, else the end."),
+    ] = "",
+    archive: Annotated[
+        list[Path] | None, typer.Option(help="Read the source from this file or folder; may be given again.")
+    ] = None,
+    and_topic: Annotated[bool, typer.Option("--and-topic", help="And from where the archives end, the topic.")] = False,
+    published: Annotated[
+        list[Path] | None, typer.Option(help="Read what was published from this archive, not from the topics.")
+    ] = None,
+    capture_pattern: Annotated[
+        str,
+        typer.Option(metavar="FORMAT", help="Name format of Event Hubs Capture archives: {EventHub}, {PartitionId}..."),
+    ] = "",
+    capture_topic: Annotated[str, typer.Option(metavar="TOPIC", help="They are of this topic.")] = "",
+    capture_partition: Annotated[int | None, typer.Option(min=0, help="They are of this partition.")] = None,
+    partition: Annotated[list[int] | None, typer.Option(min=0, help="Only this partition of the source.")] = None,
+    steps: Annotated[list[str] | None, typer.Option(help="Report only this step; may be given again.")] = None,
+    runs: Annotated[list[str] | None, typer.Option(help="Report only the steps of this run.")] = None,
+    threads: Annotated[list[str] | None, typer.Option(help="Report only the steps of this thread.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Archive the range into this folder on the way.")] = None,
+    record_as: Annotated[str, typer.Option(help="jsonl.gz, jsonl or parquet.")] = "jsonl.gz",
+    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes on this machine.")] = 1,
+    dask: Annotated[str, typer.Option(metavar="ADDRESS", help="A Dask scheduler to run on instead.")] = "",
+    work: Annotated[
+        Path | None, typer.Option(help="Folder for what spills; a temporary one if not given. Dask needs it shared.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the evidence into this folder, which must be new.")] = None,
+    created: Annotated[str | None, typer.Option(metavar="ISO", help="The time of making, told in the report.")] = None,
+    verify: Annotated[bool, typer.Option(help="Off: fold, and compare with nothing.")] = True,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="REPORT", help="Compare the steps with those of this report, of another version say."),
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(metavar="REPORT", help="Check this report instead, without a broker (see --archive).")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Prove what was published from the log, or show where it is wrong.
+
+    Reads only, joins no group. Exit code 0: proven; 3: a difference was found; 4: not provable.
+    """
+    from processor.audit.replay.extra import require
+
+    require("replay")
+    if check is not None:
+        _check_report(check, archive or [], _capture(capture_pattern, capture_topic, capture_partition))
+        return
+    if workers > 1 and not dask:
+        from processor.audit.replay import process_pool as pool
+
+        pool.begin()
+    from processor.audit.replay.command import replay as run
+    from processor.audit.replay.plan import Options
+    from processor.audit.replay.task import StepFilter
+
+    settings = load_settings(config)
+    options = Options(
+        start=start,
+        end=end,
+        archives=tuple(map(str, archive or ())),
+        and_topic=and_topic,
+        published=tuple(map(str, published or ())),
+        capture=_capture(capture_pattern, capture_topic, capture_partition),
+        partitions=tuple(partition or ()),
+        only=StepFilter(tuple(steps or ()), tuple(runs or ()), tuple(threads or ())),
+        record=str(record or ""),
+        record_files=f".{record_as.removeprefix('.')}",
+        workers=workers,
+        dask=dask,
+        report=str(report or ""),
+        created=created,
+        work=str(work or ""),
+        verify=verify,
+        against=str(against or ""),
+    )
+    with _progress() as show:
+        replayed = run(options, settings, lambda: connection_of(settings), show)
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(replayed), indent=2))
+    else:
+        _tell_replayed(replayed)
+    end_with(replayed.exit_code)
+
+
+def _capture(pattern: str, topic: str, partition: int | None) -> Capture:
+    from processor.archives import CAPTURE, Capture
+
+    return Capture(pattern=pattern or CAPTURE.pattern, topic=topic or None, partition=partition)
+
+
+def _check_report(folder: Path, archives: list[Path], capture: Capture) -> None:
+    """Exit code 0: whole, and its verdict is that of the tables; 65: something is wrong; else that of its verdict."""
+    from processor.archives import read
+    from processor.audit.replay.outcome import EXIT_CODES, program
+    from processor.audit.report.folder import check, check_records
+
+    checked = check(folder, program=program())
+    problems = list(checked.problems)
+    if archives and not problems:
+        problems += check_records(
+            folder, checked.manifest, (item for path in archives for item in read(path, capture=capture))
+        )
+    for problem in problems:
+        warn(f"run-steps: {problem}")
+    if problems:
+        end_with(65)
+    print(f"{folder}: whole. {checked.manifest.verdict.value}. root {checked.manifest.root}")
+    end_with(EXIT_CODES[checked.manifest.verdict])
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[Progress], None]]:
+    """On a terminal a bar with rate and time left; else a line now and then. Both on standard error."""
+    import time
+
+    if sys.stderr.isatty():
+        from rich import progress as bars
+
+        columns = (
+            bars.TextColumn("{task.description}"),
+            bars.BarColumn(),
+            bars.MofNCompleteColumn(),
+            bars.TextColumn("{task.fields[rate]}"),
+            bars.TimeRemainingColumn(),
+        )
+        with bars.Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+            bar = shown.add_task("", rate="")
+
+            def show(at: Progress) -> None:
+                task = shown.tasks[0]
+                if task.description != at.what:
+                    shown.reset(bar, description=plain(at.what), total=at.total or None)
+                speed = shown.tasks[0].speed
+                shown.update(bar, completed=at.done, total=at.total or None, rate=f"{speed:,.0f}/s" if speed else "")
+
+            yield show
+        return
+    began = told = time.monotonic()
+    stage = ""
+
+    def say(at: Progress) -> None:
+        nonlocal began, told, stage
+        now = time.monotonic()
+        if at.what != stage:
+            stage, began, told = at.what, now, now
+        if now - told < _LINE_EVERY_S:
+            return
+        told = now
+        rate = at.done / (now - began)
+        left = f", {max(0, at.total - at.done) / rate:,.0f} s left" if at.total and rate else ""
+        warn(f"{at.what}: {at.done:,}" + (f" of {at.total:,}" if at.total else "") + f", {rate:,.0f}/s{left}")
+
+    yield say
+
+
+_LINE_EVERY_S = 5.0
+
+
+def _tell_replayed(replayed: Replayed) -> None:
+    """The verdict first, then what it stands on."""
+    print(replayed.verdict.value)
+    for kind, verdicts in replayed.counts.items():
+        told = ", ".join(f"{n:,} {verdict}" for verdict, n in sorted(verdicts.items()) if n)
+        print(f"  {kind.replace('_', ' ')}s: {told or 'none'}")
+    print("  offsets: " + (", ".join(f"{n:,} {kind}" for kind, n in sorted(replayed.coverage.items()) if n) or "none"))
+    for result in replayed.results:
+        whole = "" if result.complete else ", not from the log's beginning"
+        print(f"  partition {result.partition}: [{result.begin}, {result.end}){whole}, {result.open_steps} steps open")
+    for line in _first_findings(replayed):
+        print(f"  {line}")
+    out_of_range = sum(result.out_of_range for result in replayed.results)
+    apart = {**replayed.outputs, "published out of the range": out_of_range}
+    for name in ("published out of the range", "of another source", "of partitions not asked for", "unreadable"):
+        if apart.get(name):
+            print(f"  records {name}: {apart[name]:,}")
+    if replayed.against is not None:
+        other = replayed.against
+        compared = f"{other.blocks_compared:,} blocks of the source compared, {other.blocks:,} differ"
+        print(f"  against {other.report}: {compared}")
+        for block in other.first_blocks:
+            held = f"{block.records_here} records, {block.records_there} there"
+            print(f"    partition {block.partition}, offsets {block.first} to {block.last}: {held}")
+        print(f"  against {other.report}: {other.same:,} steps the same, {other.differing:,} not")
+        for one in other.examples:
+            what = ", ".join(one.columns) or one.what
+            print(f"    {one.step_id} revision {one.revision}, partition {one.partition}, offset {one.offset}: {what}")
+    for line in (*replayed.about.notes, *replayed.questions):
+        print(f"  {line}")
+    if replayed.report:
+        print(f"  report: {replayed.report} (root {replayed.root})")
+
+
+def _first_findings(replayed: Replayed) -> Iterator[str]:
+    """What disagrees, else what cannot be verified: the first of it, where and in which fields. The report has all."""
+    from processor.audit.judge.verdicts import DISAGREES
+    from processor.audit.replay.task import FIRST
+
+    found = [finding for result in replayed.results for finding in result.first]
+    for finding in sorted(found, key=lambda one: one.verdict not in DISAGREES)[:FIRST]:
+        one, two = finding.identity
+        what = {"step": f"step {one} revision {two}", "dead_letter": f"dead letter of offset {one} ({two})"}
+        place = f", partition {finding.partition}, offsets {finding.first_offset} to {finding.cause_offset}"
+        at = "" if finding.at is None else f", on {finding.at[0]}-{finding.at[1]} at {finding.at[2]}"
+        fields = ", ".join(difference.path for difference in finding.differences)
+        why = "; ".join(filter(None, (fields, finding.why)))
+        whole = what[finding.kind.value] + place if one else "a record that names no place of the source"
+        told = f"{finding.verdict.value}: {whole}{at}" + (f": {why}" if why else "")
+        yield "".join(c if c.isprintable() else "\ufffd" for c in told)  # ids and fields are what anybody wrote

@@ -1,0 +1,47 @@
+"""`run-steps reset`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
+
+
+def reset(
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="POSITION",
+            help="earliest: publish all again; latest; an offset; current: keep the offset, rebuild what is beside it.",
+        ),
+    ],
+    config: ConfigOption = None,
+    partition: Annotated[
+        list[int] | None, typer.Option(min=0, help="Only this partition; may be given again. Not given: all.")
+    ] = None,
+    forget_checkpoints: Annotated[
+        bool, typer.Option("--forget-checkpoints", help="Forget those that fit the log and the offset as well.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; without it the plan is printed, and nothing done.")
+    ] = False,
+) -> None:
+    """Set where the group goes on, with all workers stopped, and have the state there rebuilt from the log."""
+    settings = load_settings(config)
+    from processor.serve.positions import parse_where
+    from processor.serve.reset import reset as run
+
+    where = parse_where(to, "reset: --to", current=True)
+    resetting = run(
+        settings,
+        connection_of(settings),
+        where,
+        partitions=partition or (),
+        forget=forget_checkpoints,
+        yes=yes,
+        echo=print,
+    )
+    end_with(asyncio.run(resetting))

@@ -1,0 +1,1 @@
+"""Settings: read from a file and the environment, checked, frozen."""

@@ -1,0 +1,85 @@
+"""How a producer spells a plain delta: all bytes but the step's id and the text are the same from one to the next.
+
+An accelerator, no second truth. A spelling is learned from a delta that was read in full, and only believed if other
+ids and texts in the same places are read back as just these; then a value that is spelled so need not be parsed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from processor.core.wire_types import ExactData, exact_delta
+
+_PROBES: Final = (("s", ""), ('"\\', 'a"\\\n\u00e9'), ("t", "}]"))
+"""Ids and texts whose JSON must come through."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Spelling:
+    """`head`, the id, `middle`, the text as JSON, `tail`. The quotes of id and text belong to the parts around them.
+
+    `index`, `body` and `kind`: of the call whose text it is, as in `Step.append_exact`.
+    """
+
+    __slots__ = ("body", "head", "index", "kind", "middle", "tail")
+
+    def __init__(self, head: bytes, middle: bytes, tail: bytes, index: int, body: str, kind: str) -> None:
+        self.head, self.middle, self.tail = head, middle, tail
+        self.index, self.body, self.kind = index, body, kind
+
+    def fits(self, value: bytes) -> bool:
+        if not (value.startswith(self.head) and value.endswith(self.tail)):
+            return False
+        return value.startswith(self.middle, value.find(b'"', len(self.head)))
+
+
+def is_plain(step_id: str) -> bool:
+    """Whether the id is ASCII and stands in JSON as it is."""
+    return step_id.isascii() and _inside(step_id) == step_id.encode()
+
+
+def learn(value: bytes, data: ExactData, index: int, body: str, kind: str) -> Spelling | None:
+    """The spelling of a value that was read as `data`, a delta that adds text to one call and does nothing else.
+
+    None: it has none that could be used.
+    """
+    quoted = b'"%b"' % data.id.encode()
+    head = value.find(quoted) + 1
+    end_of_id, end_of_text = head + len(quoted) - 2, value.rfind(b'"')
+    begin = _opening_quote(value, end_of_text)
+    if not 0 < head < end_of_id < begin:
+        return None
+    found = Spelling(value[:head], value[end_of_id : begin + 1], value[end_of_text:], index, body, kind)
+    return found if all(_is_read_back(found, data, *probe) for probe in _PROBES) else None
+
+
+def _opening_quote(value: bytes, end: int) -> int:
+    """Where the string begins that is closed at `end`; -1 if nowhere."""
+    begin = value.rfind(b'"', 0, end)
+    while begin > 0:
+        escapes = begin
+        while value[escapes - 1 : escapes] == b"\\":
+            escapes -= 1
+        if (begin - escapes) % 2 == 0:
+            return begin
+        begin = value.rfind(b'"', 0, begin)
+    return -1
+
+
+def _is_read_back(spelling: Spelling, data: ExactData, step_id: str, text: str) -> bool:
+    value = b"".join((spelling.head, _inside(step_id), spelling.middle, _inside(text), spelling.tail))
+    expected: Any = msgspec.to_builtins(data)
+    expected["id"] = step_id
+    field = "arguments" if spelling.body == "function" else "input"
+    expected["delta"]["step_details"]["tool_calls"][0][spelling.body][field] = text
+    try:
+        return bool(msgspec.to_builtins(exact_delta(value).data) == expected)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+
+
+def _inside(text: str) -> bytes:
+    return _encode(text)[1:-1]

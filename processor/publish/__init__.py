@@ -1,0 +1,5 @@
+"""Publish a service's event stream to the source topic."""
+
+from processor.publish.publisher import RunPublisher
+
+__all__ = ["RunPublisher"]

@@ -1,0 +1,164 @@
+"""`run-steps publish`: files or stdin to the source topic."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from processor.errors import BrokerRefused, BrokerUnavailable, UsageError
+from processor.kafka.client_config import Connection
+from processor.kafka.errors import RecordTooLarge
+from processor.kafka.producer import EventProducer
+from processor.publish.publisher import EchoSink, Sink
+from processor.publish.run_keying import EventStream, Outgoing, RunKeyer
+from processor.publish.sse import Format
+
+
+async def run(
+    files: Sequence[Path],
+    *,
+    topic: str,
+    connection: Connection | None = None,
+    format: Format | str = Format.AUTO,
+    dry_run: bool = False,
+    idempotent: bool = True,
+    timeout_s: float = 30.0,
+    echo: Callable[[str], None],
+    warn: Callable[[str], None] | None = None,
+) -> int:
+    """Publish files, or the standard input, one after the other; live, as the bytes come in.
+
+    Args:
+        files: read in this order; `-` or none at all is the standard input. Give the responses of a run in theirs.
+        connection: where the broker is; not needed for a dry run.
+        echo: takes the dry run's records and the closing line. `warn` takes what is wrong (default: `echo`).
+
+    Returns:
+        The exit code. 0: every event was acknowledged by the broker. 65: some of the input is not an event or there
+        was none; the rest was published.
+
+    Raises:
+        UsageError: a file cannot be read, or an event is too large.
+        BrokerUnavailable, BrokerRefused: something was not acknowledged. Publish the same input again: the worker
+            ignores what had arrived, for as long as it remembers the steps (`[steps] ended_retention_s` after their
+            end).
+    """
+    warn = echo if warn is None else warn
+    for path in files:
+        if str(path) != "-" and not path.is_file():
+            raise UsageError(f"publish: {path}: no such file")
+    keyer = RunKeyer()
+    keys: set[bytes] = set()
+    sent = refused = 0
+    complete = True
+    async with AsyncExitStack() as stack:
+        producer: EventProducer | None = None
+        if dry_run:
+            sink: Sink = EchoSink(echo)
+        elif connection is None:
+            raise UsageError("publish: no broker given")
+        else:
+            producer = EventProducer(connection, timeout_s=timeout_s, idempotent=idempotent)
+            sink = await stack.enter_async_context(producer)
+        try:
+            for path in files or [Path("-")]:
+                name = "stdin" if str(path) == "-" else str(path)
+                stream = EventStream(keyer, Format(format))
+                complaints = _Complaints(name, warn)
+                async for records in _records(path, stream):
+                    for record in records:
+                        try:
+                            await sink.send(topic, record.value, key=record.key, headers=record.headers)
+                        except RecordTooLarge as exc:  # this one is lost, the rest is not
+                            complaints.say(exc.message)
+                        else:
+                            sent += 1
+                            keys.add(record.key)
+                    for refusal in keyer.refusals:
+                        complaints.say(f"event {refusal.event}: {refusal.reason}")
+                    keyer.refusals.clear()
+                refused += complaints.end()
+                if not stream.events:
+                    warn(f"publish: {name}: no event in it")
+                    complete = False
+                elif stream.format is Format.SSE and not stream.done:
+                    warn(f"publish: {name}: ends without [DONE]; the connection may have been cut")
+            if producer is not None:
+                await producer.flush()
+        except (BrokerUnavailable, BrokerRefused):
+            if producer is not None:
+                warn(
+                    f"publish: {producer.acknowledged} events were acknowledged, others not; publish the same input"
+                    " again soon: its event ids are the same, so what arrived is recognised as a repeat"
+                )
+            raise
+    verb = "would publish" if dry_run else "published"
+    (warn if dry_run else echo)(f"{verb} {sent} events of {len(keys)} runs to {topic}; {refused} refused")
+    return 0 if complete and not refused else 65
+
+
+class _Complaints:
+    """What is wrong with one input, said a bounded number of times and counted all the same."""
+
+    LIMIT: Final = 10
+
+    def __init__(self, name: str, warn: Callable[[str], None]) -> None:
+        self._name = name
+        self._warn = warn
+        self._count = 0
+
+    def say(self, what: str) -> None:
+        self._count += 1
+        if self._count <= self.LIMIT:
+            self._warn(f"publish: {self._name}: {what}")
+
+    def end(self) -> int:
+        """How many there were."""
+        if self._count > self.LIMIT:
+            self._warn(f"publish: {self._name}: and {self._count - self.LIMIT} more like these")
+        return self._count
+
+
+async def _records(path: Path, stream: EventStream) -> AsyncIterator[list[Outgoing]]:
+    async for chunk in _chunks(path):
+        yield stream.feed(chunk)
+    yield stream.finish()
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    """The bytes of a file, or of the standard input as they come."""
+    if str(path) == "-":
+        while chunk := await _read_live(sys.stdin.fileno()):
+            yield chunk
+        return
+    with path.open("rb") as source:
+        while chunk := source.read(65_536):
+            yield chunk
+
+
+async def _read_live(descriptor: int) -> bytes:
+    """What is there, as soon as anything is; empty at the end."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    try:
+        # Not a thread's blocking read: it would keep an interrupted process from ending until the pipe says something.
+        loop.add_reader(descriptor, ready.set)
+    except (OSError, NotImplementedError):  # a regular file is always readable and cannot be watched
+        return await asyncio.to_thread(os.read, descriptor, 65_536)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)
+    return os.read(descriptor, 65_536)
+
+
+def sample_files() -> list[Path]:
+    """The recordings that come with the package, in the order in which they are to be published."""
+    folder = resources.files("processor") / "samples"
+    return sorted(Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".sse"))

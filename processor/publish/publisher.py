@@ -1,0 +1,170 @@
+"""`RunPublisher`: publish the events of a program's own SDK stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+import msgspec
+
+from processor.errors import UsageError
+from processor.kafka.client_config import Connection
+from processor.kafka.producer import EventProducer
+from processor.publish.run_keying import Outgoing, RunKeyer, ends_response
+from processor.publish.sse import Frame
+
+
+class Sink(Protocol):
+    """Where records go."""
+
+    async def send(
+        self, topic: str, value: bytes, *, key: bytes, headers: Sequence[tuple[str, bytes]] = ()
+    ) -> None: ...
+
+
+class EchoSink:
+    """The sink of a dry run: one JSON object per record."""
+
+    def __init__(self, echo: Callable[[str], None]) -> None:
+        self._echo = echo
+
+    async def send(self, topic: str, value: bytes, *, key: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> None:
+        record = {
+            "topic": topic,
+            "key": key.decode(),
+            "headers": {name: content.decode() for name, content in headers},
+            "value": msgspec.Raw(value),
+        }
+        self._echo(msgspec.json.encode(record).decode())
+
+
+class RunPublisher:
+    """For programs that hold the events of a service's SDK and want them on the source topic too.
+
+    Six lines, with the `openai` package:
+
+        async with RunPublisher(bootstrap_servers="127.0.0.1:9092", topic="run-step-events") as publisher:
+            stream = await client.beta.threads.runs.create(
+                thread_id=thread.id, assistant_id=assistant.id, stream=True
+            )
+            async for event in stream:
+                await publisher.publish(event)
+
+    One publisher serves any number of runs at once, for as long as the program lives. `publish` queues the event
+    and returns; `flush`, and leaving the context, wait for the acknowledgements. After an error of the broker the
+    publisher is finished: open another and publish the run's stream again from its start. The ids are the same
+    then, so the worker ignores what had arrived (for as long as it remembers the steps).
+
+    Args:
+        bootstrap_servers: `host:port`, several separated by commas; for a plain connection.
+        topic: the source topic.
+        connection: instead of `bootstrap_servers`, a connection with TLS or SASL.
+        timeout_s: the longest wait without progress.
+        idempotent: False for brokers without idempotent producers.
+    """
+
+    def __init__(
+        self,
+        *,
+        topic: str,
+        bootstrap_servers: str | Sequence[str] | None = None,
+        connection: Connection | None = None,
+        timeout_s: float = 30.0,
+        idempotent: bool = True,
+    ) -> None:
+        if (bootstrap_servers is None) == (connection is None):
+            raise UsageError("RunPublisher: give either bootstrap_servers or connection")
+        if connection is None:
+            servers = bootstrap_servers if isinstance(bootstrap_servers, str) else ",".join(bootstrap_servers or ())
+            connection = Connection(servers)
+        self._producer = EventProducer(connection, timeout_s=timeout_s, idempotent=idempotent)
+        self._topic = topic
+        self._keyer = RunKeyer()
+
+    async def publish(self, event: object) -> None:
+        """Queue one event.
+
+        Args:
+            event: an SDK's event (`.event` and `.data`), a tuple `(name, data, ...)` as some SDKs yield, a dict
+                `{"event": ..., "data": ...}` or bare object, or the bytes of either. An end mark is ignored.
+
+        Raises:
+            UsageError: it is none of these, or there is nothing to key it by; the publisher goes on.
+            RecordTooLarge: it is larger than a record may be; the publisher goes on.
+            BrokerUnavailable, BrokerRefused: this or an earlier event was not acknowledged.
+        """
+        frame = _frame_of(event)
+        if not ends_response(frame):
+            await self._send(self._keyer.take(frame))
+
+    async def flush(self) -> None:
+        """Wait until everything queued is acknowledged."""
+        await self._producer.flush()
+
+    async def __aenter__(self) -> Self:
+        await self._producer.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if exc is None:
+                await self._send(self._keyer.end_response())
+        except BaseException as own:
+            await self._producer.__aexit__(type(own), own, own.__traceback__)
+            raise
+        await self._producer.__aexit__(kind, exc, trace)
+
+    async def _send(self, records: Iterable[Outgoing]) -> None:
+        for record in records:
+            await self._producer.send(self._topic, record.value, key=record.key, headers=record.headers)
+        if self._keyer.refusals:
+            first = self._keyer.refusals[0]
+            self._keyer.refusals.clear()
+            raise UsageError(f"publish: event {first.event}: {first.reason}")
+
+
+def _frame_of(event: object) -> Frame:
+    """An event in any of the shapes programs hold it in."""
+    if isinstance(event, str):
+        event = event.encode()
+    if isinstance(event, (bytes, bytearray, memoryview)):
+        return Frame(None, bytes(event))
+    if isinstance(event, Mapping):
+        return Frame(None, msgspec.json.encode(dict(event)))
+    if isinstance(event, tuple) and len(event) >= 2:
+        name, data = event[0], event[1]
+    else:
+        name, data = getattr(event, "event", None), getattr(event, "data", None)
+    name = getattr(name, "value", name)  # an enum's member stands for its text
+    if not isinstance(name, str) or data is None:
+        raise UsageError(
+            f"publish: a {type(event).__name__} is not an event",
+            hint="hand over what the SDK's stream yields, a dict with event and data, or bytes",
+        )
+    return Frame(name.encode(), _json_of(data))
+
+
+def _json_of(data: object) -> bytes:
+    """An SDK's object as the JSON it was read from, as far as the SDK still knows it."""
+    if isinstance(data, str):
+        return data.encode()
+    if isinstance(data, bytes):
+        return data
+    if hasattr(data, "model_dump_json"):
+        # Only what the service sent: a field it left out must not come back as null, which erases at a step's end.
+        # No warnings: tools the SDK does not know yet keep all their fields, they only lack a class.
+        return _encoded(data.model_dump_json(exclude_unset=True, by_alias=True, warnings=False))
+    if hasattr(data, "as_dict"):
+        return msgspec.json.encode(data.as_dict())
+    if hasattr(data, "to_json"):
+        return _encoded(data.to_json())
+    if isinstance(data, Mapping):
+        return msgspec.json.encode(dict(data))
+    raise UsageError(f"publish: the data of an event is a {type(data).__name__}, which has no JSON form")
+
+
+def _encoded(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text

@@ -1,0 +1,128 @@
+"""Split a byte stream into server-sent events or JSON lines."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from processor.errors import UsageError
+
+MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
+
+UTF8_BOM: Final = b"\xef\xbb\xbf"
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+DONE: Final = b"[DONE]"
+
+
+class Format(StrEnum):
+    """How a stream is written. AUTO: JSON lines if the first line begins as JSON does, SSE otherwise."""
+
+    AUTO = "auto"
+    SSE = "sse"
+    JSONL = "jsonl"
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """An event that cannot be published. `event` counts from 1 in its stream; no payload in `reason`."""
+
+    event: int
+    reason: str
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One event as it stood in the stream. `name` is None where the JSON in `data` names itself."""
+
+    name: bytes | None
+    data: bytes
+
+
+class LineSplitter:
+    """Lines out of chunks, wherever they are cut. A line ends with CR, LF or CRLF; a leading BOM is dropped."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []  # joined only when their line ends: a long line costs no quadratic copying
+        self._held_bytes = 0
+        self._after_cr = False
+        self._start: bytes | None = b""  # the first bytes, until they can be told from a BOM
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The lines that end in `chunk`, without their ends.
+
+        Raises:
+            UsageError: a line goes on for more than `MAX_EVENT_BYTES`.
+        """
+        if self._start is not None:
+            chunk = self._start + chunk
+            if len(chunk) < len(UTF8_BOM) and UTF8_BOM.startswith(chunk):
+                self._start = chunk
+                return []
+            self._start = None
+            chunk = chunk.removeprefix(UTF8_BOM)
+        if self._after_cr and chunk:
+            chunk = chunk.removeprefix(b"\n")  # the second half of a CRLF that was cut in two
+            self._after_cr = False
+        if not chunk:
+            return []
+        *lines, rest = _LINE_END.split(chunk)
+        self._after_cr = chunk.endswith(b"\r")
+        if lines and self._pieces:
+            lines[0] = b"".join((*self._pieces, lines[0]))
+            self._pieces.clear()
+            self._held_bytes = 0
+        if rest:
+            self._pieces.append(rest)
+            self._held_bytes += len(rest)
+            if self._held_bytes > MAX_EVENT_BYTES:
+                raise UsageError(f"publish: a line of more than {MAX_EVENT_BYTES:,} bytes")
+        return lines
+
+    def finish(self) -> list[bytes]:
+        """The last line, if the input ended without a line end."""
+        rest = b"".join((self._start or b"", *self._pieces))
+        self._pieces.clear()
+        self._start = None
+        return [rest] if rest else []
+
+
+class SseFrames:
+    """Lines of a server-sent event stream to frames.
+
+    More forgiving than the standard in two ways, for what is out there: an `event:` line after data begins a new frame
+    even without a blank line between, and the last frame counts even if nothing ends it. `id:` and `retry:` say
+    nothing we use.
+
+    Source: WHATWG HTML, "Interpreting an event stream".
+    """
+
+    def __init__(self) -> None:
+        self._name: bytes | None = None
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+
+    def take(self, line: bytes) -> Frame | None:
+        """The frame that `line` ends, if it ends one."""
+        if not line:
+            return self.finish()
+        name, _, content = line.partition(b":")
+        content = content.removeprefix(b" ")
+        if name == b"data":
+            self._data.append(content)
+            self._data_bytes += len(content)
+            if self._data_bytes > MAX_EVENT_BYTES:
+                raise UsageError(f"publish: an event of more than {MAX_EVENT_BYTES:,} bytes")
+        elif name == b"event":
+            ended = self.finish() if self._data else None
+            self._name = content
+            return ended
+        return None
+
+    def finish(self) -> Frame | None:
+        """The frame begun, at a blank line or at the end of the input; None if it holds no data."""
+        frame = Frame(self._name or None, b"\n".join(self._data)) if self._data else None
+        self._name = None
+        self._data.clear()
+        self._data_bytes = 0
+        return frame

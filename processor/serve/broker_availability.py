@@ -1,0 +1,78 @@
+"""How long the brokers have been away, and when to give up."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import Final, TypeVar
+
+from processor.config.settings import Settings
+from processor.errors import BrokerUnavailable
+from processor.telemetry.happenings import BrokerBack, BrokerLost
+from processor.telemetry.telemetry import Telemetry
+
+_Answer = TypeVar("_Answer")
+_LEAST_S: Final = 1.0  # for one attempt, however little of the time is left
+
+
+class BrokerGaveUp(BrokerUnavailable):
+    """The broker was not usable for `unavailable_after_s`: no further life."""
+
+
+class BrokerAvailability:
+    """Since when the broker is of no use, whoever noticed and in however many lives: `unavailable_after_s` runs once.
+
+    That it answers does not make it usable: a partition or a coordinator without a leader lets lives begin, and
+    fail. So the time runs on until a life has outlived the trouble, or has lasted longer than a commit that fails.
+    """
+
+    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
+        self._bootstrap = settings.kafka.bootstrap_servers
+        self._limit_s = settings.kafka.unavailable_after_s
+        self._sound_s = 2 * settings.delivery.commit_timeout_s
+        self._telemetry = telemetry
+        self._good_at = time.monotonic()
+        self._since: float | None = None
+        self._silent = False
+
+    def left_s(self) -> float:
+        since = self._good_at if self._since is None else self._since
+        return max(0.0, since + self._limit_s - time.monotonic())
+
+    def answered(self, life_began: float) -> None:
+        """The broker has answered a question in the life that began then."""
+        now = time.monotonic()
+        if self._silent and self._since is not None:
+            self._telemetry.happened(BrokerBack(self._bootstrap, now - self._since))
+        self._silent = False
+        if self._since is None or self._since >= life_began or now - life_began >= self._sound_s:
+            self._since, self._good_at = None, now
+
+    def failed(self, error: BrokerUnavailable) -> None:
+        """Raises `BrokerUnavailable`, saying since when, once the time is over."""
+        now = time.monotonic()
+        self._silent = True
+        if self._since is None:
+            self._since = self._good_at
+        silent_s = now - self._since
+        self._telemetry.happened(BrokerLost(self._bootstrap, silent_s, error))
+        if silent_s >= self._limit_s:
+            since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time.time() - silent_s))
+            raise BrokerGaveUp(
+                f"kafka: {self._bootstrap}: not usable since {since} ({silent_s:.0f} s); last: {error.message}",
+                hint=f"{error.hint}; the limit is [kafka] unavailable_after_s = {self._limit_s:g}; nothing is lost, "
+                "a restart goes on from the log",
+            ) from error
+
+    async def bounded(self, asking: Awaitable[_Answer]) -> _Answer:
+        """Ask for no longer than is left. Raises `BrokerUnavailable`."""
+        left_s = max(_LEAST_S, self.left_s())
+        try:
+            async with asyncio.timeout(left_s):
+                return await asking
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"broker {self._bootstrap}: no answer within {left_s:.0f} s",
+                hint="check the brokers, and what lies between",
+            ) from None

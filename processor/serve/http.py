@@ -1,0 +1,479 @@
+"""The pages of a worker, and of several workers as one: /healthz /readyz /metrics /steps.
+
+The only importer of aiohttp. A `Site` answers the four questions, a `Server` puts a site on a port. `OneWorker` is
+the site of this process; `Front` asks the sites of several processes and answers for them all, so that there is
+one place to scrape. Nothing here shows a step's contents: of an open step, only `STEP_KEYS` pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, Final, NamedTuple, Protocol, cast
+
+import aiohttp
+from aiohttp import web
+
+from processor.errors import ConfigError
+from processor.telemetry.meter import EXPOSITION_TYPE, merged
+
+STEP_KEYS: Final = (
+    "step_id",
+    "run_id",
+    "thread_id",
+    "status",
+    "type",
+    "age_s",
+    "deadline_in_s",
+    "partition",
+    "offset",
+    "worker",
+)
+"""What `/steps` may say of a step. Whatever else a worker hands over is left out."""
+
+STEPS_SHOWN: Final = 100
+STEPS_MAX: Final = 1_000
+
+_AT_ONCE: Final = 32  # requests; more are refused, as a scraper and a probe or two never need them
+_PROBES: Final = frozenset({"/healthz", "/readyz"})  # have as many slots of their own
+_CONNECTIONS: Final = 96  # open at once; a further one takes the place of the one that is idle for longest
+_IDLE_S: Final = 30.0  # a connection that asks nothing is closed after this
+_FIRST_S: Final = 5.0  # and one that has not said its first request within this
+_STOP_S: Final = 2.0  # what an answer under way may take when the server stops
+_CHILD_S: Final = 2.0  # what a worker process may take to answer the front
+_CHILD_BYTES: Final = 16 << 20  # and how much it may say
+
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "Server": "run-steps",
+    "X-Content-Type-Options": "nosniff",
+}
+
+_INDEX: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>run-steps</title>
+<style>body{font:16px/1.5 system-ui,sans-serif;margin:3rem auto;max-width:36rem;padding:0 1rem}</style></head>
+<body><h1>run-steps</h1><ul>
+<li><a href="/healthz">/healthz</a>: does every partition move on?</li>
+<li><a href="/readyz">/readyz</a>: assigned and restored?</li>
+<li><a href="/metrics">/metrics</a>: for Prometheus</li>
+<li><a href="/steps">/steps</a>: the open steps, oldest first; <code>?limit=</code> up to 1000</li>
+</ul></body></html>
+"""
+
+
+class Health(NamedTuple):
+    """A verdict. `reasons` say what is wrong, one sentence each; `detail` is shown as it is.
+
+    Reasons beside `ok` are for people: nothing that a restart would mend.
+    """
+
+    ok: bool
+    reasons: list[str]
+    detail: dict[str, object]
+
+
+class Pages(Protocol):
+    """What a worker lets itself be asked. Answers at once, from memory."""
+
+    def healthz(self) -> Health: ...
+    def readyz(self) -> Health: ...
+
+    def steps(self, limit: int) -> list[dict[str, object]]:
+        """The oldest open steps, oldest first, by the names in `STEP_KEYS`."""
+        ...
+
+
+class Listing(NamedTuple):
+    """Open steps, and who could not be asked (worker -> why)."""
+
+    steps: list[dict[str, object]]
+    unanswered: dict[str, str]
+
+
+class Site(Protocol):
+    """Who answers behind the pages."""
+
+    async def healthz(self) -> Health: ...
+    async def readyz(self) -> Health: ...
+    async def metrics(self) -> bytes: ...
+    async def steps(self, limit: int) -> Listing: ...
+
+
+class OneWorker:
+    """The site of the worker in this process."""
+
+    def __init__(self, pages: Pages, exposition: Callable[[], bytes]) -> None:
+        self._pages = pages
+        self._exposition = exposition
+
+    async def healthz(self) -> Health:
+        return self._pages.healthz()
+
+    async def readyz(self) -> Health:
+        return self._pages.readyz()
+
+    async def metrics(self) -> bytes:
+        return self._exposition()
+
+    async def steps(self, limit: int) -> Listing:
+        return Listing(self._pages.steps(limit)[:limit], {})
+
+
+class _Answer(NamedTuple):
+    status: int
+    body: bytes
+
+
+class _Unanswered(NamedTuple):
+    """A worker process could not be asked, or answered what its pages never do."""
+
+    why: str
+
+
+class Front:
+    """The site of several worker processes, each of which serves its own on a port of its own.
+
+    Args:
+        children: worker name -> base URL of its site, as things are now; asked anew for every answer. A worker
+            that ought to be there and has no address yet has an empty URL: it shows as not answering.
+        patience_s: how long a worker may take. One whose loop is blocked is found out by it.
+    """
+
+    def __init__(self, children: Callable[[], Mapping[str, str]], *, patience_s: float = _CHILD_S) -> None:
+        self._children = children
+        self._patience_s = patience_s
+
+    async def healthz(self) -> Health:
+        return await self._verdict("/healthz")
+
+    async def readyz(self) -> Health:
+        return await self._verdict("/readyz")
+
+    async def metrics(self) -> bytes:
+        told: dict[str, bytes] = {}
+        missing: list[str] = []
+        for worker, answer in (await self._ask("/metrics")).items():
+            if isinstance(answer, _Answer) and answer.status == 200:
+                told[worker] = answer.body
+            else:
+                missing.append(worker)
+        return merged(told, missing)
+
+    async def steps(self, limit: int) -> Listing:
+        steps: list[dict[str, object]] = []
+        unanswered: dict[str, str] = {}
+        for worker, answer in (await self._ask(f"/steps?limit={limit}")).items():
+            said = _said(answer, "steps")
+            if isinstance(said, _Unanswered):
+                unanswered[worker] = said.why
+            else:
+                steps += [{**step, "worker": worker} for step in said["steps"] if isinstance(step, dict)]
+        return Listing(sorted(steps, key=_age, reverse=True)[:limit], unanswered)
+
+    async def _verdict(self, path: str) -> Health:
+        answers = await self._ask(path)
+        reasons = [] if answers else ["no worker process is running"]
+        ok = bool(answers)
+        workers: dict[str, object] = {}
+        for worker, answer in answers.items():
+            said = _said(answer, "reasons")
+            if isinstance(said, _Unanswered):
+                said = {"ok": False, "reasons": [said.why]}
+            workers[worker] = said
+            is_ok = said.get("ok") is True
+            ok = ok and is_ok
+            told = said["reasons"] or ([] if is_ok else ["not ok"])
+            reasons += [f"worker {worker}: {reason}" for reason in told]
+        return Health(ok, reasons, {"workers": workers})
+
+    async def _ask(self, path: str) -> dict[str, _Answer | _Unanswered]:
+        children = dict(self._children())
+        # A session per question: every fifteen seconds or so there is one, and no state to close.
+        async with aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=self._patience_s), auto_decompress=False
+        ) as session:
+            answers = await asyncio.gather(*(self._ask_one(session, u, path) for u in children.values()))
+        return dict(zip(children, answers, strict=True))
+
+    async def _ask_one(self, session: aiohttp.ClientSession, url: str, path: str) -> _Answer | _Unanswered:
+        if not url:
+            return _Unanswered("has no address yet")
+        try:
+            async with session.get(url.rstrip("/") + path, allow_redirects=False) as response:
+                body = bytearray()
+                async for chunk in response.content.iter_any():
+                    body += chunk
+                    if len(body) > _CHILD_BYTES:
+                        return _Unanswered(f"answered more than {_CHILD_BYTES} bytes")
+                return _Answer(response.status, bytes(body))
+        except TimeoutError:
+            return _Unanswered(f"no answer within {self._patience_s:g} s")
+        except aiohttp.ClientConnectorError:
+            return _Unanswered("nothing listens at its address: the process is gone")
+        except aiohttp.ClientError as error:
+            return _Unanswered(f"broke off: {type(error).__name__}")
+
+
+def _said(answer: _Answer | _Unanswered, wanted: str) -> dict[str, Any] | _Unanswered:
+    """The JSON object a worker answered, with the list `wanted` in it; a verdict of 503 is an answer too."""
+    if isinstance(answer, _Unanswered):
+        return answer
+    try:
+        said = json.loads(answer.body)
+    except ValueError:
+        said = None
+    if answer.status in (200, 503) and isinstance(said, dict) and isinstance(said.get(wanted), list):
+        return said
+    return _Unanswered(f"answered something else, with status {answer.status}")
+
+
+def _age(step: Mapping[str, object]) -> float:
+    age = step.get("age_s")
+    return age if isinstance(age, int | float) else 0.0
+
+
+class _Connection(asyncio.Protocol):
+    """One connection on its way to aiohttp's handler, closed when it is idle or slow for too long."""
+
+    def __init__(self, admission: _Admission, inner: asyncio.Protocol) -> None:
+        self._admission, self._inner = admission, inner
+        self._timer: asyncio.TimerHandle | None = None
+        self.transport: asyncio.Transport | None = None
+        self.idle_since = 0.0
+        self.is_busy = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
+        self.idle(_FIRST_S)
+        self._admission.opened(self)
+        self._inner.connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._admission.closed(self)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def idle(self, patience_s: float) -> None:
+        """Begin to wait for a whole request. Bytes that come one by one do not make it longer."""
+        self.is_busy, self.idle_since = False, time.monotonic()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(patience_s, self.cut)
+
+    def busy(self) -> None:
+        """A request is whole and is being answered."""
+        self.is_busy = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def cut(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class _Admission:
+    """The connections of a server, of which there are never more than `_CONNECTIONS`.
+
+    Descriptors are the process's own to connect to brokers with, and a probe must always get through.
+    """
+
+    def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:
+        self._make = make
+        self._open: dict[object, _Connection] = {}
+
+    def __call__(self) -> asyncio.Protocol:
+        return _Connection(self, self._make())
+
+    def opened(self, connection: _Connection) -> None:
+        self._open[connection.transport] = connection
+        if len(self._open) > _CONNECTIONS:
+            idle = [other for other in self._open.values() if not other.is_busy and other is not connection]
+            victim = min(idle, key=lambda other: other.idle_since, default=connection)
+            del self._open[victim.transport]
+            victim.cut()
+
+    def closed(self, connection: _Connection) -> None:
+        self._open.pop(connection.transport, None)
+
+    @contextmanager
+    def answering(self, transport: object) -> Iterator[None]:
+        """A block in which the connection is at work."""
+        connection = self._open.get(transport)
+        if connection is None:
+            yield
+            return
+        connection.busy()
+        try:
+            yield
+        finally:
+            connection.idle(_IDLE_S)
+
+
+class _Runner(web.AppRunner):
+    """aiohttp's runner, whose connections pass an `_Admission`."""
+
+    admission: _Admission | None = None
+
+    @property
+    def server(self) -> Any:
+        server = super().server
+        if server is not None and self.admission is None:
+            self.admission = _Admission(server)
+        return self.admission
+
+
+class Server:
+    """A site on a port.
+
+    `start` returns the port it bound (0 asks for any that is free) and raises `ConfigError` where it cannot;
+    `stop` lets answers under way finish, briefly. Either may be called once.
+    """
+
+    def __init__(self, site: Site, host: str, port: int) -> None:
+        self._site = site
+        self._host = host
+        self._port = port
+        self._asked = {True: 0, False: 0}  # requests under way: probes, and all others
+        self._runner: _Runner | None = None
+
+    async def start(self) -> int:
+        app = web.Application(middlewares=[self._guard], client_max_size=1024)
+        app.on_response_prepare.append(_stamp)
+        app.router.add_get("/", _index)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/steps", self._steps)
+        self._runner = _Runner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=_IDLE_S,
+            max_line_size=2048,
+            max_field_size=8192,
+            max_headers=64,
+            shutdown_timeout=_STOP_S,
+        )
+        await self._runner.setup()
+        try:
+            await web.TCPSite(self._runner, self._host, self._port).start()
+        except (OSError, OverflowError, UnicodeError) as error:
+            await self.stop()
+            raise self._cannot_listen(error) from error
+        return int(self._runner.addresses[0][1])
+
+    async def stop(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.cleanup()
+
+    def _cannot_listen(self, error: Exception) -> ConfigError:
+        code = error.errno if isinstance(error, OSError) else None
+        got = errno.errorcode.get(code, str(code)) if code is not None else type(error).__name__
+        where = f"{self._host}:{self._port}"
+        if code == errno.EADDRINUSE:
+            return ConfigError(
+                f"http.port: {where}: another process listens there (got {got})",
+                hint="set another port under [http], 0 for any that is free, or end that process",
+            )
+        if code in (errno.EACCES, errno.EPERM) or isinstance(error, OverflowError):
+            return ConfigError(
+                f"http.port: {where}: this user may not listen there (got {got})",
+                hint="set a port from 1024 to 65535 under [http], or 0 for any that is free",
+            )
+        return ConfigError(
+            f"http.host: {where}: not an address of this machine (got {got})",
+            hint='set host = "127.0.0.1" under [http], or "0.0.0.0" inside a container',
+        )
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Every answer that is none of the pages', as JSON."""
+        is_probe = request.path in _PROBES
+        if self._asked[is_probe] >= _AT_ONCE:
+            return _json(503, {"error": "too many requests at once"}, {"Retry-After": "1"})
+        self._asked[is_probe] += 1
+        admission = self._runner.admission if self._runner is not None else None
+        try:
+            with admission.answering(request.transport) if admission is not None else nullcontext():
+                return await handler(request)
+        except web.HTTPNotFound:
+            return _json(404, {"error": "no such page", "pages": ["/healthz", "/readyz", "/metrics", "/steps"]})
+        except web.HTTPMethodNotAllowed as error:
+            allow = ", ".join(sorted(error.allowed_methods))
+            return _json(405, {"error": f"only {allow}"}, {"Allow": allow})
+        except web.HTTPException as error:
+            return _json(error.status, {"error": error.reason.lower()})
+        except Exception as error:
+            # What it says may hold anything; its class is enough to look for it.
+            return _json(500, {"error": "internal error", "class": type(error).__name__})
+        finally:
+            self._asked[is_probe] -= 1
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return await _verdict(self._site.healthz)
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        return await _verdict(self._site.readyz)
+
+    async def _metrics(self, _: web.Request) -> web.Response:
+        return web.Response(body=await self._site.metrics(), headers={"Content-Type": EXPOSITION_TYPE})
+
+    async def _steps(self, request: web.Request) -> web.Response:
+        asked = request.query.get("limit", str(STEPS_SHOWN))
+        limit = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) <= 4 else 0
+        if not 1 <= limit <= STEPS_MAX:
+            return _json(400, {"error": f"limit: a whole number from 1 to {STEPS_MAX}"})
+        listing = await self._site.steps(limit)
+        said: dict[str, object] = {
+            "limit": limit,
+            "steps": [{key: step[key] for key in STEP_KEYS if key in step} for step in listing.steps],
+        }
+        if listing.unanswered:
+            said["unanswered"] = listing.unanswered
+        return _json(200, said)
+
+
+async def _verdict(ask: Callable[[], Awaitable[Health]]) -> web.Response:
+    try:
+        health = await ask()
+    except Exception as error:  # a check that breaks is no proof of health
+        health = Health(False, [f"the check itself broke: {type(error).__name__}"], {})
+    body = {**health.detail, "ok": health.ok, "reasons": health.reasons}
+    return _json(200 if health.ok else 503, body)
+
+
+async def _index(_: web.Request) -> web.Response:
+    return web.Response(text=_INDEX, content_type="text/html")
+
+
+async def _stamp(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+
+
+def _json(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> web.Response:
+    # What is no plain value is shown by its type: a repr might hold a step's contents.
+    text = json.dumps(body, default=lambda value: f"<{type(value).__name__}>", allow_nan=False, indent=2) + "\n"
+    return web.Response(status=status, text=text, content_type="application/json", headers=headers)

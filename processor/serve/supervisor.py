@@ -1,0 +1,302 @@
+"""Crash-only: one task owns a worker's life; what is not classified ends it, and the next begins from the log.
+
+`serve` runs one worker in this process, or N in processes of their own with one place to scrape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection as Pipe
+from typing import Final, Protocol, TypeVar
+
+from processor.audit.selfaudit.selfaudit import SelfAudit
+from processor.config.settings import Settings
+from processor.errors import BrokerUnavailable, Fenced, RunStepsError, of_system
+from processor.kafka.client_config import Connection
+from processor.kafka.errors import OffsetLost
+from processor.kafka.throttling import OBSERVED
+from processor.serve.broker_availability import BrokerAvailability, BrokerGaveUp
+from processor.serve.circuit_breaker import Tripped
+from processor.serve.highest_committed import HighestCommitted
+from processor.serve.http import Health, OneWorker, Server
+from processor.serve.process_exit import EXIT_BUG
+from processor.serve.stalls import GROUP, Stalls
+from processor.serve.topic_watch import TopicWatch
+from processor.serve.topics import check_or_create_topics, topic_problems
+from processor.serve.unit_bound import UnitBound
+from processor.serve.worker import RestoreGivenUp, Stalled, Worker, unless
+from processor.telemetry.happenings import (
+    BreakerTripped,
+    BrokerThrottles,
+    Listening,
+    StateChanged,
+    WorkerRestarted,
+    WorkerStarted,
+    WorkerStopped,
+)
+from processor.telemetry.telemetry import Telemetry
+
+_Answer = TypeVar("_Answer")
+_PROBE_EVERY_S: Final = 5.0
+KILL_AFTER_S: Final = 15.0  # on top of the drain budget, before a child is cut off
+
+
+class _Announce(Protocol):
+    def __call__(self, port: int) -> None: ...
+
+
+@dataclass(slots=True)
+class _Lives:
+    """The worker of the moment, for the pages, and what its self-audit found in all lives."""
+
+    worker: Worker | None = None
+    trouble: str = "starting"
+    audit: SelfAudit | None = None
+    stalls: Stalls | None = None
+    watch: TopicWatch | None = None
+
+    def healthz(self) -> Health:
+        if self.worker is not None:
+            health = self.worker.healthz()
+        else:
+            stalled = self.stalls.reasons() if self.stalls is not None else []
+            health = Health(not stalled, [*stalled, self.trouble] if stalled else [], {"state": self.trouble})
+        # A reason, and ok all the same: a restart would fold as this one did, and take the evidence along.
+        doubts = self.audit.reasons() if self.audit is not None else []
+        topics = self.watch.reasons() if self.watch is not None else []
+        return health._replace(reasons=[*health.reasons, *doubts, *topics])
+
+    def readyz(self) -> Health:
+        return self.worker.readyz() if self.worker is not None else Health(False, [self.trouble], {})
+
+    def steps(self, limit: int) -> list[dict[str, object]]:
+        return self.worker.steps(limit) if self.worker is not None else []
+
+
+async def run_one(
+    settings: Settings, *, create_topics: bool, name: str | None, announce: _Announce | None, parent: Pipe | None = None
+) -> int:
+    began = time.monotonic()
+    telemetry = Telemetry(level=settings.log.level, format=settings.log.format, worker=name)
+    telemetry.hear_libraries()
+    lives = _Lives()
+    server = Server(OneWorker(lives, telemetry.exposition), settings.http.host, settings.http.port)
+    beside = [asyncio.create_task(telemetry.watch(), name="watch")]
+    if settings.self_audit.enabled:
+        lives.audit = SelfAudit(settings, Connection.build(**settings.kafka.connection()), telemetry)
+        beside.append(asyncio.create_task(lives.audit.run(), name="self-audit"))
+    stop = stop_on_signal()
+    code = EXIT_BUG
+    try:
+        if settings.http.enabled or announce is not None:
+            port = await server.start()
+            telemetry.happened(Listening(f"http://{settings.http.host}:{port}"))
+            if announce is not None:
+                announce(port)
+        if parent is not None:
+            _stop_with(parent, stop)
+        await _supervise(settings, telemetry, lives, stop, create_topics=create_topics)
+        code = 0
+    except RunStepsError as error:
+        code = error.exit_code
+        raise
+    finally:
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
+        await server.stop()
+        telemetry.happened(StateChanged("stopped"))
+        telemetry.happened(WorkerStopped(code, time.monotonic() - began))
+        telemetry.close(keep_hearing=True)
+    return code
+
+
+def _stop_with(parent: Pipe, stop: asyncio.Event) -> None:
+    """Once the parent's end of the pipe is closed we are orphans."""
+    loop = asyncio.get_running_loop()
+
+    def closed() -> None:
+        loop.remove_reader(parent.fileno())  # it would be readable for ever
+        stop.set()
+
+    loop.add_reader(parent.fileno(), closed)
+
+
+def stop_on_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+def transactional_id(settings: Settings) -> str:
+    """Stable for a static member; otherwise new with each process, so that two never share one."""
+    own = settings.source.instance_id or uuid.uuid4().hex[:12]
+    return f"{settings.transactional_id_prefix}.{own}"
+
+
+async def _supervise(
+    settings: Settings, telemetry: Telemetry, lives: _Lives, stop: asyncio.Event, *, create_topics: bool
+) -> None:
+    """Live after live until `stop`.
+
+    Raises:
+        RunStepsError: a restart will not help, the broker stayed away for `unavailable_after_s`, or too many
+            restarts.
+    """
+    supervisor = settings.supervisor
+    connection = Connection.build(**settings.kafka.connection())
+    name = transactional_id(settings)
+    telemetry.happened(WorkerStarted(settings.source.topic, settings.source.group_id, settings.delivery.mode, name))
+    contact = BrokerAvailability(settings, telemetry)
+    stalls = lives.stalls = Stalls(settings.supervisor.stall_timeout_s / 2)
+    delivery = settings.delivery
+    bound = UnitBound(
+        delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s, lambda: OBSERVED.total_ms
+    )
+    watch = lives.watch = TopicWatch(settings, connection, telemetry, partial(topic_problems, settings))
+    check = partial(check_or_create_topics, settings, connection, create=create_topics)
+    highest = HighestCommitted()
+    restarts: deque[float] = deque()
+    attempt = 0
+    while not stop.is_set():
+        began = time.monotonic()
+        try:
+            telemetry.happened(StateChanged("starting"))
+            stalls.waits(GROUP, "no assignment")
+            limits = await unless(stop, contact.bounded(watch.begin(check)))
+            if limits is None:
+                return
+            contact.answered(began)
+            worker = Worker(
+                settings,
+                connection,
+                telemetry,
+                transactional_id=name,
+                limits=limits,
+                audit=lives.audit,
+                stalls=stalls,
+                served_below=watch.served_below,
+                bound=bound,
+                highest=highest,
+            )
+            lives.worker, lives.trouble = worker, ""
+            await _until_stopped(worker, watch, contact, telemetry, stop)
+            return
+        except RunStepsError as caught:
+            error, now = _naming_the_instance(caught, settings.source.instance_id), time.monotonic()
+            lives.worker, lives.trouble = None, f"restarting after: {error.message}"
+            if isinstance(error, Tripped):
+                telemetry.happened(BreakerTripped(error.rejected, error.of_records, error.run_length))
+            if not isinstance(error, BrokerUnavailable | Fenced) or isinstance(error, _NO_FURTHER_LIFE):
+                raise
+            if isinstance(error, BrokerUnavailable) and not stop.is_set():
+                contact.failed(error)
+            if now - began > supervisor.restart_window_s / max(1, supervisor.max_restarts):
+                attempt = 0
+            failure: Exception = error
+            counts = isinstance(error, Fenced)
+        except Exception as error:
+            if (denied := of_system(error)) is not None:
+                raise denied from error
+            lives.worker, lives.trouble = None, f"restarting after {type(error).__name__}"
+            failure, counts, now = error, True, time.monotonic()
+        if stop.is_set():
+            raise failure  # the last drain did not succeed: whoever stopped us should know
+        if counts:
+            restarts.append(now)
+            while restarts and now - restarts[0] > supervisor.restart_window_s:
+                restarts.popleft()
+            if len(restarts) > supervisor.max_restarts:
+                raise _too_many(len(restarts), supervisor.restart_window_s, failure)
+        backoff_s = min(supervisor.backoff_max_s, supervisor.backoff_initial_s * 2**attempt, contact.left_s())
+        attempt += 1
+        telemetry.happened(
+            WorkerRestarted(failure, attempt, backoff_s, "stalled" if isinstance(failure, Stalled) else "")
+        )
+        telemetry.happened(StateChanged("restarting"))
+        await wait_or_stop(stop, backoff_s)
+
+
+def _naming_the_instance(error: RunStepsError, instance_id: str) -> RunStepsError:
+    """A static member that has lost its place is told its id: two processes that share one take it from each other.
+
+    The broker does not say who it was: the one that is replaced hears the same as one whose session has timed out.
+    """
+    if not instance_id or not isinstance(error, Fenced):
+        return error
+    named = Fenced(
+        f"{error.message} (source.instance_id = {instance_id}: does another process use it?)",
+        hint="give every process an instance_id of its own, or none; if this one is alone, it was too late for the "
+        "group, and goes on from the log",
+    )
+    named.__cause__ = error
+    return named
+
+
+_NO_FURTHER_LIFE: Final = (OffsetLost, RestoreGivenUp, BrokerGaveUp)
+
+
+def _too_many(restarts: int, window_s: float, failure: BaseException) -> RunStepsError:
+    what = failure.message if isinstance(failure, RunStepsError) else type(failure).__name__
+    told = f"supervisor: {restarts} restarts within {window_s:g} s; last: {what}"
+    kind = type(failure) if isinstance(failure, Fenced) else RunStepsError
+    raised = kind(told, hint="the log has each of them; nothing is lost, a restart goes on from the log")
+    raised.__cause__ = failure
+    return raised
+
+
+async def wait_or_stop(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        pass
+
+
+async def _until_stopped(
+    worker: Worker, watch: TopicWatch, contact: BrokerAvailability, telemetry: Telemetry, stop: asyncio.Event
+) -> None:
+    """One life, and beside it a look at the topics, and whether the broker is there: an idle client would not notice.
+
+    What the look finds wrong with the topics goes before what it has broken in the life.
+    """
+    life = asyncio.create_task(worker.run(stop), name="worker")
+    touch = asyncio.create_task(_probe_broker(watch, contact, telemetry), name="watch the topics")
+    try:
+        await asyncio.wait({life, touch}, return_when=asyncio.FIRST_COMPLETED)
+        if touch.done() and not life.done():
+            life.cancel()
+            await asyncio.wait({life}, timeout=KILL_AFTER_S)
+            touch.result()
+        await life
+    finally:
+        touch.cancel()
+        await asyncio.wait({touch})
+
+
+async def _probe_broker(watch: TopicWatch, contact: BrokerAvailability, telemetry: Telemetry) -> None:
+    """Look at the topics every few seconds.
+
+    Raises:
+        BrokerUnavailable: the broker has not answered for `unavailable_after_s`.
+        ConfigError, CorruptLog, BrokerRefused: the topics are not as a worker needs them any more.
+    """
+    began = time.monotonic()
+    while True:
+        await asyncio.sleep(min(_PROBE_EVERY_S, contact.left_s()))
+        for request, (answers, seconds) in OBSERVED.take().items():
+            telemetry.happened(BrokerThrottles(request, answers, seconds))
+        try:
+            await contact.bounded(watch.look())
+        except BrokerUnavailable as error:
+            contact.failed(error)
+        else:
+            contact.answered(began)

@@ -1,0 +1,209 @@
+"""Topics are watched while a worker serves them: made anew, missing, grown, or set otherwise than at the start.
+
+A task beside the worker asks every few seconds. What start would refuse ends the process with the message that start
+would give; the rest is logged with the old and the new value and what follows from it, counted, and named on
+`/healthz` for as long as it lasts. What would end the process is asked twice: a broker that has just come up may not
+know yet what there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple
+
+from processor.config.settings import Settings
+from processor.errors import ConfigError, CorruptLog, Fenced, RunStepsError
+from processor.kafka.admin import Admin, TopicFacts
+from processor.kafka.client_config import Connection
+from processor.telemetry.happenings import PartitionsNotServed, TopicChanged
+from processor.telemetry.telemetry import Telemetry
+
+_AGAIN_S: Final = 1.0
+
+WATCHED: Final = (
+    "cleanup.policy",
+    "max.message.bytes",
+    "message.timestamp.after.max.ms",
+    "message.timestamp.before.max.ms",
+    "message.timestamp.difference.max.ms",
+    "message.timestamp.type",
+    "min.insync.replicas",
+    "retention.bytes",
+    "retention.ms",
+)
+"""The topic settings whose change is logged."""
+
+_FOLLOWS: Final[Mapping[tuple[str, str], str]] = {
+    ("source", "cleanup.policy"): "what is deleted before it is applied is lost, and no replay can show it",
+    ("source", "retention.ms"): "a stop, or a restore, that reaches further back than this ends with 65",
+    ("source", "retention.bytes"): "a stop, or a restore, that reaches further back than this ends with 65",
+    ("source", "max.message.bytes"): "larger records can come in; the dead-letter topic must take any of them",
+    ("source", "message.timestamp.type"): "deadlines follow the new kind of timestamp from here on",
+    ("written", "max.message.bytes"): "in force for what is written from now on",
+    ("written", "message.timestamp.after.max.ms"): "records with timestamps beyond it are refused by the broker",
+    ("written", "message.timestamp.before.max.ms"): "records with timestamps beyond it are refused by the broker",
+    ("written", "message.timestamp.difference.max.ms"): "records with timestamps beyond it are refused by the broker",
+    ("written", "min.insync.replicas"): "commits wait until so many replicas are in sync",
+    ("written", "retention.ms"): "what is deleted there cannot be audited any more",
+    ("written", "retention.bytes"): "what is deleted there cannot be audited any more",
+    ("written", "partitions"): "later revisions of a step may stand on another partition than its first",
+    ("source", "partitions"): "a run's key may go to another partition now: runs under way at that moment are split",
+    ("checkpoints", "partitions"): "as many partitions of the source can be served",
+    ("written", "id"): "the topic was made anew: what had been published there is gone",
+}
+
+
+class _Seen(NamedTuple):
+    topics: Mapping[str, TopicFacts]
+    ids: Mapping[str, str]
+
+
+class TopicWatch:
+    """What is known of the topics, over all lives of a worker in this process.
+
+    Args:
+        judge: what start would refuse about topics as they are, one line each.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        telemetry: Telemetry,
+        judge: Callable[[Mapping[str, TopicFacts]], list[str]],
+    ) -> None:
+        outcomes = {topic for topic in settings.outcome_topics.values() if topic}
+        self._source, self._checkpoints = settings.source.topic, settings.checkpoint_topic
+        self._written = {*outcomes, settings.output.dead_letter, self._checkpoints}
+        self._connection, self._telemetry, self._judge = connection, telemetry, judge
+        self._seen: _Seen | None = None
+        self._complaints: dict[tuple[str, str], str] = {}
+        self.limits: dict[str, int] = {}
+        """max.message.bytes of the topics that we write to, as it is now: writers hold this very mapping."""
+
+    async def begin(self, check: Callable[[], Awaitable[dict[str, int]]]) -> dict[str, int]:
+        """See to the topics before a life: the first time with `check`, which may create them, later by a look.
+
+        Later lives create nothing: a topic that has been there and is missing was deleted, with what it held.
+
+        Raises:
+            ConfigError, CorruptLog, BrokerRefused, BrokerUnavailable
+        """
+        if self._seen is None:
+            limits = await check()
+            seen = await self._ask()
+            if seen.topics.keys() >= {self._source, *self._written}:
+                self._seen = seen
+                self._note_growth(seen)
+            self.limits.update(limits)
+        else:
+            with contextlib.suppress(Fenced):  # the life that follows begins with what it takes now
+                await self.look()
+        return self.limits
+
+    async def look(self) -> None:
+        """Compare the topics with what they were, and say what has changed.
+
+        Raises:
+            ConfigError: as they are now a worker would not start.
+            CorruptLog: the source or the checkpoint topic is not the one that this worker began with.
+            Fenced: a topic takes less than before, and a writer's batches are made for what it knew at its start.
+            BrokerRefused, BrokerUnavailable
+        """
+        seen = await self._ask()
+        before = self._seen
+        if before is None:
+            return
+        if self._trouble(before, seen) is not None:
+            await asyncio.sleep(_AGAIN_S)
+            seen = await self._ask()
+            if (trouble := self._trouble(before, seen)) is not None:
+                raise trouble
+        for name in sorted(seen.topics):
+            self._compare(name, before, seen)
+        self._note_growth(seen)
+        self._seen = seen
+        limits = {name: seen.topics[name].max_message_bytes for name in self._written}
+        lowered = sorted(name for name in limits if limits[name] < self.limits.get(name, 0))
+        self.limits.update(limits)
+        if lowered:
+            raise Fenced(
+                f"topic {', '.join(lowered)}: max.message.bytes was lowered", hint="the next life's batches are smaller"
+            )
+
+    def served_below(self) -> int | None:
+        """Partitions of the source from this number on are not served: the checkpoint topic has none for them."""
+        if self._seen is None:
+            return None
+        return self._seen.topics[self._checkpoints].partitions
+
+    def reasons(self) -> list[str]:
+        """What a person must see to, one sentence each; a restart would not mend it."""
+        return list(self._complaints.values())
+
+    async def _ask(self) -> _Seen:
+        async with Admin(self._connection) as admin:
+            topics = await admin.topics([self._source, *self._written])
+            ids = (await admin.cluster_topics(topics)).ids if topics else {}
+        return _Seen(topics, ids)
+
+    def _trouble(self, before: _Seen, seen: _Seen) -> RunStepsError | None:
+        missing = sorted(before.topics.keys() - seen.topics.keys())
+        if missing:
+            lines = [f"topic {name}: missing, though it was there: deleted while the worker ran" for name in missing]
+            return ConfigError(
+                "\n".join(lines),
+                hint="one made anew under that name is another topic: docs/operations.md, 'Topics while a worker runs'",
+            )
+        for name in (self._source, self._checkpoints):
+            old, new = before.ids.get(name, ""), seen.ids.get(name, "")
+            if old and new and old != new:
+                return CorruptLog(
+                    f"topic {name}: made anew while the worker ran (its id was {old}, got {new})",
+                    hint="offsets, open steps and checkpoints are of the old topic; to begin with the new one: "
+                    "docs/operations.md, 'Topics while a worker runs'",
+                )
+        problems = self._judge(self._as_served(seen.topics))
+        if problems:
+            return ConfigError(
+                "\n".join(problems), hint="changed while the worker ran; nothing is lost: correct it, and start again"
+            )
+        return None
+
+    def _as_served(self, topics: Mapping[str, TopicFacts]) -> Mapping[str, TopicFacts]:
+        """The topics, the source with no more partitions than are served."""
+        source, kept = topics[self._source], topics[self._checkpoints]
+        if source.partitions <= kept.partitions:
+            return topics
+        return {**topics, self._source: source._replace(partitions=kept.partitions)}
+
+    def _compare(self, name: str, before: _Seen, seen: _Seen) -> None:
+        old, new = before.topics[name], seen.topics[name]
+        role = "source" if name == self._source else "checkpoints" if name == self._checkpoints else "written"
+        changes = [(key, old.configs.get(key, ""), new.configs.get(key, "")) for key in WATCHED]
+        changes.append(("partitions", str(old.partitions), str(new.partitions)))
+        changes.append(("id", before.ids.get(name, ""), seen.ids.get(name, "")))
+        for setting, was, now in changes:
+            if was == now or not (was and now):
+                continue
+            follows = _FOLLOWS.get((role, setting)) or _FOLLOWS.get(("written", setting), "")
+            self._telemetry.happened(TopicChanged(name, role, setting, was, now, follows))
+            if setting in ("partitions", "id") and role != "checkpoints":
+                self._complaints[name, setting] = f"topic {name}: {setting} changed from {was} to {now}: {follows}"
+
+    def _note_growth(self, seen: _Seen) -> None:
+        source, kept = seen.topics[self._source], seen.topics[self._checkpoints]
+        waiting = range(kept.partitions, source.partitions)
+        key = (self._source, "unserved")
+        if not waiting:
+            if self._complaints.pop(key, None):
+                self._telemetry.happened(PartitionsNotServed((), ""))
+            return
+        remedy = f"kafka-topics.sh --alter --topic {self._checkpoints} --partitions {source.partitions}"
+        self._complaints[key] = (
+            f"topic {self._source}: partitions {list(waiting)} are not served, for topic {self._checkpoints} has "
+            f"{kept.partitions}: {remedy}"
+        )
+        self._telemetry.happened(PartitionsNotServed(tuple(waiting), remedy))

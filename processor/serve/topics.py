@@ -1,0 +1,84 @@
+"""Check the topics that a worker needs, or create them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from processor.config.settings import Settings
+from processor.errors import ConfigError
+from processor.kafka.admin import Admin, NewTopicFacts, TopicFacts, check_topics
+from processor.kafka.client_config import Connection
+
+_SOURCE_PARTITIONS: Final = 6
+_HEADERS_BYTES: Final = 16 << 10
+
+
+def checkpoint_record_bytes(settings: Settings) -> int:
+    """The largest checkpoint that can be: an object and deltas at their limit, four bytes to the character, a frame."""
+    return 5 * settings.steps.max_step_bytes + (256 << 10)
+
+
+async def check_or_create_topics(settings: Settings, connection: Connection, *, create: bool) -> dict[str, int]:
+    """See that all topics are as they must be. Returns the max.message.bytes of each that we write to.
+
+    Raises:
+        ConfigError: all that is wrong with them, a line each.
+        BrokerRefused, BrokerUnavailable
+    """
+    source, dead_letter, checkpoints = settings.source.topic, settings.output.dead_letter, settings.checkpoint_topic
+    outcomes = sorted({topic for topic in settings.outcome_topics.values() if topic})
+    async with Admin(connection) as admin:
+        found = await admin.topics([source, dead_letter, checkpoints, *outcomes])
+        if create:
+            partitions = found[source].partitions if source in found else _SOURCE_PARTITIONS
+            largest = found[source].max_message_bytes if source in found else 1 << 20
+            wanted = [
+                NewTopicFacts(source, partitions),
+                *(NewTopicFacts(topic, partitions, _size(settings.output.max_record_bytes)) for topic in outcomes),
+                NewTopicFacts(dead_letter, partitions, _size(max(largest, settings.output.max_record_bytes))),
+                NewTopicFacts(
+                    checkpoints,
+                    partitions,
+                    {"cleanup.policy": "compact", "min.cleanable.dirty.ratio": "0.1"}
+                    | _size(checkpoint_record_bytes(settings)),
+                ),
+            ]
+            missing = [topic for topic in wanted if topic.name not in found]
+            if missing:
+                await admin.create(missing)
+                found = await admin.topics([source, dead_letter, checkpoints, *outcomes])
+    problems = topic_problems(settings, found)
+    if problems:
+        raise ConfigError("\n".join(problems), hint="--create-topics makes what is missing; it changes no topic")
+    return {name: found[name].max_message_bytes for name in (dead_letter, checkpoints, *outcomes)}
+
+
+def topic_problems(settings: Settings, found: Mapping[str, TopicFacts]) -> list[str]:
+    """What a worker would refuse about the topics as they are, one line each with its remedy."""
+    source, dead_letter, checkpoints = settings.source.topic, settings.output.dead_letter, settings.checkpoint_topic
+    outcomes = sorted({topic for topic in settings.outcome_topics.values() if topic})
+    problems = check_topics(
+        found,
+        source=source,
+        outputs=[dead_letter, *outcomes],
+        checkpoints=checkpoints,
+        max_record_bytes=settings.output.max_record_bytes + _HEADERS_BYTES,
+    )
+    if source in found and dead_letter in found:
+        needed = found[source].max_message_bytes + _HEADERS_BYTES
+        if found[dead_letter].max_message_bytes < needed:
+            problems.append(
+                f"topic {dead_letter}: max.message.bytes is too small to take any record of {source} "
+                f"(got {found[dead_letter].max_message_bytes}); set at least {needed}"
+            )
+    if checkpoints in found and found[checkpoints].max_message_bytes < checkpoint_record_bytes(settings):
+        problems.append(
+            f"topic {checkpoints}: max.message.bytes is too small for a step of steps.max_step_bytes "
+            f"(got {found[checkpoints].max_message_bytes}); set at least {checkpoint_record_bytes(settings)}"
+        )
+    return problems
+
+
+def _size(record_bytes: int) -> dict[str, str]:
+    return {"max.message.bytes": str(record_bytes + _HEADERS_BYTES + 4096)}

@@ -1,0 +1,810 @@
+"""The live loop: records are applied, and what follows from them is committed with their offsets, or not at all.
+
+A unit of effects belongs to the generation in which its first record was applied. On revoke the gate closes first and
+the unit drains second; a unit of another generation is never committed. A partition is live only once its silent fold
+has passed its committed offset; until then nothing is committed for it. After any error the worker is done for: the
+supervisor makes a new one from the committed offsets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from operator import attrgetter
+from typing import Any, Final, TypeVar
+
+from processor.audit.selfaudit.selfaudit import SelfAudit
+from processor.config.settings import Settings
+from processor.core.effects import Checkpoint, Effect, Record, Status
+from processor.core.partition import PartitionState
+from processor.core.rules import Rules
+from processor.errors import BrokerUnavailable, Fenced, RunStepsError
+from processor.kafka.client_config import Connection
+from processor.kafka.consumer import Committed, Consumer, GroupToken
+from processor.kafka.errors import ReadStalled
+from processor.kafka.output_records import Outputs
+from processor.kafka.throttling import OBSERVED
+from processor.kafka.writer import IdempotentWriter, TransactionalWriter, Unit, Writer
+from processor.serve.circuit_breaker import Breaker
+from processor.serve.highest_committed import HighestCommitted
+from processor.serve.http import Health
+from processor.serve.restore import Restored, Restorer
+from processor.serve.stalls import GROUP, Stalls
+from processor.serve.unit_bound import UnitBound
+from processor.telemetry.happenings import (
+    CommitFailed,
+    PartitionRestored,
+    PartitionsAssigned,
+    PartitionsRevoked,
+    PartitionStands,
+    ProgressStalled,
+    RestoreProgressed,
+    RestoreStalled,
+    StateChanged,
+    TransactionsRedone,
+    UnitBoundLowered,
+    UnitCommitted,
+    UnitDropped,
+)
+from processor.telemetry.telemetry import Telemetry
+
+_IDLE_POLL_MS: Final = 250
+_STANDS_EVERY_S: Final = 1.0
+_OLDEST_EVERY_S: Final = 15.0
+_SAMPLES: Final = 8  # of positions, per checkpoint interval
+_CHECKPOINTS_AT_ONCE: Final = 5_000
+_RESTORE_AGAIN_S: Final = 1.0
+_REJOIN_S: Final = 5.0  # for what comes between a drain and the join
+_NO_ANSWER: Final = "no fetch was answered yet"
+
+_offset: Final = attrgetter("offset")
+
+_Answer = TypeVar("_Answer")
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, _Answer]) -> _Answer | None:
+    """What comes of the work, or None if `stop` is set before it is done; the work is cancelled then."""
+    working = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        working.cancel()
+        stopping.cancel()
+        await asyncio.wait({working, stopping})
+
+
+class Stalled(BrokerUnavailable):
+    """A partition did not move for `stall_timeout_s` though there is something to read."""
+
+
+class RestoreGivenUp(BrokerUnavailable):
+    """A partition could not be restored for `unavailable_after_s`, whatever lives there were: no further one."""
+
+
+@dataclass(slots=True)
+class Owned:
+    """A partition of ours from its assignment to its revocation.
+
+    `acked`: the offset whose commit was answered. `end`: where the log ended when we last heard of it.
+    """
+
+    partition: int
+    state: PartitionState
+    committed: Committed
+    checkpoints: int
+    kept: set[bytes]  # the keys that the checkpoint partition holds once all that is sealed is committed
+    opened_at: float
+    restored_from: int
+    announced: bool = False
+    position: int = 0
+    acked: int = -1
+    end: int = 0
+    moved_at: float = 0.0
+    last_timestamp_ms: int = -1
+    positions: deque[tuple[float, int]] = field(default_factory=deque)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """What has been applied and not yet sealed."""
+
+    token: GroupToken | None = None
+    effects: dict[int, list[Effect]] = field(default_factory=dict)
+    records: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Sealed:
+    """A unit on its way, and what to note when it is committed."""
+
+    unit: Unit
+    effects: dict[int, list[Effect]]
+    records: int
+    bytes: int
+
+
+class Worker:
+    """One life of one group member: from join to the first error, or to an orderly end.
+
+    Args:
+        transactional_id: also the consumer's client id, so that the group's member list tells which writers live.
+        limits: max.message.bytes of the topics that we write to.
+        audit: told of what is published and how partitions stand; None: no self-audit.
+        stalls: what stood still in the lives before this one, and what does in it; None: this is the first.
+        served_below: partitions from this number on are left alone: the checkpoint topic has none for them (yet).
+        highest: what earlier workers of this process have seen committed; None: this is the first.
+        bound: how large a unit may be, as the lives before this one have found; None: this is the first.
+        monotonic, now_ms: clocks; the second one only decides when a clock mark may be set (T3).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        telemetry: Telemetry,
+        *,
+        transactional_id: str,
+        limits: Mapping[str, int],
+        audit: SelfAudit | None = None,
+        stalls: Stalls | None = None,
+        served_below: Callable[[], int | None] = lambda: None,
+        bound: UnitBound | None = None,
+        highest: HighestCommitted | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        source, delivery = settings.source, settings.delivery
+        self._settings, self._telemetry, self._audit = settings, telemetry, audit
+        highest = HighestCommitted() if highest is None else highest
+        self._rules: Rules = settings.rules()
+        self._monotonic, self._now_ms = monotonic, now_ms
+        self._stalls = stalls or Stalls(settings.supervisor.stall_timeout_s / 2, monotonic)
+        self._outputs = Outputs.of_settings(settings, limits)
+        self._breaker = Breaker(
+            settings.rejections.max_share, settings.rejections.window_records, settings.rejections.max_run
+        )
+        self._consumer = Consumer(
+            connection,
+            topic=source.topic,
+            group_id=source.group_id,
+            client_id=transactional_id,
+            instance_id=source.instance_id or None,
+            session_timeout_ms=source.session_timeout_ms,
+            heartbeat_interval_ms=source.heartbeat_interval_ms,
+            # The group waits for a drain, and a drain that is not done in its time is given up.
+            rebalance_timeout_ms=min(source.rebalance_timeout_ms, int((delivery.drain_timeout_s + _REJOIN_S) * 1000)),
+            fetch_max_bytes=source.fetch_max_bytes,
+            partition_fetch_bytes=source.partition_fetch_bytes,
+            listener=self,
+        )
+        self._writer: Writer
+        compression = None if delivery.compression == "none" else delivery.compression
+        if delivery.mode == "exactly_once":
+            self._writer = TransactionalWriter(
+                connection,
+                transactional_id=transactional_id,
+                group_id=source.group_id,
+                source_topic=source.topic,
+                token_now=self._consumer.token,
+                transaction_timeout_ms=delivery.transaction_timeout_ms,
+                commit_timeout_s=delivery.commit_timeout_s,
+                compression=compression,
+                limits=limits,
+            )
+        else:
+            self._writer = IdempotentWriter(
+                connection,
+                claim=self._consumer.claim,
+                token_now=self._consumer.token,
+                commit_timeout_s=delivery.commit_timeout_s,
+                compression=compression,
+                limits=limits,
+            )
+        self._name = self._writer.transactional_id or ""
+        self._restorer = Restorer(
+            settings,
+            connection,
+            self._consumer,
+            telemetry,
+            self._rules,
+            own_writer=self._name,
+            claim=self._writer.claim,
+            highest=highest,
+        )
+        self._highest = highest
+        self._owned: dict[int, Owned] = {}
+        self._ready: tuple[int, ...] = ()  # the gate: only these are polled, and only in their epoch
+        self._parked: dict[int, Owned] = {}
+        self._assigned: list[int] = []
+        self._assigned_in = -1  # the generation that `_assigned` is of
+        self._served_below = served_below
+        self._bound = bound or UnitBound(
+            delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s, lambda: OBSERVED.total_ms
+        )
+        self._unserved: list[int] = []  # assigned to us, and without a partition of the checkpoint topic
+        self._epoch = 0
+        self._opening: asyncio.Task[None] | None = None
+        self._writer_started = asyncio.Event()
+        self._pending = _Pending()
+        self._flight: asyncio.Task[None] | None = None
+        self._committing: tuple[float, int] | None = None  # since when, and how many records
+        self._draining = asyncio.Lock()
+        self._sealed_at = 0.0
+        self._units = 0
+        self._stood_at = self._oldest_at = self._turned_at = monotonic()
+        self._stopping = False
+        self._stalls.waits(GROUP, "no assignment")
+
+    # --- the loop -----------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then drain within the budget and leave the group.
+
+        Raises:
+            RunStepsError: this life is over; what was not committed comes again from the log.
+        """
+        try:
+            await unless(stop, self._start())
+            while not stop.is_set():
+                await self._turn()
+            self._telemetry.happened(StateChanged("draining"))
+            self._stopping = True
+            await self._drain()
+        finally:
+            self._ready, self._stopping = (), True
+            if self._audit is not None:
+                self._audit.closed()
+            await self._end_opening()  # whatever broke it: the consumer has to leave the group in any case
+            if self._flight is not None:
+                self._flight.cancel()
+                await asyncio.wait({self._flight}, timeout=1)
+            async with asyncio.TaskGroup() as ends:
+                ends.create_task(self._consumer.stop(timeout_s=5))
+                ends.create_task(self._writer.stop(timeout_s=5))
+
+    async def _start(self) -> None:
+        """Join first: the offsets may name our writer already, and as one that is no member it would be taken over."""
+        await self._consumer.start()
+        await self._writer.start()
+        self._writer_started.set()
+
+    async def _turn(self) -> None:
+        """Poll, apply, and commit when it is time. One step of the loop, with one place to wait: the poll."""
+        interval_s = self._settings.delivery.commit_interval_ms / 1000
+        epoch, ready = self._epoch, self._ready
+        wait_ms = _IDLE_POLL_MS
+        if self._pending.effects:
+            wait_ms = min(wait_ms, max(1, int((self._sealed_at + interval_s - self._monotonic()) * 1000)))
+        batch = await self._consumer.poll(ready, timeout_ms=wait_ms, max_records=self._most_polled())
+        now = self._turned_at = self._monotonic()
+        # Behind a closed gate nothing is applied, nor noted, nor committed: the revocation drains, and the consumer may
+        # have handed out what we drop here. It comes again from where the next generation starts.
+        is_open = bool(ready) and epoch == self._epoch
+        if is_open:
+            for partition, records in batch.items():
+                self._apply(self._owned[partition], records, now)
+            for owned in self._owned.values():
+                self._stand(owned, now)
+        if self._opening is not None and self._opening.done():
+            opening, self._opening = self._opening, None
+            opening.result()
+        if self._unserved and self._opening is None and not self._stopping:
+            self._serve_more()
+        if self._flight is not None and self._flight.done():
+            flight, self._flight = self._flight, None
+            flight.result()
+        self._look_around(now, is_open=is_open)
+        if is_open and (now - self._sealed_at >= interval_s or self._is_full()):
+            await self._commit_behind()
+
+    def _apply(self, owned: Owned, records: list[Record], now: float) -> None:
+        state = owned.state
+        if self._pending.token is None:
+            self._pending.token = self._consumer.token()
+        was_live = state.is_live
+        effects = state.apply(records)
+        owned.moved_at = now
+        owned.last_timestamp_ms = records[-1].timestamp
+        if not was_live:
+            folded = bisect_left(records, state.live_from, key=_offset)
+            self._note_restore(owned, folded)
+            if not state.is_live:
+                return
+            records = records[folded:]
+        if self._audit is not None:
+            self._audit.passed(state)
+        self._telemetry.applied(owned.partition, len(records), state.value_bytes)
+        self._telemetry.counted(state.counts)
+        state.counts.clear()
+        state.value_bytes = 0
+        self._pending.records += len(records)
+        if effects:
+            self._take(owned.partition, effects)
+        self._breaker.saw(owned.partition, records, effects)
+
+    def _take(self, partition: int, effects: list[Effect]) -> None:
+        if self._pending.token is None:
+            self._pending.token = self._consumer.token()
+        self._pending.effects.setdefault(partition, []).extend(effects)
+        for effect in effects:
+            self._pending.bytes += len(effect.value or b"")
+
+    def _most_polled(self) -> int:
+        """Records of one poll: no more than a unit may hold, also where a restore ends within the poll."""
+        return min(self._settings.source.max_poll_records, self._bound.records)
+
+    def _is_full(self) -> bool:
+        return self._bound.is_reached(self._pending.records, self._pending.bytes)
+
+    # --- units --------------------------------------------------------------------------------------------
+
+    async def _commit_behind(self) -> None:
+        """Commit what is pending while the next unit is being applied; wait only when that one is full already."""
+        if self._flight is not None:
+            if not self._is_full():
+                return
+            epoch, flight = self._epoch, self._flight
+            await flight
+            if epoch != self._epoch or self._flight is not flight:
+                return  # a rebalance drained meanwhile
+            self._flight = None
+        sealed = self._seal()
+        if sealed is not None:
+            self._flight = asyncio.create_task(self._commit(sealed), name="commit")
+
+    def _seal(self) -> _Sealed | None:
+        """Close the pending unit: offsets, restore points and outputs of every live partition that moved."""
+        self._sealed_at = self._monotonic()
+        self._units += 1
+        pending, self._pending = self._pending, _Pending()
+        offsets: dict[int, Committed] = {}
+        for owned in self._owned.values():
+            position = owned.position
+            if not owned.state.is_live or position < owned.committed.offset:
+                continue
+            effects = pending.effects.get(owned.partition, [])
+            if position == owned.committed.offset and not effects:
+                continue
+            restore_from, stream_time, needless = owned.state.seal(position)
+            if needless:
+                effects = pending.effects.setdefault(owned.partition, effects)
+                effects.extend(needless)
+            for effect in effects:
+                if isinstance(effect, Checkpoint):
+                    (owned.kept.discard if effect.value is None else owned.kept.add)(effect.key)
+            metadata = self._restorer.metadata(restore_from, stream_time, len(owned.kept), unit=self._units)
+            committed = Committed(position, metadata)
+            assert committed.offset >= owned.committed.offset, "a committed offset never goes back"
+            offsets[owned.partition] = owned.committed = committed
+        if not offsets:
+            return None
+        token = pending.token or self._consumer.token()
+        unit = Unit(token, offsets=offsets)
+        for partition, effects in pending.effects.items():
+            for out in self._outputs.of(partition, effects):
+                (unit.checkpoints if out.topic == self._outputs.checkpoints else unit.records).append(out)
+        if self._audit is not None:
+            unit.places = self._audit.choose(unit.records)
+        return _Sealed(unit, pending.effects, pending.records, pending.bytes)
+
+    async def _commit(self, sealed: _Sealed) -> None:
+        began, redone = self._monotonic(), self._writer.recovered
+        self._committing = began, sealed.records
+        try:
+            await self._writer.commit(sealed.unit)
+        except Fenced as error:
+            partitions = tuple(sorted(sealed.unit.offsets))
+            self._telemetry.happened(CommitFailed("fenced", error, sealed.records))
+            self._telemetry.happened(UnitDropped("generation", sealed.records, partitions))
+            raise
+        except BrokerUnavailable as error:
+            self._telemetry.happened(CommitFailed("unknown_outcome", error, sealed.records))
+            if self._bound.failed(sealed.records, sealed.bytes, self._monotonic() - began):
+                self._telemetry.happened(UnitBoundLowered(self._bound.records, self._bound.bytes))
+            raise
+        except RunStepsError as error:
+            self._telemetry.happened(CommitFailed("refused", error, sealed.records))
+            raise
+        finally:
+            self._committing = None
+        self._highest.saw(sealed.unit.offsets)
+        if self._writer.recovered > redone:
+            self._telemetry.happened(TransactionsRedone(self._writer.recovered - redone))
+        seconds = self._monotonic() - began
+        if self._bound.committed(sealed.records, sealed.bytes, seconds):
+            self._telemetry.happened(UnitBoundLowered(self._bound.records, self._bound.bytes))
+        effects = sum(map(len, sealed.effects.values()))
+        self._telemetry.happened(UnitCommitted(sealed.records, effects, len(sealed.unit.offsets), seconds))
+        for partition, committed in sealed.unit.offsets.items():
+            self._stalls.moved(partition)
+            if partition in self._owned:
+                self._owned[partition].acked = committed.offset
+        for partition, acked in sealed.effects.items():
+            self._telemetry.acked(partition, acked)
+        if self._audit is not None:
+            self._audit.published(sealed.unit.records, sealed.unit.places)
+
+    async def _drain(self) -> None:
+        """Commit all that is applied, within the budget.
+
+        Raises:
+            BrokerUnavailable: not done in time. Nothing is lost: it comes again from the log.
+        """
+        budget_s = self._settings.delivery.drain_timeout_s
+        try:
+            # One at a time: a revocation may meet the end of the loop, and the writer has one transaction.
+            async with asyncio.timeout(budget_s), self._draining:
+                flight, self._flight = self._flight, None
+                if flight is not None:
+                    await flight
+                sealed = self._seal()
+                if sealed is not None:
+                    await self._commit(sealed)
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"delivery: draining took longer than drain_timeout_s = {budget_s:g}",
+                hint="what was not committed comes again from the log",
+            ) from None
+
+    # --- rebalance ----------------------------------------------------------------------------------------
+
+    async def revoked(self, partitions: list[int]) -> None:
+        """The gate first, draining second, and the states are parked for the next assignment (see `Consumer`)."""
+        self._epoch += 1
+        self._ready, self._assigned, self._assigned_in, self._unserved = (), [], -1, []
+        self._stalls.waits(GROUP, "no assignment")
+        if (broken := await self._end_opening()) is not None:
+            raise broken
+        if not partitions:
+            return
+        drained = False
+        try:
+            if self._consumer.token().generation >= 0:
+                await self._drain()
+                drained = True
+            else:
+                self._telemetry.happened(UnitDropped("revoked", self._pending.records, tuple(partitions)))
+        finally:
+            owned, self._owned, self._pending = self._owned, {}, _Pending()
+            if self._audit is not None:
+                self._audit.closed()
+            self._parked = self._parked | {p: o for p, o in owned.items() if o.state.is_live} if drained else {}
+            happened = PartitionsRevoked(tuple(partitions), self._consumer.token().generation, 0, drained)
+            self._telemetry.happened(happened)
+        if not drained:
+            raise Fenced("group: we were no member any more when our partitions were taken", hint="rejoin from the log")
+
+    def assigned(self, partitions: list[int]) -> None:
+        """Mark, and open the partitions in a task: no heartbeat is sent until this returns."""
+        if self._stopping:
+            return
+        self._epoch += 1
+        generation = self._consumer.token().generation
+        self._consumer.hold(partitions)
+        partitions, self._unserved = self._split(partitions)
+        self._assigned, self._assigned_in = partitions, generation
+        self._stalls.assigned(partitions)
+        for partition in partitions:
+            self._stalls.waits(partition, "its restore has not begun")
+        self._parked = {p: owned for p, owned in self._parked.items() if p in partitions}
+        self._telemetry.happened(PartitionsAssigned(tuple(partitions), generation, len(partitions)))
+        self._telemetry.happened(StateChanged("restoring" if partitions else "live"))
+        if partitions:
+            self._opening = asyncio.create_task(self._open(self._epoch, partitions), name="open partitions")
+
+    def _split(self, partitions: list[int]) -> tuple[list[int], list[int]]:
+        """Those of these partitions that can be served, and those that have to wait for the checkpoint topic."""
+        below = self._served_below()
+        if below is None:
+            return partitions, []
+        return [p for p in partitions if p < below], [p for p in partitions if p >= below]
+
+    def _serve_more(self) -> None:
+        """Open what had to wait, once the checkpoint topic has partitions for it and nothing else is being opened."""
+        more, self._unserved = self._split(self._unserved)
+        if more:
+            self._assigned = sorted([*self._assigned, *more])
+            self._stalls.assigned(self._assigned)
+            self._telemetry.happened(PartitionsAssigned(tuple(more), self._assigned_in, len(self._assigned)))
+            self._opening = asyncio.create_task(self._open(self._epoch, more), name="open partitions")
+
+    async def _open(self, epoch: int, partitions: list[int]) -> None:
+        """Bring the partitions to where their last owner stood: parked states at once, the others from the log.
+
+        None waits for another: one whose offsets are not stable, or whose checkpoints cannot be read, is the only one
+        that is not live.
+        """
+        began = self._monotonic()
+        await self._writer_started.wait()  # it ends what its last life left open, and claims are its to commit
+        try:
+            async with asyncio.TaskGroup() as restores, aclosing(self._restorer.stable_offsets(partitions)) as settled:
+                async for stable in settled:
+                    # Taken only now: the next rebalance may have cut us off, and then they are parked still.
+                    resumed = {p: o for p, o in self._parked.items() if stable.get(p) == o.committed}
+                    self._parked = {p: owned for p, owned in self._parked.items() if p not in stable}
+                    self._admit(epoch, [(owned, owned.state.next_offset) for owned in resumed.values()])
+                    for owned in resumed.values():
+                        self._announce(owned, began, resumed=True)
+                    lost = {p: committed for p, committed in stable.items() if p not in resumed}
+                    if lost:
+                        restores.create_task(self._restore(epoch, lost, began), name="restore partitions")
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _restore(self, epoch: int, stable: dict[int, Committed], began: float) -> None:
+        """Restore partitions and admit each as it is ready; try again, with another reader, what cannot be read.
+
+        Raises:
+            RestoreGivenUp: a partition was tried for `unavailable_after_s`.
+        """
+        limit_s = self._settings.kafka.unavailable_after_s
+        for partition in stable:
+            self._stalls.waits(partition, "its checkpoints are being read")
+        waiting = dict(stable)
+        while waiting:
+            try:
+                async with aclosing(self._restorer.restore(waiting)) as restoring:
+                    async for ready in restoring:
+                        opened = [self._owned_from(found, began) for found in ready]
+                        waiting = {p: at for p, at in waiting.items() if p not in {o.partition for o in opened}}
+                        self._admit(epoch, [(owned, owned.state.next_offset) for owned in opened])
+            except ReadStalled as error:
+                waited_s = max(self._stalls.waited_s(partition) for partition in waiting)
+                self._telemetry.happened(RestoreStalled(tuple(sorted(waiting)), waited_s, error))
+                if waited_s >= limit_s:
+                    raise RestoreGivenUp(
+                        f"{error.message}; tried for {waited_s:.0f} s",
+                        hint=f"{error.hint}; the limit is [kafka] unavailable_after_s = {limit_s:g}; nothing is lost",
+                    ) from error
+                await asyncio.sleep(_RESTORE_AGAIN_S)
+
+    def _owned_from(self, found: Restored, began: float) -> Owned:
+        return Owned(
+            found.partition,
+            found.state,
+            found.committed,
+            found.checkpoints,
+            found.kept,
+            began,
+            found.state.next_offset,
+            acked=found.committed.offset,
+            end=found.end,
+        )
+
+    def _admit(self, epoch: int, opened: Iterable[tuple[Owned, int]]) -> None:
+        """Through the gate, unless the next rebalance has begun."""
+        if epoch != self._epoch:
+            return
+        now = self._monotonic()
+        for owned, position in opened:
+            self._consumer.seek(owned.partition, position)
+            owned.position, owned.moved_at = position, now
+            self._owned[owned.partition] = owned
+            self._stalls.waits(owned.partition, _NO_ANSWER)
+            if owned.state.is_live:
+                self._announce(owned, owned.opened_at)
+        self._ready = tuple(self._owned)
+
+    async def _end_opening(self) -> BaseException | None:
+        """Cut it off, if it is not over; returns what had broken it."""
+        opening, self._opening = self._opening, None
+        if opening is None:
+            return None
+        opening.cancel()
+        await asyncio.wait({opening})
+        return None if opening.cancelled() else opening.exception()
+
+    def _note_restore(self, owned: Owned, folded: int) -> None:
+        state = owned.state
+        done = min(state.next_offset, state.live_from) - owned.restored_from
+        total = state.live_from - owned.restored_from
+        self._telemetry.happened(RestoreProgressed(owned.partition, folded, done, total))
+        self._telemetry.progressed()
+        self._stalls.works(owned.partition)
+        if state.is_live:
+            self._announce(owned, owned.opened_at)
+
+    def _announce(self, owned: Owned, began: float, *, resumed: bool = False) -> None:
+        if owned.announced and not resumed:
+            return
+        owned.announced = True
+        if rebuilt := owned.state.rebuilt():
+            self._take(owned.partition, rebuilt)
+        if self._audit is not None:
+            self._audit.passed(owned.state)
+        seconds = self._monotonic() - began
+        self._telemetry.happened(
+            PartitionRestored(
+                owned.partition, owned.restored_from, owned.state.live_from, owned.checkpoints, seconds, resumed
+            )
+        )
+        if len(self._owned) == len(self._assigned) and all(o.state.is_live for o in self._owned.values()):
+            self._telemetry.happened(StateChanged("live"))
+
+    # --- time passing -------------------------------------------------------------------------------------
+
+    def _stand(self, owned: Owned, now: float) -> None:
+        """Note where the consumer stands, markers included, right after all that it handed out was applied.
+
+        Never at another time: between a poll's end and our turn the consumer is ahead of us, and a commit of its
+        position would lose what lies between.
+        """
+        position = self._consumer.position_now(owned.partition)
+        if position is None or position <= owned.position:
+            return
+        owned.position, owned.moved_at = position, now
+        if not owned.state.is_live and position >= owned.state.live_from:
+            owned.state.moved_to(position)
+            self._announce(owned, owned.opened_at)
+
+    def _look_around(self, now: float, *, is_open: bool) -> None:
+        """Once a second: tell how things stand, set clock marks, write checkpoints, and miss what stands still."""
+        if now - self._stood_at < _STANDS_EVERY_S:
+            return
+        self._stood_at = now
+        if not self._assigned and 0 <= self._assigned_in == self._consumer.token().generation:
+            self._telemetry.progressed()  # a stand-by: it has nothing, and is at the end of that
+        if not is_open:
+            return
+        count_oldest = now - self._oldest_at >= _OLDEST_EVERY_S
+        if count_oldest:
+            self._oldest_at = now
+        at_end = True
+        for owned in self._owned.values():
+            position = owned.position
+            high_watermark, last_stable = self._consumer.end_of(owned.partition)
+            if high_watermark is None:  # no fetch was answered: we know only what the restore has seen
+                at_end = False
+                behind = max(0, owned.end - position)
+                self._tell(owned, behind, behind, count_oldest=count_oldest)
+                self._miss(owned, now, _NO_ANSWER)
+                continue
+            owned.end = high_watermark
+            readable = high_watermark if last_stable is None or last_stable < 0 else min(high_watermark, last_stable)
+            lag = max(0, high_watermark - position)
+            at_end = at_end and not lag
+            self._tell(owned, lag, max(0, readable - position), count_oldest=count_oldest)
+            if position < readable:
+                self._stalls.waits(owned.partition, f"at {position} of {readable}")
+                self._miss(owned, now, f"the log goes to {readable}")
+            elif owned.state.is_live and owned.acked >= position:
+                self._stalls.done(owned.partition)
+            else:
+                self._stalls.waits(owned.partition, f"at {position}, committed {owned.acked}")
+            if owned.state.is_live:
+                if not lag:
+                    self._mark_time(owned, now)
+                self._write_checkpoints(owned, now)
+        if at_end and self._owned:
+            self._telemetry.progressed()
+        if self._audit is not None:
+            self._audit.stand()
+
+    def _miss(self, owned: Owned, now: float, why: str) -> None:
+        stalled_s = now - owned.moved_at
+        if stalled_s > self._settings.supervisor.stall_timeout_s:
+            self._telemetry.happened(ProgressStalled(owned.partition, owned.position, stalled_s))
+            raise Stalled(
+                f"source: partition {owned.partition}: no progress at {owned.position} for {stalled_s:.0f} s: {why}",
+                hint="check the brokers; a restart tries again",
+            )
+
+    def _mark_time(self, owned: Owned, now: float) -> None:
+        """T3: on a partition that stands at its end, let deadlines fire that no record will bring about."""
+        if now - owned.moved_at < self._settings.steps.idle_grace_s:
+            return
+        state, marks = owned.state, 0
+        while (due := state.next_due_ms()) is not None and due <= self._now_ms() and marks < 100:
+            if self._audit is not None:
+                self._audit.marked(owned.partition, state.next_offset, due)
+            self._take(owned.partition, state.advance(due))
+            marks += 1
+        if marks:
+            self._telemetry.counted(state.counts)
+            state.counts.clear()
+
+    def _write_checkpoints(self, owned: Owned, now: float) -> None:
+        """Write down what is open and has been dirty for the interval. When is no outcome: the clock may decide."""
+        interval_s = self._settings.checkpoints.interval_s
+        samples = owned.positions
+        if not samples or now - samples[-1][0] >= interval_s / _SAMPLES:
+            samples.append((now, owned.state.next_offset))
+        dirty_before = -1
+        while samples and now - samples[0][0] >= interval_s:
+            dirty_before = samples[0][1]
+            if len(samples) > 1 and now - samples[1][0] >= interval_s:
+                samples.popleft()
+            else:
+                break
+        if dirty_before >= 0:
+            effects = owned.state.checkpoint(dirty_before, _CHECKPOINTS_AT_ONCE)
+            if effects:
+                self._take(owned.partition, effects)
+
+    def _tell(self, owned: Owned, lag: int, lag_last_stable: int, *, count_oldest: bool) -> None:
+        state = owned.state
+        lag_s = 0.0
+        if lag and owned.last_timestamp_ms > 0:
+            lag_s = max(0.0, (self._now_ms() - owned.last_timestamp_ms) / 1000)
+        oldest_s = None
+        if count_oldest:
+            oldest = state.oldest_open_ms()
+            oldest_s = max(0.0, (state.stream_time - oldest) / 1000) if oldest is not None else 0.0
+        self._telemetry.happened(
+            PartitionStands(
+                owned.partition,
+                lag_high_watermark=lag,
+                lag_last_stable=lag_last_stable,
+                lag_s=lag_s,
+                committed=owned.committed.offset,
+                open_steps=state.open_steps,
+                oldest_open_s=oldest_s,
+                ended_remembered=len(state.steps) - state.open_steps,
+            )
+        )
+
+    # --- for the pages ------------------------------------------------------------------------------------
+
+    def healthz(self) -> Health:
+        """The loop turns, and every owned partition moves or stands at its end."""
+        now, reasons = self._monotonic(), self._stalls.reasons()
+        still_s = now - self._turned_at
+        if still_s > self._settings.supervisor.stall_timeout_s / 2:
+            reasons.append(f"the loop has not turned for {still_s:.0f} s")
+        if self._committing is not None:
+            since, records = self._committing
+            if now - since > self._settings.supervisor.stall_timeout_s / 2:
+                reasons.append(f"commit: {records} records have been under way for {now - since:.0f} s")
+        return Health(not reasons, reasons, {"partitions": len(self._owned), "loop_turned_s_ago": round(still_s, 1)})
+
+    def readyz(self) -> Health:
+        """Assigned and restored."""
+        reasons = []
+        generation = self._consumer.token().generation
+        if generation < 0:
+            reasons.append("not a member of the group yet")
+        elif generation != self._assigned_in:  # one answer of the group says who is in, the next who has what
+            reasons.append("the group has not said yet which partitions are ours")
+        waiting = sorted(set(self._assigned) - {p for p, owned in self._owned.items() if owned.state.is_live})
+        if waiting:
+            reasons.append(f"partitions {waiting} are being restored")
+        return Health(not reasons, reasons, {"assigned": sorted(self._assigned)})
+
+    def steps(self, limit: int) -> list[dict[str, object]]:
+        """The oldest open steps; ids and ages, no contents."""
+        oldest = nsmallest(
+            limit,
+            (
+                (entry.opened_s - owned.state.stream_time / 1000, entry.key, owned.partition, entry)
+                for owned in self._owned.values()
+                for entry in owned.state.steps.values()
+                if entry.status is Status.IN_PROGRESS
+            ),
+        )
+        found: list[dict[str, object]] = []
+        for seconds, _, partition, entry in oldest:
+            step = entry.peek()
+            thread_id, details_type = step.peek()
+            found.append(
+                {
+                    "step_id": entry.key,
+                    "run_id": entry.run_id,
+                    "thread_id": thread_id,
+                    "status": entry.status.value,
+                    "type": details_type,
+                    "age_s": round(-seconds, 1),
+                    "deadline_in_s": round(entry.due_s - entry.opened_s + seconds, 1),
+                    "partition": partition,
+                    "offset": step.first_offset,
+                }
+            )
+        return found

@@ -1,0 +1,643 @@
+"""What a worker reports: one class per event, which alone knows its log line and its metrics."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import ClassVar, Protocol
+
+from processor.core.build import CORE
+from processor.core.effects import FOLD_VERSION, Reason
+from processor.errors import BrokerUnavailable, Fenced, RunStepsError
+from processor.telemetry.log import Log, described
+from processor.telemetry.meter import Meter
+from processor.telemetry.metrics import (
+    AUDIT_FRONTIER_AGE,
+    AUDIT_FRONTIER_OFFSET,
+    AUDIT_MISMATCHES,
+    AUDIT_SKIPPED,
+    AUDIT_VERIFIED,
+    COMMIT_FAILURES,
+    COMMIT_SECONDS,
+    COMMITTED_OFFSET,
+    ENDED_STEPS,
+    LAG_RECORDS,
+    LAG_SECONDS,
+    LOOP_LAG,
+    OLDEST_OPEN_STEP_AGE,
+    OPEN_STEPS,
+    PARTITIONS_ASSIGNED,
+    PARTITIONS_NOT_SERVED,
+    REBALANCES,
+    RECORDS_REJECTED,
+    RECORDS_RESTORED,
+    RESTARTS,
+    RESTORE_PROGRESS,
+    RESTORE_SECONDS,
+    RESTORES_IRREGULAR,
+    TAKEOVERS,
+    THROTTLED_SECONDS,
+    TOPIC_CHANGES,
+    TRANSACTIONS_REDONE,
+    UNIT_BOUND_LOWERED,
+    UNIT_RECORDS,
+    UNITS_DROPPED,
+    WORKER_STATE,
+    WORKER_STATES,
+    WORKER_UP,
+)
+
+
+class Happening(Protocol):
+    """Something an operator may want to know. `emit` is all it does."""
+
+    def emit(self, meter: Meter, log: Log) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStarted:
+    """A worker process has read its settings and begins."""
+
+    source: str
+    group: str
+    delivery: str
+    transactional_id: str
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.set(WORKER_UP, 1)
+        log.info(
+            "worker_started",
+            source=self.source,
+            group=self.group,
+            delivery=self.delivery,
+            transactional_id=self.transactional_id,
+            **build_labels(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    """The worker went from one state to the next (the values of the label `state`)."""
+
+    state: str
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        for state in WORKER_STATES.values:
+            meter.set(WORKER_STATE, state == self.state, state=state)
+        log.info("state_changed", state=self.state)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStopped:
+    """The worker process ends."""
+
+    exit_code: int
+    ran_s: float
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.set(WORKER_UP, 0)
+        (log.error if self.exit_code else log.info)(
+            "worker_stopped", exit_code=self.exit_code, ran_s=round(self.ran_s, 1)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRestarted:
+    """The worker tore everything down and begins again from committed offsets.
+
+    `why`: a value of that metric's label, or "" to take it from the error's class.
+    """
+
+    error: BaseException
+    attempt: int
+    backoff_s: float
+    why: str = ""
+
+    _BY_CLASS: ClassVar[Mapping[type[RunStepsError], str]] = {
+        BrokerUnavailable: "broker_unavailable",
+        Fenced: "fenced",
+    }
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        by_class = (why for kind, why in self._BY_CLASS.items() if isinstance(self.error, kind))
+        why = self.why or next(by_class, "internal_error")
+        meter.count(RESTARTS, why=why)
+        log.error(
+            "worker_restarted",
+            why=why,
+            attempt=self.attempt,
+            backoff_s=round(self.backoff_s, 3),
+            _never_held=True,  # the last word says that the log has each of them
+            **described(self.error),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """One of several worker processes ended; its parent says what it does about it."""
+
+    child: str
+    exit_code: int
+    restarted: bool
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        (log.error if self.exit_code else log.info)(
+            "child_ended", child=self.child, exit_code=self.exit_code, restarted=self.restarted
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """The HTTP pages are up."""
+
+    url: str
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        log.info("listening", url=self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsAssigned:
+    """A rebalance gave us these partitions. `owned`: how many we own now, these among them."""
+
+    partitions: tuple[int, ...]
+    generation: int
+    owned: int
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(REBALANCES, kind="assigned")
+        meter.set(PARTITIONS_ASSIGNED, self.owned)
+        for partition in self.partitions:
+            meter.set(RESTORE_PROGRESS, 0, partition=partition)
+        log.info("partitions_assigned", partitions=self.partitions, generation=self.generation, owned=self.owned)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsRevoked:
+    """A rebalance took these partitions. `drained`: whether all that was applied was committed first."""
+
+    partitions: tuple[int, ...]
+    generation: int
+    owned: int
+    drained: bool
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(REBALANCES, kind="revoked")
+        meter.set(PARTITIONS_ASSIGNED, self.owned)
+        for partition in self.partitions:
+            meter.forget(partition)
+        log.info(
+            "partitions_revoked",
+            partitions=self.partitions,
+            generation=self.generation,
+            owned=self.owned,
+            drained=self.drained,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreProgressed:
+    """A restore read on. `done` and `total` are offsets' distances, in records; `folded` since last told."""
+
+    partition: int
+    folded: int
+    done: int
+    total: int
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(RECORDS_RESTORED, self.folded, partition=self.partition)
+        meter.set(
+            RESTORE_PROGRESS,
+            min(1.0, self.done / self.total) if self.total else 1.0,
+            partition=self.partition,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionRestored:
+    """A partition is live. `resumed`: its state was parked here and is used as it was."""
+
+    partition: int
+    restore_from: int
+    committed: int
+    checkpoints: int
+    seconds: float
+    resumed: bool = False
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.set(RESTORE_PROGRESS, 1, partition=self.partition)
+        if not self.resumed:
+            meter.observe(RESTORE_SECONDS, self.seconds)
+        log.info(
+            "partition_resumed" if self.resumed else "partition_restored",
+            partition=self.partition,
+            restore_from=self.restore_from,
+            committed=self.committed,
+            checkpoints=self.checkpoints,
+            seconds=round(self.seconds, 3),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreStalled:
+    """The checkpoints of these partitions cannot be read; it is tried again. Other partitions are not held up."""
+
+    partitions: tuple[int, ...]
+    waited_s: float
+    error: BaseException
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        log.error(
+            "restore_stalled", partitions=self.partitions, waited_s=round(self.waited_s, 1), **described(self.error)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreIrregular:
+    """A partition is restored otherwise than its committed metadata and checkpoints alone would have it.
+
+    `why` is a value of the metric's label. `shortened`: retention has removed what a step still open is made of. The
+    others: the state at `committed` is rebuilt by a silent fold from `restore_from` on; `forgotten`: how many
+    checkpoints do not fit and are forgotten. Never held back: it may be the only line that tells of lost data.
+    """
+
+    partition: int
+    why: str
+    restore_from: int
+    committed: int
+    log_begins: int
+    forgotten: int = 0
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(RESTORES_IRREGULAR, reason=self.why)
+        log.warning(
+            "restore_shortened" if self.why == "shortened" else "restore_rebuilds",
+            partition=self.partition,
+            why=self.why,
+            restore_from=self.restore_from,
+            committed=self.committed,
+            log_begins=self.log_begins,
+            checkpoints_forgotten=self.forgotten,
+            _never_held=True,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStands:
+    """How one owned partition stands; told about once a second. None leaves a gauge as it was."""
+
+    partition: int
+    lag_high_watermark: int | None = None
+    lag_last_stable: int | None = None
+    lag_s: float | None = None
+    committed: int | None = None
+    open_steps: int | None = None
+    oldest_open_s: float | None = None
+    ended_remembered: int | None = None
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        p = self.partition
+        if self.lag_high_watermark is not None:
+            meter.set(LAG_RECORDS, self.lag_high_watermark, partition=p, mark="high_watermark")
+        if self.lag_last_stable is not None:
+            meter.set(LAG_RECORDS, self.lag_last_stable, partition=p, mark="last_stable")
+        for metric, value in (
+            (LAG_SECONDS, self.lag_s),
+            (COMMITTED_OFFSET, self.committed),
+            (OPEN_STEPS, self.open_steps),
+            (OLDEST_OPEN_STEP_AGE, self.oldest_open_s),
+            (ENDED_STEPS, self.ended_remembered),
+        ):
+            if value is not None:
+                meter.set(metric, value, partition=p)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitCommitted:
+    """One unit of effects and its offsets are committed."""
+
+    records: int
+    effects: int
+    partitions: int
+    seconds: float
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.observe(UNIT_RECORDS, self.records)
+        meter.observe(COMMIT_SECONDS, self.seconds)
+        log.debug(
+            "unit_committed",
+            records=self.records,
+            effects=self.effects,
+            partitions=self.partitions,
+            seconds=round(self.seconds, 4),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class CommitFailed:
+    """A unit's commit did not succeed; `why` is a value of that metric's label."""
+
+    why: str
+    error: BaseException
+    records: int
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(COMMIT_FAILURES, why=self.why)
+        log.warning("commit_failed", why=self.why, records=self.records, **described(self.error))
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionsRedone:
+    """Answers of the broker were lost; their transactions were aborted and done again, the unit is committed."""
+
+    count: int
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(TRANSACTIONS_REDONE, self.count)
+        log.info("transactions_redone", count=self.count)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitDropped:
+    """Effects were dropped before commit, as they are no longer ours to publish. Nothing is lost by it."""
+
+    why: str
+    records: int
+    partitions: tuple[int, ...]
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(UNITS_DROPPED, why=self.why)
+        log.warning("unit_dropped", why=self.why, records=self.records, partitions=self.partitions)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordsRejected:
+    """Records of one partition went to the dead-letter topic for one reason; the first of them is named."""
+
+    reason: Reason
+    records: int
+    partition: int
+    first_offset: int
+    detail: str
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(RECORDS_REJECTED, self.records, reason=self.reason)
+        tell = log.error if self.reason is Reason.INTERNAL_ERROR else log.warning
+        tell(
+            "records_rejected",
+            reason=self.reason,
+            records=self.records,
+            partition=self.partition,
+            first_offset=self.first_offset,
+            detail=self.detail,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerTripped:
+    """So much was rejected that the worker stops rather than flood the dead-letter topic."""
+
+    rejected: int
+    of_records: int
+    run_length: int
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        log.critical("breaker_tripped", rejected=self.rejected, of_records=self.of_records, run_length=self.run_length)
+
+
+@dataclass(frozen=True, slots=True)
+class WriterTakenOver:
+    """A dead writer's open transaction was aborted, so that its partition's offsets became stable."""
+
+    partition: int
+    transactional_id: str
+    waited_s: float
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(TAKEOVERS)
+        log.warning(
+            "writer_taken_over",
+            partition=self.partition,
+            transactional_id=self.transactional_id,
+            waited_s=round(self.waited_s, 3),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressStalled:
+    """The watchdog found a partition that has records and does not move."""
+
+    partition: int
+    position: int
+    stalled_s: float
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        log.error(
+            "progress_stalled",
+            partition=self.partition,
+            position=self.position,
+            stalled_s=round(self.stalled_s, 1),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerLost:
+    """The broker does not answer; told again while it lasts."""
+
+    bootstrap: str
+    silent_s: float
+    error: BaseException
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        log.warning("broker_lost", bootstrap=self.bootstrap, silent_s=round(self.silent_s, 1), **described(self.error))
+
+
+@dataclass(frozen=True, slots=True)
+class UnitBoundLowered:
+    """A unit took too long to be committed: the next ones are smaller."""
+
+    records: int
+    bytes: int
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(UNIT_BOUND_LOWERED)
+        log.warning("unit_bound_lowered", records=self.records, bytes=self.bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerThrottles:
+    """Brokers said in their answers that they hold us back: a quota. `request`: a value of that metric's label."""
+
+    request: str
+    answers: int
+    seconds: float
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(THROTTLED_SECONDS, self.seconds, request=self.request)
+        log.warning(
+            "broker_throttles",
+            request=self.request,
+            answers=self.answers,
+            seconds=round(self.seconds, 3),
+            hint="raise the quota of this user or client id, or give it less to do",
+            _kind=self.request,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TopicChanged:
+    """A topic is not as it was: a setting, its partitions, or its id.
+
+    `role`, `setting`: values of that metric's labels.
+    """
+
+    topic: str
+    role: str
+    setting: str
+    was: str
+    now: str
+    follows: str
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(TOPIC_CHANGES, role=self.role, setting=self.setting)
+        log.warning("topic_changed", **asdict(self), _never_held=True)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionsNotServed:
+    """Partitions of the source have no partition of the checkpoint topic; none: all have one again."""
+
+    partitions: tuple[int, ...]
+    remedy: str
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.set(PARTITIONS_NOT_SERVED, len(self.partitions))
+        if self.partitions:
+            log.error("partitions_not_served", partitions=self.partitions, remedy=self.remedy)
+        else:
+            log.info("all_partitions_served")
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerBack:
+    """The broker answers again."""
+
+    bootstrap: str
+    silent_s: float
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        log.info("broker_back", bootstrap=self.bootstrap, silent_s=round(self.silent_s, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class StepVerified:
+    """The self-audit found a published step right. `frontier`: behind the newest source record that it vouches for."""
+
+    partition: int
+    frontier: int
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(AUDIT_VERIFIED)
+        meter.set(AUDIT_FRONTIER_OFFSET, self.frontier, partition=self.partition)
+        log.debug("step_verified", partition=self.partition, frontier=self.frontier)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What is told of a published step that was not verified.
+
+    Offsets are of the source, the last one inclusive; `at` is where the published record stands. `fields` are paths.
+    """
+
+    step_id: str
+    revision: str
+    verdict: str
+    why: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    at: tuple[str, int, int]
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditMismatch(_Judged):
+    """A published step is not what the log implies: we are wrong, or somebody else wrote it."""
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(AUDIT_MISMATCHES)
+        log.error("audit_mismatch", **asdict(self), _never_held=True)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditUndecided(_Judged):
+    """Whether a published step is what the log implies hangs on what came before, and that is not known."""
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(AUDIT_SKIPPED, reason="undecidable")
+        log.info("audit_undecided", **asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSkipped:
+    """A published step was to be checked and was not; `reason` is a value of that metric's label."""
+
+    reason: str
+    steps: int = 1
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(AUDIT_SKIPPED, self.steps, reason=self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditStands:
+    """How long ago a step of an owned partition was last verified; told about once a second."""
+
+    partition: int
+    age_s: float
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.set(AUDIT_FRONTIER_AGE, self.age_s, partition=self.partition)
+
+
+@dataclass(frozen=True, slots=True)
+class SelfAuditTroubled:
+    """A check broke; the next one waits. The worker goes on."""
+
+    error: BaseException
+    backoff_s: float
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(AUDIT_SKIPPED, reason="unreadable")
+        log.warning("self_audit_troubled", backoff_s=round(self.backoff_s, 3), **described(self.error))
+
+
+@dataclass(frozen=True, slots=True)
+class LoopTurned:
+    """The event loop ran a timer, this much late. Half a second and more is said aloud."""
+
+    late_s: float
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.observe(LOOP_LAG, self.late_s)
+        if self.late_s >= 0.5:
+            log.warning("event_loop_blocked", late_s=round(self.late_s, 3))
+
+
+def build_labels() -> dict[str, str]:
+    return {
+        "version": _version("run-steps"),
+        "python": platform.python_version(),
+        "aiokafka": _version("aiokafka"),
+        "fold_version": str(FOLD_VERSION),
+        "core": CORE,
+    }
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:  # run from a copied folder
+        return "unknown"

@@ -1,0 +1,298 @@
+"""The catalogue of metrics: name, type, unit, labels, meaning and advice of each.
+
+Labels are bounded: never a step, run or thread id. A value outside a closed set is counted as `other`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from processor.core.effects import Reason, Status
+from processor.core.lifecycle import TERMINAL, Kind
+
+
+class Type(StrEnum):
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """One label. `values` is its closed set; an empty one: bounded by the deployment, as partitions are."""
+
+    name: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Metric:
+    """One metric: its name as scraped, and all that a reader of a dashboard has to know about it."""
+
+    name: str
+    type: Type
+    unit: str
+    help: str
+    advice: str
+    labels: tuple[Label, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+OTHER: Final = "other"
+ENDS: Final = tuple(status for status in Status if status in TERMINAL)
+INFERRED_NO: Final = "no"
+
+_RUN_END: Final = "run_end"
+
+PARTITION: Final = Label("partition")
+_STATUS: Final = Label("status", ENDS)
+_INFERRED: Final = Label("inferred", (INFERRED_NO, "run", "deadline"))
+_REASON: Final = Label("reason", tuple(Reason))
+EVENT_KIND: Final = Label("kind", (*Kind, _RUN_END, OTHER))
+# fmt: off
+_WITHOUT_EFFECT: Final = Label("kind", (
+    "ignored", "tombstone", "unknown_event", "duplicate", "repeated", "null_ignored",
+    "run_status_disagrees", OTHER,
+))
+_ANOMALY: Final = Label("kind", (
+    "after_run_ended", "changed_field", "expired_at_disagrees", "fold_divergence", "joined_midstream",
+    "orphaned_by_run", "status_disagrees", "step_too_large", "unknown_status", OTHER,
+))
+# fmt: on
+_MARK: Final = Label("mark", ("high_watermark", "last_stable"))
+_REBALANCE: Final = Label("kind", ("assigned", "revoked"))
+DEADLINES_BY: Final = {"deadline_by_record": "record", "deadline_by_mark": "clock_mark"}
+_BY: Final = Label("by", tuple(DEADLINES_BY.values()))
+_COMMIT_WHY: Final = Label("why", ("unknown_outcome", "fenced", "refused", OTHER))
+_DROP_WHY: Final = Label("why", ("generation", "revoked", OTHER))
+_RESTART_WHY: Final = Label(
+    "why",
+    ("broker_unavailable", "fenced", "stalled", "internal_error", OTHER),
+)
+WORKER_STATES: Final = Label("state", ("starting", "restoring", "live", "draining", "restarting", "stopped"))
+_SKIPPED: Final = Label(
+    "reason",
+    ("queue_full", "revoked", "range_too_long", "retention", "undecidable", "unplaced", "unreadable", OTHER),
+)
+_THROTTLED: Final = Label("request", ("fetch", "produce", "other"))
+_TOPIC_ROLE: Final = Label("role", ("source", "checkpoints", "written"))
+_TIMESTAMP: Final = "message.timestamp"
+# fmt: off
+_TOPIC_SETTING: Final = Label("setting", (
+    "cleanup.policy", "id", "max.message.bytes", f"{_TIMESTAMP}.after.max.ms", f"{_TIMESTAMP}.before.max.ms",
+    f"{_TIMESTAMP}.difference.max.ms", f"{_TIMESTAMP}.type", "min.insync.replicas", "partitions",
+    "retention.bytes", "retention.ms", OTHER,
+))
+# fmt: on
+_LOG_WHY: Final = Label("why", ("repeated", "unwritable"))
+_IRREGULAR: Final = Label("reason", ("metadata_missing", "checkpoints_lost", "asked", "shortened", OTHER))
+_BUILD: Final = (
+    *map(Label, ("version", "python", "aiokafka", "fold_version")),
+    Label("core", ("compiled", "pure")),
+)
+
+_WAITS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_STALLS_S: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_RESTORES_S: Final = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_RECORDS: Final = (1.0, 10.0, 100.0, 1_000.0, 5_000.0, 10_000.0, 50_000.0, 100_000.0)
+
+_C, _G, _H = Type.COUNTER, Type.GAUGE, Type.HISTOGRAM
+
+# fmt: off
+RECORDS_APPLIED: Final = Metric(
+    "runstep_records_applied_total", _C, "records", "Records applied live.",
+    "Flat while lag_records grows: the partition is stuck, see the log for its number.", (PARTITION,),
+)
+APPLIED_BYTES: Final = Metric(
+    "runstep_applied_bytes_total", _C, "bytes", "Key and value bytes of the records applied live.",
+    "For capacity: compare with the network and with the records.", (PARTITION,),
+)
+RECORDS_RESTORED: Final = Metric(
+    "runstep_records_restored_total", _C, "records", "Records folded again silently to restore a partition.",
+    "A large share of the applied ones: rebalances are too frequent, or checkpoints too rare.", (PARTITION,),
+)
+EVENTS: Final = Metric(
+    "runstep_events_total", _C, "events", "Events decoded from the applied records, by what they say.",
+    "Deltas without ends: the source loses events, or ends go to another topic.", (EVENT_KIND,),
+)
+EVENTS_WITHOUT_EFFECT: Final = Metric(
+    "runstep_events_without_effect_total", _C, "events", "Events that were read and rightly changed nothing.",
+    "unknown_event rising: the service has new events, look for an upgrade. duplicate: a producer resends.",
+    (_WITHOUT_EFFECT,),
+)
+STEPS_PUBLISHED: Final = Metric(
+    "runstep_steps_published_total", _C, "steps",
+    "Finished steps published (first publication), by status and by what their end was inferred from.",
+    "A rising share of inferred ends: ends go missing at the source.", (_STATUS, _INFERRED),
+)
+AMENDMENTS: Final = Metric(
+    "runstep_amendments_total", _C, "steps", "Later revisions published of steps that were published before.",
+    "Many: events arrive after their step's end; readers must keep the highest revision.",
+)
+RECORDS_REJECTED: Final = Metric(
+    "runstep_records_rejected_total", _C, "records", "Records set aside on the dead-letter topic.",
+    "Read the dead letters of that reason, mend the producer, then redrive. internal_error is our bug.",
+    (_REASON,),
+)
+ANOMALIES: Final = Metric(
+    "runstep_anomalies_total", _C, "anomalies", "Oddities carried by published steps.",
+    "joined_midstream: the topic's retention or the start offset cuts steps. Others: a producer deviates.",
+    (_ANOMALY,),
+)
+OPEN_STEPS: Final = Metric(
+    "runstep_open_steps", _G, "steps", "Steps begun and not yet ended.",
+    "Near max_open_steps new steps are refused: raise the limit or lower max_age_s.", (PARTITION,),
+)
+OLDEST_OPEN_STEP_AGE: Final = Metric(
+    "runstep_oldest_open_step_age_seconds", _G, "seconds", "Stream-time age of the oldest open step.",
+    "Beyond max_age_s plus grace_s no deadline fires: look at the timestamps of the records.", (PARTITION,),
+)
+ENDED_STEPS: Final = Metric(
+    "runstep_ended_steps_remembered", _G, "steps", "Ended steps kept for repeats and late events.",
+    "Memory: lower ended_retention_s if it grows beyond what the machine has.", (PARTITION,),
+)
+DEADLINES_FIRED: Final = Metric(
+    "runstep_deadlines_fired_total", _C, "steps", "Steps ended by their deadline, by what moved stream time.",
+    "Rising: runs are abandoned, or their ends are lost on the way to the topic.", (_BY,),
+)
+CHECKPOINTS: Final = Metric(
+    "runstep_checkpoints_written_total", _C, "entries", "Entries written to the checkpoint topic.",
+    "More than steps published: steps live long; a longer checkpoints.interval_s writes less.",
+)
+LAG_RECORDS: Final = Metric(
+    "runstep_lag_records", _G, "records", "Records not yet applied, up to each mark; deleted ones taken off.",
+    "Growing: add workers. Stuck at last_stable only: a producer holds a transaction open.",
+    (PARTITION, _MARK),
+)
+LAG_SECONDS: Final = Metric(
+    "runstep_lag_seconds", _G, "seconds", "Age of the oldest record not yet applied; 0 at the end.",
+    "Beyond your promise to the readers: add workers, or look for a stuck partition.", (PARTITION,),
+)
+COMMITTED_OFFSET: Final = Metric(
+    "runstep_committed_offset", _G, "offset", "The committed offset: the next record to process.",
+    "Never falls. If it does, someone reset the group's offsets.", (PARTITION,),
+)
+COMMIT_SECONDS: Final = Metric(
+    "runstep_commit_seconds", _H, "seconds", "From opening a unit's transaction to its commit.",
+    "Above the commit interval the broker is the limit: look at its disks, or commit less often.",
+    buckets=_WAITS_S,
+)
+COMMIT_FAILURES: Final = Metric(
+    "runstep_commit_failures_total", _C, "commits", "Units whose commit did not succeed.",
+    "fenced: members lose their session. unknown_outcome: the broker or the network.",
+    (_COMMIT_WHY,),
+)
+TRANSACTIONS_REDONE: Final = Metric(
+    "runstep_transactions_redone_total", _C, "transactions", "Transactions aborted after a lost answer and done again.",
+    "Nothing is lost or doubled by it. Steady: connections to a broker break, or answers take over 1.5 s.",
+)
+UNIT_RECORDS: Final = Metric(
+    "runstep_unit_records", _H, "records", "Source records that one commit covers.",
+    "Ones and tens at high rates: the commit interval is too short.", buckets=_RECORDS,
+)
+UNITS_DROPPED: Final = Metric(
+    "runstep_units_dropped_total", _C, "units", "Units of effects dropped before commit; read again.",
+    "A few per rebalance are normal; many mean work done twice.", (_DROP_WHY,),
+)
+REBALANCES: Final = Metric(
+    "runstep_rebalances_total", _C, "rebalances", "Rebalances that changed what this worker owns.",
+    "Frequent: sessions time out or workers restart; static membership helps roll-outs.", (_REBALANCE,),
+)
+PARTITIONS_ASSIGNED: Final = Metric(
+    "runstep_partitions_assigned", _G, "partitions", "Source partitions this worker owns.",
+    "0 on a worker: more workers than partitions.",
+)
+RESTORE_PROGRESS: Final = Metric(
+    "runstep_restore_progress_ratio", _G, "ratio", "Share of a partition's restore that is done, 0 to 1.",
+    "Standing still below 1: the broker does not serve the log or the checkpoints.", (PARTITION,),
+)
+RESTORE_SECONDS: Final = Metric(
+    "runstep_restore_seconds", _H, "seconds", "From assignment of a partition to its going live.",
+    "Too long: a shorter checkpoints.interval_s or ended_retention_s re-reads less.", buckets=_RESTORES_S,
+)
+RESTORES_IRREGULAR: Final = Metric(
+    "runstep_restores_irregular_total", _C, "restores",
+    "Restores that did not follow the committed metadata and checkpoints alone.",
+    "shortened: steps came back incomplete, raise the source's retention. Else: offsets were reset, or topics lost.",
+    (_IRREGULAR,),
+)
+TAKEOVERS: Final = Metric(
+    "runstep_takeovers_total", _C, "takeovers",
+    "Writers of members gone from the group whose ids were initialised, ending what was open.",
+    "One per worker that left since; more than leave in good order means that workers die.",
+)
+AUDIT_VERIFIED: Final = Metric(
+    "runstep_audit_verified_total", _C, "steps", "Published steps that were folded once more and are as the log says.",
+    "Standing still while steps are published: see audit_skipped_total, and the log for self_audit_troubled.",
+)
+AUDIT_MISMATCHES: Final = Metric(
+    "runstep_audit_mismatch_total", _C, "steps", "Published steps that are not what the log implies.",
+    "Any: the log line audit_mismatch names step and offsets. Run replay over them before anything else.",
+)
+AUDIT_SKIPPED: Final = Metric(
+    "runstep_audit_skipped_total", _C, "steps", "Published steps that were to be checked and could not be.",
+    "range_too_long: raise max_range_records. queue_full: raise cpu_share. unreadable: see the log.",
+    (_SKIPPED,),
+)
+AUDIT_FRONTIER_OFFSET: Final = Metric(
+    "runstep_audit_frontier_offset", _G, "offset", "Behind the last source record of the newest step verified.",
+    "Compare with committed_offset: what lies between was not sampled yet.", (PARTITION,),
+)
+AUDIT_FRONTIER_AGE: Final = Metric(
+    "runstep_audit_frontier_age_seconds", _G, "seconds",
+    "Since a step of this partition was last verified, or since the partition was assigned.",
+    "Above an hour where steps are published: raise steps_per_minute, or see audit_skipped_total.", (PARTITION,),
+)
+LOOP_LAG: Final = Metric(
+    "runstep_event_loop_lag_seconds", _H, "seconds", "How late the event loop ran a timer.",
+    "Above 0.5 s heartbeats suffer: give the worker a core, or lower the batch size.", buckets=_STALLS_S,
+)
+RESTARTS: Final = Metric(
+    "runstep_worker_restarts_total", _C, "restarts", "Times the worker began again from committed offsets.",
+    "The log line worker_restarted has the cause. Repeated, the process ends with its exit code.",
+    (_RESTART_WHY,),
+)
+THROTTLED_SECONDS: Final = Metric(
+    "runstep_throttled_seconds_total", _C, "seconds", "Time for which brokers said they hold us back, by request.",
+    "Growing: a quota of this user or client id is too low for the load.", (_THROTTLED,),
+)
+UNIT_BOUND_LOWERED: Final = Metric(
+    "runstep_unit_bound_lowered_total", _C, "times", "Times the size of a unit was halved, as commits took too long.",
+    "See throttled_seconds; without throttling the broker is slow: look at its disks.",
+)
+TOPIC_CHANGES: Final = Metric(
+    "runstep_topic_changes_total", _C, "changes", "Changes of our topics that were noticed while the worker ran.",
+    "The log line topic_changed has the old and the new value, and what follows.", (_TOPIC_ROLE, _TOPIC_SETTING),
+)
+PARTITIONS_NOT_SERVED: Final = Metric(
+    "runstep_partitions_not_served", _G, "partitions",
+    "Partitions of the source without a partition of the checkpoint topic: no worker serves them.",
+    "Above 0: give the checkpoint topic as many partitions; /healthz has the command.",
+)
+LAST_PROGRESS: Final = Metric(
+    "runstep_last_progress_timestamp_seconds", _G, "seconds since 1970",
+    "When records were last applied or restored, or all owned partitions were found at their end; at first, the start.",
+    "Older than a minute: the worker is stuck; /healthz names the partition.",
+)
+WORKER_UP: Final = Metric(
+    "runstep_worker_up", _G, "boolean", "1 while this worker process answers.",
+    "0 behind a common port: that worker process is dead or blocked.",
+)
+WORKER_STATE: Final = Metric(
+    "runstep_worker_state", _G, "boolean", "1 for the state this worker is in.",
+    "restoring for long: see restore_progress_ratio. restarting: see worker_restarts.", (WORKER_STATES,),
+)
+LOG_LINES_DROPPED: Final = Metric(
+    "runstep_log_lines_dropped_total", _C, "lines", "Log lines held back as repeats, or not writable.",
+    "unwritable: the disk or pipe behind the log is full or closed.", (_LOG_WHY,),
+)
+BUILD_INFO: Final = Metric(
+    "runstep_build_info", _G, "constant 1", "Versions of the program, Python, the Kafka client and the fold.",
+    "Different fold_version: different bytes are published, finish the roll-out. core pure: slower, the same bytes.",
+    _BUILD,
+)
+# fmt: on
+
+METRICS: Final[tuple[Metric, ...]] = tuple(m for m in list(globals().values()) if isinstance(m, Metric))
