@@ -25,7 +25,8 @@ from aiokafka import conn
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection, CloseReason, collect_hosts
-from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, RequestTimedOutError
+from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError, RequestTimedOutError, for_code
+from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from processor.kafka.aiokafka_compat import rebound
@@ -335,6 +336,7 @@ class Client(AIOKafkaClient):
         self._sync_task: asyncio.Task[None] | None = None
         self._link = {_LINK.get(name, name): value for name, value in options.items() if name not in _NOT_OF_A_LINK}
         self._meeting: set[asyncio.Task[tuple[BrokerConnection, Any]]] = set()
+        self._asking: set[asyncio.Task[Any]] = set()
         self._opening: defaultdict[tuple[Any, Any], asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def bootstrap(self) -> None:
@@ -378,10 +380,10 @@ class Client(AIOKafkaClient):
 
     async def close(self) -> None:
         await super().close()
-        if self._meeting:
-            for task in self._meeting:
+        if left := [*self._meeting, *self._asking]:
+            for task in left:
                 task.cancel()
-            await asyncio.wait(self._meeting)
+            await asyncio.wait(left)
 
     async def _meet(self, host: str, port: int) -> tuple[BrokerConnection, Any]:
         try:
@@ -400,9 +402,31 @@ class Client(AIOKafkaClient):
         return next(iter(self.nodes()), None)
 
     async def coordinator_lookup(self, coordinator_type: Any, coordinator_key: str) -> Any:
-        if not self.cluster.brokers():
-            raise NodeNotReadyError("no broker is known")  # upstream asserts it
-        return await super().coordinator_lookup(coordinator_type, coordinator_key)
+        """As upstream, of the first broker that answers: the next is asked while one lets us wait.
+
+        A member whose coordinator is away has until the end of its session, and may ask one that hangs as well.
+        """
+        request = FindCoordinatorRequest(coordinator_key, coordinator_type)
+        waiting, asked = self.nodes(), set[asyncio.Task[Any]]()
+        failure: BaseException = NodeNotReadyError("no broker is known")  # upstream asserts it
+        while waiting or asked:
+            if waiting:
+                task = asyncio.create_task(self.send(waiting.pop(0), request), name="find a coordinator")
+                task.add_done_callback(self._asking.discard)
+                task.add_done_callback(_seen)
+                self._asking.add(task)  # one that is late ends by itself, in seconds, and tells then who is silent
+                asked.add(task)
+            done, asked = await asyncio.wait(
+                asked, timeout=_STAGGER_S if waiting else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                if (error := task.exception()) is not None:
+                    failure = error
+                    continue
+                if task.result().error_code:
+                    raise for_code(task.result().error_code)()
+                return task.result().coordinator_id
+        raise failure
 
     def is_silent(self, node_id: Any) -> bool:
         """Whether a broker has let an attempt or a question time out, and has answered none since."""
@@ -501,6 +525,12 @@ class Client(AIOKafkaClient):
                 low, high = connection._versions.get(api_key, (0, -1))
                 return bool(low <= version <= high)
         raise KafkaConnectionError("no broker is reachable")
+
+
+def _seen(task: asyncio.Task[Any]) -> None:
+    """Nobody waits for it any more, and nobody is to be told that it failed."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _part(task: asyncio.Task[tuple[BrokerConnection, Any]]) -> None:

@@ -279,6 +279,28 @@ async def test_the_coordinator_is_looked_up_elsewhere() -> None:
         assert FindCoordinatorRequest.API_KEY in nodes[1].asked
 
 
+async def test_the_coordinator_is_looked_up_elsewhere_while_one_lets_us_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one that hangs nobody may know yet: a session can be over before its time is."""
+    monkeypatch.setattr(client, "_ANSWER_S", 120.0)
+    async with cluster(2) as nodes, connected(nodes, request_timeout_ms=120_000) as made:
+        monkeypatch.setattr(made, "nodes", lambda: [0, 1])
+        nodes[0].answers -= {_FIND_COORDINATOR}
+        began = time.monotonic()
+        assert await made.coordinator_lookup(0, "g") == 0
+        assert time.monotonic() - began < 60
+        assert FindCoordinatorRequest.API_KEY in nodes[0].asked
+        assert len(made._asking) == 1
+    assert not made._asking
+
+
+async def test_the_last_failure_of_a_look_up_is_raised() -> None:
+    async with cluster(2) as nodes, connected(nodes) as made:
+        for node in nodes:
+            node.answers -= {_FIND_COORDINATOR}
+        with pytest.raises(RequestTimedOutError):
+            await made.coordinator_lookup(0, "g")
+
+
 async def test_without_a_known_broker_the_look_up_fails_as_the_library_expects() -> None:
     made = Client(bootstrap_servers=f"{HOST}:1")
     with pytest.raises(NodeNotReadyError):
