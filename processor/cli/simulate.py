@@ -16,7 +16,7 @@ from processor.errors import UsageError
 if TYPE_CHECKING:
     from processor.config.settings import Settings
     from processor.simulate import Produced
-    from processor.simulate.parameters import Dials
+    from processor.simulate.parameters import Parameters
 
 
 def simulate(
@@ -30,41 +30,43 @@ def simulate(
     runs: Annotated[int, typer.Option(min=0, help="Agent runs.")] = 1000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same records.")] = 1,
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of the topic, for the expected result.")] = 4,
-    dial: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Any other dial.")] = None,
-    dials: Annotated[bool, typer.Option("--dials", help="List the dials with their defaults and exit.")] = False,
+    param: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Any other parameter.")] = None,
+    list_params: Annotated[
+        bool, typer.Option("--list-params", help="List the parameters with their defaults and exit.")
+    ] = False,
 ) -> None:
     """Generate agent runs as services emit them, faults included, and the result that must come of them."""
-    from processor.simulate.parameters import Dials
+    from processor.simulate.parameters import Parameters
 
-    if dials:
-        for name, default in msgspec.to_builtins(Dials()).items():
+    if list_params:
+        for name, default in msgspec.to_builtins(Parameters()).items():
             print(f"{name}={json.dumps(default)}")
         return
-    wanted = {"runs": runs, "seed": seed, "partitions": partitions} | dict(map(_dial, dial or []))
+    wanted = {"runs": runs, "seed": seed, "partitions": partitions} | dict(map(_parameter, param or []))
     try:
-        chosen = msgspec.convert(wanted, Dials, strict=False)
+        chosen = msgspec.convert(wanted, Parameters, strict=False)
     except msgspec.ValidationError as exc:
-        hint = "`run-steps simulate --dials` lists them"
-        raise UsageError(f"simulate: --dial: {exc}", hint=hint) from exc
+        hint = "`run-steps simulate --list-params` lists them"
+        raise UsageError(f"simulate: --param: {exc}", hint=hint) from exc
     settings = None if out else load_settings(config)
     asyncio.run(_simulate(chosen, out, expected, rate, settings, topic))
 
 
-def _dial(text: str) -> tuple[str, object]:
+def _parameter(text: str) -> tuple[str, object]:
     name, _, value = text.partition("=")
     try:
         return name, json.loads(value)
     except ValueError:
-        raise UsageError(f"simulate: --dial: expected NAME=VALUE (got {text!r:.80})", hint="disorder=0.5") from None
+        raise UsageError(f"simulate: --param: expected NAME=VALUE (got {text!r:.80})", hint="disorder=0.5") from None
 
 
 async def _simulate(
-    dials: Dials, out: Path | None, expected: Path | None, rate: float, settings: Settings | None, topic: str
+    parameters: Parameters, out: Path | None, expected: Path | None, rate: float, settings: Settings | None, topic: str
 ) -> None:
     from processor.simulate.output import main as play
 
     if settings is None:
-        await play(dials, out=out, expected=expected, rate=rate)
+        await play(parameters, out=out, expected=expected, rate=rate)
         return
     from processor.kafka.producer import EventProducer
 
@@ -76,6 +78,6 @@ async def _simulate(
             value = record.value or b""
             await producer.send(to, value, key=record.key, headers=record.headers, timestamp_ms=record.timestamp)
 
-        await play(dials, send=send, expected=expected, rate=rate)
+        await play(parameters, send=send, expected=expected, rate=rate)
         await producer.flush()
         print(f"published {producer.acknowledged} records to {to}")

@@ -37,7 +37,7 @@ from processor.kafka.producer import EventProducer
 from processor.publish.command import run as publish
 from processor.publish.command import sample_files
 from processor.serve.topics import check_or_create_topics
-from processor.simulate import Dials, Produced, Simulation
+from processor.simulate import Parameters, Produced, Simulation
 from processor.simulate.expected import Difference, Expected, compare
 
 EXIT_DIFFERENT: Final = 1
@@ -99,7 +99,7 @@ class _Demo:
         self._screen.section(
             "A real Apache Kafka", "Not a mock: transactions and consumer groups are what is to be shown."
         )
-        counting = _Counting(self._dials(partitions=1, start_ms=time.time_ns() // 1_000_000))
+        counting = _Counting(self._parameters(partitions=1, start_ms=time.time_ns() // 1_000_000))
         began = time.monotonic()
         broker = Broker.start(settings=_BROKER_SETTINGS, progress=self._screen.say)
         try:
@@ -200,7 +200,7 @@ class _Demo:
         )
         began_with = sum((await source.ends()).values())
         start_ms = time.time_ns() // 1_000_000 + _AHEAD_MS
-        simulation = Simulation(self._dials(partitions=source.partitions, start_ms=start_ms))
+        simulation = Simulation(self._parameters(partitions=source.partitions, start_ms=start_ms))
         began = time.monotonic()
         with self._screen.progress(total) as meter:
             async with EventProducer(connection) as producer, asyncio.TaskGroup() as group:
@@ -306,8 +306,8 @@ class _Demo:
 
     # --- helpers ----------------------------------------------------------------------------------------------
 
-    def _dials(self, *, partitions: int, start_ms: int) -> Dials:
-        return Dials(runs=self._runs, seed=self._seed, partitions=partitions, start_ms=start_ms)
+    def _parameters(self, *, partitions: int, start_ms: int) -> Parameters:
+        return Parameters(runs=self._runs, seed=self._seed, partitions=partitions, start_ms=start_ms)
 
     def _start_worker(self, name: str) -> None:
         self._workers.append(WorkerProcess(name, self._env, self._home / f"worker-{name}.log"))
@@ -397,16 +397,16 @@ class _Counting:
     """Counts the records of the simulation to come, in a thread, while Java is starting.
 
     Args:
-        dials: for one partition. More of them only mean more closing records, one for each.
+        parameters: for one partition. More of them only mean more closing records, one for each.
     """
 
-    def __init__(self, dials: Dials) -> None:
+    def __init__(self, parameters: Parameters) -> None:
         self._total = 0
-        self._thread = threading.Thread(target=self._count, args=(dials,), name="count", daemon=True)
+        self._thread = threading.Thread(target=self._count, args=(parameters,), name="count", daemon=True)
         self._thread.start()
 
-    def _count(self, dials: Dials) -> None:
-        self._total = sum(1 for _ in Simulation(dials))
+    def _count(self, parameters: Parameters) -> None:
+        self._total = sum(1 for _ in Simulation(parameters))
 
     async def total(self, partitions: int) -> int:
         await asyncio.to_thread(self._thread.join)

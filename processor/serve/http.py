@@ -91,7 +91,7 @@ class Pages(Protocol):
 
 
 class Listing(NamedTuple):
-    """Open steps, and who could not be asked (worker -> why)."""
+    """Open steps, and who could not be asked (worker -> reason)."""
 
     steps: list[dict[str, object]]
     unanswered: dict[str, str]
@@ -134,7 +134,7 @@ class _Answer(NamedTuple):
 class _Unanswered(NamedTuple):
     """A worker process could not be asked, or answered what its pages never do."""
 
-    why: str
+    reason: str
 
 
 class Front:
@@ -172,7 +172,7 @@ class Front:
         for worker, answer in (await self._ask(f"/steps?limit={limit}")).items():
             said = _said(answer, "steps")
             if isinstance(said, _Unanswered):
-                unanswered[worker] = said.why
+                unanswered[worker] = said.reason
             else:
                 steps += [{**step, "worker": worker} for step in said["steps"] if isinstance(step, dict)]
         return Listing(sorted(steps, key=_age, reverse=True)[:limit], unanswered)
@@ -185,7 +185,7 @@ class Front:
         for worker, answer in answers.items():
             said = _said(answer, "reasons")
             if isinstance(said, _Unanswered):
-                said = {"ok": False, "reasons": [said.why]}
+                said = {"ok": False, "reasons": [said.reason]}
             workers[worker] = said
             is_ok = said.get("ok") is True
             ok = ok and is_ok

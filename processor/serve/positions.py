@@ -28,20 +28,20 @@ Where = Literal["earliest", "latest", "current"] | int
 class PositionRefused(CorruptLog):
     """A partition's position, or its checkpoints, cannot be of the log that they would be applied to."""
 
-    def __init__(self, message: str, *, hint: str, partition: int, why: str) -> None:
+    def __init__(self, message: str, *, hint: str, partition: int, reason: str) -> None:
         super().__init__(message, hint=hint)
-        self.partition, self.why = partition, why
+        self.partition, self.reason = partition, reason
 
 
 def all_of(refused: Sequence[PositionRefused]) -> PositionRefused:
     """One refusal for all of them: the first, and a line for each of the others."""
     first = refused[0]
     message = "\n".join(error.message for error in refused)
-    return PositionRefused(message, hint=first.hint, partition=first.partition, why=first.why)
+    return PositionRefused(message, hint=first.hint, partition=first.partition, reason=first.reason)
 
 
-class Why(enum.StrEnum):
-    """Why a start is not the ordinary one; a value of the metric's label."""
+class StartReason(enum.StrEnum):
+    """Reason why a start is not the ordinary one; a value of the metric's label."""
 
     METADATA_MISSING = "metadata_missing"
     CHECKPOINTS_LOST = "checkpoints_lost"
@@ -117,13 +117,13 @@ class Surveyed(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a partition starts. With `why` and a `mode` other than `MODE_RESUME` the state has to be rebuilt."""
+    """Where a partition starts. With `reason` and a `mode` other than `MODE_RESUME` the state has to be rebuilt."""
 
     offset: int
     restore_from: int
     stream_time: int
     mode: int
-    why: Why | None
+    reason: StartReason | None
     checkpoints: Surveyed
     lost_of: int = -1
     """How many checkpoints were committed, where others are there: without them the log must reach back far enough."""
@@ -192,7 +192,7 @@ def judge(
             f"{place}: committed at {offset}, but the log ends at {facts.end}",
             hint=f"was the topic made anew, or cut? If so {place.choices()}",
             partition=place.partition,
-            why="beyond_end",
+            reason="beyond_end",
         )
     exact = exactly_once if point is None or point.version < 2 else point.exact
     mode = MODE_REBUILD if point is None else point.mode
@@ -202,16 +202,16 @@ def judge(
     if point is None or mode == MODE_RESUME:
         _check_checkpoints(place, offset, checkpoints, facts.log)
     if point is None:
-        return Start(offset, offset, -1, MODE_REBUILD, Why.METADATA_MISSING, checkpoints)
+        return Start(offset, offset, -1, MODE_REBUILD, StartReason.METADATA_MISSING, checkpoints)
     if mode != MODE_RESUME:
-        return Start(offset, offset, -1, mode, Why.ASKED, checkpoints)
+        return Start(offset, offset, -1, mode, StartReason.ASKED, checkpoints)
     # At least once a kill may leave them a unit apart; that all are gone at once it does not explain.
     if point.kept >= 0 and (point.kept != checkpoints.keys if exact else point.kept and not checkpoints.keys):
-        return Start(offset, offset, -1, MODE_REBUILD, Why.CHECKPOINTS_LOST, checkpoints, lost_of=point.kept)
+        return Start(offset, offset, -1, MODE_REBUILD, StartReason.CHECKPOINTS_LOST, checkpoints, lost_of=point.kept)
     if facts.begin <= point.restore_from <= offset:
         return Start(offset, point.restore_from, point.stream_time, MODE_RESUME, None, checkpoints)
     restore_from = min(max(point.restore_from, facts.begin), offset)
-    return Start(offset, restore_from, point.stream_time, MODE_RESUME, Why.SHORTENED, checkpoints)
+    return Start(offset, restore_from, point.stream_time, MODE_RESUME, StartReason.SHORTENED, checkpoints)
 
 
 def _begin(
@@ -228,7 +228,7 @@ def _begin(
     if begin_at is not None:
         offset = resolve(place, begin_at, facts)
         checkpoints = survey(found, facts.log, offset, exact=exactly_once)
-        return Start(offset, offset, -1, MODE_REBUILD, Why.ASKED, checkpoints)
+        return Start(offset, offset, -1, MODE_REBUILD, StartReason.ASKED, checkpoints)
     evidence = []
     if place.partition < group.whole:
         evidence.append(f"other partitions of group {place.group} have one")
@@ -243,7 +243,7 @@ def _begin(
             f"its topic was made anew: {place.choices()}; or once "
             f"`run-steps serve --begin-at {place.partition}=earliest` (latest, OFFSET)",
             partition=place.partition,
-            why="offset_missing",
+            reason="offset_missing",
         )
     # "latest" is for groups that never were: what a new partition holds has come since, and nothing of it was read.
     latest = start == "latest" and not group.whole
@@ -258,7 +258,7 @@ def _check_identity(place: Place, point: ResumePoint, log: LogIdentity) -> None:
             f"this program reads up to {METADATA_VERSION}",
             hint=f"run the newer version that wrote it; or {place.choices()}",
             partition=place.partition,
-            why="version",
+            reason="version",
         )
     differs = point.log.differs(log)
     if differs == "cluster":
@@ -267,7 +267,7 @@ def _check_identity(place: Place, point: ResumePoint, log: LogIdentity) -> None:
             hint="offsets do not mean the same records there: a mirror of the group's offsets was followed "
             f"(docs/second-cluster.md). Only if you know the right offset here {place.choices()}",
             partition=place.partition,
-            why="other_cluster",
+            reason="other_cluster",
         )
     if differs:
         raise PositionRefused(
@@ -275,7 +275,7 @@ def _check_identity(place: Place, point: ResumePoint, log: LogIdentity) -> None:
             f"this one is {log.topic_id})",
             hint=f"the topic was deleted and made anew, and the offsets were put back: {place.choices()}",
             partition=place.partition,
-            why="other_topic",
+            reason="other_topic",
         )
 
 
@@ -288,7 +288,7 @@ def _check_checkpoints(place: Place, offset: int, checkpoints: Surveyed, log: Lo
             f"{place.topic} is {log.cluster}, {log.topic_id})",
             hint=f"{place.choices()}; each forgets the checkpoints that do not fit",
             partition=place.partition,
-            why="other_checkpoints",
+            reason="other_checkpoints",
         )
     if checkpoints.ahead >= 0:
         raise PositionRefused(
@@ -297,7 +297,7 @@ def _check_checkpoints(place: Place, offset: int, checkpoints: Surveyed, log: Lo
             hint=f"the group's offset was set back, or they are of another log. To go on from there all the same "
             f"{place.command('current')}, which forgets the checkpoints that do not fit; else {place.choices()}",
             partition=place.partition,
-            why="checkpoints_ahead",
+            reason="checkpoints_ahead",
         )
 
 
@@ -310,7 +310,7 @@ def unreachable(place: Place, start: Start, begin: int) -> PositionRefused:
         hint=f"restore the checkpoint topic. Or, knowing that long-open steps come out incomplete, "
         f"{place.command('current')}; or {place.choices()}",
         partition=place.partition,
-        why="checkpoints_lost",
+        reason="checkpoints_lost",
     )
 
 

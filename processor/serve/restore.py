@@ -295,10 +295,10 @@ class Restorer:
             if partition in rebuilding:
                 refusing = not start.checkpoints.fit
                 state.rebuild(start.checkpoints.unfit, marks.get(partition, ()), refusing=refusing)
-            if start.why is not None:
+            if start.reason is not None:
                 unfit = len(start.checkpoints.unfit)
                 self._telemetry.happened(
-                    RestoreIrregular(partition, start.why, at, start.offset, begin[partition], unfit)
+                    RestoreIrregular(partition, start.reason, at, start.offset, begin[partition], unfit)
                 )
         return states
 

@@ -13,7 +13,7 @@ GROUP: Final = "group"
 
 @dataclass(slots=True)
 class _Wait:
-    why: str
+    reason: str
     since: float
     active_at: float
 
@@ -29,14 +29,14 @@ class Stalls:
         self._told_after_s, self._monotonic = told_after_s, monotonic
         self._waits: dict[int | str, _Wait] = {}
 
-    def waits(self, key: int | str, why: str) -> None:
+    def waits(self, key: int | str, reason: str) -> None:
         """Something is to be done there and is not done yet. Said again, only the words change."""
         wait = self._waits.get(key)
         if wait is None:
             now = self._monotonic()
-            self._waits[key] = _Wait(why, now, now)
+            self._waits[key] = _Wait(reason, now, now)
         else:
-            wait.why = why
+            wait.reason = reason
 
     def works(self, key: int | str) -> None:
         """A restore reads on there. No stall, and no progress either: a life that comes no further restores as well."""
@@ -65,7 +65,7 @@ class Stalls:
         """A sentence for each wait that has become a stall."""
         now = self._monotonic()
         return [
-            f"{key if key == GROUP else f'partition {key}'}: {wait.why}, no progress for {now - wait.since:.0f} s"
+            f"{key if key == GROUP else f'partition {key}'}: {wait.reason}, no progress for {now - wait.since:.0f} s"
             for key, wait in sorted(self._waits.items(), key=str)
             if now - max(wait.since, wait.active_at) > self._told_after_s
         ]

@@ -689,12 +689,12 @@ class Worker:
         if self._audit is not None:
             self._audit.stand()
 
-    def _miss(self, owned: Owned, now: float, why: str) -> None:
+    def _miss(self, owned: Owned, now: float, detail: str) -> None:
         stalled_s = now - owned.moved_at
         if stalled_s > self._settings.supervisor.stall_timeout_s:
             self._telemetry.happened(ProgressStalled(owned.partition, owned.position, stalled_s))
             raise Stalled(
-                f"source: partition {owned.partition}: no progress at {owned.position} for {stalled_s:.0f} s: {why}",
+                f"source: partition {owned.partition}: no progress at {owned.position} for {stalled_s:.0f} s: {detail}",
                 hint="check the brokers; a restart tries again",
             )
 

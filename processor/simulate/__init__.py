@@ -3,7 +3,7 @@
 The expected result is computed from the plan of each run, by code that shares nothing with the core and folds no
 events: a third witness beside the worker and the replay. What `docs/semantics.md` leaves open is not generated.
 
-    simulation = Simulation(Dials(runs=100, seed=7))
+    simulation = Simulation(Parameters(runs=100, seed=7))
     for produced in simulation: ...
     simulation.expected                      # complete once the iteration has ended
 """
@@ -17,13 +17,13 @@ from typing import Final, NamedTuple
 
 from processor.simulate.expected import Expected
 from processor.simulate.garbage import garbage
-from processor.simulate.parameters import ENVELOPES, Dials
+from processor.simulate.parameters import ENVELOPES, Parameters
 from processor.simulate.runs import Event, Kind, Mixes, Run
 from processor.simulate.texts import Mix, Texts
 from processor.simulate.tools import text_of
 from processor.simulate.wire import MANY, Wrapped, fits, wrap
 
-__all__ = ["Dials", "Expected", "Produced", "Simulation", "generate", "partition_of"]
+__all__ = ["Parameters", "Expected", "Produced", "Simulation", "generate", "partition_of"]
 
 _JITTER_MS: Final = 1_500
 """Producers' clocks differ: a late timestamp is at most this much behind."""
@@ -46,44 +46,44 @@ class Produced(NamedTuple):
 
 
 class Simulation:
-    """The records of some dials, and what must come of them. Iterating anew starts anew, with the same records."""
+    """The records of some parameters, and what must come of them. Iterating anew starts anew, with the same records."""
 
-    def __init__(self, dials: Dials) -> None:
-        self.dials = dials
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
         self.expected = Expected()
         """What must come of the records yielded so far; silent steps count when the last records have come."""
 
     def __iter__(self) -> Iterator[Produced]:
         expected = self.expected = Expected()
-        for produced in _Play(self.dials, expected).records():
+        for produced in _Play(self.parameters, expected).records():
             expected.counts["records"] += 1
             yield produced
 
 
-def generate(dials: Dials) -> Iterator[Produced]:
+def generate(parameters: Parameters) -> Iterator[Produced]:
     """The records alone."""
-    return iter(Simulation(dials))
+    return iter(Simulation(parameters))
 
 
 class _Play:
     """One iteration: the runs that are open, in the order of their next record."""
 
-    def __init__(self, dials: Dials, expected: Expected) -> None:
-        self._dials = dials
+    def __init__(self, parameters: Parameters, expected: Expected) -> None:
+        self._parameters = parameters
         self._expected = expected
-        self._rng = Random(dials.seed)
-        self._texts = Texts(self._rng, dials.text_bytes)
-        self._mixes = Mixes(dials)
-        self._envelopes = Mix(ENVELOPES, dials.envelopes)
+        self._rng = Random(parameters.seed)
+        self._texts = Texts(self._rng, parameters.text_bytes)
+        self._mixes = Mixes(parameters)
+        self._envelopes = Mix(ENVELOPES, parameters.envelopes)
         self._started = 0
         self._made = 0
         self._silent: list[Run] = []
-        self._clock = dials.start_ms
+        self._clock = parameters.start_ms
 
     def records(self) -> Iterator[Produced]:
         """All records in the order of the simulated clock, and last, per partition, one beyond every deadline."""
         live: list[tuple[int, int, Iterator[tuple[int, list[Produced]]], list[Produced]]] = []
-        while len(live) < self._dials.open_runs and (opened := self._open(self._rng.randrange(_START_SPREAD_MS))):
+        while len(live) < self._parameters.open_runs and (opened := self._open(self._rng.randrange(_START_SPREAD_MS))):
             live.append(opened)
         heapify(live)
         while live:
@@ -100,7 +100,7 @@ class _Play:
 
     def _open(self, delay_ms: int) -> tuple[int, int, Iterator[tuple[int, list[Produced]]], list[Produced]] | None:
         """Start the next run, if there is one to start. Every run makes at least one record."""
-        d = self._dials
+        d = self._parameters
         if (self._made >= d.records) if d.records else (self._started >= d.runs):
             return None
         self._started += 1
@@ -111,7 +111,7 @@ class _Play:
 
     def _tell(self, run: Run) -> Iterator[tuple[int, list[Produced]]]:
         """The records of one run, each with what comes in its wake, at the time of its last event."""
-        rng, d = self._rng, self._dials
+        rng, d = self._rng, self._parameters
         partition = partition_of(run.key, d.partitions)
         events = run.events()
         held = next(events, None)
@@ -188,7 +188,7 @@ class _Play:
 
     def _add_noise(self, batch: list[Produced], run: Run) -> None:
         """What nobody can use, behind a record of a run and with its key."""
-        rng, d = self._rng, self._dials
+        rng, d = self._rng, self._parameters
         first = batch[0]
         if d.garbage and rng.random() < d.garbage:
             reason, value, headers = garbage(rng, run.latest_step_id)
@@ -206,7 +206,7 @@ class _Play:
 
     def _closing(self) -> Iterator[Produced]:
         """Move each partition's stream time beyond every deadline that is left."""
-        d, expected = self._dials, self._expected
+        d, expected = self._parameters, self._expected
         for run in self._silent:
             assert run.silent is not None
             step = run.silent.step

@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO
 from processor.errors import UsageError
 from processor.simulate import Produced, Simulation
 from processor.simulate.expected import Expected, write_expected
-from processor.simulate.parameters import Dials
+from processor.simulate.parameters import Parameters
 
 Send = Callable[[Produced], Awaitable[object]]
 """Writes one record, or puts it into a batch: backpressure is its business, and so is flushing at the end."""
@@ -31,7 +31,7 @@ _text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 async def main(
-    dials: Dials,
+    parameters: Parameters,
     *,
     send: Send | None = None,
     out: Path | None = None,
@@ -53,7 +53,7 @@ async def main(
         raise UsageError("simulate: output: exactly one of a topic and a file is needed", hint="give one of the two")
     if rate is not None and rate < 0:
         raise UsageError(f"simulate: rate: records per second cannot be negative (got {rate})", hint="0 is no limit")
-    simulation = Simulation(dials)
+    simulation = Simulation(parameters)
     if send is not None:
         await _paced(simulation, send, rate, clock, sleep)
     elif out == STDOUT:

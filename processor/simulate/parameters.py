@@ -1,4 +1,4 @@
-"""The dials of the generator: what is emitted, how much of it, and how badly. No behaviour but their check."""
+"""The parameters of the generator: what is emitted, how much of it, and how badly. No behaviour but their check."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _envelopes() -> dict[str, float]:
     return dict.fromkeys(ENVELOPES, 1.0) | {"event": 10.0, "sse": 3.0}
 
 
-class Dials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What to generate. Shares are between 0 and 1; mixes are weights by name (a missing name weighs nothing)."""
 
     runs: int = 1000
@@ -132,7 +132,7 @@ class Dials(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             if not any(w > 0 for w in mix.values()) or any(w < 0 for w in mix.values()):
                 wrong.append(f"{name}: weights must not be negative, and one must be above 0")
         if wrong:
-            raise UsageError(f"simulate: {'; '.join(wrong)}", hint="see `run-steps simulate --help` for the dials")
+            raise UsageError(f"simulate: {'; '.join(wrong)}", hint="see `run-steps simulate --help` for the parameters")
 
 
 _LOWEST: Final = (

@@ -10,7 +10,7 @@ from enum import Enum
 from random import Random
 from typing import Any, Final, NamedTuple
 
-from processor.simulate.parameters import DIALECTS, TOOLS, Dials
+from processor.simulate.parameters import DIALECTS, TOOLS, Parameters
 from processor.simulate.texts import Mix, Texts, new_id
 from processor.simulate.tools import STREAMED, Call, plan_call, text_of
 
@@ -167,8 +167,8 @@ class Run:
     `silent` is what its deadline makes of a step that falls silent; known once the run has been told.
     """
 
-    def __init__(self, dials: Dials, rng: Random, texts: Texts, mixes: Mixes, start_ms: int) -> None:
-        self.dials, self.rng, self.texts, self._mixes = dials, rng, texts, mixes
+    def __init__(self, parameters: Parameters, rng: Random, texts: Texts, mixes: Mixes, start_ms: int) -> None:
+        self.parameters, self.rng, self.texts, self._mixes = parameters, rng, texts, mixes
         self.now: float = start_ms
         self.dialect = mixes.dialects.pick(rng)
         self.id = new_id(rng, "run_")
@@ -190,7 +190,7 @@ class Run:
 
     def _plan_shape(self) -> None:
         """Decide what becomes of the run before it begins."""
-        d, rng = self.dials, self.rng
+        d, rng = self.parameters, self.rng
         steps = rng.randint(1, 2 * d.steps - 1)
         fate = rng.random()
         known_deadline = self.dialect != "lookalike"
@@ -274,7 +274,7 @@ class Run:
         self.latest_step_id = step.id
         if step.type == "tool_calls":
             count = self.rng.choice((1, 1, 1, 2, 3))
-            low, high = self.dials.deltas // 2, self.dials.deltas + self.dials.deltas // 2
+            low, high = self.parameters.deltas // 2, self.parameters.deltas + self.parameters.deltas // 2
             index = self._gap()
             for _ in range(count):
                 call = plan_call(self.rng, self.texts, step.tool, self.rng.randint(low, high) // count)
@@ -284,7 +284,7 @@ class Run:
 
     def _gap(self) -> int:
         """How many indexes are left out before the next call."""
-        d = self.dials.disorder
+        d = self.parameters.disorder
         return self.rng.randint(0, _MAX_EXTRA_INDEX) if d and self.rng.random() < d else 0
 
     def _opening(self, step: Step) -> Iterator[Event]:
@@ -294,7 +294,7 @@ class Run:
         yield Event(self._tick(), Kind.PROGRESS, _STEP + "in_progress", data, bare=bare)
 
     def _deltas(self, step: Step) -> Iterator[Event]:
-        rng, d = self.rng, self.dials
+        rng, d = self.rng, self.parameters
         queues = [[(index, part) for part in call.parts] for index, call in step.calls]
         if len(queues) > 1 and d.disorder and rng.random() < d.disorder:
             parts = list(_mixed(rng, queues))
@@ -336,7 +336,7 @@ class Run:
         """The message of a message step: none of the worker's business."""
         message = f'{{"id":"{step.message_id}","object":"thread.message'
         yield Event(self._tick(), Kind.IGNORED, "thread.message.created", f'{message}","status":"in_progress"}}')
-        for _ in range(self.dials.chatter):
+        for _ in range(self.parameters.chatter):
             text = self.texts.piece().escaped
             yield Event(
                 self._tick(),
@@ -370,7 +370,7 @@ class Run:
     # The end of a step
 
     def _end(self, step: Step) -> Iterator[Event]:
-        rng, d = self.rng, self.dials
+        rng, d = self.rng, self.parameters
         status = "completed" if self.renames_deadline else _ENDS.pick(rng)
         at_ms = self._tick()
         whole, sent = self._last_word(step, status, at_ms // 1000)
@@ -391,7 +391,7 @@ class Run:
             yield self._illegal(sent)
 
     def _says_it_again(self) -> bool:
-        return self.dials.duplicates > 0 and self.rng.random() < self.dials.duplicates
+        return self.parameters.duplicates > 0 and self.rng.random() < self.parameters.duplicates
 
     def _again(self, kind: Kind, name: str, data: str) -> Event:
         return Event(self._tick(), kind, _STEP + name, data, alone=True, again=True)
@@ -487,7 +487,7 @@ class Run:
     # The end of the run
 
     def _close(self, still_open: list[Step]) -> Iterator[Event]:
-        rng, d, status = self.rng, self.dials, self._run_end
+        rng, d, status = self.rng, self.parameters, self._run_end
         if status == "cancelled":
             yield self._run_event("cancelling", "cancelling")
         at_ms = self._tick()
@@ -578,14 +578,14 @@ class Run:
 
 
 class Mixes:
-    """The mixes of the dials, ready to draw from."""
+    """The mixes of the parameters, ready to draw from."""
 
-    def __init__(self, dials: Dials) -> None:
-        self.dialects = Mix(DIALECTS, dials.dialects)
-        every = Mix(TOOLS, dials.tools)
+    def __init__(self, parameters: Parameters) -> None:
+        self.dialects = Mix(DIALECTS, parameters.dialects)
+        every = Mix(TOOLS, parameters.tools)
         self.tools: dict[str, Mix] = {}
         for dialect, spoken in _SPOKEN.items():
-            narrowed = Mix(TOOLS, {tool: w for tool, w in dials.tools.items() if tool in spoken})
+            narrowed = Mix(TOOLS, {tool: w for tool, w in parameters.tools.items() if tool in spoken})
             self.tools[dialect] = narrowed or every
 
 

@@ -14,8 +14,8 @@ from processor.errors import BrokerUnavailable, Fenced, RunStepsError
 from processor.telemetry.log import Log, described
 from processor.telemetry.meter import Meter
 from processor.telemetry.metrics import (
-    AUDIT_FRONTIER_AGE,
-    AUDIT_FRONTIER_OFFSET,
+    AUDIT_VERIFIED_AGE,
+    AUDIT_VERIFIED_OFFSET,
     AUDIT_MISMATCHES,
     AUDIT_SKIPPED,
     AUDIT_VERIFIED,
@@ -107,13 +107,13 @@ class WorkerStopped:
 class WorkerRestarted:
     """The worker tore everything down and begins again from committed offsets.
 
-    `why`: a value of that metric's label, or "" to take it from the error's class.
+    `reason`: a value of that metric's label, or "" to take it from the error's class.
     """
 
     error: BaseException
     attempt: int
     backoff_s: float
-    why: str = ""
+    reason: str = ""
 
     _BY_CLASS: ClassVar[Mapping[type[RunStepsError], str]] = {
         BrokerUnavailable: "broker_unavailable",
@@ -121,12 +121,12 @@ class WorkerRestarted:
     }
 
     def emit(self, meter: Meter, log: Log) -> None:
-        by_class = (why for kind, why in self._BY_CLASS.items() if isinstance(self.error, kind))
-        why = self.why or next(by_class, "internal_error")
-        meter.count(RESTARTS, why=why)
+        by_class = (reason for kind, reason in self._BY_CLASS.items() if isinstance(self.error, kind))
+        reason = self.reason or next(by_class, "internal_error")
+        meter.count(RESTARTS, reason=reason)
         log.error(
             "worker_restarted",
-            why=why,
+            reason=reason,
             attempt=self.attempt,
             backoff_s=round(self.backoff_s, 3),
             _never_held=True,  # the last word says that the log has each of them
@@ -258,24 +258,24 @@ class RestoreStalled:
 class RestoreIrregular:
     """A partition is restored otherwise than its committed metadata and checkpoints alone would have it.
 
-    `why` is a value of the metric's label. `shortened`: retention has removed what a step still open is made of. The
+    `reason` is a value of the metric's label. `shortened`: retention has removed what a step still open is made of. The
     others: the state at `committed` is rebuilt by a silent fold from `restore_from` on; `forgotten`: how many
     checkpoints do not fit and are forgotten. Never held back: it may be the only line that tells of lost data.
     """
 
     partition: int
-    why: str
+    reason: str
     restore_from: int
     committed: int
     log_begins: int
     forgotten: int = 0
 
     def emit(self, meter: Meter, log: Log) -> None:
-        meter.count(RESTORES_IRREGULAR, reason=self.why)
+        meter.count(RESTORES_IRREGULAR, reason=self.reason)
         log.warning(
-            "restore_shortened" if self.why == "shortened" else "restore_rebuilds",
+            "restore_shortened" if self.reason == "shortened" else "restore_rebuilds",
             partition=self.partition,
-            why=self.why,
+            reason=self.reason,
             restore_from=self.restore_from,
             committed=self.committed,
             log_begins=self.log_begins,
@@ -300,9 +300,9 @@ class PartitionStands:
     def emit(self, meter: Meter, log: Log) -> None:
         p = self.partition
         if self.lag_high_watermark is not None:
-            meter.set(LAG_RECORDS, self.lag_high_watermark, partition=p, mark="high_watermark")
+            meter.set(LAG_RECORDS, self.lag_high_watermark, partition=p, end="high_watermark")
         if self.lag_last_stable is not None:
-            meter.set(LAG_RECORDS, self.lag_last_stable, partition=p, mark="last_stable")
+            meter.set(LAG_RECORDS, self.lag_last_stable, partition=p, end="last_stable")
         for metric, value in (
             (LAG_SECONDS, self.lag_s),
             (COMMITTED_OFFSET, self.committed),
@@ -337,15 +337,15 @@ class UnitCommitted:
 
 @dataclass(frozen=True, slots=True)
 class CommitFailed:
-    """A unit's commit did not succeed; `why` is a value of that metric's label."""
+    """A unit's commit did not succeed; `reason` is a value of that metric's label."""
 
-    why: str
+    reason: str
     error: BaseException
     records: int
 
     def emit(self, meter: Meter, log: Log) -> None:
-        meter.count(COMMIT_FAILURES, why=self.why)
-        log.warning("commit_failed", why=self.why, records=self.records, **described(self.error))
+        meter.count(COMMIT_FAILURES, reason=self.reason)
+        log.warning("commit_failed", reason=self.reason, records=self.records, **described(self.error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,13 +363,13 @@ class TransactionsRedone:
 class UnitDropped:
     """Effects were dropped before commit, as they are no longer ours to publish. Nothing is lost by it."""
 
-    why: str
+    reason: str
     records: int
     partitions: tuple[int, ...]
 
     def emit(self, meter: Meter, log: Log) -> None:
-        meter.count(UNITS_DROPPED, why=self.why)
-        log.warning("unit_dropped", why=self.why, records=self.records, partitions=self.partitions)
+        meter.count(UNITS_DROPPED, reason=self.reason)
+        log.warning("unit_dropped", reason=self.reason, records=self.records, partitions=self.partitions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -533,15 +533,15 @@ class BrokerBack:
 
 @dataclass(frozen=True, slots=True)
 class StepVerified:
-    """The self-audit found a published step right. `frontier`: behind the newest source record that it vouches for."""
+    """The self-audit found a published step right. `verified_offset`: after its newest verified source record."""
 
     partition: int
-    frontier: int
+    verified_offset: int
 
     def emit(self, meter: Meter, log: Log) -> None:
         meter.count(AUDIT_VERIFIED)
-        meter.set(AUDIT_FRONTIER_OFFSET, self.frontier, partition=self.partition)
-        log.debug("step_verified", partition=self.partition, frontier=self.frontier)
+        meter.set(AUDIT_VERIFIED_OFFSET, self.verified_offset, partition=self.partition)
+        log.debug("step_verified", partition=self.partition, verified_offset=self.verified_offset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -599,7 +599,7 @@ class AuditStands:
     age_s: float
 
     def emit(self, meter: Meter, log: Log) -> None:
-        meter.set(AUDIT_FRONTIER_AGE, self.age_s, partition=self.partition)
+        meter.set(AUDIT_VERIFIED_AGE, self.age_s, partition=self.partition)
 
 
 @dataclass(frozen=True, slots=True)

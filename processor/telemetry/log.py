@@ -72,7 +72,7 @@ class Repeats:
 
     def processor(self, _: Any, method: str, line: EventDict) -> EventDict:
         """The structlog stage: holds repeats back, from `warning` up; `critical` always passes."""
-        told_apart = line.pop("_kind", line.get("reason") or line.get("why"))
+        told_apart = line.pop("_kind", line.get("reason"))
         if line.pop("_never_held", False) or method not in ("warning", "error"):
             return line
         kind = method, str(line["event"]), *([str(told_apart)] if told_apart else [])

@@ -61,14 +61,14 @@ _ANOMALY: Final = Label("kind", (
     "orphaned_by_run", "status_disagrees", "step_too_large", "unknown_status", OTHER,
 ))
 # fmt: on
-_MARK: Final = Label("mark", ("high_watermark", "last_stable"))
+_END: Final = Label("end", ("high_watermark", "last_stable"))
 _REBALANCE: Final = Label("kind", ("assigned", "revoked"))
 DEADLINES_BY: Final = {"deadline_by_record": "record", "deadline_by_mark": "clock_mark"}
 _BY: Final = Label("by", tuple(DEADLINES_BY.values()))
-_COMMIT_WHY: Final = Label("why", ("unknown_outcome", "fenced", "refused", OTHER))
-_DROP_WHY: Final = Label("why", ("generation", "revoked", OTHER))
-_RESTART_WHY: Final = Label(
-    "why",
+_COMMIT_REASON: Final = Label("reason", ("unknown_outcome", "fenced", "refused", OTHER))
+_DROP_REASON: Final = Label("reason", ("generation", "revoked", OTHER))
+_RESTART_REASON: Final = Label(
+    "reason",
     ("broker_unavailable", "fenced", "stalled", "internal_error", OTHER),
 )
 WORKER_STATES: Final = Label("state", ("starting", "restoring", "live", "draining", "restarting", "stopped"))
@@ -86,7 +86,7 @@ _TOPIC_SETTING: Final = Label("setting", (
     "retention.bytes", "retention.ms", OTHER,
 ))
 # fmt: on
-_LOG_WHY: Final = Label("why", ("repeated", "unwritable"))
+_LOG_REASON: Final = Label("reason", ("repeated", "unwritable"))
 _IRREGULAR: Final = Label("reason", ("metadata_missing", "checkpoints_lost", "asked", "shortened", OTHER))
 _BUILD: Final = (
     *map(Label, ("version", "python", "aiokafka", "fold_version")),
@@ -162,9 +162,9 @@ CHECKPOINTS: Final = Metric(
     "More than steps published: steps live long; a longer checkpoints.interval_s writes less.",
 )
 LAG_RECORDS: Final = Metric(
-    "runstep_lag_records", _G, "records", "Records not yet applied, up to each mark; deleted ones taken off.",
+    "runstep_lag_records", _G, "records", "Records not yet applied, up to each end of the log; deleted ones taken off.",
     "Growing: add workers. Stuck at last_stable only: a producer holds a transaction open.",
-    (PARTITION, _MARK),
+    (PARTITION, _END),
 )
 LAG_SECONDS: Final = Metric(
     "runstep_lag_seconds", _G, "seconds", "Age of the oldest record not yet applied; 0 at the end.",
@@ -182,7 +182,7 @@ COMMIT_SECONDS: Final = Metric(
 COMMIT_FAILURES: Final = Metric(
     "runstep_commit_failures_total", _C, "commits", "Units whose commit did not succeed.",
     "fenced: members lose their session. unknown_outcome: the broker or the network.",
-    (_COMMIT_WHY,),
+    (_COMMIT_REASON,),
 )
 TRANSACTIONS_REDONE: Final = Metric(
     "runstep_transactions_redone_total", _C, "transactions", "Transactions aborted after a lost answer and done again.",
@@ -194,7 +194,7 @@ UNIT_RECORDS: Final = Metric(
 )
 UNITS_DROPPED: Final = Metric(
     "runstep_units_dropped_total", _C, "units", "Units of effects dropped before commit; read again.",
-    "A few per rebalance are normal; many mean work done twice.", (_DROP_WHY,),
+    "A few per rebalance are normal; many mean work done twice.", (_DROP_REASON,),
 )
 REBALANCES: Final = Metric(
     "runstep_rebalances_total", _C, "rebalances", "Rebalances that changed what this worker owns.",
@@ -236,12 +236,12 @@ AUDIT_SKIPPED: Final = Metric(
     "range_too_long: raise max_range_records. queue_full: raise cpu_share. unreadable: see the log.",
     (_SKIPPED,),
 )
-AUDIT_FRONTIER_OFFSET: Final = Metric(
-    "runstep_audit_frontier_offset", _G, "offset", "Behind the last source record of the newest step verified.",
+AUDIT_VERIFIED_OFFSET: Final = Metric(
+    "runstep_audit_verified_offset", _G, "offset", "The offset after the last source record of the newest verified step.",
     "Compare with committed_offset: what lies between was not sampled yet.", (PARTITION,),
 )
-AUDIT_FRONTIER_AGE: Final = Metric(
-    "runstep_audit_frontier_age_seconds", _G, "seconds",
+AUDIT_VERIFIED_AGE: Final = Metric(
+    "runstep_audit_verified_age_seconds", _G, "seconds",
     "Since a step of this partition was last verified, or since the partition was assigned.",
     "Above an hour where steps are published: raise steps_per_minute, or see audit_skipped_total.", (PARTITION,),
 )
@@ -252,7 +252,7 @@ LOOP_LAG: Final = Metric(
 RESTARTS: Final = Metric(
     "runstep_worker_restarts_total", _C, "restarts", "Times the worker began again from committed offsets.",
     "The log line worker_restarted has the cause. Repeated, the process ends with its exit code.",
-    (_RESTART_WHY,),
+    (_RESTART_REASON,),
 )
 THROTTLED_SECONDS: Final = Metric(
     "runstep_throttled_seconds_total", _C, "seconds", "Time for which brokers said they hold us back, by request.",
@@ -286,7 +286,7 @@ WORKER_STATE: Final = Metric(
 )
 LOG_LINES_DROPPED: Final = Metric(
     "runstep_log_lines_dropped_total", _C, "lines", "Log lines held back as repeats, or not writable.",
-    "unwritable: the disk or pipe behind the log is full or closed.", (_LOG_WHY,),
+    "unwritable: the disk or pipe behind the log is full or closed.", (_LOG_REASON,),
 )
 BUILD_INFO: Final = Metric(
     "runstep_build_info", _G, "constant 1", "Versions of the program, Python, the Kafka client and the fold.",

@@ -166,7 +166,7 @@ class Telemetry:
         self.tell_held_back()
 
     def _held_back(self) -> None:
-        self.meter.count(LOG_LINES_DROPPED, why="repeated")
+        self.meter.count(LOG_LINES_DROPPED, reason="repeated")
 
     def _unwritable(self) -> None:
-        self.meter.count(LOG_LINES_DROPPED, why="unwritable")
+        self.meter.count(LOG_LINES_DROPPED, reason="unwritable")

@@ -19,7 +19,7 @@ from processor.audit.replay.outcome import program
 from processor.audit.report.folder import check
 from processor.audit.report.manifest import Outcome
 from processor.publish.command import sample_files
-from processor.simulate import Dials, Simulation
+from processor.simulate import Parameters, Simulation
 
 RUNS = 60
 DEADLINE_S = 60.0
@@ -117,7 +117,7 @@ def test_the_demo_comes_to_a_good_end(showing: Callable[..., Showing]) -> None:
     assert "  ✓  equal: nothing lost, nothing twice" in said.splitlines()
     assert re.search(r"^  ✓  proven, after \d+\.\d s$", said, re.MULTILINE)
 
-    simulation = Simulation(Dials(runs=RUNS, partitions=6))
+    simulation = Simulation(Parameters(runs=RUNS, partitions=6))
     records = sum(1 for _ in simulation)
     counts = simulation.expected.counts
     assert f"{records:,} records sent and done with" in said

@@ -39,7 +39,7 @@ def test_the_pages_tell_how_it_stands(stage: Stage) -> None:
         assert service.page("/steps?limit=0").status == 400
 
         # A transaction's marker lies behind the last record of an output, none on the source: lag reads 0.
-        service.until("no lag", lambda: service.metric("runstep_lag_records", mark="high_watermark") == 0)
+        service.until("no lag", lambda: service.metric("runstep_lag_records", end="high_watermark") == 0)
         shown = service.page("/metrics").body
         names = {line.split("{")[0].split(" ")[0] for line in shown.splitlines() if not line.startswith("#")}
         known = {name for metric in METRICS for name in (metric.name, *(metric.name + s for s in SUFFIXES))}

@@ -25,7 +25,7 @@ from processor.config.settings import Settings
 from processor.errors import BrokerUnavailable, UsageError
 from processor.kafka.client_config import Connection
 from processor.kafka.records import OutRecord
-from processor.simulate import Dials, Simulation
+from processor.simulate import Parameters, Simulation
 from processor.simulate.expected import compare
 from tests import kafka_tools as kt
 from tests.faults.fleet import Fleet, Topics, eventually
@@ -173,9 +173,9 @@ def test_bounds_by_offset_time_and_group(topics: Topics) -> None:
 # --- with the worker --------------------------------------------------------------------------------------------
 
 
-def play(topics: Topics, **dials: Any) -> tuple[Simulation, int]:
+def play(topics: Topics, **parameters: Any) -> tuple[Simulation, int]:
     """Put a simulation on the source topic; returns it and the number of records."""
-    simulation = Simulation(Dials(partitions=topics.partitions, **dials))
+    simulation = Simulation(Parameters(partitions=topics.partitions, **parameters))
     sent = [
         Sent(r.value or b"", key=r.key, headers=r.headers, timestamp=r.timestamp, partition=r.partition)
         for r in simulation

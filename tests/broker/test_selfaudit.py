@@ -53,8 +53,8 @@ def test_what_a_worker_publishes_is_verified(topics: Topics, tmp_path: Path, mod
         assert found["runstep_audit_mismatch_total"] == 0
         assert found['runstep_audit_skipped_total{reason="unreadable"}'] == 0
         assert found['runstep_audit_skipped_total{reason="unplaced"}'] == 0
-        assert any(name.startswith("runstep_audit_frontier_offset") and value > 0 for name, value in found.items())
-        assert any(name.startswith("runstep_audit_frontier_age_seconds") for name in found)
+        assert any(name.startswith("runstep_audit_verified_offset") and value > 0 for name, value in found.items())
+        assert any(name.startswith("runstep_audit_verified_age_seconds") for name in found)
         fleet.stop()
     assert not worker.log("audit_mismatch", "self_audit_troubled")
 

@@ -10,7 +10,7 @@ import pytest
 from processor.core.effects import DeadLetter, Effect, Headers, LogRecord, Publish
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.simulate import Dials, Simulation
+from processor.simulate import Parameters, Simulation
 from processor.simulate.expected import Expected, compare
 from processor.simulate.parameters import DIALECTS, ENVELOPES, TOOLS
 from tests.core.test_restart import Topics
@@ -52,9 +52,9 @@ def assert_expected(expected: Expected, effects: list[Effect]) -> None:
     assert counts == wanted
 
 
-def assert_agrees(**dials: Any) -> Expected:
-    simulation = Simulation(Dials(**dials))
-    rules = Rules(grace_s=simulation.dials.grace_s)
+def assert_agrees(**parameters: Any) -> Expected:
+    simulation = Simulation(Parameters(**parameters))
+    rules = Rules(grace_s=simulation.parameters.grace_s)
     effects: list[Effect] = []
     counts: Counter[str] = Counter()
     for partition, log in records_of(simulation).items():
@@ -68,7 +68,7 @@ def assert_agrees(**dials: Any) -> Expected:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_with_the_dials_as_they_are(seed: int) -> None:
+def test_with_the_parameters_as_they_are(seed: int) -> None:
     assert_agrees(seed=seed, runs=60)
 
 
@@ -77,7 +77,7 @@ def test_with_a_third_of_everything(seed: int) -> None:
     assert_agrees(seed=seed, runs=40, **dict.fromkeys(SHARES, 0.3))
 
 
-def test_with_all_dials_on_every_kind_of_outcome_comes() -> None:
+def test_with_all_parameters_on_every_kind_of_outcome_comes() -> None:
     expected = assert_agrees(seed=5, runs=30, **dict.fromkeys(SHARES, 0.6))
     assert all(expected.counts[name] for name in COUNTED)
     for name in ("published.completed", "published.failed", "published.cancelled", "published.expired", "inferred.run"):
@@ -87,7 +87,7 @@ def test_with_all_dials_on_every_kind_of_outcome_comes() -> None:
 
 
 @pytest.mark.parametrize("share", SHARES)
-def test_with_one_dial_on_and_the_others_off(share: str) -> None:
+def test_with_one_parameter_on_and_the_others_off(share: str) -> None:
     assert_agrees(seed=7, runs=15, **(dict.fromkeys(SHARES, 0.0) | {share: 1.0}))
 
 
@@ -106,9 +106,9 @@ def test_with_one_dialect_in_one_envelope(dialect: str, envelope: str) -> None:
 def test_with_a_crash_every_so_many_records(every: int) -> None:
     """The same result by many owners, each of whom knows only what the one before committed."""
     shares: dict[str, Any] = dict.fromkeys(SHARES, 0.2)
-    simulation = Simulation(Dials(seed=11, runs=25, **shares))
+    simulation = Simulation(Parameters(seed=11, runs=25, **shares))
     logs = records_of(simulation)
-    rules = Rules(grace_s=simulation.dials.grace_s, ended_retention_s=60)
+    rules = Rules(grace_s=simulation.parameters.grace_s, ended_retention_s=60)
     effects: list[Effect] = []
     for log in logs.values():
         topics = Topics(0)

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from confluent_kafka import Producer, TopicPartition
 
-from processor.simulate import Dials
+from processor.simulate import Parameters
 from tests import kafka_tools as kt
 from tests.faults.cluster import Cluster
 from tests.faults.fleet import Process
@@ -34,9 +34,9 @@ def trimmed(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
     fast: ended steps are remembered for a minute of it, some 3,000 records here, and a restore begins before that.
     """
     partitions = 4
-    dials = Dials(records=1 << 40, seed=tally.seed, partitions=partitions, open_runs=8, deltas=40)
+    parameters = Parameters(records=1 << 40, seed=tally.seed, partitions=partitions, open_runs=8, deltas=40)
     settings = {"checkpoints.interval_s": "1"}
-    with Scene(cluster, home, tally, partitions=partitions, dials=dials, settings=settings) as scene:
+    with Scene(cluster, home, tally, partitions=partitions, parameters=parameters, settings=settings) as scene:
         scene.fleet.start(2)
         scene.fleet.await_ready()
         scene.begin(400)

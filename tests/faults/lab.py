@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 
 import msgspec
 
-from processor.simulate import Dials, Produced, Simulation, _Play
+from processor.simulate import Parameters, Produced, Simulation, _Play
 from processor.simulate.expected import Difference, Expected, compare
 from tests import kafka_tools as kt
 from tests.faults.cluster import Cluster
@@ -88,7 +88,7 @@ class Endless(Simulation):
 
     def __iter__(self) -> Iterator[Produced]:
         expected = self.expected = Expected()
-        self._play = play = _Play(self.dials, expected)
+        self._play = play = _Play(self.parameters, expected)
         for produced in play.records():
             expected.counts["records"] += 1
             yield produced
@@ -96,7 +96,7 @@ class Endless(Simulation):
     def enough(self) -> None:
         """Open no further run."""
         if self._play is not None:
-            self._play._dials = msgspec.structs.replace(self.dials, records=1)
+            self._play._parameters = msgspec.structs.replace(self.parameters, records=1)
 
 
 class Scene:
@@ -118,7 +118,7 @@ class Scene:
         partitions: int = 4,
         session_s: float = 6.0,
         is_patient: bool = False,
-        dials: Dials | None = None,
+        parameters: Parameters | None = None,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         home.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ class Scene:
         names = Names(prefix, f"{prefix}.group")
         self.topics = Topics.create(cluster.bootstrap, names, partitions, cluster.replicas)
         self.simulation = Endless(
-            dials or Dials(records=1 << 40, seed=tally.seed, partitions=partitions, open_runs=20, deltas=6)
+            parameters or Parameters(records=1 << 40, seed=tally.seed, partitions=partitions, open_runs=20, deltas=6)
         )
         self._records: Iterator[Produced] | None = None
         self._put = 0

@@ -23,7 +23,7 @@ from confluent_kafka import KafkaException, Producer
 from processor.broker import node as embedded
 from processor.broker import parts
 from processor.core.headers import FIRST_OFFSET, LAST_OFFSET, SOURCE_OFFSET
-from processor.simulate import Dials, Produced, Simulation
+from processor.simulate import Parameters, Produced, Simulation
 from processor.simulate.expected import compare
 from tests import kafka_tools as kt
 from tests.faults.cluster import Cluster
@@ -258,7 +258,7 @@ def _names(tally: Tally) -> Names:
 def _load(topics: Topics, tally: Tally) -> tuple[Simulation, list[Produced]]:
     """Write a simulated log in transactions, after one per partition that is aborted."""
     simulation = Simulation(
-        Dials(
+        Parameters(
             records=_RECORDS, seed=tally.seed, partitions=_PARTITIONS, open_runs=20, deltas=6, hung=0.1, interrupted=0.2
         )
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from processor.broker import Broker
-from processor.simulate import Dials, Produced, Simulation
+from processor.simulate import Parameters, Produced, Simulation
 from tests.conftest import started_or_skipped
 from tests.faults.service import Stage
 from tests.kafka_tools import Names
@@ -36,7 +36,7 @@ def thirds(records: list[Produced]) -> tuple[list[Produced], list[Produced], lis
 @pytest.mark.parametrize(("how", "away_s"), [("killed", 20.0), ("paused", 12.0)])
 def test_a_broker_that_comes_back(doomed: Broker, stage: Stage, how: str, away_s: float) -> None:
     """The process lives on, and what came before, meanwhile and afterwards comes out once."""
-    simulation = Simulation(Dials(runs=60, partitions=stage.partitions, seed=3))
+    simulation = Simulation(Parameters(runs=60, partitions=stage.partitions, seed=3))
     records = list(simulation)
     before, meanwhile, after = thirds(records)
     with stage.serve() as service:

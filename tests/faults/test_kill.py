@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 
 from processor.broker import Broker
-from processor.simulate import Dials, Simulation
+from processor.simulate import Parameters, Simulation
 from tests.faults.fleet import Fleet, Load, Topics, finish, watched
 from tests.faults.proof import prove
 from tests.kafka_tools import Names
@@ -26,7 +26,7 @@ def test_sixteen_kills_at_random_moments(
 ) -> None:
     rng = Random(15)
     topics = Topics.create(broker.bootstrap, names, PARTITIONS)
-    simulation = Simulation(Dials(records=EVENTS, seed=15, partitions=PARTITIONS))
+    simulation = Simulation(Parameters(records=EVENTS, seed=15, partitions=PARTITIONS))
     with Fleet(topics, tmp_path) as fleet, watched(topics) as (downstream, offsets):
         fleet.start(WORKERS)
         fleet.await_ready()

@@ -27,7 +27,7 @@ from processor.config.loading import load
 from processor.kafka.admin import Admin
 from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Committed
-from processor.simulate import Dials, Produced, Simulation
+from processor.simulate import Parameters, Produced, Simulation
 from tests.conftest import started_or_skipped
 from tests.faults.service import Service, Stage, Tables, created, delta, ended
 from tests.kafka_tools import DEADLINE_S, Names, Sent, admin, committed, create_topics, produce
@@ -47,7 +47,7 @@ class Halves:
 
     def __init__(self, stage: Stage, seed: int) -> None:
         self.stage = stage
-        self.simulation = Simulation(Dials(runs=40, partitions=stage.partitions, seed=seed, hung=0.1, interrupted=0.2))
+        self.simulation = Simulation(Parameters(runs=40, partitions=stage.partitions, seed=seed, hung=0.1, interrupted=0.2))
         self.records: list[Produced] = list(self.simulation)
         middle = len(self.records) // 2
         self.first, self.second = self.records[:middle], self.records[middle:]
@@ -155,7 +155,7 @@ def test_a_deleted_group_is_no_first_start(stage: Stage) -> None:
     begin_at = [f"--begin-at={partition}={offset}" for partition, offset in offsets.items()]
     with stage.serve(KEEPING, options=begin_at) as service:
         service.until_live()
-        assert {line["why"] for line in service.logged("restore_rebuilds")} == {"asked"}
+        assert {line["reason"] for line in service.logged("restore_rebuilds")} == {"asked"}
         halves.finish(service)
 
 
@@ -205,7 +205,7 @@ def test_offsets_set_by_a_tool_lose_nothing(stage: Stage) -> None:
     assert stage.resume_points() == {}
     with stage.serve(KEEPING) as service:
         service.until_live()
-        lines = service.logged("restore_rebuilds", why="metadata_missing", restore_from=0)
+        lines = service.logged("restore_rebuilds", reason="metadata_missing", restore_from=0)
         assert sorted(line["partition"] for line in lines) == [0, 1]
         assert service.metric("runstep_restores_irregular_total", reason="metadata_missing") == 2
         halves.finish(service)
@@ -333,7 +333,7 @@ def test_lost_checkpoints_are_rebuilt_from_the_log(stage: Stage, how: str) -> No
     with stage.serve(FORGETTING, create_topics=True) as service:
         service.until_live()
         (line,) = service.logged("restore_rebuilds")
-        assert (line["partition"], line["why"], line["restore_from"]) == (0, "checkpoints_lost", 0)
+        assert (line["partition"], line["reason"], line["restore_from"]) == (0, "checkpoints_lost", 0)
         stage.say(ended("step_long"))
         service.until("published", lambda: long_step(stage))
         assert service.terminate() == 0

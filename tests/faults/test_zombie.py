@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from processor.broker import Broker
-from processor.simulate import Dials, Simulation
+from processor.simulate import Parameters, Simulation
 from tests.faults.fleet import SESSION_S, WAIT_S, Ends, Fleet, Load, Process, Topics, eventually, finish, watched
 from tests.faults.proof import prove
 from tests.kafka_tools import Names
@@ -55,7 +55,7 @@ def test_a_worker_frozen_inside_a_transaction(
     broker: Broker, names: Names, tmp_path: Path, figures: Callable[[str], None]
 ) -> None:
     topics = Topics.create(broker.bootstrap, names, PARTITIONS)
-    simulation = Simulation(Dials(records=EVENTS, seed=3, partitions=PARTITIONS))
+    simulation = Simulation(Parameters(records=EVENTS, seed=3, partitions=PARTITIONS))
     ends = Ends(broker.bootstrap)
     places = {(topic, p) for topic in topics.outcomes for p in range(3)}
     patient = {"delivery__transaction_timeout_ms": f"{TRANSACTION_S * 1000:.0f}"}
@@ -89,7 +89,7 @@ def test_a_worker_frozen_inside_a_transaction(
             eventually("the zombie ends that life", lambda: len(zombie.log("worker_restarted")) > lives, WAIT_S)
             after = zombie.log("unit_committed", "worker_restarted")[done + lives :]
             assert after[0]["event"] == "worker_restarted"
-            assert after[0]["why"] == "fenced"
+            assert after[0]["reason"] == "fenced"
             fleet.await_ready()
             assert zombie.log("partitions_assigned")[-1]["partitions"]
             finish(fleet, simulation, load, downstream, offsets, within_s=120)

@@ -262,19 +262,19 @@ def test_check_config_tells_all_mistakes_and_exits_78(
 
 def test_simulate_writes_the_same_records_for_the_same_seed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out, again, expected = tmp_path / "a", tmp_path / "b", tmp_path / "e"
-    args = ["simulate", "--runs", "3", "--seed", "5", "--dial", "deltas=2", "--dial", 'tools={"function": 1}']
+    args = ["simulate", "--runs", "3", "--seed", "5", "--param", "deltas=2", "--param", 'tools={"function": 1}']
     assert cli._run([*args, "--out", str(out), "--expected", str(expected)]) == 0
     assert cli._run([*args, "--out", str(again)]) == 0
     assert out.read_bytes() == again.read_bytes() != b""
     assert expected.stat().st_size > 0
     capsys.readouterr()
-    assert cli._run(["simulate", "--dials"]) == 0
+    assert cli._run(["simulate", "--list-params"]) == 0
     assert "disorder=" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("dial", ["disorder", "disorder=x", "nonsense=1", "disorder=2", "runs=many"])
-def test_a_wrong_dial_is_named(dial: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert cli._run(["simulate", "--out", str(tmp_path / "o"), "--dial", dial]) == 64
+@pytest.mark.parametrize("parameter", ["disorder", "disorder=x", "nonsense=1", "disorder=2", "runs=many"])
+def test_a_wrong_parameter_is_named(parameter: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli._run(["simulate", "--out", str(tmp_path / "o"), "--param", parameter]) == 64
     assert "simulate: " in capsys.readouterr().err
 
 

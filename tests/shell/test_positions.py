@@ -26,7 +26,7 @@ from processor.serve.positions import (
     PositionRefused,
     Start,
     Where,
-    Why,
+    StartReason,
     all_of,
     judge,
     parse_begin_at,
@@ -117,7 +117,7 @@ def test_a_lost_offset_is_no_first_start(
     assert says in error.message
     assert "--begin-at 1=earliest" in error.hint
     asked = decide(-1, found=found, group=group, written=written, start=start, begin_at=15)
-    assert (asked.offset, asked.mode, asked.why) == (15, MODE_REBUILD, Why.ASKED)
+    assert (asked.offset, asked.mode, asked.reason) == (15, MODE_REBUILD, StartReason.ASKED)
     assert asked.checkpoints.unfit == list(found)
 
 
@@ -139,12 +139,12 @@ def test_metadata_of_the_first_version_is_believed_as_it_was() -> None:
 def test_metadata_that_is_gone_is_rebuilt() -> None:
     for metadata in ("", "by hand", "{}"):
         start = decide(60, metadata, {b"sa": checkpoint(60)})
-        assert (start.offset, start.mode, start.why) == (60, MODE_REBUILD, Why.METADATA_MISSING)
+        assert (start.offset, start.mode, start.reason) == (60, MODE_REBUILD, StartReason.METADATA_MISSING)
         assert list(start.checkpoints.fit) == [b"sa"]
 
 
 @pytest.mark.parametrize(
-    ("offset", "metadata", "found", "why"),
+    ("offset", "metadata", "found", "reason"),
     [
         (101, point(), {}, "beyond_end"),
         (60, point(log=LogIdentity("cluster-b", "topic-1")), {}, "other_cluster"),
@@ -159,8 +159,8 @@ def test_metadata_that_is_gone_is_rebuilt() -> None:
         (60, '{"r":50,"v":1}', {b"s": checkpoint(61, LogIdentity())}, "checkpoints_ahead"),
     ],
 )
-def test_what_cannot_be_of_this_log_is_refused(offset: int, metadata: str, found: dict[bytes, bytes], why: str) -> None:
-    assert refusal(offset, metadata, found).why == why
+def test_what_cannot_be_of_this_log_is_refused(offset: int, metadata: str, found: dict[bytes, bytes], reason: str) -> None:
+    assert refusal(offset, metadata, found).reason == reason
 
 
 def test_another_cluster_is_named_beside_this_one() -> None:
@@ -172,7 +172,7 @@ def test_another_cluster_is_named_beside_this_one() -> None:
 @pytest.mark.parametrize("kept", [0, 2, 5])
 def test_lost_checkpoints_are_missed(kept: int) -> None:
     start = decide(60, point(kept=kept), {b"s": checkpoint(50)})
-    assert (start.mode, start.why, start.lost_of) == (MODE_REBUILD, Why.CHECKPOINTS_LOST, kept)
+    assert (start.mode, start.reason, start.lost_of) == (MODE_REBUILD, StartReason.CHECKPOINTS_LOST, kept)
     assert f"{kept} checkpoints were committed" in unreachable(PLACE, start, 10).message
 
 
@@ -182,21 +182,21 @@ def test_at_least_once_checkpoints_may_be_ahead() -> None:
     metadata = point(kept=1, exact=False)
     for exactly_once in (False, True):  # also in the first start after the mode was changed
         start = decide(60, metadata, found, exactly_once=exactly_once)
-        assert (start.mode, start.why, len(start.checkpoints.fit)) == (MODE_RESUME, None, 2)
-    assert decide(60, metadata, {}, exactly_once=False).why is Why.CHECKPOINTS_LOST
-    assert decide(60, point(kept=0, exact=False), {}, exactly_once=False).why is None
+        assert (start.mode, start.reason, len(start.checkpoints.fit)) == (MODE_RESUME, None, 2)
+    assert decide(60, metadata, {}, exactly_once=False).reason is StartReason.CHECKPOINTS_LOST
+    assert decide(60, point(kept=0, exact=False), {}, exactly_once=False).reason is None
 
 
 def test_what_was_asked_for_takes_the_checkpoints_that_fit() -> None:
     found = {b"s": checkpoint(50), b"t": checkpoint(61), b"u": checkpoint(50, THERE)}
     start = decide(60, point(kept=-1, mode=MODE_REBUILD), found, exactly_once=True)
-    assert (start.mode, start.why, sorted(start.checkpoints.unfit)) == (MODE_REBUILD, Why.ASKED, [b"t", b"u"])
+    assert (start.mode, start.reason, sorted(start.checkpoints.unfit)) == (MODE_REBUILD, StartReason.ASKED, [b"t", b"u"])
     anew = decide(60, point(kept=-1, mode=MODE_ANEW), found)
     assert (anew.mode, anew.checkpoints.fit, len(anew.checkpoints.unfit)) == (MODE_ANEW, {}, 3)
 
 
 def test_a_restore_point_that_retention_took_is_told() -> None:
-    assert decide(60, point(5))[:5] == (60, 10, 7, MODE_RESUME, Why.SHORTENED)
+    assert decide(60, point(5))[:5] == (60, 10, 7, MODE_RESUME, StartReason.SHORTENED)
 
 
 @given(st.integers(-1, 120), st.integers(0, 120), st.integers(-1, 3), st.integers(0, 2), st.sets(st.integers(1, 120)))
@@ -244,7 +244,7 @@ def test_positions_as_they_are_asked_for() -> None:
 
 
 def test_all_refusals_are_named() -> None:
-    refused = [PositionRefused(f"partition {p}: no", hint=f"hint {p}", partition=p, why="version") for p in (0, 1)]
+    refused = [PositionRefused(f"partition {p}: no", hint=f"hint {p}", partition=p, reason="version") for p in (0, 1)]
     together = all_of(refused)
     assert together.message == "partition 0: no\npartition 1: no"
     assert together.hint == "hint 0"

@@ -33,7 +33,7 @@ from processor.kafka.client_config import Connection
 from processor.kafka.errors import OffsetLost
 from processor.kafka.output_records import Outputs
 from processor.kafka.records import OutRecord
-from processor.simulate import Dials, Simulation
+from processor.simulate import Parameters, Simulation
 from processor.telemetry.happenings import (
     AuditMismatch,
     AuditSkipped,
@@ -167,13 +167,13 @@ def _takes_over(topics: Topics, rules: Rules, log: Sequence[LogRecord]) -> Owner
 @pytest.mark.parametrize("handovers", [False, True])
 def test_what_a_service_emits_is_verified_and_hardly_any_of_it_left_undecided(handovers: bool) -> None:
     rules, rng = trial.RULES, Random(11)
-    dials = Dials(
+    parameters = Parameters(
         runs=40, seed=11, deltas=4, text_bytes=8, garbage=0.04, illegal=0.1, hung=0.1, interrupted=0.2, midstream=0.02,
         late_output=0.6, chatter=1,
     )  # fmt: skip
     log = [
         LogRecord(offset, produced.timestamp, produced.key, produced.value, tuple(produced.headers))
-        for offset, produced in enumerate(Simulation(dials))
+        for offset, produced in enumerate(Simulation(parameters))
     ]
     owner = Owner(PartitionState(TOPIC, 3, rules))
     said: Counter[Verdict] = Counter()

@@ -1,4 +1,4 @@
-"""The generator: equal dials give equal bytes, a record is what it claims to be, a difference is found."""
+"""The generator: equal parameters give equal bytes, a record is what it claims to be, a difference is found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from processor.errors import UsageError
-from processor.simulate import Dials, Produced, Simulation, generate, murmur2, partition_of
+from processor.simulate import Parameters, Produced, Simulation, generate, murmur2, partition_of
 from processor.simulate.expected import Expected, compare, read_expected, write_expected
 from processor.simulate.output import main, read_lines, to_line
 from processor.simulate.parameters import DIALECTS, ENVELOPES, TOOLS
@@ -48,13 +48,13 @@ QUIET: dict[str, Any] = dict.fromkeys(SHARES, 0.0)
 ENDS = ("completed", "failed", "cancelled", "expired")
 
 
-def play(**dials: Any) -> tuple[list[Produced], Expected]:
-    simulation = Simulation(Dials(**{"runs": 40, "seed": 3, **dials}))
+def play(**parameters: Any) -> tuple[list[Produced], Expected]:
+    simulation = Simulation(Parameters(**{"runs": 40, "seed": 3, **parameters}))
     return list(simulation), simulation.expected
 
 
-def quiet(**dials: Any) -> tuple[list[Produced], Expected]:
-    return play(**{**QUIET, **dials})
+def quiet(**parameters: Any) -> tuple[list[Produced], Expected]:
+    return play(**{**QUIET, **parameters})
 
 
 def events_of(record: Produced) -> list[tuple[str, Any]]:
@@ -160,7 +160,7 @@ def as_dead_letters(records: Iterable[Produced], expected: Expected) -> list[Rec
 # The records
 
 
-def test_the_same_dials_give_the_same_bytes() -> None:
+def test_the_same_parameters_give_the_same_bytes() -> None:
     first, second = play(), play()
     assert first[0] == second[0]
     assert first[1].steps == second[1].steps
@@ -175,7 +175,7 @@ def test_the_order_in_which_a_mix_is_written_does_not_matter() -> None:
 
 
 def test_iterating_anew_starts_anew() -> None:
-    simulation = Simulation(Dials(runs=5))
+    simulation = Simulation(Parameters(runs=5))
     first = list(simulation)
     counts = Counter(simulation.expected.counts)
     assert list(simulation) == first
@@ -186,7 +186,7 @@ def test_the_bytes_of_a_seed_do_not_depend_on_the_session() -> None:
     """Guards against `hash()` and the order of sets: the digest was computed in another session."""
     script = (
         "import hashlib; from processor.simulate import *; h = hashlib.sha256()\n"
-        "for r in generate(Dials(runs=20, seed=5)): h.update(repr(r).encode())\n"
+        "for r in generate(Parameters(runs=20, seed=5)): h.update(repr(r).encode())\n"
         "print(h.hexdigest())"
     )
     digests = {
@@ -309,13 +309,13 @@ def test_every_dialect_can_be_had_alone(dialect: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"garbage": 1.5}, {"partitions": 0}, {"tools": {"hammer": 1}}, {"tools": {}}])
-def test_a_wrong_dial_is_named(wrong: dict[str, Any]) -> None:
+def test_a_wrong_parameter_is_named(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
-        Dials(**wrong)
+        Parameters(**wrong)
 
 
 def test_a_number_of_records_can_be_asked_for() -> None:
-    records = list(generate(Dials(records=5_000, open_runs=10)))
+    records = list(generate(Parameters(records=5_000, open_runs=10)))
     assert 5_000 <= len(records) < 10_000
 
 
@@ -323,10 +323,10 @@ def test_a_number_of_records_can_be_asked_for() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
-@pytest.mark.parametrize("dial", SHARES)
-def test_every_dial_at_its_ends(dial: str, share: float) -> None:
+@pytest.mark.parametrize("parameter", SHARES)
+def test_every_parameter_at_its_ends(parameter: str, share: float) -> None:
     """The snapshots have the shape of the contract, and the counts add up."""
-    records, expected = play(runs=12, **{dial: share})
+    records, expected = play(runs=12, **{parameter: share})
     counts = expected.counts
     assert counts["records"] == len(records)
     assert sum(expected.letters.values()) == sum(n for k, n in counts.items() if k.startswith("dead_letter."))
@@ -347,7 +347,7 @@ def test_every_dial_at_its_ends(dial: str, share: float) -> None:
         assert snapshot["object"] in ("thread.run.step", "assistant.run.step")
 
 
-DIALS_AND_SIGNS = {
+PARAMETERS_AND_SIGNS = {
     "duplicates": ("duplicate", "repeated"),
     "garbage": ("dead_letter.not_json", "dead_letter.malformed", "dead_letter.bad_index", "dead_letter.type_changed"),
     "illegal": ("dead_letter.illegal_transition",),
@@ -358,19 +358,19 @@ DIALS_AND_SIGNS = {
 }
 
 
-@pytest.mark.parametrize("dial", DIALS_AND_SIGNS)
-def test_a_dial_brings_what_it_says_and_nothing_else(dial: str) -> None:
+@pytest.mark.parametrize("parameter", PARAMETERS_AND_SIGNS)
+def test_a_parameter_brings_what_it_says_and_nothing_else(parameter: str) -> None:
     without = quiet()[1].counts
-    with_it = quiet(**{dial: 1.0})[1].counts
-    for others, signs in DIALS_AND_SIGNS.items():
+    with_it = quiet(**{parameter: 1.0})[1].counts
+    for others, signs in PARAMETERS_AND_SIGNS.items():
         for sign in signs:
             assert not without[sign]
-            assert bool(with_it[sign]) == (others == dial), sign
+            assert bool(with_it[sign]) == (others == parameter), sign
 
 
-def test_anomalies_come_from_their_dials() -> None:
-    def anomalies(**dials: Any) -> set[str]:
-        return {a for o in quiet(runs=80, **dials)[1].steps.values() for a in o.anomalies}
+def test_anomalies_come_from_their_parameters() -> None:
+    def anomalies(**parameters: Any) -> set[str]:
+        return {a for o in quiet(runs=80, **parameters)[1].steps.values() for a in o.anomalies}
 
     openai = {"dialects": {"openai": 1}}
     assert anomalies(**openai) == set()
@@ -536,21 +536,21 @@ def test_a_record_survives_its_line() -> None:
 
 
 async def test_a_sink_gets_every_record_in_order() -> None:
-    dials, got = Dials(runs=5), []
+    parameters, got = Parameters(runs=5), []
 
     async def send(record: Produced) -> None:
         got.append(record)
 
-    expected = await main(dials, send=send)
-    assert got == list(generate(dials))
+    expected = await main(parameters, send=send)
+    assert got == list(generate(parameters))
     assert expected.counts["records"] == len(got)
 
 
 async def test_a_file_gets_every_record_and_another_the_expectation(tmp_path: Path) -> None:
-    dials = Dials(runs=5)
-    expected = await main(dials, out=tmp_path / "records.jsonl", expected=tmp_path / "expected.jsonl")
+    parameters = Parameters(runs=5)
+    expected = await main(parameters, out=tmp_path / "records.jsonl", expected=tmp_path / "expected.jsonl")
     text = (tmp_path / "records.jsonl").read_bytes().decode()
-    assert list(read_lines(io.StringIO(text, newline="\n"))) == list(generate(dials))
+    assert list(read_lines(io.StringIO(text, newline="\n"))) == list(generate(parameters))
     assert read_expected(tmp_path / "expected.jsonl").steps == expected.steps
 
 
@@ -564,11 +564,11 @@ async def test_a_rate_is_held_by_the_clock() -> None:
     async def send(record: Produced) -> None:
         sent_at.append(now)
 
-    await main(Dials(runs=20), send=send, rate=100, clock=lambda: now, sleep=sleep)
+    await main(Parameters(runs=20), send=send, rate=100, clock=lambda: now, sleep=sleep)
     for number, at in enumerate(sent_at):
         assert number / 100 - 0.021 <= at <= number / 100 + 1e-6
 
 
 async def test_exactly_one_way_out_is_needed() -> None:
     with pytest.raises(UsageError):
-        await main(Dials(runs=1))
+        await main(Parameters(runs=1))

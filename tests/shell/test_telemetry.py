@@ -214,8 +214,8 @@ def test_everything_that_happens_leaves_an_exposition_that_parses(told: Told) ->
         told.telemetry.happened(happening)
     assert told.value("runstep_worker_state", state="live") == 1
     assert told.value("runstep_worker_state", state="starting") == 0
-    assert told.value("runstep_worker_restarts_total", why="internal_error") == 1
-    assert told.value("runstep_commit_failures_total", why="fenced") == 1
+    assert told.value("runstep_worker_restarts_total", reason="internal_error") == 1
+    assert told.value("runstep_commit_failures_total", reason="fenced") == 1
     assert told.value("runstep_records_rejected_total", reason="not_json") == 2
     assert told.value("runstep_records_restored_total", partition="0") == 10
     assert told.value("runstep_commit_seconds_count") == 1
@@ -298,12 +298,12 @@ def test_a_revoked_partition_takes_its_gauges_along_and_nothing_else(told: Told)
     for partition in (1, 11):
         happened(PartitionStands(partition, 5, 5, 1.0, 9, 3, 12.0, 7))
     happened(PartitionsRevoked((1,), 2, 1, True))
-    assert told.value("runstep_lag_records", partition="1", mark="last_stable") is None
+    assert told.value("runstep_lag_records", partition="1", end="last_stable") is None
     assert told.value("runstep_open_steps", partition="1") is None
-    assert told.value("runstep_lag_records", partition="11", mark="last_stable") == 5
+    assert told.value("runstep_lag_records", partition="11", end="last_stable") == 5
     assert told.value("runstep_records_applied_total", partition="1") == 10
     happened(PartitionStands(1, lag_high_watermark=8))
-    assert told.value("runstep_lag_records", partition="1", mark="high_watermark") == 8
+    assert told.value("runstep_lag_records", partition="1", end="high_watermark") == 8
 
 
 def test_two_telemetries_share_nothing() -> None:
@@ -378,7 +378,7 @@ def test_a_log_that_cannot_be_written_is_counted_and_stops_nothing() -> None:
     log = Telemetry(stream=Full())
     log.happened(Listening("http://127.0.0.1:1"))
     found = samples(log.exposition())
-    assert found["runstep_log_lines_dropped_total", frozenset({("why", "unwritable")})] == 1
+    assert found["runstep_log_lines_dropped_total", frozenset({("reason", "unwritable")})] == 1
 
 
 def test_a_character_the_stream_cannot_encode_is_escaped() -> None:
@@ -402,7 +402,7 @@ def test_a_repeating_warning_is_written_once_in_ten_seconds_and_says_how_many_we
     told.telemetry.happened(rejected)
     assert [line.get("held_back") for line in told.lines()] == [None, 5]
     assert told.value("runstep_records_rejected_total", reason="not_json") == 7  # counting is never held back
-    assert told.value("runstep_log_lines_dropped_total", why="repeated") == 5
+    assert told.value("runstep_log_lines_dropped_total", reason="repeated") == 5
 
 
 def test_what_was_held_back_is_told_even_if_it_never_comes_again(told: Told) -> None:
@@ -452,7 +452,7 @@ def test_our_own_errors_keep_message_and_hint(told: Told) -> None:
     error = BrokerUnavailable("kafka: 127.0.0.1:9092: no answer for 30 s", hint="is it up?")
     told.telemetry.happened(WorkerRestarted(error, 2, 1.0))
     (line,) = told.lines()
-    assert line["why"] == "broker_unavailable"
+    assert line["reason"] == "broker_unavailable"
     assert line["message"] == "kafka: 127.0.0.1:9092: no answer for 30 s"
     assert line["hint"] == "is it up?"
 
@@ -595,7 +595,7 @@ def test_a_restart_is_counted_by_what_its_error_is_a_kind_of_and_never_held_back
     for attempt in range(5):
         told.happened(WorkerRestarted(OffsetsUnstable("pending", partitions=[1]), attempt, 0.1))
     told.close()
-    assert b'runstep_worker_restarts_total{why="broker_unavailable"} 5.0' in told.exposition()
+    assert b'runstep_worker_restarts_total{reason="broker_unavailable"} 5.0' in told.exposition()
     assert lines.getvalue().count('"event": "worker_restarted"') == 5
 
 

@@ -43,7 +43,7 @@ from processor.core.effects import Effect, LogRecord
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.wire_types import canonical
-from processor.simulate import Dials, Simulation
+from processor.simulate import Parameters, Simulation
 
 SOURCE: Final = "events"
 DEAD: Final = "dead"
@@ -69,13 +69,13 @@ class World:
 def world(seed: int, runs: int = 14) -> World:
     """Simulate, fold as the worker does, and put what comes of it on topics in memory."""
     rng = Random(seed)
-    dials = Dials(
+    parameters = Parameters(
         runs=runs, seed=seed, partitions=PARTITIONS, deltas=4, text_bytes=8, garbage=0.04, illegal=0.1, hung=0.1,
         interrupted=0.2, midstream=0.1, late_output=0.6, chatter=1,
     )  # fmt: skip
     states = {p: PartitionState(SOURCE, p, RULES) for p in range(PARTITIONS)}
     made = World({p: [] for p in states}, dict.fromkeys(states, 0), {})
-    for produced in Simulation(dials):
+    for produced in Simulation(parameters):
         p = produced.partition
         state, log, offset = states[p], made.logs[p], made.ends[p]
         if rng.random() < 0.05:
