@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CODE := processor tests deploy
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak trial serve config lock wheels image-steps clean
+.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations serve config lock wheels image-steps clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,8 +52,8 @@ faults: venv ## kill, pause, cut and deliver late, for long: was anything lost, 
 soak: venv ## hours of load and faults: is anything lost, does memory grow? (HOURS=8)
 	$(BIN)/python -m tests.faults.soak $(if $(HOURS),--hours $(HOURS)) $(ARGS)
 
-trial: venv ## change published output a thousand ways: does the audit find each?
-	for seed in 1 2 3; do $(BIN)/python -m tests.shell.trial --mutations 1000 --seed $$seed || exit 1; done
+mutations: venv ## mutation test of the audit: change published output 1,000 ways; each must be found
+	for seed in 1 2 3; do $(BIN)/python -m tests.shell.mutations --mutations 1000 --seed $$seed || exit 1; done
 
 serve: venv ## run the worker (CONFIG=file)
 	$(BIN)/run-steps serve $(if $(CONFIG),--config $(CONFIG))

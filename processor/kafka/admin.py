@@ -25,7 +25,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from processor.errors import BrokerRefused, BrokerUnavailable, UsageError
 from processor.kafka import aiokafka_compat as pinned
 from processor.kafka import wire
-from processor.kafka.aiokafka_compat import rebound
+from processor.kafka.aiokafka_compat import with_globals
 from processor.kafka.client import Client
 from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Committed
@@ -108,7 +108,7 @@ class Admin:
 
     async def stop(self) -> None:
         if self._admin is not None:
-            self._admin._client.retire()
+            self._admin._client.abort()
             await self._admin.close()
 
     async def topics(self, names: Collection[str]) -> dict[str, TopicFacts]:
@@ -350,8 +350,8 @@ def _raise_for(code: int, name: str, text: str | None = None) -> None:
 class _AdminClient(AIOKafkaAdminClient):
     """Upstream's admin with our client; asking for a topic does not create it."""
 
-    __init__ = rebound(AIOKafkaAdminClient.__init__, AIOKafkaClient=Client)
-    _get_cluster_metadata = rebound(
+    __init__ = with_globals(AIOKafkaAdminClient.__init__, AIOKafkaClient=Client)
+    _get_cluster_metadata = with_globals(
         AIOKafkaAdminClient._get_cluster_metadata,
         MetadataRequest=partial(MetadataRequest, allow_auto_topic_creation=False),
     )

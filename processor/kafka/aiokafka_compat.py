@@ -1,7 +1,7 @@
 """The ground we stand on: one exact aiokafka, with the private names that this room relies on.
 
 aiokafka 0.14.0 lacks what exactly-once needs (KIP-447) and has faults that matter here. Both are mended by subclasses
-and by `rebound` functions, never by patching the library: other users of aiokafka in the process see it untouched.
+and by `with_globals` functions, never by patching the library: other users of aiokafka in the process see it untouched.
 The price is that private names are used. They are all listed in `PRIVATE`, `verify` looks for them at start-up, and
 `tests/shell/test_kafka_contract.py` holds the list complete.
 """
@@ -105,7 +105,7 @@ PRIVATE: Final[Mapping[type, frozenset[str]]] = {
 """Private names by the class that owns them."""
 
 
-def rebound(function: F, **names: object) -> F:
+def with_globals(function: F, **names: object) -> F:
     """The same function, seeing other objects under some of its module's global names.
 
     This is how one of our classes takes the place of the library's own inside a long method without a copy of that
@@ -115,16 +115,16 @@ def rebound(function: F, **names: object) -> F:
     unknown = names.keys() - set(original.__code__.co_names)
     if unknown or original.__closure__:
         raise _mismatch(f"{original.__qualname__} does not refer to {', '.join(sorted(unknown)) or 'globals only'}")
-    twin = FunctionType(
+    copy = FunctionType(
         original.__code__,
         {**original.__globals__, **names},
         original.__name__,
         original.__defaults__,
     )
-    twin.__kwdefaults__ = original.__kwdefaults__
-    twin.__qualname__ = original.__qualname__
-    twin.__doc__ = original.__doc__
-    return cast(F, twin)
+    copy.__kwdefaults__ = original.__kwdefaults__
+    copy.__qualname__ = original.__qualname__
+    copy.__doc__ = original.__doc__
+    return cast(F, copy)
 
 
 def verify() -> None:

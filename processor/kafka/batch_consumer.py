@@ -11,8 +11,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.structs import TopicPartition
 
-from processor.kafka.aiokafka_compat import rebound
-from processor.kafka.client import Client, silence
+from processor.kafka.aiokafka_compat import with_globals
+from processor.kafka.client import Client, force_close
 from processor.kafka.client_config import Connection
 from processor.kafka.fetch import BatchFetcher
 
@@ -23,21 +23,21 @@ _LEAVE_S: Final = 0.5
 class BatchConsumer(AIOKafkaConsumer):
     """Upstream's consumer with our client and our fetcher inside."""
 
-    __init__ = rebound(AIOKafkaConsumer.__init__, AIOKafkaClient=Client)
-    start = rebound(AIOKafkaConsumer.start, Fetcher=BatchFetcher)
+    __init__ = with_globals(AIOKafkaConsumer.__init__, AIOKafkaClient=Client)
+    start = with_globals(AIOKafkaConsumer.start, Fetcher=BatchFetcher)
 
 
 async def begin_offsets(
-    consumer: BatchConsumer, places: Collection[TopicPartition], connection: Connection
+    consumer: BatchConsumer, topic_partitions: Collection[TopicPartition], connection: Connection
 ) -> dict[int, int]:
-    found = await consumer._fetcher.beginning_offsets(places, connection.request_timeout_ms)
+    found = await consumer._fetcher.beginning_offsets(topic_partitions, connection.request_timeout_ms)
     return {tp.partition: offset for tp, offset in found.items()}
 
 
 async def end_offsets(
-    consumer: BatchConsumer, places: Collection[TopicPartition], connection: Connection
+    consumer: BatchConsumer, topic_partitions: Collection[TopicPartition], connection: Connection
 ) -> dict[int, int]:
-    found = await consumer._fetcher.high_watermarks(places, connection.request_timeout_ms)
+    found = await consumer._fetcher.high_watermarks(topic_partitions, connection.request_timeout_ms)
     return {tp.partition: offset for tp, offset in found.items()}
 
 
@@ -47,7 +47,7 @@ async def stop_consumer(consumer: BatchConsumer, *, timeout_s: float) -> None:
         async with asyncio.timeout(timeout_s):
             await consumer.stop()
     except asyncio.CancelledError:
-        consumer._client.retire()
+        consumer._client.abort()
         raise
     except Exception:  # whatever broke it, the rest of it has to go too
         consumer._closed = True
@@ -57,7 +57,7 @@ async def stop_consumer(consumer: BatchConsumer, *, timeout_s: float) -> None:
             leaving = asyncio.create_task(consumer._coordinator._maybe_leave_group())
             await asyncio.wait([leaving], timeout=_LEAVE_S)
             tasks.append(leaving)
-        await silence(consumer._client, tasks)
+        await force_close(consumer._client, tasks)
 
 
 def _tasks(consumer: BatchConsumer) -> list[asyncio.Task[object] | None]:

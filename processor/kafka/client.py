@@ -1,5 +1,5 @@
 # mypy: allow-subclassing-any
-"""Connections that fail the way the library expects, and clients that can be silenced for good.
+"""Connections that fail the way the library expects, and clients that can be force-closed for good.
 
 A broker that hangs keeps its connections open and takes new ones: only time tells. So each connection attempt has
 seconds of its own, a question that a broker answers from memory has few more, and whatever may rightly take long (a
@@ -29,7 +29,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, NodeNotReadyError,
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from processor.kafka.aiokafka_compat import rebound
+from processor.kafka.aiokafka_compat import with_globals
 from processor.kafka.framing import FrameProtocol, Response
 from processor.kafka.throttling import OBSERVED
 
@@ -134,8 +134,8 @@ def _stream(response: bytes | memoryview) -> io.BytesIO | Response:
 class BrokerConnection(AIOKafkaConnection):
     """One socket to one broker."""
 
-    _link = rebound(AIOKafkaConnection.connect, AIOKafkaProtocol=FrameProtocol)
-    _handle_frame = rebound(AIOKafkaConnection._handle_frame, io=SimpleNamespace(BytesIO=_stream))
+    _link = with_globals(AIOKafkaConnection.connect, AIOKafkaProtocol=FrameProtocol)
+    _handle_frame = with_globals(AIOKafkaConnection._handle_frame, io=SimpleNamespace(BytesIO=_stream))
 
     _connect_least_s = _CONNECT_S
 
@@ -298,7 +298,7 @@ class BrokerConnection(AIOKafkaConnection):
         return closed
 
 
-connect = rebound(conn.create_conn, AIOKafkaConnection=BrokerConnection)
+connect = with_globals(conn.create_conn, AIOKafkaConnection=BrokerConnection)
 """Open one connection: TCP, TLS, versions, SASL. Its arguments are those of `aiokafka.conn.create_conn`."""
 
 
@@ -306,7 +306,7 @@ class _PatientConnection(BrokerConnection):
     _connect_least_s = _DIAGNOSE_S
 
 
-connect_patiently = rebound(conn.create_conn, AIOKafkaConnection=_PatientConnection)
+connect_patiently = with_globals(conn.create_conn, AIOKafkaConnection=_PatientConnection)
 """As `connect`, with more time: for the diagnosis of a failed connection a slow answer is better than none."""
 
 
@@ -506,7 +506,7 @@ class Client(AIOKafkaClient):
         except TimeoutError as error:
             raise RequestTimedOutError from error
 
-    def retire(self) -> None:
+    def abort(self) -> None:
         """Say nothing more to any broker: cut every connection, open no other.
 
         An abandoned producer goes on retrying in the background and might commit what its owner has given up.
@@ -545,9 +545,9 @@ _NOT_OF_A_LINK: Final = frozenset(
 )
 
 
-async def silence(client: Client, tasks: Iterable[asyncio.Task[Any] | None]) -> None:
+async def force_close(client: Client, tasks: Iterable[asyncio.Task[Any] | None]) -> None:
     """End a consumer or producer that did not end by itself, in about a second, whatever state it is in."""
-    client.retire()
+    client.abort()
     pending = {task for task in tasks if task is not None and not task.done()}
     deadline = asyncio.get_running_loop().time() + _LAST_WORD_S
     while pending and asyncio.get_running_loop().time() < deadline:

@@ -169,7 +169,7 @@ class Consumer:
         with translated(self._where):
             consumer._coordinator.check_errors()
             taken = await consumer._fetcher.take(
-                self._places(partitions), timeout_s=timeout_ms / 1000, limit=max_records
+                self._topic_partitions(partitions), timeout_s=timeout_ms / 1000, limit=max_records
             )
         self._bridge.raise_kept()
         return {tp.partition: records for tp, records in taken.items()}
@@ -177,7 +177,7 @@ class Consumer:
     def hold(self, partitions: Collection[int]) -> None:
         """Fetch nothing of these until `seek` says from where: it would be thrown away, and be waited for."""
         with translated(self._where):
-            self._joined().pause(*self._places(partitions))
+            self._joined().pause(*self._topic_partitions(partitions))
 
     def seek(self, partition: int, offset: int) -> None:
         """Continue a partition from `offset`. Raises `Fenced` when it is not assigned to us."""
@@ -229,12 +229,12 @@ class Consumer:
     async def begin_offsets(self, partitions: Collection[int]) -> dict[int, int]:
         """The first offset that retention has left, by partition."""
         with translated(self._where):
-            return await begin_offsets(self._joined(), self._places(partitions), self._connection)
+            return await begin_offsets(self._joined(), self._topic_partitions(partitions), self._connection)
 
     async def end_offsets(self, partitions: Collection[int]) -> dict[int, int]:
         """High watermarks: where the log ends, open transactions included."""
         with translated(self._where):
-            return await end_offsets(self._joined(), self._places(partitions), self._connection)
+            return await end_offsets(self._joined(), self._topic_partitions(partitions), self._connection)
 
     async def stable_offsets(self, partitions: Collection[int], *, timeout_s: float) -> dict[int, Committed]:
         """The committed offsets, once no pending transaction can change them (KIP-447).
@@ -316,7 +316,7 @@ class Consumer:
             raise BrokerUnavailable(f"{self._where}: not started")
         return self._consumer
 
-    def _places(self, partitions: Collection[int]) -> set[TopicPartition]:
+    def _topic_partitions(self, partitions: Collection[int]) -> set[TopicPartition]:
         return {TopicPartition(self._topic, partition) for partition in partitions}
 
     def _wake(self) -> None:

@@ -27,7 +27,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from processor.core.effects import Record
-from processor.kafka.aiokafka_compat import rebound
+from processor.kafka.aiokafka_compat import with_globals
 from processor.kafka.raw_names import read_batch
 
 _offset: Final = attrgetter("offset")
@@ -199,7 +199,7 @@ class BatchResult(FetchResult):
 class BatchFetcher(Fetcher):
     """A fetcher whose records are taken in lists, within a time that is kept."""
 
-    _proc_fetch_request = rebound(
+    _proc_fetch_request = with_globals(
         Fetcher._proc_fetch_request,
         MemoryRecords=CheckedRecords,
         PartitionRecords=BatchRecords,

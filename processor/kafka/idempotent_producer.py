@@ -17,12 +17,12 @@ from aiokafka.producer.transaction_manager import TransactionManager
 from processor.errors import BrokerUnavailable
 from processor.kafka import aiokafka_compat as pinned
 from processor.kafka import wire
-from processor.kafka.aiokafka_compat import rebound
-from processor.kafka.client import Client, silence
+from processor.kafka.aiokafka_compat import with_globals
+from processor.kafka.client import Client, force_close
 from processor.kafka.client_config import Connection
 from processor.kafka.diagnosis import explained
 from processor.kafka.errors import RecordTooLarge, translated
-from processor.kafka.record_batches import RecordBatch, RecordBatches, Where, mark_retrieved, writer_ended
+from processor.kafka.record_batches import AckPositions, RecordBatch, RecordBatches, mark_retrieved, writer_ended
 from processor.kafka.records import DEFAULT_MAX_MESSAGE_BYTES, OutRecord
 
 RETRY_BACKOFF_MS: Final = 20
@@ -78,13 +78,15 @@ class ProducerSession:
         if self.dead:
             raise writer_ended(self._where)
 
-    async def batches(self, records: Sequence[OutRecord], places: Where | None = None) -> list[RecordBatch]:
+    async def batches(
+        self, records: Sequence[OutRecord], ack_positions: AckPositions | None = None
+    ) -> list[RecordBatch]:
         """As `RecordBatches.batches`. Raises `RecordTooLarge`; the writer is none the worse."""
         partitions: dict[str, int] = {}
         for topic in {record.topic for record in records}:
             with translated(f"topic {topic}"):
                 partitions[topic] = len(await self.producer.partitions_for(topic))
-        return self._batching.batches(records, partitions, self._batching.next_turn(), places)
+        return self._batching.batches(records, partitions, self._batching.next_turn(), ack_positions)
 
     async def send(self, batches: Sequence[RecordBatch]) -> list[Coroutine[Any, Any, None]]:
         """Hand the batches to the producer; what is returned resolves when the broker has them."""
@@ -106,7 +108,7 @@ class ProducerSession:
         except BaseException:
             self.dead = True
             # Now, not at stop(): in the background it would go on retrying, and might yet commit.
-            self.producer.client.retire()
+            self.producer.client.abort()
             raise
 
     async def stop(self, timeout_s: float) -> None:
@@ -122,7 +124,7 @@ class ProducerSession:
             except Exception:  # whatever broke it, the rest of it has to go too
                 producer._message_accumulator.fail_all(ProducerClosed())
         producer._closed = True
-        await silence(producer.client, [producer._sender.sender_task])
+        await force_close(producer.client, [producer._sender.sender_task])
 
 
 async def _acknowledgement(batch: RecordBatch, ack: Awaitable[Any]) -> None:
@@ -168,7 +170,7 @@ class _Sequences(TransactionManager):
 class IdempotentProducer(AIOKafkaProducer):
     """Upstream's producer with our client."""
 
-    __init__ = rebound(
+    __init__ = with_globals(
         AIOKafkaProducer.__init__,
         AIOKafkaClient=Client,
         MessageAccumulator=_Accumulator,

@@ -31,7 +31,7 @@ from processor.kafka.client import SILENT, Client
 from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Committed, GroupToken
 from processor.kafka.errors import translate
-from processor.kafka.transactions import Identity, NotSent, Place, Produced, Unanswered
+from processor.kafka.transactions import Identity, NotSent, Produced, TopicPartitionKey, Unanswered
 
 _API_VERSIONS: Final = 18
 _SILENT_S: Final = 0.5
@@ -77,11 +77,11 @@ class BrokerLink:
     def cut(self) -> None:
         """Close every connection at once and open no other."""
         if self._client is not None:
-            self._client.retire()
+            self._client.abort()
 
     async def close(self) -> None:
         if self._client is not None:
-            self._client.retire()
+            self._client.abort()
             if attempts := list(self._attempts.values()):
                 for attempt in attempts:
                     attempt.cancel()
@@ -126,10 +126,10 @@ class BrokerLink:
         return answer.error_code, Identity(answer.producer_id, answer.producer_epoch)
 
     async def add_partitions(
-        self, identity: Identity, places: Collection[Place], patience_s: float
-    ) -> dict[Place, int]:
+        self, identity: Identity, topic_partitions: Collection[TopicPartitionKey], patience_s: float
+    ) -> dict[TopicPartitionKey, int]:
         topics: defaultdict[str, list[int]] = defaultdict(list)
-        for topic, partition in places:
+        for topic, partition in topic_partitions:
             topics[topic].append(partition)
         request = AddPartitionsToTxnRequest(self._id, *identity, list(topics.items()))
         answer = await self._coordinated(request, patience_s)
@@ -141,8 +141,8 @@ class BrokerLink:
         return code
 
     async def produce(
-        self, node: int, batches: Mapping[Place, bytes], patience_s: float, *, v2: bool
-    ) -> dict[Place, Produced]:
+        self, node: int, batches: Mapping[TopicPartitionKey, bytes], patience_s: float, *, v2: bool
+    ) -> dict[TopicPartitionKey, Produced]:
         topics: defaultdict[str, list[tuple[int, bytes]]] = defaultdict(list)
         for (topic, partition), payload in batches.items():
             topics[topic].append((partition, payload))
@@ -193,7 +193,7 @@ class BrokerLink:
             raise translate(error, f"group {self._group_id}")
         return {partition: Committed(offset, text or "") for partition, offset, text, _ in rows}
 
-    def leader(self, place: Place) -> int | None:
+    def leader(self, place: TopicPartitionKey) -> int | None:
         node = self.client.cluster.leader_for_partition(TopicPartition(*place))
         return None if node in (None, -1) else int(node)
 

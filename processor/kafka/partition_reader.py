@@ -84,25 +84,27 @@ class PartitionReader:
     async def begin_offsets(self, partitions: Collection[int]) -> dict[int, int]:
         """The first offset that retention has left, by partition."""
         with translated(self._where):
-            return await begin_offsets(self._started(), self._places(partitions), self._connection)
+            return await begin_offsets(self._started(), self._topic_partitions(partitions), self._connection)
 
     async def end_offsets(self, partitions: Collection[int]) -> dict[int, int]:
         """High watermarks: where the log ends, open transactions included."""
         with translated(self._where):
-            return await end_offsets(self._started(), self._places(partitions), self._connection)
+            return await end_offsets(self._started(), self._topic_partitions(partitions), self._connection)
 
     async def stable_end_offsets(self, partitions: Collection[int]) -> dict[int, int]:
         """Last stable offsets: where the log ends before the first open transaction (under "read_committed")."""
         with translated(self._where):
             ends = await self._started()._fetcher.end_offsets(
-                self._places(partitions), self._connection.request_timeout_ms
+                self._topic_partitions(partitions), self._connection.request_timeout_ms
             )
         return {tp.partition: offset for tp, offset in ends.items()}
 
     async def offsets_at(self, partitions: Collection[int], timestamp_ms: int) -> dict[int, int | None]:
         """The first offset whose record is as young as that or younger; None where there is none."""
         with translated(self._where):
-            found = await self._started().offsets_for_times(dict.fromkeys(self._places(partitions), timestamp_ms))
+            found = await self._started().offsets_for_times(
+                dict.fromkeys(self._topic_partitions(partitions), timestamp_ms)
+            )
         return {tp.partition: None if place is None else place.offset for tp, place in found.items()}
 
     def observe(self, told: Callable[[int, list[Hidden]], None]) -> None:
@@ -134,43 +136,50 @@ class PartitionReader:
             ReadStalled: no position moved for `no_progress_s` (an open transaction holds readers back, too).
         """
         consumer = self._started()
-        places = {TopicPartition(self._topic, p): ends[p] for p, start in partition_offsets.items() if start < ends[p]}
+        ends_by_topic_partition = {
+            TopicPartition(self._topic, p): ends[p] for p, start in partition_offsets.items() if start < ends[p]
+        }
         with translated(self._where):
-            consumer.assign(list(places))
-            for tp in places:
+            consumer.assign(list(ends_by_topic_partition))
+            for tp in ends_by_topic_partition:
                 consumer.seek(tp, partition_offsets[tp.partition])
         state = consumer._subscription.subscription.assignment.state_value
-        positions = {tp: state(tp).position for tp in places}
+        positions = {tp: state(tp).position for tp in ends_by_topic_partition}
         moved_at = time.monotonic()
         try:
-            if empty := partition_offsets.keys() - {tp.partition for tp in places}:
+            if empty := partition_offsets.keys() - {tp.partition for tp in ends_by_topic_partition}:
                 yield {}, set(empty)
-            while places:
+            while ends_by_topic_partition:
                 with translated(self._where):
-                    taken = await consumer._fetcher.take(set(places), timeout_s=_READ_WAIT_S, limit=_READ_RECORDS)
+                    taken = await consumer._fetcher.take(
+                        set(ends_by_topic_partition), timeout_s=_READ_WAIT_S, limit=_READ_RECORDS
+                    )
                 wanted: dict[int, list[Record]] = {}
                 for tp, records in taken.items():
-                    end = places[tp]
+                    end = ends_by_topic_partition[tp]
                     if records[-1].offset >= end:
                         records = [record for record in records if record.offset < end]
                     if records:
                         wanted[tp.partition] = records
-                now = {tp: state(tp).position for tp in places}
+                now = {tp: state(tp).position for tp in ends_by_topic_partition}
                 if now != positions:
                     moved_at = time.monotonic()
                 elif time.monotonic() - moved_at > no_progress_s:
-                    stuck = ", ".join(f"{tp.partition} at {now[tp]} of {places[tp]}" for tp in sorted(places))
+                    stuck = ", ".join(
+                        f"{tp.partition} at {now[tp]} of {ends_by_topic_partition[tp]}"
+                        for tp in sorted(ends_by_topic_partition)
+                    )
                     raise ReadStalled(
                         f"{self._where}: nothing more to read for {no_progress_s:g} s: partition {stuck}",
-                        partitions=[tp.partition for tp in places],
+                        partitions=[tp.partition for tp in ends_by_topic_partition],
                         hint="a broker is down, or a transaction is still open on the topic: kafka-transactions.sh "
                         f"find-hanging --topic {self._topic}, then abort",
                     )
                 positions = now
-                read = {tp for tp, end in places.items() if now[tp] >= end}
+                read = {tp for tp, end in ends_by_topic_partition.items() if now[tp] >= end}
                 if wanted or read:
                     yield wanted, {tp.partition for tp in read}
-                places = {tp: end for tp, end in places.items() if tp not in read}
+                ends_by_topic_partition = {tp: end for tp, end in ends_by_topic_partition.items() if tp not in read}
         finally:
             # Without a reader the fetcher would go on fetching to keep its buffers full.
             consumer.pause(*(consumer.assignment()))
@@ -180,5 +189,5 @@ class PartitionReader:
             raise BrokerUnavailable(f"{self._where}: not started")
         return self._consumer
 
-    def _places(self, partitions: Collection[int]) -> set[TopicPartition]:
+    def _topic_partitions(self, partitions: Collection[int]) -> set[TopicPartition]:
         return {TopicPartition(self._topic, partition) for partition in partitions}

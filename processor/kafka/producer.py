@@ -18,8 +18,8 @@ from aiokafka import errors as kafka_errors
 
 from processor.errors import BrokerRefused, BrokerUnavailable, Fenced, RunStepsError
 from processor.kafka import aiokafka_compat as pinned
-from processor.kafka.aiokafka_compat import rebound
-from processor.kafka.client import Client, silence
+from processor.kafka.aiokafka_compat import with_globals
+from processor.kafka.client import Client, force_close
 from processor.kafka.client_config import Connection
 from processor.kafka.diagnosis import explained
 from processor.kafka.errors import RecordTooLarge, translate
@@ -33,9 +33,9 @@ _TROUBLE: Final = (kafka_errors.KafkaError, NotImplementedError, OSError, Timeou
 
 
 class _Producer(AIOKafkaProducer):
-    """Upstream's producer on our client, which can be silenced."""
+    """Upstream's producer on our client, which can be force-closed."""
 
-    __init__ = rebound(AIOKafkaProducer.__init__, AIOKafkaClient=Client)
+    __init__ = with_globals(AIOKafkaProducer.__init__, AIOKafkaClient=Client)
 
 
 class EventProducer:
@@ -239,4 +239,4 @@ class EventProducer:
             self._failure = BrokerUnavailable(f"{self._where}: disconnected", hint="publish again with a new producer")
         producer._closed = True
         producer._message_accumulator.fail_all(kafka_errors.ProducerClosed())
-        await silence(producer.client, [producer._sender.sender_task])
+        await force_close(producer.client, [producer._sender.sender_task])

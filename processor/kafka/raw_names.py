@@ -18,7 +18,7 @@ from aiokafka.record.util import calc_crc32c, decode_varint, encode_varint
 
 from processor.core.effects import LogRecord, Record
 from processor.core.header_names import name_bytes, name_text
-from processor.kafka.aiokafka_compat import rebound
+from processor.kafka.aiokafka_compat import with_globals
 
 _HEAD: Final = struct.Struct(">qiibIhiqqqhii")
 """Of a batch of format 2, up to its first record."""
@@ -154,5 +154,5 @@ def _put(record: bytearray, content: bytes | None) -> None:
 class RawNamesBatch(BatchBuilder):
     """A batch under construction that takes header names of any bytes."""
 
-    __init__ = rebound(BatchBuilder.__init__, DefaultRecordBatchBuilder=_Builder)
-    _set_producer_state = rebound(BatchBuilder._set_producer_state, DefaultRecordBatchBuilder=_Builder)
+    __init__ = with_globals(BatchBuilder.__init__, DefaultRecordBatchBuilder=_Builder)
+    _set_producer_state = with_globals(BatchBuilder._set_producer_state, DefaultRecordBatchBuilder=_Builder)

@@ -24,7 +24,7 @@ from processor.kafka.records import (
 )
 from processor.kafka.transactions import Identity
 
-Where = dict[int, tuple[int, int] | None]
+AckPositions = dict[int, tuple[int, int] | None]
 
 
 _MAX_BATCH_BYTES: Final = 512 << 10
@@ -39,7 +39,7 @@ class RecordBatch:
     partition: int
     builder: Any
     sizes: list[int]
-    asked: list[tuple[Where, int, int]]
+    asked: list[tuple[AckPositions, int, int]]
     """Where to put the place of a record, its number there, and its number in the batch."""
 
     @property
@@ -55,9 +55,9 @@ class RecordBatch:
         return bytes(self.builder._build())
 
     def written(self, offset: int) -> None:
-        for places, number, at in self.asked:
+        for ack_positions, number, at in self.asked:
             if offset >= 0:  # the answer to a repeated request may lack it
-                places[number] = (self.partition, offset + at)
+                ack_positions[number] = (self.partition, offset + at)
 
 
 class RecordBatches:
@@ -86,11 +86,11 @@ class RecordBatches:
         records: Sequence[OutRecord],
         partitions: Mapping[str, int],
         turn: int,
-        places: Where | None = None,
+        ack_positions: AckPositions | None = None,
     ) -> list[RecordBatch]:
         """Records in their order, by topic and partition, in batches; nothing is sent yet.
 
-        Acknowledged, they tell where the records stand whose numbers are in `places`. The first batch of every
+        Acknowledged, they tell where the records stand whose numbers are in `ack_positions`. The first batch of every
         partition comes before the second of any.
 
         Raises:
@@ -116,8 +116,8 @@ class RecordBatches:
                 added = queue[-1].builder.append(**fields)
             if added.size + BATCH_OVERHEAD_BYTES > self._limits.get(topic, DEFAULT_MAX_MESSAGE_BYTES):
                 raise RecordTooLarge(topic, added.size)
-            if places and number in places:
-                queue[-1].asked.append((places, number, len(queue[-1].sizes)))
+            if ack_positions and number in ack_positions:
+                queue[-1].asked.append((ack_positions, number, len(queue[-1].sizes)))
             queue[-1].sizes.append(added.size)
         return [batch for turn_ in zip_longest(*queues.values()) for batch in turn_ if batch is not None]
 

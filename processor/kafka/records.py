@@ -36,7 +36,7 @@ def partition_of(key: bytes, partitions: int) -> int:
 def batch_bytes(record: OutRecord) -> int:
     """Size in bytes of a batch that holds this record alone, before compression.
 
-    To the byte what the batch builder makes of it (tests/shell/test_outputs.py compares them).
+    To the byte what the batch builder makes of it (tests/shell/test_output_records.py compares them).
     """
     body = 3  # attributes, timestamp delta and offset delta: the first record of a batch has all of them 0
     body += _sized(record.key) + _sized(record.value) + _varint_bytes(len(record.headers))

@@ -94,7 +94,7 @@ class Produced(NamedTuple):
     offset: int
 
 
-Place = tuple[str, int]
+TopicPartitionKey = tuple[str, int]
 
 
 class Link(Protocol):
@@ -107,12 +107,12 @@ class Link(Protocol):
     async def transaction_version(self, patience_s: float) -> int: ...
     async def init_producer(self, identity: Identity, patience_s: float, *, v2: bool) -> tuple[int, Identity]: ...
     async def add_partitions(
-        self, identity: Identity, places: Collection[Place], patience_s: float
-    ) -> Mapping[Place, int]: ...
+        self, identity: Identity, topic_partitions: Collection[TopicPartitionKey], patience_s: float
+    ) -> Mapping[TopicPartitionKey, int]: ...
     async def add_group(self, identity: Identity, patience_s: float) -> int: ...
     async def produce(
-        self, node: int, batches: Mapping[Place, bytes], patience_s: float, *, v2: bool
-    ) -> Mapping[Place, Produced]: ...
+        self, node: int, batches: Mapping[TopicPartitionKey, bytes], patience_s: float, *, v2: bool
+    ) -> Mapping[TopicPartitionKey, Produced]: ...
     async def commit_offsets(
         self,
         identity: Identity,
@@ -126,7 +126,7 @@ class Link(Protocol):
     async def stable_offsets(self, partitions: Collection[int], patience_s: float) -> Mapping[int, Committed] | None:
         """The group's committed offsets; None while a transaction may still change them."""
 
-    def leader(self, place: Place) -> int | None: ...
+    def leader(self, place: TopicPartitionKey) -> int | None: ...
     async def refresh(self, patience_s: float) -> None:
         """Forget coordinators, ask for leaders. Never raises for want of an answer."""
 
@@ -151,7 +151,7 @@ class Transactions:
         self._link, self._where = link, where
         self._group, self._topic = group_id, source_topic
         self._identity = NO_IDENTITY
-        self._sequences: defaultdict[Place, int] = defaultdict(int)
+        self._sequences: defaultdict[TopicPartitionKey, int] = defaultdict(int)
         self._known: dict[int, Committed] = {}
         self.v2 = False
         self.recovered = 0
@@ -229,14 +229,14 @@ class Transactions:
                 if isinstance(outcome, kinds):
                     raise outcome
 
-    async def _add_partitions(self, places: Collection[Place], patience_s: float) -> None:
+    async def _add_partitions(self, topic_partitions: Collection[TopicPartitionKey], patience_s: float) -> None:
         await self._all_answered(
-            lambda left: self._link.add_partitions(self._identity, left, patience_s), places, lambda _: None
+            lambda left: self._link.add_partitions(self._identity, left, patience_s), topic_partitions, lambda _: None
         )
 
     async def _produce(self, batches: Sequence[Batch], patience_s: float) -> None:
         """Write the batches; those of one partition one after the other."""
-        waiting: defaultdict[Place, list[Batch]] = defaultdict(list)
+        waiting: defaultdict[TopicPartitionKey, list[Batch]] = defaultdict(list)
         for batch in reversed(batches):
             waiting[batch.topic, batch.partition].append(batch)
         while waiting:
@@ -244,18 +244,18 @@ class Transactions:
             waiting = defaultdict(list, {place: queue for place, queue in waiting.items() if queue})
             await self._produce_turn(turn, patience_s)
 
-    async def _produce_turn(self, turn: Mapping[Place, Batch], patience_s: float) -> None:
-        payloads: dict[Place, bytes] = {}
+    async def _produce_turn(self, turn: Mapping[TopicPartitionKey, Batch], patience_s: float) -> None:
+        payloads: dict[TopicPartitionKey, bytes] = {}
         for place, batch in turn.items():
             sequence = self._sequences[place]
             payloads[place] = batch.payload(self._identity, sequence)
             self._sequences[place] = (sequence + batch.count) % _SEQUENCES
 
-        def done(place: Place, answer: Produced) -> None:
+        def done(place: TopicPartitionKey, answer: Produced) -> None:
             turn[place].written(answer.offset)
 
-        async def ask(left: Collection[Place]) -> Mapping[Place, Produced]:
-            by_node: defaultdict[int, list[Place]] = defaultdict(list)
+        async def ask(left: Collection[TopicPartitionKey]) -> Mapping[TopicPartitionKey, Produced]:
+            by_node: defaultdict[int, list[TopicPartitionKey]] = defaultdict(list)
             for place in left:
                 node = self._link.leader(place)
                 if node is not None:
@@ -264,10 +264,10 @@ class Transactions:
                 raise NotSent("no leader is known")
             asking = [
                 self._link.produce(node, {place: payloads[place] for place in chunk}, patience_s, v2=self.v2)
-                for node, places in by_node.items()
-                for chunk in _chunks(places, payloads)
+                for node, topic_partitions in by_node.items()
+                for chunk in _chunks(topic_partitions, payloads)
             ]
-            answers: dict[Place, Produced] = {}
+            answers: dict[TopicPartitionKey, Produced] = {}
             unsent: NotSent | None = None
             failure: BaseException | None = None
             for answer in await asyncio.gather(*asking, return_exceptions=True):
@@ -391,7 +391,7 @@ class Transactions:
         ask: Callable[[Collection[Any]], Awaitable[Mapping[Any, Any]]],
         wanted: Collection[Any],
         done: Callable[..., None],
-        batches: Mapping[Place, Batch] | None = None,
+        batches: Mapping[TopicPartitionKey, Batch] | None = None,
     ) -> None:
         """Ask about all of `wanted`, again for those whose answer allows it, until each is done.
 
@@ -463,7 +463,7 @@ class Transactions:
         if code:
             raise translate(for_code(code)(), self._where)
 
-    def _raise_for(self, code: int, place: Any, batches: Mapping[Place, Batch] | None) -> None:
+    def _raise_for(self, code: int, place: Any, batches: Mapping[TopicPartitionKey, Batch] | None) -> None:
         if code in _GROUP_FENCED:
             raise _GroupFenced from for_code(code)(self._group)
         if code in _ABORTABLE:
@@ -486,11 +486,13 @@ class _Refusal(Exception):
     """The broker does not take what the unit holds; its cause is the error to raise."""
 
 
-def _chunks(places: Sequence[Place], payloads: Mapping[Place, bytes]) -> Iterable[list[Place]]:
+def _chunks(
+    topic_partitions: Sequence[TopicPartitionKey], payloads: Mapping[TopicPartitionKey, bytes]
+) -> Iterable[list[TopicPartitionKey]]:
     """Parts of a request that a broker takes at once (socket.request.max.bytes is 100 MiB by default)."""
-    chunk: list[Place] = []
+    chunk: list[TopicPartitionKey] = []
     size = 0
-    for place in places:
+    for place in topic_partitions:
         if chunk and size + len(payloads[place]) > _PRODUCE_BYTES:
             yield chunk
             chunk, size = [], 0

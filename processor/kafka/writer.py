@@ -25,7 +25,14 @@ from processor.kafka.diagnosis import explained
 from processor.kafka.errors import translated
 from processor.kafka.idempotent_producer import ProducerSession
 from processor.kafka.link import BrokerLink
-from processor.kafka.record_batches import CODECS, RecordBatch, RecordBatches, Where, mark_retrieved, writer_ended
+from processor.kafka.record_batches import (
+    CODECS,
+    AckPositions,
+    RecordBatch,
+    RecordBatches,
+    mark_retrieved,
+    writer_ended,
+)
 from processor.kafka.records import OutRecord
 from processor.kafka.transactions import Transactions
 
@@ -38,20 +45,20 @@ _START_S: Final = 10.0
 class Unit:
     """What must happen together: records, checkpoints, and the source offsets (by partition) that they account for.
 
-    `token` is the membership under which the first record of the unit was applied; in any other it is void. `places`
-    asks of some `records`, by their number there, where they come to stand: a commit puts (partition, offset) in; what
-    the broker does not tell stays None.
+    `token` is the membership under which the first record of the unit was applied; in any other it is void.
+    `ack_positions` has the index in `records` of each record whose position is wanted: a commit sets
+    (partition, offset); a position that the broker does not return stays None.
     """
 
     token: GroupToken
     records: list[OutRecord] = field(default_factory=list)
     offsets: dict[int, Committed] = field(default_factory=dict)
     checkpoints: list[OutRecord] = field(default_factory=list)
-    places: Where = field(default_factory=dict)
+    ack_positions: AckPositions = field(default_factory=dict)
 
 
 class Writer(Protocol):
-    """Where units go. `dead` is True after an error that leaves the outcome unknown: replace the writer."""
+    """AckPositions units go. `dead` is True after an error that leaves the outcome unknown: replace the writer."""
 
     @property
     def transactional_id(self) -> str | None: ...
@@ -171,10 +178,12 @@ class TransactionalWriter:
                 async with asyncio.timeout(self._timeout_s):
                     partitions = await self._link.partitions_of({record.topic for record in records})
             turn = self._batching.next_turn()
-            made = [self._batching.batches(records, partitions, turn, unit.places)]  # raises before anything is sent
+            made = [
+                self._batching.batches(records, partitions, turn, unit.ack_positions)
+            ]  # raises before anything is sent
 
             def batches() -> list[RecordBatch]:
-                return made.pop() if made else self._batching.batches(records, partitions, turn, unit.places)
+                return made.pop() if made else self._batching.batches(records, partitions, turn, unit.ack_positions)
 
             async with self._ending():
                 aborted = await self._transactions.commit(
@@ -268,7 +277,7 @@ class IdempotentWriter:
         """
         self._outlet.require_alive()
         _require_token(unit, self._token_now())
-        records = await self._outlet.batches(unit.records, unit.places)
+        records = await self._outlet.batches(unit.records, unit.ack_positions)
         kept = await self._outlet.batches([record for record in unit.checkpoints if record.value is not None])
         forgotten = await self._outlet.batches([record for record in unit.checkpoints if record.value is None])
         await self._acked(records)

@@ -40,13 +40,13 @@ class BrokerAvailability:
         since = self._good_at if self._since is None else self._since
         return max(0.0, since + self._limit_s - time.monotonic())
 
-    def answered(self, life_began: float) -> None:
+    def answered(self, incarnation_began: float) -> None:
         """The broker has answered a question in the life that began then."""
         now = time.monotonic()
         if self._silent and self._since is not None:
             self._telemetry.happened(BrokerBack(self._bootstrap, now - self._since))
         self._silent = False
-        if self._since is None or self._since >= life_began or now - life_began >= self._sound_s:
+        if self._since is None or self._since >= incarnation_began or now - incarnation_began >= self._sound_s:
             self._since, self._good_at = None, now
 
     def failed(self, error: BrokerUnavailable) -> None:

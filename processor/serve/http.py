@@ -1,8 +1,9 @@
-"""The pages of a worker, and of several workers as one: /healthz /readyz /metrics /steps.
+"""HTTP endpoints of one worker, and of several as one: /healthz /readyz /metrics /steps.
 
-The only importer of aiohttp. A `Site` answers the four questions, a `Server` puts a site on a port. `OneWorker` is
-the site of this process; `Front` asks the sites of several processes and answers for them all, so that there is
-one place to scrape. Nothing here shows a step's contents: of an open step, only `STEP_KEYS` pass.
+The only importer of aiohttp. A `StatusSource` answers the four endpoints, a `Server` serves one on a port.
+`OneWorker` is the source of this process; `Aggregator` asks the endpoints of several processes and merges their
+answers, so that there is one address to scrape. No endpoint shows a step's contents: of an open step, only `STEP_KEYS`
+are returned.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _CONNECTIONS: Final = 96  # open at once; a further one takes the place of the o
 _IDLE_S: Final = 30.0  # a connection that asks nothing is closed after this
 _FIRST_S: Final = 5.0  # and one that has not said its first request within this
 _STOP_S: Final = 2.0  # what an answer under way may take when the server stops
-_CHILD_S: Final = 2.0  # what a worker process may take to answer the front
+_CHILD_S: Final = 2.0  # what a worker process may take to answer the aggregator
 _CHILD_BYTES: Final = 16 << 20  # and how much it may say
 
 _HEADERS: Final = {
@@ -79,8 +80,8 @@ class Health(NamedTuple):
     detail: dict[str, object]
 
 
-class Pages(Protocol):
-    """What a worker lets itself be asked. Answers at once, from memory."""
+class WorkerStatus(Protocol):
+    """Status of a worker, read from memory without waiting."""
 
     def healthz(self) -> Health: ...
     def readyz(self) -> Health: ...
@@ -91,14 +92,14 @@ class Pages(Protocol):
 
 
 class Listing(NamedTuple):
-    """Open steps, and who could not be asked (worker -> reason)."""
+    """Open steps, and the workers that did not answer (worker -> reason)."""
 
     steps: list[dict[str, object]]
     unanswered: dict[str, str]
 
 
-class Site(Protocol):
-    """Who answers behind the pages."""
+class StatusSource(Protocol):
+    """Source of what the endpoints return: one worker, or several."""
 
     async def healthz(self) -> Health: ...
     async def readyz(self) -> Health: ...
@@ -107,23 +108,23 @@ class Site(Protocol):
 
 
 class OneWorker:
-    """The site of the worker in this process."""
+    """Status source of the worker in this process."""
 
-    def __init__(self, pages: Pages, exposition: Callable[[], bytes]) -> None:
-        self._pages = pages
+    def __init__(self, status: WorkerStatus, exposition: Callable[[], bytes]) -> None:
+        self._status = status
         self._exposition = exposition
 
     async def healthz(self) -> Health:
-        return self._pages.healthz()
+        return self._status.healthz()
 
     async def readyz(self) -> Health:
-        return self._pages.readyz()
+        return self._status.readyz()
 
     async def metrics(self) -> bytes:
         return self._exposition()
 
     async def steps(self, limit: int) -> Listing:
-        return Listing(self._pages.steps(limit)[:limit], {})
+        return Listing(self._status.steps(limit)[:limit], {})
 
 
 class _Answer(NamedTuple):
@@ -132,16 +133,16 @@ class _Answer(NamedTuple):
 
 
 class _Unanswered(NamedTuple):
-    """A worker process could not be asked, or answered what its pages never do."""
+    """A worker process could not be asked, or answered what its endpoints never do."""
 
     reason: str
 
 
-class Front:
-    """The site of several worker processes, each of which serves its own on a port of its own.
+class Aggregator:
+    """Status source over several worker processes, each with a server on its own port.
 
     Args:
-        children: worker name -> base URL of its site, as things are now; asked anew for every answer. A worker
+        children: worker name -> base URL of its server; read again for every answer. A worker
             that ought to be there and has no address yet has an empty URL: it shows as not answering.
         patience_s: how long a worker may take. One whose loop is blocked is found out by it.
     """
@@ -343,14 +344,14 @@ class _Runner(web.AppRunner):
 
 
 class Server:
-    """A site on a port.
+    """HTTP server of one status source.
 
     `start` returns the port it bound (0 asks for any that is free) and raises `ConfigError` where it cannot;
     `stop` lets answers under way finish, briefly. Either may be called once.
     """
 
-    def __init__(self, site: Site, host: str, port: int) -> None:
-        self._site = site
+    def __init__(self, source: StatusSource, host: str, port: int) -> None:
+        self._source = source
         self._host = host
         self._port = port
         self._asked = {True: 0, False: 0}  # requests under way: probes, and all others
@@ -410,7 +411,7 @@ class Server:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Every answer that is none of the pages', as JSON."""
+        """Every answer that is none of the status', as JSON."""
         is_probe = request.path in _PROBES
         if self._asked[is_probe] >= _AT_ONCE:
             return _json(503, {"error": "too many requests at once"}, {"Retry-After": "1"})
@@ -420,7 +421,7 @@ class Server:
             with admission.answering(request.transport) if admission is not None else nullcontext():
                 return await handler(request)
         except web.HTTPNotFound:
-            return _json(404, {"error": "no such page", "pages": ["/healthz", "/readyz", "/metrics", "/steps"]})
+            return _json(404, {"error": "no such page", "status": ["/healthz", "/readyz", "/metrics", "/steps"]})
         except web.HTTPMethodNotAllowed as error:
             allow = ", ".join(sorted(error.allowed_methods))
             return _json(405, {"error": f"only {allow}"}, {"Allow": allow})
@@ -433,20 +434,20 @@ class Server:
             self._asked[is_probe] -= 1
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        return await _verdict(self._site.healthz)
+        return await _verdict(self._source.healthz)
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        return await _verdict(self._site.readyz)
+        return await _verdict(self._source.readyz)
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=await self._site.metrics(), headers={"Content-Type": EXPOSITION_TYPE})
+        return web.Response(body=await self._source.metrics(), headers={"Content-Type": EXPOSITION_TYPE})
 
     async def _steps(self, request: web.Request) -> web.Response:
         asked = request.query.get("limit", str(STEPS_SHOWN))
         limit = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) <= 4 else 0
         if not 1 <= limit <= STEPS_MAX:
             return _json(400, {"error": f"limit: a whole number from 1 to {STEPS_MAX}"})
-        listing = await self._site.steps(limit)
+        listing = await self._source.steps(limit)
         said: dict[str, object] = {
             "limit": limit,
             "steps": [{key: step[key] for key in STEP_KEYS if key in step} for step in listing.steps],

@@ -71,7 +71,7 @@ class Group(NamedTuple):
         return known
 
 
-class Place(NamedTuple):
+class SourcePartition(NamedTuple):
     """Which partition is asked about; for the messages."""
 
     topic: str
@@ -157,7 +157,7 @@ def survey(found: Mapping[bytes, bytes], log: LogIdentity, offset: int, *, exact
 
 
 def judge(
-    place: Place,
+    place: SourcePartition,
     offset: int,
     metadata: str,
     facts: Facts,
@@ -215,7 +215,7 @@ def judge(
 
 
 def _begin(
-    place: Place,
+    place: SourcePartition,
     facts: Facts,
     found: Mapping[bytes, bytes],
     group: Group,
@@ -251,7 +251,7 @@ def _begin(
     return Start(offset, offset, -1, MODE_RESUME, None, Surveyed({}, [], None, -1))
 
 
-def _check_identity(place: Place, point: ResumePoint, log: LogIdentity) -> None:
+def _check_identity(place: SourcePartition, point: ResumePoint, log: LogIdentity) -> None:
     if point.version > METADATA_VERSION:
         raise PositionRefused(
             f"{place}: the metadata of its committed offset is of version {point.version}, "
@@ -279,7 +279,7 @@ def _check_identity(place: Place, point: ResumePoint, log: LogIdentity) -> None:
         )
 
 
-def _check_checkpoints(place: Place, offset: int, checkpoints: Surveyed, log: LogIdentity) -> None:
+def _check_checkpoints(place: SourcePartition, offset: int, checkpoints: Surveyed, log: LogIdentity) -> None:
     if checkpoints.foreign is not None:
         other = checkpoints.foreign
         raise PositionRefused(
@@ -301,7 +301,7 @@ def _check_checkpoints(place: Place, offset: int, checkpoints: Surveyed, log: Lo
         )
 
 
-def unreachable(place: Place, start: Start, begin: int) -> PositionRefused:
+def unreachable(place: SourcePartition, start: Start, begin: int) -> PositionRefused:
     """The refusal where checkpoints are lost and the log does not reach back far enough to do without them."""
     return PositionRefused(
         f"topic {place.checkpoints}: partition {place.partition}: {start.lost_of} checkpoints were committed with "
@@ -320,7 +320,7 @@ def whole_now(group: Group, claimed: Collection[int]) -> int:
     return max(group.whole, group.partitions if have >= set(range(group.partitions)) else 0)
 
 
-def resolve(place: Place, where: Where, facts: Facts) -> int:
+def resolve(place: SourcePartition, where: Where, facts: Facts) -> int:
     """The offset that is meant.
 
     Raises:

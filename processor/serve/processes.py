@@ -19,7 +19,7 @@ from processor.core.rules import MAX_DIGITS
 from processor.errors import BrokerUnavailable, RunStepsError
 from processor.kafka.client_config import Connection
 from processor.serve.broker_availability import BrokerAvailability
-from processor.serve.http import Front, Server
+from processor.serve.http import Aggregator, Server
 from processor.serve.process_exit import EXIT_BUG, run_to_exit
 from processor.serve.supervisor import KILL_AFTER_S, run_one, stop_on_signal, wait_or_stop
 from processor.serve.topics import check_or_create_topics
@@ -58,7 +58,7 @@ def _child_main(settings: Settings, name: str, pipe: Pipe) -> None:
 
 
 def _child_settings(settings: Settings, number: int) -> Settings:
-    """The same settings; its pages on a port of its own, and a static member per process."""
+    """The same settings; its endpoints on a port of its own, and a static member per process."""
     source = settings.source
     if source.instance_id:
         source = source.model_copy(update={"instance_id": f"{source.instance_id}-{number}"})
@@ -67,7 +67,7 @@ def _child_settings(settings: Settings, number: int) -> Settings:
 
 
 async def run_several(settings: Settings, *, create_topics: bool, workers: int) -> int:
-    """N processes, each a member of the group; this one serves their pages as one and watches them."""
+    """N processes, each a member of the group; this one serves their endpoints as one and watches them."""
     began = time.monotonic()
     telemetry = Telemetry(level=settings.log.level, format=settings.log.format, worker="front")
     telemetry.hear_libraries()
@@ -75,7 +75,7 @@ async def run_several(settings: Settings, *, create_topics: bool, workers: int) 
     if not await _topics_once_there(settings, telemetry, stop, create=create_topics):
         return 0
     children = [_spawn(settings, number) for number in range(workers)]
-    server = Server(Front(lambda: {c.name: c.url for c in children}), settings.http.host, settings.http.port)
+    server = Server(Aggregator(lambda: {c.name: c.url for c in children}), settings.http.host, settings.http.port)
     code = 0
     try:
         if settings.http.enabled:

@@ -15,7 +15,7 @@ from processor.errors import BrokerRefused, UsageError
 from processor.kafka.admin import Admin
 from processor.kafka.consumer import Committed
 from processor.kafka.partition_reader import PartitionReader
-from processor.serve.positions import Facts, Group, Place, Where, resolve, survey, whole_now
+from processor.serve.positions import Facts, Group, SourcePartition, Where, resolve, survey, whole_now
 
 if TYPE_CHECKING:
     from processor.config.settings import Settings
@@ -72,7 +72,7 @@ async def reset(
         echo(f"group {group_id}, topic {topic}")
         offsets: dict[int, Committed] = {}
         for partition in chosen:
-            place = Place(topic, kept_in, group_id, partition)
+            place = SourcePartition(topic, kept_in, group_id, partition)
             facts = Facts(log, begins[partition], ends[partition])
             offset = committed[partition].offset if to == "current" else resolve(place, to, facts)
             if offset < 0:

@@ -32,8 +32,8 @@ from processor.serve.positions import (
     ALL,
     Facts,
     Group,
-    Place,
     PositionRefused,
+    SourcePartition,
     Start,
     all_of,
     judge,
@@ -214,9 +214,9 @@ class Restorer:
             self._exactly_once,
         ).encode()
 
-    def _place(self, partition: int) -> Place:
+    def _place(self, partition: int) -> SourcePartition:
         settings = self._settings
-        return Place(settings.source.topic, settings.checkpoint_topic, settings.source.group_id, partition)
+        return SourcePartition(settings.source.topic, settings.checkpoint_topic, settings.source.group_id, partition)
 
     def _judge(
         self,

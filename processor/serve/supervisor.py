@@ -1,4 +1,4 @@
-"""Crash-only: one task owns a worker's life; what is not classified ends it, and the next begins from the log.
+"""Crash-only: one task owns a worker incarnation; an unclassified error ends it, and the next one starts from the log.
 
 `serve` runs one worker in this process, or N in processes of their own with one place to scrape.
 """
@@ -52,8 +52,8 @@ class _Announce(Protocol):
 
 
 @dataclass(slots=True)
-class _Lives:
-    """The worker of the moment, for the pages, and what its self-audit found in all lives."""
+class _CurrentWorker:
+    """Running worker for the HTTP endpoints, and what outlives a restart: self-audit, stalls, topic watch."""
 
     worker: Worker | None = None
     trouble: str = "starting"
@@ -85,12 +85,12 @@ async def run_one(
     began = time.monotonic()
     telemetry = Telemetry(level=settings.log.level, format=settings.log.format, worker=name)
     telemetry.hear_libraries()
-    lives = _Lives()
-    server = Server(OneWorker(lives, telemetry.exposition), settings.http.host, settings.http.port)
+    current = _CurrentWorker()
+    server = Server(OneWorker(current, telemetry.exposition), settings.http.host, settings.http.port)
     beside = [asyncio.create_task(telemetry.watch(), name="watch")]
     if settings.self_audit.enabled:
-        lives.audit = SelfAudit(settings, Connection.build(**settings.kafka.connection()), telemetry)
-        beside.append(asyncio.create_task(lives.audit.run(), name="self-audit"))
+        current.audit = SelfAudit(settings, Connection.build(**settings.kafka.connection()), telemetry)
+        beside.append(asyncio.create_task(current.audit.run(), name="self-audit"))
     stop = stop_on_signal()
     code = EXIT_BUG
     try:
@@ -101,7 +101,7 @@ async def run_one(
                 announce(port)
         if parent is not None:
             _stop_with(parent, stop)
-        await _supervise(settings, telemetry, lives, stop, create_topics=create_topics)
+        await _supervise(settings, telemetry, current, stop, create_topics=create_topics)
         code = 0
     except RunStepsError as error:
         code = error.exit_code
@@ -143,9 +143,9 @@ def transactional_id(settings: Settings) -> str:
 
 
 async def _supervise(
-    settings: Settings, telemetry: Telemetry, lives: _Lives, stop: asyncio.Event, *, create_topics: bool
+    settings: Settings, telemetry: Telemetry, current: _CurrentWorker, stop: asyncio.Event, *, create_topics: bool
 ) -> None:
-    """Live after live until `stop`.
+    """Run incarnation after incarnation until `stop`.
 
     Raises:
         RunStepsError: a restart will not help, the broker stayed away for `unavailable_after_s`, or too many
@@ -155,13 +155,13 @@ async def _supervise(
     connection = Connection.build(**settings.kafka.connection())
     name = transactional_id(settings)
     telemetry.happened(WorkerStarted(settings.source.topic, settings.source.group_id, settings.delivery.mode, name))
-    contact = BrokerAvailability(settings, telemetry)
-    stalls = lives.stalls = Stalls(settings.supervisor.stall_timeout_s / 2)
+    availability = BrokerAvailability(settings, telemetry)
+    stalls = current.stalls = Stalls(settings.supervisor.stall_timeout_s / 2)
     delivery = settings.delivery
     bound = UnitBound(
         delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s, lambda: OBSERVED.total_ms
     )
-    watch = lives.watch = TopicWatch(settings, connection, telemetry, partial(topic_problems, settings))
+    watch = current.watch = TopicWatch(settings, connection, telemetry, partial(topic_problems, settings))
     check = partial(check_or_create_topics, settings, connection, create=create_topics)
     highest = HighestCommitted()
     restarts: deque[float] = deque()
@@ -171,34 +171,34 @@ async def _supervise(
         try:
             telemetry.happened(StateChanged("starting"))
             stalls.waits(GROUP, "no assignment")
-            limits = await unless(stop, contact.bounded(watch.begin(check)))
+            limits = await unless(stop, availability.bounded(watch.begin(check)))
             if limits is None:
                 return
-            contact.answered(began)
+            availability.answered(began)
             worker = Worker(
                 settings,
                 connection,
                 telemetry,
                 transactional_id=name,
                 limits=limits,
-                audit=lives.audit,
+                audit=current.audit,
                 stalls=stalls,
                 served_below=watch.served_below,
                 bound=bound,
                 highest=highest,
             )
-            lives.worker, lives.trouble = worker, ""
-            await _until_stopped(worker, watch, contact, telemetry, stop)
+            current.worker, current.trouble = worker, ""
+            await _until_stopped(worker, watch, availability, telemetry, stop)
             return
         except RunStepsError as caught:
             error, now = _naming_the_instance(caught, settings.source.instance_id), time.monotonic()
-            lives.worker, lives.trouble = None, f"restarting after: {error.message}"
+            current.worker, current.trouble = None, f"restarting after: {error.message}"
             if isinstance(error, Tripped):
                 telemetry.happened(BreakerTripped(error.rejected, error.of_records, error.run_length))
-            if not isinstance(error, BrokerUnavailable | Fenced) or isinstance(error, _NO_FURTHER_LIFE):
+            if not isinstance(error, BrokerUnavailable | Fenced) or isinstance(error, _NOT_RESTARTED):
                 raise
             if isinstance(error, BrokerUnavailable) and not stop.is_set():
-                contact.failed(error)
+                availability.failed(error)
             if now - began > supervisor.restart_window_s / max(1, supervisor.max_restarts):
                 attempt = 0
             failure: Exception = error
@@ -206,7 +206,7 @@ async def _supervise(
         except Exception as error:
             if (denied := of_system(error)) is not None:
                 raise denied from error
-            lives.worker, lives.trouble = None, f"restarting after {type(error).__name__}"
+            current.worker, current.trouble = None, f"restarting after {type(error).__name__}"
             failure, counts, now = error, True, time.monotonic()
         if stop.is_set():
             raise failure  # the last drain did not succeed: whoever stopped us should know
@@ -216,7 +216,7 @@ async def _supervise(
                 restarts.popleft()
             if len(restarts) > supervisor.max_restarts:
                 raise _too_many(len(restarts), supervisor.restart_window_s, failure)
-        backoff_s = min(supervisor.backoff_max_s, supervisor.backoff_initial_s * 2**attempt, contact.left_s())
+        backoff_s = min(supervisor.backoff_max_s, supervisor.backoff_initial_s * 2**attempt, availability.left_s())
         attempt += 1
         telemetry.happened(
             WorkerRestarted(failure, attempt, backoff_s, "stalled" if isinstance(failure, Stalled) else "")
@@ -241,7 +241,7 @@ def _naming_the_instance(error: RunStepsError, instance_id: str) -> RunStepsErro
     return named
 
 
-_NO_FURTHER_LIFE: Final = (OffsetLost, RestoreGivenUp, BrokerGaveUp)
+_NOT_RESTARTED: Final = (OffsetLost, RestoreGivenUp, BrokerGaveUp)
 
 
 def _too_many(restarts: int, window_s: float, failure: BaseException) -> RunStepsError:
@@ -262,27 +262,27 @@ async def wait_or_stop(stop: asyncio.Event, seconds: float) -> None:
 
 
 async def _until_stopped(
-    worker: Worker, watch: TopicWatch, contact: BrokerAvailability, telemetry: Telemetry, stop: asyncio.Event
+    worker: Worker, watch: TopicWatch, availability: BrokerAvailability, telemetry: Telemetry, stop: asyncio.Event
 ) -> None:
-    """One life, and beside it a look at the topics, and whether the broker is there: an idle client would not notice.
+    """Run one incarnation, and beside it probe the broker and check the topics: an idle client would notice neither.
 
-    What the look finds wrong with the topics goes before what it has broken in the life.
+    An error of the topic check takes precedence over the error it caused in the incarnation.
     """
-    life = asyncio.create_task(worker.run(stop), name="worker")
-    touch = asyncio.create_task(_probe_broker(watch, contact, telemetry), name="watch the topics")
+    incarnation = asyncio.create_task(worker.run(stop), name="worker")
+    probe = asyncio.create_task(_probe_broker(watch, availability, telemetry), name="watch the topics")
     try:
-        await asyncio.wait({life, touch}, return_when=asyncio.FIRST_COMPLETED)
-        if touch.done() and not life.done():
-            life.cancel()
-            await asyncio.wait({life}, timeout=KILL_AFTER_S)
-            touch.result()
-        await life
+        await asyncio.wait({incarnation, probe}, return_when=asyncio.FIRST_COMPLETED)
+        if probe.done() and not incarnation.done():
+            incarnation.cancel()
+            await asyncio.wait({incarnation}, timeout=KILL_AFTER_S)
+            probe.result()
+        await incarnation
     finally:
-        touch.cancel()
-        await asyncio.wait({touch})
+        probe.cancel()
+        await asyncio.wait({probe})
 
 
-async def _probe_broker(watch: TopicWatch, contact: BrokerAvailability, telemetry: Telemetry) -> None:
+async def _probe_broker(watch: TopicWatch, availability: BrokerAvailability, telemetry: Telemetry) -> None:
     """Look at the topics every few seconds.
 
     Raises:
@@ -291,12 +291,12 @@ async def _probe_broker(watch: TopicWatch, contact: BrokerAvailability, telemetr
     """
     began = time.monotonic()
     while True:
-        await asyncio.sleep(min(_PROBE_EVERY_S, contact.left_s()))
+        await asyncio.sleep(min(_PROBE_EVERY_S, availability.left_s()))
         for request, (answers, seconds) in OBSERVED.take().items():
             telemetry.happened(BrokerThrottles(request, answers, seconds))
         try:
-            await contact.bounded(watch.look())
+            await availability.bounded(watch.look())
         except BrokerUnavailable as error:
-            contact.failed(error)
+            availability.failed(error)
         else:
-            contact.answered(began)
+            availability.answered(began)

@@ -42,7 +42,7 @@ from processor.telemetry.happenings import (
     PartitionRestored,
     PartitionsAssigned,
     PartitionsRevoked,
-    PartitionStands,
+    PartitionStatus,
     ProgressStalled,
     RestoreProgressed,
     RestoreStalled,
@@ -90,7 +90,7 @@ class RestoreGivenUp(BrokerUnavailable):
 
 
 @dataclass(slots=True)
-class Owned:
+class AssignedPartition:
     """A partition of ours from its assignment to its revocation.
 
     `acked`: the offset whose commit was answered. `end`: where the log ended when we last heard of it.
@@ -100,7 +100,7 @@ class Owned:
     state: PartitionState
     committed: Committed
     checkpoints: int
-    kept: set[bytes]  # the keys that the checkpoint partition holds once all that is sealed is committed
+    kept: set[bytes]  # the keys that the checkpoint partition holds once every closed unit is committed
     opened_at: float
     restored_from: int
     announced: bool = False
@@ -114,7 +114,7 @@ class Owned:
 
 @dataclass(slots=True)
 class _Pending:
-    """What has been applied and not yet sealed."""
+    """What has been applied and not yet closed."""
 
     token: GroupToken | None = None
     effects: dict[int, list[Effect]] = field(default_factory=dict)
@@ -123,7 +123,7 @@ class _Pending:
 
 
 @dataclass(slots=True)
-class _Sealed:
+class _ClosedUnit:
     """A unit on its way, and what to note when it is committed."""
 
     unit: Unit
@@ -221,9 +221,9 @@ class Worker:
             highest=highest,
         )
         self._highest = highest
-        self._owned: dict[int, Owned] = {}
-        self._ready: tuple[int, ...] = ()  # the gate: only these are polled, and only in their epoch
-        self._parked: dict[int, Owned] = {}
+        self._owned: dict[int, AssignedPartition] = {}
+        self._pollable: tuple[int, ...] = ()  # the gate: polled partitions, valid in one assignment epoch only
+        self._retained: dict[int, AssignedPartition] = {}
         self._assigned: list[int] = []
         self._assigned_in = -1  # the generation that `_assigned` is of
         self._served_below = served_below
@@ -231,14 +231,14 @@ class Worker:
             delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s, lambda: OBSERVED.total_ms
         )
         self._unserved: list[int] = []  # assigned to us, and without a partition of the checkpoint topic
-        self._epoch = 0
+        self._assignment_epoch = 0
         self._opening: asyncio.Task[None] | None = None
         self._writer_started = asyncio.Event()
         self._pending = _Pending()
-        self._flight: asyncio.Task[None] | None = None
+        self._commit_task: asyncio.Task[None] | None = None
         self._committing: tuple[float, int] | None = None  # since when, and how many records
         self._draining = asyncio.Lock()
-        self._sealed_at = 0.0
+        self._unit_closed_at = 0.0
         self._units = 0
         self._stood_at = self._oldest_at = self._turned_at = monotonic()
         self._stopping = False
@@ -260,13 +260,13 @@ class Worker:
             self._stopping = True
             await self._drain()
         finally:
-            self._ready, self._stopping = (), True
+            self._pollable, self._stopping = (), True
             if self._audit is not None:
                 self._audit.closed()
             await self._end_opening()  # whatever broke it: the consumer has to leave the group in any case
-            if self._flight is not None:
-                self._flight.cancel()
-                await asyncio.wait({self._flight}, timeout=1)
+            if self._commit_task is not None:
+                self._commit_task.cancel()
+                await asyncio.wait({self._commit_task}, timeout=1)
             async with asyncio.TaskGroup() as ends:
                 ends.create_task(self._consumer.stop(timeout_s=5))
                 ends.create_task(self._writer.stop(timeout_s=5))
@@ -280,15 +280,15 @@ class Worker:
     async def _turn(self) -> None:
         """Poll, apply, and commit when it is time. One step of the loop, with one place to wait: the poll."""
         interval_s = self._settings.delivery.commit_interval_ms / 1000
-        epoch, ready = self._epoch, self._ready
+        epoch, pollable = self._assignment_epoch, self._pollable
         wait_ms = _IDLE_POLL_MS
         if self._pending.effects:
-            wait_ms = min(wait_ms, max(1, int((self._sealed_at + interval_s - self._monotonic()) * 1000)))
-        batch = await self._consumer.poll(ready, timeout_ms=wait_ms, max_records=self._most_polled())
+            wait_ms = min(wait_ms, max(1, int((self._unit_closed_at + interval_s - self._monotonic()) * 1000)))
+        batch = await self._consumer.poll(pollable, timeout_ms=wait_ms, max_records=self._most_polled())
         now = self._turned_at = self._monotonic()
         # Behind a closed gate nothing is applied, nor noted, nor committed: the revocation drains, and the consumer may
         # have handed out what we drop here. It comes again from where the next generation starts.
-        is_open = bool(ready) and epoch == self._epoch
+        is_open = bool(pollable) and epoch == self._assignment_epoch
         if is_open:
             for partition, records in batch.items():
                 self._apply(self._owned[partition], records, now)
@@ -299,14 +299,14 @@ class Worker:
             opening.result()
         if self._unserved and self._opening is None and not self._stopping:
             self._serve_more()
-        if self._flight is not None and self._flight.done():
-            flight, self._flight = self._flight, None
-            flight.result()
+        if self._commit_task is not None and self._commit_task.done():
+            task, self._commit_task = self._commit_task, None
+            task.result()
         self._look_around(now, is_open=is_open)
-        if is_open and (now - self._sealed_at >= interval_s or self._is_full()):
+        if is_open and (now - self._unit_closed_at >= interval_s or self._is_full()):
             await self._commit_behind()
 
-    def _apply(self, owned: Owned, records: list[Record], now: float) -> None:
+    def _apply(self, owned: AssignedPartition, records: list[Record], now: float) -> None:
         state = owned.state
         if self._pending.token is None:
             self._pending.token = self._consumer.token()
@@ -349,21 +349,21 @@ class Worker:
 
     async def _commit_behind(self) -> None:
         """Commit what is pending while the next unit is being applied; wait only when that one is full already."""
-        if self._flight is not None:
+        if self._commit_task is not None:
             if not self._is_full():
                 return
-            epoch, flight = self._epoch, self._flight
-            await flight
-            if epoch != self._epoch or self._flight is not flight:
+            epoch, task = self._assignment_epoch, self._commit_task
+            await task
+            if epoch != self._assignment_epoch or self._commit_task is not task:
                 return  # a rebalance drained meanwhile
-            self._flight = None
-        sealed = self._seal()
-        if sealed is not None:
-            self._flight = asyncio.create_task(self._commit(sealed), name="commit")
+            self._commit_task = None
+        closed = self._close_unit()
+        if closed is not None:
+            self._commit_task = asyncio.create_task(self._commit(closed), name="commit")
 
-    def _seal(self) -> _Sealed | None:
+    def _close_unit(self) -> _ClosedUnit | None:
         """Close the pending unit: offsets, restore points and outputs of every live partition that moved."""
-        self._sealed_at = self._monotonic()
+        self._unit_closed_at = self._monotonic()
         self._units += 1
         pending, self._pending = self._pending, _Pending()
         offsets: dict[int, Committed] = {}
@@ -393,45 +393,45 @@ class Worker:
             for out in self._outputs.of(partition, effects):
                 (unit.checkpoints if out.topic == self._outputs.checkpoints else unit.records).append(out)
         if self._audit is not None:
-            unit.places = self._audit.choose(unit.records)
-        return _Sealed(unit, pending.effects, pending.records, pending.bytes)
+            unit.ack_positions = self._audit.choose(unit.records)
+        return _ClosedUnit(unit, pending.effects, pending.records, pending.bytes)
 
-    async def _commit(self, sealed: _Sealed) -> None:
+    async def _commit(self, closed: _ClosedUnit) -> None:
         began, redone = self._monotonic(), self._writer.recovered
-        self._committing = began, sealed.records
+        self._committing = began, closed.records
         try:
-            await self._writer.commit(sealed.unit)
+            await self._writer.commit(closed.unit)
         except Fenced as error:
-            partitions = tuple(sorted(sealed.unit.offsets))
-            self._telemetry.happened(CommitFailed("fenced", error, sealed.records))
-            self._telemetry.happened(UnitDropped("generation", sealed.records, partitions))
+            partitions = tuple(sorted(closed.unit.offsets))
+            self._telemetry.happened(CommitFailed("fenced", error, closed.records))
+            self._telemetry.happened(UnitDropped("generation", closed.records, partitions))
             raise
         except BrokerUnavailable as error:
-            self._telemetry.happened(CommitFailed("unknown_outcome", error, sealed.records))
-            if self._bound.failed(sealed.records, sealed.bytes, self._monotonic() - began):
+            self._telemetry.happened(CommitFailed("unknown_outcome", error, closed.records))
+            if self._bound.failed(closed.records, closed.bytes, self._monotonic() - began):
                 self._telemetry.happened(UnitBoundLowered(self._bound.records, self._bound.bytes))
             raise
         except RunStepsError as error:
-            self._telemetry.happened(CommitFailed("refused", error, sealed.records))
+            self._telemetry.happened(CommitFailed("refused", error, closed.records))
             raise
         finally:
             self._committing = None
-        self._highest.saw(sealed.unit.offsets)
+        self._highest.saw(closed.unit.offsets)
         if self._writer.recovered > redone:
             self._telemetry.happened(TransactionsRedone(self._writer.recovered - redone))
         seconds = self._monotonic() - began
-        if self._bound.committed(sealed.records, sealed.bytes, seconds):
+        if self._bound.committed(closed.records, closed.bytes, seconds):
             self._telemetry.happened(UnitBoundLowered(self._bound.records, self._bound.bytes))
-        effects = sum(map(len, sealed.effects.values()))
-        self._telemetry.happened(UnitCommitted(sealed.records, effects, len(sealed.unit.offsets), seconds))
-        for partition, committed in sealed.unit.offsets.items():
+        effects = sum(map(len, closed.effects.values()))
+        self._telemetry.happened(UnitCommitted(closed.records, effects, len(closed.unit.offsets), seconds))
+        for partition, committed in closed.unit.offsets.items():
             self._stalls.moved(partition)
             if partition in self._owned:
                 self._owned[partition].acked = committed.offset
-        for partition, acked in sealed.effects.items():
+        for partition, acked in closed.effects.items():
             self._telemetry.acked(partition, acked)
         if self._audit is not None:
-            self._audit.published(sealed.unit.records, sealed.unit.places)
+            self._audit.published(closed.unit.records, closed.unit.ack_positions)
 
     async def _drain(self) -> None:
         """Commit all that is applied, within the budget.
@@ -443,12 +443,12 @@ class Worker:
         try:
             # One at a time: a revocation may meet the end of the loop, and the writer has one transaction.
             async with asyncio.timeout(budget_s), self._draining:
-                flight, self._flight = self._flight, None
-                if flight is not None:
-                    await flight
-                sealed = self._seal()
-                if sealed is not None:
-                    await self._commit(sealed)
+                task, self._commit_task = self._commit_task, None
+                if task is not None:
+                    await task
+                closed = self._close_unit()
+                if closed is not None:
+                    await self._commit(closed)
         except TimeoutError:
             raise BrokerUnavailable(
                 f"delivery: draining took longer than drain_timeout_s = {budget_s:g}",
@@ -458,9 +458,9 @@ class Worker:
     # --- rebalance ----------------------------------------------------------------------------------------
 
     async def revoked(self, partitions: list[int]) -> None:
-        """The gate first, draining second, and the states are parked for the next assignment (see `Consumer`)."""
-        self._epoch += 1
-        self._ready, self._assigned, self._assigned_in, self._unserved = (), [], -1, []
+        """The gate first, draining second, and the states are retained for the next assignment (see `Consumer`)."""
+        self._assignment_epoch += 1
+        self._pollable, self._assigned, self._assigned_in, self._unserved = (), [], -1, []
         self._stalls.waits(GROUP, "no assignment")
         if (broken := await self._end_opening()) is not None:
             raise broken
@@ -477,7 +477,7 @@ class Worker:
             owned, self._owned, self._pending = self._owned, {}, _Pending()
             if self._audit is not None:
                 self._audit.closed()
-            self._parked = self._parked | {p: o for p, o in owned.items() if o.state.is_live} if drained else {}
+            self._retained = self._retained | {p: o for p, o in owned.items() if o.state.is_live} if drained else {}
             happened = PartitionsRevoked(tuple(partitions), self._consumer.token().generation, 0, drained)
             self._telemetry.happened(happened)
         if not drained:
@@ -487,7 +487,7 @@ class Worker:
         """Mark, and open the partitions in a task: no heartbeat is sent until this returns."""
         if self._stopping:
             return
-        self._epoch += 1
+        self._assignment_epoch += 1
         generation = self._consumer.token().generation
         self._consumer.hold(partitions)
         partitions, self._unserved = self._split(partitions)
@@ -495,11 +495,11 @@ class Worker:
         self._stalls.assigned(partitions)
         for partition in partitions:
             self._stalls.waits(partition, "its restore has not begun")
-        self._parked = {p: owned for p, owned in self._parked.items() if p in partitions}
+        self._retained = {p: owned for p, owned in self._retained.items() if p in partitions}
         self._telemetry.happened(PartitionsAssigned(tuple(partitions), generation, len(partitions)))
         self._telemetry.happened(StateChanged("restoring" if partitions else "live"))
         if partitions:
-            self._opening = asyncio.create_task(self._open(self._epoch, partitions), name="open partitions")
+            self._opening = asyncio.create_task(self._open(self._assignment_epoch, partitions), name="open partitions")
 
     def _split(self, partitions: list[int]) -> tuple[list[int], list[int]]:
         """Those of these partitions that can be served, and those that have to wait for the checkpoint topic."""
@@ -515,10 +515,10 @@ class Worker:
             self._assigned = sorted([*self._assigned, *more])
             self._stalls.assigned(self._assigned)
             self._telemetry.happened(PartitionsAssigned(tuple(more), self._assigned_in, len(self._assigned)))
-            self._opening = asyncio.create_task(self._open(self._epoch, more), name="open partitions")
+            self._opening = asyncio.create_task(self._open(self._assignment_epoch, more), name="open partitions")
 
     async def _open(self, epoch: int, partitions: list[int]) -> None:
-        """Bring the partitions to where their last owner stood: parked states at once, the others from the log.
+        """Bring the partitions to where their last owner stood: retained states at once, the others from the log.
 
         None waits for another: one whose offsets are not stable, or whose checkpoints cannot be read, is the only one
         that is not live.
@@ -528,9 +528,9 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as restores, aclosing(self._restorer.stable_offsets(partitions)) as settled:
                 async for stable in settled:
-                    # Taken only now: the next rebalance may have cut us off, and then they are parked still.
-                    resumed = {p: o for p, o in self._parked.items() if stable.get(p) == o.committed}
-                    self._parked = {p: owned for p, owned in self._parked.items() if p not in stable}
+                    # Taken only now: the next rebalance may have cut us off, and then they are retained still.
+                    resumed = {p: o for p, o in self._retained.items() if stable.get(p) == o.committed}
+                    self._retained = {p: owned for p, owned in self._retained.items() if p not in stable}
                     self._admit(epoch, [(owned, owned.state.next_offset) for owned in resumed.values()])
                     for owned in resumed.values():
                         self._announce(owned, began, resumed=True)
@@ -567,8 +567,8 @@ class Worker:
                     ) from error
                 await asyncio.sleep(_RESTORE_AGAIN_S)
 
-    def _owned_from(self, found: Restored, began: float) -> Owned:
-        return Owned(
+    def _owned_from(self, found: Restored, began: float) -> AssignedPartition:
+        return AssignedPartition(
             found.partition,
             found.state,
             found.committed,
@@ -580,9 +580,9 @@ class Worker:
             end=found.end,
         )
 
-    def _admit(self, epoch: int, opened: Iterable[tuple[Owned, int]]) -> None:
+    def _admit(self, epoch: int, opened: Iterable[tuple[AssignedPartition, int]]) -> None:
         """Through the gate, unless the next rebalance has begun."""
-        if epoch != self._epoch:
+        if epoch != self._assignment_epoch:
             return
         now = self._monotonic()
         for owned, position in opened:
@@ -592,7 +592,7 @@ class Worker:
             self._stalls.waits(owned.partition, _NO_ANSWER)
             if owned.state.is_live:
                 self._announce(owned, owned.opened_at)
-        self._ready = tuple(self._owned)
+        self._pollable = tuple(self._owned)
 
     async def _end_opening(self) -> BaseException | None:
         """Cut it off, if it is not over; returns what had broken it."""
@@ -603,7 +603,7 @@ class Worker:
         await asyncio.wait({opening})
         return None if opening.cancelled() else opening.exception()
 
-    def _note_restore(self, owned: Owned, folded: int) -> None:
+    def _note_restore(self, owned: AssignedPartition, folded: int) -> None:
         state = owned.state
         done = min(state.next_offset, state.live_from) - owned.restored_from
         total = state.live_from - owned.restored_from
@@ -613,7 +613,7 @@ class Worker:
         if state.is_live:
             self._announce(owned, owned.opened_at)
 
-    def _announce(self, owned: Owned, began: float, *, resumed: bool = False) -> None:
+    def _announce(self, owned: AssignedPartition, began: float, *, resumed: bool = False) -> None:
         if owned.announced and not resumed:
             return
         owned.announced = True
@@ -632,7 +632,7 @@ class Worker:
 
     # --- time passing -------------------------------------------------------------------------------------
 
-    def _stand(self, owned: Owned, now: float) -> None:
+    def _stand(self, owned: AssignedPartition, now: float) -> None:
         """Note where the consumer stands, markers included, right after all that it handed out was applied.
 
         Never at another time: between a poll's end and our turn the consumer is ahead of us, and a commit of its
@@ -689,7 +689,7 @@ class Worker:
         if self._audit is not None:
             self._audit.stand()
 
-    def _miss(self, owned: Owned, now: float, detail: str) -> None:
+    def _miss(self, owned: AssignedPartition, now: float, detail: str) -> None:
         stalled_s = now - owned.moved_at
         if stalled_s > self._settings.supervisor.stall_timeout_s:
             self._telemetry.happened(ProgressStalled(owned.partition, owned.position, stalled_s))
@@ -698,7 +698,7 @@ class Worker:
                 hint="check the brokers; a restart tries again",
             )
 
-    def _mark_time(self, owned: Owned, now: float) -> None:
+    def _mark_time(self, owned: AssignedPartition, now: float) -> None:
         """T3: on a partition that stands at its end, let deadlines fire that no record will bring about."""
         if now - owned.moved_at < self._settings.steps.idle_grace_s:
             return
@@ -712,7 +712,7 @@ class Worker:
             self._telemetry.counted(state.counts)
             state.counts.clear()
 
-    def _write_checkpoints(self, owned: Owned, now: float) -> None:
+    def _write_checkpoints(self, owned: AssignedPartition, now: float) -> None:
         """Write down what is open and has been dirty for the interval. When is no outcome: the clock may decide."""
         interval_s = self._settings.checkpoints.interval_s
         samples = owned.positions
@@ -730,7 +730,7 @@ class Worker:
             if effects:
                 self._take(owned.partition, effects)
 
-    def _tell(self, owned: Owned, lag: int, lag_last_stable: int, *, count_oldest: bool) -> None:
+    def _tell(self, owned: AssignedPartition, lag: int, lag_last_stable: int, *, count_oldest: bool) -> None:
         state = owned.state
         lag_s = 0.0
         if lag and owned.last_timestamp_ms > 0:
@@ -740,7 +740,7 @@ class Worker:
             oldest = state.oldest_open_ms()
             oldest_s = max(0.0, (state.stream_time - oldest) / 1000) if oldest is not None else 0.0
         self._telemetry.happened(
-            PartitionStands(
+            PartitionStatus(
                 owned.partition,
                 lag_high_watermark=lag,
                 lag_last_stable=lag_last_stable,
@@ -752,7 +752,7 @@ class Worker:
             )
         )
 
-    # --- for the pages ------------------------------------------------------------------------------------
+    # --- for the HTTP endpoints ---------------------------------------------------------------------------
 
     def healthz(self) -> Health:
         """The loop turns, and every owned partition moves or stands at its end."""

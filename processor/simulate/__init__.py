@@ -23,7 +23,7 @@ from processor.simulate.texts import Mix, Texts
 from processor.simulate.tools import text_of
 from processor.simulate.wire import MANY, Wrapped, fits, wrap
 
-__all__ = ["Parameters", "Expected", "Produced", "Simulation", "generate", "partition_of"]
+__all__ = ["Expected", "Parameters", "Produced", "Simulation", "generate", "partition_of"]
 
 _JITTER_MS: Final = 1_500
 """Producers' clocks differ: a late timestamp is at most this much behind."""

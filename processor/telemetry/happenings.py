@@ -14,11 +14,11 @@ from processor.errors import BrokerUnavailable, Fenced, RunStepsError
 from processor.telemetry.log import Log, described
 from processor.telemetry.meter import Meter
 from processor.telemetry.metrics import (
-    AUDIT_VERIFIED_AGE,
-    AUDIT_VERIFIED_OFFSET,
     AUDIT_MISMATCHES,
     AUDIT_SKIPPED,
     AUDIT_VERIFIED,
+    AUDIT_VERIFIED_AGE,
+    AUDIT_VERIFIED_OFFSET,
     COMMIT_FAILURES,
     COMMIT_SECONDS,
     COMMITTED_OFFSET,
@@ -285,7 +285,7 @@ class RestoreIrregular:
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionStands:
+class PartitionStatus:
     """How one owned partition stands; told about once a second. None leaves a gauge as it was."""
 
     partition: int
@@ -592,7 +592,7 @@ class AuditSkipped:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditStands:
+class AuditStatus:
     """How long ago a step of an owned partition was last verified; told about once a second."""
 
     partition: int

@@ -237,7 +237,7 @@ AUDIT_SKIPPED: Final = Metric(
     (_SKIPPED,),
 )
 AUDIT_VERIFIED_OFFSET: Final = Metric(
-    "runstep_audit_verified_offset", _G, "offset", "The offset after the last source record of the newest verified step.",
+    "runstep_audit_verified_offset", _G, "offset", "Offset after the last source record of the newest verified step.",
     "Compare with committed_offset: what lies between was not sampled yet.", (PARTITION,),
 )
 AUDIT_VERIFIED_AGE: Final = Metric(

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from processor.broker import Broker
-from tests.bench import core, idle, loops, memory, replay, visible, worker
+from tests.bench import core, idle, latency, loops, memory, replay, worker
 from tests.bench.load import Expected, Job
 from tests.bench.measure import PURE, Book, Build, Run, compiled
-from tests.native import missing
+from tests.compiled_wheel import missing
 
 PARTITIONS: Final = 8
 SECTIONS: Final = ("core", "memory", "worker", "restore", "visible", "growth", "replay", "idle")
@@ -148,8 +148,8 @@ def main() -> int:
             if "restore" in sections:
                 _restore(book, broker, min(rounds, 3), events if quick else 1_000_000, builds[-1])
             if "visible" in sections:
-                visible.latency(book, broker, 3.0 if quick else 10.0, builds[-1])
-                visible.pauses(book, broker, 1 if quick else 3, builds[-1])
+                latency.latency(book, broker, 3.0 if quick else 10.0, builds[-1])
+                latency.pauses(book, broker, 1 if quick else 3, builds[-1])
             if "growth" in sections:
                 _growth(book, broker, min(rounds, 3), events // 10, builds[-1])
             if "replay" in sections:

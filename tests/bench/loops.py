@@ -10,8 +10,8 @@ from aiokafka import AIOKafkaConsumer
 from processor.broker import Broker
 from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Consumer
-from tests.bench.lap import Lap
 from tests.bench.measure import Run, child, collector_as_in_the_worker, ended, follow
+from tests.bench.measured_process import MeasuredProcess
 
 FETCH_MAX_BYTES = 4 << 20
 PARTITION_FETCH_BYTES = 1 << 20
@@ -30,12 +30,12 @@ async def upstream(bootstrap: str, topic: str, group: str, events: int) -> None:
         max_partition_fetch_bytes=PARTITION_FETCH_BYTES,
     )
     await consumer.start()
-    lap, seen = Lap(), 0
+    measured, seen = MeasuredProcess(), 0
     while seen < events:
         for records in (await consumer.getmany(timeout_ms=250, max_records=MAX_POLL_RECORDS)).values():
-            lap.begin()
+            measured.begin()
             seen += len(records)
-    lap.end(seen)
+    measured.end(seen)
     await consumer.stop()
 
 
@@ -70,16 +70,16 @@ async def fast(bootstrap: str, topic: str, group: str, events: int) -> None:
         listener=listener,
     )
     await consumer.start()
-    lap, seen = Lap(), 0
+    measured, seen = MeasuredProcess(), 0
     while seen < events:
         if listener.is_new:
             listener.is_new = False
             for partition in listener.mine:
                 consumer.seek(partition, 0)
         for records in (await consumer.poll(listener.mine, timeout_ms=250, max_records=MAX_POLL_RECORDS)).values():
-            lap.begin()
+            measured.begin()
             seen += len(records)
-    lap.end(seen)
+    measured.end(seen)
     await consumer.stop(timeout_s=5)
 
 

@@ -22,7 +22,7 @@ from typing import Any, Final, NamedTuple
 
 from processor.broker import Broker
 from processor.broker.parts import KAFKA_VERSION
-from tests import native
+from tests import compiled_wheel
 
 _CHILD_S: Final = 600.0
 _LIBRARIES: Final = ("aiokafka", "msgspec", "uvloop", "cramjam", "google-crc32c", "prometheus-client")
@@ -157,7 +157,7 @@ class Build(NamedTuple):
     room: Path
 
 
-PURE: Final = Build("", native.ROOT)
+PURE: Final = Build("", compiled_wheel.ROOT)
 
 
 def compiled(room: Path) -> Build:
@@ -166,7 +166,7 @@ def compiled(room: Path) -> Build:
     Raises:
         RuntimeError: that failed, or what is imported from there is not compiled.
     """
-    native.lay_open(room)
+    compiled_wheel.lay_open(room)
     asked = [sys.executable, "-m", "processor", "--version"]
     told = subprocess.run(asked, cwd=room, capture_output=True, text=True, check=True).stdout
     if "compiled" not in told:

@@ -8,9 +8,9 @@ import sys
 
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from tests.bench.lap import rss_bytes
 from tests.bench.load import BEGIN_S, as_fetched, delta, event
 from tests.bench.measure import Book
+from tests.bench.measured_process import rss_bytes
 
 TEXT = "x" * 200
 _AT_A_TIME = 1_000

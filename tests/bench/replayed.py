@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from tests.bench.lap import Lap, peak_bytes
+from tests.bench.measured_process import MeasuredProcess, peak_bytes
 
 if TYPE_CHECKING:
     from processor.audit.replay.outcome import Progress
@@ -35,14 +35,14 @@ def settings() -> Settings:
 
 def _folds(events: int) -> None:
     """What a second process gains that has nothing to do with the first: the same fold once, then twice at once."""
-    lap = Lap()
+    measured = MeasuredProcess()
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(_fold, [events] * 2))
-        lap.begin()
+        measured.begin()
         alone = _wall_s(pool, events, 1)
         together = _wall_s(pool, events, 2)
         alone = (alone + _wall_s(pool, events, 1)) / 2
-    lap.end(3 * events, gain=2 * alone / together)
+    measured.end(3 * events, gain=2 * alone / together)
 
 
 def _wall_s(pool: ProcessPoolExecutor, events: int, folds: int) -> float:
@@ -105,14 +105,14 @@ def _main() -> None:
         if progress.what == _FOLDING and not folding:
             folding.append(time.perf_counter())
 
-    lap = Lap()
-    lap.begin()
+    measured = MeasuredProcess()
+    measured.begin()
     found = replay(options, config, lambda: Connection.build(**config.kafka.connection()), show)
     fold_s = time.perf_counter() - folding[0]
     if found.verdict is not Outcome.PROVEN:
         raise RuntimeError(f"{found.verdict}: {found.counts} {found.questions}")
     records_read = sum(result.records for result in found.results)
-    lap.end(records_read, rss_bytes=peak_bytes(), fold_s=fold_s)
+    measured.end(records_read, rss_bytes=peak_bytes(), fold_s=fold_s)
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from processor.core.effects import Record
 from processor.serve import worker
 from processor.serve.command import serve
 from tests import kafka_tools
-from tests.bench.lap import Lap
 from tests.bench.load import DEAD, Expected, Job, records
 from tests.bench.measure import PURE, Build, Run, child, ended, follow
+from tests.bench.measured_process import MeasuredProcess
 from tests.bench.verdict import judge
 
 STATUSES = ("completed", "failed", "cancelled", "expired")
@@ -131,7 +131,7 @@ class Life:
             process.wait()
 
     def restore(self) -> Run:
-        """Begin again after a kill: the lap is from the assignment until every partition is live."""
+        """Begin again after a kill: measured from the assignment until every partition is live."""
         process = child("tests.bench.worker", "restore", "0", env=self.env, build=self.build)
         try:
             return follow(process, self.broker)
@@ -154,34 +154,34 @@ class Life:
 
 
 def _watch_commits(events: int) -> None:
-    """The lap is from the first record handed to the core until offsets for `events` records are committed."""
-    lap, done = Lap(), dict[int, int]()
+    """Measured from the first record handed to the core until offsets for `events` records are committed."""
+    measured, done = MeasuredProcess(), dict[int, int]()
     apply, commit = worker.Worker._apply, worker.Worker._commit
 
-    def first(self: worker.Worker, owned: worker.Owned, records: list[Record], now: float) -> None:
-        lap.begin()
+    def first(self: worker.Worker, owned: worker.AssignedPartition, records: list[Record], now: float) -> None:
+        measured.begin()
         worker.Worker._apply = apply  # type: ignore[method-assign]
         apply(self, owned, records, now)
 
-    async def noted(self: worker.Worker, sealed: Any) -> None:
-        await commit(self, sealed)
-        done.update({partition: committed.offset for partition, committed in sealed.unit.offsets.items()})
+    async def noted(self: worker.Worker, closed: Any) -> None:
+        await commit(self, closed)
+        done.update({partition: committed.offset for partition, committed in closed.unit.offsets.items()})
         if sum(done.values()) >= events:
             worker.Worker._commit = commit  # type: ignore[method-assign]
-            lap.end(events)
+            measured.end(events)
 
     worker.Worker._apply = first  # type: ignore[method-assign]
     worker.Worker._commit = noted  # type: ignore[method-assign]
 
 
 def _watch_restore() -> None:
-    """The lap is from the assignment until every partition is live."""
-    lap = Lap()
+    """Measured from the assignment until every partition is live."""
+    measured = MeasuredProcess()
     assigned, announce = worker.Worker.assigned, worker.Worker._announce
     born = time.perf_counter()
 
     def begun(self: worker.Worker, partitions: list[int]) -> None:
-        lap.begin()
+        measured.begin()
         assigned(self, partitions)
 
     def announced(self: worker.Worker, *args: Any, **kwargs: Any) -> None:
@@ -189,7 +189,7 @@ def _watch_restore() -> None:
         owned = self._owned.values()
         if len(owned) == len(self._assigned) and all(o.state.is_live for o in owned):
             events = sum(o.state.live_from - o.restored_from for o in owned)
-            lap.end(events, since_start_s=time.perf_counter() - born)
+            measured.end(events, since_start_s=time.perf_counter() - born)
 
     worker.Worker.assigned = begun  # type: ignore[method-assign]
     worker.Worker._announce = announced  # type: ignore[method-assign]

@@ -430,10 +430,10 @@ async def test_it_is_told_where_records_came_to_stand(broker: Broker, names: Nam
         try:
             for unit in range(2):
                 records = [out(sink, f"{unit}-{i}-" + "x" * 20_000, key=f"k{i}") for i in range(120)]
-                asked = Unit(consumer.token(), records, {}, places=dict.fromkeys((0, 50, 119)))
+                asked = Unit(consumer.token(), records, {}, ack_positions=dict.fromkeys((0, 50, 119)))
                 await writer.commit(asked)
                 stands = {(got.partition, got.offset): got.value for got in read_topic(broker.bootstrap, sink)}
-                assert {n: stands[place] for n, place in asked.places.items() if place is not None} == {
+                assert {n: stands[place] for n, place in asked.ack_positions.items() if place is not None} == {
                     n: records[n].value for n in (0, 50, 119)
                 }
         finally:

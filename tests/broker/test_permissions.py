@@ -18,7 +18,7 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from processor.publish.command import sample_files
 from processor.publish.run_keying import EventStream
 from tests.broker.conftest import PASSWORD, USER, SecureBroker
-from tests.faults.fleet import eventually
+from tests.faults.worker_fleet import eventually
 from tests.kafka_tools import Sent, admin, create_topics, produce, read_topic
 
 DEADLINE_S = 60.0

@@ -28,7 +28,7 @@ from processor.kafka.records import OutRecord
 from processor.simulate import Parameters, Simulation
 from processor.simulate.expected import compare
 from tests import kafka_tools as kt
-from tests.faults.fleet import Fleet, Topics, eventually
+from tests.faults.worker_fleet import Fleet, Topics, eventually
 from tests.kafka_tools import Names, Sent
 
 WAIT_S = 60.0

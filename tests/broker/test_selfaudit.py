@@ -14,7 +14,7 @@ import pytest
 from processor.broker import Broker
 from tests import kafka_tools as kt
 from tests.broker.test_replay import one_step, play, renamed
-from tests.faults.fleet import Fleet, Process, Topics, eventually
+from tests.faults.worker_fleet import Fleet, Process, Topics, eventually
 from tests.kafka_tools import Names
 
 WAIT_S = 30.0

@@ -17,7 +17,7 @@ from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.wire_types import Decoded, Event, Ignored, RunEnd, StepObject
 from processor.publish.command import sample_files
-from tests.core.play import Play, call, calls, published, refused, step, text
+from tests.core.scripted_log import Play, call, calls, published, refused, step, text
 
 SAMPLES = b"".join(path.read_bytes() for path in sample_files())
 FRAMES = [frame for frame in SAMPLES.split(b"\n\n") if b"thread.run" in frame]

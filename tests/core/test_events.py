@@ -26,8 +26,8 @@ from processor.core.wire_types import (
     canonical,
     canonical_step,
 )
-from tests.core.logs import details, lives
-from tests.core.play import Play, call, calls, run, step, text
+from tests.core.scripted_log import Play, call, calls, run, step, text
+from tests.core.strategies import details, lives
 
 STEP = step("completed", step_details={"type": "tool_calls", "tool_calls": []})
 EVENTS: dict[str, Any] = {

@@ -13,7 +13,7 @@ import pytest
 
 from processor.core.effects import Publish, Status
 from processor.core.lifecycle import AFTER_INFERENCE, ORPHANING, RUN_ENDS, TERMINAL, TRANSITIONS, Kind, Move, move
-from tests.core.play import Play, call, calls, headers, published, refused, run, snapshot, step, text
+from tests.core.scripted_log import Play, call, calls, headers, published, refused, run, snapshot, step, text
 from tests.core.test_restart import portrait
 
 PAGE = Path(__file__).parents[2] / "docs" / "lifecycle.md"

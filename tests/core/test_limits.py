@@ -11,7 +11,7 @@ import pytest
 from processor.core.effects import Checkpoint, DeadLetter, LogRecord, Publish, Reason
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from tests.core.play import RULES, Play, call, calls, headers, published, refused, run, snapshot, step, text
+from tests.core.scripted_log import RULES, Play, call, calls, headers, published, refused, run, snapshot, step, text
 from tests.core.test_restart import Topics
 
 SMALL = Rules(grace_s=5, max_age_s=100, ended_retention_s=20, max_step_bytes=500, max_open_steps=2)

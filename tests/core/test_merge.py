@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.core.merge import Notes, Tree, bad_index, characters, fill, finish, merge_delta, pack, plain, unpack
-from tests.core.logs import details
-from tests.core.play import Play, call, calls, delta, published, refused, snapshot, step
+from tests.core.scripted_log import Play, call, calls, delta, published, refused, snapshot, step
+from tests.core.strategies import details
 
 
 def merged(*deltas: dict[str, Any]) -> tuple[Any, Notes]:

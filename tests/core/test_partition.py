@@ -22,9 +22,9 @@ from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Pu
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.step import Step
-from tests.core.logs import ODDITIES, lives, logs
-from tests.core.logs import RULES as LOG_RULES
-from tests.core.play import RULES, Play, call, calls, headers, published, refused, run, snapshot, step, text
+from tests.core.scripted_log import RULES, Play, call, calls, headers, published, refused, run, snapshot, step, text
+from tests.core.strategies import ODDITIES, lives, logs
+from tests.core.strategies import RULES as LOG_RULES
 from tests.core.test_restart import Topics, outcomes, portrait, uninterrupted
 
 # --- L7, T1-T3: time

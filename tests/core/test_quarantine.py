@@ -13,8 +13,8 @@ from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Pu
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.step import Step
-from tests.core.logs import lives, logs
-from tests.core.play import Play, run, step
+from tests.core.scripted_log import Play, run, step
+from tests.core.strategies import lives, logs
 from tests.core.test_restart import Topics, mark, outcomes
 
 pytestmark = pytest.mark.skipif(hasattr(Step, "__mypyc_attrs__"), reason="a compiled class takes no other methods")

@@ -10,7 +10,7 @@ from processor.core.effects import DeadLetter, Effect, LogRecord, Publish
 from processor.core.headers import CLOCK_MARK
 from processor.core.offset_metadata import LogIdentity, ResumePoint
 from processor.core.partition import PartitionState, read_saved
-from tests.core.logs import RULES, lives, logs
+from tests.core.strategies import RULES, lives, logs
 from tests.core.test_restart import Topics, mark, outcomes, portrait
 
 LOG = LogIdentity("cluster", "topic").encode()

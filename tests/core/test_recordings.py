@@ -16,7 +16,7 @@ from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.step import SCHEMA_KEYS
 from processor.publish.command import sample_files
-from tests.core.play import text
+from tests.core.scripted_log import text
 
 RECORDED = Path(__file__).parents[3] / "shared" / "fixtures"
 SAMPLES = {path.name: path for path in sample_files()}

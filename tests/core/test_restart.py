@@ -12,7 +12,7 @@ from processor.core.merge import plain
 from processor.core.partition import Entry, PartitionState
 from processor.core.rules import Rules
 from processor.core.step import Step
-from tests.core.logs import RULES, lives, logs
+from tests.core.strategies import RULES, lives, logs
 
 
 def outcomes(effects: list[Effect]) -> list[Effect]:

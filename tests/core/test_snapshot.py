@@ -14,8 +14,8 @@ from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.step import SCHEMA_KEYS, Step
 from processor.core.wire_types import canonical
-from tests.core.logs import RULES, lives, logs
-from tests.core.play import Play, call, calls, published, run, snapshot, step, text
+from tests.core.scripted_log import Play, call, calls, published, run, snapshot, step, text
+from tests.core.strategies import RULES, lives, logs
 
 KEYS = [
     "assistant_id", "cancelled_at", "completed_at", "created_at", "expired_at", "failed_at", "id", "last_error",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from processor.core.delta_template import Spelling, is_plain, learn
 from processor.core.events import exact, head_of
 from processor.core.wire_types import ExactData
-from tests.core.play import Play, call, calls, text
+from tests.core.scripted_log import Play, call, calls, text
 
 IDS = st.text(min_size=1, max_size=4) | st.sampled_from(["s1", '"', "\\", "arguments", "thread.run.step.delta"])
 TEXTS = st.text(max_size=6) | st.sampled_from(["", '"', '\\"', '"}}]}}}}', "s1", '","x":"', "\ud7ff", "\x00"])

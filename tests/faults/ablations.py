@@ -140,7 +140,7 @@ SAFEGUARDS: Final = (
         "gate-before-drain",
         "on revocation the gate closes before the unit drains",
         _WORKER,
-        "        self._ready, self._assigned, self._assigned_in, self._unserved = (), [], -1, []\n",
+        "        self._pollable, self._assigned, self._assigned_in, self._unserved = (), [], -1, []\n",
         "        self._assigned, self._assigned_in, self._unserved = [], -1, []\n",
         (f"{_OF_WORKER}test_the_gate_closes_before_the_drain",),
     ),
@@ -148,8 +148,8 @@ SAFEGUARDS: Final = (
         "batch-of-this-epoch",
         "a batch that was fetched before a rebalance is dropped",
         _WORKER,
-        "        is_open = bool(ready) and epoch == self._epoch\n",
-        "        is_open = bool(ready)\n",
+        "        is_open = bool(pollable) and epoch == self._assignment_epoch\n",
+        "        is_open = bool(pollable)\n",
         (f"{_OF_WORKER}test_a_batch_of_an_old_epoch_is_dropped", f"{_OF_WORKER}test_the_gate_closes_before_the_drain"),
     ),
     Safeguard(
@@ -182,7 +182,7 @@ SAFEGUARDS: Final = (
         _WORKER,
         "if stable.get(p) == o.committed}",
         "if p in stable}",
-        (f"{_OF_WORKER}test_a_parked_state_that_is_not_what_is_committed_is_restored",),
+        (f"{_OF_WORKER}test_a_retained_state_that_is_not_what_is_committed_is_restored",),
     ),
     Safeguard(
         "one-drain-at-a-time",
@@ -198,7 +198,7 @@ SAFEGUARDS: Final = (
         "processor/kafka/output_records.py",
         "        record = form\n        if batch_bytes(form) <= limit:\n            break\n",
         "        break\n",
-        ("tests/shell/test_outputs.py", "tests/broker/test_bad_input_live.py"),
+        ("tests/shell/test_output_records.py", "tests/broker/test_bad_input_live.py"),
     ),
     Safeguard(
         "claim",

@@ -19,9 +19,9 @@ from confluent_kafka import Producer, TopicPartition
 from processor.simulate import Parameters
 from tests import kafka_tools as kt
 from tests.faults.cluster import Cluster
-from tests.faults.fleet import Process
 from tests.faults.lab import Scene, Tally
 from tests.faults.trouble import WORKERS, under_load
+from tests.faults.worker_fleet import Process
 
 FAKETIME: Final = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 _BEYOND_SESSION_S: Final = 10

@@ -25,8 +25,8 @@ from confluent_kafka.admin import AdminClient, ClusterMetadata  # type: ignore[a
 from processor.broker import node as embedded
 from processor.broker import parts, probe, settings
 from tests import kafka_tools as kt
-from tests.faults.fleet import eventually
 from tests.faults.proxy import HOST, Proxy
+from tests.faults.worker_fleet import eventually
 
 START_S: Final = 90.0
 _GROUP_LOG: Final = "__consumer_offsets"

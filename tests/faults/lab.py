@@ -25,10 +25,21 @@ import msgspec
 from processor.simulate import Parameters, Produced, Simulation, _Play
 from processor.simulate.expected import Difference, Expected, compare
 from tests import kafka_tools as kt
+from tests.faults.audit_check import prove
 from tests.faults.cluster import Cluster
-from tests.faults.fleet import START_S, WAIT_S, Downstream, Ends, Fleet, Load, Offsets, Process, Topics, eventually
-from tests.faults.proof import prove
 from tests.faults.proxy import Proxy
+from tests.faults.worker_fleet import (
+    START_S,
+    WAIT_S,
+    Downstream,
+    Ends,
+    Fleet,
+    Load,
+    Offsets,
+    Process,
+    Topics,
+    eventually,
+)
 from tests.kafka_tools import Names, Sent
 
 _MOVES_S: Final = 1.5

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from tests.faults.cluster import Cluster
-from tests.faults.fleet import WAIT_S, eventually
 from tests.faults.lab import Scene, Tally
 from tests.faults.proxy import Action, Api, Rule
+from tests.faults.worker_fleet import WAIT_S, eventually
 
 _FIRST: Final = 400
 _MORE: Final = 40

@@ -26,11 +26,11 @@ from processor.core.headers import FIRST_OFFSET, LAST_OFFSET, SOURCE_OFFSET
 from processor.simulate import Parameters, Produced, Simulation
 from processor.simulate.expected import compare
 from tests import kafka_tools as kt
+from tests.faults.audit_check import prove
 from tests.faults.cluster import Cluster
-from tests.faults.fleet import Ends, Fleet, Offsets, Topics, eventually
 from tests.faults.lab import Tally
-from tests.faults.proof import prove
 from tests.faults.service import ended
+from tests.faults.worker_fleet import Ends, Fleet, Offsets, Topics, eventually
 from tests.kafka_tools import Got, Names, Sent
 
 VERSION: Final = "4.3.1"

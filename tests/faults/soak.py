@@ -23,9 +23,9 @@ from typing import Final, NamedTuple
 from tests.faults.__main__ import table
 from tests.faults.cluster import Cluster
 from tests.faults.counted import VARIABLE
-from tests.faults.fleet import Process
 from tests.faults.lab import Scene, Tally
 from tests.faults.proxy import Action, Api, Proxy
+from tests.faults.worker_fleet import Process
 
 _ROOT: Final = Path(__file__).parents[2]
 _WARM_SHARE: Final = 0.25

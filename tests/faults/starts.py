@@ -13,7 +13,7 @@ import uvloop
 
 from processor.config.settings import Settings
 from processor.errors import BrokerUnavailable, Fenced
-from processor.serve.supervisor import _Lives, _supervise
+from processor.serve.supervisor import _CurrentWorker, _supervise
 from processor.telemetry.happenings import BrokerLost, Happening, WorkerRestarted
 from processor.telemetry.telemetry import Telemetry
 from tests.faults.cluster import Cluster
@@ -45,11 +45,11 @@ async def _failures(settings: Settings) -> list[BaseException]:
     """Start, wait until ready, and stop. Returns what the supervisor saw on the way."""
     told: list[Happening] = []
     telemetry = Telemetry(stream=io.StringIO(), format="json", heard=told.append)
-    lives, stop = _Lives(), asyncio.Event()
-    living = asyncio.create_task(_supervise(settings, telemetry, lives, stop, create_topics=True))
+    current, stop = _CurrentWorker(), asyncio.Event()
+    living = asyncio.create_task(_supervise(settings, telemetry, current, stop, create_topics=True))
     try:
         async with asyncio.timeout(_READY_S):
-            while not living.done() and not lives.readyz().ok:  # noqa: ASYNC110 - what a probe does
+            while not living.done() and not current.readyz().ok:  # noqa: ASYNC110 - what a probe does
                 await asyncio.sleep(0.01)
         stop.set()
         await living

@@ -9,8 +9,8 @@ from random import Random
 
 from processor.broker import Broker
 from processor.simulate import Parameters, Simulation
-from tests.faults.fleet import Fleet, Load, Topics, finish, watched
-from tests.faults.proof import prove
+from tests.faults.audit_check import prove
+from tests.faults.worker_fleet import Fleet, Load, Topics, finish, watched
 from tests.kafka_tools import Names
 
 EVENTS = 100_000

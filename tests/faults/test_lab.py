@@ -9,12 +9,12 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from tests import kafka_tools as kt
-from tests.faults import fleet
+from tests.faults import worker_fleet
 from tests.faults.__main__ import table
 from tests.faults.conftest import Behind
-from tests.faults.fleet import Offsets, Topics
 from tests.faults.lab import Scene, Tally, offsets_that_went_back
 from tests.faults.soak import Sample, leaks
+from tests.faults.worker_fleet import Offsets, Topics
 from tests.kafka_tools import Names, Sent
 
 
@@ -75,7 +75,7 @@ def test_a_coordinator_that_was_away_is_not_believed_at_once(monkeypatch: pytest
             offsets._note({0: offset})
     assert strict.decreased == ["partition 0: 5, then 3"]
     assert (patient.decreased, patient.now) == ([], {0: 6})
-    monkeypatch.setattr(fleet, "_STALE_S", 0.0)
+    monkeypatch.setattr(worker_fleet, "_STALE_S", 0.0)
     patient._note({0: 4})
     assert patient.decreased == ["partition 0: 6, then 4"]
 

@@ -47,7 +47,9 @@ class Halves:
 
     def __init__(self, stage: Stage, seed: int) -> None:
         self.stage = stage
-        self.simulation = Simulation(Parameters(runs=40, partitions=stage.partitions, seed=seed, hung=0.1, interrupted=0.2))
+        self.simulation = Simulation(
+            Parameters(runs=40, partitions=stage.partitions, seed=seed, hung=0.1, interrupted=0.2)
+        )
         self.records: list[Produced] = list(self.simulation)
         middle = len(self.records) // 2
         self.first, self.second = self.records[:middle], self.records[middle:]

@@ -11,7 +11,7 @@ from processor.broker import Broker
 from processor.simulate import Parameters, Produced, Simulation
 from processor.simulate.expected import compare
 from tests import kafka_tools as kt
-from tests.faults.fleet import WAIT_S, Ends, Fleet, Load, Process, Topics, finish, watched
+from tests.faults.worker_fleet import WAIT_S, Ends, Fleet, Load, Process, Topics, finish, watched
 from tests.kafka_tools import Names
 
 PARTITIONS = 6

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from processor.broker import Broker
 from processor.simulate import Parameters, Simulation
-from tests.faults.fleet import SESSION_S, WAIT_S, Ends, Fleet, Load, Process, Topics, eventually, finish, watched
-from tests.faults.proof import prove
+from tests.faults.audit_check import prove
+from tests.faults.worker_fleet import SESSION_S, WAIT_S, Ends, Fleet, Load, Process, Topics, eventually, finish, watched
 from tests.kafka_tools import Names
 
 PARTITIONS = 4

@@ -14,9 +14,9 @@ from confluent_kafka import Producer
 
 from tests import kafka_tools as kt
 from tests.faults.cluster import Cluster
-from tests.faults.fleet import Process
 from tests.faults.lab import Scene, Tally
 from tests.faults.proxy import SPOILING, Action, Api
+from tests.faults.worker_fleet import Process
 
 WORKERS: Final = 3
 

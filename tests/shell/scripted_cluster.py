@@ -14,7 +14,7 @@ from enum import Enum, auto
 from typing import Any
 
 from processor.kafka.consumer import Committed, GroupToken
-from processor.kafka.transactions import NO_IDENTITY, Identity, NotSent, Place, Produced, Unanswered
+from processor.kafka.transactions import NO_IDENTITY, Identity, NotSent, Produced, TopicPartitionKey, Unanswered
 
 PRODUCER_ID = 7
 TOKEN = GroupToken(1, "member", None)
@@ -45,11 +45,11 @@ class Cluster:
     open: bool = False
     ended: bool | None = None
     """How the last transaction ended: True by a commit; None: there was none in this epoch."""
-    added: set[Place] = field(default_factory=set)
+    added: set[TopicPartitionKey] = field(default_factory=set)
     group_added: bool = False
-    pending: list[tuple[Place, str]] = field(default_factory=list)
+    pending: list[tuple[TopicPartitionKey, str]] = field(default_factory=list)
     pending_offsets: dict[int, Committed] = field(default_factory=dict)
-    sequences: dict[tuple[Place, int], int] = field(default_factory=dict)
+    sequences: dict[tuple[TopicPartitionKey, int], int] = field(default_factory=dict)
     visible: list[str] = field(default_factory=list)
     offsets: dict[int, Committed] = field(default_factory=dict)
     went_back: list[tuple[int, int]] = field(default_factory=list)
@@ -76,12 +76,14 @@ class Cluster:
         self.ended = None
         return 0, Identity(PRODUCER_ID, self.epoch)
 
-    def add_partitions(self, identity: Identity, places: Collection[Place]) -> dict[Place, int]:
+    def add_partitions(
+        self, identity: Identity, topic_partitions: Collection[TopicPartitionKey]
+    ) -> dict[TopicPartitionKey, int]:
         if identity.epoch != self.epoch:
-            return dict.fromkeys(places, 47)
+            return dict.fromkeys(topic_partitions, 47)
         self._begin()
-        self.added.update(places)
-        return dict.fromkeys(places, 0)
+        self.added.update(topic_partitions)
+        return dict.fromkeys(topic_partitions, 0)
 
     def add_group(self, identity: Identity) -> int:
         if identity.epoch != self.epoch:
@@ -90,7 +92,7 @@ class Cluster:
         self.group_added = True
         return 0
 
-    def produce(self, batches: Mapping[Place, bytes]) -> dict[Place, Produced]:
+    def produce(self, batches: Mapping[TopicPartitionKey, bytes]) -> dict[TopicPartitionKey, Produced]:
         return {place: Produced(self._append(place, batch), -1) for place, batch in batches.items()}
 
     def commit_offsets(self, identity: Identity, token: GroupToken, offsets: Mapping[int, Committed]) -> dict[int, int]:
@@ -124,7 +126,7 @@ class Cluster:
         if not self.open:
             self.open, self.added, self.group_added = True, set(), False
 
-    def _append(self, place: Place, batch: bytes) -> int:
+    def _append(self, place: TopicPartitionKey, batch: bytes) -> int:
         epoch, sequence, name = batch.decode().split("|")
         if int(epoch) != self.epoch:
             return 47
@@ -214,11 +216,11 @@ class ScriptedLink:
         return answer
 
     async def add_partitions(
-        self, identity: Identity, places: Collection[Place], patience_s: float
-    ) -> dict[Place, int]:
-        busy = dict.fromkeys(places, 51)
-        deliver = lambda: self.cluster.add_partitions(identity, places)  # noqa: E731
-        answer: dict[Place, int] = await self._request("AddPartitionsToTxn", deliver, busy)
+        self, identity: Identity, topic_partitions: Collection[TopicPartitionKey], patience_s: float
+    ) -> dict[TopicPartitionKey, int]:
+        busy = dict.fromkeys(topic_partitions, 51)
+        deliver = lambda: self.cluster.add_partitions(identity, topic_partitions)  # noqa: E731
+        answer: dict[TopicPartitionKey, int] = await self._request("AddPartitionsToTxn", deliver, busy)
         return answer
 
     async def add_group(self, identity: Identity, patience_s: float) -> int:
@@ -226,10 +228,12 @@ class ScriptedLink:
         return answer
 
     async def produce(
-        self, node: int, batches: Mapping[Place, bytes], patience_s: float, *, v2: bool
-    ) -> dict[Place, Produced]:
+        self, node: int, batches: Mapping[TopicPartitionKey, bytes], patience_s: float, *, v2: bool
+    ) -> dict[TopicPartitionKey, Produced]:
         busy = dict.fromkeys(batches, Produced(6, -1))
-        answer: dict[Place, Produced] = await self._request("Produce", lambda: self.cluster.produce(batches), busy)
+        answer: dict[TopicPartitionKey, Produced] = await self._request(
+            "Produce", lambda: self.cluster.produce(batches), busy
+        )
         return answer
 
     async def commit_offsets(
@@ -256,7 +260,7 @@ class ScriptedLink:
             return None
         return {p: self.cluster.offsets.get(p, Committed(-1, "")) for p in partitions}
 
-    def leader(self, place: Place) -> int | None:
+    def leader(self, place: TopicPartitionKey) -> int | None:
         return place[1] % 2
 
     async def refresh(self, patience_s: float) -> None:

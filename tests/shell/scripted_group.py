@@ -21,7 +21,7 @@ from processor.core.offset_metadata import LogIdentity
 from processor.errors import BrokerUnavailable
 from processor.kafka.consumer import NOT_COMMITTED, Committed, GroupToken, RebalanceListener
 from processor.kafka.errors import OffsetsUnstable
-from processor.kafka.transactions import Identity, NotSent, Place, Unanswered
+from processor.kafka.transactions import Identity, NotSent, TopicPartitionKey, Unanswered
 from tests.shell.scripted_cluster import Cluster, Fate, ScriptedLink
 
 Out = tuple[str, bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
@@ -148,7 +148,7 @@ class Writers(Cluster):
     """The producers of one transactional id, one after the other, and their transaction."""
 
     broker: Broker = field(kw_only=True)
-    wrote: list[tuple[Place, Any]] = field(default_factory=list)
+    wrote: list[tuple[TopicPartitionKey, Any]] = field(default_factory=list)
 
     def expire(self) -> None:
         """Abort a transaction that has been open for too long, as the coordinator does."""
@@ -156,7 +156,7 @@ class Writers(Cluster):
             self._end(commit=False)
             self.last_epoch, self.epoch = -1, self.epoch + 1
 
-    def _append(self, place: Place, batch: bytes) -> int:
+    def _append(self, place: TopicPartitionKey, batch: bytes) -> int:
         found = MemoryRecords(batch).next_batch()
         epoch, sequence = found.producer_epoch, found.base_sequence
         if epoch != self.epoch:

@@ -1,4 +1,4 @@
-"""The audit's verdicts, on logs in memory; and the short form of the mutation trial (tests/shell/trial.py)."""
+"""The audit's verdicts, on logs in memory; and the short form of the mutation test (tests/shell/mutations.py)."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.kafka.output_records import OMITTED_BYTES, omitting
 from processor.kafka.records import OutRecord
-from tests.core.play import Play, step, text
-from tests.shell import trial
+from tests.core.scripted_log import Play, step, text
+from tests.shell import mutations
 
 RULES = Rules(ended_retention_s=60)
 
@@ -34,7 +34,9 @@ class Case:
         self.work = work
         self.play = Play(RULES)
         self.out: dict[tuple[str, int], list[LogRecord]] = {}
-        task = msgspec.structs.replace(trial.task_of(trial.World({}, {3: 0}, {}), 3), topic="source", rules=RULES)
+        task = msgspec.structs.replace(
+            mutations.task_of(mutations.World({}, {3: 0}, {}), 3), topic="source", rules=RULES
+        )
         self.places = places_of(task)
 
     def publish(self) -> None:
@@ -58,7 +60,7 @@ class Case:
         with Shelves(self.work, "source", 4, frozenset({3})) as shelves:
             for (topic, partition), log in self.out.items():
                 for record in log:
-                    shelves.put(topic, partition, record, dead_letters=topic == trial.DEAD)
+                    shelves.put(topic, partition, record, dead_letters=topic == mutations.DEAD)
         records = [r for r in self.play.log if begin <= r.offset and (end is None or r.offset < end)]
 
         def state(offset: int, now: int) -> PartitionState:
@@ -89,7 +91,7 @@ class Case:
 
     @property
     def completed(self) -> list[LogRecord]:
-        return next(log for (topic, _), log in self.out.items() if topic == trial.OUTCOMES["completed"])
+        return next(log for (topic, _), log in self.out.items() if topic == mutations.OUTCOMES["completed"])
 
 
 @pytest.fixture
@@ -355,7 +357,7 @@ def two_refused(case: Case, extra: bytes = b"") -> list[LogRecord]:
     refused = [b"data: " + text({"event": f"thread.run.step.{s}", "data": step(s)}) for s in ("failed", "cancelled")]
     case.play.put(b"\n\n".join([*ended, *refused, b": " + extra]) + b"\n\n")
     case.publish()
-    return next(log for (topic, _), log in case.out.items() if topic == trial.DEAD)
+    return next(log for (topic, _), log in case.out.items() if topic == mutations.DEAD)
 
 
 @pytest.mark.parametrize("extra", [b"", b"x" * 100_000])
@@ -393,7 +395,7 @@ def test_dead_letters_from_before_the_number_had_a_header_are_equal(case: Case, 
 
 
 def _out(record: LogRecord) -> OutRecord:
-    return OutRecord(trial.DEAD, None, record.key, record.value, record.timestamp, record.headers)
+    return OutRecord(mutations.DEAD, None, record.key, record.value, record.timestamp, record.headers)
 
 
 # --- reading what stands on the outputs -------------------------------------------------------------------------------
@@ -522,19 +524,19 @@ def test_the_times_of_records_are_told_across_holes_and_however_they_are_cut(cut
     assert audited([-1, -1])[1] == -1
 
 
-# --- the trial --------------------------------------------------------------------------------------------------------
+# --- mutation test ----------------------------------------------------------------------------------------------------
 
 
 def test_every_mutation_is_found_and_named(tmp_path: Path) -> None:
-    tried = list(trial.trial(60, seed=7, work=tmp_path, per_world=15))
+    tried = list(mutations.run_mutations(60, seed=7, work=tmp_path, per_world=15))
     assert len(tried) == 60
     missed = [one for one in tried if not (one.found and one.named)]
-    assert not missed, trial.table(tried) + f"\n{missed[:3]}"
+    assert not missed, mutations.table(tried) + f"\n{missed[:3]}"
 
 
 def test_untouched_ranges_of_all_shapes_are_not_accused(tmp_path: Path) -> None:
     shapes = 0
-    for where, heard in trial.untouched_ranges(40, seed=7, work=tmp_path):
+    for where, heard in mutations.untouched_ranges(40, seed=7, work=tmp_path):
         accused = [finding for _, finding in heard.findings if finding.verdict is not Verdict.UNVERIFIABLE]
         assert not accused, (where, accused[:3])
         assert not heard.strays

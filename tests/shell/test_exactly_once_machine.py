@@ -32,7 +32,7 @@ from processor.serve.highest_committed import HighestCommitted
 from processor.serve.worker import Worker
 from processor.telemetry.happenings import Happening, RestoreIrregular
 from processor.telemetry.telemetry import Telemetry
-from tests.core.play import delta, step, text
+from tests.core.scripted_log import delta, step, text
 from tests.shell.scripted_cluster import Fate
 from tests.shell.scripted_group import STABLE, Broker, CheckpointReader, Member, Out, WorkerLink, settle
 

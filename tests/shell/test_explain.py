@@ -27,26 +27,26 @@ from processor.core.headers import REVISION, SOURCE_PARTITION, SOURCE_TOPIC
 from processor.core.partition import PartitionState
 from processor.core.wire_types import canonical
 from processor.errors import UsageError
-from tests.core.play import Play, call, calls, step, text
-from tests.shell import trial
+from tests.core.scripted_log import Play, call, calls, step, text
+from tests.shell import mutations
 
 
 class Simulated:
     """The logs of a world: the source in archives, what was published in memory. Satisfies `explain.Logs`."""
 
-    def __init__(self, made: trial.World, folder: Path, *, marks_kept: bool = True) -> None:
+    def __init__(self, made: mutations.World, folder: Path, *, marks_kept: bool = True) -> None:
         self.made, self.marks_kept = made, marks_kept
         self.files = {}
-        for p, lines in trial.archive_lines(made).items():
+        for p, lines in mutations.archive_lines(made).items():
             self.files[p] = folder / f"explained-{p}.jsonl"
             self.files[p].write_bytes(b"".join(lines))
         self.marks_asked = 0
 
-    def _read(self, topics: trial.Topics) -> list[tuple[LogRecord, Published | Unreadable]]:
+    def _read(self, topics: mutations.Topics) -> list[tuple[LogRecord, Published | Unreadable]]:
         found = []
         for (topic, p), log in sorted(topics.items()):
-            for record in log if topic != trial.DEAD else ():
-                one = of_source(trial.SOURCE, trial.PARTITIONS, topic, p, record)
+            for record in log if topic != mutations.DEAD else ():
+                one = of_source(mutations.SOURCE, mutations.PARTITIONS, topic, p, record)
                 if one is not None:
                     found.append((record, one))
         return found
@@ -75,7 +75,7 @@ class Simulated:
         return next((r.offset for r in self._log(partition) if r.timestamp >= milliseconds), None)
 
     def task(self, partition: int, begin: int, end: int, *, complete: bool) -> Task:
-        task = trial.task_of(self.made, partition, str(self.files[partition]), begin, end)
+        task = mutations.task_of(self.made, partition, str(self.files[partition]), begin, end)
         return msgspec.structs.replace(task, complete=complete)
 
 
@@ -83,14 +83,14 @@ def told(logs: Logs, step_id: str) -> Explained:
     return asyncio.run(explain_from(logs, step_id))
 
 
-def step_ids(topics: trial.Topics) -> list[str]:
-    keys = {record.key for (topic, _), log in topics.items() if topic != trial.DEAD for record in log if record.key}
+def step_ids(topics: mutations.Topics) -> list[str]:
+    keys = {record.key for (topic, _), log in topics.items() if topic != mutations.DEAD for record in log if record.key}
     return sorted(key.decode("utf-8", "backslashreplace") for key in keys)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_was_rightly_published_is_never_called_wrong(tmp_path: Path, seed: int) -> None:
-    made = trial.world(seed, runs=20)
+    made = mutations.world(seed, runs=20)
     logs = Simulated(made, tmp_path)
     verdicts = Counter(told(logs, step_id).verdict for step_id in step_ids(made.topics))
     assert verdicts.keys() <= {Verdict.EQUAL, Verdict.UNVERIFIABLE}
@@ -99,7 +99,7 @@ def test_what_was_rightly_published_is_never_called_wrong(tmp_path: Path, seed: 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_without_the_marks_of_other_steps_it_says_so_and_accuses_nobody(tmp_path: Path, seed: int) -> None:
-    made = trial.world(seed, runs=20)
+    made = mutations.world(seed, runs=20)
     logs = Simulated(made, tmp_path, marks_kept=False)
     for step_id in step_ids(made.topics):
         found = told(logs, step_id)
@@ -111,21 +111,24 @@ def test_without_the_marks_of_other_steps_it_says_so_and_accuses_nobody(tmp_path
 @pytest.mark.parametrize("seed", range(3))
 def test_what_was_changed_is_never_called_equal(tmp_path: Path, seed: int) -> None:
     """One byte, header, field or clock mark of a record that still stands under the step's key."""
-    made, rng = trial.world(seed, runs=20), Random(seed)
+    made, rng = mutations.world(seed, runs=20), Random(seed)
     places = [
-        (place, at) for place, log in sorted(made.topics.items()) if place[0] != trial.DEAD for at in range(len(log))
+        (place, at)
+        for place, log in sorted(made.topics.items())
+        if place[0] != mutations.DEAD
+        for at in range(len(log))
     ]
     tried = 0
     while tried < 25:
         place, at = rng.choice(places)
         record = made.topics[place][at]
-        changed = trial.CHANGES[rng.choice(sorted(trial.CHANGES))](record, rng)
+        changed = mutations.CHANGES[rng.choice(sorted(mutations.CHANGES))](record, rng)
         source = dict(changed.headers).get(SOURCE_TOPIC) if changed is not None else None
         if changed is None or changed == record or changed.key != record.key or source not in (None, b"events"):
             continue  # not told of this step, or of another source: nothing that is looked at
         topics = {**made.topics, place: [*made.topics[place][:at], changed, *made.topics[place][at + 1 :]]}
-        mutated = trial.World(made.logs, made.ends, topics)
-        if trial.could_be(made, topics):
+        mutated = mutations.World(made.logs, made.ends, topics)
+        if mutations.could_be(made, topics):
             continue
         tried += 1
         found = told(Simulated(mutated, tmp_path), (record.key or b"").decode())
@@ -136,7 +139,7 @@ def test_the_command_prints_what_the_guide_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Every name of the JSON, in the guide's words, and the exit code of the verdict."""
-    made = trial.world(1, runs=6)
+    made = mutations.world(1, runs=6)
     record = next(r for log in made.topics.values() for r in log if REVISION in dict(r.headers))
     step_id = (record.key or b"").decode()
     monkeypatch.setattr(explaining, "_Topics", lambda settings, connection: Simulated(made, tmp_path))
@@ -163,11 +166,11 @@ def test_the_command_prints_what_the_guide_says(
 
 def test_a_step_that_nobody_published_is_a_matter_of_usage(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="nothing was published"):
-        told(Simulated(trial.world(1, runs=2), tmp_path), "step_nobody")
+        told(Simulated(mutations.world(1, runs=2), tmp_path), "step_nobody")
 
 
 def test_a_record_without_papers_under_the_steps_key_is_a_stray(tmp_path: Path) -> None:
-    made = trial.world(1, runs=4)
+    made = mutations.world(1, runs=4)
     step_id = step_ids(made.topics)[0]
     place, log = next((p, log) for p, log in made.topics.items() if any(r.key == step_id.encode() for r in log))
     stray = LogRecord(log[-1].offset + 1, 0, step_id.encode(), b"{}")
@@ -181,17 +184,19 @@ def test_a_record_without_papers_under_the_steps_key_is_a_stray(tmp_path: Path) 
 
 def long_life(folder: Path, deltas: int) -> Simulated:
     """One step with so many deltas of 10 characters, completed, and published as the log implies it."""
-    rules = msgspec.structs.replace(trial.RULES, max_step_bytes=1 << 20, max_record_bytes=1 << 20)
+    rules = msgspec.structs.replace(mutations.RULES, max_step_bytes=1 << 20, max_record_bytes=1 << 20)
     play = Play(rules)
     play.put(text({"event": "thread.run.step.created", "data": step()}))
     for number in range(deltas):
         said = calls(call(0, f"{number:010d}", id="c1")) if number == 0 else calls(call(0, f"{number:010d}"))
         play.put(text({"event": "thread.run.step.delta", "data": said}))
     play.put(text({"event": "thread.run.step.completed", "data": step("completed", completed_at=1_001)}))
-    log = [ArchivedRecord(trial.SOURCE, 0, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in play.log]
-    made = trial.World({0: [*log]}, {0: len(log)}, {})
-    state = PartitionState(trial.SOURCE, 0, rules)
-    places = places_of(msgspec.structs.replace(trial.task_of(made, 0), rules=rules))
+    log = [
+        ArchivedRecord(mutations.SOURCE, 0, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in play.log
+    ]
+    made = mutations.World({0: [*log]}, {0: len(log)}, {})
+    state = PartitionState(mutations.SOURCE, 0, rules)
+    places = places_of(msgspec.structs.replace(mutations.task_of(made, 0), rules=rules))
     for effect in state.apply(log):
         placed = places.whole(effect)
         if placed is not None:

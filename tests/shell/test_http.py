@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from processor.errors import ConfigError
-from processor.serve.http import Front, Health, OneWorker, Server, Site
+from processor.serve.http import Aggregator, Health, OneWorker, Server, StatusSource
 from processor.telemetry.telemetry import Telemetry
 
 SECRET = "the-users-own-words"
@@ -60,7 +60,7 @@ class Answer(NamedTuple):
 
 
 @asynccontextmanager
-async def served(site: Site) -> AsyncIterator[str]:
+async def served(site: StatusSource) -> AsyncIterator[str]:
     server = Server(site, "127.0.0.1", 0)
     port = await server.start()
     try:
@@ -354,7 +354,7 @@ async def family() -> AsyncIterator[Family]:
             telemetry = Telemetry(worker=str(name))
             telemetry.applied(name, 10 + name, 100)
             children[str(name)] = await stack.enter_async_context(one(worker, telemetry))
-        url = await stack.enter_async_context(served(Front(lambda: children, patience_s=0.3)))
+        url = await stack.enter_async_context(served(Aggregator(lambda: children, patience_s=0.3)))
         yield Family(url, workers, children)
 
 
@@ -416,7 +416,7 @@ async def test_a_worker_without_an_address_yet_and_a_stranger_are_unhealthy(fami
     ]
 
 
-class Stranger(Front):
+class Stranger(Aggregator):
     """A site whose checks answer no verdict at all."""
 
     def __init__(self) -> None:
@@ -427,7 +427,7 @@ class Stranger(Front):
 
 
 async def test_a_front_with_nobody_behind_it_is_unhealthy() -> None:
-    async with served(Front(dict)) as url:
+    async with served(Aggregator(dict)) as url:
         health, metrics = await ask(url + "/healthz"), await ask(url + "/metrics")
     assert (health.status, health.json["reasons"]) == (503, ["no worker process is running"])
     assert (metrics.status, metrics.body) == (200, b"")

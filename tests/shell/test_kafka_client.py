@@ -311,7 +311,7 @@ async def test_a_retired_client_keeps_no_connection_that_was_being_opened() -> N
     async with cluster(1) as nodes, connected(nodes) as made:
         opening = asyncio.create_task(made._get_conn(0))
         await asyncio.sleep(0)
-        made.retire()
+        made.abort()
         assert await opening is None
         assert not made._conns
 

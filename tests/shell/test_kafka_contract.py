@@ -189,7 +189,7 @@ def test_anything_else_is_refused_with_a_reason(
 
 def test_a_function_that_lost_the_name_is_not_rebound() -> None:
     with pytest.raises(RunStepsError, match="FetchResult"):
-        pinned.rebound(Fetcher.end_offsets, FetchResult=object)
+        pinned.with_globals(Fetcher.end_offsets, FetchResult=object)
 
 
 def test_other_users_of_the_library_see_none_of_it() -> None:

@@ -10,9 +10,9 @@ import pytest
 
 from tests.bench.load import DEAD, Expected, Job, line, records
 from tests.bench.measure import Run
-from tests.bench.peers import environments, roster, words
+from tests.bench.peers import environments, roster, table
+from tests.bench.peers.table import Entry
 from tests.bench.peers.trial import Trial
-from tests.bench.peers.words import Entry
 from tests.bench.verdict import Verdict
 
 GOOD = Verdict(lost=0, doubled=0, foreign=0)
@@ -32,36 +32,36 @@ OURS = [entry("run-steps-eo", [run(), run()]), entry("run-steps-alo", [run(cpu_s
 def test_each_column_in_which_a_peer_is_ahead_is_told() -> None:
     """More per second and less of the rest; against ours of the same promise, with both figures and the rounds."""
     peer = entry("peer-eo", [run(cpu_s=2, wall_s=0.5, mib=50), run(cpu_s=2, wall_s=0.5, mib=200)])
-    told = words.ahead(OURS, [peer])
+    told = table.ahead(OURS, [peer])
     assert told == [
         "peer-eo is ahead of run-steps (exactly once) in by the clock: 2,000 against 1,000 events/s "
         "(2.00 x, in 2 of 2 rounds)."
     ]
-    less = words.ahead(OURS, [entry("peer-eo", [run(broker_cpu_s=0.5, mib=50)] * 2)])
+    less = table.ahead(OURS, [entry("peer-eo", [run(broker_cpu_s=0.5, mib=50)] * 2)])
     assert [sentence.partition(" in ")[2].partition(":")[0] for sentence in less] == ["broker CPU", "peak memory"]
 
 
 def test_a_peer_is_held_against_ours_of_the_same_promise() -> None:
     peer = entry("peer-alo", [run(cpu_s=0.5)] * 2, exactly_once=False)
-    assert words.ahead(OURS, [peer]) == ["No peer is ahead of run-steps in any column."]
+    assert table.ahead(OURS, [peer]) == ["No peer is ahead of run-steps in any column."]
 
 
 def test_ahead_with_wrong_output_is_told_as_such() -> None:
     peer = entry("peer-eo", [run(cpu_s=0.5)] * 2, verdict=Verdict(lost=0, doubled=3, foreign=0))
-    first, second = words.ahead(OURS, [peer])
+    first, second = table.ahead(OURS, [peer])
     assert first.endswith("in 2 of 2 rounds), but what it published is not correct.")
     assert second == "peer-eo: not correct: 0 lost, 3 doubled, 0 foreign."
 
 
 def test_who_did_not_finish_has_no_figures_and_beats_nobody() -> None:
     half = Entry("peer-eo", True, [Trial(GOOD, run(cpu_s=0.1)), Trial(GOOD, problem="not done in time")])
-    assert words.ahead(OURS, [half]) == ["peer-eo: not correct: not done in time (0 lost, 0 doubled, 0 foreign)."]
-    assert "| peer-eo | exactly once |  |  |  |  |  | NO: not done in time" in words.table({}, OURS, [half])
+    assert table.ahead(OURS, [half]) == ["peer-eo: not correct: not done in time (0 lost, 0 doubled, 0 foreign)."]
+    assert "| peer-eo | exactly once |  |  |  |  |  | NO: not done in time" in table.table({}, OURS, [half])
 
 
 def test_the_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
     peer = entry("peer-eo", [run(cpu_s=4), run(cpu_s=2)])
-    assert "| 0.38 | yes |" in words.table({}, OURS, [peer])
+    assert "| 0.38 | yes |" in table.table({}, OURS, [peer])
 
 
 @pytest.mark.parametrize(
@@ -70,14 +70,14 @@ def test_the_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
 )
 def test_a_double_breaks_only_the_promise_of_exactly_once(exactly_once: bool, verdict: Verdict, is_kept: bool) -> None:
     killed = Entry("peer", exactly_once, [Trial(verdict, killed_at=[500])])
-    told = words.crash_words([killed], 1000)
+    told = table.crash_words([killed], 1000)
     assert (told == ["Kept their promise: peer."]) is is_kept
-    assert "| 50% |" in words.crash_table([killed], 1000)
+    assert "| 50% |" in table.crash_table([killed], 1000)
 
 
 def test_a_kill_after_the_end_proves_nothing_and_says_so() -> None:
     late = Entry("peer", True, [Trial(GOOD, killed_at=[1000])])
-    told = words.crash_words([late], 1000)
+    told = table.crash_words([late], 1000)
     assert "proves nothing" in told[0]
     assert told[-1] == "Kept their promise: none."
 

@@ -22,11 +22,11 @@ from processor.serve.positions import (
     ALL,
     Facts,
     Group,
-    Place,
     PositionRefused,
+    SourcePartition,
     Start,
-    Where,
     StartReason,
+    Where,
     all_of,
     judge,
     parse_begin_at,
@@ -37,7 +37,7 @@ from processor.serve.positions import (
 )
 
 HERE, THERE = LogIdentity("cluster-a", "topic-1"), LogIdentity("cluster-b", "topic-2")
-PLACE = Place("in", "in.checkpoints", "group", 1)
+PLACE = SourcePartition("in", "in.checkpoints", "group", 1)
 FACTS = Facts(HERE, 10, 100)
 NOBODY = Group(2, {})
 
@@ -159,7 +159,9 @@ def test_metadata_that_is_gone_is_rebuilt() -> None:
         (60, '{"r":50,"v":1}', {b"s": checkpoint(61, LogIdentity())}, "checkpoints_ahead"),
     ],
 )
-def test_what_cannot_be_of_this_log_is_refused(offset: int, metadata: str, found: dict[bytes, bytes], reason: str) -> None:
+def test_what_cannot_be_of_this_log_is_refused(
+    offset: int, metadata: str, found: dict[bytes, bytes], reason: str
+) -> None:
     assert refusal(offset, metadata, found).reason == reason
 
 
@@ -190,7 +192,11 @@ def test_at_least_once_checkpoints_may_be_ahead() -> None:
 def test_what_was_asked_for_takes_the_checkpoints_that_fit() -> None:
     found = {b"s": checkpoint(50), b"t": checkpoint(61), b"u": checkpoint(50, THERE)}
     start = decide(60, point(kept=-1, mode=MODE_REBUILD), found, exactly_once=True)
-    assert (start.mode, start.reason, sorted(start.checkpoints.unfit)) == (MODE_REBUILD, StartReason.ASKED, [b"t", b"u"])
+    assert (start.mode, start.reason, sorted(start.checkpoints.unfit)) == (
+        MODE_REBUILD,
+        StartReason.ASKED,
+        [b"t", b"u"],
+    )
     anew = decide(60, point(kept=-1, mode=MODE_ANEW), found)
     assert (anew.mode, anew.checkpoints.fit, len(anew.checkpoints.unfit)) == (MODE_ANEW, {}, 3)
 

@@ -34,7 +34,7 @@ from processor.config.settings import Settings
 from processor.core.effects import LogRecord
 from processor.errors import CorruptLog, UsageError
 from processor.kafka.client_config import Connection
-from tests.shell import trial
+from tests.shell import mutations
 from tests.shell.test_archives import capture_file, captured
 
 # --- where a range begins and ends ------------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ class Archived:
     """A simulated world as two archives: of the source, and of what was published."""
 
     def __init__(self, folder: Path, seed: int = 5) -> None:
-        self.made = trial.world(seed, runs=20)
+        self.made = mutations.world(seed, runs=20)
         self.source, self.out, self.folder = folder / "source", folder / "out", folder
         with Recorder(self.source, files=".jsonl") as recorder:
             for log in self.made.logs.values():
@@ -130,11 +130,11 @@ class Archived:
 
 
 def settings() -> Settings:
-    rules = trial.RULES
+    rules = mutations.RULES
     return Settings.model_validate(
         {
-            "source": {"topic": trial.SOURCE},
-            "output": {"dead_letter": trial.DEAD, "max_record_bytes": rules.max_record_bytes, **trial.OUTCOMES},
+            "source": {"topic": mutations.SOURCE},
+            "output": {"dead_letter": mutations.DEAD, "max_record_bytes": rules.max_record_bytes, **mutations.OUTCOMES},
             "steps": {"max_step_bytes": rules.max_step_bytes},
         }
     )
@@ -164,7 +164,7 @@ def test_archives_alone_are_enough_for_a_proof(archived: Archived) -> None:
 
 def test_without_a_report_the_same_is_found(archived: Archived, tmp_path: Path) -> None:
     """Tables and links are made for a report alone; the verdict must not hang on them."""
-    (_, log) = next((place, log) for place, log in sorted(archived.made.topics.items()) if place[0] != trial.DEAD)
+    (_, log) = next((place, log) for place, log in sorted(archived.made.topics.items()) if place[0] != mutations.DEAD)
     narrowed = StepFilter(runs=(json.loads(log[0].value or b"")["run_id"],))
     halved = tmp_path / "halved"
     with Recorder(halved, files=".jsonl") as recorder:
@@ -301,7 +301,7 @@ def test_a_timeline_written_piece_by_piece_adds_up_to_the_same(
 
 def test_narrowing_reports_less_and_folds_the_same(archived: Archived, tmp_path: Path) -> None:
     whole = archived.audit(report=str(tmp_path / "whole"))
-    (_, log) = next((place, log) for place, log in sorted(archived.made.topics.items()) if place[0] != trial.DEAD)
+    (_, log) = next((place, log) for place, log in sorted(archived.made.topics.items()) if place[0] != mutations.DEAD)
     step_id = (log[0].key or b"").decode()
     narrowed = archived.audit(only=StepFilter(steps=(step_id,)), report=str(tmp_path / "narrowed"))
     assert set(narrowed.counts["step"]) == {"equal"}
@@ -403,7 +403,7 @@ def recorded(archived: Archived, tmp_path: Path) -> tuple[Path, dict[int, tuple[
 
 def test_an_archive_without_one_of_its_partitions_is_not_proven(archived: Archived, tmp_path: Path) -> None:
     copy, spans = recorded(archived, tmp_path)
-    shutil.rmtree(copy / trial.SOURCE / "0")
+    shutil.rmtree(copy / mutations.SOURCE / "0")
     found = archived.audit(archives=(str(copy),))
     assert found.exit_code == 4
     begin, end = spans[0]
@@ -411,7 +411,7 @@ def test_an_archive_without_one_of_its_partitions_is_not_proven(archived: Archiv
         f"Partition 0: archive {copy}" in q and f"{begin} to {end - 1} are not there" in q for q in found.questions
     )
     assert found.coverage["missing"] == end - begin
-    shutil.rmtree(copy / trial.SOURCE)
+    shutil.rmtree(copy / mutations.SOURCE)
     assert archived.audit(archives=(str(copy),)).exit_code == 4
     assert archived.audit(archives=(str(copy), str(archived.source))).exit_code == 0, "another archive holds all of it"
 
@@ -422,7 +422,7 @@ def test_an_archive_without_one_of_its_files_is_not_proven_and_offsets_are_named
 ) -> None:
     monkeypatch.setattr(partition, "Recorder", partial(Recorder, file_bytes=20_000))
     copy, spans = recorded(archived, tmp_path)
-    files = sorted((copy / trial.SOURCE / "0").glob("*.jsonl"))
+    files = sorted((copy / mutations.SOURCE / "0").glob("*.jsonl"))
     assert len(files) > 2
     first = int(files[which].stem)
     behind = int(files[which + 1].stem) if which != -1 else spans[0][1]
@@ -530,11 +530,12 @@ def test_a_report_folder_that_is_in_use_is_refused_before_anything_is_read(archi
 
 
 def test_the_command_and_its_exit_codes(archived: Archived, tmp_path: Path) -> None:
-    out = "\n".join(f'{status} = "{topic}"' for status, topic in trial.OUTCOMES.items())
+    out = "\n".join(f'{status} = "{topic}"' for status, topic in mutations.OUTCOMES.items())
     config = tmp_path / "audit.toml"
     config.write_text(
-        f'[source]\ntopic = "{trial.SOURCE}"\n[output]\n{out}\ndead_letter = "{trial.DEAD}"\n'
-        f"max_record_bytes = {trial.RULES.max_record_bytes}\n[steps]\nmax_step_bytes = {trial.RULES.max_step_bytes}\n"
+        f'[source]\ntopic = "{mutations.SOURCE}"\n[output]\n{out}\ndead_letter = "{mutations.DEAD}"\n'
+        f"max_record_bytes = {mutations.RULES.max_record_bytes}\n"
+        f"[steps]\nmax_step_bytes = {mutations.RULES.max_step_bytes}\n"
     )
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:

@@ -37,17 +37,17 @@ from processor.simulate import Parameters, Simulation
 from processor.telemetry.happenings import (
     AuditMismatch,
     AuditSkipped,
-    AuditStands,
+    AuditStatus,
     AuditUndecided,
     Happening,
     SelfAuditTroubled,
     StepVerified,
 )
 from processor.telemetry.telemetry import Telemetry
-from tests.core.logs import RULES, logs
-from tests.core.play import call, calls, delta, run, step, text
+from tests.core.scripted_log import call, calls, delta, run, step, text
+from tests.core.strategies import RULES, logs
 from tests.core.test_restart import Topics
-from tests.shell import trial
+from tests.shell import mutations
 
 TOPIC = Settings().source.topic
 OUTPUTS = Outputs({status: f"out.{status}" for status in ("completed", "failed", "cancelled", "expired")}, "dead", "")
@@ -166,7 +166,7 @@ def _takes_over(topics: Topics, rules: Rules, log: Sequence[LogRecord]) -> Owner
 
 @pytest.mark.parametrize("handovers", [False, True])
 def test_what_a_service_emits_is_verified_and_hardly_any_of_it_left_undecided(handovers: bool) -> None:
-    rules, rng = trial.RULES, Random(11)
+    rules, rng = mutations.RULES, Random(11)
     parameters = Parameters(
         runs=40, seed=11, deltas=4, text_bytes=8, garbage=0.04, illegal=0.1, hung=0.1, interrupted=0.2, midstream=0.02,
         late_output=0.6, chatter=1,
@@ -558,7 +558,7 @@ async def test_what_is_right_is_counted_and_moves_the_frontier(monkeypatch: pyte
     shop.clock.now += 30
     shop.told.clear()
     shop.audit.stand()
-    assert [round(one.age_s, 1) for one in shop.told if isinstance(one, AuditStands)] == [30.0]
+    assert [round(one.age_s, 1) for one in shop.told if isinstance(one, AuditStatus)] == [30.0]
     assert shop.audit.reasons() == []
 
 

@@ -23,10 +23,10 @@ from processor.audit.replay.partition_task import places_of
 from processor.core.effects import Effect, LogRecord
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from tests.core.play import text
-from tests.shell import trial
+from tests.core.scripted_log import text
+from tests.shell import mutations
 
-SOURCE = trial.SOURCE
+SOURCE = mutations.SOURCE
 BASE_S = 10_000
 SEEDS = (*range(150), 241, 462)
 """The last two are logs in which steps are refused for want of room, by the worker and by the audit's own fold."""
@@ -153,7 +153,7 @@ def part(rng: Random, end: int) -> tuple[int, int, tuple[int, int] | None]:
 
 
 def places_under(rules: Rules) -> Places:
-    return places_of(msgspec.structs.replace(trial.task_of(trial.World({}, {0: 0}, {}), 0), rules=rules))
+    return places_of(msgspec.structs.replace(mutations.task_of(mutations.World({}, {0: 0}, {}), 0), rules=rules))
 
 
 # --- what an audit says -----------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ def shelved(made: Made, work: Path) -> None:
     with Shelves(work, SOURCE, 1, frozenset({0})) as shelves:
         for (topic, partition), out in sorted(made.topics.items()):
             for record in out:
-                shelves.put(topic, partition, record, dead_letters=topic == trial.DEAD)
+                shelves.put(topic, partition, record, dead_letters=topic == mutations.DEAD)
 
 
 def shortened(rng: Random, made: Made) -> tuple[Made, dict[tuple[str, int], int]]:
@@ -191,8 +191,8 @@ def audited(
     with FiledShelf(work, 0) as shelf:
         audit = PartitionAudit(
             state, shelf, places.whole, begin=begin, end=end, complete=begin == 0, log_end=made.end,
-            shortened=places.shortened, kept_from=shelf.kept_from(cuts or {}), dead_letter=trial.DEAD,
-            expired=trial.OUTCOMES["expired"],
+            shortened=places.shortened, kept_from=shelf.kept_from(cuts or {}), dead_letter=mutations.DEAD,
+            expired=mutations.OUTCOMES["expired"],
         )  # fmt: skip
         records = [r for r in made.log if begin <= r.offset < end]
         before = [r for r in records if lost is None or r.offset < lost[0]]
@@ -244,7 +244,7 @@ def test_a_part_from_mid_log_still_tells_wrong_output_from_right(tmp_path: Path)
     for seed in range(60):
         rng = Random(seed)
         made = world(rng)
-        place = rng.choice(sorted(place for place in made.topics if place[0] != trial.DEAD))
+        place = rng.choice(sorted(place for place in made.topics if place[0] != mutations.DEAD))
         at = rng.randrange(len(made.topics[place]))
         taken = made.topics[place].pop(at)
         shelved(made, tmp_path)

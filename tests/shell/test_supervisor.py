@@ -21,7 +21,7 @@ from processor.serve import broker_availability, processes, supervisor
 from processor.serve.broker_availability import BrokerAvailability
 from processor.serve.circuit_breaker import Tripped
 from processor.serve.processes import _Child, _watch_children, _worst_exit
-from processor.serve.supervisor import _Lives, _supervise
+from processor.serve.supervisor import _CurrentWorker, _supervise
 from processor.serve.topic_watch import TopicWatch
 from processor.telemetry.happenings import (
     BreakerTripped,
@@ -90,7 +90,7 @@ class Scene:
 
     async def play(self) -> None:
         async with asyncio.timeout(10):
-            await _supervise(self.settings, self.telemetry, _Lives(), self.stop, create_topics=False)
+            await _supervise(self.settings, self.telemetry, _CurrentWorker(), self.stop, create_topics=False)
 
     def heard(self, kind: type[Any]) -> list[Any]:
         return [happening for happening in self.told if isinstance(happening, kind)]
@@ -301,7 +301,7 @@ def test_a_mismatch_is_a_reason_that_leaves_the_worker_healthy_and_outlives_it()
         def reasons(self) -> list[str]:
             return ["self-audit: look"]
 
-    health = _Lives(audit=Found()).healthz()
+    health = _CurrentWorker(audit=Found()).healthz()
     assert (health.ok, health.reasons) == (True, ["self-audit: look"])
 
 

@@ -23,7 +23,7 @@ from processor.telemetry import happenings
 from processor.telemetry.happenings import (
     AuditMismatch,
     AuditSkipped,
-    AuditStands,
+    AuditStatus,
     AuditUndecided,
     BreakerTripped,
     BrokerBack,
@@ -38,7 +38,7 @@ from processor.telemetry.happenings import (
     PartitionsAssigned,
     PartitionsNotServed,
     PartitionsRevoked,
-    PartitionStands,
+    PartitionStatus,
     ProgressStalled,
     RecordsRejected,
     RestoreIrregular,
@@ -160,7 +160,7 @@ HAPPENINGS: tuple[Happening, ...] = (
     RestoreIrregular(1, "metadata_missing", 0, 9, 0, 3),
     PartitionRestored(0, 1, 9, 2, 0.5),
     PartitionRestored(1, 1, 9, 0, 0.0, resumed=True),
-    PartitionStands(0, 5, 4, 1.5, 9, 3, 12.0, 7),
+    PartitionStatus(0, 5, 4, 1.5, 9, 3, 12.0, 7),
     UnitCommitted(100, 7, 2, 0.02),
     CommitFailed("fenced", ValueError(SECRET), 100),
     UnitDropped("generation", 10, (0,)),
@@ -180,7 +180,7 @@ HAPPENINGS: tuple[Happening, ...] = (
     AuditMismatch("step_1", "0", "different", "", 0, 3, 17, ("out", 1, 5), ("value.status",)),
     AuditUndecided("step_1", "0", "different", "why", 0, 3, 17, ("out", 1, 5), ()),
     AuditSkipped("retention"),
-    AuditStands(0, 3.5),
+    AuditStatus(0, 3.5),
     SelfAuditTroubled(KeyError(SECRET), 1.0),
     LoopTurned(0.75),
     PartitionsRevoked((0, 1), 3, 0, True),
@@ -296,13 +296,13 @@ def test_a_revoked_partition_takes_its_gauges_along_and_nothing_else(told: Told)
     happened = told.telemetry.happened
     told.telemetry.applied(1, 10, 10)
     for partition in (1, 11):
-        happened(PartitionStands(partition, 5, 5, 1.0, 9, 3, 12.0, 7))
+        happened(PartitionStatus(partition, 5, 5, 1.0, 9, 3, 12.0, 7))
     happened(PartitionsRevoked((1,), 2, 1, True))
     assert told.value("runstep_lag_records", partition="1", end="last_stable") is None
     assert told.value("runstep_open_steps", partition="1") is None
     assert told.value("runstep_lag_records", partition="11", end="last_stable") == 5
     assert told.value("runstep_records_applied_total", partition="1") == 10
-    happened(PartitionStands(1, lag_high_watermark=8))
+    happened(PartitionStatus(1, lag_high_watermark=8))
     assert told.value("runstep_lag_records", partition="1", end="high_watermark") == 8
 
 

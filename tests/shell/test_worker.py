@@ -27,10 +27,10 @@ from processor.kafka.output_records import Outputs
 from processor.kafka.records import OutRecord
 from processor.kafka.writer import Unit, _require_token
 from processor.serve import restore, worker
-from processor.serve.worker import RestoreGivenUp, Worker, _Sealed
+from processor.serve.worker import RestoreGivenUp, Worker, _ClosedUnit
 from processor.telemetry.happenings import Happening, PartitionRestored, UnitDropped
 from processor.telemetry.telemetry import Telemetry
-from tests.core.play import step, text
+from tests.core.scripted_log import step, text
 
 ME = "me"
 DEADLINE_S = 5.0
@@ -533,20 +533,20 @@ class OpenWhileDraining(Worker):
     """Without a safeguard: the gate closes when the drain is over."""
 
     async def _drain(self) -> None:
-        closed, self._ready = self._ready, tuple(self._owned)
-        self._epoch -= 1
+        closed, self._pollable = self._pollable, tuple(self._owned)
+        self._assignment_epoch -= 1
         try:
             await super()._drain()
         finally:
-            self._epoch += 1
-            self._ready = closed
+            self._assignment_epoch += 1
+            self._pollable = closed
 
 
 class LiveToken(Worker):
     """Without a safeguard: a unit bears the generation in which it is sealed."""
 
-    def _seal(self) -> Any:
-        sealed = super()._seal()
+    def _close_unit(self) -> Any:
+        sealed = super()._close_unit()
         if sealed is not None:
             sealed.unit.token = self._consumer.token()
         return sealed
@@ -659,7 +659,7 @@ async def test_after_an_eviction_nothing_is_committed(monkeypatch: pytest.Monkey
         with pytest.raises(Fenced):
             await life.worker.revoked([0])
         assert world.commits == []
-        assert life.worker._parked == {}
+        assert life.worker._retained == {}
         assert UnitDropped("revoked", 3, (0,)) in world.told
 
 
@@ -761,7 +761,7 @@ async def test_a_rebalance_that_the_next_one_cuts_off_restores_nothing_either(mo
         pytest.param(lambda c: Committed(c.offset, ""), id="set-by-hand"),
     ],
 )
-async def test_a_parked_state_that_is_not_what_is_committed_is_restored(
+async def test_a_retained_state_that_is_not_what_is_committed_is_restored(
     monkeypatch: pytest.MonkeyPatch, meanwhile: Any
 ) -> None:
     """Offset *and* metadata: with the same offset another owner may have let deadlines fire (a clock mark)."""
@@ -874,7 +874,9 @@ async def test_a_hung_commit_is_a_reason_of_its_own(monkeypatch: pytest.MonkeyPa
         life.worker.assigned([0])
         await life.member.inside_poll(0)
         world.may_commit.clear()
-        committing = asyncio.create_task(life.worker._commit(_Sealed(Unit(life.member.token(), offsets={}), {}, 7, 0)))
+        committing = asyncio.create_task(
+            life.worker._commit(_ClosedUnit(Unit(life.member.token(), offsets={}), {}, 7, 0))
+        )
         await asyncio.sleep(0)
         assert not any("commit" in reason for reason in life.worker.healthz().reasons)
         life.clock.now += 61

@@ -37,7 +37,7 @@ from processor.kafka.records import OutRecord
 from processor.telemetry.happenings import (
     AuditMismatch,
     AuditSkipped,
-    AuditStands,
+    AuditStatus,
     AuditUndecided,
     SelfAuditTroubled,
     StepVerified,
@@ -167,7 +167,7 @@ class SelfAudit:
         """Tell how old the frontiers are."""
         now = self._monotonic()
         for trail in self._trails.values():
-            self._telemetry.happened(AuditStands(trail.partition, now - trail.verified_at))
+            self._telemetry.happened(AuditStatus(trail.partition, now - trail.verified_at))
 
     def reasons(self) -> list[str]:
         """What the health page has to say, once there was a mismatch: it stays as long as the process."""

@@ -18,12 +18,12 @@ from tests import kafka_tools
 from tests.bench import loops, worker
 from tests.bench.load import Expected, Job
 from tests.bench.measure import PURE, Book, Build, Run, compiled
-from tests.bench.peers import words
+from tests.bench.peers import table
 from tests.bench.peers.environments import BUILD, ROOT, Unavailable, versions
 from tests.bench.peers.roster import PEERS, Peer, chosen
+from tests.bench.peers.table import COLUMNS, PER_CPU_S, Entry
 from tests.bench.peers.trial import Contestant, Trial, attempt
-from tests.bench.peers.words import COLUMNS, PER_CPU_S, Entry
-from tests.native import missing
+from tests.compiled_wheel import missing
 
 PARTITIONS: Final = 8
 OURS: Final = {"run-steps-eo": True, "run-steps-alo": False}
@@ -142,7 +142,7 @@ def _note_figures(book: Book, ceilings: dict[str, list[Run]], ours: list[Entry],
     for name, runs in ceilings.items():
         book.note(name, [run.per_cpu_s for run in runs], PER_CPU_S.unit)
     for entry in (*ours, *peers):
-        our = words.counterpart(entry, ours)
+        our = table.counterpart(entry, ours)
         for column in COLUMNS if entry.runs else ():
             against = (our.name, [column.of(run) for run in our.runs]) if our.runs else None
             book.note(f"{entry.name}: {column.name}", list(map(column.of, entry.runs)), column.unit, against=against)
@@ -206,11 +206,11 @@ def main() -> int:
     ours = [entries[name] for name in OURS]
     others = [entry for name, entry in entries.items() if name not in OURS]
     if kills:
-        shown = words.crash_table([*ours, *others], expected.events)
-        told = words.crash_words([*ours, *others], expected.events)
+        shown = table.crash_table([*ours, *others], expected.events)
+        told = table.crash_words([*ours, *others], expected.events)
         _note_crashes(book, [*ours, *others])
     else:
-        shown, told = words.table(ceilings, ours, others), words.ahead(ours, others)
+        shown, told = table.table(ceilings, ours, others), table.ahead(ours, others)
         _note_figures(book, ceilings, ours, others)
     told += [f"Left out: {name}: {why}" for name, why in left_out.items()]
     name = "bench-peers-kills" if kills else "bench-peers"

@@ -13,11 +13,13 @@ import pytest
 
 from processor.archives import ArchivedRecord
 from processor.core.partition import PartitionState
-from tests import native
-from tests.shell import trial
+from tests import compiled_wheel
+from tests.shell import mutations
 from tests.shell.test_replay import Archived, contents
 
-BUILD = tomllib.loads((native.ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+BUILD = tomllib.loads((compiled_wheel.ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
+    "wheel"
+]
 MODULES = [path.removesuffix(".py") for path in BUILD["hooks"]["custom"]["modules"]]
 EXAMPLES = {"RUN_STEPS_EXAMPLES": "10"}  # of each property; that the properties hold is shown elsewhere
 
@@ -25,11 +27,11 @@ EXAMPLES = {"RUN_STEPS_EXAMPLES": "10"}  # of each property; that the properties
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the compiled wheel is laid open. The recordings, if there are any, lie beside it as beside the project."""
-    if lacking := native.missing():
+    if lacking := compiled_wheel.missing():
         pytest.skip(lacking)
     above = tmp_path_factory.mktemp("native")
-    native.lay_open(above / "room")
-    (above / "shared").symlink_to(native.ROOT.parent / "shared")
+    compiled_wheel.lay_open(above / "room")
+    (above / "shared").symlink_to(compiled_wheel.ROOT.parent / "shared")
     return above / "room"
 
 
@@ -52,21 +54,21 @@ def test_the_hot_modules_are_compiled_and_the_program_says_so(room: Path, tmp_pa
     names = [path.replace("/", ".") for path in MODULES]
     code = f"import importlib\nfor name in {names}: print(importlib.import_module(name).__file__)"
     files = python(room, "-c", code, cwd=tmp_path).split()
-    assert files == [f"{room / path}{native.EXTENSION}" for path in MODULES]
+    assert files == [f"{room / path}{compiled_wheel.EXTENSION}" for path in MODULES]
     assert python(room, "-m", "processor", "--version", cwd=tmp_path).endswith("(core: compiled)\n")
-    assert python(native.ROOT, "-m", "processor", "--version", cwd=tmp_path).endswith("(core: pure)\n")
+    assert python(compiled_wheel.ROOT, "-m", "processor", "--version", cwd=tmp_path).endswith("(core: pure)\n")
 
 
 def test_both_wheels_hold_the_source_and_the_project_is_left_as_it_was(room: Path, tmp_path: Path) -> None:
     """What lies compiled beside the source would be imported in its place, long after the source has changed."""
-    plain = native.wheel(tmp_path, compiled=False)
+    plain = compiled_wheel.wheel(tmp_path, compiled=False)
     assert plain.name.endswith("-py3-none-any.whl")
     held = zipfile.ZipFile(plain).namelist()
-    assert not [name for name in held if name.endswith(native.EXTENSION)]
+    assert not [name for name in held if name.endswith(compiled_wheel.EXTENSION)]
     assert {f"{path}.py" for path in MODULES} <= set(held)
     assert all((room / f"{path}.py").exists() for path in MODULES)
-    assert not [path for path in native.ROOT.glob("*") if path.name.endswith(native.EXTENSION)]
-    assert not [*(native.ROOT / "processor").rglob(f"*{native.EXTENSION}")]
+    assert not [path for path in compiled_wheel.ROOT.glob("*") if path.name.endswith(compiled_wheel.EXTENSION)]
+    assert not [*(compiled_wheel.ROOT / "processor").rglob(f"*{compiled_wheel.EXTENSION}")]
 
 
 def test_the_tests_of_the_core_pass(room: Path) -> None:
@@ -78,7 +80,7 @@ def test_the_tests_of_the_core_pass(room: Path) -> None:
 def test_its_evidence_is_the_same_to_the_byte(room: Path, tmp_path: Path) -> None:
     """Effects, checkpoints, archives and the report: who compiles can prove what a pure worker published, and back."""
     found = []
-    for kind, place in (("pure", native.ROOT), ("compiled", room)):
+    for kind, place in (("pure", compiled_wheel.ROOT), ("compiled", room)):
         folder = tmp_path / kind
         folder.mkdir()
         assert python(place, "-m", __name__, cwd=folder) == f"{place}\n"
@@ -93,7 +95,7 @@ def _leave_evidence() -> None:
     archived = Archived(Path("archives"))
     assert archived.audit(report="report", created="2026-01-01T00:00:00Z").exit_code == 0
     for partition, log in archived.made.logs.items():
-        state = PartitionState(trial.SOURCE, partition, trial.RULES)
+        state = PartitionState(mutations.SOURCE, partition, mutations.RULES)
         effects = state.apply([item for item in log if isinstance(item, ArchivedRecord)])
         effects += state.checkpoint(state.next_offset)
         Path(f"effects.{partition}").write_text("\n".join(map(repr, effects)))
@@ -101,4 +103,4 @@ def _leave_evidence() -> None:
 
 if __name__ == "__main__":
     _leave_evidence()
-    sys.stdout.write(f"{native.ROOT}\n")
+    sys.stdout.write(f"{compiled_wheel.ROOT}\n")

@@ -1,6 +1,6 @@
-"""The mutation trial: does the audit find every single change, and leave the untouched alone?
+"""The mutation test: does the audit find every single change, and leave the untouched alone?
 
-    python -m tests.shell.trial --mutations 1000 --seed 1
+    python -m tests.shell.mutations --mutations 1000 --seed 1
 
 A log is simulated, folded, and its output put on topics in memory; then one thing is changed, and the audit has to
 find it and to name the place. Changed is the published output, the dead letters, or the archive of the source.
@@ -564,7 +564,7 @@ def _archive_change(item: ArchivedRecord, rng: Random, kind: str) -> ArchivedRec
     return msgspec.structs.replace(item, value=msgspec.json.encode(event))
 
 
-# --- the trial ------------------------------------------------------------------------------------------------------
+# --- mutation test ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -617,7 +617,7 @@ def judge_archive(mutation: Mutation, heard: Heard, links: dict[int, list[Link]]
     return Tried(mutation, first is not None, named, "link")
 
 
-def trial(
+def run_mutations(
     mutations: int, seed: int, work: Path, per_world: int = 25, honest: Counter[str] | None = None
 ) -> Iterator[Tried]:
     """Mutate and judge. Every `per_world` mutations there is another log.
@@ -701,7 +701,7 @@ def untouched_ranges(number: int, seed: int, work: Path) -> Iterator[tuple[tuple
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="The mutation trial of the audit.")
+    parser = argparse.ArgumentParser(description="The mutation test of the audit.")
     parser.add_argument("--mutations", type=int, default=1000)
     parser.add_argument("--untouched", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
@@ -717,7 +717,7 @@ def main() -> int:
         ]
         accused = [(where, found) for where, found in accused if found]
         honest: Counter[str] = Counter()
-        tried = list(trial(asked.mutations, asked.seed, work, honest=honest))
+        tried = list(run_mutations(asked.mutations, asked.seed, work, honest=honest))
     told = ", ".join(f"{kind} {n}" for kind, n in sorted(honest.items())) or "none"
     lines = [
         table(tried),

@@ -11,7 +11,7 @@ from processor.audit.report.manifest import Outcome
 from processor.config.loading import load
 from processor.kafka.client_config import Connection
 from tests import kafka_tools as kt
-from tests.faults.fleet import Fleet
+from tests.faults.worker_fleet import Fleet
 
 
 def prove(fleet: Fleet, home: Path) -> Replayed:

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 
-class Lap:
+class MeasuredProcess:
     """For the measured process: say when the first record has come, and when the last is done with."""
 
     def __init__(self) -> None:
