@@ -1,4 +1,4 @@
-"""The architecture, held up by tests: which package may import which.
+"""The architecture, held by tests: imports between packages, sizes, words, and that what is promised exists.
 
 Read from the source with `ast`, imports inside functions and under TYPE_CHECKING included: a forbidden arrow is
 forbidden for types as well. Modules that are not there yet break nothing.
@@ -7,11 +7,21 @@ forbidden for types as well. Modules that are not there yet break nothing.
 from __future__ import annotations
 
 import ast
+import enum
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
+import click
 import pytest
+import typer
+from pydantic import BaseModel
+
+from processor.cli.main import app
+from processor.config.settings import Settings
+from processor.telemetry.metrics import ENDS, INFERRED_NO, METRICS, OTHER
 
 ROOT = Path(__file__).parents[1]
 
@@ -184,3 +194,236 @@ def test_only_shipped_code_imports_only_locked_libraries() -> None:
     for module in MODULES:
         for name in imports(module):
             assert name.partition(".")[0] not in {"tests", "pytest", "hypothesis", "confluent_kafka", "yaml"}, module
+
+
+# --- sizes ------------------------------------------------------------------------------------------------------------
+
+MOST_FUNCTION_LINES = 70
+MOST_MODULE_LINES = 600
+
+LONG_FUNCTIONS = {
+    # path, function: why it is longer
+    ("processor/cli/replay.py", "replay"): "a list of options with their help; there is one statement in it",
+    ("processor/publish/command.py", "run"): "one loop over inputs, with the errors of each; to be split",
+    (
+        "processor/serve/supervisor.py",
+        "_supervise",
+    ): "start, failure and restart, read from top to bottom",
+    (
+        "processor/serve/worker.py",
+        "__init__",
+    ): "builds consumer, writer and restorer; to be moved out",
+    ("tests/core/strategies.py", "life"): "one Hypothesis strategy, drawn step by step",
+    ("tests/shell/reports.py", "_partition"): "one partition of a report, written out",
+}
+LONG_MODULES = {
+    "processor/audit/judge/partition_audit.py": "being split (judging, and reading published headers)",
+    "processor/core/partition.py": "being split (entries, deadlines, retention, publication, fast path)",
+    "processor/core/step.py": "being split (general and compact form)",
+    "processor/kafka/wire.py": "the structures of the requests that are sent by hand, one after the other",
+    "processor/serve/worker.py": "the unit's way from poll to commit and the rebalance share one state",
+    "processor/simulate/runs.py": "one agent run, in many small methods",
+    "processor/telemetry/happenings.py": "a catalogue: one small class per event",
+    "tests/core/test_partition.py": "the table of partition rules",
+    "tests/faults/worker_fleet.py": "worker processes, topics, load and readers that the fault tests share",
+    "tests/shell/mutations.py": "the mutation test of the audit, with all its mutations",
+    "tests/shell/test_archives.py": "one file per format would repeat the fixtures",
+    "tests/shell/test_kafka_contract.py": "every private name of aiokafka that is used",
+    "tests/shell/test_replay.py": "the command, end to end",
+    "tests/shell/test_report.py": "the report, table by table",
+    "tests/shell/test_selfaudit.py": "the self-audit on scripted logs",
+    "tests/shell/test_telemetry.py": "every happening once",
+    "tests/shell/test_worker.py": "the loop against a scripted consumer",
+}
+"""These lists only shrink: an entry that is no longer too long fails the test until it is taken out."""
+
+SOURCES = sorted(p.relative_to(ROOT).as_posix() for top in ("processor", "tests") for p in (ROOT / top).rglob("*.py"))
+
+
+def functions_over(lines: int) -> Iterator[tuple[tuple[str, str], int]]:
+    for path in SOURCES:
+        for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > lines:
+                    yield (path, node.name), length
+
+
+def test_functions_are_short() -> None:
+    """At most 70 lines, which fit on one screen; exceptions have a reason."""
+    found = dict(functions_over(MOST_FUNCTION_LINES))
+    assert not {name: length for name, length in found.items() if name not in LONG_FUNCTIONS}
+    assert not LONG_FUNCTIONS.keys() - found.keys(), "no longer too long: take it out of LONG_FUNCTIONS"
+
+
+def test_modules_are_short() -> None:
+    """At most 600 lines; exceptions have a reason."""
+    lengths = {path: (ROOT / path).read_text("utf-8").count("\n") for path in SOURCES}
+    found = {path: lines for path, lines in lengths.items() if lines > MOST_MODULE_LINES}
+    assert not {path: lines for path, lines in found.items() if path not in LONG_MODULES}
+    assert not LONG_MODULES.keys() - found.keys(), "no longer too long: take it out of LONG_MODULES"
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+BANNED = {
+    "shelf": "index", "shelves": "index", "shelved": "indexed", "shelving": "indexing",
+    "stretch": "range or segment", "stretches": "ranges or segments",
+    "soil": "mark dirty", "soiled": "dirty", "unfold": "materialise", "unfolds": "materialises",
+    "unfolded": "materialised",
+    "whoever": "name who", "nobody": "name who does not", "mend": "fix", "mends": "fixes",
+    "dial": "parameter", "dials": "parameters", "frontier": "verified offset",
+    "rebound": "with_globals", "twin": "copy", "told of": "name the verb", "stands behind": "name the verb",
+}  # fmt: skip
+"""Private words, and the field's. In names (also as a part of one), comments, docstrings and documents."""
+
+WORDS_LEFT: dict[str, set[str]] = {
+    "docs/decisions/0008-an-index-of-the-published-records.md": {"shelf"},
+    "processor/audit/explain.py": {"shelf", "shelves"},
+    "processor/audit/judge/partition_audit.py": {"shelf", "stands behind", "stretch"},
+    "processor/audit/judge/verdicts.py": {"shelf"},
+    "processor/audit/published_index.py": {"shelf", "shelved", "shelves", "stretch", "stretches"},
+    "processor/audit/published_index_format.py": {"stretch", "stretches"},
+    "processor/audit/replay/command.py": {"shelved", "shelving"},
+    "processor/audit/replay/index_output.py": {"shelved", "shelves", "shelving", "whoever"},
+    "processor/audit/replay/partition_task.py": {"nobody", "shelf", "shelves"},
+    "processor/audit/replay/plan.py": {"shelved", "shelves", "shelving"},
+    "processor/audit/replay/record_sources.py": {"stretch", "told of"},
+    "processor/audit/replay/task.py": {"nobody", "shelves", "stretch"},
+    "processor/audit/replay/task_tables.py": {"shelf"},
+    "processor/audit/report/page.py": {"nobody", "stands behind"},
+    "processor/audit/report/summary.py": {"whoever"},
+    "processor/audit/report/tables.py": {"stretch"},
+    "processor/audit/selfaudit/partition_history.py": {"frontier", "stretch", "stretches"},
+    "processor/audit/selfaudit/recheck.py": {"shelf", "stretch"},
+    "processor/audit/selfaudit/selfaudit.py": {"frontier", "stretch", "stretches"},
+    "processor/core/events.py": {"whoever"},
+    "processor/core/partition.py": {"soil", "unfolded", "whoever"},
+    "processor/core/rules.py": {"whoever"},
+    "processor/core/step.py": {"nobody", "unfold", "unfolded", "unfolds", "whoever"},
+}  # fmt: skip
+"""What is left of them, by file. The list only shrinks."""
+
+PROSE = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/**/*.md", "processor/**/*.py", "config/*.toml", "deploy/**/*.y*ml")
+    for path in ROOT.glob(pattern)
+    if path.name != "CHANGELOG.md"  # it names what was renamed
+)
+
+
+def words_in(text: str) -> str:
+    """The text in lower case, names cut into words: `FiledShelf`, `_shelf_of` become " filed shelf shelf of "."""
+    cut = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", text)
+    return f" {' '.join(re.findall(r'[a-z0-9]+', cut.lower()))} "
+
+
+def banned_in(path: str) -> set[str]:
+    text = words_in((ROOT / path).read_text("utf-8"))
+    return {word for word in BANNED if f" {word} " in text}
+
+
+@pytest.mark.parametrize("path", PROSE)
+def test_words_are_plain(path: str) -> None:
+    """No private word where the field has one (docs/glossary.md has those that are kept)."""
+    found, left = banned_in(path), WORDS_LEFT.get(path, set())
+    assert not {word: BANNED[word] for word in found - left}, "say the second"
+    assert not left - found, "gone: take it out of WORDS_LEFT"
+
+
+def test_the_words_left_are_of_files_that_exist() -> None:
+    assert not WORDS_LEFT.keys() - set(PROSE)
+
+
+# --- what is promised exists ------------------------------------------------------------------------------------------
+
+
+def trees(*but: str) -> Iterator[ast.Module]:
+    for module, path in MODULES.items():
+        if not any(inside(module, package) for package in but):
+            yield ast.parse(path.read_text("utf-8"))
+
+
+def test_every_value_of_a_closed_label_has_an_emitter() -> None:
+    """A label value that no code can emit sends an operator looking for what never comes."""
+    named: set[str] = set()
+    for tree in trees("processor.telemetry.metrics"):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                named.add(node.value)
+            elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                named.add(f"{node.value.id}.{node.attr}")
+    never = [
+        (metric.name, label.name, str(value))
+        for metric in METRICS
+        for label in metric.labels
+        for value in label.values
+        if value != OTHER  # what the meter makes of a value outside the set
+        and (f"{type(value).__name__}.{value.name}" if isinstance(value, enum.Enum) else value) not in named
+    ]
+    assert set(never) == EMITTED_OTHERWISE.keys()
+
+
+EMITTED_OTHERWISE: dict[tuple[str, str, str], str] = {
+    **{("runstep_events_total", "kind", end): "the kind of an end is made of its status" for end in ENDS},
+    ("runstep_steps_published_total", "inferred", INFERRED_NO): "by the name of the constant",
+}
+"""Values that stand nowhere as text or member."""
+
+
+def test_every_setting_is_read() -> None:
+    """A key that nothing reads is a promise that nothing keeps."""
+    used: set[str] = set()
+    for tree in trees("processor.config.consistency", "processor.config.loading", "processor.config.toml"):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                used.add(node.attr)
+            elif isinstance(node, ast.arg):
+                used.add(node.arg)
+    keys = {
+        f"{section}.{key}": key
+        for section, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for key in field.annotation.model_fields
+    }
+    assert len(keys) > 50
+    read_for = {name for name, key in keys.items() if key.endswith("_file") and f"{name.removesuffix('_file')}" in keys}
+    assert read_for, "loading fills the secret X from X_file"
+    assert not [name for name, key in keys.items() if key not in used and name not in read_for]
+
+
+COMMAND = re.compile(r"(?:^|[|&;$] ?|-- )run-steps ([a-z][a-z-]+)((?: (?!\|)[^\s`|&;]+)*)")
+TARGET = re.compile(r"(?<![\w-])make ([a-z][a-z-]+)")
+DOCUMENTS = [p for p in PROSE if p.endswith(".md")]
+
+
+def code_of(text: str) -> Iterator[str]:
+    """What a document shows as code: fenced lines, and `spans`."""
+    for number, part in enumerate(text.split("```")):
+        if number % 2:
+            yield from part.splitlines()
+        else:
+            yield from re.findall(r"`([^`\n]+)`", part)
+
+
+def options_of(command: click.Command) -> set[str]:
+    return {"--help"} | {o for p in command.params for o in (*p.opts, *p.secondary_opts) if o.startswith("-")}
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_every_documented_command_exists(path: str) -> None:
+    """`run-steps X --option` and `make X`, as documents show them."""
+    text = (ROOT / path).read_text("utf-8")
+    program = cast(click.Group, typer.main.get_command(app))
+    targets = set(re.findall(r"(?m)^([a-z][a-z-]*):", (ROOT / "Makefile").read_text("utf-8")))
+    for code in code_of(text):
+        for name, rest in COMMAND.findall(code):
+            assert name in program.commands, f"{path}: {code}"
+            asked = {word.partition("=")[0] for word in rest.split() if word.startswith("--")}
+            assert asked <= options_of(program.commands[name]), f"{path}: {code}"
+        first, _, rest = code.partition(" ")
+        if first in program.commands and rest.startswith("--"):
+            asked = {word.partition("=")[0].rstrip(",.") for word in rest.split() if word.startswith("--")}
+            assert asked <= options_of(program.commands[first]), f"{path}: {code}"
+        for target in TARGET.findall(code):
+            assert target in targets, f"{path}: {code}"

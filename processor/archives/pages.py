@@ -1,7 +1,7 @@
 """What a Parquet file will unpack to, read from its footer and page headers before anything is unpacked.
 
 A Parquet reader believes page headers: a few bytes can stand for gigabytes. And asking pyarrow for the metadata of
-a column ends the whole process where its size statistics are damaged (26.0.1: a C++ exception nobody catches). So
+a column ends the whole process where its size statistics are damaged (26.0.1: an uncaught C++ exception). So
 both are read here. They are Thrift structs in the compact protocol (parquet-format, "FileMetaData", "PageHeader").
 """
 

@@ -103,7 +103,7 @@ def read_batches(
                     yield chosen
                 if good < len(items):
                     raise order.broken(file, f"{unit} {number + good}", items[good])
-                # A file of a recorded archive is looked through to its end: nobody has surveyed it (`reach`).
+                # A file of a recorded archive is looked through to its end: it was not surveyed (`reach`).
                 if only is not None and not is_named and order.reached(only) >= end:
                     return
         except OSError as exc:

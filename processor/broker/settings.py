@@ -24,7 +24,7 @@ _ALWAYS: Final[Mapping[str, str]] = {
     "share.coordinator.state.topic.min.isr": "1",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
-    # One node is its own quorum and its own controller: nobody else's timing has to be waited for.
+    # One node is its own quorum and its own controller: there is no other timing to wait for.
     "controller.quorum.election.timeout.ms": "200",
     "controller.quorum.election.backoff.max.ms": "200",
     "broker.heartbeat.interval.ms": "500",

@@ -14,7 +14,7 @@ from processor.config.settings import Kafka, Origin, Settings
 
 
 class _Contradiction(NamedTuple):
-    """Keys that do not go together. The first is named; the mistake is laid at whoever set one of them."""
+    """Keys that contradict each other. The message names the first; it points at the source that set one of them."""
 
     keys: tuple[str, ...]
     what: str

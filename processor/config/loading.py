@@ -141,7 +141,7 @@ def _read_secrets(tables: _Tables, origins: dict[str, Origin]) -> Iterator[Mista
             table[key] = SecretStr(Path(given).read_text("utf-8").rstrip("\r\n"))
         except (OSError, ValueError) as exc:
             why = exc.strerror if isinstance(exc, OSError) else unreadable(exc)
-            # Whoever mistakes the key writes the secret itself here.
+            # A common mistake: the secret itself in place of its file.
             shown = repr(given) if "/" in given else "a value that is not shown"
             hint = "give the path of a readable file that holds the secret and nothing else"
             yield Mistake(str(origin), file_name, f"cannot be read: {why}", shown, hint)

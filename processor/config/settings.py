@@ -93,9 +93,7 @@ class Source(Section):
     heartbeat_interval_ms: int = _key(3000, "How often a worker says that it is there.", ge=100, le=600_000)
     rebalance_timeout_ms: int = _key(60_000, "How long a rebalance waits for a worker to drain.", ge=1000, le=1_800_000)
     start: Literal["earliest", "latest"] = _key("earliest", "Where a group without committed offsets begins.")
-    unknown_events: Literal["ignore", "dead-letter"] = _key(
-        "ignore", "What to do with events of names nobody has told us about."
-    )
+    unknown_events: Literal["ignore", "dead-letter"] = _key("ignore", "What to do with unknown event names.")
     fetch_max_bytes: int = _key(4 * _MIB, "Most that one fetch brings from one broker.", ge=1024, le=1024 * _MIB)
     partition_fetch_bytes: int = _key(_MIB, "Most that one fetch brings of one partition.", ge=1024, le=1024 * _MIB)
     max_poll_records: int = _key(4000, "Most records folded before the loop looks around.", ge=1, le=1_000_000)

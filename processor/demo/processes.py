@@ -30,7 +30,7 @@ def environment(bootstrap: str) -> dict[str, str]:
         # The shortest that brokers take by default: a killed worker is missed after this.
         "RUN_STEPS_SOURCE__SESSION_TIMEOUT_MS": "6000",
         "RUN_STEPS_SOURCE__HEARTBEAT_INTERVAL_MS": "1000",
-        # A worker that nobody stopped (the demo itself was killed) must not look for its broker for long.
+        # A worker left over by a killed demo must not look for its broker for long.
         "RUN_STEPS_KAFKA__UNAVAILABLE_AFTER_S": "20",
         "RUN_STEPS_HTTP__PORT": "0",
         "RUN_STEPS_LOG__FORMAT": "json",
@@ -131,7 +131,7 @@ def stop_all(workers: Sequence[WorkerProcess], timeout_s: float) -> None:
 
 
 def _get(url: str) -> bytes:
-    """The page, whatever its status; empty if nobody answers."""
+    """The page, whatever its status; empty if there is no answer."""
     try:
         with _direct.open(url, timeout=_PAGE_S) as answer:
             body: bytes = answer.read()

@@ -33,7 +33,7 @@ def audit(screen: Screen, settings: Settings) -> int:
     """
     screen.section(
         "The audit",
-        "Trust nobody: fold the log afresh, and hold every published record against it.",
+        "Fold the log again and compare every published record with it.",
     )
     if absent := extra.missing():
         screen.say(f"skipped: {', '.join(absent)} not installed; to see it: {extra.HINT}")

@@ -264,7 +264,7 @@ class BrokerConnection(AIOKafkaConnection):
             await asyncio.sleep(_ALIVE_AFTER_S)
 
     def _create_reader_task(self) -> Any:
-        myself = weakref.ref(self)  # as upstream: the transport must not keep a connection that nobody closed
+        myself = weakref.ref(self)  # as upstream: the transport must not keep an unclosed connection
 
         def deliver(response: bytes | memoryview) -> None:
             connection = myself()
@@ -528,7 +528,7 @@ class Client(AIOKafkaClient):
 
 
 def _seen(task: asyncio.Task[Any]) -> None:
-    """Nobody waits for it any more, and nobody is to be told that it failed."""
+    """Retrieve the result of an abandoned task, so that asyncio does not report its error."""
     if not task.cancelled():
         task.exception()
 

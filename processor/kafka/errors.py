@@ -138,7 +138,7 @@ def translate(error: BaseException, where: str) -> RunStepsError:
 
     Returns:
         `BrokerRefused` (the broker said no; a person must act), `Fenced` (others own it now; restart from the log),
-        `OffsetLost`, `CorruptLog`, or `BrokerUnavailable` for all that time may mend. An error of ours comes back as
+        `OffsetLost`, `CorruptLog`, or `BrokerUnavailable` for what may pass with time. An error of ours comes back as
         it is.
     """
     if isinstance(error, RunStepsError):

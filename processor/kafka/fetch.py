@@ -207,7 +207,7 @@ class BatchFetcher(Fetcher):
     )
 
     observer: Callable[[TopicPartition, list[Hidden]], None] | None = None
-    """Told of what was passed over, before the records that were taken with it are handed out."""
+    """Called with what was passed over, before the records taken with it are returned."""
 
     async def take(
         self, wanted: Collection[TopicPartition], *, timeout_s: float, limit: int | None

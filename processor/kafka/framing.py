@@ -52,7 +52,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         return self._large[self._filled :] if self._large else self._small[self._received :]
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.ended.done():  # nobody listens any more
+        if self.ended.done():  # no receiver is left
             return
         try:
             if not self._large:
@@ -119,7 +119,7 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._large, self._received = memoryview(b""), 0
         if not self.ended.done():
             self.ended.set_exception(error)
-            self.ended.exception()  # seen: a connection that is closed already has nobody who asks
+            self.ended.exception()  # seen: a closed connection has no receiver
 
     async def _drain_helper(self) -> None:
         """For `StreamWriter.drain`. Requests are few, and each is waited for."""

@@ -155,7 +155,7 @@ class _Accumulator(MessageAccumulator):
     def fail_all(self, error: Exception) -> None:
         super().fail_all(error)
         for batch in [batch for queue in self._batches.values() for batch in queue]:
-            batch._drain_waiter.exception()  # seen: nobody waits for a batch to leave that never will
+            batch._drain_waiter.exception()  # retrieved: no caller waits for a batch that will never be sent
 
 
 class _Sequences(TransactionManager):

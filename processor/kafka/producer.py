@@ -228,7 +228,7 @@ class EventProducer:
                 hint="raise max.message.bytes of the topic",
             )
         ours = translate(exc, where)
-        if isinstance(ours, Fenced):  # there is nobody to take over from us: the client lost count of its sequence
+        if isinstance(ours, Fenced):  # there is no successor: the client lost count of its sequence
             return BrokerUnavailable(ours.message, hint="publish again with a new producer")
         return ours
 

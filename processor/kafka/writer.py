@@ -327,7 +327,7 @@ def _require_token(unit: Unit, now: GroupToken) -> None:
 
 
 async def _all(acks: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Wait for all, or for the first error; after one nobody goes on waiting for answers that will not come."""
+    """Wait for all, or for the first error; after one, stop waiting for the other answers."""
     waiting = [asyncio.create_task(ack) for ack in acks]
     try:
         await asyncio.gather(*waiting)

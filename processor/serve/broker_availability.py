@@ -17,14 +17,14 @@ _LEAST_S: Final = 1.0  # for one attempt, however little of the time is left
 
 
 class BrokerGaveUp(BrokerUnavailable):
-    """The broker was not usable for `unavailable_after_s`: no further life."""
+    """The broker was not usable for `unavailable_after_s`: the worker is not restarted."""
 
 
 class BrokerAvailability:
-    """Since when the broker is of no use, whoever noticed and in however many lives: `unavailable_after_s` runs once.
+    """Time since the broker was last usable, over all incarnations: `unavailable_after_s` runs once.
 
-    That it answers does not make it usable: a partition or a coordinator without a leader lets lives begin, and
-    fail. So the time runs on until a life has outlived the trouble, or has lasted longer than a commit that fails.
+    An answer does not make it usable: with a partition or a coordinator without a leader, incarnations begin and
+    fail. So the time runs on until an incarnation outlives the outage, or lasts longer than a commit that fails.
     """
 
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
@@ -41,7 +41,7 @@ class BrokerAvailability:
         return max(0.0, since + self._limit_s - time.monotonic())
 
     def answered(self, incarnation_began: float) -> None:
-        """The broker has answered a question in the life that began then."""
+        """The broker has answered a question in the incarnation that began then."""
         now = time.monotonic()
         if self._silent and self._since is not None:
             self._telemetry.happened(BrokerBack(self._bootstrap, now - self._since))

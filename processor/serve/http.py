@@ -72,7 +72,7 @@ _INDEX: Final = """<!doctype html>
 class Health(NamedTuple):
     """A verdict. `reasons` say what is wrong, one sentence each; `detail` is shown as it is.
 
-    Reasons beside `ok` are for people: nothing that a restart would mend.
+    Reasons beside `ok` are for people: nothing that a restart would fix.
     """
 
     ok: bool

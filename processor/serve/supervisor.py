@@ -209,7 +209,7 @@ async def _supervise(
             current.worker, current.trouble = None, f"restarting after {type(error).__name__}"
             failure, counts, now = error, True, time.monotonic()
         if stop.is_set():
-            raise failure  # the last drain did not succeed: whoever stopped us should know
+            raise failure  # the last drain did not succeed: the exit code must say so
         if counts:
             restarts.append(now)
             while restarts and now - restarts[0] > supervisor.restart_window_s:

@@ -140,7 +140,7 @@ class TopicWatch:
         return self._seen.topics[self._checkpoints].partitions
 
     def reasons(self) -> list[str]:
-        """What a person must see to, one sentence each; a restart would not mend it."""
+        """What a person must see to, one sentence each; a restart would not fix it."""
         return list(self._complaints.values())
 
     async def _ask(self) -> _Seen:

@@ -138,7 +138,7 @@ class Worker:
     Args:
         transactional_id: also the consumer's client id, so that the group's member list tells which writers live.
         limits: max.message.bytes of the topics that we write to.
-        audit: told of what is published and how partitions stand; None: no self-audit.
+        audit: hears what is published and where partitions are; None: no self-audit.
         stalls: what stood still in the lives before this one, and what does in it; None: this is the first.
         served_below: partitions from this number on are left alone: the checkpoint topic has none for them (yet).
         highest: what earlier workers of this process have seen committed; None: this is the first.

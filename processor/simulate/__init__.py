@@ -187,7 +187,7 @@ class _Play:
         return produced
 
     def _add_noise(self, batch: list[Produced], run: Run) -> None:
-        """What nobody can use, behind a record of a run and with its key."""
+        """An unusable record, after a record of a run and with its key."""
         rng, d = self._rng, self._parameters
         first = batch[0]
         if d.garbage and rng.random() < d.garbage:

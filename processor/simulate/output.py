@@ -25,7 +25,7 @@ Send = Callable[[Produced], Awaitable[object]]
 
 STDOUT: Final = Path("-")
 _PACE_S: Final = 0.02
-"""A rate is held over stretches of this length."""
+"""A rate is held over intervals of this length."""
 
 _text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -82,14 +82,14 @@ async def _paced(
         for record in records:
             await send(record)
         return
-    stretch = max(1, int(rate * _PACE_S))
+    per_interval = max(1, int(rate * _PACE_S))
     next_at = clock()
     for number, record in enumerate(records):
-        if number % stretch == 0:
+        if number % per_interval == 0:
             now = clock()
             if now < next_at:
                 await sleep(next_at - now)
-            next_at = max(next_at, now) + stretch / rate
+            next_at = max(next_at, now) + per_interval / rate
         await send(record)
 
 

@@ -24,7 +24,7 @@ TOOLS: Final = (
     "azure_ai_search",
     "novel",
 )
-"""What a step can be. `novel` is a tool type nobody knows yet."""
+"""What a step can be. `novel` is an unknown tool type."""
 
 DIALECTS: Final = ("openai", "azure", "lookalike")
 """Who speaks: the recorded services, and one that only resembles them (fields missing, vendor keys added)."""
@@ -107,7 +107,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tombstones: float = 0.01
     """Chance after each record of one without a value."""
     unknown: float = 0.01
-    """Chance after each record of an event that nobody knows."""
+    """Chance after each record of an unknown event."""
     grace_s: int = 60
     """The worker's `grace_s`: the last record of a partition lies beyond every deadline plus this."""
     start_ms: int = DEFAULT_START_MS

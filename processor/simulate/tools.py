@@ -177,7 +177,7 @@ def _azure_search(rng: Random, texts: Texts, tool: str, deltas: int) -> Call:
 
 
 def _novel(rng: Random, texts: Texts, tool: str, deltas: int) -> Call:
-    """A tool type nobody knows: strings and numbers replace, objects merge, lists without an index replace."""
+    """An unknown tool type: strings and numbers replace, objects merge, lists without an index replace."""
     kind = "wasm_sandbox"
     head = {"id": new_id(rng, "call_"), "type": kind}
     rounds = max(1, min(deltas, 5))

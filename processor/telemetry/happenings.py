@@ -546,7 +546,7 @@ class StepVerified:
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """What is told of a published step that was not verified.
+    """Log fields of a published step that was not verified.
 
     Offsets are of the source, the last one inclusive; `at` is where the published record stands. `fields` are paths.
     """

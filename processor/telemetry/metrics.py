@@ -133,7 +133,7 @@ AMENDMENTS: Final = Metric(
 )
 RECORDS_REJECTED: Final = Metric(
     "runstep_records_rejected_total", _C, "records", "Records set aside on the dead-letter topic.",
-    "Read the dead letters of that reason, mend the producer, then redrive. internal_error is our bug.",
+    "Read the dead letters of that reason and fix the producer. internal_error is our bug.",
     (_REASON,),
 )
 ANOMALIES: Final = Metric(

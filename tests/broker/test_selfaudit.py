@@ -20,7 +20,7 @@ from tests.kafka_tools import Names
 WAIT_S = 30.0
 EAGER = {"self_audit.enabled": "true", "self_audit.steps_per_minute": "6000", "self_audit.cpu_share": "1"}
 FORGETFUL = """
-from processor import restore
+from processor.serve import restore
 from processor.core.partition import PartitionState
 
 class Forgetful(PartitionState):

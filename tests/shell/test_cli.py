@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import pty
@@ -36,7 +37,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, name: str, **attributes: Any) -> N
     vars(module).update(attributes)
     monkeypatch.setitem(sys.modules, name, module)
     package, _, leaf = name.rpartition(".")
-    monkeypatch.setattr(sys.modules[package], leaf, module, raising=False)
+    monkeypatch.setattr(importlib.import_module(package), leaf, module, raising=False)
 
 
 def test_help_names_every_command_and_imports_nothing_heavy() -> None:
