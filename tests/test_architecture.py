@@ -427,3 +427,14 @@ def test_every_documented_command_exists(path: str) -> None:
             assert asked <= options_of(program.commands[first]), f"{path}: {code}"
         for target in TARGET.findall(code):
             assert target in targets, f"{path}: {code}"
+
+
+def test_files_and_tests_that_the_architecture_page_names_exist() -> None:
+    """docs/architecture.md is read to find one's way; a name that is gone leads astray."""
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    named = set(re.findall(r"`((?:processor|tests|docs)/[\w./-]+?)(?:::(\w+))?`", text))
+    assert len(named) > 60
+    for path, test in sorted(named):
+        assert (ROOT / path).exists(), f"docs/architecture.md names {path}: say where that is now"
+        if test:
+            assert re.search(rf"def {test}\(", (ROOT / path).read_text("utf-8")), f"{path} has no {test}"
