@@ -14,6 +14,7 @@ import msgspec
 
 from processor.core.effects import Headers, Reason, Rejected, Status
 from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
+from processor.core.sse import Frame, frames_of, is_sse
 from processor.core.wire_types import (
     Decoded,
     Envelope,
@@ -155,32 +156,43 @@ def decode(value: bytes | None, headers: Headers = ()) -> Decoded | Rejected:
     """Read one record; never raises.
 
     Returns:
-        its events in order, or `Rejected` if any part of it cannot be read (then none of it counts).
+        its events in order, a `Rejected` among them for each event that cannot be read; `Rejected` alone if nothing
+        of it can be.
     """
     if not value:
         return _TOMBSTONE
     try:
         return _decode(value, {name.lower(): content for name, content in headers} if headers else {})
-    except _BadRecordError as bad:
-        return bad.rejected
-    except msgspec.ValidationError as error:
+    except (_BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return _rejected(error)
+
+
+def _rejected(error: Exception) -> Rejected:
+    """The reason and detail of what could not be read; no payload in them."""
+    if isinstance(error, _BadRecordError):
+        return error.rejected
+    if isinstance(error, msgspec.ValidationError):
         return Rejected(Reason.NOT_JSON if "out of range" in str(error) else Reason.MALFORMED, str(error)[:200])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        # the decoder's words name a byte position; a codec error would quote the bytes, so only its reason is kept
-        detail = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
-        return Rejected(Reason.NOT_JSON, detail[:200])
-    except RecursionError:
+    if isinstance(error, RecursionError):
         return Rejected(Reason.TOO_DEEP, "nested deeper than the decoder goes")
+    # the decoder's words name a byte position; a codec error would quote the bytes, so only its reason is kept
+    detail = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
+    return Rejected(Reason.NOT_JSON, detail[:200])
 
 
-def _decode(value: bytes, headers: Mapping[str, bytes | None]) -> Decoded:
+def _decode(value: bytes, headers: Mapping[str, bytes | None]) -> Decoded | Rejected:
     value = value.removeprefix(_BOM)
-    _check_utf8(value)
     event_id = _id_of(headers)
+    if is_sse(value) and not _is_cloud_event(headers):  # E5
+        found = [_each(_frame, frame) for frame in frames_of(value)]
+        if not any(isinstance(event, Rejected) for event, _ in found):
+            _check_utf8(value)  # a comment, say: no event is to blame, so all of the record is
+        return _in_order(found, event_id)
+    _check_utf8(value)
     content_type = (headers.get("content-type") or b"").lower()
     if content_type.startswith(b"application/cloudevents"):  # E3
         if content_type.startswith(b"application/cloudevents-batch"):
-            return _in_order([_cloud_event(raw) for raw in _read(read_envelopes, value)], event_id)
+            return _in_order([_each(_cloud_event, raw) for raw in _read(read_envelopes, value)], event_id)
         return _one(*_cloud_event(value), event_id)
     if "ce_type" in headers and "ce_specversion" in headers:  # E4
         name = _from_thread((headers["ce_type"] or b"").decode())
@@ -188,8 +200,6 @@ def _decode(value: bytes, headers: Mapping[str, bytes | None]) -> Decoded:
         if envelope is not None and type(envelope.event) is str and data_of(envelope) is not None:
             return _one(_stream_event(envelope), None, event_id)
         return _one(_named(name, value), None, event_id)
-    if value.startswith((b"event:", b"data:", b":")):  # E5
-        return _in_order([(_frame(name, data), None) for name, data in _frames(value)], event_id)
     return _one(*_json(value), event_id)
 
 
@@ -212,7 +222,24 @@ def _one(event: Event, own_id: str | None, event_id: str | None) -> Decoded:
     return Decoded((event,), (event_id or own_id,))
 
 
-def _in_order(found: list[tuple[Event, str | None]], event_id: str | None) -> Decoded:
+def _is_cloud_event(headers: Mapping[str, bytes | None]) -> bool:
+    content_type = (headers.get("content-type") or b"").lower()
+    return content_type.startswith(b"application/cloudevents") or ("ce_type" in headers and "ce_specversion" in headers)
+
+
+def _each(reader: Callable[[_T], tuple[Event, str | None]], part: _T) -> tuple[Event, str | None]:
+    """One event of several; what cannot be read is refused alone: the others of its record count."""
+    try:
+        return reader(part)
+    except (_BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return _rejected(error), None
+
+
+def _in_order(found: list[tuple[Event, str | None]], event_id: str | None) -> Decoded | Rejected:
+    if found and all(isinstance(event, Rejected) for event, _ in found):
+        first = found[0][0]
+        assert isinstance(first, Rejected)
+        return first
     if len(found) == 1:
         return _one(*found[0], event_id)
     ids = tuple(f"{event_id}#{n}" if event_id else own for n, (_, own) in enumerate(found))
@@ -283,34 +310,13 @@ def _from_base64(text: str) -> bytes:
     return data
 
 
-def _frames(text: bytes) -> list[tuple[str, bytes]]:
-    """SSE frames as (event name or "", data). A blank line or a new `event:` after data ends a frame."""
-    frames: list[tuple[str, bytes]] = []
-    name = ""
-    data: list[bytes] = []
-    for line in text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"):
-        field, _, content = line.partition(b":")
-        content = content.removeprefix(b" ")
-        if data and (not line or field == b"event"):
-            frames.append((name, b"\n".join(data)))
-            name, data = "", []
-        if not line:
-            name = ""
-        elif field == b"event":
-            name = content.decode()
-        elif field == b"data":
-            data.append(content)
-    if data:
-        frames.append((name, b"\n".join(data)))
-    return frames
-
-
-def _frame(name: str, data: bytes) -> Event:
-    if data.strip() == b"[DONE]":
-        return _IGNORED
-    if name:
-        return _named(name, data)
-    return _json(data)[0]
+def _frame(frame: Frame) -> tuple[Event, str | None]:
+    if frame.data.strip() == b"[DONE]":
+        return _IGNORED, None
+    _check_utf8(frame.data)
+    if frame.name:
+        return _named(frame.name.decode(), frame.data), None
+    return _json(frame.data)[0], None
 
 
 def _named(name: str, data: Span) -> Event:

@@ -607,6 +607,8 @@ class PartitionState:
             self.counts["run_end"] += 1
             self._run_end(cause, event)
             return
+        elif isinstance(event, Rejected):
+            refused = event
         else:
             assert isinstance(event, Ignored)
             if event.why == "unknown_event" and self.rules.unknown_events == "dead-letter":

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from processor.core.effects import Rejected
 from processor.core.lifecycle import Kind
 
 # --- events ------------------------------------------------------------------------------------------------------
@@ -46,7 +47,7 @@ class Ignored(msgspec.Struct, frozen=True, gc=False):
     why: str
 
 
-Event = StepObject | StepDelta | RunEnd | Ignored
+Event = StepObject | StepDelta | RunEnd | Ignored | Rejected
 
 
 class Decoded(msgspec.Struct, frozen=True, gc=False):

@@ -8,11 +8,11 @@ from typing import Protocol, Self
 
 import msgspec
 
+from processor.core.sse import Frame
 from processor.errors import UsageError
 from processor.kafka.client_config import Connection
 from processor.kafka.producer import EventProducer
 from processor.publish.run_keying import Outgoing, RunKeyer, ends_response
-from processor.publish.sse import Frame
 
 
 class Sink(Protocol):

@@ -23,7 +23,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from processor.core.events import EVENT_ID
-from processor.publish.sse import DONE, Format, Frame, LineSplitter, Refusal, SseFrames
+from processor.core.sse import Frame, SseFrames
+from processor.errors import UsageError
+from processor.publish.sse import DONE, MAX_EVENT_BYTES, Format, LineSplitter, Refusal
 
 HEADER_EVENT_ID: Final = EVENT_ID
 HEADER_RUN_ID: Final = "runstep-run-id"
@@ -277,6 +279,8 @@ class EventStream:
             self._format = Format.JSONL if start.startswith((b"{", b"[")) else Format.SSE
         if self._format is Format.SSE:
             frame = self._frames.take(line)
+            if self._frames.held_bytes > MAX_EVENT_BYTES:
+                raise UsageError(f"publish: an event of more than {MAX_EVENT_BYTES:,} bytes")
         else:
             frame = Frame(None, line) if line.strip() else None
         return [] if frame is None else self._frame(frame)

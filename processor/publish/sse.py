@@ -32,13 +32,6 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-class Frame(msgspec.Struct, frozen=True, gc=False):
-    """One event as it stood in the stream. `name` is None where the JSON in `data` names itself."""
-
-    name: bytes | None
-    data: bytes
-
-
 class LineSplitter:
     """Lines out of chunks, wherever they are cut. A line ends with CR, LF or CRLF; a leading BOM is dropped."""
 
@@ -85,44 +78,3 @@ class LineSplitter:
         self._pieces.clear()
         self._start = None
         return [rest] if rest else []
-
-
-class SseFrames:
-    """Lines of a server-sent event stream to frames.
-
-    More forgiving than the standard in two ways, for what is out there: an `event:` line after data begins a new frame
-    even without a blank line between, and the last frame counts even if nothing ends it. `id:` and `retry:` say
-    nothing we use.
-
-    Source: WHATWG HTML, "Interpreting an event stream".
-    """
-
-    def __init__(self) -> None:
-        self._name: bytes | None = None
-        self._data: list[bytes] = []
-        self._data_bytes = 0
-
-    def take(self, line: bytes) -> Frame | None:
-        """The frame that `line` ends, if it ends one."""
-        if not line:
-            return self.finish()
-        name, _, content = line.partition(b":")
-        content = content.removeprefix(b" ")
-        if name == b"data":
-            self._data.append(content)
-            self._data_bytes += len(content)
-            if self._data_bytes > MAX_EVENT_BYTES:
-                raise UsageError(f"publish: an event of more than {MAX_EVENT_BYTES:,} bytes")
-        elif name == b"event":
-            ended = self.finish() if self._data else None
-            self._name = content
-            return ended
-        return None
-
-    def finish(self) -> Frame | None:
-        """The frame begun, at a blank line or at the end of the input; None if it holds no data."""
-        frame = Frame(self._name or None, b"\n".join(self._data)) if self._data else None
-        self._name = None
-        self._data.clear()
-        self._data_bytes = 0
-        return frame

@@ -53,17 +53,16 @@ def _id(text: str) -> Callable[[str], bytes]:
 
 
 def _half_a_stream(step_id: str) -> bytes:
-    """A good frame and a torn one: neither counts."""
-    good = _DELTA.format(step_id, _GOOD)
-    return f'data: {good}\n\nevent: thread.run.step.delta\ndata: {{"id":"{step_id}'.encode()
+    """Two torn frames: nothing of the record can be read, so it is refused once."""
+    return f'data: {{\n\nevent: thread.run.step.delta\ndata: {{"id":"{step_id}'.encode()
 
 
 def _half_a_batch(step_id: str) -> Garbage:
-    """A good event and a malformed one: neither counts."""
+    """Two malformed events: nothing of the record can be read, so it is refused once."""
     head = '"specversion":"1.0","source":"/torn","type":"thread.run.step.delta"'
-    good = f'{{{head},"id":"1","data":{{"id":"{step_id}","object":"thread.run.step.delta",{_GOOD}}}}}'
-    bad = f'{{{head},"id":"2","data":{{"id":7,"object":"thread.run.step.delta",{_GOOD}}}}}'
-    return Garbage("malformed", f"[{good},{bad}]".encode(), _BATCH)
+    first = f'{{{head},"id":"1","data":{{"id":[],"object":"thread.run.step.delta",{_GOOD}}}}}'
+    second = f'{{{head},"id":"2","data":{{"id":7,"object":"thread.run.step.delta",{_GOOD}}}}}'
+    return Garbage("malformed", f"[{first},{second}]".encode(), _BATCH)
 
 
 _NOT_JSON: Final[tuple[Callable[[str], bytes | Garbage], ...]] = (

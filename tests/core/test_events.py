@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.core.effects import Headers, LogRecord, Reason, Rejected
+from processor.core.effects import DeadLetter, Headers, LogRecord, Publish, Reason, Rejected, Status
 from processor.core.events import decode, exact, general, head_of
 from processor.core.lifecycle import Kind
 from processor.core.rules import Rules
@@ -244,12 +244,54 @@ def test_the_type_of_a_cloud_event_counts_from_its_first_thread(kind: str) -> No
     assert event.kind is Kind.COMPLETED
 
 
-def test_one_bad_frame_rejects_the_whole_record_before_anything_is_applied() -> None:
+@pytest.mark.parametrize("end", ["\n\n", ""], ids=["ended", "cut"])
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (b"event: thread.run.step.delta\ndata: {", Reason.NOT_JSON),
+        (b'event: thread.run.step.delta\ndata: {"id":"step_1","delta":{"x":"\xc3', Reason.NOT_JSON),
+        (b'data: {"error":{"message":"overloaded"}}', Reason.MALFORMED),
+    ],
+    ids=["torn", "torn-in-a-character", "error-without-a-name"],
+)
+def test_a_bad_frame_is_named_and_the_others_stand(bad: bytes, reason: Reason, end: str) -> None:
+    """One record that holds a whole response whose last frame was cut: the finished steps before it are published."""
     play = Play()
-    good = b"data: " + text({"event": "thread.run.step.created", "data": step()}) + b"\n\n"
-    (effect,) = play.put(good + b"event: thread.run.step.delta\ndata: {\n\n")
-    assert effect.reason is Reason.NOT_JSON  # type: ignore[union-attr]
+    created = b"data: " + text({"event": "thread.run.step.created", "data": step()}) + b"\n\n"
+    ended = b"data: " + text({"event": "thread.run.step.completed", "data": step(status="completed")}) + b"\n\n"
+    effects = play.put(created + ended + bad + end.encode())
+    letter = next(effect for effect in effects if isinstance(effect, DeadLetter))
+    assert letter.reason is reason
+    assert ("runstep-event-number", b"3/3") in letter.headers
+    assert [effect.status for effect in effects if isinstance(effect, Publish)] == [Status.COMPLETED]
     assert play.state.open_steps == 0
+
+
+def test_a_bad_event_of_a_batch_is_named_and_the_others_stand() -> None:
+    play = Play()
+    batch = [
+        {"specversion": "1.0", "type": "thread.run.step.created", "source": "s", "id": "1", "data": step()},
+        {"specversion": "1.0", "source": "s", "id": "2", "data": step()},
+    ]
+    effects = play.put(text(batch), headers=(("content-type", b"application/cloudevents-batch+json"),))
+    (letter,) = (effect for effect in effects if isinstance(effect, DeadLetter))
+    assert ("runstep-event-number", b"2/2") in letter.headers
+    assert play.state.open_steps == 1
+
+
+def test_where_no_event_can_be_read_the_record_is_refused_once() -> None:
+    (letter,) = Play().put(b"data: {\n\ndata: [\n\n")
+    assert isinstance(letter, DeadLetter)
+    assert not [name for name, _ in letter.headers if name == "runstep-event-number"]
+
+
+@pytest.mark.parametrize("begin", ["id: 1\r\n", "retry: 3000\r\n\r\n", "\r\n\r\n", ": open\n\nid:\n"])
+def test_sse_may_begin_with_any_field(begin: str) -> None:
+    """Servers put `id:` or `retry:` first, or an empty line; `publish` reads all of these, and so does the fold."""
+    value = begin.encode() + b"event: thread.run.step.created\r\ndata: " + text(step()) + b"\r\n\r\n"
+    found = decode(value)
+    assert isinstance(found, Decoded)
+    assert [type(event) for event in found.events] == [StepObject]
 
 
 def test_a_frame_that_the_lifecycle_refuses_is_named_and_the_others_stand() -> None:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from openai._models import construct_type
 from openai.types.beta import AssistantStreamEvent
 
+from processor.core.sse import Frame
 from processor.errors import BrokerUnavailable, UsageError
 from processor.kafka.producer import EventProducer
 from processor.publish import publisher, run_keying
@@ -24,7 +25,7 @@ from processor.publish import sse as splitting
 from processor.publish.command import run, sample_files
 from processor.publish.publisher import RunPublisher
 from processor.publish.run_keying import EventStream, Outgoing, RunKeyer
-from processor.publish.sse import Format, Frame
+from processor.publish.sse import Format
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "fixtures"
 STREAMS = [*sample_files(), *sorted(RECORDINGS.glob("*.sse"))]
@@ -196,6 +197,7 @@ def test_a_long_event_in_small_chunks_costs_linear_time() -> None:
 
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splitting, "MAX_EVENT_BYTES", 1000)
+    monkeypatch.setattr(run_keying, "MAX_EVENT_BYTES", 1000)
     with pytest.raises(UsageError, match="more than 1,000 bytes"):
         records(b"data: " + b"x" * 5000, chunk=100)
     with pytest.raises(UsageError, match="more than 1,000 bytes"):
