@@ -67,9 +67,10 @@ class RecordTooLarge(RunStepsError):
 
     exit_code = 65
 
-    def __init__(self, topic: str, size: int) -> None:
+    def __init__(self, topic: str, size: int, limit: int = 0) -> None:
+        most = f"; max.message.bytes is {limit}" if limit else ""
         super().__init__(
-            f"topic {topic}: a record is larger than the topic takes (got {size} bytes)",
+            f"topic {topic}: a record is larger than the topic takes (got {size} bytes{most})",
             hint="raise max.message.bytes of the topic, or lower the processor's record limit",
         )
         self.topic = topic

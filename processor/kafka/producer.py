@@ -18,16 +18,17 @@ from aiokafka import errors as kafka_errors
 
 from processor.errors import BrokerRefused, BrokerUnavailable, Fenced, RunStepsError
 from processor.kafka import aiokafka_compat as pinned
+from processor.kafka.admin import Admin
 from processor.kafka.aiokafka_compat import with_globals
 from processor.kafka.client import Client, force_close
 from processor.kafka.client_config import Connection
 from processor.kafka.diagnosis import explained
 from processor.kafka.errors import RecordTooLarge, translate
+from processor.kafka.records import DEFAULT_MAX_MESSAGE_BYTES, OutRecord, batch_bytes
 
 _FIND_TOPIC_S: Final = 10.0
 _MAX_BATCH_BYTES: Final = 256 * 1024
-_RECORD_OVERHEAD_BYTES: Final = 128
-"""What a batch adds to one record at most: its own header, and the lengths and deltas of the record."""
+_NO_LIMIT_BYTES: Final = 2**31 - 1
 
 _TROUBLE: Final = (kafka_errors.KafkaError, NotImplementedError, OSError, TimeoutError)
 
@@ -44,7 +45,8 @@ class EventProducer:
     Args:
         connection: where to connect, as which user.
         timeout_s: the longest time without any sign of progress before `BrokerUnavailable`.
-        max_record_bytes: the largest record that is sent; set it with the topic's `max.message.bytes`.
+        max_record_bytes: the largest record that is sent, as it stands in its batch. None: each topic's own
+            `max.message.bytes`; where the user may not read it, Kafka's default (1 MiB).
         max_unacknowledged: `send` waits for acknowledgements above this many records under way.
         idempotent: False for brokers without idempotent producers; a retry may then double a record (the event
             ids tell the two from equal tokens).
@@ -60,7 +62,7 @@ class EventProducer:
         connection: Connection,
         *,
         timeout_s: float = 30.0,
-        max_record_bytes: int = 1_048_576,
+        max_record_bytes: int | None = None,
         max_unacknowledged: int = 10_000,
         idempotent: bool = True,
     ) -> None:
@@ -75,7 +77,7 @@ class EventProducer:
         self._producer: _Producer | None = None
         self._failure: RunStepsError | None = None
         self._progress = asyncio.Event()
-        self._topics: set[str] = set()
+        self._limits: dict[str, int] = {}  # by topic, in bytes
 
     async def start(self) -> None:
         """Connect.
@@ -91,8 +93,7 @@ class EventProducer:
             | {"request_timeout_ms": min(arguments["request_timeout_ms"], max(1, int(self._timeout_s * 1000)))},
             acks="all",
             enable_idempotence=self._idempotent,
-            # The client counts what a batch adds as well; our own limit is the one that refuses.
-            max_request_size=self._max_record_bytes + _RECORD_OVERHEAD_BYTES,
+            max_request_size=_NO_LIMIT_BYTES,  # the topic's limit is the one that refuses
             max_batch_size=_MAX_BATCH_BYTES,
             linger_ms=0,
         )
@@ -115,17 +116,18 @@ class EventProducer:
         """Queue one record; returns before it is acknowledged (see `flush`). A value of None is a tombstone.
 
         Raises:
-            RecordTooLarge: it is larger than `max_record_bytes`; the producer goes on.
+            RecordTooLarge: it is larger than the topic takes; the producer goes on.
             BrokerUnavailable, BrokerRefused: this record or an earlier one was lost; the producer is finished.
         """
         self._raise_failure()
-        size = len(value or b"") + len(key) + sum(len(name) + len(content) for name, content in headers)
-        if size > self._max_record_bytes:
-            raise RecordTooLarge(topic, size)
-        await self._until_at_most(self._max_unacknowledged - 1)
         assert self._producer is not None, "start() comes first"
-        if topic not in self._topics:
+        if topic not in self._limits:
             await self._find(self._producer, topic)
+        limit = self._limits[topic]
+        size = len(value or b"") + len(key) + sum(len(name) + len(content) for name, content in headers)
+        if 2 * size > limit and (size := batch_bytes(OutRecord(topic, 0, key, value, 0, tuple(headers)))) > limit:
+            raise RecordTooLarge(topic, size, limit)
+        await self._until_at_most(self._max_unacknowledged - 1)
         try:
             async with asyncio.timeout(self._timeout_s):
                 future = await self._producer.send(
@@ -197,7 +199,16 @@ class EventProducer:
             ) from exc
         except _TROUBLE as exc:
             raise self._translated(exc, f"topic {topic!r}") from exc
-        self._topics.add(topic)
+        self._limits[topic] = self._max_record_bytes or await self._limit_of(topic)
+
+    async def _limit_of(self, topic: str) -> int:
+        """The topic's `max.message.bytes`; Kafka's default where the user may not read it (no DescribeConfigs)."""
+        try:
+            async with Admin(self._connection) as admin:
+                found = await admin.topics([topic])
+        except BrokerRefused:
+            return DEFAULT_MAX_MESSAGE_BYTES
+        return found[topic].max_message_bytes if topic in found else DEFAULT_MAX_MESSAGE_BYTES
 
     async def _until_at_most(self, count: int) -> None:
         while self.unacknowledged > count:
@@ -224,7 +235,7 @@ class EventProducer:
             )
         if isinstance(exc, (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)):
             return BrokerRefused(
-                f"{where}: topic {', '.join(self._topics)}: a record is larger than the topic takes",
+                f"{where}: topic {', '.join(self._limits)}: a record is larger than the topic takes",
                 hint="raise max.message.bytes of the topic",
             )
         ours = translate(exc, where)

@@ -16,7 +16,7 @@ from processor.kafka.client_config import Connection
 from processor.kafka.errors import RecordTooLarge
 from processor.kafka.producer import EventProducer
 from processor.publish.publisher import EchoSink, Sink
-from processor.publish.run_keying import EventStream, Outgoing, RunKeyer
+from processor.publish.run_keying import EventStream, Outgoing, RunKeyer, described
 from processor.publish.sse import Format
 
 
@@ -76,7 +76,7 @@ async def run(
                         try:
                             await sink.send(topic, record.value, key=record.key, headers=record.headers)
                         except RecordTooLarge as exc:  # this one is lost, the rest is not
-                            complaints.say(exc.message)
+                            complaints.say(f"{described(record)}: {exc.message}")
                         else:
                             sent += 1
                             keys.add(record.key)

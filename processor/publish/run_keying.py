@@ -68,6 +68,7 @@ class _Fields(msgspec.Struct, gc=False):
 
 _fields: Final = msgspec.json.Decoder(_Fields)
 _T = TypeVar("_T")
+_ENDS: Final = frozenset({"completed", "failed", "cancelled", "expired"})
 
 
 @dataclass(slots=True)
@@ -186,6 +187,17 @@ class RunKeyer:
         if run is not None:
             headers.insert(1, (HEADER_RUN_ID, run.encode()))
         return Outgoing(key.encode(), event.value, tuple(headers))
+
+
+def described(record: Outgoing) -> str:
+    """A record that could not be sent, by its event, object and run, and what its absence leads to."""
+    fields = _fields.decode(record.value)
+    inner = _fields.decode(fields.data) if bytes(fields.data).startswith(b"{") else fields
+    name, own = _text(fields.event) or _text(fields.object) or "event", _text(inner.id)
+    what = f"{name:.80}{f' of {own:.80}' if own else ''}, run {record.key.decode():.80}"
+    if name.startswith("thread.run.step.") and name.rpartition(".")[2] in _ENDS:
+        return f"{what}: without its end the worker publishes the step as expired"
+    return what
 
 
 def _remember(known: dict[str, _T], key: str, value: _T) -> None:

@@ -97,7 +97,9 @@ async def test_a_record_that_is_too_large_is_refused_alone(broker: Broker, names
     )
     assert await run([path], topic=topic, connection=Connection(broker.bootstrap), echo=said.append) == 65
     assert [len(got.value or b"") > 100 for got in read_topic(broker.bootstrap, topic)] == [False, True, False]
+    assert "thread.run of run_1, run run_1: " in said[0]
     assert "larger than the topic takes" in said[0]
+    assert "max.message.bytes is 1048588" in said[0]
     async with EventProducer(Connection(broker.bootstrap), max_record_bytes=1_048_576) as producer:
         with pytest.raises(RecordTooLarge):
             await producer.send(topic, b"x" * 1_048_577, key=b"")
@@ -107,9 +109,26 @@ async def test_a_record_that_is_too_large_is_refused_alone(broker: Broker, names
 async def test_a_topic_that_takes_less_is_named(broker: Broker, names: Names) -> None:
     topic = names.topic("small")
     create_topics(broker.bootstrap, topic, config={"max.message.bytes": "2000"})
-    with pytest.raises(BrokerRefused, match=f"topic {topic}: a record is larger than the topic takes"):
-        async with EventProducer(Connection(broker.bootstrap)) as producer:
+    async with EventProducer(Connection(broker.bootstrap)) as producer:
+        with pytest.raises(RecordTooLarge, match=f"topic {topic}: .* max.message.bytes is 2000"):
             await producer.send(topic, b"x" * 5000, key=b"k")
+        await producer.send(topic, b"x", key=b"k")
+    assert len(read_topic(broker.bootstrap, topic)) == 1
+
+
+async def test_an_event_is_as_large_as_the_topic_lets_it_be(broker: Broker, names: Names, tmp_path: Path) -> None:
+    """Events over 1 MiB were refused whatever the topic took: a step that was completed came out as expired."""
+    topic, said = names.topic("large"), list[str]()
+    create_topics(broker.bootstrap, topic, config={"max.message.bytes": "10485760"})
+    path = tmp_path / "events.jsonl"
+    step = {"id": "step_1", "object": "thread.run.step", "run_id": "run_1", "status": "completed"}
+    events = [
+        {"event": "thread.run.step.completed", "data": step | {"metadata": "x" * size}} for size in (5 << 20, 11 << 20)
+    ]
+    path.write_text("\n".join(map(json.dumps, events)))
+    assert await run([path], topic=topic, connection=Connection(broker.bootstrap), echo=said.append) == 65
+    assert [len(got.value or b"") > 5 << 20 for got in read_topic(broker.bootstrap, topic)] == [True]
+    assert "thread.run.step.completed of step_1, run run_1: without its end the worker publishes" in said[0]
 
 
 async def test_a_broker_that_falls_silent_is_given_up_in_time(
