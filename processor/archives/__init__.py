@@ -7,7 +7,7 @@ The format is docs/archive-format.md. All reading streams and is bounded by `Lim
 from __future__ import annotations
 
 from processor.archives.manifest import Lacking, lacking, read_manifest
-from processor.archives.reading import Extent, reach, read, read_batches, shares, survey
+from processor.archives.reading import Extent, left_alone, reach, read, read_batches, shares, survey
 from processor.archives.recorder import Recorder
 from processor.archives.records import (
     CAPTURE,
@@ -33,6 +33,7 @@ __all__ = [
     "Limits",
     "Recorder",
     "lacking",
+    "left_alone",
     "reach",
     "read",
     "read_batches",

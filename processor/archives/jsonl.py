@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -166,6 +167,8 @@ def read_lines(file: Path, limits: Limits) -> Iterator[Batch]:
     for lines in _lines(file, limits):
         items: list[ArchivedRecord | Gap] = []
         number = first
+        if first == 1 and lines:
+            lines[0] = lines[0].removeprefix(BOM_UTF8)
         for number, line in enumerate(lines, first):
             if not line or line.isspace():
                 if items:
@@ -195,7 +198,7 @@ def last_line(file: Path, limits: Limits) -> ArchivedRecord | Gap | None:
     for lines in _lines(file, limits) if file.name.endswith((".gz", ".zst")) else _tail(file, limits):
         last = next((line for line in reversed(lines) if line and not line.isspace()), last)
     try:
-        return decode_line(last, limits) if len(last) <= limits.line_bytes else None
+        return decode_line(last.removeprefix(BOM_UTF8), limits) if len(last) <= limits.line_bytes else None
     except ValueError:
         return None
 

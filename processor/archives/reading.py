@@ -17,6 +17,7 @@ from processor.archives.records import (
     MAX_OFFSET,
     MAX_PARTITION,
     MAX_TIMESTAMP,
+    MIN_TIMESTAMP,
     NO_TIMESTAMP,
     ArchivedRecord,
     Batch,
@@ -158,7 +159,7 @@ def survey(path: Path, *, capture: Capture = CAPTURE, limits: Limits = LIMITS) -
         now = found.setdefault((item.topic, item.partition), [item.offset, 0, 0, NO_TIMESTAMP, NO_TIMESTAMP])
         now[1] = item.offset + 1
         now[3] = item.timestamp if now[2] == 0 else min(now[3], item.timestamp)
-        now[4] = max(now[4], item.timestamp)
+        now[4] = item.timestamp if now[2] == 0 else max(now[4], item.timestamp)
         now[2] += 1
     return {key: Extent(*found[key]) for key in sorted(found)}
 
@@ -222,7 +223,7 @@ class _Order:
                 and last < item.offset <= MAX_OFFSET
                 and item.partition == partition
                 and item.topic == topic
-                and NO_TIMESTAMP <= item.timestamp <= MAX_TIMESTAMP
+                and MIN_TIMESTAMP <= item.timestamp <= MAX_TIMESTAMP
             ):
                 last = item.offset
                 continue
@@ -246,13 +247,13 @@ class _Order:
         partition = (item.topic, item.partition)
         before = self._last.get(partition)
         if type(item) is ArchivedRecord and before is not None:
-            if before < item.offset <= MAX_OFFSET and NO_TIMESTAMP <= item.timestamp <= MAX_TIMESTAMP:
+            if before < item.offset <= MAX_OFFSET and MIN_TIMESTAMP <= item.timestamp <= MAX_TIMESTAMP:
                 self._last[partition] = item.offset
                 return True
             return False
         if isinstance(item, ArchivedRecord):
             first = last = item.offset
-            if not NO_TIMESTAMP <= item.timestamp <= MAX_TIMESTAMP:
+            if not MIN_TIMESTAMP <= item.timestamp <= MAX_TIMESTAMP:
                 return False
         else:
             first, last = item.first, item.last
@@ -277,7 +278,7 @@ class _Order:
         before = self._last.get((item.topic, item.partition))
         if before is None and len(self._last) >= _MAX_PARTITIONS:
             return refused(file, place, f"more than {_MAX_PARTITIONS} partitions")
-        if isinstance(item, ArchivedRecord) and not NO_TIMESTAMP <= item.timestamp <= MAX_TIMESTAMP:
+        if isinstance(item, ArchivedRecord) and not MIN_TIMESTAMP <= item.timestamp <= MAX_TIMESTAMP:
             return refused(file, place, f"not a timestamp in milliseconds (got {item.timestamp})")
         if isinstance(item, Gap) and item.first > item.last:
             return refused(file, place, f"a gap ends before it begins (got {item.first} to {item.last})")
@@ -336,10 +337,28 @@ def _files(path: Path, only: Partition | None, begin: int, end: int) -> list[tup
     if (path / LABEL).is_file():
         read_label(path)
         return _recorded(path, only, begin, end)
-    found = [p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file()]
+    found = [p for p in _archive_files(path) if not _is_hidden(p.relative_to(path))]
     if not found:
         raise UsageError(f"archive {path}: no archive in this folder", hint=f"known are {', '.join(SUFFIXES)}")
     return [(file, None) for file in sorted(found, key=lambda file: natural(file.relative_to(path)))]
+
+
+def left_alone(path: Path) -> int:
+    """How many archive files under a folder are not read, because a name on their way begins with `_` or `.`.
+
+    Hadoop, Spark and Kafka Connect write unfinished attempts there (`_temporary`), which go on where whole files end.
+    """
+    if not path.is_dir() or (path / LABEL).is_file():
+        return 0
+    return sum(_is_hidden(p.relative_to(path)) for p in _archive_files(path))
+
+
+def _archive_files(path: Path) -> Iterator[Path]:
+    return (p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file())
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(("_", ".")) for part in path.parts)
 
 
 def _recorded(path: Path, only: Partition | None, begin: int, end: int) -> list[tuple[Path, _Start]]:

@@ -17,6 +17,9 @@ Partition = tuple[str, int]
 MAX_OFFSET: Final = (1 << 63) - 1
 MAX_PARTITION: Final = (1 << 31) - 1
 MAX_TIMESTAMP: Final = (1 << 63) - 1
+MIN_TIMESTAMP: Final = -(1 << 63)
+"""Brokers take any int64 from a producer, and store it."""
+
 NO_TIMESTAMP: Final = -1
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}", re.ASCII)
 

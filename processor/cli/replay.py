@@ -106,6 +106,11 @@ def replay(
         verify=verify,
         against=str(against or ""),
     )
+    from processor.archives import left_alone
+
+    for path in (*(archive or ()), *(published or ())):
+        if hidden := left_alone(path):
+            warn(f"archive {path}: {hidden} files left alone: a name on their way begins with _ or .")
     with _progress() as show:
         replayed = run(options, settings, lambda: connection_of(settings), show)
     if as_json:
