@@ -44,14 +44,14 @@ def wheel(into: Path, *, compiled: bool) -> Path:
     return built
 
 
-def lay_open(room: Path) -> None:
-    """Build the compiled wheel, and put it unpacked into `room`, anew, with the tests beside it.
+def lay_open(room: Path, built: Path | None = None) -> None:
+    """Put the compiled wheel unpacked into `room`, anew, with the tests beside it. It is built if it is not given.
 
     Raises:
         RuntimeError: it could not be built.
     """
     shutil.rmtree(room, ignore_errors=True)
-    with TemporaryDirectory() as folder, zipfile.ZipFile(wheel(Path(folder), compiled=True)) as packed:
+    with TemporaryDirectory() as folder, zipfile.ZipFile(built or wheel(Path(folder), compiled=True)) as packed:
         packed.extractall(room)
     for name in ("tests", "docs"):
         shutil.copytree(ROOT / name, room / name)

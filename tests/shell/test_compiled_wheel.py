@@ -1,4 +1,4 @@
-"""The core compiled is the core: it passes the same tests, and leaves the same bytes."""
+"""The core compiled is the core: it passes the same tests, and leaves the same bytes. The image is built with it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,49 @@ BUILD = tomllib.loads((compiled_wheel.ROOT / "pyproject.toml").read_text())["too
     "wheel"
 ]
 MODULES = [path.removesuffix(".py") for path in BUILD["hooks"]["custom"]["modules"]]
-EXAMPLES = {"RUN_STEPS_EXAMPLES": "10"}  # of each property; that the properties hold is shown elsewhere
+EXAMPLES = {"RUN_STEPS_EXAMPLES": "5"}  # of each property; that the properties hold is shown elsewhere
+
+
+@dataclass(frozen=True)
+class Image:
+    """Where the build steps of the image were run, and what they said."""
+
+    root: Path
+    said: str
 
 
 @pytest.fixture(scope="module")
-def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the compiled wheel is laid open. The recordings, if there are any, lie beside it as beside the project."""
+def image(tmp_path_factory: pytest.TempPathFactory) -> Image | None:
+    """The RUN and COPY lines as written, in a directory, without a container engine. None: takes too long for here."""
+    if os.environ.get("CI") != "true":
+        return None
+    root = tmp_path_factory.mktemp("image")
+    done = subprocess.run(
+        [compiled_wheel.ROOT / "deploy" / "build-image-steps.sh", root],
+        # PYTHONPATH must not reach what was built.
+        env=os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(compiled_wheel.ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=1200,
+    )
+    assert done.returncode == 0, done.stdout
+    return Image(root, done.stdout)
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory, image: Image | None) -> Path:
+    """Where the compiled wheel is laid open: the image's, where there is one, for compiling takes a minute.
+
+    The recordings, if there are any, lie beside it as beside the project.
+    """
     if lacking := compiled_wheel.missing():
         pytest.skip(lacking)
     above = tmp_path_factory.mktemp("native")
-    compiled_wheel.lay_open(above / "room")
+    built = None
+    if image is not None:
+        (built,) = image.root.glob("build/wheels/run_steps-*.whl")
+    compiled_wheel.lay_open(above / "room", built)
     (above / "shared").symlink_to(compiled_wheel.ROOT.parent / "shared")
     return above / "room"
 
@@ -48,6 +82,16 @@ def python(room: Path, *arguments: str, cwd: Path) -> str:
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
+
+
+@pytest.mark.skipif(os.environ.get("CI") != "true", reason="takes minutes; CI=true runs it")
+def test_the_build_steps_of_the_image_run(image: Image) -> None:
+    """What they install is the compiled program and what it needs, and nothing that only builds or tests."""
+    assert "run-steps 0.1.0 (core: compiled)" in image.said
+    installed = [path.name for path in (image.root / "final/opt/run-steps").glob("lib/python*/site-packages/*")]
+    assert "processor" in installed
+    assert "pytest" not in installed
+    assert not list((image.root / "final").rglob("*.whl"))
 
 
 def test_the_hot_modules_are_compiled_and_the_program_says_so(room: Path, tmp_path: Path) -> None:
