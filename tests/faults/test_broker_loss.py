@@ -33,7 +33,7 @@ def thirds(records: list[Produced]) -> tuple[list[Produced], list[Produced], lis
     return records[:third], records[third : 2 * third], records[2 * third :]
 
 
-@pytest.mark.parametrize(("how", "away_s"), [("killed", 20.0), ("paused", 12.0)])
+@pytest.mark.parametrize(("how", "away_s"), [("killed", 12.0), ("paused", 12.0)])
 def test_a_broker_that_comes_back(doomed: Broker, stage: Stage, how: str, away_s: float) -> None:
     """The process lives on, and what came before, meanwhile and afterwards comes out once."""
     simulation = Simulation(Parameters(runs=60, partitions=stage.partitions, seed=3))

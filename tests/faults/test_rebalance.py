@@ -15,7 +15,7 @@ from tests.faults.worker_fleet import WAIT_S, Ends, Fleet, Load, Process, Topics
 from tests.kafka_tools import Names
 
 PARTITIONS = 6
-EVENTS = 40_000
+EVENTS = 26_000
 PER_SECOND = 1_500.0
 
 
