@@ -7,6 +7,8 @@ PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 WHEEL = $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist
 STAMP := $(VENV)/.installed
 CODE := processor tests deploy
+JOBS := 2
+PARALLEL := --numprocesses $(JOBS:1=0) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations serve config lock wheels image-steps clean
@@ -31,8 +33,8 @@ lint: venv ## style and types
 check: lint ## the quick part: style, types, core tests
 	$(BIN)/python -m pytest -q tests/core tests/test_architecture.py
 
-test: lint ## everything, on a real Apache Kafka
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: lint ## everything, on a real Apache Kafka (JOBS=1: in one process)
+	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 demo: venv ## see it work
 	$(BIN)/run-steps demo

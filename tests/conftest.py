@@ -29,21 +29,58 @@ settings.register_profile(
 settings.load_profile("run-steps")
 
 _ROOT = Path(__file__).parent
+FIGURES = "figures"
+"""The user property under which a test reports a line."""
 _MARKERS = {"broker": (pytest.mark.broker,), "faults": (pytest.mark.broker, pytest.mark.faults)}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What lives in these directories carries their markers: nobody has to remember them."""
+_LONGEST_FIRST = ("shell/test_compiled_wheel.py", "faults/", "broker/", "browser/", "shell/", "")
+"""Beginnings of paths: in `make test` files go in this order to the process that is free, and none ends long alone."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What lives in these directories carries their markers, without a line in each file."""
     for item in items:
         for directory, markers in _MARKERS.items():
             if _ROOT / directory in item.path.parents:
                 for marker in markers:
                     item.add_marker(marker)
+    if hasattr(config, "workerinput"):  # one of several processes of pytest-xdist
+        items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    path = item.path.relative_to(_ROOT).as_posix()
+    return next(turn for turn, beginning in enumerate(_LONGEST_FIRST) if path.startswith(beginning))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show the lines that tests gave to `figures` (tests/faults/conftest.py)."""
+    reports = [report for kind in terminalreporter.stats.values() for report in kind]
+    lines = [
+        f"{report.nodeid.rpartition('::')[2]}: {line}"
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, line in report.user_properties
+        if name == FIGURES
+    ]
+    if lines:
+        terminalreporter.section("figures")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 def started_or_skipped(**options: Any) -> Broker:
-    """Start an embedded broker; where its parts cannot be had the test is skipped, on CI (env CI=true) failed."""
+    """Start an embedded broker; where its parts cannot be had the test is skipped, on CI (env CI=true) failed.
+
+    The first stop on a machine writes what makes later starts quick, which takes long: that is done at once, or each
+    broker that starts before the first one stops would be slow to start and to stop.
+    """
     try:
+        running = Broker.start(**options)
+        if running._training is None:
+            return running
+        running.stop()
         return Broker.start(**options)
     except PartsUnavailable as exc:
         reason = f"the embedded Apache Kafka cannot be had here: {exc}"
@@ -80,9 +117,11 @@ async def _loop_watch() -> AsyncIterator[None]:
     swallowed: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: swallowed.append(context))
     before = asyncio.all_tasks()
+    gc.freeze()  # what was there before is not looked through: that took a second after each test
     yield
     left = {task for task in asyncio.all_tasks() - before - {asyncio.current_task()} if not task.done()}
-    gc.collect()  # an exception nobody asked for is reported when its task is collected
+    gc.collect()  # an exception that no task was asked for is reported when the task is collected
+    gc.unfreeze()
     loop.set_exception_handler(None)
     assert not left, f"tasks left running: {sorted(task.get_name() for task in left)}: {left}"
     assert not swallowed, (

@@ -90,11 +90,12 @@ class Showing:
 
 
 @pytest.fixture
-def showing(tmp_path: Path) -> Iterator[Callable[..., Showing]]:
+def showing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Showing]]:
+    """Begins demos. Their temporary directory has a short path: that of a socket in it may have 107 characters."""
     begun: list[Showing] = []
 
     def begin(*options: str) -> Showing:
-        home = tmp_path / "tmp"
+        home = tmp_path_factory.mktemp("demo") / "tmp"
         home.mkdir()
         begun.append(Showing(home, *options))
         return begun[-1]

@@ -76,8 +76,8 @@ class Node:
         """Start it; see `await_ready`."""
         assert not self.is_alive
         self._dismiss_watchdog()
-        caches = sorted(parts.kafka_cache().glob("start-*.aot"))
-        quick = [f"-XX:AOTCache={caches[0]}"] if caches else []
+        caches = sorted(parts.kafka_cache().glob("start-*.aot"), key=lambda path: path.stat().st_mtime)
+        quick = [f"-XX:AOTCache={caches[-1]}"] if caches else []  # the newest is this environment's, as a rule
         heap = f"-Xmx{self._cluster.heap_mb}m"
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(

@@ -10,26 +10,15 @@ from typing import NamedTuple, NoReturn
 import pytest
 
 from processor.errors import PartsUnavailable
+from tests.conftest import FIGURES
 from tests.faults.cluster import Cluster
 from tests.faults.proxy import Proxy
-
-_FIGURES: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """Report a line; all of them are shown after the run."""
-    kept = request.config.stash.setdefault(_FIGURES, [])
-    name = request.node.name
-    return lambda line: kept.append(f"{name}: {line}")
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    kept = config.stash.get(_FIGURES, [])
-    if kept:
-        terminalreporter.section("figures")
-        for line in kept:
-            terminalreporter.write_line(line)
+    """Report a line; all of them are shown after the run, also where the test ran in another process."""
+    return lambda line: request.node.user_properties.append((FIGURES, line))
 
 
 class Behind(NamedTuple):
