@@ -12,13 +12,11 @@ from processor.cli.options import end_with
 
 def broker(
     port: Annotated[
-        int | None, typer.Option(min=1, max=65_535, help="Port on 127.0.0.1; any that is free if not given.")
+        int | None, typer.Option(min=1, max=65_535, help="Port on 127.0.0.1. Default: any free port.")
     ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Keep the data here; a temporary directory if not given.")
-    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Data directory. Default: a temporary one.")] = None,
 ) -> None:
-    """Run a real single-node Apache Kafka on 127.0.0.1 to play with, until SIGINT."""
+    """Run a real single-node Apache Kafka on 127.0.0.1 until SIGINT, for trials."""
     from processor.broker import serve as run
 
     end_with(run(port, data_dir, lambda line: print(line, flush=True)))
@@ -28,11 +26,11 @@ def demo(
     recordings: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Play the SSE files of this directory.")
     ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave broker and worker up at the end.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep broker and worker running at the end.")] = False,
     runs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Simulated agent runs.")] = 2000,
     seed: Annotated[int, typer.Option(help="The same seed plays the same runs.")] = 1,
 ) -> None:
-    """See all of it work: broker, recordings, two workers, one of them killed, the comparison, and the audit."""
+    """Run the whole program once: broker, recordings, two workers, one of them killed, comparison and audit."""
     from processor.demo import run
 
     end_with(run(recordings, keep, runs, seed))

@@ -23,7 +23,7 @@ def explain(
     config: ConfigOption = None,
     partition: Annotated[int | None, typer.Option(min=0, help="Partition of the source.")] = None,
     offset: Annotated[
-        int | None, typer.Option(min=0, help="Where it begins there, if nothing is published yet.")
+        int | None, typer.Option(min=0, help="First offset of the step, if nothing is published yet.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -51,7 +51,7 @@ def explain(
 
 
 def _show_life(life: Life) -> None:
-    """One life on one screen; on no terminal the same without colours, as wide as it needs."""
+    """Print one incarnation of the step; without a terminal, without colours and as wide as needed."""
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     head = f"[bold]{plain(life.step_id)}[/bold]  {plain(life.status)}  [{verdict_style(life.verdict)}]{life.verdict}[/]"
     console.print(head)

@@ -17,12 +17,12 @@ def publish(
         list[Path] | None, typer.Argument(help="SSE text or JSON lines; - or nothing: standard input.")
     ] = None,
     config: ConfigOption = None,
-    topic: Annotated[str, typer.Option(help="Instead of source.topic.", show_default=False)] = "",
+    topic: Annotated[str, typer.Option(help="Topic to publish to. Default: source.topic.", show_default=False)] = "",
     format: Annotated[str, typer.Option(help="auto, sse or jsonl.")] = "auto",
     idempotent: Annotated[bool, typer.Option(help="Off for brokers without idempotent producers.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the records instead.")] = False,
 ) -> None:
-    """Put a service's event stream on the source topic, keyed by run and with event ids."""
+    """Publish a service's event stream to the source topic, keyed by run and with event ids."""
     settings = load_settings(config)
     from processor.publish.command import run as publish_files
     from processor.publish.sse import Format

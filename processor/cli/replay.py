@@ -30,12 +30,14 @@ def replay(
     ] = "beginning",
     end: Annotated[
         str,
-        typer.Option("--to", help="As --from, or end. Not given: where source.group_id stands, else the end."),
+        typer.Option("--to", help="As --from, or end. Default: the committed offset of source.group_id, else the end."),
     ] = "",
     archive: Annotated[
         list[Path] | None, typer.Option(help="Read the source from this file or folder; may be given again.")
     ] = None,
-    and_topic: Annotated[bool, typer.Option("--and-topic", help="And from where the archives end, the topic.")] = False,
+    and_topic: Annotated[
+        bool, typer.Option("--and-topic", help="Read the topic from the end of the archives on.")
+    ] = False,
     published: Annotated[
         list[Path] | None, typer.Option(help="Read what was published from this archive, not from the topics.")
     ] = None,
@@ -43,25 +45,25 @@ def replay(
         str,
         typer.Option(metavar="FORMAT", help="Name format of Event Hubs Capture archives: {EventHub}, {PartitionId}..."),
     ] = "",
-    capture_topic: Annotated[str, typer.Option(metavar="TOPIC", help="They are of this topic.")] = "",
-    capture_partition: Annotated[int | None, typer.Option(min=0, help="They are of this partition.")] = None,
+    capture_topic: Annotated[str, typer.Option(metavar="TOPIC", help="Topic of the Capture archives.")] = "",
+    capture_partition: Annotated[int | None, typer.Option(min=0, help="Partition of these archives.")] = None,
     partition: Annotated[list[int] | None, typer.Option(min=0, help="Only this partition of the source.")] = None,
     steps: Annotated[list[str] | None, typer.Option(help="Report only this step; may be given again.")] = None,
     runs: Annotated[list[str] | None, typer.Option(help="Report only the steps of this run.")] = None,
     threads: Annotated[list[str] | None, typer.Option(help="Report only the steps of this thread.")] = None,
-    record: Annotated[Path | None, typer.Option(help="Archive the range into this folder on the way.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Also archive the range into this folder.")] = None,
     record_as: Annotated[str, typer.Option(help="jsonl.gz, jsonl or parquet.")] = "jsonl.gz",
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes on this machine.")] = 1,
-    dask: Annotated[str, typer.Option(metavar="ADDRESS", help="A Dask scheduler to run on instead.")] = "",
+    dask: Annotated[str, typer.Option(metavar="ADDRESS", help="Run on this Dask scheduler instead.")] = "",
     work: Annotated[
-        Path | None, typer.Option(help="Folder for what spills; a temporary one if not given. Dask needs it shared.")
+        Path | None, typer.Option(help="Work folder. Default: a temporary one. Dask needs a shared one.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the evidence into this folder, which must be new.")] = None,
-    created: Annotated[str | None, typer.Option(metavar="ISO", help="The time of making, told in the report.")] = None,
-    verify: Annotated[bool, typer.Option(help="Off: fold, and compare with nothing.")] = True,
+    created: Annotated[str | None, typer.Option(metavar="ISO", help="Creation time to write into the report.")] = None,
+    verify: Annotated[bool, typer.Option(help="Off: fold only, compare nothing.")] = True,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="REPORT", help="Compare the steps with those of this report, of another version say."),
+        typer.Option(metavar="REPORT", help="Compare the steps with those of this report, e.g. of another version."),
     ] = None,
     check: Annotated[
         Path | None, typer.Option(metavar="REPORT", help="Check this report instead, without a broker (see --archive).")

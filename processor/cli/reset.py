@@ -15,7 +15,7 @@ def reset(
         str,
         typer.Option(
             metavar="POSITION",
-            help="earliest: publish all again; latest; an offset; current: keep the offset, rebuild what is beside it.",
+            help="earliest: publish all again; latest; an offset; current: keep the offset, rebuild the state.",
         ),
     ],
     config: ConfigOption = None,
@@ -23,13 +23,11 @@ def reset(
         list[int] | None, typer.Option(min=0, help="Only this partition; may be given again. Not given: all.")
     ] = None,
     forget_checkpoints: Annotated[
-        bool, typer.Option("--forget-checkpoints", help="Forget those that fit the log and the offset as well.")
+        bool, typer.Option("--forget-checkpoints", help="Forget all checkpoints, also those that still fit.")
     ] = False,
-    yes: Annotated[
-        bool, typer.Option("--yes", help="Do it; without it the plan is printed, and nothing done.")
-    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Apply the plan. Without it the plan is only printed.")] = False,
 ) -> None:
-    """Set where the group goes on, with all workers stopped, and have the state there rebuilt from the log."""
+    """Set the group's offsets while all workers are stopped; the state is rebuilt from the log."""
     settings = load_settings(config)
     from processor.serve.positions import parse_where
     from processor.serve.reset import reset as run

@@ -11,13 +11,13 @@ from processor.cli.options import ConfigOption, end_with, load_settings
 
 def serve(
     config: ConfigOption = None,
-    create_topics: Annotated[bool, typer.Option("--create-topics", help="Make the topics that are missing.")] = False,
+    create_topics: Annotated[bool, typer.Option("--create-topics", help="Create missing topics.")] = False,
     workers: Annotated[int, typer.Option(min=1, max=256, help="Processes, each a member of the group.")] = 1,
     begin_at: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[PARTITION=]POSITION",
-            help="Once: where partitions whose committed offset is gone begin: earliest, latest, an offset.",
+            help="For this start only: where partitions without a committed offset begin: earliest, latest, an offset.",
         ),
     ] = None,
 ) -> None:

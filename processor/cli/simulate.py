@@ -24,9 +24,9 @@ def simulate(
     out: Annotated[
         Path | None, typer.Option(help="Write JSON lines here (- is standard output), not to the topic.")
     ] = None,
-    topic: Annotated[str, typer.Option(help="Instead of source.topic.", show_default=False)] = "",
-    expected: Annotated[Path | None, typer.Option(help="Write here what must come of it.")] = None,
-    rate: Annotated[float, typer.Option(min=0, help="Records per second; 0: as fast as they are taken.")] = 0,
+    topic: Annotated[str, typer.Option(help="Topic to publish to. Default: source.topic.", show_default=False)] = "",
+    expected: Annotated[Path | None, typer.Option(help="Write the expected result here.")] = None,
+    rate: Annotated[float, typer.Option(min=0, help="Records per second; 0: unlimited.")] = 0,
     runs: Annotated[int, typer.Option(min=0, help="Agent runs.")] = 1000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same records.")] = 1,
     partitions: Annotated[int, typer.Option(min=1, help="Partitions of the topic, for the expected result.")] = 4,
@@ -35,7 +35,7 @@ def simulate(
         bool, typer.Option("--list-params", help="List the parameters with their defaults and exit.")
     ] = False,
 ) -> None:
-    """Generate agent runs as services emit them, faults included, and the result that must come of them."""
+    """Generate agent runs as services emit them, faults included, and the expected result."""
     from processor.simulate.parameters import Parameters
 
     if list_params:

@@ -60,7 +60,7 @@ class Kafka(Section):
     aws_region: str = _key("", 'Region of the cluster, for token_provider = "aws_msk_iam".')
     azure_scope: str = _key("", 'Scope of the token for token_provider = "azure", as https://<namespace>/.default.')
     request_timeout_ms: int = _key(30_000, "How long one request may take.", ge=1000, le=600_000)
-    metadata_max_age_ms: int = _key(60_000, "How often topics and leaders are asked for again.", ge=1000, le=_DAY_MS)
+    metadata_max_age_ms: int = _key(60_000, "Interval of metadata refreshes.", ge=1000, le=_DAY_MS)
     connections_max_idle_ms: int = _key(
         180_000,
         "Close connections idle for longer; keep it below what the network between cuts.",
@@ -90,13 +90,13 @@ class Source(Section):
         max_length=200,
     )
     session_timeout_ms: int = _key(30_000, "A worker silent for longer loses its partitions.", ge=1000, le=1_800_000)
-    heartbeat_interval_ms: int = _key(3000, "How often a worker says that it is there.", ge=100, le=600_000)
-    rebalance_timeout_ms: int = _key(60_000, "How long a rebalance waits for a worker to drain.", ge=1000, le=1_800_000)
-    start: Literal["earliest", "latest"] = _key("earliest", "Where a group without committed offsets begins.")
+    heartbeat_interval_ms: int = _key(3000, "Interval of the heartbeats to the group coordinator.", ge=100, le=600_000)
+    rebalance_timeout_ms: int = _key(60_000, "Maximum wait of a rebalance for a drain.", ge=1000, le=1_800_000)
+    start: Literal["earliest", "latest"] = _key("earliest", "Start position of a group without committed offsets.")
     unknown_events: Literal["ignore", "dead-letter"] = _key("ignore", "What to do with unknown event names.")
-    fetch_max_bytes: int = _key(4 * _MIB, "Most that one fetch brings from one broker.", ge=1024, le=1024 * _MIB)
-    partition_fetch_bytes: int = _key(_MIB, "Most that one fetch brings of one partition.", ge=1024, le=1024 * _MIB)
-    max_poll_records: int = _key(4000, "Most records folded before the loop looks around.", ge=1, le=1_000_000)
+    fetch_max_bytes: int = _key(4 * _MIB, "Maximum bytes of one fetch from one broker.", ge=1024, le=1024 * _MIB)
+    partition_fetch_bytes: int = _key(_MIB, "Maximum bytes of one fetch from one partition.", ge=1024, le=1024 * _MIB)
+    max_poll_records: int = _key(4000, "Maximum records folded in one turn of the loop.", ge=1, le=1_000_000)
 
 
 class Output(Section):
@@ -125,7 +125,7 @@ class Delivery(Section):
         "exactly_once", "Transactions, or idempotent writes where the broker has none."
     )
     commit_interval_ms: int = _key(100, "How often outcomes and offsets are committed.", ge=1, le=60_000)
-    transactional_id_prefix: str = _key("", "Begins the transactional ids; empty: source.group_id.", max_length=200)
+    transactional_id_prefix: str = _key("", "Prefix of the transactional ids; empty: source.group_id.", max_length=200)
     transaction_timeout_ms: int = _key(
         15_000,
         "The broker aborts a transaction that is open for longer (its own limit: 900000).",
@@ -140,8 +140,8 @@ class Delivery(Section):
     takeover_after_s: float = _key(
         1.0, "Abort a dead worker's open transaction when offsets stay unstable for longer.", ge=0, le=900
     )
-    max_unit_records: int = _key(50_000, "Commit early when so many records are waiting.", ge=1, le=10_000_000)
-    max_unit_bytes: int = _key(32 * _MIB, "Commit early when so many bytes are waiting.", ge=1024, le=1024 * _MIB)
+    max_unit_records: int = _key(50_000, "Commit early at this many uncommitted records.", ge=1, le=10_000_000)
+    max_unit_bytes: int = _key(32 * _MIB, "Commit early at this many uncommitted bytes.", ge=1024, le=1024 * _MIB)
 
 
 class Steps(Section):
@@ -211,7 +211,7 @@ class Http(Section):
 class Log(Section):
     """What the worker says on standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = _key("info", "The least to say.")
+    level: Literal["debug", "info", "warning", "error"] = _key("info", "Minimum log level.")
     format: Literal["auto", "json", "console"] = _key("auto", "auto: console on a terminal, JSON elsewhere.")
 
 

@@ -1,4 +1,4 @@
-"""The workers of the demo: real processes, started as anybody would start them, and asked only over their pages."""
+"""Workers of the demo: real processes, queried only over their HTTP endpoints."""
 
 from __future__ import annotations
 

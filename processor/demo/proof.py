@@ -1,4 +1,4 @@
-"""The last section: the replay proves from the log what the workers have published, and leaves its report."""
+"""Last section of the demo: a replay proves what the workers published, and writes its report."""
 
 from __future__ import annotations
 

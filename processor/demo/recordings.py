@@ -1,4 +1,4 @@
-"""What must come of recorded streams, by reading how each step was last spoken of. No fold, nothing of the core."""
+"""Expected result of recorded streams, read from the last event of each step, without the core."""
 
 from __future__ import annotations
 

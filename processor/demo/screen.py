@@ -1,4 +1,4 @@
-"""What the demo says: sections, live progress on a terminal, a plain line every two seconds elsewhere."""
+"""Output of the demo: sections, live progress on a terminal, a plain line every two seconds elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a consumer downstream sees: the output topics, read committed, as they grow."""
+"""Read-committed consumers of the output topics, as a downstream reader sees them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ground we stand on: one exact aiokafka, with the private names that this room relies on.
+"""The pinned aiokafka version, and the private names of it that this package uses.
 
 aiokafka 0.14.0 lacks what exactly-once needs (KIP-447) and has faults that matter here. Both are mended by subclasses
 and by `with_globals` functions, never by patching the library: other users of aiokafka in the process see it untouched.

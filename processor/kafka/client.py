@@ -1,5 +1,5 @@
 # mypy: allow-subclassing-any
-"""Connections that fail the way the library expects, and clients that can be force-closed for good.
+"""Broker connections that raise the errors aiokafka handles, and a client that can be force-closed.
 
 A broker that hangs keeps its connections open and takes new ones: only time tells. So each connection attempt has
 seconds of its own, a question that a broker answers from memory has few more, and whatever may rightly take long (a
@@ -124,7 +124,7 @@ class Silence:
 
 
 SILENT: Final = Silence()
-"""Of this process: of all its clients, and of all lives of a worker."""
+"""Of this process: of all its clients and all worker incarnations."""
 
 
 def _stream(response: bytes | memoryview) -> io.BytesIO | Response:

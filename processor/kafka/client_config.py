@@ -1,4 +1,4 @@
-"""How a broker is reached: addresses, TLS, SASL, tokens; and, when it is not, which of them is to blame."""
+"""Client configuration: addresses, TLS, SASL, tokens."""
 
 from __future__ import annotations
 

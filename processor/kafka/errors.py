@@ -1,4 +1,4 @@
-"""Every aiokafka error becomes one of ours here, and nowhere else.
+"""Translation of aiokafka errors into the errors of processor.errors; nothing else does it.
 
 RunStepsError
 ├── BrokerUnavailable
@@ -149,7 +149,7 @@ def translate(error: BaseException, where: str) -> RunStepsError:
     if isinstance(error, errors.InvalidProducerIdMapping):
         return Fenced(
             f"{where}: the broker has forgotten this transactional id ({text})",
-            hint="it was idle for longer than the broker's transactional.id.expiration.ms; the next life gets a new "
+            hint="it was idle for longer than the broker's transactional.id.expiration.ms; a restart gets a new "
             "producer id, nothing is lost",
         )
     if isinstance(error, wire.FencedInstanceIdError):

@@ -1,4 +1,4 @@
-"""What a broker sends, cut into responses, each received where it is read from.
+"""Framing of broker responses: each is received into the buffer it is read from.
 
 Upstream goes through `asyncio.StreamReader`: a fetched byte is copied when it leaves the loop, when it joins what was
 read before, and when a response is cut out of that. Here the socket writes into the memory that the response is

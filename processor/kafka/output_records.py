@@ -1,4 +1,4 @@
-"""From effects to the records that carry them: which topic, which partition, which key."""
+"""Conversion of effects into output records: topic, partition, key, headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A record to be written, and the partition it belongs to. Known to those who write and to those who check them."""
+"""Output record and its partition, shared by the writers and the audit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long brokers say that they hold our clients back: quotas show nowhere else than in `throttle_time_ms`.
+"""Throttle times that brokers report: quotas are visible only in `throttle_time_ms`.
 
 Every answer has it and the client library reads it nowhere. A throttled broker answers at once and then leaves the
 connection alone for that time, so the next request on it waits without a word.

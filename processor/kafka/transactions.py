@@ -1,4 +1,4 @@
-"""One transactional producer: its requests, what each answer means, and what follows a lost one.
+"""Transaction protocol of one producer: requests, what each answer means, and what follows a lost one.
 
 A request whose connection dies may still reach the broker, seconds later, and is then valid for whatever is under way
 in the same producer epoch. So the rule here is: what may have been sent and was not answered is never followed by

@@ -1,4 +1,4 @@
-"""How long the brokers have been away, and when to give up."""
+"""Time that the brokers have been unavailable, and when to give up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stops the worker when the input is mostly unusable: a wrong topic or a broken producer, not the odd bad record."""
+"""Circuit breaker: stops the worker when most input is unusable, as with a wrong topic or a broken producer."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from processor.serve.supervisor import run_one
 
 
 def serve(settings: Settings, *, create_topics: bool, workers: int) -> int:
-    """Run until SIGTERM or SIGINT, or until a life cannot go on. Returns the exit code.
+    """Run until SIGTERM or SIGINT, or until a worker incarnation ends for good. Returns the exit code.
 
     Raises:
         RunStepsError: the settings, the topics or the broker make serving impossible.

@@ -1,4 +1,4 @@
-"""Taking over partitions: stable offsets, dead writers ended, checkpoints loaded, and the claim.
+"""Restore of assigned partitions: stable offsets, fencing of dead writers, checkpoints, and the claim.
 
 Order matters (docs/decisions/0002): stable offset and metadata, then the high watermark of the checkpoint partition (a
 committed transaction's checkpoints may become visible later than its offsets), then the checkpoints up to there, then
@@ -66,7 +66,7 @@ class Restored(NamedTuple):
 
 
 class Restorer:
-    """Makes newly assigned partitions ours."""
+    """Restores newly assigned partitions and claims them."""
 
     def __init__(
         self,

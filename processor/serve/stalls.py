@@ -1,4 +1,4 @@
-"""What stands still, and since when, over the lives of a worker: the answer to "does every partition move?"."""
+"""Partitions without progress, and since when, across worker incarnations: the source of /healthz reasons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Wait:
 
 
 class Stalls:
-    """Counts a wait from when it began, also across the end of a life: a restart is no progress.
+    """Counts a wait from when it began, across incarnations: a restart is no progress.
 
     Args:
         told_after_s: a wait is a reason on /healthz once it has lasted that long.
@@ -39,7 +39,7 @@ class Stalls:
             wait.reason = reason
 
     def works(self, key: int | str) -> None:
-        """A restore reads on there. No stall, and no progress either: a life that comes no further restores as well."""
+        """A restore reads on there. No stall, and no progress: an incarnation that gets no further restores, too."""
         if (wait := self._waits.get(key)) is not None:
             wait.active_at = self._monotonic()
 

@@ -1,4 +1,4 @@
-"""Topics are watched while a worker serves them: made anew, missing, grown, or set otherwise than at the start.
+"""Watch of the topics while a worker runs: recreated, deleted, grown, or with changed settings.
 
 A task beside the worker asks every few seconds. What start would refuse ends the process with the message that start
 would give; the rest is logged with the old and the new value and what follows from it, counted, and named on
@@ -61,7 +61,7 @@ class _Seen(NamedTuple):
 
 
 class TopicWatch:
-    """What is known of the topics, over all lives of a worker in this process.
+    """What is known of the topics, over all worker incarnations of this process.
 
     Args:
         judge: what start would refuse about topics as they are, one line each.
@@ -84,9 +84,9 @@ class TopicWatch:
         """max.message.bytes of the topics that we write to, as it is now: writers hold this very mapping."""
 
     async def begin(self, check: Callable[[], Awaitable[dict[str, int]]]) -> dict[str, int]:
-        """See to the topics before a life: the first time with `check`, which may create them, later by a look.
+        """Check the topics before an incarnation: the first time with `check`, which may create them, later by a look.
 
-        Later lives create nothing: a topic that has been there and is missing was deleted, with what it held.
+        Later incarnations create nothing: a topic that has been there and is missing was deleted, with what it held.
 
         Raises:
             ConfigError, CorruptLog, BrokerRefused, BrokerUnavailable
@@ -99,7 +99,7 @@ class TopicWatch:
                 self._note_growth(seen)
             self.limits.update(limits)
         else:
-            with contextlib.suppress(Fenced):  # the life that follows begins with what it takes now
+            with contextlib.suppress(Fenced):  # the next incarnation starts with the current value
                 await self.look()
         return self.limits
 
@@ -130,7 +130,7 @@ class TopicWatch:
         self.limits.update(limits)
         if lowered:
             raise Fenced(
-                f"topic {', '.join(lowered)}: max.message.bytes was lowered", hint="the next life's batches are smaller"
+                f"topic {', '.join(lowered)}: max.message.bytes was lowered", hint="a restart makes smaller batches"
             )
 
     def served_below(self) -> int | None:

@@ -1,7 +1,7 @@
-"""How large a unit may be: halved when a throttled broker cannot take it in time, doubled while it takes it with ease.
+"""Bound of the unit size: halved when a throttled broker cannot commit a unit in time, doubled when it can easily.
 
 Without it a unit that a throttled broker cannot take in `commit_timeout_s` is made again from the log as large as it
-was, for ever. The bound outlives the worker's lives, for a commit that timed out ends one. A broker that hangs says
+was, for ever. The bound outlives an incarnation, for a commit that timed out ends one. A broker that hangs says
 nothing of the size: smaller units would only slow the worker down once it is back.
 """
 

@@ -1,4 +1,4 @@
-"""The live loop: records are applied, and what follows from them is committed with their offsets, or not at all.
+"""Worker loop: apply records, and commit their effects with their offsets in one transaction, or not at all.
 
 A unit of effects belongs to the generation in which its first record was applied. On revoke the gate closes first and
 the unit drains second; a unit of another generation is never committed. A partition is live only once its silent fold
@@ -86,7 +86,7 @@ class Stalled(BrokerUnavailable):
 
 
 class RestoreGivenUp(BrokerUnavailable):
-    """A partition could not be restored for `unavailable_after_s`, whatever lives there were: no further one."""
+    """A partition could not be restored for `unavailable_after_s`, over all incarnations: no restart."""
 
 
 @dataclass(slots=True)
@@ -133,16 +133,16 @@ class _ClosedUnit:
 
 
 class Worker:
-    """One life of one group member: from join to the first error, or to an orderly end.
+    """One incarnation of one group member: from join to the first error, or to an orderly end.
 
     Args:
         transactional_id: also the consumer's client id, so that the group's member list tells which writers live.
         limits: max.message.bytes of the topics that we write to.
         audit: hears what is published and where partitions are; None: no self-audit.
-        stalls: what stood still in the lives before this one, and what does in it; None: this is the first.
+        stalls: stalls of earlier incarnations and of this one; None: this is the first.
         served_below: partitions from this number on are left alone: the checkpoint topic has none for them (yet).
         highest: what earlier workers of this process have seen committed; None: this is the first.
-        bound: how large a unit may be, as the lives before this one have found; None: this is the first.
+        bound: unit size that earlier incarnations have found; None: this is the first.
         monotonic, now_ms: clocks; the second one only decides when a clock mark may be set (T3).
     """
 
@@ -250,7 +250,7 @@ class Worker:
         """Serve until `stop` is set, then drain within the budget and leave the group.
 
         Raises:
-            RunStepsError: this life is over; what was not committed comes again from the log.
+            RunStepsError: this incarnation is over; what was not committed comes again from the log.
         """
         try:
             await unless(stop, self._start())
@@ -524,7 +524,7 @@ class Worker:
         that is not live.
         """
         began = self._monotonic()
-        await self._writer_started.wait()  # it ends what its last life left open, and claims are its to commit
+        await self._writer_started.wait()  # it ends what its last incarnation left open, and commits the claims
         try:
             async with asyncio.TaskGroup() as restores, aclosing(self._restorer.stable_offsets(partitions)) as settled:
                 async for stable in settled:

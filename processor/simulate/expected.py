@@ -1,4 +1,4 @@
-"""What must come out: filled by the generator from its plan, kept in a file, and compared with what did come out.
+"""Expected result: filled by the generator from its plan, kept in a file, and compared with the published records.
 
 Nothing here folds events or knows how the worker does it: this is the third witness beside the worker and the replay.
 """

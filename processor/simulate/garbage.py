@@ -1,4 +1,4 @@
-"""Records that cannot be used, each with the reason for which it must be set aside."""
+"""Unusable records, each with the reason for which it must be dead-lettered."""
 
 from __future__ import annotations
 

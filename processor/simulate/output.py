@@ -1,4 +1,4 @@
-"""Where generated records go: to a sink of the caller's, or as JSON lines to a file or stdout.
+"""Output of generated records: to a sink of the caller's, or as JSON lines to a file or stdout.
 
 A line is `{"partition", "timestamp", "key", "value", "headers": [[name, content], ...]}`. Bytes are text where they are
 UTF-8, else `{"base64": "..."}`; a tombstone's value is null.

@@ -1,4 +1,4 @@
-"""One agent run: planned first, then told as the events that a service would send, in order and with their times.
+"""One agent run: planned first, then emitted as the events of a service, in order and with timestamps.
 
 The plan decides how each step ends. What must be published follows from the plan, never from the events.
 """

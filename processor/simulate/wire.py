@@ -1,4 +1,4 @@
-"""Events into records: the envelopes in which producers send them, with all the liberties that those take."""
+"""Encoding of events into records: the envelopes that producers use, with their variations."""
 
 from __future__ import annotations
 

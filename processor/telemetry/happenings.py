@@ -1,4 +1,4 @@
-"""What a worker reports: one class per event, which alone knows its log line and its metrics."""
+"""Happenings of a worker: one class per event, with its log line and its metrics."""
 
 from __future__ import annotations
 

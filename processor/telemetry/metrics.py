@@ -114,35 +114,35 @@ RECORDS_RESTORED: Final = Metric(
     "A large share of the applied ones: rebalances are too frequent, or checkpoints too rare.", (PARTITION,),
 )
 EVENTS: Final = Metric(
-    "runstep_events_total", _C, "events", "Events decoded from the applied records, by what they say.",
+    "runstep_events_total", _C, "events", "Events decoded from the applied records, by kind.",
     "Deltas without ends: the source loses events, or ends go to another topic.", (EVENT_KIND,),
 )
 EVENTS_WITHOUT_EFFECT: Final = Metric(
-    "runstep_events_without_effect_total", _C, "events", "Events that were read and rightly changed nothing.",
-    "unknown_event rising: the service has new events, look for an upgrade. duplicate: a producer resends.",
+    "runstep_events_without_effect_total", _C, "events", "Events that correctly had no effect.",
+    "unknown_event rising: the service sends new events, check for an upgrade. duplicate: a producer resends.",
     (_WITHOUT_EFFECT,),
 )
 STEPS_PUBLISHED: Final = Metric(
     "runstep_steps_published_total", _C, "steps",
-    "Finished steps published (first publication), by status and by what their end was inferred from.",
-    "A rising share of inferred ends: ends go missing at the source.", (_STATUS, _INFERRED),
+    "Finished steps published (first publication), by status and by the source of an inferred end.",
+    "A rising share of inferred ends: the source loses end events.", (_STATUS, _INFERRED),
 )
 AMENDMENTS: Final = Metric(
     "runstep_amendments_total", _C, "steps", "Later revisions published of steps that were published before.",
     "Many: events arrive after their step's end; readers must keep the highest revision.",
 )
 RECORDS_REJECTED: Final = Metric(
-    "runstep_records_rejected_total", _C, "records", "Records set aside on the dead-letter topic.",
+    "runstep_records_rejected_total", _C, "records", "Records written to the dead-letter topic.",
     "Read the dead letters of that reason and fix the producer. internal_error is our bug.",
     (_REASON,),
 )
 ANOMALIES: Final = Metric(
-    "runstep_anomalies_total", _C, "anomalies", "Oddities carried by published steps.",
+    "runstep_anomalies_total", _C, "anomalies", "Anomalies of published steps.",
     "joined_midstream: the topic's retention or the start offset cuts steps. Others: a producer deviates.",
     (_ANOMALY,),
 )
 OPEN_STEPS: Final = Metric(
-    "runstep_open_steps", _G, "steps", "Steps begun and not yet ended.",
+    "runstep_open_steps", _G, "steps", "Steps that have begun and not ended.",
     "Near max_open_steps new steps are refused: raise the limit or lower max_age_s.", (PARTITION,),
 )
 OLDEST_OPEN_STEP_AGE: Final = Metric(
@@ -168,7 +168,7 @@ LAG_RECORDS: Final = Metric(
 )
 LAG_SECONDS: Final = Metric(
     "runstep_lag_seconds", _G, "seconds", "Age of the oldest record not yet applied; 0 at the end.",
-    "Beyond your promise to the readers: add workers, or look for a stuck partition.", (PARTITION,),
+    "Above your latency target: add workers, or look for a stuck partition.", (PARTITION,),
 )
 COMMITTED_OFFSET: Final = Metric(
     "runstep_committed_offset", _G, "offset", "The committed offset: the next record to process.",
@@ -176,25 +176,25 @@ COMMITTED_OFFSET: Final = Metric(
 )
 COMMIT_SECONDS: Final = Metric(
     "runstep_commit_seconds", _H, "seconds", "From opening a unit's transaction to its commit.",
-    "Above the commit interval the broker is the limit: look at its disks, or commit less often.",
+    "Above the commit interval the broker is the bottleneck: check its disks, or commit less often.",
     buckets=_WAITS_S,
 )
 COMMIT_FAILURES: Final = Metric(
-    "runstep_commit_failures_total", _C, "commits", "Units whose commit did not succeed.",
+    "runstep_commit_failures_total", _C, "commits", "Units whose commit failed.",
     "fenced: members lose their session. unknown_outcome: the broker or the network.",
     (_COMMIT_REASON,),
 )
 TRANSACTIONS_REDONE: Final = Metric(
     "runstep_transactions_redone_total", _C, "transactions", "Transactions aborted after a lost answer and done again.",
-    "Nothing is lost or doubled by it. Steady: connections to a broker break, or answers take over 1.5 s.",
+    "Nothing is lost or doubled. Steady growth: connections to a broker break, or answers take over 1.5 s.",
 )
 UNIT_RECORDS: Final = Metric(
     "runstep_unit_records", _H, "records", "Source records that one commit covers.",
-    "Ones and tens at high rates: the commit interval is too short.", buckets=_RECORDS,
+    "Below 100 at high rates: the commit interval is too short.", buckets=_RECORDS,
 )
 UNITS_DROPPED: Final = Metric(
     "runstep_units_dropped_total", _C, "units", "Units of effects dropped before commit; read again.",
-    "A few per rebalance are normal; many mean work done twice.", (_DROP_REASON,),
+    "A few per rebalance are normal. Many: work is repeated.", (_DROP_REASON,),
 )
 REBALANCES: Final = Metric(
     "runstep_rebalances_total", _C, "rebalances", "Rebalances that changed what this worker owns.",
@@ -206,7 +206,7 @@ PARTITIONS_ASSIGNED: Final = Metric(
 )
 RESTORE_PROGRESS: Final = Metric(
     "runstep_restore_progress_ratio", _G, "ratio", "Share of a partition's restore that is done, 0 to 1.",
-    "Standing still below 1: the broker does not serve the log or the checkpoints.", (PARTITION,),
+    "Constant below 1: the broker does not serve the log or the checkpoints.", (PARTITION,),
 )
 RESTORE_SECONDS: Final = Metric(
     "runstep_restore_seconds", _H, "seconds", "From assignment of a partition to its going live.",
@@ -221,49 +221,49 @@ RESTORES_IRREGULAR: Final = Metric(
 TAKEOVERS: Final = Metric(
     "runstep_takeovers_total", _C, "takeovers",
     "Writers of members gone from the group whose ids were initialised, ending what was open.",
-    "One per worker that left since; more than leave in good order means that workers die.",
+    "Above the number of orderly stops: workers die.",
 )
 AUDIT_VERIFIED: Final = Metric(
-    "runstep_audit_verified_total", _C, "steps", "Published steps that were folded once more and are as the log says.",
-    "Standing still while steps are published: see audit_skipped_total, and the log for self_audit_troubled.",
+    "runstep_audit_verified_total", _C, "steps", "Published steps that the self-audit folded again and found equal.",
+    "Constant while steps are published: see audit_skipped_total, and self_audit_troubled in the log.",
 )
 AUDIT_MISMATCHES: Final = Metric(
-    "runstep_audit_mismatch_total", _C, "steps", "Published steps that are not what the log implies.",
+    "runstep_audit_mismatch_total", _C, "steps", "Published steps that differ from what the log implies.",
     "Any: the log line audit_mismatch names step and offsets. Run replay over them before anything else.",
 )
 AUDIT_SKIPPED: Final = Metric(
-    "runstep_audit_skipped_total", _C, "steps", "Published steps that were to be checked and could not be.",
+    "runstep_audit_skipped_total", _C, "steps", "Published steps that the self-audit sampled and could not check.",
     "range_too_long: raise max_range_records. queue_full: raise cpu_share. unreadable: see the log.",
     (_SKIPPED,),
 )
 AUDIT_VERIFIED_OFFSET: Final = Metric(
     "runstep_audit_verified_offset", _G, "offset", "Offset after the last source record of the newest verified step.",
-    "Compare with committed_offset: what lies between was not sampled yet.", (PARTITION,),
+    "Compare with committed_offset: steps in between were not sampled yet.", (PARTITION,),
 )
 AUDIT_VERIFIED_AGE: Final = Metric(
     "runstep_audit_verified_age_seconds", _G, "seconds",
-    "Since a step of this partition was last verified, or since the partition was assigned.",
+    "Time since a step of this partition was last verified, or since the partition was assigned.",
     "Above an hour where steps are published: raise steps_per_minute, or see audit_skipped_total.", (PARTITION,),
 )
 LOOP_LAG: Final = Metric(
-    "runstep_event_loop_lag_seconds", _H, "seconds", "How late the event loop ran a timer.",
-    "Above 0.5 s heartbeats suffer: give the worker a core, or lower the batch size.", buckets=_STALLS_S,
+    "runstep_event_loop_lag_seconds", _H, "seconds", "Delay of the event loop's timers.",
+    "Above 0.5 s heartbeats are late: give the worker a core, or lower max_poll_records.", buckets=_STALLS_S,
 )
 RESTARTS: Final = Metric(
-    "runstep_worker_restarts_total", _C, "restarts", "Times the worker began again from committed offsets.",
+    "runstep_worker_restarts_total", _C, "restarts", "Restarts of the worker from committed offsets.",
     "The log line worker_restarted has the cause. Repeated, the process ends with its exit code.",
     (_RESTART_REASON,),
 )
 THROTTLED_SECONDS: Final = Metric(
-    "runstep_throttled_seconds_total", _C, "seconds", "Time for which brokers said they hold us back, by request.",
+    "runstep_throttled_seconds_total", _C, "seconds", "Throttle time that brokers reported, by request.",
     "Growing: a quota of this user or client id is too low for the load.", (_THROTTLED,),
 )
 UNIT_BOUND_LOWERED: Final = Metric(
-    "runstep_unit_bound_lowered_total", _C, "times", "Times the size of a unit was halved, as commits took too long.",
+    "runstep_unit_bound_lowered_total", _C, "times", "Times the unit size was halved because commits took too long.",
     "See throttled_seconds; without throttling the broker is slow: look at its disks.",
 )
 TOPIC_CHANGES: Final = Metric(
-    "runstep_topic_changes_total", _C, "changes", "Changes of our topics that were noticed while the worker ran.",
+    "runstep_topic_changes_total", _C, "changes", "Changes of topics and their settings while the worker ran.",
     "The log line topic_changed has the old and the new value, and what follows.", (_TOPIC_ROLE, _TOPIC_SETTING),
 )
 PARTITIONS_NOT_SERVED: Final = Metric(
@@ -278,7 +278,7 @@ LAST_PROGRESS: Final = Metric(
 )
 WORKER_UP: Final = Metric(
     "runstep_worker_up", _G, "boolean", "1 while this worker process answers.",
-    "0 behind a common port: that worker process is dead or blocked.",
+    "0 on a shared port: that worker process is dead or blocked.",
 )
 WORKER_STATE: Final = Metric(
     "runstep_worker_state", _G, "boolean", "1 for the state this worker is in.",
@@ -290,7 +290,7 @@ LOG_LINES_DROPPED: Final = Metric(
 )
 BUILD_INFO: Final = Metric(
     "runstep_build_info", _G, "constant 1", "Versions of the program, Python, the Kafka client and the fold.",
-    "Different fold_version: different bytes are published, finish the roll-out. core pure: slower, the same bytes.",
+    "Several fold_version values: published bytes differ, finish the roll-out. core pure: slower, same bytes.",
     _BUILD,
 )
 # fmt: on
