@@ -43,14 +43,14 @@ def explain(
         print(json.dumps({"verdict": found.verdict.value, **msgspec.to_builtins(found)}, indent=2))
     else:
         for life in found.lives:
-            _show_life(life)
+            _show_incarnation(life)
         for stray in found.strays:
             print(f"{stray.topic}, partition {stray.partition}, offset {stray.offset}: {stray.why}")
     codes = {"equal": EXIT_PROVEN, "different": EXIT_DIFFERENT}
     end_with(codes.get(found.verdict.value, EXIT_UNPROVABLE))
 
 
-def _show_life(life: Life) -> None:
+def _show_incarnation(life: Life) -> None:
     """Print one incarnation of the step; without a terminal, without colours and as wide as needed."""
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     head = f"[bold]{plain(life.step_id)}[/bold]  {plain(life.status)}  [{verdict_style(life.verdict)}]{life.verdict}[/]"

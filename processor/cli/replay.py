@@ -118,7 +118,7 @@ def replay(
     if as_json:
         print(json.dumps(msgspec.to_builtins(replayed), indent=2))
     else:
-        _tell_replayed(replayed)
+        _print_summary(replayed)
     end_with(replayed.exit_code)
 
 
@@ -196,7 +196,7 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
 _LINE_EVERY_S = 5.0
 
 
-def _tell_replayed(replayed: Replayed) -> None:
+def _print_summary(replayed: Replayed) -> None:
     """The verdict first, then what it stands on."""
     print(replayed.verdict.value)
     for kind, verdicts in replayed.counts.items():

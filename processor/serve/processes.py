@@ -97,14 +97,14 @@ async def run_several(settings: Settings, *, create_topics: bool, workers: int) 
 async def _topics_once_there(settings: Settings, telemetry: Telemetry, stop: asyncio.Event, *, create: bool) -> bool:
     """Wait for the broker as a single worker does. Returns False if `stop` was set before it was there."""
     connection = Connection.build(**settings.kafka.connection())
-    contact = BrokerAvailability(settings, telemetry)
+    availability = BrokerAvailability(settings, telemetry)
     while not stop.is_set():
         try:
             checking = check_or_create_topics(settings, connection, create=create)
-            return await unless(stop, contact.bounded(checking)) is not None
+            return await unless(stop, availability.bounded(checking)) is not None
         except BrokerUnavailable as error:
-            contact.failed(error)
-            await wait_or_stop(stop, min(settings.supervisor.backoff_initial_s, contact.left_s()))
+            availability.failed(error)
+            await wait_or_stop(stop, min(settings.supervisor.backoff_initial_s, availability.left_s()))
     return False
 
 

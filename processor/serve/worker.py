@@ -55,7 +55,7 @@ from processor.telemetry.happenings import (
 from processor.telemetry.telemetry import Telemetry
 
 _IDLE_POLL_MS: Final = 250
-_STANDS_EVERY_S: Final = 1.0
+_REPORT_EVERY_S: Final = 1.0
 _OLDEST_EVERY_S: Final = 15.0
 _SAMPLES: Final = 8  # of positions, per checkpoint interval
 _CHECKPOINTS_AT_ONCE: Final = 5_000
@@ -240,7 +240,7 @@ class Worker:
         self._draining = asyncio.Lock()
         self._unit_closed_at = 0.0
         self._units = 0
-        self._stood_at = self._oldest_at = self._turned_at = monotonic()
+        self._reported_at = self._oldest_at = self._turned_at = monotonic()
         self._stopping = False
         self._stalls.waits(GROUP, "no assignment")
 
@@ -293,7 +293,7 @@ class Worker:
             for partition, records in batch.items():
                 self._apply(self._owned[partition], records, now)
             for owned in self._owned.values():
-                self._stand(owned, now)
+                self._note_position(owned, now)
         if self._opening is not None and self._opening.done():
             opening, self._opening = self._opening, None
             opening.result()
@@ -302,7 +302,7 @@ class Worker:
         if self._commit_task is not None and self._commit_task.done():
             task, self._commit_task = self._commit_task, None
             task.result()
-        self._look_around(now, is_open=is_open)
+        self._every_second(now, is_open=is_open)
         if is_open and (now - self._unit_closed_at >= interval_s or self._is_full()):
             await self._commit_behind()
 
@@ -328,10 +328,10 @@ class Worker:
         state.value_bytes = 0
         self._pending.records += len(records)
         if effects:
-            self._take(owned.partition, effects)
+            self._add_effects(owned.partition, effects)
         self._breaker.saw(owned.partition, records, effects)
 
-    def _take(self, partition: int, effects: list[Effect]) -> None:
+    def _add_effects(self, partition: int, effects: list[Effect]) -> None:
         if self._pending.token is None:
             self._pending.token = self._consumer.token()
         self._pending.effects.setdefault(partition, []).extend(effects)
@@ -618,7 +618,7 @@ class Worker:
             return
         owned.announced = True
         if rebuilt := owned.state.rebuilt():
-            self._take(owned.partition, rebuilt)
+            self._add_effects(owned.partition, rebuilt)
         if self._audit is not None:
             self._audit.passed(owned.state)
         seconds = self._monotonic() - began
@@ -632,8 +632,8 @@ class Worker:
 
     # --- time passing -------------------------------------------------------------------------------------
 
-    def _stand(self, owned: AssignedPartition, now: float) -> None:
-        """Note where the consumer stands, markers included, right after all that it handed out was applied.
+    def _note_position(self, owned: AssignedPartition, now: float) -> None:
+        """Note the consumer's position, markers included, right after all records that it returned were applied.
 
         Never at another time: between a poll's end and our turn the consumer is ahead of us, and a commit of its
         position would lose what lies between.
@@ -646,11 +646,11 @@ class Worker:
             owned.state.moved_to(position)
             self._announce(owned, owned.opened_at)
 
-    def _look_around(self, now: float, *, is_open: bool) -> None:
-        """Once a second: tell how things stand, set clock marks, write checkpoints, and miss what stands still."""
-        if now - self._stood_at < _STANDS_EVERY_S:
+    def _every_second(self, now: float, *, is_open: bool) -> None:
+        """Once a second: report status, set clock marks, write checkpoints, raise if a partition is stuck."""
+        if now - self._reported_at < _REPORT_EVERY_S:
             return
-        self._stood_at = now
+        self._reported_at = now
         if not self._assigned and 0 <= self._assigned_in == self._consumer.token().generation:
             self._telemetry.progressed()  # a stand-by: it has nothing, and is at the end of that
         if not is_open:
@@ -665,31 +665,31 @@ class Worker:
             if high_watermark is None:  # no fetch was answered: we know only what the restore has seen
                 at_end = False
                 behind = max(0, owned.end - position)
-                self._tell(owned, behind, behind, count_oldest=count_oldest)
-                self._miss(owned, now, _NO_ANSWER)
+                self._report_status(owned, behind, behind, count_oldest=count_oldest)
+                self._require_progress(owned, now, _NO_ANSWER)
                 continue
             owned.end = high_watermark
             readable = high_watermark if last_stable is None or last_stable < 0 else min(high_watermark, last_stable)
             lag = max(0, high_watermark - position)
             at_end = at_end and not lag
-            self._tell(owned, lag, max(0, readable - position), count_oldest=count_oldest)
+            self._report_status(owned, lag, max(0, readable - position), count_oldest=count_oldest)
             if position < readable:
                 self._stalls.waits(owned.partition, f"at {position} of {readable}")
-                self._miss(owned, now, f"the log goes to {readable}")
+                self._require_progress(owned, now, f"the log goes to {readable}")
             elif owned.state.is_live and owned.acked >= position:
                 self._stalls.done(owned.partition)
             else:
                 self._stalls.waits(owned.partition, f"at {position}, committed {owned.acked}")
             if owned.state.is_live:
                 if not lag:
-                    self._mark_time(owned, now)
+                    self._set_clock_marks(owned, now)
                 self._write_checkpoints(owned, now)
         if at_end and self._owned:
             self._telemetry.progressed()
         if self._audit is not None:
             self._audit.stand()
 
-    def _miss(self, owned: AssignedPartition, now: float, detail: str) -> None:
+    def _require_progress(self, owned: AssignedPartition, now: float, detail: str) -> None:
         stalled_s = now - owned.moved_at
         if stalled_s > self._settings.supervisor.stall_timeout_s:
             self._telemetry.happened(ProgressStalled(owned.partition, owned.position, stalled_s))
@@ -698,22 +698,22 @@ class Worker:
                 hint="check the brokers; a restart tries again",
             )
 
-    def _mark_time(self, owned: AssignedPartition, now: float) -> None:
-        """T3: on a partition that stands at its end, let deadlines fire that no record will bring about."""
+    def _set_clock_marks(self, owned: AssignedPartition, now: float) -> None:
+        """T3: on an idle partition, fire the deadlines that are due by the wall clock."""
         if now - owned.moved_at < self._settings.steps.idle_grace_s:
             return
         state, marks = owned.state, 0
         while (due := state.next_due_ms()) is not None and due <= self._now_ms() and marks < 100:
             if self._audit is not None:
                 self._audit.marked(owned.partition, state.next_offset, due)
-            self._take(owned.partition, state.advance(due))
+            self._add_effects(owned.partition, state.advance(due))
             marks += 1
         if marks:
             self._telemetry.counted(state.counts)
             state.counts.clear()
 
     def _write_checkpoints(self, owned: AssignedPartition, now: float) -> None:
-        """Write down what is open and has been dirty for the interval. When is no outcome: the clock may decide."""
+        """Write checkpoints of entries dirty for the interval. When this runs cannot change a result: the clock decides."""
         interval_s = self._settings.checkpoints.interval_s
         samples = owned.positions
         if not samples or now - samples[-1][0] >= interval_s / _SAMPLES:
@@ -728,9 +728,9 @@ class Worker:
         if dirty_before >= 0:
             effects = owned.state.checkpoint(dirty_before, _CHECKPOINTS_AT_ONCE)
             if effects:
-                self._take(owned.partition, effects)
+                self._add_effects(owned.partition, effects)
 
-    def _tell(self, owned: AssignedPartition, lag: int, lag_last_stable: int, *, count_oldest: bool) -> None:
+    def _report_status(self, owned: AssignedPartition, lag: int, lag_last_stable: int, *, count_oldest: bool) -> None:
         state = owned.state
         lag_s = 0.0
         if lag and owned.last_timestamp_ms > 0:

@@ -29,7 +29,7 @@ from processor.audit.replay.record_sources import Ledger, laid_end_to_end
 from processor.audit.replay.task import Part, StepFilter
 from processor.audit.report.manifest import Outcome
 from processor.cli import main as cli
-from processor.cli.replay import _tell_replayed
+from processor.cli.replay import _print_summary
 from processor.config.settings import Settings
 from processor.core.effects import LogRecord
 from processor.errors import CorruptLog, UsageError
@@ -223,7 +223,7 @@ def test_what_an_archive_of_the_output_lacks_is_missing_where_it_cannot_have_beg
     assert middle.counts["step"]["missing"] == 1
     (finding,) = [finding for result in middle.results for finding in result.first]
     assert (finding.verdict, finding.identity[0].encode()) == ("missing", dropped.key)
-    _tell_replayed(middle)
+    _print_summary(middle)
     told = f"  missing: step {finding.identity[0]} revision 0, partition {finding.partition}, offsets "
     assert told in capsys.readouterr().out
     first = without("first", own[0])
