@@ -713,7 +713,7 @@ class Worker:
             state.counts.clear()
 
     def _write_checkpoints(self, owned: AssignedPartition, now: float) -> None:
-        """Write checkpoints of entries dirty for the interval. When cannot change a result: the clock decides."""
+        """Write checkpoints of entries dirty for the interval. The clock may decide when: no result depends on it."""
         interval_s = self._settings.checkpoints.interval_s
         samples = owned.positions
         if not samples or now - samples[-1][0] >= interval_s / _SAMPLES:
