@@ -452,7 +452,7 @@ class _Telling:
         entry = self._audit.state.steps.get(self._step_id)
         if entry is None or entry.refused:
             return {}
-        step = entry.recall()
+        step = entry.materialise()
         self._run_id = step.run_id
         return step.snapshot(self._task.rules.object_type)
 

@@ -520,7 +520,7 @@ class FiledShelf:
     def marks(self) -> list[tuple[int, int]]:
         return sorted({mark for shelf in self._shelves for mark in shelf.about.marks})
 
-    def crowded_from(self, offset: int) -> int | None:
+    def first_refusal_from(self, offset: int) -> int | None:
         causes = chain.from_iterable(shelf.refused.all for shelf in self._shelves)
         return min((cause for cause in causes if cause >= offset), default=None)
 
@@ -595,5 +595,5 @@ class EmptyShelf:
     def marks(self) -> list[tuple[int, int]]:
         return []
 
-    def crowded_from(self, offset: int) -> int | None:
+    def first_refusal_from(self, offset: int) -> int | None:
         return None

@@ -9,7 +9,7 @@ import msgspec
 from processor.core.effects import Status
 
 
-class Saved(msgspec.Struct, array_like=True, gc=False):
+class CheckpointEntry(msgspec.Struct, array_like=True, gc=False):
     """A checkpoint's value. `kind`: `step`, `run` or `gone` (then only `touched_offset` counts)."""
 
     version: int

@@ -1,7 +1,7 @@
-"""How a producer spells a plain delta: all bytes but the step's id and the text are the same from one to the next.
+"""Delta templates: the bytes around the step's id and the text, the same in all plain deltas of a producer.
 
-An accelerator, no second truth. A spelling is learned from a delta that was read in full, and only believed if other
-ids and texts in the same places are read back as just these; then a value that is spelled so need not be parsed.
+An accelerator, no second truth. A template is learned from a delta that was read in full, and only believed if other
+ids and texts in the same places are read back as just these; then a value that matches need not be parsed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PROBES: Final = (("s", ""), ('"\\', 'a"\\\n\u00e9'), ("t", "}]"))
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class Spelling:
+class DeltaTemplate:
     """`head`, the id, `middle`, the text as JSON, `tail`. The quotes of id and text belong to the parts around them.
 
     `index`, `body` and `kind`: of the call whose text it is, as in `Step.append_exact`.
@@ -41,8 +41,8 @@ def is_plain(step_id: str) -> bool:
     return step_id.isascii() and _inside(step_id) == step_id.encode()
 
 
-def learn(value: bytes, data: ExactData, index: int, body: str, kind: str) -> Spelling | None:
-    """The spelling of a value that was read as `data`, a delta that adds text to one call and does nothing else.
+def learn_template(value: bytes, data: ExactData, index: int, body: str, kind: str) -> DeltaTemplate | None:
+    """The template of a value that was read as `data`, a delta that adds text to one call and does nothing else.
 
     None: it has none that could be used.
     """
@@ -52,7 +52,7 @@ def learn(value: bytes, data: ExactData, index: int, body: str, kind: str) -> Sp
     begin = _opening_quote(value, end_of_text)
     if not 0 < head < end_of_id < begin:
         return None
-    found = Spelling(value[:head], value[end_of_id : begin + 1], value[end_of_text:], index, body, kind)
+    found = DeltaTemplate(value[:head], value[end_of_id : begin + 1], value[end_of_text:], index, body, kind)
     return found if all(_is_read_back(found, data, *probe) for probe in _PROBES) else None
 
 
@@ -69,12 +69,12 @@ def _opening_quote(value: bytes, end: int) -> int:
     return -1
 
 
-def _is_read_back(spelling: Spelling, data: ExactData, step_id: str, text: str) -> bool:
-    value = b"".join((spelling.head, _inside(step_id), spelling.middle, _inside(text), spelling.tail))
+def _is_read_back(template: DeltaTemplate, data: ExactData, step_id: str, text: str) -> bool:
+    value = b"".join((template.head, _inside(step_id), template.middle, _inside(text), template.tail))
     expected: Any = msgspec.to_builtins(data)
     expected["id"] = step_id
-    field = "arguments" if spelling.body == "function" else "input"
-    expected["delta"]["step_details"]["tool_calls"][0][spelling.body][field] = text
+    field = "arguments" if template.body == "function" else "input"
+    expected["delta"]["step_details"]["tool_calls"][0][template.body][field] = text
     try:
         return bool(msgspec.to_builtins(exact_delta(value).data) == expected)
     except (msgspec.MsgspecError, UnicodeDecodeError):

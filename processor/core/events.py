@@ -74,7 +74,7 @@ class _BadRecordError(Exception):
 
 
 _FIRST: Final = 40  # the event name stands this early in every producer's output that we know
-_HEADS: Final = [
+_PREFIXES: Final = [
     (f'{{"event"{colon}"{_STEP}{kind.value}"{comma}"data"{colon}'.encode(), kind)
     for colon, comma in ((":", ","), (": ", ", "))
     for kind in (Kind.DELTA, *_STEP_NAMES.values())
@@ -82,7 +82,7 @@ _HEADS: Final = [
 """What stands in front of the data in the two spellings of JSON that nearly all programs write."""
 
 
-class Head:
+class EventPrefix:
     """The beginning of a value: which event, and where its data begins."""
 
     __slots__ = ("data", "kind")
@@ -91,22 +91,22 @@ class Head:
         self.kind, self.data = kind, data
 
 
-def head_of(value: bytes) -> Head | None:
+def prefix_of(value: bytes) -> EventPrefix | None:
     """What the value begins with, if it is an event about a step in one of the commonest spellings."""
     if value.endswith(b"}"):
-        for head, kind in _HEADS:
+        for head, kind in _PREFIXES:
             if value.startswith(head):
-                return Head(kind, len(head))
+                return EventPrefix(kind, len(head))
     return None
 
 
-def exact(value: bytes, head: Head | None) -> ExactData | ExactObject | StepObject | None:
+def exact(value: bytes, head: EventPrefix | None) -> ExactData | ExactObject | StepObject | None:
     """The delta or step object in `value` if it has one of the commonest shapes exactly; None says: use `decode`.
 
     An accelerator, no second truth: whatever this accepts, `decode` reads as the same event.
 
     Args:
-        head: what `head_of` says of the value.
+        head: what `prefix_of` says of the value.
     """
     try:
         if head is not None:
@@ -141,7 +141,7 @@ def _exact_object(data: bytes, named: Kind) -> ExactObject | None:
 
 
 def general(event: ExactData | ExactObject) -> StepDelta | StepObject | None:
-    """An exact event in the general form; None where the general way has something to say about its id."""
+    """An exact event in the general form; None where the slow path has something to say about its id."""
     if isinstance(event, ExactObject):
         return StepObject(event.kind, event.stated.id, read_any(event.data))
     if not 0 < len(event.id) <= MAX_ID:
@@ -149,7 +149,7 @@ def general(event: ExactData | ExactObject) -> StepDelta | StepObject | None:
     return StepDelta(event.id, msgspec.to_builtins(event.delta.step_details))
 
 
-# --- the general way -----------------------------------------------------------------------------------------
+# --- the slow path -----------------------------------------------------------------------------------------
 
 
 def decode(value: bytes | None, headers: Headers = ()) -> Decoded | Rejected:

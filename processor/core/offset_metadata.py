@@ -43,7 +43,7 @@ class LogIdentity(NamedTuple):
         return cls(cluster, topic_id)
 
 
-class ResumePoint(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+class OffsetMetadata(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The metadata of one committed offset.
 
     `restore_from`: where a new owner starts to read, `stream_time` (milliseconds) the stream time there. `writer`: who
@@ -75,7 +75,7 @@ class ResumePoint(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return msgspec.json.encode(self).decode()
 
     @classmethod
-    def decode(cls, metadata: str) -> ResumePoint | None:
+    def decode(cls, metadata: str) -> OffsetMetadata | None:
         """None where the metadata is not ours: someone set the offset by hand."""
         try:
             return msgspec.json.decode(metadata, type=cls)

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 import msgspec
 
-from processor.core.checkpoint_format import Saved
-from processor.core.delta_template import Spelling, is_plain
+from processor.core.checkpoint_format import CheckpointEntry
+from processor.core.delta_template import DeltaTemplate, is_plain
 from processor.core.effects import (
     Checkpoint,
     DeadLetter,
@@ -33,7 +33,7 @@ from processor.core.effects import (
     Rejected,
     Status,
 )
-from processor.core.events import EVENT_ID, Head, decode, exact, general, head_of
+from processor.core.events import EVENT_ID, EventPrefix, decode, exact, general, prefix_of
 from processor.core.headers import (
     ANOMALIES,
     CLOCK_MARK,
@@ -70,23 +70,23 @@ from processor.core.wire_types import (
 CHECKPOINT_VERSION: Final = 1
 _CLEAN: Final = -1
 _NEVER: Final = 1 << 62
-_SLACK: Final = 1_000
+_MAX_OUTDATED: Final = 1_000
 """How many outdated items a heap may hold beyond its own number before it is cleaned."""
 _OPEN = Status.IN_PROGRESS
 _CREATED: Final = Kind.CREATED
 _IN_PROGRESS: Final = Kind.IN_PROGRESS
 _USUAL: Final = ("delta", "created", "in_progress", *(status.value for status in TERMINAL))
 _ENDS: Final = {Kind(status.value): (status, status.value) for status in TERMINAL}
-_SPELLINGS: Final = 16
+_MAX_TEMPLATES: Final = 16
 """How many are learned: producers have few."""
-_LESSONS: Final = 64
+_TEMPLATE_ATTEMPTS: Final = 64
 """How often learning one may fail before nothing more is learned."""
 
 
 class Entry:
     """One remembered step or ended run.
 
-    An open step has `step` while it is at work. An ended one is kept as `ended`, folded up, or as `body`, its packed
+    An open step has `step` while it is at work. An ended one is kept as `ended`, compacted, or as `body`, its packed
     `Step`; packed is also an open one that has been checkpointed and not touched since: it may wait for hours. A
     refused one (X2) has none of them, nor has one in quarantine, which is `refused` and `inferred`.
     `touched_*` is when an event last named it, in stream time and offset.
@@ -133,12 +133,12 @@ class Entry:
         self.applied_below = 0
         self.checkpointed = False
 
-    def recall(self) -> Step:
+    def materialise(self) -> Step:
         """The step, to be changed. Whoever changes an ended one packs it again."""
         step = self.step
         if step is None:
             if self.ended is not None:
-                return self.ended.unfolded()
+                return self.ended.materialise()
             step = Step.unpack(self.body)
             if self.status is _OPEN:
                 self.step, self.body = step, b""
@@ -148,27 +148,27 @@ class Entry:
         """An open step to be looked at: neither it nor the entry changes its form."""
         return self.step if self.step is not None else Step.unpack(self.body)
 
-    def keep(self, step: Step) -> None:
+    def compact(self, step: Step) -> None:
         """Keep an ended step, as small as may be."""
-        if step.fold_up():
+        if step.compact():
             self.ended = step
         else:
             self.body, self.ended = step.pack(), None
 
 
 _read_text: Final = read_text
-_encode_saved: Final = msgspec.msgpack.Encoder().encode
-_decode_saved: Final = msgspec.msgpack.Decoder(Saved).decode
+_encode_checkpoint: Final = msgspec.msgpack.Encoder().encode
+_decode_checkpoint: Final = msgspec.msgpack.Decoder(CheckpointEntry).decode
 
 
-def read_saved(key: bytes, value: bytes) -> Saved:
+def read_checkpoint(key: bytes, value: bytes) -> CheckpointEntry:
     """One checkpoint.
 
     Raises:
         ValueError: it is not one of ours or comes from a newer version.
     """
     try:
-        saved = _decode_saved(value)
+        saved = _decode_checkpoint(value)
         key[1:].decode()
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(f"checkpoint {key[:80]!r}: {error}") from None
@@ -258,9 +258,9 @@ class PartitionState:
             (VERSION, VERSION_BYTES),
             (RULES, rules.digest().encode()),
         )
-        self._spellings: list[Spelling] = []
-        self._lessons = _LESSONS
-        self._head = b""  # of the spelling last seen
+        self._templates: list[DeltaTemplate] = []
+        self._template_attempts = _TEMPLATE_ATTEMPTS
+        self._head = b""  # of the template last seen
         self._id_bytes = 0  # of the id in it
 
     # --- records in, effects out --------------------------------------------------------------------------
@@ -324,7 +324,7 @@ class PartitionState:
     def _walk(self, records: Sequence[Record]) -> None:
         steps, limit, head = self.steps, self.rules.max_step_bytes, self._head
         id_end = len(head) + self._id_bytes
-        now, next_offset, short, size = self.stream_time, self.next_offset, 0, 0
+        now, next_offset, appended, size = self.stream_time, self.next_offset, 0, 0
         earliest, latest = self.earliest_ms, self.latest_ms
         for record in records:
             offset = record.offset
@@ -345,14 +345,14 @@ class PartitionState:
             if value:
                 size += len(value)
             if value and head and value.startswith(head) and event_id is not _SPECIAL:
-                # What most records are: a delta that is spelled as others were, for an open step, its id as long as
-                # those. Only an id of ASCII that stands in JSON as it is has a spelling: no other bytes read as it.
+                # What most records are: a delta that matches a template, for an open step, its id as long as
+                # those. Only an id of ASCII that stands in JSON as it is has a template: no other bytes read as it.
                 entry = steps.get(value[len(head) : id_end].decode("latin-1"))
                 step = None if entry is None else entry.step
                 if entry is not None and step is not None and offset >= entry.applied_below:
-                    spelling = step.spelling
-                    if spelling is not None and spelling.head is head:
-                        text = _text_of(value[id_end:], spelling)
+                    template = step.template
+                    if template is not None and template.head is head:
+                        text = _text_of(value[id_end:], template)
                         try:
                             is_added = text is not None and step.append_text(text, limit, event_id)
                         except MemoryError:
@@ -366,44 +366,44 @@ class PartitionState:
                         if is_added:
                             step.last_offset = offset
                             if entry.dirty_from < 0:
-                                self._soil(entry, offset, before)
-                            short += 1
+                                self._mark_dirty(entry, offset, before)
+                            appended += 1
                             continue
             self._guard(Cause(offset, timestamp, before, record), event_id)
             head = self._head
             id_end = len(head) + self._id_bytes
         self.value_bytes += size
         self.earliest_ms, self.latest_ms = earliest, latest
-        self._usual["delta"] += short
+        self._usual["delta"] += appended
         for name, number in self._usual.items():
             if number:
                 self.counts[name] += number
                 self._usual[name] = 0
 
-    def _expect(self, step: Step) -> None:
-        """A call has begun: its deltas may be spelled as others were."""
-        for known in self._spellings:
-            if known.head is self._head and step.spelled_by(known) and is_plain(step.step_id):
-                step.spelling = known
+    def _expect_template(self, step: Step) -> None:
+        """A call has begun: its deltas may match a known template."""
+        for known in self._templates:
+            if known.head is self._head and step.fits_template(known) and is_plain(step.step_id):
+                step.template = known
                 return
 
-    def _learn(self, step: Step, value: bytes, event: ExactData) -> None:
-        """Find out how the delta was spelled that has just been added to the step."""
+    def _learn_template(self, step: Step, value: bytes, event: ExactData) -> None:
+        """Learn the template of the delta that has just been added to the step."""
         if not is_plain(event.id):
             return
-        found = next((known for known in self._spellings if known.fits(value)), None)
+        found = next((known for known in self._templates if known.fits(value)), None)
         if found is None:
-            if not self._lessons or len(self._spellings) >= _SPELLINGS:
+            if not self._template_attempts or len(self._templates) >= _MAX_TEMPLATES:
                 return
-            found = step.spell(value, event)
+            found = step.learn_template(value, event)
             if found is None:
-                self._lessons -= 1
+                self._template_attempts -= 1
                 return
-            for known in self._spellings:
+            for known in self._templates:
                 if known.head == found.head:
                     found.head = known.head  # told apart by what they are, not by what they say
-            self._spellings.append(found)
-        step.spelling, self._head = found, found.head
+            self._templates.append(found)
+        step.template, self._head = found, found.head
         self._id_bytes = len(event.id.encode())
 
     def _guard(self, cause: Cause, event_id: str | None) -> None:
@@ -415,7 +415,7 @@ class PartitionState:
             self._take(cause, record, event_id)
         except MemoryError:  # no bug, and no fault of the record's: another process may have room for it
             raise
-        except Exception as error:  # of what reads events, or of the short way: which has one event only
+        except Exception as error:  # of what reads events, or of the fast path: which has one event only
             self._break_event(cause, _step_named(record), held, error, "")
         if self._urgent:
             self._checkpoint_urgent(cause.offset + 1)
@@ -489,14 +489,14 @@ class PartitionState:
     def _take(self, cause: Cause, record: Record, event_id: str | None) -> None:
         value = record.value
         if value and event_id is not _SPECIAL:
-            head = head_of(value)
-            if head is not None and self._again(cause, value, head, event_id):
+            head = prefix_of(value)
+            if head is not None and self._apply_repeat(cause, value, head, event_id):
                 return
             event = exact(value, head)
             if isinstance(event, ExactData):
-                if self._added(cause, value, event, event_id):
+                if self._apply_delta_fast(cause, value, event, event_id):
                     return
-            elif isinstance(event, ExactObject) and self._stated(cause, event, len(value), event_id):
+            elif isinstance(event, ExactObject) and self._apply_object_fast(cause, event, len(value), event_id):
                 return
             whole = event if event is None or isinstance(event, StepObject) else general(event)
             if whole is not None:
@@ -510,10 +510,10 @@ class PartitionState:
         for number, (found, own_id) in enumerate(zip(decoded.events, decoded.ids, strict=True), 1):
             self._apply_event(cause, found, own_id, f"{number}/{total}" if total > 1 else "")
 
-    # --- the short way: events that do what nearly all do ---------------------------------------------------
-    # Each returns False, and nothing has changed, where the general way must see the event.
+    # --- the fast path: events that do what nearly all do ---------------------------------------------------
+    # Each returns False, and nothing has changed, where the slow path must see the event.
 
-    def _added(self, cause: Cause, value: bytes, event: ExactData, event_id: str | None) -> bool:
+    def _apply_delta_fast(self, cause: Cause, value: bytes, event: ExactData, event_id: str | None) -> bool:
         """A delta that adds text to a call, or begins one."""
         entry = self.steps.get(event.id)
         step = None if entry is None else entry.step
@@ -521,18 +521,18 @@ class PartitionState:
             return False
         limit = self.rules.max_step_bytes
         if step.append_exact(event, limit, event_id):
-            self._learn(step, value, event)
+            self._learn_template(step, value, event)
         elif step.open_exact(event, limit, event_id):
-            self._expect(step)
+            self._expect_template(step)
         else:
             return False
         step.last_offset = cause.offset
         if entry.dirty_from < 0:
-            self._soil(entry, cause.offset, cause.before_ms)
+            self._mark_dirty(entry, cause.offset, cause.before_ms)
         self._usual["delta"] += 1
         return True
 
-    def _again(self, cause: Cause, value: bytes, head: Head, event_id: str | None) -> bool:
+    def _apply_repeat(self, cause: Cause, value: bytes, head: EventPrefix, event_id: str | None) -> bool:
         """An `in_progress` that says to the letter what the open step began with: deadline and run are known."""
         if head.kind is not _IN_PROGRESS:
             return False
@@ -552,7 +552,7 @@ class PartitionState:
         self._usual["in_progress"] += 1
         return True
 
-    def _stated(self, cause: Cause, event: ExactObject, size: int, event_id: str | None) -> bool:
+    def _apply_object_fast(self, cause: Cause, event: ExactObject, size: int, event_id: str | None) -> bool:
         """An object that opens a step, or ends one that did nothing unusual."""
         kind, step_id = event.kind, event.stated.id
         if size > self.rules.max_step_bytes:
@@ -583,7 +583,7 @@ class PartitionState:
         self._usual[name] += 1
         return True
 
-    # --- the general way ------------------------------------------------------------------------------------
+    # --- the slow path ------------------------------------------------------------------------------------
 
     def _apply_event(self, cause: Cause, event: Event, event_id: str | None, number: str) -> None:
         """Args: `number` says which event of its record it is (`2/3`), "" where the record has one only."""
@@ -635,7 +635,7 @@ class PartitionState:
             assert chosen is not None
             return self._first_object(cause, event, event_id, chosen)
         self._touch(entry, cause)
-        step = entry.recall()
+        step = entry.materialise()
         if step.has_folded(event_id):
             self.counts["duplicate"] += 1
             return None
@@ -657,7 +657,7 @@ class PartitionState:
             refused = Rejected(Reason.STEP_TOO_LARGE, f"the step would grow over {self.rules.max_step_bytes} bytes")
         if refused is not None:
             step.irregular = entry.irregular = True
-            self._keep(entry, step)
+            self._compact(entry, step)
             return refused
         if chosen in (Move.FILL, Move.REFRESH):
             step.take(event, size)
@@ -673,7 +673,7 @@ class PartitionState:
                 return None
             self._folded(step, cause, event_id)
             self._publish(entry, step, cause)
-            self._keep(entry, step)
+            self._compact(entry, step)
         else:
             step.end(event, Status(event.kind.value), size)
             self._folded(step, cause, event_id)
@@ -689,7 +689,7 @@ class PartitionState:
             return Rejected(Reason.STEP_TOO_LARGE, f"the step would grow over {self.rules.max_step_bytes} bytes")
         if chosen is Move.JOIN_END:
             entry, step = self._begin(event.step_id, cause)
-            step.mark("joined_midstream")
+            step.add_anomaly("joined_midstream")
             step.end(event, Status(event.kind.value), size)
             self._folded(step, cause, event_id)
             self._finish(entry, step, cause)
@@ -698,7 +698,7 @@ class PartitionState:
             return self._refuse(event.step_id, cause)
         entry, step = self._begin(event.step_id, cause)
         if chosen is Move.JOIN:
-            step.mark("joined_midstream")
+            step.add_anomaly("joined_midstream")
         step.take(event, size)
         self._folded(step, cause, event_id)
         self._schedule(entry, step, event.data.get("expires_at"))
@@ -722,13 +722,13 @@ class PartitionState:
             if self._full():
                 return self._refuse(delta.step_id, cause)
             entry, step = self._begin(delta.step_id, cause)
-            step.mark("joined_midstream")
+            step.add_anomaly("joined_midstream")
             self.counts["null_ignored"] += step.append(delta)
             self._folded(step, cause, event_id)
             self._schedule(entry, step, None)
             return None
         self._touch(entry, cause)
-        step = entry.recall()
+        step = entry.materialise()
         if step.has_folded(event_id):
             self.counts["duplicate"] += 1
             return None
@@ -739,7 +739,7 @@ class PartitionState:
             refused = Rejected(Reason.STEP_TOO_LARGE, f"the step would grow over {self.rules.max_step_bytes} bytes")
         if refused is not None:
             step.irregular = entry.irregular = True
-            self._keep(entry, step)
+            self._compact(entry, step)
             return refused
         if entry.status is _OPEN:
             self.counts["null_ignored"] += step.append(delta)
@@ -750,7 +750,7 @@ class PartitionState:
         self._folded(step, cause, event_id)
         if self._bytes_of(step) != before:
             self._publish(entry, step, cause)
-        self._keep(entry, step)
+        self._compact(entry, step)
         return None
 
     def _run_end(self, cause: Cause, run: RunEnd) -> None:
@@ -771,7 +771,7 @@ class PartitionState:
             held = len(self._effects)
             try:
                 self._touch(step_entry, cause)
-                step = step_entry.recall()
+                step = step_entry.materialise()
                 step.end_with_run(run, cause.timestamp)
                 self._finish(step_entry, step, cause)
             except MemoryError:
@@ -784,7 +784,7 @@ class PartitionState:
         run_entry = self._lookup_run(step.run_id, cause.offset) if step.run_id else None
         if run_entry is None or run_entry.run is None or cause.offset < run_entry.touched_offset:
             return
-        step.mark("after_run_ended")
+        step.add_anomaly("after_run_ended")
         step.end_with_run(run_entry.run, cause.timestamp)
         self._finish(entry, step, cause)
         self._urgent.append(entry)
@@ -840,7 +840,7 @@ class PartitionState:
             self._checkpoint_urgent(cause.offset if cause.mark is None else cause.offset + 1)
 
     def _expire(self, entry: Entry, due_s: int, cause: Cause) -> None:
-        step = entry.recall()
+        step = entry.materialise()
         self._touch(entry, cause)
         step.infer("deadline", Status.EXPIRED, due_s - self.rules.grace_s)
         self.counts["deadline_by_mark" if cause.mark else "deadline_by_record"] += 1
@@ -864,7 +864,8 @@ class PartitionState:
             ids.discard(entry.key)
             if not ids:
                 del self._due[entry.due_s]
-                if len(self._due_seconds) > 2 * len(self._due) + _SLACK:  # mostly of steps that have ended long before
+                # Mostly of steps that have ended long before.
+                if len(self._due_seconds) > 2 * len(self._due) + _MAX_OUTDATED:
                     self._due_seconds = sorted(self._due)
         entry.due_s = due_s
         if due_s:
@@ -947,12 +948,12 @@ class PartitionState:
         entry.irregular = entry.irregular or step.irregular
         entry.step = None
         entry.run_id = step.run_id
-        entry.keep(step)
+        entry.compact(step)
 
-    def _keep(self, entry: Entry, step: Step) -> None:
+    def _compact(self, entry: Entry, step: Step) -> None:
         """Write an ended step back after a look at it."""
         if entry.step is None:
-            entry.keep(step)
+            entry.compact(step)
 
     def _lookup(self, step_id: str, offset: int) -> Entry | None:
         """The entry of a step as of this record; `_SKIP` if a checkpoint already holds what the record says."""
@@ -977,20 +978,20 @@ class PartitionState:
     def _touch(self, entry: Entry, cause: Cause) -> None:
         """An event names the entry: it is dirty from here on, and remembered for another while."""
         if entry.dirty_from < 0:
-            self._soil(entry, cause.offset, cause.before_ms)
+            self._mark_dirty(entry, cause.offset, cause.before_ms)
         entry.touched_ms, entry.touched_offset = self.stream_time, cause.offset
         if entry.status is not _OPEN:
             entry.irregular = True
             self._ended.append((entry.touched_ms, entry.touched_offset, entry))
 
-    def _soil(self, entry: Entry, offset: int, before_ms: int) -> None:
+    def _mark_dirty(self, entry: Entry, offset: int, before_ms: int) -> None:
         entry.dirty_from, entry.dirty_time = offset, before_ms
         self._queue_dirty(entry)
 
     def _queue_dirty(self, entry: Entry) -> None:
         is_open = entry.status is _OPEN
         heap = self._dirty_open if is_open else self._dirty_ended
-        if len(heap) > 2 * (len(self.steps) + len(self.runs)) + _SLACK:
+        if len(heap) > 2 * (len(self.steps) + len(self.runs)) + _MAX_OUTDATED:
             heap[:] = sorted(item for item in heap if _is_current(item, is_open))
         heappush(heap, (entry.dirty_from, next(self._sequence), entry))
 
@@ -1030,8 +1031,8 @@ class PartitionState:
             last = entry.touched_offset
             self._gone[key] = last
             heappush(self._gone_order, (last, key))
-            saved = Saved(CHECKPOINT_VERSION, "gone", touched_offset=last, log=self._log)
-            self._effects.append(Checkpoint(key, _encode_saved(saved)))
+            saved = CheckpointEntry(CHECKPOINT_VERSION, "gone", touched_offset=last, log=self._log)
+            self._effects.append(Checkpoint(key, _encode_checkpoint(saved)))
         elif entry.checkpointed:
             self._effects.append(Checkpoint(key, None))
 
@@ -1085,7 +1086,7 @@ class PartitionState:
     def _publish(self, entry: Entry, step: Step, cause: Cause) -> None:
         step.revision += 1
         if step.expired_at_disagrees():
-            step.mark("expired_at_disagrees")
+            step.add_anomaly("expired_at_disagrees")
         if self._silent:
             return
         value = self._bytes_of(step)
@@ -1159,7 +1160,7 @@ class PartitionState:
                 best = heap[0][2]
         return (self.next_offset, self.stream_time) if best is None else (best.dirty_from, best.dirty_time)
 
-    def seal(self, position: int) -> tuple[int, int, list[Checkpoint]]:
+    def restore_point_at(self, position: int) -> tuple[int, int, list[Checkpoint]]:
         """Close a unit at `position` (past transaction markers).
 
         Returns:
@@ -1214,8 +1215,8 @@ class PartitionState:
             step = entry.step
             if step is not None:
                 entry.body, entry.step = step.pack(), None
-            body = entry.body if entry.ended is None else entry.recall().pack()
-        saved = Saved(
+            body = entry.body if entry.ended is None else entry.materialise().pack()
+        saved = CheckpointEntry(
             CHECKPOINT_VERSION,
             "run" if is_run else "step",
             applied_below,
@@ -1232,7 +1233,7 @@ class PartitionState:
             self._log,
         )
         key = _run_key(entry.key) if is_run else _step_key(entry.key)
-        self._effects.append(Checkpoint(key, _encode_saved(saved)))
+        self._effects.append(Checkpoint(key, _encode_checkpoint(saved)))
         # Last: what fails above leaves the entry dirty.
         entry.applied_below = applied_below
         entry.dirty_from = _CLEAN
@@ -1246,7 +1247,7 @@ class PartitionState:
         """
         loaded: list[Entry] = []
         for key, value in checkpoints:
-            saved = read_saved(key, value)
+            saved = read_checkpoint(key, value)
             name = key[1:].decode()
             if saved.kind == "gone":
                 self._gone[key] = saved.touched_offset
@@ -1275,7 +1276,7 @@ class PartitionState:
         told, self._rebuilt, self._refusing = self._rebuilt or {}, None, False
         return [Checkpoint(key, value) for key, value in told.items()]
 
-    def _load_entry(self, name: str, saved: Saved) -> Entry:
+    def _load_entry(self, name: str, saved: CheckpointEntry) -> Entry:
         entry = Entry(name, saved.touched_offset)
         entry.applied_below = saved.applied_below
         entry.touched_ms = saved.touched_ms
@@ -1313,9 +1314,9 @@ class PartitionState:
         return None if oldest_s is None else oldest_s * 1000
 
 
-def _text_of(rest: bytes, spelling: Spelling) -> str | None:
-    """The text of a delta that is spelled so, of which `rest` is what follows the id; None if it is not."""
-    middle, tail = spelling.middle, spelling.tail
+def _text_of(rest: bytes, template: DeltaTemplate) -> str | None:
+    """The text of a delta that matches the template, of which `rest` is what follows the id; None if it is not."""
+    middle, tail = template.middle, template.tail
     if not (rest.startswith(middle) and rest.endswith(tail)):
         return None
     try:

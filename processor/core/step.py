@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET
 
 from processor.core.checkpoint_format import Inference
-from processor.core.delta_template import Spelling, learn
+from processor.core.delta_template import DeltaTemplate, learn_template
 from processor.core.effects import Reason, Rejected, Status
 from processor.core.lifecycle import ORPHANING, RUN_ENDS
 from processor.core.merge import (
@@ -69,7 +69,7 @@ _KEPT_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in
 
 
 class Call:
-    """A function call of a step that is not unfolded: what its first delta said, and its arguments so far."""
+    """A function call of a step that is not materialised: what its first delta said, and its arguments so far."""
 
     __slots__ = ("call_id", "kind", "name", "says_output", "text")
 
@@ -93,7 +93,7 @@ class Step:
 
     While a step does only what nearly all steps do, neither is made. What it began with is kept as its JSON
     (`_opening`), function calls as `Call`s, call n at index n; an end is merged into the structure that it came in
-    (`_ending`). Whoever asks for `tree` or `fields` unfolds it, and whatever the short way does not accept asks.
+    (`_ending`). Asking for `tree` or `fields` materialises it, and whatever the fast path does not accept asks.
     """
 
     __slots__ = (
@@ -123,9 +123,9 @@ class Step:
         "oversize",
         "revision",
         "seen",
-        "spelling",
         "status",
         "step_id",
+        "template",
         "trace",
         "usable_expires_at",
     )
@@ -138,13 +138,13 @@ class Step:
         self._opening = b""
         self._run_id: str | None = None
         self._type = ""
-        self._calls: list[Call] | None = None  # None: unfolded, or not a step of calls
+        self._calls: list[Call] | None = None  # None: materialised, or not a step of calls
         self._ending: ExactStep | None = None
         self._published = b""
         self._absent = 0  # of `_opening` and `_published`: bits of the fields that no object named
         self._texts = 0  # of `_published`: bits of the calls whose arguments deltas may still add to
-        self.spelling: Spelling | None = None  # of deltas for the text below
-        self._text: Text | None = None  # where the last delta's text went, for the short way in
+        self.template: DeltaTemplate | None = None  # of deltas for the text below
+        self._text: Text | None = None  # where the last delta's text went, for the fast path
         self._text_index = 0
         self._text_body = self._text_kind = ""
         self.seen: set[str] | None = None
@@ -167,13 +167,13 @@ class Step:
     @property
     def fields(self) -> dict[str, Any]:
         if self._fields is _UNMADE:
-            self._unfold()
+            self._materialise()
         return self._fields
 
     @property
     def tree(self) -> Tree:
         if self._tree is _UNMADE:
-            self._unfold()
+            self._materialise()
         return self._tree
 
     @property
@@ -184,7 +184,7 @@ class Step:
         return found if type(found) is str else None
 
     def ids(self) -> tuple[Any, Any]:
-        """The fields `run_id` and `thread_id`. Asked when the step has ended, and does not unfold it."""
+        """The fields `run_id` and `thread_id`. Asked when the step has ended, and does not materialise it."""
         ending = self._ending
         if ending is not None:
             return ending.run_id, ending.thread_id
@@ -218,7 +218,7 @@ class Step:
 
     def take(self, event: StepObject, size: int) -> None:
         """Take in an object that does not end the step: fields that say something replace, details fill (L2)."""
-        self._note(event)
+        self._note_anomalies(event)
         fields, details = self.fields, None
         if not fields:
             fields.update(event.data)
@@ -231,11 +231,11 @@ class Step:
                     fields[key] = value
         if details:
             fill(self.tree, details)
-        self._settle(size)
+        self._count_event(size)
 
     def end(self, event: StepObject, status: Status, size: int) -> None:
         """Let an ending object have the last word (M6)."""
-        self._note(event)
+        self._note_anomalies(event)
         self.inference = None
         self.status = status
         fields, details = self.fields, None
@@ -248,7 +248,7 @@ class Step:
             notes = Notes()
             finish(self.tree, details, notes)
             self._anomalies_of(notes)
-        self._settle(size)
+        self._count_event(size)
 
     def append(self, delta: StepDelta) -> int:
         """Merge a delta whose indexes and type were checked (M1-M5). Returns the nulls that changed nothing."""
@@ -260,11 +260,11 @@ class Step:
         self.events += 1
         return notes.nulls
 
-    # --- the short way: what nearly all events do ----------------------------------------------------------
-    # Each returns False, and has changed nothing, where it is not sure to do what the general way does.
+    # --- the fast path: what nearly all events do ----------------------------------------------------------
+    # Each returns False, and has changed nothing, where it is not sure to do what the slow path does.
 
     def append_text(self, text: str, limit: int, event_id: str | None) -> bool:
-        """Take in a delta that is spelled as `spelling` says."""
+        """Take in a delta that matches `template`."""
         held = self._text
         brought = len(text) if event_id is None else len(text) + len(event_id)
         if held is None or self.object_bytes + self.characters + brought > limit:
@@ -340,7 +340,7 @@ class Step:
             return False
         held = self._calls
         if held is not None and index != len(held):
-            self._unfold()
+            self._materialise()
             held = None
         entries: dict[int, Tree] = {}
         if held is None:
@@ -386,7 +386,7 @@ class Step:
             if told is _UNSET:
                 unsaid |= 1 << number
         self._absent = unsaid
-        self._settle(size)
+        self._count_event(size)
 
     def is_repeated_by(self, data: bytes) -> bool:
         """Whether an object says again, to the letter, what the step began with."""
@@ -394,7 +394,7 @@ class Step:
 
     def repeat_exact(self, size: int) -> None:
         """Take in an object by which the step `is_repeated`: it is an event, and changes nothing else."""
-        self._settle(size)
+        self._count_event(size)
 
     def end_exact(self, event: ExactObject, status: Status, size: int) -> bool:
         """Let an ending object have the last word (M6) that disagrees with nothing the step holds."""
@@ -413,7 +413,7 @@ class Step:
             elif told is None:
                 nulls |= 1 << number
         if unsaid & ~self._absent or nulls & _KEPT_BITS:
-            _say_again(stated, read_exact_step(self._opening))
+            _fill_missing(stated, read_exact_step(self._opening))
         if stated.expired_at is not None and stated.expired_at is not _UNSET and status is not Status.EXPIRED:
             return False
         absent = unsaid & self._absent
@@ -424,7 +424,7 @@ class Step:
         self._absent, self._texts = absent & _SCHEMA_BITS, texts
         self._run_id = stated.run_id if type(stated.run_id) is str else None
         self.status = status
-        self._settle(size)
+        self._count_event(size)
         return True
 
     def _end_details(self, stated: ExactStep) -> int | None:
@@ -465,7 +465,7 @@ class Step:
                 function.output = None
         return texts
 
-    def fold_up(self) -> bool:
+    def compact(self) -> bool:
         """Keep an ended step as what was published of it, or say False: it has to be packed."""
         if self._ending is None:
             return False
@@ -474,8 +474,8 @@ class Step:
         self._forget_text()
         return True
 
-    def unfolded(self) -> Step:
-        """A copy of a step that is folded up, to be changed."""
+    def materialise(self) -> Step:
+        """A copy of a compacted step, to be changed."""
         step = Step(self.step_id, self.first_offset, self.opened_s)
         step.status, step.seen, step.anomalies, step.trace = self.status, self.seen, self.anomalies, self.trace
         step.last_offset, step.usable_expires_at = self.last_offset, self.usable_expires_at
@@ -485,10 +485,10 @@ class Step:
         step._published, step._absent, step._texts = self._published, self._absent, self._texts
         if step.seen is not None:
             step.seen = set(step.seen)
-        step._unfold()
+        step._materialise()
         return step
 
-    def _unfold(self) -> None:
+    def _materialise(self) -> None:
         """Make `fields` and `tree`."""
         if self._ending is not None:
             self.encoded("")
@@ -532,23 +532,23 @@ class Step:
 
     def _remember_text(self, text: Text, index: int, body: str, kind: str) -> None:
         self._text, self._text_index, self._text_body, self._text_kind = text, index, body, kind
-        self.spelling = None
+        self.template = None
 
     def _forget_text(self) -> None:
-        self._text = self.spelling = None
+        self._text = self.template = None
 
-    def spelled_by(self, spelling: Spelling) -> bool:
-        """Whether deltas of the text that was added to last may be spelled so."""
+    def fits_template(self, template: DeltaTemplate) -> bool:
+        """Whether deltas of the text that was added to last may match it."""
         return (
             self._text is not None
-            and spelling.index == self._text_index
-            and spelling.body == self._text_body
-            and spelling.kind == self._text_kind
+            and template.index == self._text_index
+            and template.body == self._text_body
+            and template.kind == self._text_kind
         )
 
-    def spell(self, value: bytes, data: ExactData) -> Spelling | None:
-        """Learn how the delta is spelled that was just added."""
-        return learn(value, data, self._text_index, self._text_body, self._text_kind)
+    def learn_template(self, value: bytes, data: ExactData) -> DeltaTemplate | None:
+        """The template of the delta that was just added, if it has one."""
+        return learn_template(value, data, self._text_index, self._text_body, self._text_kind)
 
     # --- what else ends it ----------------------------------------------------------------------------------
 
@@ -561,7 +561,7 @@ class Step:
         """L6: the step ends as its run did."""
         status = RUN_ENDS[run.status]
         if run.status in ORPHANING:
-            self.mark("orphaned_by_run")
+            self.add_anomaly("orphaned_by_run")
         at_s = run.ended_at if run.ended_at is not None else timestamp // 1000
         self.infer("run", status, at_s, run.last_error if status is Status.FAILED else None)
 
@@ -654,33 +654,33 @@ class Step:
         """X1: it has grown over the limit; no more deltas are taken."""
         self.oversize = True
         self._forget_text()
-        self.mark("step_too_large")
+        self.add_anomaly("step_too_large")
 
-    def mark(self, anomaly: str) -> None:
+    def add_anomaly(self, anomaly: str) -> None:
         """Note what the published step will carry as an anomaly."""
         self.anomalies |= {anomaly}
 
     # --- inside -------------------------------------------------------------------------------------------
 
-    def _note(self, event: StepObject) -> None:
+    def _note_anomalies(self, event: StepObject) -> None:
         if event.disagrees:
-            self.mark("status_disagrees")
+            self.add_anomaly("status_disagrees")
         if event.unknown_status:
-            self.mark("unknown_status")
+            self.add_anomaly("unknown_status")
 
     def _anomalies_of(self, notes: Notes) -> None:
         if notes.changed_field:
-            self.mark("changed_field")
+            self.add_anomaly("changed_field")
         if notes.fold_divergence:
-            self.mark("fold_divergence")
+            self.add_anomaly("fold_divergence")
 
-    def _settle(self, size: int) -> None:
+    def _count_event(self, size: int) -> None:
         self.object_bytes = max(self.object_bytes, size)
         self.events += 1
         self._forget_text()
 
 
-def _say_again(stated: ExactStep, first: ExactStep) -> None:
+def _fill_missing(stated: ExactStep, first: ExactStep) -> None:
     """Fill what an ending object does not say, or cannot erase, with what the step began with."""
     before = _astuple(first)
     for number, told in enumerate(_astuple(stated)):
@@ -692,7 +692,7 @@ def _say_again(stated: ExactStep, first: ExactStep) -> None:
 
 
 def opens_exactly(stated: ExactStep) -> bool:
-    """Whether a step that begins so may go the short way: no calls yet, and a type that is the details' own."""
+    """Whether a step that begins so may take the fast path: no calls yet, and a type that is the details' own."""
     details = stated.step_details
     if details.type != stated.type:
         return False

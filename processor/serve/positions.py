@@ -17,9 +17,9 @@ from processor.core.offset_metadata import (
     MODE_REBUILD,
     MODE_RESUME,
     LogIdentity,
-    ResumePoint,
+    OffsetMetadata,
 )
-from processor.core.partition import read_saved
+from processor.core.partition import read_checkpoint
 from processor.errors import CorruptLog, UsageError
 
 Where = Literal["earliest", "latest", "current"] | int
@@ -54,7 +54,7 @@ class Group(NamedTuple):
 
     partitions: int
     """How many the topic has."""
-    points: Mapping[int, ResumePoint | None]
+    points: Mapping[int, OffsetMetadata | None]
     """By partition with a committed offset: its metadata; None where that is not ours."""
 
     @property
@@ -142,7 +142,7 @@ def survey(found: Mapping[bytes, bytes], log: LogIdentity, offset: int, *, exact
     unfit: list[bytes] = []
     foreign, ahead = None, -1
     for key, value in found.items():
-        saved = read_saved(key, value)
+        saved = read_checkpoint(key, value)
         of = LogIdentity.decode(saved.log)
         applied_below = saved.touched_offset + 1 if saved.kind == "gone" else saved.applied_below
         if of.differs(log):
@@ -184,7 +184,7 @@ def judge(
     """
     if offset < 0:
         return _begin(place, facts, found, group, written, exactly_once, start, begin_at)
-    point = ResumePoint.decode(metadata)
+    point = OffsetMetadata.decode(metadata)
     if point is not None:
         _check_identity(place, point, facts.log)
     if offset > facts.end:
@@ -251,7 +251,7 @@ def _begin(
     return Start(offset, offset, -1, MODE_RESUME, None, Surveyed({}, [], None, -1))
 
 
-def _check_identity(place: SourcePartition, point: ResumePoint, log: LogIdentity) -> None:
+def _check_identity(place: SourcePartition, point: OffsetMetadata, log: LogIdentity) -> None:
     if point.version > METADATA_VERSION:
         raise PositionRefused(
             f"{place}: the metadata of its committed offset is of version {point.version}, "
@@ -315,7 +315,7 @@ def unreachable(place: SourcePartition, start: Start, begin: int) -> PositionRef
 
 
 def whole_now(group: Group, claimed: Collection[int]) -> int:
-    """What `ResumePoint.whole` is once these partitions are claimed as well."""
+    """What `OffsetMetadata.whole` is once these partitions are claimed as well."""
     have = {*group.points, *claimed}
     return max(group.whole, group.partitions if have >= set(range(group.partitions)) else 0)
 

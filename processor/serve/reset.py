@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from processor.core.offset_metadata import METADATA_VERSION, MODE_ANEW, MODE_REBUILD, LogIdentity, ResumePoint
+from processor.core.offset_metadata import METADATA_VERSION, MODE_ANEW, MODE_REBUILD, LogIdentity, OffsetMetadata
 from processor.errors import BrokerRefused, UsageError
 from processor.kafka.admin import Admin
 from processor.kafka.consumer import Committed
@@ -67,7 +67,7 @@ async def reset(
         committed = await admin.stable_offsets(group_id, topic, range(count))
         begins, ends = await _bounds(connection, settings, chosen)
         found = await _checkpoints(connection, settings, chosen)
-        points = {p: ResumePoint.decode(c.metadata) for p, c in committed.items() if c.offset >= 0}
+        points = {p: OffsetMetadata.decode(c.metadata) for p, c in committed.items() if c.offset >= 0}
         whole = whole_now(Group(count, points), chosen)
         echo(f"group {group_id}, topic {topic}")
         offsets: dict[int, Committed] = {}
@@ -79,7 +79,7 @@ async def reset(
                 raise UsageError(f"{place}: has no committed offset to keep", hint="--to earliest, latest or an offset")
             offset = resolve(place, offset, facts)
             mode = MODE_ANEW if forget else MODE_REBUILD
-            point = ResumePoint(offset, -1, "", METADATA_VERSION, *log, -1, whole, mode)
+            point = OffsetMetadata(offset, -1, "", METADATA_VERSION, *log, -1, whole, mode)
             offsets[partition] = Committed(offset, point.encode())
             echo(_line(partition, committed[partition].offset, offset, found[partition], facts, forget=forget))
         if not yes:

@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from processor.config.settings import Settings
 from processor.core.effects import Reason, Record
 from processor.core.headers import CLOCK_MARK, REASON, SOURCE_PARTITION, SOURCE_TOPIC
-from processor.core.offset_metadata import METADATA_VERSION, MODE_RESUME, LogIdentity, ResumePoint
+from processor.core.offset_metadata import METADATA_VERSION, MODE_RESUME, LogIdentity, OffsetMetadata
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.errors import BrokerUnavailable, CorruptLog, RunStepsError
@@ -200,7 +200,7 @@ class Restorer:
         self, restore_from: int, stream_time: int, kept: int, *, mode: int = MODE_RESUME, unit: int = 0, whole: int = 0
     ) -> str:
         """What is committed beside an offset of ours; `kept`: how many keys the checkpoint partition holds then."""
-        return ResumePoint(
+        return OffsetMetadata(
             restore_from,
             stream_time,
             self._own,
@@ -262,7 +262,7 @@ class Restorer:
         """What the group has committed for all partitions of the topic; pending transactions do not count."""
         partitions = self._consumer.partitions_of_topic()
         found = await self._consumer.pending_owners(range(partitions))
-        return Group(partitions, {p: ResumePoint.decode(c.metadata) for p, c in found.items() if c.offset >= 0})
+        return Group(partitions, {p: OffsetMetadata.decode(c.metadata) for p, c in found.items() if c.offset >= 0})
 
     async def _written(self) -> list[str]:
         """The outcome topics that hold, or held, records."""
@@ -391,7 +391,7 @@ def _keep_latest(entries: dict[bytes, bytes], records: list[Record]) -> None:
 
 
 def _writer(committed: Committed) -> str:
-    point = ResumePoint.decode(committed.metadata)
+    point = OffsetMetadata.decode(committed.metadata)
     return point.writer if point is not None else ""
 
 

@@ -374,7 +374,7 @@ class Worker:
             effects = pending.effects.get(owned.partition, [])
             if position == owned.committed.offset and not effects:
                 continue
-            restore_from, stream_time, needless = owned.state.seal(position)
+            restore_from, stream_time, needless = owned.state.restore_point_at(position)
             if needless:
                 effects = pending.effects.setdefault(owned.partition, effects)
                 effects.extend(needless)

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from processor.core.effects import Record, Status
-from processor.core.events import decode, exact, head_of
+from processor.core.events import decode, exact, prefix_of
 from processor.core.lifecycle import Kind
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
@@ -80,7 +80,7 @@ def _records(kind: str, size: int, count: int) -> list[Record]:
 
 def _decoded(values: Sequence[bytes]) -> Iterator[ExactData | ExactObject]:
     for value in values:
-        found = exact(value, head_of(value))
+        found = exact(value, prefix_of(value))
         assert isinstance(found, ExactData | ExactObject), value
         yield found
 
@@ -90,7 +90,7 @@ def _decode_run(taken: Sequence[Record]) -> Callable[[], None]:
         for record in taken:
             value = record.value
             assert value is not None
-            if exact(value, head_of(value)) is None:
+            if exact(value, prefix_of(value)) is None:
                 decode(value)
 
     return run

@@ -180,6 +180,6 @@ def _make(folder: Path, events: int, partition: int) -> None:
                 )
             )  # fmt: skip
             ends[placed.topic] += 1
-        state.seal(state.next_offset)
+        state.restore_point_at(state.next_offset)
     for recorder in (*sources, published):
         recorder.close()

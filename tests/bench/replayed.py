@@ -66,7 +66,7 @@ def _fold(events: int) -> None:
     log, state = _log(events), PartitionState(TOPIC, 0, settings().rules())
     for at in range(0, len(log), 4_000):
         state.apply(log[at : at + 4_000])
-        state.seal(state.next_offset)
+        state.restore_point_at(state.next_offset)
 
 
 def _main() -> None:

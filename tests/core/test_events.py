@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.core.effects import DeadLetter, Headers, LogRecord, Publish, Reason, Rejected, Status
-from processor.core.events import decode, exact, general, head_of
+from processor.core.events import decode, exact, general, prefix_of
 from processor.core.lifecycle import Kind
 from processor.core.rules import Rules
 from processor.core.wire_types import (
@@ -310,7 +310,7 @@ def test_a_frame_that_the_lifecycle_refuses_is_named_and_the_others_stand() -> N
     assert "runstep-event-number" not in dict(again.headers), "of an earlier attempt"
 
 
-# --- the short way in
+# --- the fast path
 
 
 @given(
@@ -337,9 +337,9 @@ def test_a_frame_that_the_lifecycle_refuses_is_named_and_the_others_stand() -> N
         ),
     )
 )
-def test_whatever_the_exact_shapes_accept_the_general_way_reads_the_same(data: Any) -> None:
+def test_whatever_the_exact_shapes_accept_the_slow_path_reads_the_same(data: Any) -> None:
     value = text({"event": "thread.run.step.delta", "data": data})
-    found = exact(value, head_of(value))
+    found = exact(value, prefix_of(value))
     (event,) = decoded(value).events
     if found is not None:
         assert isinstance(found, ExactData)
@@ -382,11 +382,11 @@ STATED: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     st.sampled_from([{}, {}, {}, {"id": "e1"}, {"data": {"id": "s2"}}]),
     st.booleans(),
 )
-def test_whatever_is_taken_as_an_exact_object_the_general_way_reads_the_same(
+def test_whatever_is_taken_as_an_exact_object_the_slow_path_reads_the_same(
     tail: str, data: Any, more: dict[str, Any], escaped: bool
 ) -> None:
     value = json.dumps({"event": f"thread.run.step.{tail}", "data": data} | more, ensure_ascii=escaped).encode()
-    found = exact(value, head_of(value))
+    found = exact(value, prefix_of(value))
     if found is not None:
         assert decode(value) == Decoded((whole(found),), (None,))
 
@@ -396,28 +396,28 @@ def test_whatever_is_taken_as_an_exact_object_the_general_way_reads_the_same(
 def test_nothing_deep_or_broken_passes_as_exact(deep: int, broken: bytes) -> None:
     nested = b"[" * deep + b'"' + broken + b'"' + b"]" * deep
     value = b'{"event":"thread.run.step.created","data":{"id":"s1","x":' + nested + b"}}"
-    found, told = exact(value, head_of(value)), decode(value)
+    found, told = exact(value, prefix_of(value)), decode(value)
     assert found is None or told == Decoded((whole(found),), (None,))
 
 
 def test_a_common_object_is_taken_as_exact() -> None:
     """Else the properties above would show nothing."""
     value = text({"event": "thread.run.step.created", "data": step()})
-    assert isinstance(exact(value, head_of(value)), StepObject)
+    assert isinstance(exact(value, prefix_of(value)), StepObject)
     stated = step(type="tool_calls", step_details={"type": "tool_calls", "tool_calls": []})
     value = text({"event": "thread.run.step.created", "data": stated})
-    assert isinstance(exact(value, head_of(value)), ExactObject)
+    assert isinstance(exact(value, prefix_of(value)), ExactObject)
     for name, status in (("created", "completed"), ("completed", "in_progress"), ("completed", "failed")):
         disagreeing = text({"event": f"thread.run.step.{name}", "data": stated | {"status": status}})
-        assert not isinstance(exact(disagreeing, head_of(disagreeing)), ExactObject)
+        assert not isinstance(exact(disagreeing, prefix_of(disagreeing)), ExactObject)
 
 
 @settings(max_examples=400)
 @given(lives())
-def test_whatever_of_a_usual_life_is_exact_the_general_way_reads_the_same(records: list[LogRecord]) -> None:
+def test_whatever_of_a_usual_life_is_exact_the_slow_path_reads_the_same(records: list[LogRecord]) -> None:
     for record in records:
         assert record.value is not None
-        found = exact(record.value, head_of(record.value))
+        found = exact(record.value, prefix_of(record.value))
         if found is not None:
             assert decode(record.value) == Decoded((whole(found),), (None,))
             if isinstance(found, ExactObject):
@@ -429,7 +429,7 @@ def whole(found: ExactData | ExactObject | StepObject) -> Any:
 
 
 @pytest.mark.parametrize("name", ["ce_id", "CE_ID", "Ce_Id", "cE_id"])
-def test_the_short_way_leaves_cloud_events_to_the_general_one(name: str) -> None:
+def test_the_fast_path_leaves_cloud_events_to_the_slow_path(name: str) -> None:
     """However the header is spelled: its id must be seen."""
     value = text({"event": "thread.run.step.delta", "data": calls(call(0, "a"))})
     play = Play()

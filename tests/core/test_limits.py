@@ -65,7 +65,7 @@ def test_x1_the_very_first_event_may_be_too_large() -> None:
     assert play.state.open_steps == 0
 
 
-def test_x1_the_short_way_in_minds_the_limit() -> None:
+def test_x1_the_fast_path_minds_the_limit() -> None:
     play = Play(SMALL)
     for piece in range(600):
         play.say("step.delta", calls(call(0, "a")))
@@ -279,7 +279,7 @@ def test_a_stream_of_ever_new_ids_is_remembered_only_so_far(kind: str) -> None:
                 body = {"event": f"thread.run.step.{kind}", "data": step(status, name, run_id=run_id)}
         state.apply([LogRecord(n, n * 1000 // per_second, b"k", text(body))])
         if n % 100 == 99:
-            state.seal(n + 1)
+            state.restore_point_at(n + 1)
         if n % 500 == 499:
             for container, count in remembered(state).items():
                 most[container] = max(most.get(container, 0), count)
@@ -295,7 +295,7 @@ def test_the_number_of_ended_steps_is_bounded_where_time_stands_still() -> None:
             [LogRecord(n, 0, b"k", text({"event": "thread.run.step.completed", "data": step("completed", f"s{n}")}))]
         )
         assert len(state.steps) <= 101
-    state.seal(1_000)
+    state.restore_point_at(1_000)
     assert max(remembered(state).values()) <= 202
 
 
@@ -330,5 +330,5 @@ def test_a_step_named_again_and_again_after_its_end_is_remembered_once() -> None
         play.at += 0.1
         play.created()
     assert len(play.state.steps) == 1
-    play.state.seal(play.state.next_offset)
+    play.state.restore_point_at(play.state.next_offset)
     assert max(remembered(play.state).values()) < 500

@@ -1,4 +1,4 @@
-"""A partition: time, ids, evidence, the short way in, and that nothing but the log decides."""
+"""A partition: time, ids, evidence, the fast path, and that nothing but the log decides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.audit.judge.observed_state import WatchedState
+from processor.audit.judge.observed_state import ObservedState
 from processor.core import partition
 from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish, Reason, Status
 from processor.core.partition import PartitionState
@@ -353,7 +353,7 @@ def test_folding_its_own_records_again_gives_the_same_bytes(records: list[LogRec
         assert effect.value in {e.value for e in again if isinstance(e, Publish) and e.step_id == effect.step_id}
 
 
-# --- the short way in
+# --- the fast path
 
 
 ENTRIES = st.builds(
@@ -370,11 +370,11 @@ ENTRIES = st.builds(
     ),
     st.sampled_from([{}, {}, {}, {"id": "c"}, {"id": "d"}, {"id": None}]),
 )
-"""What the short way must tell from what it may take."""
+"""What the fast path must tell from what it may take."""
 
 
 @pytest.mark.parametrize("length", [64, 65])
-def test_the_short_way_weighs_a_long_type_as_the_general_one_does(length: int) -> None:
+def test_the_fast_path_weighs_a_long_type_as_the_slow_path_does(length: int) -> None:
     play = Play()
     for _ in range(3):
         play.say("step.delta", calls(call(0, "ab", type="t" * length)))
@@ -399,11 +399,11 @@ def crowded(draw: st.DrawFn) -> list[LogRecord]:
 
 
 def come_to_the_same(records: list[LogRecord], rules: Rules = LOG_RULES) -> None:
-    def life(*, short: bool) -> Any:
+    def life(*, fast: bool) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            if not short:
+            if not fast:
                 patch.setattr(partition, "exact", lambda *_: None)
-                patch.setattr(partition, "head_of", lambda _: None)
+                patch.setattr(partition, "prefix_of", lambda _: None)
             state = PartitionState("t", 3, rules)
             effects = state.apply(records)
             # Checkpoints may hold the same tree with its keys in another order; what counts is the state they give.
@@ -411,16 +411,16 @@ def come_to_the_same(records: list[LogRecord], rules: Rules = LOG_RULES) -> None
             counts = {k: n for k, n in state.counts.items() if n}
             return outcomes(effects), kept, portrait(state), counts, state.restore_point()
 
-    assert life(short=True) == life(short=False)
+    assert life(fast=True) == life(fast=False)
 
 
 @given(st.one_of(logs(), crowded(), crowded(), crowded()))
-def test_the_short_way_and_the_general_one_come_to_the_same(records: list[LogRecord]) -> None:
+def test_the_fast_and_the_slow_path_come_to_the_same(records: list[LogRecord]) -> None:
     come_to_the_same(records)
 
 
 @pytest.mark.parametrize("oddity", ODDITIES)
-def test_whatever_is_unusual_in_a_life_both_ways_come_to_the_same(oddity: str) -> None:
+def test_whatever_is_unusual_in_a_life_both_paths_come_to_the_same(oddity: str) -> None:
     @given(lives(oddity), st.sampled_from(["", "", "", "x"]), st.sampled_from([1_000_000, 1_000_000, 500]))
     def with_it(records: list[LogRecord], pinned: str, max_record_bytes: int) -> None:
         rules = msgspec.structs.replace(LOG_RULES, object_type=pinned, max_record_bytes=max_record_bytes)
@@ -436,13 +436,13 @@ def test_who_watches_changes_nothing(records: list[LogRecord], run_id: str | Non
     def belongs(_: str, fields: Mapping[str, Any]) -> bool | None:
         return None if fields.get("run_id") is None else fields["run_id"] == run_id
 
-    watched = WatchedState("t", 3, LOG_RULES, told=lambda _: None, belongs=belongs)
+    watched = ObservedState("t", 3, LOG_RULES, told=lambda _: None, belongs=belongs)
     plain = PartitionState("t", 3, LOG_RULES)
     assert outcomes(watched.apply(records)) == outcomes(plain.apply(records))
     assert portrait(watched) == portrait(plain)
 
 
-def test_a_repeat_that_the_limit_refuses_is_not_taken_the_short_way() -> None:
+def test_a_repeat_that_the_limit_refuses_does_not_take_the_fast_path() -> None:
     """`in_progress` is a longer name than `created`: the record is larger though it says the same."""
     stated = step(type="tool_calls", step_details={"type": "tool_calls", "tool_calls": []})
     size = len(text({"event": "thread.run.step.created", "data": stated}))
@@ -465,7 +465,7 @@ def test_the_bytes_of_all_live_values_are_counted(records: list[LogRecord], data
     assert state.value_bytes == sum(len(r.value or b"") for r in records if r.offset >= live_from)
 
 
-def test_the_short_way_keeps_to_the_limits() -> None:
+def test_the_fast_path_keeps_to_the_limits() -> None:
     play = Play(Rules(max_step_bytes=400, max_open_steps=1))
     assert refused(play.created(**USUAL, metadata={"a": "x" * 400})) == "step_too_large"
     assert play.created(**USUAL) == []
@@ -476,7 +476,7 @@ def test_the_short_way_keeps_to_the_limits() -> None:
     assert published(play.say("step.completed", step("completed", **USUAL))).anomalies == ("step_too_large",)
 
 
-def test_the_short_way_does_not_open_again_what_was_forgotten() -> None:
+def test_the_fast_path_does_not_open_again_what_was_forgotten() -> None:
     play = Play(RULES)
     play.created(step_id="s0", **USUAL)
     for name, status in (("created", "in_progress"), ("completed", "completed"), ("created", "in_progress")):
@@ -491,7 +491,7 @@ def test_the_short_way_does_not_open_again_what_was_forgotten() -> None:
     assert list(again.steps) == list(state.steps) == ["s0"]
 
 
-def test_two_calls_of_one_id_are_matched_as_the_general_way_does() -> None:
+def test_two_calls_of_one_id_are_matched_as_the_slow_path_does() -> None:
     details = {"type": "tool_calls", "tool_calls": []}
     tool = {"id": "c", "type": "function", "function": {"name": "f", "arguments": None}}
     play = Play()
@@ -502,16 +502,16 @@ def test_two_calls_of_one_id_are_matched_as_the_general_way_does() -> None:
     come_to_the_same(play.log)
 
 
-def test_the_short_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the property above would compare the general way with itself."""
+def test_the_fast_path_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the property above would compare the slow path with itself."""
     details = {"type": "tool_calls", "tool_calls": []}
     tool = {"id": "c", "type": "function", "function": {"name": "f", "arguments": None, "output": "o"}}
 
     def general(*_: object) -> None:
-        raise AssertionError("the general way")
+        raise AssertionError("the slow path")
 
     monkeypatch.setattr(PartitionState, "_apply_event", general)
-    monkeypatch.setattr(Step, "_unfold", general)
+    monkeypatch.setattr(Step, "_materialise", general)
     play = Play()
     for step_id in ("s1", "s2"):
         stated = step(step_id=step_id, type="tool_calls", step_details=details)
@@ -519,7 +519,7 @@ def test_the_short_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         play.say("step.in_progress", stated, event_id=step_id + "b")
         play.say("step.delta", calls(call(0, "", id="c", function={"name": "f"}), step_id=step_id))
         with pytest.MonkeyPatch.context() as patch:
-            if step_id == "s2":  # how deltas are spelled is known from the first
+            if step_id == "s2":  # the template is known from the first
                 patch.setattr(PartitionState, "_guard", general)
             play.say("step.delta", calls(call(0, "a"), step_id=step_id))
             play.say("step.delta", calls(call(0, '"b'), step_id=step_id), event_id="d")

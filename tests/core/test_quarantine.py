@@ -64,7 +64,7 @@ def lived(records: list[LogRecord], *, marks: bool) -> list[Effect]:
         effects += state.apply([record])
         if number % 7 == 6:
             effects += state.checkpoint(state.next_offset - 3)
-            state.seal(state.next_offset)
+            state.restore_point_at(state.next_offset)
         if marks and number % 11 == 10:
             effects += mark(state, 1)
     effects += mark(state, 20 if marks else 0)
@@ -156,7 +156,7 @@ def test_a_step_that_cannot_be_checkpointed_stays_in_the_log(monkeypatch: pytest
         (kept,) = play.state.checkpoint(play.state.next_offset)
         assert isinstance(kept, Checkpoint)
         assert kept.key == b"ss2"
-        assert play.state.seal(play.state.next_offset)[0] == 0
+        assert play.state.restore_point_at(play.state.next_offset)[0] == 0
     (kept,) = play.state.checkpoint(play.state.next_offset)
     assert isinstance(kept, Checkpoint)
     assert kept.key == b"ss1"
@@ -171,7 +171,7 @@ def test_an_encoder_that_fails_leaves_all_to_the_log(monkeypatch: pytest.MonkeyP
     play.created(id="s1")
     due = play.state.next_due_ms()
     assert due is not None
-    monkeypatch.setattr(partition, "_encode_saved", broken)
+    monkeypatch.setattr(partition, "_encode_checkpoint", broken)
     assert [type(effect) for effect in play.state.advance(due)] == [Publish, DeadLetter]
     assert play.state.checkpoint(play.state.next_offset) == []
-    assert play.state.seal(play.state.next_offset)[0] == 0
+    assert play.state.restore_point_at(play.state.next_offset)[0] == 0

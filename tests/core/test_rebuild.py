@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from processor.core.effects import DeadLetter, Effect, LogRecord, Publish
 from processor.core.headers import CLOCK_MARK
-from processor.core.offset_metadata import LogIdentity, ResumePoint
-from processor.core.partition import PartitionState, read_saved
+from processor.core.offset_metadata import LogIdentity, OffsetMetadata
+from processor.core.partition import PartitionState, read_checkpoint
 from tests.core.strategies import RULES, lives, logs
 from tests.core.test_restart import Topics, mark, outcomes, portrait
 
@@ -69,17 +69,18 @@ def test_a_rebuilt_state_is_the_one_that_was_lost(records: list[LogRecord], data
     restored.apply([record for record in records if record.offset >= restored.next_offset])
     restored.moved_to(topics.committed[0])
     assert portrait(restored) == portrait(state)
-    assert all(read_saved(key, value).log == LOG for key, value in topics.checkpoints.items())
+    assert all(read_checkpoint(key, value).log == LOG for key, value in topics.checkpoints.items())
 
 
 def test_metadata_of_every_version_is_read() -> None:
-    old = ResumePoint.decode('{"r":5,"t":7,"w":"me","v":1}')
-    assert old == ResumePoint(5, 7, "me")
+    old = OffsetMetadata.decode('{"r":5,"t":7,"w":"me","v":1}')
+    assert old == OffsetMetadata(5, 7, "me")
     assert old.log.differs(LogIdentity("c", "t")) == ""
-    assert ResumePoint.decode("") is None
-    full = ResumePoint(1 << 50, 1 << 50, "g" * 213, 2, "k" * 22, "i" * 22, 1 << 30, 10_000, 2)
-    assert ResumePoint.decode(full.encode()) == full
-    assert len(ResumePoint(1 << 40, 1 << 41, "run-steps.0123456789ab", 2, "k" * 22, "i" * 22, 99, 99, 2).encode()) < 300
+    assert OffsetMetadata.decode("") is None
+    full = OffsetMetadata(1 << 50, 1 << 50, "g" * 213, 2, "k" * 22, "i" * 22, 1 << 30, 10_000, 2)
+    assert OffsetMetadata.decode(full.encode()) == full
+    usual = OffsetMetadata(1 << 40, 1 << 41, "run-steps.0123456789ab", 2, "k" * 22, "i" * 22, 99, 99, 2)
+    assert len(usual.encode()) < 300
 
 
 def test_two_logs_are_told_apart_only_by_what_both_know() -> None:

@@ -44,7 +44,7 @@ def portrait(state: PartitionState) -> Any:
 
     def step_of(step: Step) -> Any:
         fields = getattr(Step, "__mypyc_attrs__", None) or Step.__slots__
-        names = [name for name in fields if name not in ("irregular", "spelling") and not name.startswith("_")]
+        names = [name for name in fields if name not in ("irregular", "template") and not name.startswith("_")]
         return {name: getattr(step, name) for name in names} | {"fields": step.fields, "tree": plain(step.tree)}
 
     def entry_of(entry: Entry) -> Any:
@@ -55,7 +55,7 @@ def portrait(state: PartitionState) -> Any:
             entry.due_s,
             entry.opened_s if entry.status is Status.IN_PROGRESS else (entry.touched_ms, entry.touched_offset),
             entry.run,
-            step_of(entry.recall()) if entry.step or entry.body or entry.ended else None,
+            step_of(entry.materialise()) if entry.step or entry.body or entry.ended else None,
         )
 
     return (
@@ -78,7 +78,7 @@ class Topics:
 
     def commit(self, state: PartitionState, effects: list[Effect]) -> None:
         position = state.next_offset
-        restore_from, stream_time, needless = state.seal(position)
+        restore_from, stream_time, needless = state.restore_point_at(position)
         assert position >= self.committed[0], "a committed offset never goes back"
         assert restore_from <= position
         for effect in (*effects, *needless):
@@ -96,7 +96,7 @@ class Topics:
         state.load(self.checkpoints.items())
         for entry in state.steps.values():
             if entry.status is Status.IN_PROGRESS:
-                entry.recall()  # as somebody does who asks for the open steps meanwhile
+                entry.materialise()  # as somebody does who asks for the open steps meanwhile
         return state
 
 

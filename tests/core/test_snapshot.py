@@ -173,7 +173,7 @@ def test_an_inferred_end_is_laid_over_and_leaves_the_fields_alone() -> None:
     play.created(failed_at=None, last_error=None)
     play.say("run.failed", run("failed", failed_at=7, last_error={"code": "x"}))
     entry = play.state.steps["s1"]
-    assert entry.recall().fields["failed_at"] is None
+    assert entry.materialise().fields["failed_at"] is None
     (effect,) = play.effects
     assert isinstance(effect, Publish)
     assert not isinstance(effect, DeadLetter)
@@ -182,7 +182,7 @@ def test_an_inferred_end_is_laid_over_and_leaves_the_fields_alone() -> None:
 
 @given(lives())
 def test_looking_at_an_open_step_changes_nothing(records: list[LogRecord]) -> None:
-    """What `peek` says is what the unfolded step says; the step is in the form it had, packed or at work."""
+    """What `peek` says is what the materialised step says; the step is in the form it had, packed or at work."""
     state = PartitionState("t", 0, RULES)
     for number, record in enumerate(records):
         state.apply([record])
@@ -196,6 +196,6 @@ def test_looking_at_an_open_step_changes_nothing(records: list[LogRecord]) -> No
             told = entry.peek().peek()
             assert (entry.step, entry.body) == before
             assert entry.step is None or (entry.step._opening, entry.step._calls) == form
-            if number == len(records) - 1:  # only now may it be unfolded
-                step = entry.recall()
+            if number == len(records) - 1:  # only now may it be materialised
+                step = entry.materialise()
                 assert told == (step.fields.get("thread_id"), step.details_type())

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.core.checkpoint_format import Saved
+from processor.core.checkpoint_format import CheckpointEntry
 from processor.core.offset_metadata import (
     METADATA_VERSION,
     MODE_ANEW,
     MODE_REBUILD,
     MODE_RESUME,
     LogIdentity,
-    ResumePoint,
+    OffsetMetadata,
 )
 from processor.core.partition import CHECKPOINT_VERSION
 from processor.errors import UsageError
@@ -43,12 +43,12 @@ NOBODY = Group(2, {})
 
 
 def checkpoint(applied_below: int, log: LogIdentity = HERE, kind: str = "step") -> bytes:
-    saved = Saved(CHECKPOINT_VERSION, kind, applied_below, touched_offset=applied_below - 1, log=log.encode())
+    saved = CheckpointEntry(CHECKPOINT_VERSION, kind, applied_below, touched_offset=applied_below - 1, log=log.encode())
     return msgspec.msgpack.encode(saved)
 
 
 def point(restore_from: int = 50, kept: int = 0, log: LogIdentity = HERE, **changes: int) -> str:
-    made = ResumePoint(restore_from, 7, "me", METADATA_VERSION, log.cluster, log.topic_id, kept)
+    made = OffsetMetadata(restore_from, 7, "me", METADATA_VERSION, log.cluster, log.topic_id, kept)
     return msgspec.structs.replace(made, **changes).encode()
 
 
@@ -88,13 +88,13 @@ def test_a_first_start_begins_where_it_is_told_to() -> None:
 
 def test_a_first_start_of_several_workers_is_one() -> None:
     """Another has claimed its partitions and published, but nobody has yet seen an offset for each of them."""
-    going_on = Group(2, {0: ResumePoint(10, version=METADATA_VERSION)})
+    going_on = Group(2, {0: OffsetMetadata(10, version=METADATA_VERSION)})
     assert decide(-1, group=going_on, written=("done",)).offset == 10
     assert decide(-1, group=going_on, start="latest").offset == 100
 
 
 def test_a_partition_that_was_added_begins_at_its_beginning() -> None:
-    whole = Group(2, {0: ResumePoint(10, version=METADATA_VERSION, whole=1)})
+    whole = Group(2, {0: OffsetMetadata(10, version=METADATA_VERSION, whole=1)})
     assert decide(-1, group=whole, start="latest", written=("done",)).offset == 10
 
 
@@ -102,8 +102,8 @@ def test_a_partition_that_was_added_begins_at_its_beginning() -> None:
     ("found", "group", "written", "says"),
     [
         ({b"s": checkpoint(20)}, NOBODY, (), "in.checkpoints holds 1 checkpoints"),
-        ({}, Group(2, {0: ResumePoint(1, version=2, whole=2)}), (), "other partitions of group group have one"),
-        ({}, Group(2, {0: ResumePoint(1)}), (), "other partitions of group group have one"),
+        ({}, Group(2, {0: OffsetMetadata(1, version=2, whole=2)}), (), "other partitions of group group have one"),
+        ({}, Group(2, {0: OffsetMetadata(1)}), (), "other partitions of group group have one"),
         ({}, Group(2, {0: None}), (), "other partitions of group group have one"),
         ({}, NOBODY, ("done", "failed"), "records were published before (done, failed)"),
     ],
@@ -228,7 +228,7 @@ def test_every_start_is_inside_the_log_and_believes_only_what_fits(
 
 
 def test_a_group_is_whole_once_each_partition_has_an_offset() -> None:
-    fresh = ResumePoint(0, version=METADATA_VERSION)
+    fresh = OffsetMetadata(0, version=METADATA_VERSION)
     assert whole_now(Group(3, {0: fresh}), [1]) == 0
     assert whole_now(Group(3, {0: fresh}), [1, 2]) == 3
     assert whole_now(Group(4, {0: msgspec.structs.replace(fresh, whole=3)}), [1]) == 3

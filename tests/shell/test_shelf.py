@@ -160,15 +160,15 @@ def test_marks_refusals_and_what_retention_left_are_told(tmp_path: Path) -> None
     fill(tmp_path, rows)
     with FiledShelf(tmp_path, 0) as filed:
         assert filed.marks() == [(100, n) for n in range(5)]
-        assert filed.crowded_from(0) == 471
-        assert filed.crowded_from(480) == 480
-        assert filed.crowded_from(501) is None
+        assert filed.first_refusal_from(0) == 471
+        assert filed.first_refusal_from(480) == 480
+        assert filed.first_refusal_from(501) is None
         shortened = {("expired", 1): 50, ("expired", 2): 1, ("dead", 0): 0}
         assert filed.kept_from(shortened) == {("expired", 1): 900, ("expired", 2): 1 << 62, ("dead", 0): 500}
         (first,) = filed.look(Kind.STEP, ("t0", "0"))
         assert caused_at(first) == 900
     with FiledShelf(tmp_path, 2) as empty:
-        assert (empty.count, empty.marks(), empty.crowded_from(0), list(empty.left())) == (0, [], None, [])
+        assert (empty.count, empty.marks(), empty.first_refusal_from(0), list(empty.left())) == (0, [], None, [])
         assert empty.look(Kind.STEP, ("s0", "0")) == []
 
 

@@ -17,7 +17,7 @@ import pytest
 from processor.audit.selfaudit.selfaudit import SelfAudit
 from processor.config.settings import Settings
 from processor.core.effects import LogRecord, Publish, Record
-from processor.core.offset_metadata import METADATA_VERSION, LogIdentity, ResumePoint
+from processor.core.offset_metadata import METADATA_VERSION, LogIdentity, OffsetMetadata
 from processor.core.partition import PartitionState
 from processor.errors import BrokerUnavailable, Fenced
 from processor.kafka.client_config import Connection
@@ -469,7 +469,7 @@ async def test_a_batch_of_an_old_epoch_is_dropped(monkeypatch: pytest.MonkeyPatc
         await life.worker.revoked([0])
         assert world.committed[0].offset == 4
         # Another member had it in between: it must be restored, from its first record on.
-        world.committed[0] = Committed(4, ResumePoint(0, -1, "another").encode())
+        world.committed[0] = Committed(4, OffsetMetadata(0, -1, "another").encode())
         world.generation += 1
         life.worker.assigned([0])
         assert life.worker._opening is not None
@@ -678,7 +678,7 @@ async def test_a_life_that_ends_in_two_errors_leaves_the_group(monkeypatch: pyte
 
 async def test_a_partition_that_is_being_restored_is_not_committed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its position is below the committed offset: whoever came next would publish again what lies between."""
-    point = ResumePoint(0, -1, "another", METADATA_VERSION).encode()
+    point = OffsetMetadata(0, -1, "another", METADATA_VERSION).encode()
     world = World({0: one_long_step(10), 1: steps(10, "t")}, committed={0: Committed(6, point)})
     async with living(world, monkeypatch) as life:
         await life.assign(0, 1)
@@ -756,7 +756,7 @@ async def test_a_rebalance_that_the_next_one_cuts_off_restores_nothing_either(mo
 @pytest.mark.parametrize(
     "meanwhile",
     [
-        pytest.param(lambda c: Committed(c.offset, ResumePoint(0, -1, "another").encode()), id="another-claimed-it"),
+        pytest.param(lambda c: Committed(c.offset, OffsetMetadata(0, -1, "another").encode()), id="another-claimed-it"),
         pytest.param(lambda c: Committed(c.offset + 2, c.metadata), id="the-offset-moved"),
         pytest.param(lambda c: Committed(c.offset, ""), id="set-by-hand"),
     ],
@@ -860,7 +860,7 @@ async def test_of_a_group_that_does_not_name_ourselves_nobody_is_taken_for_dead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Brokers say of a group with KIP-848 members that it is dead and has none; its classic members live."""
-    point = ResumePoint(0, writer="another").encode()
+    point = OffsetMetadata(0, writer="another").encode()
     world = World({0: steps(3)}, committed={0: Committed(0, point)}, members=set())
     async with living(world, monkeypatch) as life:
         await life.assign(0)

@@ -115,7 +115,7 @@ def framed_together(records: Sequence[Record]) -> bytes:
 
 def framed(record: Record) -> bytes:
     """A record as bytes for its digest: every part with its length in front, -1 for what is absent."""
-    # The fold's own speed is at stake: nine of ten records have no headers and take the short way.
+    # The fold's own speed is at stake: nine of ten records have no headers and take the fast path.
     offset, timestamp = b"%d" % record.offset, b"%d" % record.timestamp
     key, value, headers = record.key, record.value, record.headers
     if not headers and key is not None and value is not None:

@@ -14,7 +14,7 @@ Belongs = Callable[[str, Mapping[str, Any]], bool | None]
 """From a step's id and fields to whether it is one of those that are asked for; None: they do not say it yet."""
 
 
-class WatchedState(PartitionState):
+class ObservedState(PartitionState):
     """A state whose transitions are told.
 
     Args:

@@ -261,7 +261,7 @@ class PartitionAudit:
         if self.state.next_offset - self._sealed >= _SEAL_OFFSETS:
             # As the worker does at each unit: what is kept for a restart alone would grow with the range.
             self._sealed = self.state.next_offset
-            self.state.seal(self._sealed)
+            self.state.restore_point_at(self._sealed)
 
     def lost(self, first: int, last: int) -> Iterator[tuple[Effect | None, Finding]]:
         """These offsets (inclusive) held records that cannot be had: the fold starts anew behind them.
@@ -279,7 +279,7 @@ class PartitionAudit:
         self._segments.append(self._segment(last + 1, False, known_ms))
 
     def _segment(self, begin: int, complete: bool, known_ms: int) -> _Segment:
-        crowded = None if complete else self._shelf.crowded_from(begin)
+        crowded = None if complete else self._shelf.first_refusal_from(begin)
         return _Segment(begin, known_ms, _NEVER if crowded is None else crowded, complete=complete)
 
     def finish(self) -> Iterator[tuple[Effect | None, Finding]]:

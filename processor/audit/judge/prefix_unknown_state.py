@@ -2,7 +2,7 @@
 
 Unknown is what the owner of the partition remembered at the beginning: ended steps, refused steps and ended runs until
 L10 has them forgotten, open steps for ever. The stream time there is known. One step is judged; whatever could make
-its fold another one than the owner's leaves a doubt.
+its fold another one than the owner's leaves an uncertainty.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from processor.core.step import Step
 from processor.core.wire_types import RunEnd
 
 
-class PartialState(PartitionState):
+class PrefixUnknownState(PartitionState):
     """Args:
     begin: the first offset that is applied.
     stream_time: the owner's there, in milliseconds; all that it remembered was last named at that time or before.
-    is_blank: it remembered nothing there, so that nothing is in doubt.
+    is_blank: it remembered nothing there, so that nothing is uncertain.
     step_id, first_offset: the step that is judged, and where its owner says that it began.
     """
 
@@ -39,7 +39,7 @@ class PartialState(PartitionState):
         self._knows_all = is_blank
         self._forgotten_after_ms = stream_time + rules.ended_retention_s * 1000
         self._old_runs: set[str] = set()
-        self.doubt = ""
+        self.uncertainty = ""
         """Why the step may have been another to its owner; "" if it cannot have been."""
 
     def advance(self, mark_ms: int) -> list[Effect]:
@@ -56,12 +56,12 @@ class PartialState(PartitionState):
 
     def _begin(self, step_id: str, cause: Cause) -> tuple[Entry, Step]:
         if step_id == self._step_id and cause.offset < self._first_offset and not self._knows_all:
-            self.doubt = "it is named before its first offset, where it may have been open"
+            self.uncertainty = "it is named before its first offset, where it may have been open"
         return super()._begin(step_id, cause)
 
     def _refuse(self, step_id: str, cause: Cause) -> Rejected:
         if step_id == self._step_id:
-            self.doubt = "how many steps were open is not known"
+            self.uncertainty = "how many steps were open is not known"
         return super()._refuse(step_id, cause)
 
     def _run_end(self, cause: Cause, run: RunEnd) -> None:
@@ -72,7 +72,7 @@ class PartialState(PartitionState):
     def _end_if_run_ended(self, entry: Entry, step: Step, cause: Cause) -> None:
         super()._end_if_run_ended(entry, step, cause)
         if entry.key == self._step_id and step.run_id and (step.run_id in self._old_runs or self._may_remember()):
-            self.doubt = "its run may have ended before the range"
+            self.uncertainty = "its run may have ended before the range"
 
     def _may_remember(self) -> bool:
         """Whether the owner may still remember what ended before the range and was not named since."""

@@ -121,7 +121,7 @@ class Shelf(Protocol):
         """The clock marks that records name: (position, milliseconds), ascending, each once."""
         ...
 
-    def crowded_from(self, offset: int) -> int | None:
+    def first_refusal_from(self, offset: int) -> int | None:
         """The first source offset from there on at which a step was refused because too many were open (X2)."""
         ...
 

@@ -12,7 +12,7 @@ import msgspec
 
 from processor.archives import Gap, GapKind, Recorder
 from processor.audit.expected_records import Places
-from processor.audit.judge.observed_state import WatchedState
+from processor.audit.judge.observed_state import ObservedState
 from processor.audit.judge.partition_audit import PartitionAudit
 from processor.audit.judge.verdicts import DISAGREES, Finding, Kind, Verdict
 from processor.audit.published_index import EmptyShelf, FiledShelf
@@ -33,11 +33,11 @@ def places_of(task: Task) -> Places:
     return Places(Outputs(task.outcome_topics, task.dead_letter, ""), task.partition, task.output_partitions)
 
 
-def watching(task: Task, told: Callable[[Transition], None]) -> Callable[[int, int], WatchedState]:
+def watching(task: Task, told: Callable[[Transition], None]) -> Callable[[int, int], ObservedState]:
     """From (offset, stream time) to the task's state there, live at once, whose transitions are told."""
 
-    def state(offset: int, stream_time: int) -> WatchedState:
-        return WatchedState(
+    def state(offset: int, stream_time: int) -> ObservedState:
+        return ObservedState(
             task.topic,
             task.partition,
             task.rules,
@@ -145,7 +145,7 @@ class _Run:
             self._record(records)
         state = self._audit.state
         state.counts.clear()
-        if isinstance(state, WatchedState):
+        if isinstance(state, ObservedState):
             state.published.clear()
         self._tell(records[-1].offset + 1)
 
@@ -196,14 +196,14 @@ class _Run:
         if self._evidence is None or effect is None or finding.verdict is Verdict.DUPLICATE:
             return
         state = self._audit.state
-        assert isinstance(state, WatchedState)
+        assert isinstance(state, ObservedState)
         self._evidence.derived(effect, finding, state)
 
     def result(self) -> PartitionResult:
         task, audit = self._task, self._audit
         chain, files = "", tuple[str, ...]()
         if self._evidence is not None:
-            assert isinstance(audit.state, WatchedState)
+            assert isinstance(audit.state, ObservedState)
             chain, files = self._evidence.finish(audit.state)
         published = self._shelf.count if isinstance(self._shelf, FiledShelf) else 0
         return PartitionResult(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from processor.audit.judge.block_digests import Links
-from processor.audit.judge.observed_state import WatchedState
+from processor.audit.judge.observed_state import ObservedState
 from processor.audit.judge.verdicts import Finding, Verdict
 from processor.audit.published_index import FiledShelf
 from processor.audit.replay.step_filter import is_named, read_ids
@@ -41,7 +41,7 @@ class Evidence:
         for link in self._links.take(records):
             self.tables.link(link)
 
-    def derived(self, effect: Effect, finding: Finding, state: WatchedState) -> None:
+    def derived(self, effect: Effect, finding: Finding, state: ObservedState) -> None:
         """What the log implies, and what was found of it."""
         status = ""
         if isinstance(effect, Publish):
@@ -55,7 +55,7 @@ class Evidence:
             cell = self._minutes[minute, status] = [0, 0]
         cell[0 if status else 1] += 1
 
-    def finish(self, state: WatchedState) -> tuple[str, tuple[str, ...]]:
+    def finish(self, state: ObservedState) -> tuple[str, tuple[str, ...]]:
         """Write what is left; the chain of the links, and the names of the files."""
         for link in self._links.finish():
             self.tables.link(link)
@@ -75,7 +75,7 @@ class Evidence:
             self.tables.timeline(minute, status, count, rejected)
         self._minutes.clear()
 
-    def _step(self, effect: Publish, finding: Finding, state: WatchedState) -> None:
+    def _step(self, effect: Publish, finding: Finding, state: ObservedState) -> None:
         headers = dict(effect.headers)
         opened_ms, run_id, thread_id = state.published.get((effect.step_id, effect.revision), (None, "", ""))
         if not (run_id and thread_id and type(run_id) is type(thread_id) is str):  # told as the snapshot has them
@@ -106,10 +106,10 @@ class Evidence:
         published = None if finding.at is None else self._handed_out.get(finding.at)
         return published.timestamp if published is not None else None
 
-    def _open_steps(self, state: WatchedState) -> None:
+    def _open_steps(self, state: ObservedState) -> None:
         still_open = [entry for entry in state.steps.values() if entry.status is Status.IN_PROGRESS]
-        for entry in sorted(still_open, key=lambda e: (e.recall().first_offset, e.key)):
-            step = entry.recall()
+        for entry in sorted(still_open, key=lambda e: (e.materialise().first_offset, e.key)):
+            step = entry.materialise()
             state.decide(step)
             run_id, thread_id = step.fields.get("run_id"), step.fields.get("thread_id")
             only = self._task.only

@@ -9,7 +9,7 @@ import msgspec
 
 from processor.audit.expected_records import Places
 from processor.audit.judge.partition_audit import PartitionAudit, began_at
-from processor.audit.judge.prefix_unknown_state import PartialState
+from processor.audit.judge.prefix_unknown_state import PrefixUnknownState
 from processor.audit.judge.verdicts import Finding, Kind, Placed, Published, Verdict
 from processor.audit.selfaudit.partition_history import KnownRange
 from processor.core.effects import Effect, Publish, Record
@@ -43,8 +43,8 @@ class _OneRecord:
     def marks(self) -> list[tuple[int, int]]:
         return self._marks
 
-    def crowded_from(self, offset: int) -> int | None:
-        return None  # a doubt of the state
+    def first_refusal_from(self, offset: int) -> int | None:
+        return None  # the state knows whether that matters
 
 
 class Recheck:
@@ -58,7 +58,7 @@ class Recheck:
         # Topics may get more partitions meanwhile: where a record had to go then is not known.
         self._places = Places(outputs, published.source_partition, {})
         self._findings: list[Finding] = []
-        self._state = PartialState(
+        self._state = PrefixUnknownState(
             topic,
             published.source_partition,
             rules,
@@ -74,7 +74,7 @@ class Recheck:
             self._place,
             begin=stretch.begin,
             end=stretch.end,
-            complete=True,  # what is not known is the state's to doubt
+            complete=True,  # the state says what is uncertain
         )
 
     def take(self, records: Sequence[Record]) -> None:
@@ -87,11 +87,11 @@ class Recheck:
         self._findings += [finding for _, finding in self._audit.finish() if finding.at is not None]
         (finding,) = self._findings
         if finding.verdict is Verdict.EQUAL:
-            doubt = "it joined midstream: it may have begun before" if self._may_be_older else ""
+            uncertainty = "it joined midstream: it may have begun before" if self._may_be_older else ""
         else:
-            doubt = self._state.doubt if self._decisive else "what came before its range may have had a say"
-        if doubt and finding.verdict is not Verdict.UNVERIFIABLE:
-            finding = msgspec.structs.replace(finding, verdict=Verdict.UNVERIFIABLE, why=doubt)
+            uncertainty = self._state.uncertainty if self._decisive else "what came before its range may have had a say"
+        if uncertainty and finding.verdict is not Verdict.UNVERIFIABLE:
+            finding = msgspec.structs.replace(finding, verdict=Verdict.UNVERIFIABLE, why=uncertainty)
         return finding
 
     def _place(self, effect: Effect) -> Placed | None:

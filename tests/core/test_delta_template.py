@@ -1,4 +1,4 @@
-"""How deltas are spelled: whatever a learned spelling takes, the general way reads the same."""
+"""Delta templates: whatever a learned template takes, the slow path reads the same."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from processor.core.delta_template import Spelling, is_plain, learn
-from processor.core.events import exact, head_of
+from processor.core.delta_template import DeltaTemplate, is_plain, learn_template
+from processor.core.events import exact, prefix_of
 from processor.core.wire_types import ExactData
 from tests.core.scripted_log import Play, call, calls, text
 
@@ -18,15 +18,15 @@ IDS = st.text(min_size=1, max_size=4) | st.sampled_from(["s1", '"', "\\", "argum
 TEXTS = st.text(max_size=6) | st.sampled_from(["", '"', '\\"', '"}}]}}}}', "s1", '","x":"', "\ud7ff", "\x00"])
 
 
-def spelled(value: bytes) -> Spelling | None:
-    found = exact(value, head_of(value))
+def learned(value: bytes) -> DeltaTemplate | None:
+    found = exact(value, prefix_of(value))
     assert isinstance(found, ExactData)
-    return learn(value, found, 0, "function", "function")
+    return learn_template(value, found, 0, "function", "function")
 
 
 @given(IDS, TEXTS, IDS, TEXTS, st.booleans(), st.sampled_from([(",", ":"), (", ", ": ")]), st.data())
 @example("s1", "a", "s1", "a", True, (",", ":"), None)
-def test_a_spelling_that_was_learned_says_what_the_general_way_reads(
+def test_a_template_that_was_learned_says_what_the_slow_path_reads(
     step_id: str, arguments: str, other: str, more: str, ascii_only: bool, separators: tuple[str, str], data: Any
 ) -> None:
     told = calls(call(0, arguments), step_id=step_id)
@@ -34,22 +34,22 @@ def test_a_spelling_that_was_learned_says_what_the_general_way_reads(
     if data is not None and data.draw(st.booleans()):
         event["data"] = {name: told[name] for name in data.draw(st.permutations(list(told)))}
     value = json.dumps(event, separators=separators, ensure_ascii=ascii_only).encode()
-    found = spelled(value)
+    found = learned(value)
     if found is None:
         return
     assert found.fits(value) or not is_plain(step_id)
     inside = (json.dumps(part, ensure_ascii=False)[1:-1].encode() for part in (other, more))
     other_value = b"".join((found.head, next(inside), found.middle, next(inside), found.tail))
-    again = exact(other_value, head_of(other_value))
+    again = exact(other_value, prefix_of(other_value))
     assert isinstance(again, ExactData)
     assert (again.id, again.delta.step_details.tool_calls[0].function.arguments) == (other, more)  # type: ignore[union-attr]
 
 
-def test_the_usual_spellings_are_learned() -> None:
+def test_the_usual_templates_are_learned() -> None:
     """Else the property above would show nothing."""
     for separators in ((",", ":"), (", ", ": ")):
         event = {"event": "thread.run.step.delta", "data": calls(call(0, 'a"b'))}
-        found = spelled(json.dumps(event, separators=separators).encode())
+        found = learned(json.dumps(event, separators=separators).encode())
         assert found is not None
         assert found.head.endswith(b'"id":%b"' % separators[1][1:].encode())
 
@@ -64,38 +64,38 @@ def test_the_usual_spellings_are_learned() -> None:
 )
 def test_where_the_places_are_not_certain_nothing_is_learned(value: str) -> None:
     details = {"type": "tool_calls", "tool_calls": [call(0, "a")]}
-    assert spelled(value.replace("D", text({"step_details": details}).decode()).encode()) is None
+    assert learned(value.replace("D", text({"step_details": details}).decode()).encode()) is None
 
 
 def test_a_delta_that_names_its_call_teaches_nothing() -> None:
-    """What is spelled so says more than its text."""
+    """What matches says more than its text."""
     play = Play()
     details = {"type": "tool_calls", "tool_calls": []}
     play.created(type="tool_calls", step_details=details)
     for number in range(3):
         play.say("step.delta", calls(call(number, "a", id="c1", function={"name": "f"})))
-    assert play.state._spellings == []
+    assert play.state._templates == []
     play.say("step.delta", calls(call(2, "b")))
-    assert len(play.state._spellings) == 1
+    assert len(play.state._templates) == 1
     play.say("step.delta", calls(call(2, "b", id="c2")))
     assert play.completed(step_details=details).anomalies == ("changed_field",)
 
 
-def test_a_broken_text_in_a_known_spelling_is_told_as_ever() -> None:
+def test_a_broken_text_in_a_known_template_is_told_as_ever() -> None:
     play = Play()
     play.created(type="tool_calls", step_details={"type": "tool_calls", "tool_calls": []})
     play.say("step.delta", calls(call(0, "a", id="c1", function={"name": "f"})))
     value = text({"event": "thread.run.step.delta", "data": calls(call(0, "@"))})
     play.put(value)
-    assert len(play.state._spellings) == 1
+    assert len(play.state._templates) == 1
     for broken in (b"\xff", b"\\x", b"\n", b'"', b"\\ud800", b"\\"):
         (effect,) = play.put(value.replace(b"@", broken))
         assert effect.reason.value == "not_json"  # type: ignore[union-attr]
-    step = play.state.steps["s1"].recall()
+    step = play.state.steps["s1"].materialise()
     assert (step.events, step.tree["tool_calls"].entries[0]["function"]["arguments"].getvalue()) == (3, "a@")
 
 
-def test_an_id_that_ends_in_a_backslash_has_no_spelling() -> None:
+def test_an_id_that_ends_in_a_backslash_has_no_template() -> None:
     """In its place `\\"` would be half of an escape and no end."""
     play = Play()
     details = {"type": "tool_calls", "tool_calls": []}
