@@ -638,15 +638,14 @@ class PartitionState:
         step = entry.materialise()
         if step.has_folded(event_id):
             self.counts["duplicate"] += 1
+            self._pass_over(entry, step, event.data)
             return None
         if chosen is None:
             entry.irregular = True
             return Rejected(Reason.ILLEGAL_TRANSITION, f"{event.kind.value} after {entry.status.value}")
-        if chosen is Move.REPEAT:
+        if chosen is Move.REPEAT or (chosen is Move.FILL and step.object_bytes):
             self.counts["repeated"] += 1
-            return None
-        if chosen is Move.FILL and step.object_bytes:
-            self.counts["repeated"] += 1
+            self._pass_over(entry, step, event.data)
             return None
         size = len(record.value)
         refused = step.refuses(event.data.get("step_details"), event.data.get("type"))
@@ -679,6 +678,11 @@ class PartitionState:
             self._folded(step, cause, event_id)
             self._finish(entry, step, cause)
         return None
+
+    def _pass_over(self, entry: Entry, step: Step, data: dict[str, Any]) -> None:
+        """Ignore a repeated object. A restore may read it first: of another type, it would refuse the step's end."""
+        if step.refuses(data.get("step_details"), data.get("type")) is not None:
+            step.irregular = entry.irregular = True
 
     def _first_object(self, cause: Cause, event: StepObject, event_id: str | None, chosen: Move) -> Rejected | None:
         record = cause.record
@@ -731,6 +735,8 @@ class PartitionState:
         step = entry.materialise()
         if step.has_folded(event_id):
             self.counts["duplicate"] += 1
+            if refused is not None or step.refuses(delta.details) is not None:
+                step.irregular = entry.irregular = True  # as in `_pass_over`
             return None
         if refused is None:
             refused = step.refuses(delta.details)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +14,7 @@ from processor.core.merge import plain
 from processor.core.partition import Entry, PartitionState
 from processor.core.rules import Rules
 from processor.core.step import Step
+from tests.core.scripted_log import step, text
 from tests.core.strategies import RULES, lives, logs
 
 
@@ -156,3 +159,49 @@ def test_how_the_log_is_cut_into_batches_changes_nothing(records: list[LogRecord
     expected, expected_state = uninterrupted(records, {})
     assert outcomes(effects) == expected
     assert portrait(state) == expected_state
+
+
+_OF_ANOTHER_TYPE: dict[str, Any] = {
+    "type": "message_creation",
+    "step_details": {"type": "message_creation", "message_creation": {}},
+}
+_CALLS: dict[str, Any] = {"type": "tool_calls", "step_details": {"type": "tool_calls", "tool_calls": []}}
+
+
+@pytest.mark.parametrize(
+    ("repeated", "ids"),
+    [
+        (step(step_id="s2", **_CALLS), (None, None)),
+        (step(step_id="s2", **_CALLS), (b"a", b"a")),
+        (step(step_id="s2", **_OF_ANOTHER_TYPE) | {"run_id": "r9"}, (None, None)),
+    ],
+    ids=["of-another-type", "of-another-type-with-the-same-id", "of-another-run"],
+)
+@pytest.mark.parametrize("ends", ["step", "run"])
+def test_an_ignored_repeat_is_not_taken_for_the_begin_of_a_life(
+    repeated: dict[str, Any], ids: tuple[bytes | None, bytes | None], ends: str
+) -> None:
+    """A restore that begins right before the repeat reads it first: it must not leave a step open that had ended."""
+    created = {"event": "thread.run.step.created"}
+    first = created | {"data": step(step_id="s2", **_OF_ANOTHER_TYPE)}
+    ended = {"event": "thread.run.step.completed", "data": step("completed", "s2", **_OF_ANOTHER_TYPE)}
+    over = {"event": "thread.run.cancelled", "data": {"id": "r1", "object": "thread.run", "status": "cancelled"}}
+    told: list[tuple[int, dict[str, Any], bytes | None]] = [
+        (1000, first, ids[0]),
+        (1000, created | {"data": step(step_id="s1") | {"run_id": "r5"}}, None),
+        (1000, created | {"data": repeated}, ids[1]),
+        (1000, ended if ends == "step" else over, None),
+        (1030, {"event": "thread.run.step.completed", "data": step("completed", "s2", **_CALLS)}, None),
+    ]
+    rules = msgspec.structs.replace(RULES, ended_retention_s=20)
+    records = [
+        LogRecord(at, second * 1000, b"k", text(value), () if own is None else (("runstep-event-id", own),))
+        for at, (second, value, own) in enumerate(told)
+    ]
+    state, topics = PartitionState("t", 3, rules), Topics(0)
+    topics.commit(state, state.apply(records))
+    assert topics.committed[1] == 1, "the open step holds the restore at its own begin"
+    restored = topics.restore(rules)
+    restored.apply(records[1:])
+    restored.moved_to(topics.committed[0])
+    assert portrait(restored) == portrait(state)
