@@ -217,7 +217,6 @@ LONG_FUNCTIONS = {
     ("tests/shell/reports.py", "_partition"): "one partition of a report, written out",
 }
 LONG_MODULES = {
-    "processor/audit/judge/partition_audit.py": "being split (judging, and reading published headers)",
     "processor/core/partition.py": "being split (entries, deadlines, retention, publication, fast path)",
     "processor/core/step.py": "being split (general and compact form)",
     "processor/kafka/wire.py": "the structures of the requests that are sent by hand, one after the other",
@@ -279,23 +278,12 @@ BANNED = {
 
 WORDS_LEFT: dict[str, set[str]] = {
     "docs/decisions/0008-an-index-of-the-published-records.md": {"shelf"},
-    "processor/audit/explain.py": {"shelf", "shelves"},
-    "processor/audit/judge/partition_audit.py": {"shelf", "stands behind", "stretch"},
-    "processor/audit/judge/verdicts.py": {"shelf"},
-    "processor/audit/published_index.py": {"shelf", "shelved", "shelves", "stretch", "stretches"},
-    "processor/audit/published_index_format.py": {"stretch", "stretches"},
-    "processor/audit/replay/command.py": {"shelved", "shelving"},
-    "processor/audit/replay/index_output.py": {"shelved", "shelves", "shelving", "whoever"},
-    "processor/audit/replay/partition_task.py": {"nobody", "shelf", "shelves"},
-    "processor/audit/replay/plan.py": {"shelved", "shelves", "shelving"},
+    "processor/audit/judge/partition_audit.py": {"stands behind"},
     "processor/audit/replay/record_sources.py": {"stretch", "told of"},
-    "processor/audit/replay/task.py": {"nobody", "shelves", "stretch"},
-    "processor/audit/replay/task_tables.py": {"shelf"},
     "processor/audit/report/page.py": {"nobody", "stands behind"},
     "processor/audit/report/summary.py": {"whoever"},
-    "processor/audit/report/tables.py": {"stretch"},
     "processor/audit/selfaudit/partition_history.py": {"frontier", "stretch", "stretches"},
-    "processor/audit/selfaudit/recheck.py": {"shelf", "stretch"},
+    "processor/audit/selfaudit/recheck.py": {"stretch"},
     "processor/audit/selfaudit/selfaudit.py": {"frontier", "stretch", "stretches"},
     "processor/core/events.py": {"whoever"},
     "processor/core/partition.py": {"whoever"},

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from processor.audit.judge.verdicts import Placed
+from processor.audit.judge.verdicts import ExpectedRecord
 from processor.core.effects import Checkpoint, DeadLetter, Effect
 from processor.kafka.output_records import SMALLEST_LIMIT_BYTES, Outputs, omitting
 from processor.kafka.records import OutRecord, batch_bytes, partition_of
 
 
-class Places:
+class ExpectedRecords:
     """Where the record of an effect must stand and how, for those who judge what was published.
 
     Args:
@@ -21,11 +21,11 @@ class Places:
     def __init__(self, outputs: Outputs, partition: int, counts: Mapping[str, int]) -> None:
         self._outputs, self._partition, self._counts = outputs, partition, counts
 
-    def whole(self, effect: Effect) -> Placed | None:
+    def whole(self, effect: Effect) -> ExpectedRecord | None:
         record = None if isinstance(effect, Checkpoint) else self._outputs.record(self._partition, effect)
         return None if record is None else self._placed(record)
 
-    def shortened(self, effect: Effect) -> Sequence[Placed]:
+    def shortened(self, effect: Effect) -> Sequence[ExpectedRecord]:
         """The forms that a dead letter may have where its topic does not take it whole."""
         if not isinstance(effect, DeadLetter):
             return ()
@@ -35,7 +35,7 @@ class Places:
             return ()
         return [self._placed(form) for form in omitting(record)]
 
-    def _placed(self, record: OutRecord) -> Placed:
+    def _placed(self, record: OutRecord) -> ExpectedRecord:
         count = self._counts.get(record.topic, 0)
         partition = partition_of(record.key, count) if record.key is not None and count else None
-        return Placed(record.topic, partition, record.key, record.value, record.timestamp, record.headers)
+        return ExpectedRecord(record.topic, partition, record.key, record.value, record.timestamp, record.headers)

@@ -10,23 +10,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
 
 from processor.archives import Gap
-from processor.audit.judge.partition_audit import CLOCK_SKEW_S, PartitionAudit, caused_at, mark_of
-from processor.audit.judge.verdicts import Difference, Finding, Kind, Published, Unreadable, Verdict
-from processor.audit.published_index import FiledShelf, Shelves, of_source
-from processor.audit.replay.partition_task import places_of, watching
+from processor.audit.judge.published_headers import caused_at, mark_of
+from processor.audit.judge.settled import settled_after_ms
+from processor.audit.judge.verdicts import (
+    Difference,
+    Finding,
+    FindingKind,
+    Published,
+    PublishedIndex,
+    Unreadable,
+    Verdict,
+)
+from processor.audit.memory_index import MemoryIndex
+from processor.audit.published_index import of_source
 from processor.audit.replay.record_sources import Ledger, pieces
 from processor.audit.replay.task import Task
+from processor.audit.replay.task_judge import audit_of, observed_state
 from processor.config.settings import Settings
 from processor.core.effects import Effect, Record, Status, Transition
 from processor.core.events import decode
 from processor.core.headers import FIRST_OFFSET
+from processor.core.partition import PartitionState
 from processor.core.wire_types import RunEnd, StepDelta, StepObject, canonical
 from processor.errors import UsageError
 from processor.kafka.client_config import Connection
@@ -76,7 +86,7 @@ class Issued(msgspec.Struct, frozen=True):
     differences: tuple[Difference, ...] = ()
 
 
-class Life(msgspec.Struct, frozen=True):
+class StepIncarnation(msgspec.Struct, frozen=True):
     """One life of a step: an id that is forgotten and comes again lives twice.
 
     `read` is [begin, end) of the offsets that were read for the verdict.
@@ -101,7 +111,7 @@ class Explained(msgspec.Struct, frozen=True):
     """`strays` stand under the step's key and name no place of the source that there is: no honest output."""
 
     step_id: str
-    lives: tuple[Life, ...]
+    lives: tuple[StepIncarnation, ...]
     strays: tuple[Unreadable, ...] = ()
 
     @property
@@ -191,7 +201,7 @@ async def explain_from(logs: Logs, step_id: str, partition: int | None = None, o
     return Explained(step_id, (await _told(logs, step_id, partition, (offset, max(offset, end)), [], complete=True),))
 
 
-async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: list[Published]) -> Life:
+async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: list[Published]) -> StepIncarnation:
     log_begin, log_end = await logs.bounds(partition)
     end = min(log_end, max(caused_at(one) or first for one in issued) + 1)
     first = min(first, end)
@@ -212,13 +222,13 @@ async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: li
     return _marked(life, issued) if life.verdict == Verdict.EQUAL.value else life
 
 
-def _marked(life: Life, issued: list[Published]) -> Life:
+def _marked(life: StepIncarnation, issued: list[Published]) -> StepIncarnation:
     """A clock mark was due where it is said to be, and gives these records; whether others contradict it is open."""
     mark = next((mark for one in issued if (mark := mark_of(one)) is not None), None)
     return life if mark is None else _open(life, _MARKED.format(mark[0]))
 
 
-def _open(life: Life, note: str) -> Life:
+def _open(life: StepIncarnation, note: str) -> StepIncarnation:
     return msgspec.structs.replace(life, notes=(*life.notes, note), verdict=Verdict.UNVERIFIABLE.value)
 
 
@@ -228,8 +238,8 @@ async def _far_enough_before(logs: Logs, partition: int, first: int, log_begin: 
     if began_ms is None:
         return log_begin
     rules = logs.task(partition, first, first, complete=False).rules
-    moment = began_ms - 2 * (rules.ended_retention_s + CLOCK_SKEW_S) * 1000
-    found = await logs.offset_at(partition, max(0, moment))
+    before_ms = began_ms - settled_after_ms(rules, retentions=2, readings=2)
+    found = await logs.offset_at(partition, max(0, before_ms))
     return max(log_begin, min(first, first if found is None else found))
 
 
@@ -243,7 +253,7 @@ async def _told(
     complete: bool,
     log_end: int | None = None,
     beside: Sequence[Published] = (),
-) -> Life:
+) -> StepIncarnation:
     """Args: `beside` are published records that are no part of this life and have a say in it by their clock marks."""
     begin, end = span
     task = msgspec.structs.replace(logs.task(partition, begin, end, complete=complete), log_end=log_end)
@@ -251,12 +261,8 @@ async def _told(
     others = {place: one for one in beside if (place := (one.topic, one.partition, one.offset)) not in places}
     told = [mark for one in others.values() if (mark := mark_of(one)) is not None]
     earlier_ms = max((ms for position, ms in told if position <= begin), default=-1)
-    with TemporaryDirectory(prefix="run-steps-explain-") as folder:
-        with Shelves(Path(folder), task.topic, partition + 1, frozenset({partition})) as shelves:
-            for published in (*issued, *others.values()):
-                shelves.add(published)
-        with FiledShelf(Path(folder), partition) as shelf:
-            return await _Telling(step_id, task, shelf, issued, earlier_ms).walk()
+    index = MemoryIndex((*issued, *others.values()))
+    return await StepTimeline(step_id, task, index, issued, earlier_ms).walk()
 
 
 class _Topics:
@@ -335,10 +341,12 @@ class _Topics:
         )
 
 
-class _Telling:
+class StepTimeline:
     """Folds a range and notes what has to do with one step."""
 
-    def __init__(self, step_id: str, task: Task, shelf: FiledShelf, issued: list[Published], earlier_ms: int) -> None:
+    def __init__(
+        self, step_id: str, task: Task, index: PublishedIndex, issued: list[Published], earlier_ms: int
+    ) -> None:
         """Args: `earlier_ms` is the latest clock mark from before the range, -1 where there is none."""
         self._step_id, self._task, self._issued = step_id, task, issued
         self._places = {(p.topic, p.partition, p.offset): p for p in issued}
@@ -351,24 +359,16 @@ class _Telling:
         self._last: dict[str, Any] = {}
         self._unshown: list[int] = [0, -1, -1]
         """How many events of the step are not shown, the first offset of them, the last."""
-        places = places_of(task)
-        state_at = watching(task, self._changed)
-        self._audit = PartitionAudit(
-            lambda offset, stream_time: state_at(offset, max(stream_time, earlier_ms)),
-            shelf,
-            places.whole,
-            begin=task.begin,
-            end=task.end,
-            complete=task.complete,
-            log_end=task.log_end,
-            shortened=places.shortened,
-        )
+        self._audit = audit_of(task, index, partial(self._state_at, earlier_ms), yield_equal=True)
 
-    def _changed(self, transition: Transition) -> None:
+    def _state_at(self, earlier_ms: int, offset: int, stream_time: int) -> PartitionState:
+        return observed_state(self._task, offset, max(stream_time, earlier_ms), self._note_transition)
+
+    def _note_transition(self, transition: Transition) -> None:
         if transition.step_id == self._step_id:
             self._transitions.append(transition)
 
-    async def walk(self) -> Life:
+    async def walk(self) -> StepIncarnation:
         holes: list[str] = []
         ledger = Ledger(self._task.begin, self._task.end, lambda first, last, kind: None)
         async for piece in pieces(self._task, ledger):
@@ -429,7 +429,11 @@ class _Telling:
 
     def _note_findings(self, judged: Iterator[tuple[Effect | None, Finding]], record: Record | None) -> None:
         for effect, finding in judged:
-            if finding.kind is Kind.STEP and finding.identity[0] == self._step_id and self._is_of_this_life(finding):
+            if (
+                finding.kind is FindingKind.STEP
+                and finding.identity[0] == self._step_id
+                and self._is_of_this_life(finding)
+            ):
                 self._findings.append(finding)
                 status = getattr(effect, "status", None)
                 if status is not None:
@@ -456,7 +460,7 @@ class _Telling:
         self._run_id = step.run_id
         return step.snapshot(self._task.rules.object_type)
 
-    def _life(self, notes: list[str]) -> Life:
+    def _life(self, notes: list[str]) -> StepIncarnation:
         issued = []
         for finding in self._findings:
             published = self._places.get(finding.at) if finding.at is not None else None
@@ -487,7 +491,7 @@ class _Telling:
             notes.append("No record of this range names the step.")
         elif not met:
             notes.append("The step is open: nothing had to be published yet.")
-        return Life(
+        return StepIncarnation(
             self._step_id,
             self._last.get("run_id"),
             self._last.get("thread_id"),

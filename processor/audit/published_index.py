@@ -1,15 +1,16 @@
-"""The published records of one run, put away by source partition in files, so that memory does not grow with them.
+"""On-disk index of the published records of one run, by source partition: memory does not grow with the records.
 
-`Shelves` is filled once, by one process; several may fill shelves of other names beside it. `FiledShelf` reads those
-of one partition in whatever process audits it and never changes them. What was taken is remembered as one bit per
-record. Why files of our own: docs/decisions/0008.
+`IndexWriter` writes an index once, in one process; other processes may write indexes of other names into the same
+folder. `FileIndex` reads all indexes of one source partition as one, in the process that audits the partition, and
+never changes them. Which records were taken is kept in memory, one bit per record. Why files of our own:
+docs/decisions/0008.
 
-A shelf is five files. `rows` are the records as they came, each behind its place, those of one output partition in
-stretches in which offsets rise; `ends` says where each row ends. `order` is where a look-up begins: a table with more
-slots than there are rows, filled in the order of the checksums of identities, each row at the slot that its checksum
-has in proportion or at the next one that is free; the checksum above, the number of the row below, and one added, since
-0 is free. `refused` has the source offsets at which steps were refused for want of room (X2). `about` is the rest.
-Numbers are of 64 bits, in this machine's order of bytes.
+An index is five files. `rows` holds the records in the order of arrival, each behind its location; the rows of one
+output partition lie in segments of ascending offsets. `ends` holds the end of each row. `order` is the hash table: it
+has more slots than there are rows and is filled in the order of the checksums of identities, each row at the slot in
+proportion to its checksum or at the next free one. An entry has the checksum in the upper bits and the number of the
+row in the lower ones, plus one, since 0 is a free slot. `refused` holds the source offsets at which steps were refused
+for want of room (X2). `about` has the rest. Numbers are of 64 bits, in this machine's byte order.
 """
 
 from __future__ import annotations
@@ -31,9 +32,17 @@ from zlib import crc32
 
 import msgspec
 
-from processor.audit.judge.partition_audit import Named, caused_at, mark_in, named_by, published_as
-from processor.audit.judge.verdicts import Kind, Placed, Published, Unreadable
-from processor.audit.published_index_format import About, Stretch, read_about
+from processor.audit.judge.published_headers import Named, caused_at, mark_in, named_by, published_as
+from processor.audit.judge.verdicts import (
+    NEVER,
+    ExpectedRecord,
+    FindingKind,
+    Published,
+    RecordLocation,
+    Unreadable,
+    location_of,
+)
+from processor.audit.published_index_format import About, Segment, read_about
 from processor.core.effects import Reason, Record
 from processor.core.header_names import is_utf8, name_bytes, name_text
 from processor.core.headers import CLOCK_MARK, SOURCE_TOPIC
@@ -43,23 +52,20 @@ _HELD_BYTES: Final = 16 << 20
 _ROW_BYTES: Final = 300
 """What a held row takes beside its record."""
 _RUN_ROWS: Final = 1 << 14
-"""Rows of one partition whose place in the order is held in memory before it is written."""
+"""Rows of one partition whose entries of the hash table are held in memory before they are written."""
 _NUMBER_BYTES: Final = 8
 _ROW_BITS: Final = 32
 _MOST_ROWS: Final = (1 << _ROW_BITS) - 1
 _CHECKSUM_BITS: Final = 30
 """Above the row: what is larger takes the compiled form memory for each number."""
 
-_Place = tuple[str, int, int]
-"""Topic, partition, offset."""
-
 _pack: Final = msgspec.msgpack.Encoder().encode
 _Headers = tuple[tuple[str | tuple[bytes], bytes | None], ...]
 """Names that are not UTF-8 stand there as bytes, in a list: msgpack has no other text."""
-_unpack: Final = msgspec.msgpack.Decoder(tuple[Kind, str, str, int, bytes | None, bytes | None, _Headers]).decode
+_unpack: Final = msgspec.msgpack.Decoder(tuple[FindingKind, str, str, int, bytes | None, bytes | None, _Headers]).decode
 
 
-def _row(kind: Kind, one: str, two: str, record: Record | Placed) -> bytes:
+def _row(kind: FindingKind, one: str, two: str, record: Record | ExpectedRecord) -> bytes:
     """A record that is packed: equal bytes imply equal records."""
     parts = (kind, one, two, record.timestamp, record.key, record.value)
     try:
@@ -69,17 +75,17 @@ def _row(kind: Kind, one: str, two: str, record: Record | Placed) -> bytes:
         return _pack((*parts, headers))
 
 
-_unpack_stray: Final = msgspec.msgpack.Decoder(tuple[Kind, str]).decode
-_PLACE: Final = Struct("=qqq")
-"""In front of each row: the number of its topic, partition, offset."""
+_unpack_stray: Final = msgspec.msgpack.Decoder(tuple[FindingKind, str]).decode
+_LOCATION: Final = Struct("=qqq")
+"""In front of each row: the number of its topic, its partition, its offset."""
 _BLOCK_BITS: Final = 15
-"""Rows are read in blocks of 32 KiB: who asks for one soon asks for its neighbours."""
+"""Rows are read in blocks of 32 KiB: look-ups are nearly sequential."""
 _BLOCKS: Final = 128
-"""Blocks that are held in memory, over all shelves that are read as one."""
+"""Blocks that are held in memory, over all indexes that are read as one."""
 
 
-def shelf_path(folder: Path, partition: int, name: str = "") -> Path:
-    """What the names of a shelf's files begin with."""
+def index_path(folder: Path, partition: int, name: str = "") -> Path:
+    """What the names of an index's files begin with."""
     return folder / f"published-{partition:05d}{name and '-'}{name}"
 
 
@@ -96,7 +102,7 @@ def of_source(
 def _named_by(
     source: bytes, partitions: int, record: Record, headers: Mapping[str, bytes | None], dead_letters: bool
 ) -> Named | str | None:
-    """As `core.audit.named_by`, of a source of that name with so many partitions; None if it is of another."""
+    """As `partition_audit.named_by`, of a source of that name with so many partitions; None if it is of another."""
     topic = headers.get(SOURCE_TOPIC, _ABSENT)
     if topic is _ABSENT:
         return f"no {SOURCE_TOPIC}"
@@ -111,20 +117,20 @@ def _named_by(
 _ABSENT: Final = b"\0absent"
 
 
-def _checksum(kind: Kind, one: str, two: str) -> int:
-    """What an identity is looked up by. Others may have the same: who looks compares the identities."""
+def _checksum(kind: FindingKind, one: str, two: str) -> int:
+    """The hash of an identity. Several identities may share one: a look-up compares the identities, too."""
     return crc32(f"{one}\0{two}".encode("utf-8", "surrogatepass"), _KINDS[kind]) >> 32 - _CHECKSUM_BITS
 
 
-_KINDS: Final = {kind: crc32(kind.value.encode()) for kind in Kind}
+_KINDS: Final = {kind: crc32(kind.value.encode()) for kind in FindingKind}
 
 
 def _slots(rows: int) -> int:
-    """So many that a row is found where it is looked for first, or soon behind."""
+    """Number of slots: a row is found at the first slot of its checksum or a few behind."""
     return 2 * rows + 1
 
 
-class _Held:
+class _HeldRows:
     """Rows of one output partition, in the order they came, that are not written yet."""
 
     def __init__(self, topic: str, partition: int) -> None:
@@ -136,14 +142,14 @@ class _Held:
         self.sizes: list[int] = []
 
 
-class _Growing:
-    """The files of one partition's shelf while they are written."""
+class _PartitionWriter:
+    """The index files of one source partition while they are written."""
 
     def __init__(self, stem: Path) -> None:
         self._stem = stem
-        self._held: dict[tuple[str, int], _Held] = {}
+        self._held: dict[tuple[str, int], _HeldRows] = {}
         self._rows = self._bytes = 0
-        self._stretches: list[Stretch] = []
+        self._segments: list[Segment] = []
         self._order: array[int] = array("Q")
         self._runs: list[int] = []
         self.marks: set[tuple[int, int]] = set()
@@ -151,15 +157,15 @@ class _Growing:
         for kind in ("rows", "ends", "refused", "runs"):
             _file(stem, kind).write_bytes(b"")
 
-    def hold(self, topic: str, partition: int, offset: int, checksum: int, place: bytes, record: bytes) -> None:
+    def hold(self, topic: str, partition: int, offset: int, checksum: int, location: bytes, record: bytes) -> None:
         held = self._held.get((topic, partition))
         if held is None:
-            held = self._held[topic, partition] = _Held(topic, partition)
-        held.rows.append(place)
+            held = self._held[topic, partition] = _HeldRows(topic, partition)
+        held.rows.append(location)
         held.rows.append(record)
         held.checksums.append(checksum)
         held.offsets.append(offset)
-        held.sizes.append(_PLACE.size + len(record))
+        held.sizes.append(_LOCATION.size + len(record))
 
     def flush(self) -> None:
         """Write the rows that are held, those of each output partition together."""
@@ -169,8 +175,8 @@ class _Growing:
         packed: list[bytes] = []
         for held in self._held.values():
             if self._rows + len(held.sizes) > _MOST_ROWS:
-                raise OverflowError(f"shelf {self._stem}: more than {_MOST_ROWS} records")
-            self._stretch(held)
+                raise OverflowError(f"index {self._stem}: more than {_MOST_ROWS} records")
+            self._add_segments(held)
             for size, checksum in zip(held.sizes, held.checksums, strict=True):
                 self._order.append(checksum << _ROW_BITS | self._rows)
                 self._rows += 1
@@ -185,13 +191,13 @@ class _Growing:
         if len(self._order) >= _RUN_ROWS:
             self._close_run()
 
-    def _stretch(self, held: _Held) -> None:
+    def _add_segments(self, held: _HeldRows) -> None:
         """Offsets of one output partition rise, but where another archive begins that holds some of the same."""
         offsets, begin = held.offsets, 0
         breaks = [at for at, (one, other) in enumerate(pairwise(offsets), 1) if other <= one]
         for end in (*breaks, len(offsets)):
             first, last = offsets[begin], offsets[end - 1]
-            self._stretches.append(Stretch(held.topic, held.partition, first, last, self._rows + begin, end - begin))
+            self._segments.append(Segment(held.topic, held.partition, first, last, self._rows + begin, end - begin))
             begin = end
 
     def close(self, topics: Iterable[str]) -> None:
@@ -202,7 +208,7 @@ class _Growing:
             runs = [_slice(numbers.all, low, high) for low, high in pairwise((0, *self._runs))]
             _write_table(file, merge(*runs), _slots(self._rows))
         _file(self._stem, "runs").unlink()
-        about = About(list(topics), self._stretches, sorted(self.marks))
+        about = About(list(topics), self._segments, sorted(self.marks))
         _file(self._stem, "about").write_bytes(_pack(about))
 
     def _close_run(self) -> None:
@@ -229,15 +235,15 @@ def _write_table(file: Any, numbers: Iterable[int], slots: int) -> None:
     piece: array[int] = array("Q")
     at = 0
     for number in numbers:
-        place = _slot(number >> _ROW_BITS, slots)
-        if place - at < _RUN_ROWS:
-            piece.frombytes(bytes(_NUMBER_BYTES * max(0, place - at)))
+        slot = _slot(number >> _ROW_BITS, slots)
+        if slot - at < _RUN_ROWS:
+            piece.frombytes(bytes(_NUMBER_BYTES * max(0, slot - at)))
         else:
             file.write(piece.tobytes())
             del piece[:]
-            file.seek(_NUMBER_BYTES * place)
+            file.seek(_NUMBER_BYTES * slot)
         piece.append(number + 1)
-        at = max(place, at) + 1
+        at = max(slot, at) + 1
         if len(piece) >= _RUN_ROWS:
             file.write(piece.tobytes())
             del piece[:]
@@ -275,14 +281,14 @@ class _Numbers:
         self.close()
 
 
-class Shelves:
-    """Takes records off the output topics and sorts them by the source partition that they name.
+class IndexWriter:
+    """Writer of an index: sorts records of the output topics by the source partition that they name.
 
     Args:
         source: the source topic; what names another is counted in `elsewhere` and left out.
         partitions: how many partitions the source has.
         wanted: the partitions that are audited; what names another one of them is counted in `other_partitions`.
-        name: of these shelves, where several are filled in one folder. A shelf of the same name is replaced.
+        name: of this index, where several are written into one folder. One of the same name is replaced.
     """
 
     def __init__(self, folder: Path, source: str, partitions: int, wanted: frozenset[int], name: str = "") -> None:
@@ -291,12 +297,12 @@ class Shelves:
         """Records by topic."""
         self.elsewhere = 0
         self.other_partitions = 0
-        self.shelved = 0
+        self.indexed = 0
         self.unreadable = 0
-        """Records that name no place of the source; they are kept on the shelf of the first wanted partition."""
+        """Records that name no place of the source; the index of the first wanted partition has them."""
         folder.mkdir(parents=True, exist_ok=True)
-        self._growing = {partition: _Growing(shelf_path(folder, partition, name)) for partition in wanted}
-        self._strays = _Growing(_strays(shelf_path(folder, min(wanted), name))) if wanted else None
+        self._writers = {partition: _PartitionWriter(index_path(folder, partition, name)) for partition in wanted}
+        self._strays = _PartitionWriter(_strays(index_path(folder, min(wanted), name))) if wanted else None
         self._topics: dict[str, int] = {}
         self._held = 0
 
@@ -311,50 +317,52 @@ class Shelves:
         if isinstance(named, str):
             assert self._strays is not None
             self.unreadable += 1
-            kind = Kind.DEAD_LETTER if dead_letters else Kind.STEP
+            kind = FindingKind.DEAD_LETTER if dead_letters else FindingKind.STEP
             self._hold(self._strays, topic, partition, record.offset, 0, _pack((kind, named)))
             return
-        if named[1] in self._growing:
-            self._shelve(named, topic, partition, record, headers)
+        if named[1] in self._writers:
+            self._add_row(named, topic, partition, record, headers)
         else:
             self.other_partitions += 1
 
     def add(self, published: Published) -> None:
         """One whose evidence is read, of a partition that is wanted."""
         named = (published.kind, published.source_partition, *published.identity)
-        self._shelve(named, published.topic, published.partition, published, dict(published.headers))
+        self._add_row(named, published.topic, published.partition, published, dict(published.headers))
 
-    def _shelve(
+    def _add_row(
         self, named: Named, topic: str, partition: int, record: Record, headers: Mapping[str, bytes | None]
     ) -> None:
-        self.shelved += 1
+        self.indexed += 1
         kind, source, one, two = named
-        growing = self._growing[source]
+        writer = self._writers[source]
         mark = mark_in(headers) if CLOCK_MARK in headers else None
         if mark is not None:
-            growing.marks.add(mark)
-        if kind is Kind.DEAD_LETTER and two.startswith(Reason.TOO_MANY_OPEN_STEPS.value):
-            growing.refused.append(int(one) if mark is None else mark[0] - 1)
+            writer.marks.add(mark)
+        if kind is FindingKind.DEAD_LETTER and two.startswith(Reason.TOO_MANY_OPEN_STEPS.value):
+            writer.refused.append(int(one) if mark is None else mark[0] - 1)
         row = _row(kind, one, two, record)
-        self._hold(growing, topic, partition, record.offset, _checksum(kind, one, two), row)
+        self._hold(writer, topic, partition, record.offset, _checksum(kind, one, two), row)
 
-    def _hold(self, growing: _Growing, topic: str, partition: int, offset: int, checksum: int, row: bytes) -> None:
+    def _hold(
+        self, writer: _PartitionWriter, topic: str, partition: int, offset: int, checksum: int, row: bytes
+    ) -> None:
         number = self._topics.setdefault(topic, len(self._topics))
-        growing.hold(topic, partition, offset, checksum, _PLACE.pack(number, partition, offset), row)
+        writer.hold(topic, partition, offset, checksum, _LOCATION.pack(number, partition, offset), row)
         self._held += len(row) + _ROW_BYTES
         if self._held >= _HELD_BYTES:
             for each in self._all():
                 each.flush()
             self._held = 0
 
-    def _all(self) -> Iterable[_Growing]:
-        return chain(self._growing.values(), () if self._strays is None else (self._strays,))
+    def _all(self) -> Iterable[_PartitionWriter]:
+        return chain(self._writers.values(), () if self._strays is None else (self._strays,))
 
     def close(self) -> None:
         """Make the files whole."""
         for each in self._all():
             each.close(self._topics)
-        self._growing, self._strays = {}, None
+        self._writers, self._strays = {}, None
 
     def __enter__(self) -> Self:
         return self
@@ -368,8 +376,8 @@ def _strays(stem: Path) -> Path:
     return stem.with_name(f"{stem.name}.strays")
 
 
-class _Shelf:
-    """The files of one shelf, to be read."""
+class _IndexFiles:
+    """The files of one index, opened for reading."""
 
     def __init__(self, stem: Path, exits: ExitStack, blocks: int = 1) -> None:
         self.about: About = read_about(_file(stem, "about").read_bytes())
@@ -387,12 +395,12 @@ class _Shelf:
         block, begin, end = self._bounds(number)
         return block[begin:end]
 
-    def placed(self, number: int, record: bytes) -> _Place | None:
-        """The place of a row, if its record is this one."""
+    def equal_at(self, number: int, record: bytes) -> RecordLocation | None:
+        """The location of a row, if its record is this one."""
         block, begin, end = self._bounds(number)
-        if end - begin != _PLACE.size + len(record) or not block.startswith(record, begin + _PLACE.size):
+        if end - begin != _LOCATION.size + len(record) or not block.startswith(record, begin + _LOCATION.size):
             return None
-        topic, partition, offset = _PLACE.unpack_from(block, begin)
+        topic, partition, offset = _LOCATION.unpack_from(block, begin)
         return self.about.topics[topic], partition, offset
 
     def _bounds(self, number: int) -> tuple[bytes, int, int]:
@@ -415,8 +423,8 @@ class _Shelf:
             held = self._blocks[number] = self._file.read(1 << _BLOCK_BITS)
         return held
 
-    def place(self, row: bytes) -> _Place:
-        number, partition, offset = _PLACE.unpack_from(row)
+    def location(self, row: bytes) -> RecordLocation:
+        number, partition, offset = _LOCATION.unpack_from(row)
         return self.about.topics[number], partition, offset
 
     def take(self, row: int) -> None:
@@ -426,130 +434,125 @@ class _Shelf:
         return bool(self.taken[row >> 3] & 1 << (row & 7))
 
 
-def _in_order(shelves: Sequence[_Shelf]) -> Iterator[tuple[_Shelf, int]]:
-    """All rows, each with its shelf, in the order of topic, partition, offset."""
-    stretches = sorted(
-        ((stretch, number) for number, shelf in enumerate(shelves) for stretch in shelf.about.stretches),
+def _in_order(parts: Sequence[_IndexFiles]) -> Iterator[tuple[_IndexFiles, int]]:
+    """All rows, each with the index that has it, in the order of topic, partition, offset."""
+    segments = sorted(
+        ((segment, number) for number, files in enumerate(parts) for segment in files.about.segments),
         key=lambda item: (item[0].topic, item[0].partition, item[0].first, item[0].last, item[1]),
     )
-    for _, group in groupby(stretches, key=lambda item: (item[0].topic, item[0].partition)):
-        own = [(stretch, shelves[number]) for stretch, number in group]
+    for _, group in groupby(segments, key=lambda item: (item[0].topic, item[0].partition)):
+        own = [(segment, parts[number]) for segment, number in group]
         if all(one.last < other.first for (one, _), (other, _) in pairwise(own)):
-            yield from ((shelf, s.row + at) for s, shelf in own for at in range(s.rows))
+            yield from ((files, s.row + at) for s, files in own for at in range(s.rows))
         else:  # archives that hold the same offsets: those of each are ascending, and all are wanted
             yield from map(itemgetter(1, 2), merge(*(_by_offset(*one) for one in own), key=itemgetter(0)))
 
 
-def _by_offset(stretch: Stretch, shelf: _Shelf) -> Iterator[tuple[int, _Shelf, int]]:
-    for row in range(stretch.row, stretch.row + stretch.rows):
-        yield shelf.place(shelf.row(row))[2], shelf, row
+def _by_offset(segment: Segment, files: _IndexFiles) -> Iterator[tuple[int, _IndexFiles, int]]:
+    for row in range(segment.row, segment.row + segment.rows):
+        yield files.location(files.row(row))[2], files, row
 
 
-class FiledShelf:
-    """One source partition's shelf; satisfies `core.audit.Shelf`. Use as a context manager.
+class FileIndex:
+    """On-disk index of one source partition; satisfies `PublishedIndex`. Use as a context manager.
 
     Args:
-        names: of the shelves that were filled for this run, in `folder`.
+        names: of the indexes in `folder` that were written for this run.
     """
 
     def __init__(self, folder: Path, partition: int, names: Sequence[str] = ("",)) -> None:
         self._partition = partition
         with ExitStack() as exits:
-            stems = [shelf_path(folder, partition, name) for name in names]
-            self._shelves = [_Shelf(stem, exits, max(1, _BLOCKS // len(stems))) for stem in stems]
+            stems = [index_path(folder, partition, name) for name in names]
+            self._parts = [_IndexFiles(stem, exits, max(1, _BLOCKS // len(stems))) for stem in stems]
             lone = [_strays(stem) for stem in stems if _file(_strays(stem), "about").exists()]
-            self._strays = [_Shelf(stem, exits) for stem in lone]
+            self._strays = [_IndexFiles(stem, exits) for stem in lone]
             self._exits = exits.pop_all()
-        self.count = sum(shelf.rows for shelf in self._shelves)
-        self._rows: dict[_Place, tuple[_Shelf, int]] = {}
-        self.last: dict[_Place, Published] = {}
-        """What was handed out last, by place."""
+        self.count = sum(files.rows for files in self._parts)
+        self._rows: dict[RecordLocation, tuple[_IndexFiles, int]] = {}
+        self.last: dict[RecordLocation, Published] = {}
 
-    def look(self, kind: Kind, identity: tuple[str, str]) -> list[Published]:
+    def look(self, kind: FindingKind, identity: tuple[str, str]) -> list[Published]:
         self._rows.clear()
         self.last.clear()
         found = []
-        for shelf, row in self._there(kind, identity):
-            published = self._published(shelf, row)
+        for files, row in self._there(kind, identity):
+            published = self._published(files, row)
             if published.kind is kind and published.identity == identity:
-                self._handed_out(published, shelf, row)
+                self._handed_out(published, files, row)
                 found.append(published)
         if len(found) > 1:
-            found.sort(key=_place)
+            found.sort(key=location_of)
         return found
 
-    def _there(self, kind: Kind, identity: tuple[str, str]) -> list[tuple[_Shelf, int]]:
+    def _there(self, kind: FindingKind, identity: tuple[str, str]) -> list[tuple[_IndexFiles, int]]:
         """The rows of this checksum that were not taken yet: seldom more than one."""
         wanted = _checksum(kind, *identity)
         there = []
-        for shelf in self._shelves:
-            order = shelf.order.all
-            at = _slot(wanted, shelf.slots)
+        for files in self._parts:
+            order = files.order.all
+            at = _slot(wanted, files.slots)
             while (entry := order[at]) and (entry - 1) >> _ROW_BITS <= wanted:
                 at += 1
                 row = entry - 1 & _MOST_ROWS
-                if (entry - 1) >> _ROW_BITS == wanted and not shelf.is_taken(row):
-                    there.append((shelf, row))
+                if (entry - 1) >> _ROW_BITS == wanted and not files.is_taken(row):
+                    there.append((files, row))
         return there
 
     def take(self, published: Published) -> None:
-        shelf, row = self._rows[_place(published)]
-        shelf.take(row)
+        files, row = self._rows[location_of(published)]
+        files.take(row)
 
-    def take_equal(self, kind: Kind, identity: tuple[str, str], placed: Placed) -> _Place | None:
+    def take_equal(
+        self, kind: FindingKind, identity: tuple[str, str], expected: ExpectedRecord
+    ) -> RecordLocation | None:
         there = self._there(kind, identity)
         if len(there) != 1:
             return None
-        shelf, number = there[0]
-        # What is packed alike is alike.
-        place = shelf.placed(number, _row(kind, *identity, placed))
-        if place is None or place[0] != placed.topic or placed.partition not in (None, place[1]):
+        files, number = there[0]
+        # Equal packed bytes imply equal records, so nothing is unpacked.
+        location = files.equal_at(number, _row(kind, *identity, expected))
+        if location is None or location[0] != expected.topic or expected.partition not in (None, location[1]):
             return None
-        shelf.take(number)
-        return place
+        files.take(number)
+        return location
 
     def left(self) -> Iterator[Published]:
-        for shelf, row in _in_order(self._shelves):
-            if not shelf.is_taken(row):
+        for files, row in _in_order(self._parts):
+            if not files.is_taken(row):
                 self._rows.clear()
                 self.last.clear()
-                published = self._published(shelf, row)
-                self._handed_out(published, shelf, row)
+                published = self._published(files, row)
+                self._handed_out(published, files, row)
                 yield published
 
     def marks(self) -> list[tuple[int, int]]:
-        return sorted({mark for shelf in self._shelves for mark in shelf.about.marks})
+        return sorted({mark for files in self._parts for mark in files.about.marks})
 
     def first_refusal_from(self, offset: int) -> int | None:
-        causes = chain.from_iterable(shelf.refused.all for shelf in self._shelves)
+        causes = chain.from_iterable(files.refused.all for files in self._parts)
         return min((cause for cause in causes if cause >= offset), default=None)
 
-    def strays(self) -> Iterator[tuple[Kind, Unreadable]]:
-        """Records of the output topics that no partition can own, in the order of topic, partition, offset."""
-        for shelf, row in _in_order(self._strays):
-            packed = shelf.row(row)
-            kind, why = _unpack_stray(packed[_PLACE.size :])
-            yield kind, Unreadable(*shelf.place(packed), why)
+    def strays(self) -> Iterator[tuple[FindingKind, Unreadable]]:
+        for files, row in _in_order(self._strays):
+            packed = files.row(row)
+            kind, why = _unpack_stray(packed[_LOCATION.size :])
+            yield kind, Unreadable(*files.location(packed), why)
 
-    def kept_from(self, shortened: Mapping[tuple[str, int], int]) -> dict[tuple[str, int], int]:
-        """The first cause that is named where the first records are gone, by topic and partition.
-
-        Args:
-            shortened: the output partitions whose first records retention has taken -> their first offset.
-        """
+    def kept_from(self, shortened: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
         found = {}
         for topic, partition in sorted(shortened):
             own = [
-                (stretch.first, number, stretch.row)
-                for number, shelf in enumerate(self._shelves)
-                for stretch in shelf.about.stretches
-                if (stretch.topic, stretch.partition) == (topic, partition)
+                (segment.first, number, segment.row)
+                for number, files in enumerate(self._parts)
+                for segment in files.about.segments
+                if (segment.topic, segment.partition) == (topic, partition)
             ]
             cause = None
             if own:
                 _, number, row = min(own)
-                cause = caused_at(self._published(self._shelves[number], row))
-            found[topic, partition] = cause if cause is not None else 1 << 62
+                cause = caused_at(self._published(self._parts[number], row))
+            found[topic, partition] = cause if cause is not None else NEVER
         return found
 
     def close(self) -> None:
@@ -561,39 +564,13 @@ class FiledShelf:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _published(self, shelf: _Shelf, row: int) -> Published:
-        packed = shelf.row(row)
-        kind, one, two, timestamp, key, value, packed_headers = _unpack(packed[_PLACE.size :])
+    def _published(self, files: _IndexFiles, row: int) -> Published:
+        packed = files.row(row)
+        kind, one, two, timestamp, key, value, packed_headers = _unpack(packed[_LOCATION.size :])
         headers = tuple([(n if isinstance(n, str) else name_text(n[0]), content) for n, content in packed_headers])
-        return Published(kind, self._partition, (one, two), *shelf.place(packed), timestamp, key, value, headers)
+        return Published(kind, self._partition, (one, two), *files.location(packed), timestamp, key, value, headers)
 
-    def _handed_out(self, published: Published, shelf: _Shelf, row: int) -> None:
-        place = _place(published)
-        self._rows[place] = shelf, row
-        self.last[place] = published
-
-
-def _place(published: Published) -> _Place:
-    return published.topic, published.partition, published.offset
-
-
-class EmptyShelf:
-    """Nothing was published, or nothing is to be compared."""
-
-    def look(self, kind: Kind, identity: tuple[str, str]) -> list[Published]:
-        return []
-
-    def take(self, published: Published) -> None:
-        raise AssertionError("nothing is here")
-
-    def take_equal(self, kind: Kind, identity: tuple[str, str], placed: Placed) -> _Place | None:
-        return None
-
-    def left(self) -> Iterator[Published]:
-        return iter(())
-
-    def marks(self) -> list[tuple[int, int]]:
-        return []
-
-    def first_refusal_from(self, offset: int) -> int | None:
-        return None
+    def _handed_out(self, published: Published, files: _IndexFiles, row: int) -> None:
+        location = location_of(published)
+        self._rows[location] = files, row
+        self.last[location] = published

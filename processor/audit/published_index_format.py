@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 
 
-class Stretch(msgspec.Struct, frozen=True, array_like=True):
-    """Rows that follow each other and are of one output partition, their offsets ascending: `first`, ..., `last`."""
+class Segment(msgspec.Struct, frozen=True, array_like=True):
+    """Consecutive rows of one output partition with ascending offsets, `first` to `last`."""
 
     topic: str
     partition: int
@@ -20,7 +20,7 @@ class Stretch(msgspec.Struct, frozen=True, array_like=True):
 
 class About(msgspec.Struct, frozen=True):
     topics: list[str]
-    stretches: list[Stretch]
+    segments: list[Segment]
     marks: list[tuple[int, int]]
 
 

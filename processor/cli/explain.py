@@ -15,7 +15,7 @@ from processor.cli.options import ConfigOption, connection_of, end_with, load_se
 from processor.cli.terminal import plain, utc_time, verdict_style
 
 if TYPE_CHECKING:
-    from processor.audit.explain import Life
+    from processor.audit.explain import StepIncarnation
 
 
 def explain(
@@ -50,7 +50,7 @@ def explain(
     end_with(codes.get(found.verdict.value, EXIT_UNPROVABLE))
 
 
-def _show_incarnation(life: Life) -> None:
+def _show_incarnation(life: StepIncarnation) -> None:
     """Print one incarnation of the step; without a terminal, without colours and as wide as needed."""
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
     head = f"[bold]{plain(life.step_id)}[/bold]  {plain(life.status)}  [{verdict_style(life.verdict)}]{life.verdict}[/]"

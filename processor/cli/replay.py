@@ -235,8 +235,7 @@ def _first_findings(replayed: Replayed) -> Iterator[str]:
     from processor.audit.judge.verdicts import DISAGREES
     from processor.audit.replay.task import FIRST
 
-    found = [finding for result in replayed.results for finding in result.first]
-    for finding in sorted(found, key=lambda one: one.verdict not in DISAGREES)[:FIRST]:
+    for finding in sorted(replayed.first, key=lambda one: one.verdict not in DISAGREES)[:FIRST]:
         one, two = finding.identity
         what = {"step": f"step {one} revision {two}", "dead_letter": f"dead letter of offset {one} ({two})"}
         place = f", partition {finding.partition}, offsets {finding.first_offset} to {finding.cause_offset}"

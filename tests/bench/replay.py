@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from processor.archives import ArchivedRecord, Recorder
-from processor.audit.replay.partition_task import places_of
 from processor.audit.replay.task import Task
+from processor.audit.replay.task_judge import expected_records
 from processor.broker import Broker
 from processor.core.partition import PartitionState
 from tests.bench import worker
@@ -155,7 +155,7 @@ def _make(folder: Path, events: int, partition: int) -> None:
         topic=TOPIC, partition=partition, begin=0, end=0, complete=True, rules=config.rules(),
         outcome_topics=outcomes, dead_letter=dead, output_partitions={}, work="",
     )  # fmt: skip
-    places = places_of(task)
+    places = expected_records(task)
     state = PartitionState(TOPIC, partition, config.rules())
     sources = [Recorder(folder / files, files=files) for files in FILES]
     published = Recorder(folder / "published", files=".jsonl")

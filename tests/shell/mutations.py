@@ -31,13 +31,13 @@ import msgspec
 
 from processor.archives import ArchivedRecord, ArchiveError, Gap, GapKind
 from processor.archives.jsonl import encode_line
-from processor.audit.judge.block_digests import Links
+from processor.audit.judge.block_digests import BlockDigests
 from processor.audit.judge.partition_audit import PartitionAudit
-from processor.audit.judge.verdicts import Finding, Link, Verdict
-from processor.audit.published_index import FiledShelf, Shelves
-from processor.audit.replay.partition_task import places_of
+from processor.audit.judge.verdicts import BlockDigest, Finding, Verdict
+from processor.audit.published_index import FileIndex, IndexWriter
 from processor.audit.replay.record_sources import DATA, HOLES, Ledger, pieces
-from processor.audit.replay.task import Part, Task
+from processor.audit.replay.task import ArchiveRange, Task
+from processor.audit.replay.task_judge import expected_records
 from processor.core import headers as evidence
 from processor.core.effects import Effect, LogRecord
 from processor.core.partition import PartitionState
@@ -109,11 +109,11 @@ def task_of(made: World, partition: int, archive: str = "", begin: int = 0, end:
         output_partitions=dict.fromkeys((*OUTCOMES.values(), DEAD), OUTPUTS),
         work="",
         log_end=made.ends[partition],
-        archives=(Part(archive, begin, behind),) if archive else (),
+        archives=(ArchiveRange(archive, begin, behind),) if archive else (),
     )
 
 
-_PLACES: Final = {p: places_of(task_of(World({}, {p: 0}, {}), p)) for p in range(PARTITIONS)}
+_PLACES: Final = {p: expected_records(task_of(World({}, {p: 0}, {}), p)) for p in range(PARTITIONS)}
 
 
 def _publish(topics: Topics, rng: Random, partition: int, effects: Sequence[Effect]) -> None:
@@ -138,7 +138,7 @@ class Heard:
     """Of those that are not equal: (partition, finding)."""
     strays: list[tuple[str, int, int]] = field(default_factory=list)
     holes: list[tuple[int, int]] = field(default_factory=list)
-    links: dict[int, list[Link]] = field(default_factory=dict)
+    links: dict[int, list[BlockDigest]] = field(default_factory=dict)
     counts: Counter[Verdict] = field(default_factory=Counter)
     error: str = ""
 
@@ -194,14 +194,14 @@ def _note_hole(heard: Heard, partition: int, first: int, kind: str) -> None:
 
 def _audits(
     made: World, work: Path, partitions: Sequence[int], begin: int, end: int | None, exits: ExitStack
-) -> dict[int, tuple[PartitionAudit, FiledShelf]]:
-    with Shelves(work, SOURCE, PARTITIONS, frozenset(partitions)) as shelves:
+) -> dict[int, tuple[PartitionAudit, FileIndex]]:
+    with IndexWriter(work, SOURCE, PARTITIONS, frozenset(partitions)) as shelves:
         for (topic, partition), log in sorted(made.topics.items()):
             for record in log:
                 shelves.put(topic, partition, record, dead_letters=topic == DEAD)
     audits = {}
     for p in partitions:
-        shelf = exits.enter_context(FiledShelf(work, p))
+        shelf = exits.enter_context(FileIndex(work, p))
         task = task_of(made, p, begin=begin, end=end)
         audit = PartitionAudit(
             partial(_state, p),
@@ -212,7 +212,7 @@ def _audits(
             complete=task.complete,
             log_end=task.log_end,
             shortened=_PLACES[p].shortened,
-            tell_equal=p % 2 == 0,  # as with a report, and as without
+            yield_equal=p % 2 == 0,  # as with a report, and as without
         )
         audits[p] = (audit, shelf)
     return audits
@@ -223,9 +223,9 @@ def _state(partition: int, offset: int, stream_time: int) -> PartitionState:
 
 
 def _listen(
-    heard: Heard, partition: int, end: int, audit: PartitionAudit, shelf: FiledShelf, walk: Sequence[Any]
+    heard: Heard, partition: int, end: int, audit: PartitionAudit, shelf: FileIndex, walk: Sequence[Any]
 ) -> None:
-    links, told = Links(0, end), heard.links.setdefault(partition, [])
+    links, told = BlockDigests(0, end), heard.links.setdefault(partition, [])
 
     def judged() -> Iterator[tuple[Effect | None, Finding]]:
         for piece in walk:
@@ -241,7 +241,7 @@ def _listen(
         heard.counts[finding.verdict] += 1
         if finding.verdict not in HARMLESS:
             heard.findings.append((partition, finding))
-    heard.counts[Verdict.EQUAL] += audit.untold
+    heard.counts[Verdict.EQUAL] += audit.equal_not_yielded
     heard.strays += [(stray.topic, stray.partition, stray.offset) for _, stray in shelf.strays()]
 
 
@@ -599,7 +599,7 @@ def _is_named(mutation: Mutation, finding: Finding) -> bool:
     return finding.identity[0] in mutation.names or finding.at in mutation.places
 
 
-def judge_archive(mutation: Mutation, heard: Heard, links: dict[int, list[Link]]) -> Tried:
+def judge_archive(mutation: Mutation, heard: Heard, links: dict[int, list[BlockDigest]]) -> Tried:
     """Found, nothing before the changed offset is blamed, and the first block that differs is the one that holds it."""
     if heard.error:
         lines = [f"source-{mutation.partition}.jsonl line {n}:" for n in (mutation.line, mutation.line + 1)]
@@ -644,7 +644,7 @@ def run_mutations(
 def _one(
     made: World,
     lines: dict[int, list[bytes]],
-    links: dict[int, list[Link]],
+    links: dict[int, list[BlockDigest]],
     rng: Random,
     work: Path,
     honest: Counter[str],

@@ -7,10 +7,11 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-from processor.audit.judge.block_digests import Links
-from processor.audit.judge.verdicts import Difference, Finding, Kind, Verdict
+from processor.audit.judge.block_digests import BlockDigests
+from processor.audit.judge.range_result import RangeResult
+from processor.audit.judge.verdicts import Difference, Finding, FindingKind, Verdict
 from processor.audit.report.folder import write
-from processor.audit.report.manifest import About, Manifest, Range
+from processor.audit.report.manifest import About, Manifest
 from processor.audit.report.tables import Tables
 from processor.core.effects import FOLD_VERSION, LogRecord
 from processor.core.rules import Rules
@@ -76,7 +77,7 @@ def make(
 
 def _partition(
     work: Path, partition: int, steps: int, random: Random, wrong: tuple[Verdict, ...], hole: int, hostile: bool
-) -> Range:
+) -> RangeResult:
     tables = Tables(work / "tables", partition)
     counts: dict[str, Counter[str]] = {}
     minutes: Counter[tuple[int, str]] = Counter()
@@ -110,7 +111,7 @@ def _partition(
                 Difference("value.usage.total_tokens", "1841", "1814"),
             )
         why = "the step began before the range" if verdict is Verdict.UNVERIFIABLE else ""
-        judged(Finding(verdict, Kind.STEP, partition, (name, "0"), first, offset - 1, at, why, told))
+        judged(Finding(verdict, FindingKind.STEP, partition, (name, "0"), first, offset - 1, at, why, told))
         tables.transition(
             step_id=name, offset=first, timestamp=opened, before=None, after="in_progress", kind="created"
         )
@@ -131,7 +132,9 @@ def _partition(
         if n % 9 == 0:
             reason = random.choice(("not_json", "illegal_transition", "malformed", "bad_index"))
             where = ("run-steps.dead-letter", 0, n)
-            judged(Finding(Verdict.EQUAL, Kind.DEAD_LETTER, partition, (str(first), reason), first, first, where))
+            judged(
+                Finding(Verdict.EQUAL, FindingKind.DEAD_LETTER, partition, (str(first), reason), first, first, where)
+            )
             minutes[ended - ended % 60_000, ""] += 1
     for n in range(3):
         tables.step(
@@ -147,16 +150,16 @@ def _partition(
         coverage["missing"] = hole
     tables.coverage(offset + hole, offset + hole, "marker")
     coverage["marker"] = 1
-    links = Links(0, offset + hole + 1)
-    for link in (*links.take(records_of(partition, records)), *links.finish()):
-        tables.link(link)
-    return Range(
+    digests = BlockDigests(0, offset + hole + 1)
+    for block in (*digests.take(records_of(partition, records)), *digests.finish()):
+        tables.block(block)
+    return RangeResult(
         partition=partition,
         begin=0,
         end=offset + hole + 1,
         complete=True,
         records=records,
-        chain=links.chain,
+        chain=digests.range_digest,
         counts={kind: dict(found) for kind, found in counts.items()},
         coverage=coverage,
         published=sum(sum(found.values()) for found in counts.values()),

@@ -11,10 +11,13 @@ import msgspec
 import pytest
 
 from processor.audit.judge.block_digests import framed, framed_together
-from processor.audit.judge.partition_audit import PartitionAudit, differences, read_published
-from processor.audit.judge.verdicts import Finding, Kind, Placed, Published, Unreadable, Verdict
-from processor.audit.published_index import EmptyShelf, FiledShelf, Shelves
-from processor.audit.replay.partition_task import places_of
+from processor.audit.judge.differences import differences
+from processor.audit.judge.partition_audit import PartitionAudit
+from processor.audit.judge.published_headers import read_published
+from processor.audit.judge.verdicts import ExpectedRecord, Finding, FindingKind, Published, Unreadable, Verdict
+from processor.audit.memory_index import MemoryIndex
+from processor.audit.published_index import FileIndex, IndexWriter
+from processor.audit.replay.task_judge import expected_records
 from processor.core.effects import FOLD_VERSION, LogRecord, Publish
 from processor.core.headers import CLOCK_MARK, DETAIL, EVENT_NUMBER, LAST_OFFSET, SOURCE_PARTITION, VERSION
 from processor.core.partition import PartitionState
@@ -37,7 +40,7 @@ class Case:
         task = msgspec.structs.replace(
             mutations.task_of(mutations.World({}, {3: 0}, {}), 3), topic="source", rules=RULES
         )
-        self.places = places_of(task)
+        self.places = expected_records(task)
 
     def publish(self) -> None:
         """Put all that came of the play so far where it belongs."""
@@ -57,7 +60,7 @@ class Case:
         log_end: int | None = None,
         kept_from: dict[tuple[str, int], int] | None = None,
     ) -> list[Finding]:
-        with Shelves(self.work, "source", 4, frozenset({3})) as shelves:
+        with IndexWriter(self.work, "source", 4, frozenset({3})) as shelves:
             for (topic, partition), log in self.out.items():
                 for record in log:
                     shelves.put(topic, partition, record, dead_letters=topic == mutations.DEAD)
@@ -66,7 +69,7 @@ class Case:
         def state(offset: int, now: int) -> PartitionState:
             return PartitionState("source", 3, RULES, next_offset=offset, live_from=offset, stream_time=now)
 
-        with FiledShelf(self.work, 3) as shelf:
+        with FileIndex(self.work, 3) as shelf:
             audit = PartitionAudit(
                 state,
                 shelf,
@@ -118,7 +121,7 @@ def test_what_was_published_as_the_log_implies_it_is_equal(case: Case) -> None:
     case.publish()
     findings = case.audit()
     assert verdicts(findings) == ["equal", "equal"]
-    assert [f.kind for f in findings] == [Kind.STEP, Kind.DEAD_LETTER]
+    assert [f.kind for f in findings] == [FindingKind.STEP, FindingKind.DEAD_LETTER]
     assert findings[0].identity == ("s1", "0")
     assert (findings[0].first_offset, findings[0].cause_offset) == (0, 1)
 
@@ -369,7 +372,7 @@ def test_dead_letters_of_one_record_are_told_apart_by_the_number_of_the_event(ca
     for at, detail in enumerate(reworded):
         headers = [(name, detail if name == DETAIL else content) for name, content in log[at].headers]
         log[at] = msgspec.structs.replace(log[at], headers=tuple(headers))
-    found = [finding for finding in case.audit() if finding.kind is Kind.DEAD_LETTER]
+    found = [finding for finding in case.audit() if finding.kind is FindingKind.DEAD_LETTER]
     assert [one.verdict for one in found] == [Verdict.DIFFERENT] * 2, "each was found, and only its detail differs"
     assert [[difference.path for difference in one.differences] for one in found] == [["header runstep-detail"]] * 2
 
@@ -405,16 +408,16 @@ def test_what_names_no_place_of_the_source_is_a_stray(tmp_path: Path) -> None:
     def record(**headers: bytes) -> LogRecord:
         return LogRecord(0, 0, b"k", b"{}", tuple((f"runstep-{n.replace('_', '-')}", c) for n, c in headers.items()))
 
-    with Shelves(tmp_path, "source", 4, frozenset({0, 1})) as shelves:
+    with IndexWriter(tmp_path, "source", 4, frozenset({0, 1})) as shelves:
         shelves.put("out", 0, record(), dead_letters=False)
         shelves.put("out", 0, record(source_topic=b"source"), dead_letters=False)
         shelves.put("out", 0, record(source_topic=b"source", source_partition=b"9", revision=b"0"), dead_letters=False)
         shelves.put("out", 0, record(source_topic=b"other"), dead_letters=False)
         shelves.put("out", 0, record(source_topic=b"source", source_partition=b"3", revision=b"0"), dead_letters=False)
         shelves.put("out", 0, record(source_topic=b"source", source_partition=b"1", revision=b"0"), dead_letters=False)
-    assert (shelves.elsewhere, shelves.other_partitions, shelves.unreadable, shelves.shelved) == (1, 1, 3, 1)
+    assert (shelves.elsewhere, shelves.other_partitions, shelves.unreadable, shelves.indexed) == (1, 1, 3, 1)
     assert shelves.read.total() == 6
-    with FiledShelf(tmp_path, 0) as shelf:
+    with FileIndex(tmp_path, 0) as shelf:
         assert [stray.why for _, stray in shelf.strays()] == [
             "no runstep-source-topic",
             "no runstep-source-partition",
@@ -469,13 +472,13 @@ def test_digits_that_change_within_a_block_are_spelled_anew() -> None:
 
 
 def test_headers_in_another_order_differ() -> None:
-    placed = Placed("t", 0, b"k", b"v", 1, (("a", b"1"), ("b", b"2")))
-    published = Published(Kind.STEP, 0, ("k", "0"), "t", 0, 0, 1, b"k", b"v", (("b", b"2"), ("a", b"1")))
+    placed = ExpectedRecord("t", 0, b"k", b"v", 1, (("a", b"1"), ("b", b"2")))
+    published = Published(FindingKind.STEP, 0, ("k", "0"), "t", 0, 0, 1, b"k", b"v", (("b", b"2"), ("a", b"1")))
     assert [d.path for d in differences(placed, published)] == ["headers"]
 
 
 def test_an_empty_shelf_names_no_clock_mark() -> None:
-    assert EmptyShelf().marks() == []
+    assert MemoryIndex().marks() == []
 
 
 def test_what_is_kept_for_a_restart_does_not_grow_with_the_range() -> None:
@@ -491,7 +494,7 @@ def test_what_is_kept_for_a_restart_does_not_grow_with_the_range() -> None:
 
     apart = 1 << 12  # the log of a partition that is much larger, of which compaction has left little
     log = [msgspec.structs.replace(record, offset=record.offset * apart) for record in play.log]
-    audit = PartitionAudit(state, EmptyShelf(), lambda _: None, begin=0, end=apart * len(log), complete=True)
+    audit = PartitionAudit(state, MemoryIndex(), lambda _: None, begin=0, end=apart * len(log), complete=True)
     held = []
     for record in log:
         assert not list(audit.apply([record]))
@@ -505,7 +508,7 @@ def test_the_times_of_records_are_told_across_holes_and_however_they_are_cut(cut
         return PartitionState("source", 3, RULES, next_offset=offset, live_from=offset, stream_time=now)
 
     def audited(*stretches: list[int]) -> tuple[int, int]:
-        audit = PartitionAudit(state, EmptyShelf(), lambda _: None, begin=0, end=100, complete=True)
+        audit = PartitionAudit(state, MemoryIndex(), lambda _: None, begin=0, end=100, complete=True)
         at = 0
         for number, times in enumerate(stretches):
             if number:

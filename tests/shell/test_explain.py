@@ -16,11 +16,11 @@ import pytest
 from processor.archives import ArchivedRecord
 from processor.audit import explain as explaining
 from processor.audit.explain import Explained, Logs, Marks, explain_from
-from processor.audit.judge.partition_audit import mark_of
+from processor.audit.judge.published_headers import mark_of
 from processor.audit.judge.verdicts import Published, Unreadable, Verdict
 from processor.audit.published_index import of_source
-from processor.audit.replay.partition_task import places_of
 from processor.audit.replay.task import Task
+from processor.audit.replay.task_judge import expected_records
 from processor.cli import main as cli
 from processor.core.effects import LogRecord
 from processor.core.headers import REVISION, SOURCE_PARTITION, SOURCE_TOPIC
@@ -196,7 +196,7 @@ def long_life(folder: Path, deltas: int) -> Simulated:
     ]
     made = mutations.World({0: [*log]}, {0: len(log)}, {})
     state = PartitionState(mutations.SOURCE, 0, rules)
-    places = places_of(msgspec.structs.replace(mutations.task_of(made, 0), rules=rules))
+    places = expected_records(msgspec.structs.replace(mutations.task_of(made, 0), rules=rules))
     for effect in state.apply(log):
         placed = places.whole(effect)
         if placed is not None:

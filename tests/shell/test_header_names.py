@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.audit.judge.block_digests import framed
-from processor.audit.judge.verdicts import Kind
+from processor.audit.judge.verdicts import FindingKind
 from processor.audit.published_index import _row, _unpack
 from processor.core.effects import DeadLetter, LogRecord
 from processor.core.header_names import is_utf8, name_bytes, name_text, shown
@@ -138,10 +138,10 @@ def test_a_dead_letter_has_the_names_of_its_record(headers: tuple[tuple[str, byt
 
 @given(RECORDS)
 def test_records_are_packed_and_framed_by_their_bytes(records: list[LogRecord]) -> None:
-    rows = {_row(Kind.DEAD_LETTER, "1", "x", record) for record in records}
+    rows = {_row(FindingKind.DEAD_LETTER, "1", "x", record) for record in records}
     frames = {framed(record) for record in records}
     assert len(rows) == len(frames) == len(set(records))
     for record in records:
-        *_, key, value, headers = _unpack(_row(Kind.DEAD_LETTER, "1", "x", record))
+        *_, key, value, headers = _unpack(_row(FindingKind.DEAD_LETTER, "1", "x", record))
         named = tuple((n if isinstance(n, str) else name_text(n[0]), content) for n, content in headers)
         assert (key, value, named) == (record.key, record.value, record.headers)

@@ -9,7 +9,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.audit.expected_records import Places
+from processor.audit.expected_records import ExpectedRecords
 from processor.config.settings import Output, Settings
 from processor.core.effects import Checkpoint, DeadLetter, Publish, Reason, Status
 from processor.core.headers import REASON
@@ -150,7 +150,7 @@ def test_what_is_largest_goes_first() -> None:
 def test_what_the_start_up_check_lets_through_is_what_the_audit_expects() -> None:
     """No dead-letter topic is accepted whose limit is below the size up to which the audit wants dead letters whole."""
     assert SMALLEST_LIMIT_BYTES <= _HEADERS_BYTES
-    places = Places(Outputs.of_settings(Settings()), 0, {})
+    places = ExpectedRecords(Outputs.of_settings(Settings()), 0, {})
     assert not places.shortened(letter(b"x" * (SMALLEST_LIMIT_BYTES - 200)))
     assert len(places.shortened(letter(b"x" * SMALLEST_LIMIT_BYTES))) == 2
     assert not places.shortened(publish(Status.FAILED))

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from processor.archives import ArchivedRecord, ArchiveError, Capture, Gap, GapKind, Recorder, manifest, read
-from processor.audit.judge.block_digests import LINK_OFFSETS
+from processor.audit.judge.block_digests import BLOCK_OFFSETS
 from processor.audit.replay import partition_task as partition
 from processor.audit.replay import range_bounds as bounds
 from processor.audit.replay import task_tables as evidence
@@ -26,7 +26,7 @@ from processor.audit.replay.outcome import Progress, Replayed
 from processor.audit.replay.plan import Options
 from processor.audit.replay.range_bounds import Committed, Edge, Offset, Time
 from processor.audit.replay.record_sources import Ledger, laid_end_to_end
-from processor.audit.replay.task import Part, StepFilter
+from processor.audit.replay.task import ArchiveRange, StepFilter
 from processor.audit.report.manifest import Outcome
 from processor.cli import main as cli
 from processor.cli.replay import _print_summary
@@ -100,10 +100,12 @@ def test_a_gap_that_begins_before_the_range_is_cut() -> None:
 
 
 def test_archives_are_laid_end_to_end_and_overlaps_are_told() -> None:
-    parts, twice = laid_end_to_end([Part("b", 80, 200), Part("a", 0, 100), Part("c", 90, 95)], 10, 150)
-    assert parts == [Part("a", 10, 100), Part("b", 100, 150)]
-    assert twice == [Part("b", 80, 100), Part("c", 90, 95)]
-    assert laid_end_to_end([Part("a", 0, 10)], 20, 30) == ([], [])
+    parts, twice = laid_end_to_end(
+        [ArchiveRange("b", 80, 200), ArchiveRange("a", 0, 100), ArchiveRange("c", 90, 95)], 10, 150
+    )
+    assert parts == [ArchiveRange("a", 10, 100), ArchiveRange("b", 100, 150)]
+    assert twice == [ArchiveRange("b", 80, 100), ArchiveRange("c", 90, 95)]
+    assert laid_end_to_end([ArchiveRange("a", 0, 10)], 20, 30) == ([], [])
 
 
 # --- archives in ------------------------------------------------------------------------------------------------------
@@ -182,7 +184,7 @@ def test_without_a_report_the_same_is_found(archived: Archived, tmp_path: Path) 
         assert (alone.questions, alone.outputs) == (reported.questions, reported.outputs)
         assert all(result.chain and result.files for result in reported.results)
         bare = [msgspec.structs.replace(result, chain="", files=()) for result in reported.results]
-        assert alone.results == bare
+        assert (alone.results, alone.first) == (bare, reported.first)
 
 
 def test_one_process_several_and_dask_leave_the_same_bytes(archived: Archived, tmp_path: Path) -> None:
@@ -221,7 +223,7 @@ def test_what_an_archive_of_the_output_lacks_is_missing_where_it_cannot_have_beg
     middle = without("middle", dropped)
     assert middle.verdict is Outcome.DIFFERENT
     assert middle.counts["step"]["missing"] == 1
-    (finding,) = [finding for result in middle.results for finding in result.first]
+    (finding,) = middle.first
     assert (finding.verdict, finding.identity[0].encode()) == ("missing", dropped.key)
     _print_summary(middle)
     told = f"  missing: step {finding.identity[0]} revision 0, partition {finding.partition}, offsets "
@@ -593,7 +595,7 @@ def test_a_log_that_is_not_the_one_of_the_report_is_named_by_its_block(archived:
     assert (found.against.differing, found.against.blocks) == (0, 1)
     (block,) = found.against.first_blocks
     assert block.partition == 1
-    assert block.first <= victim.offset <= block.last == block.first + LINK_OFFSETS - 1
+    assert block.first <= victim.offset <= block.last == block.first + BLOCK_OFFSETS - 1
     assert found.exit_code == 3
 
 
@@ -601,8 +603,8 @@ def test_blocks_that_two_ranges_cut_in_two_ways_are_not_compared(archived: Archi
     report = str(tmp_path / "before")
     archived.audit(report=report, start="5", partitions=(0,))
     end = archived.made.ends[0]
-    assert end > 4 * LINK_OFFSETS
-    for start, stop, blocks in (("0", "", -(-end // LINK_OFFSETS) - 1), ("5", "200", 200 // LINK_OFFSETS)):
+    assert end > 4 * BLOCK_OFFSETS
+    for start, stop, blocks in (("0", "", -(-end // BLOCK_OFFSETS) - 1), ("5", "200", 200 // BLOCK_OFFSETS)):
         found = archived.audit(against=report, partitions=(0,), start=start, end=stop)
         assert found.against is not None
         assert (found.against.blocks_compared, found.against.blocks) == (blocks, 0)

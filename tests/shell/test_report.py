@@ -22,8 +22,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.archives import ArchivedRecord, Gap, GapKind, Limits, Recorder
-from processor.audit.judge.block_digests import LINK_OFFSETS, Links, framed
-from processor.audit.judge.verdicts import Difference, Finding, Kind, Verdict
+from processor.audit.judge.block_digests import BLOCK_OFFSETS, BlockDigests, framed
+from processor.audit.judge.verdicts import Difference, Finding, FindingKind, Verdict
 from processor.audit.report import charts, tables
 from processor.audit.report.folder import check, check_records, write
 from processor.audit.report.manifest import NAME, PAGE, About, Manifest, Outcome, ReportError, encoded, outcome, read
@@ -93,7 +93,17 @@ def test_numbers_and_texts_that_no_column_holds_are_tamed(tmp_path: Path) -> Non
     own = Tables(tmp_path, 0)
     differences = (Difference("value.\ud800", "a", "\udfff"),)
     own.finding(
-        Finding(Verdict.EXTRA, Kind.STEP, 1 << 40, ("\ud800", "0"), 10**19 - 1, -(10**20), ("t", 0, 1), "", differences)
+        Finding(
+            Verdict.EXTRA,
+            FindingKind.STEP,
+            1 << 40,
+            ("\ud800", "0"),
+            10**19 - 1,
+            -(10**20),
+            ("t", 0, 1),
+            "",
+            differences,
+        )
     )
     own.close()
     (row,) = pq.read_table(tmp_path / "findings").to_pylist()
@@ -394,7 +404,7 @@ def test_the_links_are_recomputed_from_an_archive_and_name_the_block_that_differ
     manifest = read(folder)
     items = archived(manifest)
     end = manifest.ranges[0].records
-    assert end > 3 * LINK_OFFSETS
+    assert end > 3 * BLOCK_OFFSETS
 
     def found(*changed: ArchivedRecord | Gap) -> list[str]:
         return list(check_records(folder, manifest, changed))
@@ -409,7 +419,7 @@ def test_the_links_are_recomputed_from_an_archive_and_name_the_block_that_differ
     assert none == "partition 0, offsets 64 to 127: the archive holds 0 records (the report says 64)"
     (tail,) = found(*items[:100])
     assert "offsets 64 to 127: the archive holds 36 records" in tail
-    assert tail.endswith(f"; {-(-end // LINK_OFFSETS) - 2} more blocks of this partition differ")
+    assert tail.endswith(f"; {-(-end // BLOCK_OFFSETS) - 2} more blocks of this partition differ")
     elsewhere = msgspec.structs.replace(at, topic="another")
     assert found(elsewhere, *items) == []
 
@@ -436,18 +446,20 @@ def test_links_sealed_anew_are_found(folder: Path) -> None:
 @given(data=st.data())
 def test_links_depend_on_the_records_alone(data: st.DataObject) -> None:
     """However they are read, whatever stands beside them: any pieces, any range that cuts no block."""
-    offsets = sorted(data.draw(st.sets(st.integers(0, 5 * LINK_OFFSETS), max_size=200)))
+    offsets = sorted(data.draw(st.sets(st.integers(0, 5 * BLOCK_OFFSETS), max_size=200)))
     records = [LogRecord(at, at, None, b"%d" % at) for at in offsets]
-    end = 5 * LINK_OFFSETS + 1
-    whole = Links(0, end)
+    end = 5 * BLOCK_OFFSETS + 1
+    whole = BlockDigests(0, end)
     once = [*whole.take(records), *whole.finish()]
-    pieces = Links(0, end)
+    pieces = BlockDigests(0, end)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(records)), max_size=6)) | {0, len(records)})
     told = [link for low, high in pairwise(cuts) for link in pieces.take(records[low:high])]
     assert [*told, *pieces.finish()] == once
-    assert pieces.chain == whole.chain == sha256("".join(link.digest for link in once).encode()).hexdigest()
-    middle = LINK_OFFSETS * data.draw(st.integers(0, 5))
-    early, late = Links(0, middle), Links(middle, end)
+    assert (
+        pieces.range_digest == whole.range_digest == sha256("".join(link.digest for link in once).encode()).hexdigest()
+    )
+    middle = BLOCK_OFFSETS * data.draw(st.integers(0, 5))
+    early, late = BlockDigests(0, middle), BlockDigests(middle, end)
     split = [*early.take([r for r in records if r.offset < middle]), *early.finish()]
     split += [*late.take([r for r in records if r.offset >= middle]), *late.finish()]
     assert split == once

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.audit.judge.partition_audit import began_at, caused_at, mark_of, read_published
+from processor.audit.judge.published_headers import began_at, caused_at, mark_of, read_published
 from processor.audit.judge.verdicts import Finding, Published, Verdict
 from processor.audit.selfaudit import selfaudit
 from processor.audit.selfaudit.budget import TokenBucket, run_metered

@@ -1,4 +1,4 @@
-"""Shelves: what is put away is found again by identity, in order and once, however it was cut and shared out."""
+"""IndexWriter: what is put away is found again by identity, in order and once, however it was cut and shared out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from msgspec.structs import replace
 
 from processor.audit import published_index as shelf
-from processor.audit.judge.partition_audit import caused_at
-from processor.audit.judge.verdicts import Kind, Placed, Published, Unreadable
-from processor.audit.published_index import FiledShelf, Shelves
+from processor.audit.judge.published_headers import caused_at
+from processor.audit.judge.verdicts import ExpectedRecord, FindingKind, Published, Unreadable
+from processor.audit.published_index import FileIndex, IndexWriter
 from processor.audit.replay.index_output import shared_out
 from processor.core.effects import LogRecord
 from processor.core.headers import (
@@ -55,8 +55,8 @@ def refusal(offset: int, cause: int, reason: bytes) -> LogRecord:
 Row = tuple[str, int, LogRecord]
 
 
-def fill(folder: Path, rows: Iterable[Row], name: str = "") -> Shelves:
-    with Shelves(folder, "source", 4, frozenset({0, 2}), name) as shelves:
+def fill(folder: Path, rows: Iterable[Row], name: str = "") -> IndexWriter:
+    with IndexWriter(folder, "source", 4, frozenset({0, 2}), name) as shelves:
         for topic, partition, one in rows:
             shelves.put(topic, partition, one, dead_letters=topic == "dead")
     return shelves
@@ -84,7 +84,7 @@ def test_what_is_put_away_is_found_by_identity_and_taken_once(tmp_path: Path) ->
         step, revision = f"s{rng.randrange(90)}", rng.randrange(2)
         rows.append((*place, record(logs[place], step, revision=revision, partition=rng.choice((0, 2)))))
         logs[place] += 1
-    assert fill(tmp_path, rows).shelved == 300
+    assert fill(tmp_path, rows).indexed == 300
     for own in (0, 2):
         expected: dict[tuple[str, str], list[Row]] = {}
         for row in sorted(rows, key=lambda row: (row[0], row[1], row[2].offset)):
@@ -92,13 +92,13 @@ def test_what_is_put_away_is_found_by_identity_and_taken_once(tmp_path: Path) ->
             if headers[SOURCE_PARTITION] == b"%d" % own:
                 identity = (row[2].key or b"").decode(), (headers[REVISION] or b"").decode()
                 expected.setdefault(identity, []).append(row)
-        with FiledShelf(tmp_path, own) as filed:
+        with FileIndex(tmp_path, own) as filed:
             assert filed.count == sum(map(len, expected.values()))
-            assert filed.look(Kind.STEP, ("nobody", "0")) == []
-            assert filed.look(Kind.DEAD_LETTER, next(iter(expected))) == []
+            assert filed.look(FindingKind.STEP, ("nobody", "0")) == []
+            assert filed.look(FindingKind.DEAD_LETTER, next(iter(expected))) == []
             taken = set()
             for identity, wanted in expected.items():
-                found = filed.look(Kind.STEP, identity)
+                found = filed.look(FindingKind.STEP, identity)
                 assert [
                     (one.topic, one.partition, LogRecord(one.offset, one.timestamp, one.key, one.value, one.headers))
                     for one in found
@@ -107,7 +107,7 @@ def test_what_is_put_away_is_found_by_identity_and_taken_once(tmp_path: Path) ->
                 if rng.random() < 0.7:
                     filed.take(found[0])
                     taken.add(places(found)[0])
-                    assert places(filed.look(Kind.STEP, identity)) == places(found)[1:]
+                    assert places(filed.look(FindingKind.STEP, identity)) == places(found)[1:]
             rest = [(t, p, r.offset) for ws in expected.values() for t, p, r in ws if (t, p, r.offset) not in taken]
             left = []
             for one in filed.left():
@@ -123,12 +123,12 @@ def test_several_shelves_read_as_one_however_they_were_shared_out(tmp_path: Path
     fill(tmp_path, rows)
     fill(tmp_path, [row for row in rows if row[1] != 1], "one")
     fill(tmp_path, [row for row in rows if row[1] == 1], "two")
-    with FiledShelf(tmp_path, 0) as whole, FiledShelf(tmp_path, 0, ("two", "one")) as parts:
+    with FileIndex(tmp_path, 0) as whole, FileIndex(tmp_path, 0, ("two", "one")) as parts:
         assert whole.count == parts.count == 120
         for n in range(40):
-            found = whole.look(Kind.STEP, (f"s{n}", "0"))
+            found = whole.look(FindingKind.STEP, (f"s{n}", "0"))
             assert len(found) == 3
-            assert parts.look(Kind.STEP, (f"s{n}", "0")) == found
+            assert parts.look(FindingKind.STEP, (f"s{n}", "0")) == found
             for one in rng.sample(found, 2):
                 whole.take(one)
                 parts.take(one)
@@ -145,10 +145,10 @@ def test_archives_that_hold_the_same_offsets_come_in_order_all_the_same(
         archives = [[*archives[0], *archives[1]]]
     for name, rows in zip(shelves, archives, strict=True):
         fill(tmp_path, rows, name)
-    with FiledShelf(tmp_path, 0, shelves) as filed:
+    with FileIndex(tmp_path, 0, shelves) as filed:
         offsets = [one.offset for one in filed.left()]
         assert offsets == sorted([*range(20), *range(10, 30)])
-        assert len(filed.look(Kind.STEP, ("s15", "0"))) == 2
+        assert len(filed.look(FindingKind.STEP, ("s15", "0"))) == 2
 
 
 @pytest.mark.usefixtures("cut")
@@ -158,18 +158,18 @@ def test_marks_refusals_and_what_retention_left_are_told(tmp_path: Path) -> None
     rows += [("dead", 0, refusal(n, 500 - n, b"too_many_open_steps")) for n in range(30)]
     rows += [("dead", 0, refusal(n, n, b"not_json")) for n in range(30, 60)]
     fill(tmp_path, rows)
-    with FiledShelf(tmp_path, 0) as filed:
+    with FileIndex(tmp_path, 0) as filed:
         assert filed.marks() == [(100, n) for n in range(5)]
         assert filed.first_refusal_from(0) == 471
         assert filed.first_refusal_from(480) == 480
         assert filed.first_refusal_from(501) is None
         shortened = {("expired", 1): 50, ("expired", 2): 1, ("dead", 0): 0}
         assert filed.kept_from(shortened) == {("expired", 1): 900, ("expired", 2): 1 << 62, ("dead", 0): 500}
-        (first,) = filed.look(Kind.STEP, ("t0", "0"))
+        (first,) = filed.look(FindingKind.STEP, ("t0", "0"))
         assert caused_at(first) == 900
-    with FiledShelf(tmp_path, 2) as empty:
+    with FileIndex(tmp_path, 2) as empty:
         assert (empty.count, empty.marks(), empty.first_refusal_from(0), list(empty.left())) == (0, [], None, [])
-        assert empty.look(Kind.STEP, ("s0", "0")) == []
+        assert empty.look(FindingKind.STEP, ("s0", "0")) == []
 
 
 @pytest.mark.usefixtures("cut")
@@ -177,8 +177,8 @@ def test_strays_stand_on_the_first_shelf_in_order(tmp_path: Path) -> None:
     rows: list[Row] = [(topic, p, LogRecord(n, 0, b"k", b"v", ())) for n in range(9) for topic in "ba" for p in (1, 0)]
     shelves = fill(tmp_path, rows[::2], "one"), fill(tmp_path, rows[1::2], "two")
     assert [one.unreadable for one in shelves] == [18, 18]
-    with FiledShelf(tmp_path, 0, ("one", "two")) as first, FiledShelf(tmp_path, 2, ("one", "two")) as other:
-        expected = [(Kind.STEP, Unreadable(t, p, r.offset, "no runstep-source-topic")) for t, p, r in rows]
+    with FileIndex(tmp_path, 0, ("one", "two")) as first, FileIndex(tmp_path, 2, ("one", "two")) as other:
+        expected = [(FindingKind.STEP, Unreadable(t, p, r.offset, "no runstep-source-topic")) for t, p, r in rows]
         assert list(first.strays()) == sorted(expected, key=lambda one: (one[1].topic, one[1].partition, one[1].offset))
         assert list(other.strays()) == []
 
@@ -191,13 +191,13 @@ def test_identities_with_one_checksum_are_told_apart(
     """Wherever their rows crowd: first, last, or in the middle with what is looked for next behind them."""
     monkeypatch.setattr(shelf, "crc32", lambda text, _: checksums[sum(text) % len(checksums)])
     fill(tmp_path, [("a", 0, record(n, f"s{n}")) for n in range(40)])
-    with FiledShelf(tmp_path, 0) as filed:
+    with FileIndex(tmp_path, 0) as filed:
         for n in range(40):
-            (one,) = filed.look(Kind.STEP, (f"s{n}", "0"))
+            (one,) = filed.look(FindingKind.STEP, (f"s{n}", "0"))
             assert one.key == f"s{n}".encode()
             filed.take(one)
-            assert filed.look(Kind.STEP, (f"t{n}", "0")) == []
-            assert filed.look(Kind.STEP, (f"s{n}", "0")) == []
+            assert filed.look(FindingKind.STEP, (f"t{n}", "0")) == []
+            assert filed.look(FindingKind.STEP, (f"s{n}", "0")) == []
         assert list(filed.left()) == []
 
 
@@ -207,10 +207,10 @@ def test_what_is_equal_in_every_byte_is_taken_at_once(tmp_path: Path) -> None:
     twice: list[Row] = [("a", 0, record(100 + n, f"s{n}")) for n in range(5)]
     fill(tmp_path, rows, "one")
     fill(tmp_path, twice, "two")
-    with FiledShelf(tmp_path, 0, ("one", "two")) as filed:
+    with FileIndex(tmp_path, 0, ("one", "two")) as filed:
         for topic, partition, one in reversed(rows):
             identity = ((one.key or b"").decode(), "0")
-            placed = Placed(topic, partition, one.key, one.value, one.timestamp, one.headers)
+            placed = ExpectedRecord(topic, partition, one.key, one.value, one.timestamp, one.headers)
             for other in (
                 {"topic": "c"},
                 {"partition": 9},
@@ -220,15 +220,15 @@ def test_what_is_equal_in_every_byte_is_taken_at_once(tmp_path: Path) -> None:
                 {"headers": one.headers[1:]},
                 {"headers": one.headers[::-1]},
             ):
-                assert filed.take_equal(Kind.STEP, identity, replace(placed, **other)) is None
-            assert filed.take_equal(Kind.DEAD_LETTER, identity, placed) is None
+                assert filed.take_equal(FindingKind.STEP, identity, replace(placed, **other)) is None
+            assert filed.take_equal(FindingKind.DEAD_LETTER, identity, placed) is None
             anywhere = replace(placed, partition=None)
             if one.offset < 5:  # there are two of it: which is meant is not for the shelf to say
-                assert filed.take_equal(Kind.STEP, identity, anywhere) is None
+                assert filed.take_equal(FindingKind.STEP, identity, anywhere) is None
                 continue
-            assert filed.take_equal(Kind.STEP, identity, anywhere) == (topic, partition, one.offset)
-            assert filed.take_equal(Kind.STEP, identity, placed) is None
-            assert filed.look(Kind.STEP, identity) == []
+            assert filed.take_equal(FindingKind.STEP, identity, anywhere) == (topic, partition, one.offset)
+            assert filed.take_equal(FindingKind.STEP, identity, placed) is None
+            assert filed.look(FindingKind.STEP, identity) == []
         assert len(list(filed.left())) == 10
 
 
@@ -237,16 +237,16 @@ def test_rows_are_the_same_however_many_blocks_are_held(tmp_path: Path, monkeypa
     monkeypatch.setattr(shelf, "_BLOCKS", 2)
     rows: list[Row] = [("a", 0, record(n, f"s{n}")) for n in range(40)]
     fill(tmp_path, rows)
-    with FiledShelf(tmp_path, 0) as filed:
+    with FileIndex(tmp_path, 0) as filed:
         for _, _, one in rows[::-1] + rows[::3]:
-            (found,) = filed.look(Kind.STEP, ((one.key or b"").decode(), "0"))
+            (found,) = filed.look(FindingKind.STEP, ((one.key or b"").decode(), "0"))
             assert LogRecord(found.offset, found.timestamp, found.key, found.value, found.headers) == one
 
 
 def test_a_shelf_of_the_same_name_is_replaced(tmp_path: Path) -> None:
     fill(tmp_path, [("a", 0, record(n, f"s{n}")) for n in range(9)])
     fill(tmp_path, [("a", 0, record(0, "s"))])
-    with FiledShelf(tmp_path, 0) as filed:
+    with FileIndex(tmp_path, 0) as filed:
         assert filed.count == 1
 
 

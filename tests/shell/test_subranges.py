@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from processor.audit.expected_records import Places
-from processor.audit.judge.partition_audit import CLOCK_SKEW_S, PartitionAudit
+from processor.audit.expected_records import ExpectedRecords
+from processor.audit.judge.partition_audit import PartitionAudit
+from processor.audit.judge.settled import CLOCK_SKEW_S
 from processor.audit.judge.verdicts import DISAGREES, Finding
-from processor.audit.published_index import FiledShelf, Shelves
-from processor.audit.replay.partition_task import places_of
+from processor.audit.published_index import FileIndex, IndexWriter
+from processor.audit.replay.task_judge import expected_records
 from processor.core.effects import Effect, LogRecord
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
@@ -152,15 +153,15 @@ def part(rng: Random, end: int) -> tuple[int, int, tuple[int, int] | None]:
     return begin, behind, (first, rng.randrange(first, behind))
 
 
-def places_under(rules: Rules) -> Places:
-    return places_of(msgspec.structs.replace(mutations.task_of(mutations.World({}, {0: 0}, {}), 0), rules=rules))
+def places_under(rules: Rules) -> ExpectedRecords:
+    return expected_records(msgspec.structs.replace(mutations.task_of(mutations.World({}, {0: 0}, {}), 0), rules=rules))
 
 
 # --- what an audit says -----------------------------------------------------------------------------------------------
 
 
 def shelved(made: Made, work: Path) -> None:
-    with Shelves(work, SOURCE, 1, frozenset({0})) as shelves:
+    with IndexWriter(work, SOURCE, 1, frozenset({0})) as shelves:
         for (topic, partition), out in sorted(made.topics.items()):
             for record in out:
                 shelves.put(topic, partition, record, dead_letters=topic == mutations.DEAD)
@@ -188,7 +189,7 @@ def audited(
 
     places = places_under(made.rules)
     found: list[Finding] = []
-    with FiledShelf(work, 0) as shelf:
+    with FileIndex(work, 0) as shelf:
         audit = PartitionAudit(
             state, shelf, places.whole, begin=begin, end=end, complete=begin == 0, log_end=made.end,
             shortened=places.shortened, kept_from=shelf.kept_from(cuts or {}), dead_letter=mutations.DEAD,

@@ -1,6 +1,6 @@
-"""What was read, as digests: one for every block of offsets, and one over all of a range. Pure.
+"""Digests of what was read: one for every block of offsets, and one over all of a range. Pure.
 
-A block is `LINK_OFFSETS` offsets that begin at a multiple of that number. So its digest depends on its records alone:
+A block is `BLOCK_OFFSETS` offsets that begin at a multiple of that number. So its digest depends on its records alone:
 not on who read them, in which pieces, or where the work was cut; blocks can be made in parallel, each for itself. Two
 readings that are not the same differ in a block, and that names the place.
 """
@@ -13,37 +13,37 @@ from hashlib import sha256
 from operator import attrgetter
 from typing import Any, Final
 
-from processor.audit.judge.verdicts import Link
+from processor.audit.judge.verdicts import BlockDigest
 from processor.core.effects import Record
 from processor.core.header_names import name_bytes
 
-LINK_OFFSETS: Final = 64
+BLOCK_OFFSETS: Final = 64
 """Offsets of a block: small enough to look through by eye, at 41 bytes of evidence for each block."""
 
 _NOTHING: Final = -1
 _offset: Final = attrgetter("offset")
 
 
-class Links:
-    """The blocks of the range [begin, end) of one partition. A block without a record has no link."""
+class BlockDigests:
+    """The digests of the blocks of [begin, end) of one partition. A block without a record has none."""
 
     def __init__(self, begin: int, end: int) -> None:
         self._begin, self._end = begin, end
         self._block = _NOTHING
         self._digest: Any = sha256()
         self._records = 0
-        self._chain: Any = sha256()
+        self._range: Any = sha256()
 
-    def take(self, records: Sequence[Record]) -> Iterator[Link]:
+    def take(self, records: Sequence[Record]) -> Iterator[BlockDigest]:
         """Records in offset order, in pieces of any size; yields the blocks that they close."""
         at, behind = 0, len(records)
         while at < behind:
             first = records[at].offset
-            block = first // LINK_OFFSETS
+            block = first // BLOCK_OFFSETS
             if block != self._block:
                 yield from self.finish()
                 self._block = block
-            begin_of_next = (block + 1) * LINK_OFFSETS
+            begin_of_next = (block + 1) * BLOCK_OFFSETS
             furthest = min(behind, at + begin_of_next - first)
             cut = furthest
             if records[furthest - 1].offset >= begin_of_next:
@@ -52,22 +52,22 @@ class Links:
             self._records += cut - at
             at = cut
 
-    def finish(self) -> Iterator[Link]:
+    def finish(self) -> Iterator[BlockDigest]:
         """Nothing more comes of the block that is open."""
         if self._block == _NOTHING:
             return
-        first, behind = self._block * LINK_OFFSETS, (self._block + 1) * LINK_OFFSETS
+        first, behind = self._block * BLOCK_OFFSETS, (self._block + 1) * BLOCK_OFFSETS
         digest: str = self._digest.hexdigest()
-        yield Link(max(first, self._begin), min(behind, self._end) - 1, self._records, digest)
-        self._chain.update(digest.encode())
+        yield BlockDigest(max(first, self._begin), min(behind, self._end) - 1, self._records, digest)
+        self._range.update(digest.encode())
         self._block = _NOTHING
         self._digest, self._records = sha256(), 0
 
     @property
-    def chain(self) -> str:
+    def range_digest(self) -> str:
         """SHA-256 over the digests of the blocks closed so far, as they are written, in hexadecimal."""
-        chain: str = self._chain.hexdigest()
-        return chain
+        digest: str = self._range.hexdigest()
+        return digest
 
 
 _LEAST_MS: Final = 10**12

@@ -1,12 +1,12 @@
-"""What an audit hands over: verdicts, findings, links; and the published records that it is given.
+"""Types of the judge: verdicts, findings, block digests; and the index of published records that it is given.
 
-A room of their own: `core.audit` and `core.links` may be compiled, these classes are made at run time
+A module of their own: `partition_audit` and `block_digests` may be compiled, these classes are made at run time
 (docs/decisions/0006).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -33,7 +33,14 @@ DISAGREES: Final = frozenset(
 """The verdicts that no proof survives."""
 
 
-class Kind(StrEnum):
+NEVER: Final = 1 << 62
+"""An offset or a time that is never reached."""
+
+RecordLocation = tuple[str, int, int]
+"""Topic, partition, offset."""
+
+
+class FindingKind(StrEnum):
     """What a finding is about."""
 
     STEP = "step"
@@ -48,7 +55,7 @@ class Published(msgspec.Struct, frozen=True, gc=False):
     `identity` is (step id, revision) or (source offset, reason) as text.
     """
 
-    kind: Kind
+    kind: FindingKind
     source_partition: int
     identity: tuple[str, str]
     topic: str
@@ -58,6 +65,10 @@ class Published(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
+
+
+def location_of(published: Published) -> RecordLocation:
+    return published.topic, published.partition, published.offset
 
 
 class Unreadable(msgspec.Struct, frozen=True, gc=False):
@@ -85,36 +96,49 @@ class Finding(msgspec.Struct, frozen=True, gc=False):
     """
 
     verdict: Verdict
-    kind: Kind
+    kind: FindingKind
     partition: int
     identity: tuple[str, str]
     first_offset: int
     cause_offset: int
-    at: tuple[str, int, int] | None
+    at: RecordLocation | None
     why: str = ""
     differences: tuple[Difference, ...] = ()
 
 
-class Shelf(Protocol):
-    """The published records of one source partition, wherever they are kept. Each is taken once."""
+class PublishedIndex(Protocol):
+    """The published records of one source partition, on disk or in memory. Each record is taken at most once.
 
-    def look(self, kind: Kind, identity: tuple[str, str]) -> list[Published]:
+    Attributes:
+        count: how many records there are.
+        last: what `look` or `left` returned last, by location.
+    """
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def last(self) -> Mapping[RecordLocation, Published]: ...
+
+    def look(self, kind: FindingKind, identity: tuple[str, str]) -> list[Published]:
         """The records of this identity that were not taken yet, in the order of their topic, partition, offset."""
         ...
 
     def take(self, published: Published) -> None:
-        """It is accounted for."""
+        """Account for a record that `look` or `left` returned."""
         ...
 
-    def take_equal(self, kind: Kind, identity: tuple[str, str], placed: Placed) -> tuple[str, int, int] | None:
-        """Take the one record of this identity if it is `placed` in every byte; where it stands.
+    def take_equal(
+        self, kind: FindingKind, identity: tuple[str, str], expected: ExpectedRecord
+    ) -> RecordLocation | None:
+        """Take the one record of this identity if it is `expected` in every byte; return its location.
 
-        None: nothing was taken, and `look` tells what there is.
+        None: nothing was taken, and `look` returns what there is.
         """
         ...
 
     def left(self) -> Iterator[Published]:
-        """What was never taken, in the order of topic, partition, offset."""
+        """The records that were never taken, in the order of topic, partition, offset."""
         ...
 
     def marks(self) -> list[tuple[int, int]]:
@@ -125,9 +149,20 @@ class Shelf(Protocol):
         """The first source offset from there on at which a step was refused because too many were open (X2)."""
         ...
 
+    def strays(self) -> Iterator[tuple[FindingKind, Unreadable]]:
+        """Records of the output topics that no partition can own, in the order of topic, partition, offset."""
+        ...
 
-class Placed(msgspec.Struct, frozen=True, gc=False):
-    """Where an effect must stand and how: what a published record is compared with."""
+    def kept_from(self, shortened: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """The first cause that is named in output partitions whose first records retention has taken.
+
+        `NEVER` where none is named there.
+        """
+        ...
+
+
+class ExpectedRecord(msgspec.Struct, frozen=True, gc=False):
+    """The record that an effect should have been published as: a published record is compared with it."""
 
     topic: str
     partition: int | None
@@ -137,7 +172,7 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
     headers: Headers
 
 
-class Link(msgspec.Struct, frozen=True, gc=False):
+class BlockDigest(msgspec.Struct, frozen=True, gc=False):
     """A block that holds records: its offsets, both inclusive and cut to the range, how many records, their digest.
 
     `digest` is the SHA-256 of the records as `framed` spells them, one after the other, in hexadecimal.

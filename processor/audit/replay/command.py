@@ -20,16 +20,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-import msgspec
-
 from processor.archives import Recorder, manifest
-from processor.audit.replay.index_output import Shelved, Shelving, progress_path, run_shelving
+from processor.audit.judge.range_result import RangeResult
+from processor.audit.judge.verdicts import Finding
+from processor.audit.replay.index_output import IndexJob, IndexResult, progress_path, run_index_job
 from processor.audit.replay.outcome import Progress, Replayed, Show, program
 from processor.audit.replay.plan import LOOK_S, InconsistentCounts, Options, Plan
 from processor.audit.replay.process_pool import processes
+from processor.audit.replay.progress_file import read_progress
 from processor.audit.replay.run_task import run_task
-from processor.audit.replay.task import PartitionResult, Task
-from processor.audit.report.manifest import Range, open_questions, outcome, total_counts, total_coverage
+from processor.audit.replay.task import Task, TaskResult
+from processor.audit.report.manifest import open_questions, outcome, total_counts, total_coverage
 from processor.config.settings import Settings
 from processor.errors import UsageError
 from processor.kafka.client_config import Connection
@@ -59,18 +60,20 @@ def replay(options: Options, settings: Settings, connection: Callable[[], Connec
         plan = Plan(options, settings, connection, show, work)
         asyncio.run(plan.prepare())
         pool = _Pool(executor, options, show)
-        plan.shelved(_shelve(plan.shelvings(), pool, work))
+        plan.indexed(_run_index_jobs(plan.index_jobs(), pool, work))
         asyncio.run(plan.look_again())
         tasks = plan.tasks()
         if options.record:
             begin_recording(options, tasks)
-        results = _run_all(tasks, pool, work)
+        results = _run_tasks(tasks, pool, work)
         if options.record:
             manifest.finish(Path(options.record), [(task.topic, task.partition) for task in tasks])
-        trouble = [line for result in results for line in result.trouble] + plan.trouble(results)
+        ranges = [result.range for result in results]
+        trouble = [line for one in ranges for line in one.trouble] + plan.trouble(ranges)
         if trouble:
             raise InconsistentCounts("replay: the counts do not add up: " + "; ".join(trouble), hint="please report it")
-        return _summed(plan, plan.questioned(results), options, work)
+        first = [finding for result in results for finding in result.first]
+        return _summed(plan, plan.questioned(ranges), first, options, work)
 
 
 def begin_recording(options: Options, tasks: Sequence[Task]) -> None:
@@ -80,9 +83,8 @@ def begin_recording(options: Options, tasks: Sequence[Task]) -> None:
     manifest.begin(folder, {(task.topic, task.partition): (task.begin, task.end) for task in tasks})
 
 
-def _summed(plan: Plan, results: list[PartitionResult], options: Options, work: Path) -> Replayed:
+def _summed(plan: Plan, ranges: list[RangeResult], first: list[Finding], options: Options, work: Path) -> Replayed:
     about = plan.about()
-    ranges = [msgspec.convert(result, Range, from_attributes=True) for result in results]
     against = None
     # What reports are read and drawn with takes a while to load.
     if options.against:
@@ -93,14 +95,15 @@ def _summed(plan: Plan, results: list[PartitionResult], options: Options, work: 
     if options.report:
         from processor.audit.report import folder as reports
 
-        written = reports.write(Path(options.report), work, results, about, created=options.created)
+        written = reports.write(Path(options.report), work, ranges, about, created=options.created)
         evidence, root = written.evidence, written.root
     return Replayed(
         verdict=outcome(about, ranges),
         counts=total_counts(ranges),
         coverage=total_coverage(ranges),
         about=about,
-        results=results,
+        results=ranges,
+        first=first,
         questions=open_questions(about, ranges),
         outputs=plan.outputs(),
         report=options.report,
@@ -161,35 +164,28 @@ class _Pool:
         return [future.result() for future in futures]
 
 
-def _shelve(jobs: Sequence[Shelving], pool: _Pool, work: Path) -> list[Shelved]:
+def _run_index_jobs(jobs: Sequence[IndexJob], pool: _Pool, work: Path) -> list[IndexResult]:
     total = sum(max(0, output.end - output.begin) for job in jobs for output in job.outputs)
 
     def at() -> Progress:
-        done = sum(_told(progress_path(work, job.number)) for job in jobs)
+        done = sum(read_progress(progress_path(work, job.number)) for job in jobs)
         return Progress("reading the output", min(done, total) if total else done, total)
 
-    return pool.run(run_shelving, jobs, at) if jobs else []
+    return pool.run(run_index_job, jobs, at) if jobs else []
 
 
-def _run_all(tasks: Sequence[Task], pool: _Pool, work: Path) -> list[PartitionResult]:
+def _run_tasks(tasks: Sequence[Task], pool: _Pool, work: Path) -> list[TaskResult]:
     total = sum(task.end - task.begin for task in tasks)
     # The longest first: the last to end decides how long it takes.
     ordered = sorted(tasks, key=lambda task: task.begin - task.end)
     results = pool.run(run_task, ordered, lambda: Progress("folding and comparing", _progress(tasks, work), total))
-    return sorted(results, key=lambda result: result.partition)
-
-
-def _told(path: Path) -> int:
-    try:
-        return int(path.read_text())
-    except (OSError, ValueError):
-        return 0
+    return sorted(results, key=lambda result: result.range.partition)
 
 
 def _progress(tasks: Sequence[Task], work: Path) -> int:
     done = 0
     for task in tasks:
-        offset = _told(work / f"progress-{task.partition:05d}")
+        offset = read_progress(work / f"progress-{task.partition:05d}")
         done += min(max(0, offset - task.begin), task.end - task.begin)
     return done
 

@@ -1,14 +1,12 @@
-"""The output read and put on shelves: jobs independent of each other, like the tasks that take from the shelves.
+"""Index the published records of the output topics: jobs independent of each other, like the tasks that follow.
 
-A job reads some partitions of the output topics, or some archives of them, and sorts what it finds by the source
-partition that it names, on shelves of its own. A reader of several shelves sees them as one, in the order of topic,
-partition and offset: how the reading was shared out makes no difference.
+A job reads some partitions of the output topics, or some archives of them, and writes an index of its own, by the
+source partition that each record names. A reader of several indexes sees them as one, in the order of topic, partition
+and offset: how the reading was shared out makes no difference.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +16,8 @@ from uuid import uuid4
 import msgspec
 
 from processor.archives import CAPTURE, Capture, Gap, read
-from processor.audit.published_index import Shelves
+from processor.audit.published_index import IndexWriter
+from processor.audit.replay.progress_file import ProgressFile
 from processor.audit.replay.record_sources import HOLES
 from processor.audit.replay.runtime import collecting_seldom, waited_for
 from processor.errors import BrokerUnavailable
@@ -29,7 +28,6 @@ from processor.kafka.partition_reader import PartitionReader
 _CLIENT_ID: Final = "run-steps.replay"
 _OUTPUT_WAIT_S: Final = 20.0
 """How long an open transaction may hold back the output topics: longer than a worker's may last."""
-_TOLD_EVERY_S: Final = 0.2
 
 _Unit = TypeVar("_Unit")
 
@@ -51,8 +49,8 @@ class PublishedArchive(msgspec.Struct, frozen=True):
     within: tuple[str, int] | None
 
 
-class Shelving(msgspec.Struct, frozen=True, kw_only=True):
-    """A part of the output, and what is needed to shelve it.
+class IndexJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the output, and what is needed to index it.
 
     Attributes:
         source, partitions: the source topic and how many partitions it has.
@@ -77,11 +75,11 @@ class Shelving(msgspec.Struct, frozen=True, kw_only=True):
     connection: dict[str, Any] | None = None
 
 
-class Shelved(msgspec.Struct, frozen=True, kw_only=True):
+class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a job.
 
     Attributes:
-        name: of its shelves.
+        name: of its index.
         read: records by topic; `elsewhere`, `other_partitions` and `unreadable` are those of them that no task gets.
         shortened: (topic, partition) of the outputs whose first records retention has taken, or that have a hole.
         begins: (number of the archive, topic, partition, first offset), of each archive that was read.
@@ -112,27 +110,27 @@ def progress_path(work: str | Path, number: int) -> Path:
     return Path(work) / f"reading-{number:05d}"
 
 
-def run_shelving(job: Shelving) -> Shelved:
-    """Read and shelve: in this process, in a pool's, or on another machine.
+def run_index_job(job: IndexJob) -> IndexResult:
+    """Read and index: in this process, in a pool's, or on another machine.
 
     Raises:
         ArchiveError, BrokerUnavailable, BrokerRefused.
     """
     # A name of its own each time: an executor may run a job twice, even at once.
     name = f"{job.number:05d}-{uuid4().hex}"
-    shelves = Shelves(Path(job.work), job.source, job.partitions, frozenset(job.wanted), name)
-    with collecting_seldom(), shelves:
-        reading = _Reading(job, shelves)
+    writer = IndexWriter(Path(job.work), job.source, job.partitions, frozenset(job.wanted), name)
+    with collecting_seldom(), writer:
+        reading = _Reading(job, writer)
         if job.archives:
             reading.archives()
         else:
             waited_for(reading.topics())
-    return Shelved(
+    return IndexResult(
         name=name,
-        read=dict(shelves.read),
-        elsewhere=shelves.elsewhere,
-        other_partitions=shelves.other_partitions,
-        unreadable=shelves.unreadable,
+        read=dict(writer.read),
+        elsewhere=writer.elsewhere,
+        other_partitions=writer.other_partitions,
+        unreadable=writer.unreadable,
         shortened=tuple(sorted(reading.shortened)),
         begins=tuple((number, *place, first) for (number, place), first in sorted(reading.begins.items())),
         held=tuple(reading.held),
@@ -142,15 +140,15 @@ def run_shelving(job: Shelving) -> Shelved:
 class _Reading:
     """A job under way."""
 
-    def __init__(self, job: Shelving, shelves: Shelves) -> None:
-        self._job, self._shelves = job, shelves
+    def __init__(self, job: IndexJob, writer: IndexWriter) -> None:
+        self._job, self._writer = job, writer
         self.shortened: set[tuple[str, int]] = set()
         self.begins: dict[tuple[int, tuple[str, int]], int] = {}
         self.held: list[tuple[str, int, int]] = []
-        self._tell = Telling(progress_path(job.work, job.number))
+        self._progress = ProgressFile(progress_path(job.work, job.number))
 
     def archives(self) -> None:
-        job, put = self._job, self._shelves.put
+        job, put = self._job, self._writer.put
         capture = Capture(pattern=job.capture.pattern)
         for archive in job.archives:
             for number, item in enumerate(read(Path(archive.path), within=archive.within, capture=capture)):
@@ -167,7 +165,7 @@ class _Reading:
                     self.begins[key] = item.offset
                 put(item.topic, item.partition, item, dead_letters=item.topic == job.dead_letter)
                 if number % 1_000 == 0:
-                    self._tell(number)
+                    self._progress.write(number)
 
     async def topics(self) -> None:
         by_topic: dict[str, list[Output]] = {}
@@ -181,7 +179,7 @@ class _Reading:
         """Returns how many offsets were read by now."""
         assert self._job.connection is not None
         connection = Connection.build(**self._job.connection)
-        dead_letters, put = topic == self._job.dead_letter, self._shelves.put
+        dead_letters, put = topic == self._job.dead_letter, self._writer.put
         ends = {output.partition: output.end for output in outputs}
         positions = {output.partition: output.begin for output in outputs}
         while True:
@@ -196,7 +194,7 @@ class _Reading:
                         behind = records[-1].offset + 1
                         done += behind - positions[p]
                         positions[p] = behind
-                        self._tell(done)
+                        self._progress.write(done)
                     return done
                 except OffsetLost:
                     continue  # retention is at work: what it took is said, the rest is read
@@ -209,22 +207,7 @@ class _Reading:
                     return done
 
 
-class Telling:
-    """Writes how far it is into a file, whole, every now and then: for whoever watches, no part of the evidence."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._part = path, path.with_suffix(f".{os.getpid()}")
-        self._told_at = 0.0
-
-    def __call__(self, done: int, *, last: bool = False) -> None:
-        now = time.monotonic()
-        if last or now - self._told_at >= _TOLD_EVERY_S:
-            self._told_at = now
-            self._part.write_text(str(done))
-            self._part.replace(self._path)
-
-
-def summed(found: Iterable[Shelved]) -> tuple[Counter[str], int, int, int]:
+def summed(found: Iterable[IndexResult]) -> tuple[Counter[str], int, int, int]:
     """Over all jobs: records by topic, of another source, of partitions not asked for, unreadable."""
     read: Counter[str] = Counter()
     elsewhere = other_partitions = unreadable = 0

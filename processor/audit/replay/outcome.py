@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from processor.audit.replay.task import PartitionResult
+from processor.audit.judge.range_result import RangeResult
+from processor.audit.judge.verdicts import Finding
 from processor.audit.report.manifest import About, Outcome
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, dict[str, int]]
     coverage: dict[str, int]
     about: About
-    results: list[PartitionResult]
+    results: list[RangeResult]
+    first: list[Finding]
     questions: list[str]
     outputs: dict[str, int]
     report: str = ""

@@ -3,100 +3,48 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from processor.archives import Gap, GapKind, Recorder
-from processor.audit.expected_records import Places
-from processor.audit.judge.observed_state import ObservedState
-from processor.audit.judge.partition_audit import PartitionAudit
-from processor.audit.judge.verdicts import DISAGREES, Finding, Kind, Verdict
-from processor.audit.published_index import EmptyShelf, FiledShelf
-from processor.audit.replay.index_output import Telling
+from processor.audit.judge.range_result import RangeResult
+from processor.audit.judge.verdicts import DISAGREES, Finding, FindingKind, PublishedIndex, Verdict
+from processor.audit.memory_index import MemoryIndex
+from processor.audit.published_index import FileIndex
+from processor.audit.replay.progress_file import ProgressFile
 from processor.audit.replay.record_sources import DATA, Ledger, archived, pieces
 from processor.audit.replay.runtime import collecting_seldom, waited_for
-from processor.audit.replay.step_filter import belonging, is_wanted
-from processor.audit.replay.task import FIRST, PartitionResult, Task
-from processor.core.effects import Effect, Record, Status, Transition
-from processor.core.partition import PartitionState
-from processor.kafka.output_records import Outputs
+from processor.audit.replay.step_filter import is_wanted
+from processor.audit.replay.task import FIRST, Task, TaskResult
+from processor.audit.replay.task_judge import StateAt, audit_of, plain_state
+from processor.core.effects import Effect, Record
 
 if TYPE_CHECKING:
-    from processor.audit.replay.task_tables import Evidence
+    from processor.audit.replay.task_tables import TaskTables
 
 
-def places_of(task: Task) -> Places:
-    return Places(Outputs(task.outcome_topics, task.dead_letter, ""), task.partition, task.output_partitions)
-
-
-def watching(task: Task, told: Callable[[Transition], None]) -> Callable[[int, int], ObservedState]:
-    """From (offset, stream time) to the task's state there, live at once, whose transitions are told."""
-
-    def state(offset: int, stream_time: int) -> ObservedState:
-        return ObservedState(
-            task.topic,
-            task.partition,
-            task.rules,
-            next_offset=offset,
-            live_from=offset,
-            stream_time=stream_time,
-            told=told,
-            belongs=belonging(task.only) if task.only else None,
-        )
-
-    return state
-
-
-def unwatched(task: Task) -> Callable[[int, int], PartitionState]:
-    """The same, of a state that tells nobody."""
-
-    def state(offset: int, stream_time: int) -> PartitionState:
-        return PartitionState(
-            task.topic, task.partition, task.rules, next_offset=offset, live_from=offset, stream_time=stream_time
-        )
-
-    return state
-
-
-class _Run:
-    """The state of one task under way."""
+class _TaskRunner:
+    """One task under way: reads its range, has it judged, counts the findings, writes tables and archive."""
 
     def __init__(self, task: Task, exits: ExitStack) -> None:
         self._task = task
         work = Path(task.work)
-        self._shelf = (
-            exits.enter_context(FiledShelf(work, task.partition, task.shelves)) if task.verify else EmptyShelf()
-        )
-        filed = self._shelf if isinstance(self._shelf, FiledShelf) else None
-        self._handed_out = filed.last if filed is not None else {}
-        self._evidence: Evidence | None = None
-        if task.evidence:
-            from processor.audit.replay.task_tables import Evidence  # what writes tables takes long to load
+        self._index: PublishedIndex = MemoryIndex()
+        if task.verify:
+            self._index = exits.enter_context(FileIndex(work, task.partition, task.indexes))
+        self._tables: TaskTables | None = None
+        state_at: StateAt = partial(plain_state, task)
+        if task.tables:
+            from processor.audit.replay.task_tables import TaskTables  # what writes tables takes long to load
 
-            self._evidence = Evidence(task, filed)
-            exits.callback(self._evidence.abandon)
-        places = places_of(task)
-        kept_from = (
-            self._shelf.kept_from(dict.fromkeys(task.shortened, 0)) if isinstance(self._shelf, FiledShelf) else {}
-        )
-        self._audit = PartitionAudit(
-            watching(task, self._evidence.tables.changed) if self._evidence is not None else unwatched(task),
-            self._shelf,
-            places.whole,
-            begin=task.begin,
-            end=task.end,
-            complete=task.complete,
-            log_end=task.log_end,
-            shortened=places.shortened,
-            kept_from=kept_from,
-            dead_letter=task.dead_letter,
-            expired=task.outcome_topics.get(Status.EXPIRED.value, ""),
-            tell_equal=task.evidence or bool(task.only),
-        )
+            self._tables = TaskTables(task, self._index)
+            exits.callback(self._tables.abandon)
+            state_at = self._tables.state_at
+        self._audit = audit_of(task, self._index, state_at, yield_equal=task.tables or bool(task.only))
         self._recorder: Recorder | None = None
         if task.record:
             self._recorder = exits.enter_context(Recorder(Path(task.record), files=task.record_files))
@@ -105,11 +53,11 @@ class _Run:
         )
         self._gaps: deque[Gap] = deque()
         self._ledger = Ledger(task.begin, task.end, self._covered)
-        self._counts: Counter[tuple[Kind, Verdict]] = Counter()
+        self._counts: Counter[tuple[FindingKind, Verdict]] = Counter()
         self._findings: Counter[Verdict] = Counter()
         self._disagreeing: list[Finding] = []
         self._undecided: list[Finding] = []
-        self._tell = Telling(work / f"progress-{task.partition:05d}")
+        self._progress = ProgressFile(work / f"progress-{task.partition:05d}")
 
     async def walk(self) -> None:
         async for piece in pieces(self._task, self._ledger):
@@ -121,33 +69,32 @@ class _Run:
         self._record_gaps(self._task.end)
         for effect, finding in self._audit.finish():
             self._judged(effect, finding)
-        if self._audit.untold:
-            self._counts[Kind.STEP, Verdict.EQUAL] += self._audit.untold
-            self._findings[Verdict.EQUAL] += self._audit.untold
+        if self._audit.equal_not_yielded:
+            self._counts[FindingKind.STEP, Verdict.EQUAL] += self._audit.equal_not_yielded
+            self._findings[Verdict.EQUAL] += self._audit.equal_not_yielded
         self._judge_strays()
-        self._tell(self._task.end, last=True)
+        self._progress.write(self._task.end, last=True)
 
     def _judge_strays(self) -> None:
-        """What stands on the output topics and names no place of the source: no output of any honest worker."""
-        if not isinstance(self._shelf, FiledShelf) or self._task.only:
+        """Records on the output topics that name no place of the source: no output of any honest worker."""
+        if self._task.only:
             return
-        for kind, stray in self._shelf.strays():
+        for kind, stray in self._index.strays():
             at = (stray.topic, stray.partition, stray.offset)
             finding = Finding(Verdict.EXTRA, kind, -1, ("", ""), -1, -1, at, stray.why)
             self._found(finding)
 
     def _take(self, records: list[Record]) -> None:
-        if self._evidence is not None:
-            self._evidence.read(records)
+        if self._tables is not None:
+            self._tables.read(records)
         for effect, finding in self._audit.apply(records):
             self._judged(effect, finding)
         if self._recorder is not None:
             self._record(records)
-        state = self._audit.state
-        state.counts.clear()
-        if isinstance(state, ObservedState):
-            state.published.clear()
-        self._tell(records[-1].offset + 1)
+        self._audit.state.counts.clear()
+        if self._tables is not None:
+            self._tables.applied()
+        self._progress.write(records[-1].offset + 1)
 
     def _record(self, records: list[Record]) -> None:
         for record in records:
@@ -165,8 +112,8 @@ class _Run:
     # --- what is found ----------------------------------------------------------------------------------------
 
     def _covered(self, first: int, last: int, kind: str) -> None:
-        if self._evidence is not None:
-            self._evidence.tables.coverage(first, last, str(kind))
+        if self._tables is not None:
+            self._tables.tables.coverage(first, last, str(kind))
         if self._recorder is not None and kind != DATA:
             self._gaps.append(Gap(self._task.topic, self._task.partition, first, last, GapKind(kind)))
 
@@ -176,8 +123,8 @@ class _Run:
             return
         self._findings[finding.verdict] += 1
         value = effect.value if effect is not None else None
-        if effect is None and finding.at is not None and self._handed_out:
-            value = self._handed_out[finding.at].value
+        if effect is None and finding.at is not None:
+            value = self._index.last[finding.at].value
         if self._task.only and not is_wanted(self._task.only, finding, value):
             return
         self._found(finding)
@@ -185,28 +132,24 @@ class _Run:
 
     def _found(self, finding: Finding) -> None:
         self._counts[finding.kind, finding.verdict] += 1
-        if self._evidence is not None:
-            self._evidence.tables.finding(finding)
+        if self._tables is not None:
+            self._tables.tables.finding(finding)
         if finding.verdict is not Verdict.EQUAL:
             first = self._disagreeing if finding.verdict in DISAGREES else self._undecided
             if len(first) < FIRST:
                 first.append(finding)
 
     def _derived(self, effect: Effect | None, finding: Finding) -> None:
-        if self._evidence is None or effect is None or finding.verdict is Verdict.DUPLICATE:
-            return
-        state = self._audit.state
-        assert isinstance(state, ObservedState)
-        self._evidence.derived(effect, finding, state)
+        if self._tables is not None and effect is not None and finding.verdict is not Verdict.DUPLICATE:
+            self._tables.derived(effect, finding)
 
-    def result(self) -> PartitionResult:
-        task, audit = self._task, self._audit
-        chain, files = "", tuple[str, ...]()
-        if self._evidence is not None:
-            assert isinstance(audit.state, ObservedState)
-            chain, files = self._evidence.finish(audit.state)
-        published = self._shelf.count if isinstance(self._shelf, FiledShelf) else 0
-        return PartitionResult(
+    def result(self) -> TaskResult:
+        chain, files = self._tables.finish() if self._tables is not None else ("", ())
+        return TaskResult(self._range(chain, files), tuple(self._disagreeing or self._undecided))
+
+    def _range(self, chain: str, files: tuple[str, ...]) -> RangeResult:
+        task, audit, published = self._task, self._audit, self._index.count
+        return RangeResult(
             partition=task.partition,
             begin=task.begin,
             end=task.end,
@@ -214,7 +157,8 @@ class _Run:
             records=audit.records,
             chain=chain,
             counts={
-                kind.value: {v.value: n for (k, v), n in sorted(self._counts.items()) if k is kind} for kind in Kind
+                kind.value: {v.value: n for (k, v), n in sorted(self._counts.items()) if k is kind}
+                for kind in FindingKind
             },
             coverage=dict(sorted(self._ledger.offsets.items())),
             published=published,
@@ -225,7 +169,6 @@ class _Run:
             open_steps=audit.state.open_steps,
             stream_time=audit.state.stream_time,
             trouble=tuple(self._accounts(published)),
-            first=tuple(self._disagreeing or self._undecided),
         )
 
     def _accounts(self, published: int) -> list[str]:
@@ -251,9 +194,9 @@ class _Run:
         return wrong
 
 
-def run(task: Task) -> PartitionResult:
+def run(task: Task) -> TaskResult:
     """See `processor.audit.replay.run_task`."""
     with collecting_seldom(), ExitStack() as exits:
-        under_way = _Run(task, exits)
-        waited_for(under_way.walk())
-        return under_way.result()
+        runner = _TaskRunner(task, exits)
+        waited_for(runner.walk())
+        return runner.result()

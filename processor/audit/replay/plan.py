@@ -22,11 +22,12 @@ from processor.archives import (
     shares,
 )
 from processor.audit.judge.block_digests import framed
-from processor.audit.replay.index_output import Output, PublishedArchive, Shelved, Shelving, shared_out, summed
+from processor.audit.judge.range_result import RangeResult
+from processor.audit.replay.index_output import IndexJob, IndexResult, Output, PublishedArchive, shared_out, summed
 from processor.audit.replay.outcome import Progress, Show, program
 from processor.audit.replay.range_bounds import Bound, Committed, Edge, Offset, Time, parse
 from processor.audit.replay.record_sources import laid_end_to_end
-from processor.audit.replay.task import Part, PartitionResult, StepFilter, Task
+from processor.audit.replay.task import ArchiveRange, StepFilter, Task
 from processor.audit.report.manifest import About
 from processor.config.settings import Settings
 from processor.core.effects import FOLD_VERSION
@@ -37,7 +38,7 @@ from processor.kafka.partition_reader import PartitionReader
 
 _CLIENT_ID: Final = "run-steps.replay"
 LOOK_S: Final = 0.4
-_MOST_SHELVES: Final = 8
+_MOST_INDEXES: Final = 8
 """Each look-up goes through all of them: more would make it dearer than reading the output in parallel is worth."""
 
 
@@ -57,7 +58,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         capture: where archives of Event Hubs Capture say which topic and partition they are of; for `published` its
             pattern alone, they are of several.
         partitions: of the source; empty: all.
-        work: where shelves and spills are put; empty: a temporary folder. Dask workers must see it, too.
+        work: where indexes and tables are put; empty: a temporary folder. Dask workers must see it, too.
         against: a report whose steps are compared with those of this replay. The published records are read all
             the same: clock marks stand in nothing else.
     """
@@ -89,7 +90,7 @@ class _Span(msgspec.Struct):
     end: int
     complete: bool
     switch: int = 0
-    parts: tuple[Part, ...] = ()
+    parts: tuple[ArchiveRange, ...] = ()
 
 
 class Plan:
@@ -107,7 +108,7 @@ class Plan:
         self._log_ends: dict[int, int] = {}
         self._partitions = 0
         self._outputs: list[Output] = []
-        self._shelved: list[Shelved] = []
+        self._index_results: list[IndexResult] = []
         self._notes: list[str] = []
         self._lacking: dict[int, list[tuple[str, Lacking]]] = {}
         self._questions: dict[int, list[str]] = {}
@@ -220,7 +221,7 @@ class Plan:
             first, behind = min(begin for begin, _ in spans), max(end for _, end in spans)
 
             def offset_of(
-                bound: Bound, p: int = p, own: list[Part] = own, first: int = first, behind: int = behind
+                bound: Bound, p: int = p, own: list[ArchiveRange] = own, first: int = first, behind: int = behind
             ) -> int:
                 match bound:
                     case Edge.BEGINNING:
@@ -234,21 +235,21 @@ class Plan:
             low = offset_of(start)
             self._settle(p, low, max(low, offset_of(end)), own, behind)
 
-    def _offset_at(self, own: list[Part], partition: int, milliseconds: int, behind: int) -> int:
+    def _offset_at(self, own: list[ArchiveRange], partition: int, milliseconds: int, behind: int) -> int:
         for part in laid_end_to_end(own, 0, 1 << 62)[0]:
             for item in self._read(partition, part):
                 if not isinstance(item, Gap) and item.timestamp >= milliseconds:
                     return item.offset
         return behind
 
-    def _surveyed(self) -> dict[int, list[Part]]:
-        found: dict[int, list[Part]] = {}
+    def _surveyed(self) -> dict[int, list[ArchiveRange]]:
+        found: dict[int, list[ArchiveRange]] = {}
         for path in self._options.archives:
             self._show(Progress(f"surveying {path}", 0, 0))
             reached = reach(Path(path), capture=self._options.capture)
             for (topic, partition), (begin, end) in reached.items():
                 if topic == self._topic:
-                    found.setdefault(partition, []).append(Part(path, begin, end))
+                    found.setdefault(partition, []).append(ArchiveRange(path, begin, end))
             for one in lacking(Path(path), reached):
                 if one.held.topic == self._topic:
                     self._lacking.setdefault(one.held.partition, []).append((path, one))
@@ -258,7 +259,7 @@ class Plan:
         """The offsets [begin, end) that an archive says it holds of a partition, where it does not hold all of them."""
         return [(one.held.begin, one.held.end) for _, one in self._lacking.get(partition, [])]
 
-    def _tell_lacking(self, partition: int, low: int, high: int, parts: Sequence[Part]) -> None:
+    def _tell_lacking(self, partition: int, low: int, high: int, parts: Sequence[ArchiveRange]) -> None:
         """Say what archives lack of their own manifest. The topic, or another archive, may hold it."""
         for path, one in self._lacking.get(partition, []):
             text = f"archive {path}: {one}."
@@ -271,14 +272,14 @@ class Plan:
             else:
                 self._notes.append(f"Partition {partition}: {text}")
 
-    def questioned(self, results: list[PartitionResult]) -> list[PartitionResult]:
+    def questioned(self, results: list[RangeResult]) -> list[RangeResult]:
         """The results, with what archives lack of them."""
         return [
             msgspec.structs.replace(result, trouble=(*result.trouble, *self._questions.get(result.partition, ())))
             for result in results
         ]
 
-    def _settle(self, partition: int, low: int, high: int, own: list[Part], topic_begin: int) -> None:
+    def _settle(self, partition: int, low: int, high: int, own: list[ArchiveRange], topic_begin: int) -> None:
         parts, twice = laid_end_to_end(own, low, high)
         for part in twice:
             self._compare(partition, part, parts)
@@ -288,11 +289,11 @@ class Plan:
         self._spans[partition] = _Span(low, high, low == 0, switch, tuple(parts))
         self._tell_lacking(partition, low, high, parts)
 
-    def _compare(self, partition: int, twice: Part, parts: list[Part]) -> None:
+    def _compare(self, partition: int, twice: ArchiveRange, parts: list[ArchiveRange]) -> None:
         """What two archives hold must be the same in both."""
         one = self._records(partition, [twice])
         other = self._records(
-            partition, [Part(p.path, max(p.begin, twice.begin), min(p.end, twice.end)) for p in parts]
+            partition, [ArchiveRange(p.path, max(p.begin, twice.begin), min(p.end, twice.end)) for p in parts]
         )
         for mine, theirs in zip(one, other, strict=False):
             if mine != theirs:
@@ -305,14 +306,14 @@ class Plan:
             f"Partition {partition}: offsets {twice.begin} to {twice.end - 1} are in more than one archive, and agree."
         )
 
-    def _records(self, partition: int, parts: Sequence[Part]) -> Iterator[tuple[int, bytes]]:
+    def _records(self, partition: int, parts: Sequence[ArchiveRange]) -> Iterator[tuple[int, bytes]]:
         for part in parts:
             if part.begin < part.end:
                 for item in self._read(partition, part):
                     if not isinstance(item, Gap):
                         yield item.offset, framed(item)
 
-    def _read(self, partition: int, part: Part) -> Iterator[ArchivedRecord | Gap]:
+    def _read(self, partition: int, part: ArchiveRange) -> Iterator[ArchivedRecord | Gap]:
         where, capture = (self._topic, partition), self._options.capture
         return read(Path(part.path), only=where, begin=part.begin, end=part.end, capture=capture)
 
@@ -331,7 +332,7 @@ class Plan:
         self._shortened.update((topic, p) for p, begin in begins.items() if begin > 0)
         self._outputs += [Output(topic, p, begins[p], ends[p]) for p in partitions]
 
-    def shelvings(self) -> list[Shelving]:
+    def index_jobs(self) -> list[IndexJob]:
         """The jobs that read the output, none without `verify`."""
         settings, options = self._settings, self._options
         if not options.verify:
@@ -343,9 +344,9 @@ class Plan:
             of_archives += [(size, PublishedArchive(number, path, within)) for within, size in shares(Path(path))]
         if not options.published:
             of_topics = [(max(0, output.end - output.begin), output) for output in self._outputs]
-        jobs = min(_MOST_SHELVES, len(self._spans) if options.dask else options.workers)
+        jobs = min(_MOST_INDEXES, len(self._spans) if options.dask else options.workers)
         return [
-            Shelving(
+            IndexJob(
                 source=self._topic,
                 partitions=self._partitions,
                 wanted=tuple(sorted(self._spans)),
@@ -361,9 +362,9 @@ class Plan:
             for number, own in enumerate(shared_out([*of_archives, *of_topics], jobs))
         ]
 
-    def shelved(self, found: list[Shelved]) -> None:
+    def indexed(self, found: list[IndexResult]) -> None:
         """What came of those jobs, in their order."""
-        self._shelved = found
+        self._index_results = found
         for one in found:
             self._shortened.update(one.shortened)
         # Where an output partition begins, the archive says that comes first on the command line.
@@ -396,7 +397,7 @@ class Plan:
                 dead_letter=settings.output.dead_letter,
                 output_partitions=self._output_partitions,
                 work=str(self._work.resolve()),
-                shelves=tuple(one.name for one in self._shelved),
+                indexes=tuple(one.name for one in self._index_results),
                 log_end=self._log_ends.get(partition),
                 switch=span.switch,
                 archives=span.parts,
@@ -406,7 +407,7 @@ class Plan:
                 record=str(Path(options.record).resolve()) if options.record else "",
                 record_files=options.record_files,
                 verify=options.verify,
-                evidence=bool(options.report or options.against),
+                tables=bool(options.report or options.against),
                 only=options.only,
                 no_progress_s=options.no_progress_s,
             )
@@ -417,7 +418,7 @@ class Plan:
         """What was read of the output topics, and what of it was not in scope."""
         if not self._options.verify:
             return {}
-        read, elsewhere, other_partitions, unreadable = summed(self._shelved)
+        read, elsewhere, other_partitions, unreadable = summed(self._index_results)
         return {
             **dict(sorted(read.items())),
             "of another source": elsewhere,
@@ -425,8 +426,8 @@ class Plan:
             "unreadable": unreadable,
         }
 
-    def trouble(self, results: Sequence[PartitionResult]) -> list[str]:
-        read, *apart = summed(self._shelved)
+    def trouble(self, results: Sequence[RangeResult]) -> list[str]:
+        read, *apart = summed(self._index_results)
         compared = sum(result.published for result in results)
         if not self._options.verify or read.total() == compared + sum(apart):
             return []
@@ -453,7 +454,7 @@ class Plan:
         )
 
 
-def _uncovered(low: int, high: int, parts: Sequence[Part]) -> bool:
+def _uncovered(low: int, high: int, parts: Sequence[ArchiveRange]) -> bool:
     """Whether some offset of [low, high) is in none of the parts, which do not overlap."""
     return low < high and sum(max(0, min(high, part.end) - max(low, part.begin)) for part in parts) < high - low
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from processor.archives import ArchivedRecord, Gap, GapKind, read_batches
-from processor.audit.replay.task import Part, Task
+from processor.audit.replay.task import ArchiveRange, Task
 from processor.core.effects import Record
 from processor.errors import CorruptLog
 from processor.kafka.client_config import Connection
@@ -204,20 +204,22 @@ async def _stretch(task: Task, reader: PartitionReader, ledger: Ledger) -> Async
         ledger.gap(span.first, span.last, span.kind, compacted)
 
 
-def laid_end_to_end(parts: Iterable[Part], begin: int, end: int) -> tuple[list[Part], list[Part]]:
+def laid_end_to_end(
+    parts: Iterable[ArchiveRange], begin: int, end: int
+) -> tuple[list[ArchiveRange], list[ArchiveRange]]:
     """Which archive is read for which offsets, and what of the archives is held by an earlier one as well.
 
     Archives come in the order of their first offsets; where two hold the same offsets the earlier one is read.
     """
-    chosen: list[Part] = []
-    twice: list[Part] = []
+    chosen: list[ArchiveRange] = []
+    twice: list[ArchiveRange] = []
     at = begin
     for part in sorted(parts, key=lambda part: (part.begin, -part.end, part.path)):
         low, high = max(part.begin, begin), min(part.end, end)
         if low < min(high, at):
-            twice.append(Part(part.path, low, min(high, at)))
+            twice.append(ArchiveRange(part.path, low, min(high, at)))
         if max(low, at) < high:
-            chosen.append(Part(part.path, max(low, at), high))
+            chosen.append(ArchiveRange(part.path, max(low, at), high))
             at = high
     return chosen, twice
 

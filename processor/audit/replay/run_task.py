@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from processor.audit.replay.task import PartitionResult, Task
+from processor.audit.replay.task import Task, TaskResult
 from processor.core.rules import MAX_DIGITS
 
 
@@ -13,7 +13,7 @@ def ready() -> None:
     import processor.audit.replay.partition_task  # noqa: F401
 
 
-def run_task(task: Task) -> PartitionResult:
+def run_task(task: Task) -> TaskResult:
     """Fold one range and judge it: in this process, in a pool's, or on another machine."""
     from processor.audit.replay.partition_task import run
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from processor.audit.judge.observed_state import Belongs
-from processor.audit.judge.verdicts import Finding, Kind
+from processor.audit.judge.verdicts import Finding, FindingKind
 from processor.audit.replay.task import StepFilter
 
 
@@ -40,7 +40,7 @@ def is_named(only: StepFilter, step_id: str, run_id: object, thread_id: object) 
 
 def is_wanted(only: StepFilter, finding: Finding, value: bytes | None) -> bool:
     """Whether a finding is reported. `value`: of the record that it is about, where there is one."""
-    if finding.kind is not Kind.STEP:
+    if finding.kind is not FindingKind.STEP:
         return False
     step_id = finding.identity[0]
     if step_id in only.steps:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from processor.archives import CAPTURE, Capture
+from processor.audit.judge.range_result import RangeResult
 from processor.audit.judge.verdicts import Finding
 from processor.core.rules import Rules
 
@@ -22,8 +23,8 @@ class StepFilter(msgspec.Struct, frozen=True):
         return bool(self.steps or self.runs or self.threads)
 
 
-class Part(msgspec.Struct, frozen=True):
-    """A stretch of offsets, [begin, end), that is read from an archive."""
+class ArchiveRange(msgspec.Struct, frozen=True):
+    """A range of offsets, [begin, end), that is read from an archive."""
 
     path: str
     begin: int
@@ -40,8 +41,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         rules: the settings under which the worker is said to have run.
         outcome_topics: status on the wire -> topic ("" is switched off).
         output_partitions: topic -> number of partitions.
-        work: a folder that every worker sees: shelves, split archives and spills are in it.
-        shelves: names of the shelves that hold what was published.
+        work: a folder that every worker sees: indexes, split archives and tables are in it.
+        indexes: names of the indexes that hold what was published.
         switch: below it the archives are read, from it on the topic.
         archives: what is read from archives, in offset order.
         shortened: (topic, partition) of the outputs whose first records are gone.
@@ -49,7 +50,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         capture: where archives of Event Hubs Capture say which topic and partition they are of.
         record: a folder that the range is archived to on the way, "" for none; `record_files` is their kind.
         verify: whether published records are compared at all.
-        evidence: whether tables and links are made. Nobody asks for them without a report, and they are a third of the
+        tables: whether tables and block digests are made. They are needed for a report alone and are a third of the
             work.
     """
 
@@ -63,57 +64,32 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     dead_letter: str
     output_partitions: dict[str, int]
     work: str
-    shelves: tuple[str, ...] = ()
+    indexes: tuple[str, ...] = ()
     log_end: int | None = None
     switch: int = 0
-    archives: tuple[Part, ...] = ()
+    archives: tuple[ArchiveRange, ...] = ()
     capture: Capture = CAPTURE
     shortened: tuple[tuple[str, int], ...] = ()
     connection: dict[str, Any] | None = None
     record: str = ""
     record_files: str = ".jsonl.gz"
     verify: bool = True
-    evidence: bool = True
+    tables: bool = True
     only: StepFilter = StepFilter()
     no_progress_s: float = 60.0
 
 
 FIRST: Final = 5
-"""So many findings are told without a report."""
+"""So many findings are shown without a report."""
 
 
-class PartitionResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a task. Counts are of the whole range; with `only`, `counts` are of what is reported.
+class TaskResult(msgspec.Struct, frozen=True):
+    """What a task returns.
 
     Attributes:
-        records: data records folded.
-        chain: SHA-256 over the links of all records (`core.links`), in hexadecimal; empty without evidence.
-        counts: kind (`step`, `dead_letter`) -> verdict -> number.
-        coverage: kind (`data`, `marker`, `aborted`, `compacted`, `missing`, `unknown`) -> number of offsets.
-        published: records on the outcome topics and dead letters that name this partition.
-        out_of_range: those of them that were caused before or behind the range.
-        first_ms, last_ms: smallest and largest timestamp of the records, -1 where none has one.
-        files: name of each spill, relative to `work`; none without evidence.
-        open_steps: steps that are open where the range ends.
-        stream_time: in milliseconds where the range ends, -1 where there are no records.
-        trouble: what does not add up, or an archive lacks, in words; empty when all does and nothing is lacking.
-        first: the first of what disagrees, at most `FIRST`; where nothing does, of what cannot be verified.
+        range: counts, coverage and digests of the range.
+        first: the first findings that disagree, at most `FIRST`; where none does, of those that cannot be verified.
     """
 
-    partition: int
-    begin: int
-    end: int
-    complete: bool
-    records: int
-    chain: str
-    counts: dict[str, dict[str, int]]
-    coverage: dict[str, int]
-    published: int
-    out_of_range: int
-    first_ms: int
-    last_ms: int
-    files: tuple[str, ...]
-    open_steps: int
-    stream_time: int
-    trouble: tuple[str, ...] = ()
-    first: tuple[Finding, ...] = ()
+    range: RangeResult
+    first: tuple[Finding, ...]

@@ -1,4 +1,4 @@
-"""What a task leaves for a report: tables and links. Not made where no report is asked for."""
+"""Tables and block digests that a task writes for a report. Not made where no report is asked for."""
 
 from __future__ import annotations
 
@@ -6,46 +6,54 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from processor.audit.judge.block_digests import Links
-from processor.audit.judge.observed_state import ObservedState
-from processor.audit.judge.verdicts import Finding, Verdict
-from processor.audit.published_index import FiledShelf
+from processor.audit.judge.block_digests import BlockDigests
+from processor.audit.judge.verdicts import Finding, PublishedIndex, Verdict
 from processor.audit.replay.step_filter import is_named, read_ids
 from processor.audit.replay.task import Task
+from processor.audit.replay.task_judge import observed_state
 from processor.audit.report.tables import Tables
 from processor.core.effects import DeadLetter, Effect, Publish, Record, Status
 from processor.core.headers import DIGEST, EVENTS, FIRST_OFFSET, LAST_OFFSET
+from processor.core.partition import PartitionState
 
 _MINUTE_MS: Final = 60_000
 _CELLS: Final = 1 << 14
 """Of the timeline that are held before they are written; a minute may then have several rows."""
 
 
-class Evidence:
-    """The tables of one task under way, and the links of what it reads.
+class TaskTables:
+    """The tables of one task under way, and the block digests of what it reads.
 
     Args:
-        shelf: whence the published records come that findings name; None where nothing is compared.
+        index: the published records that findings name.
     """
 
-    def __init__(self, task: Task, shelf: FiledShelf | None) -> None:
-        self._task = task
-        self._handed_out = shelf.last if shelf is not None else {}
+    def __init__(self, task: Task, index: PublishedIndex) -> None:
+        self._task, self._index = task, index
         self.tables = Tables(Path(task.work) / "tables", task.partition, task.begin)
-        self._links = Links(task.begin, task.end)
+        self._digests = BlockDigests(task.begin, task.end)
         self._minutes: dict[tuple[int, str], list[int]] = {}
         self._closed = False
 
     def read(self, records: Sequence[Record]) -> None:
         """Digest what was read."""
-        for link in self._links.take(records):
-            self.tables.link(link)
+        for block in self._digests.take(records):
+            self.tables.block(block)
 
-    def derived(self, effect: Effect, finding: Finding, state: ObservedState) -> None:
+    def state_at(self, offset: int, stream_time: int) -> PartitionState:
+        """The state that is judged from there on; its transitions go into the tables."""
+        self._state = observed_state(self._task, offset, stream_time, self.tables.transition_seen)
+        return self._state
+
+    def applied(self) -> None:
+        """All findings of the records that were applied have been handed over."""
+        self._state.published.clear()
+
+    def derived(self, effect: Effect, finding: Finding) -> None:
         """What the log implies, and what was found of it."""
         status = ""
         if isinstance(effect, Publish):
-            self._step(effect, finding, state)
+            self._step(effect, finding)
             status = effect.status
         if len(self._minutes) >= _CELLS:
             self._write_minutes()
@@ -55,15 +63,15 @@ class Evidence:
             cell = self._minutes[minute, status] = [0, 0]
         cell[0 if status else 1] += 1
 
-    def finish(self, state: ObservedState) -> tuple[str, tuple[str, ...]]:
-        """Write what is left; the chain of the links, and the names of the files."""
-        for link in self._links.finish():
-            self.tables.link(link)
-        self._open_steps(state)
+    def finish(self) -> tuple[str, tuple[str, ...]]:
+        """Write what is left; returns the digest of the range, and the names of the files."""
+        for block in self._digests.finish():
+            self.tables.block(block)
+        self._open_steps()
         self._write_minutes()
         files = self.tables.close()
         self._closed = True
-        return self._links.chain, tuple(f"tables/{name}" for name in sorted(files))
+        return self._digests.range_digest, tuple(f"tables/{name}" for name in sorted(files))
 
     def abandon(self) -> None:
         """Take away what is half written, unless all is."""
@@ -75,10 +83,10 @@ class Evidence:
             self.tables.timeline(minute, status, count, rejected)
         self._minutes.clear()
 
-    def _step(self, effect: Publish, finding: Finding, state: ObservedState) -> None:
+    def _step(self, effect: Publish, finding: Finding) -> None:
         headers = dict(effect.headers)
-        opened_ms, run_id, thread_id = state.published.get((effect.step_id, effect.revision), (None, "", ""))
-        if not (run_id and thread_id and type(run_id) is type(thread_id) is str):  # told as the snapshot has them
+        opened_ms, run_id, thread_id = self._state.published.get((effect.step_id, effect.revision), (None, "", ""))
+        if not (run_id and thread_id and type(run_id) is type(thread_id) is str):  # as the snapshot has them
             ids = read_ids(effect.value)
             run_id, thread_id = ids.run_id, ids.thread_id
         self.tables.step(
@@ -103,10 +111,11 @@ class Evidence:
     def _published_ms(self, effect: Publish, finding: Finding) -> int | None:
         if finding.verdict is Verdict.EQUAL or finding.verdict is Verdict.OUT_OF_ORDER:
             return effect.timestamp  # equal in every byte
-        published = None if finding.at is None else self._handed_out.get(finding.at)
+        published = None if finding.at is None else self._index.last.get(finding.at)
         return published.timestamp if published is not None else None
 
-    def _open_steps(self, state: ObservedState) -> None:
+    def _open_steps(self) -> None:
+        state = self._state
         still_open = [entry for entry in state.steps.values() if entry.status is Status.IN_PROGRESS]
         for entry in sorted(still_open, key=lambda e: (e.materialise().first_offset, e.key)):
             step = entry.materialise()

@@ -14,9 +14,10 @@ from typing import Final
 import duckdb
 import msgspec
 
-from processor.audit.judge.block_digests import LINK_OFFSETS
+from processor.audit.judge.block_digests import BLOCK_OFFSETS
+from processor.audit.judge.range_result import RangeResult
 from processor.audit.report import folder, manifest
-from processor.audit.report.manifest import Range, ReportError
+from processor.audit.report.manifest import ReportError
 from processor.audit.report.tables import table_of
 from processor.errors import UsageError
 
@@ -71,7 +72,7 @@ def require_whole(report: Path, program: str) -> None:
         raise ReportError(f"{report}: {problems[0]}", hint="compare with a report that is whole")
 
 
-def compare_steps(report: Path, work: Path, ranges: Sequence[Range]) -> Against:
+def compare_steps(report: Path, work: Path, ranges: Sequence[RangeResult]) -> Against:
     """Args: `work` holds the tables of this replay, `ranges` what it has read.
 
     Raises:
@@ -138,13 +139,13 @@ def compare_steps(report: Path, work: Path, ranges: Sequence[Range]) -> Against:
     return Against(str(report), *steps, examples, compared, blocks, first_blocks)
 
 
-def _whole_blocks(one: Range, other: Range) -> tuple[int, int]:
+def _whole_blocks(one: RangeResult, other: RangeResult) -> tuple[int, int]:
     """The offsets of the blocks that both ranges cut in the same way, [low, high)."""
     low, high = max(one.begin, other.begin), min(one.end, other.end)
     if one.begin != other.begin:
-        low = -(-low // LINK_OFFSETS) * LINK_OFFSETS
+        low = -(-low // BLOCK_OFFSETS) * BLOCK_OFFSETS
     if one.end != other.end:
-        high = high // LINK_OFFSETS * LINK_OFFSETS
+        high = high // BLOCK_OFFSETS * BLOCK_OFFSETS
     return low, high
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from processor.archives import LIMITS, ArchiveError
 from processor.archives.parquet import batches, measure, opened, values
-from processor.audit.judge.block_digests import LINK_OFFSETS, Links
-from processor.audit.judge.verdicts import Link
+from processor.audit.judge.block_digests import BLOCK_OFFSETS, BlockDigests
+from processor.audit.judge.range_result import RangeResult
+from processor.audit.judge.verdicts import BlockDigest
 from processor.audit.report import manifest as manifests
-from processor.audit.report.manifest import NAME, PAGE, About, Manifest, Range, ReportError
+from processor.audit.report.manifest import NAME, PAGE, About, Manifest, ReportError
 from processor.audit.report.page import render
 from processor.audit.report.tables import SCHEMAS, FileDigest, digest_of, table_of
 from processor.core.effects import Record
@@ -27,13 +28,15 @@ PROBLEMS: Final = 100
 """As many problems are told one by one; of the rest, the number."""
 
 
-def write(folder: Path, work: Path, results: Iterable[object], about: About, *, created: str | None = None) -> Manifest:
+def write(
+    folder: Path, work: Path, ranges: Sequence[RangeResult], about: About, *, created: str | None = None
+) -> Manifest:
     """Make the report folder: tables moved out of `work`, the page drawn, the manifest written last.
 
     Args:
         folder: must not exist yet, or be empty.
         work: where the tasks left their tables.
-        results: what the tasks gave back: anything with the fields of `Range`.
+        ranges: what the tasks found.
         created: put into the report if given, the only thing that the input does not decide.
 
     Raises:
@@ -43,7 +46,6 @@ def write(folder: Path, work: Path, results: Iterable[object], about: About, *, 
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise UsageError(f"{folder}: not empty", hint="name a new folder for the report")
-    ranges = [msgspec.convert(result, Range, from_attributes=True) for result in results]
     files: dict[str, FileDigest] = {}
     for one in ranges:
         for name in one.files:
@@ -131,12 +133,12 @@ def check_records(folder: Path, manifest: Manifest, items: Iterable[object]) -> 
 class _Reading:
     """A range that is read again, block by block beside the links of its report."""
 
-    def __init__(self, folder: Path, one: Range) -> None:
+    def __init__(self, folder: Path, one: RangeResult) -> None:
         self.range = one
-        self._links = Links(one.begin, one.end)
+        self._links = BlockDigests(one.begin, one.end)
         columns = ["first", "last", "records", "digest"]
-        self._said = (Link(**row) for row in _rows(folder, one, "links", columns))
-        self._next: Link | None = None
+        self._said = (BlockDigest(**row) for row in _rows(folder, one, "links", columns))
+        self._next: BlockDigest | None = None
         self._differing = 0
         self._first = ""
 
@@ -155,7 +157,7 @@ class _Reading:
             more = self._differing - 1
             yield self._first + (f"; {more:,} more blocks of this partition differ" if more else "")
 
-    def _hold(self, found: Link) -> None:
+    def _hold(self, found: BlockDigest) -> None:
         said = self._following()
         while said is not None and said.first < found.first:
             self._differs(said, 0, said.records, "")
@@ -168,12 +170,12 @@ class _Reading:
             self._differs(found, found.records, said.records, f"digest {found.digest} (the report says {said.digest})")
         self._next = None
 
-    def _following(self) -> Link | None:
+    def _following(self) -> BlockDigest | None:
         if self._next is None:
             self._next = next(self._said, None)
         return self._next
 
-    def _differs(self, at: Link, found: int, said: int, digests: str) -> None:
+    def _differs(self, at: BlockDigest, found: int, said: int, digests: str) -> None:
         self._differing += 1
         if not self._first:
             counts = f"the archive holds {found} records (the report says {said})"
@@ -211,7 +213,7 @@ def _numbers(folder: Path, manifest: Manifest) -> Iterator[str]:
             yield f"partition {one.partition}: a range ends at {before.end}, the next begins at {one.begin}"
 
 
-def _range_numbers(folder: Path, manifest: Manifest, one: Range) -> Iterator[str]:
+def _range_numbers(folder: Path, manifest: Manifest, one: RangeResult) -> Iterator[str]:
     where = f"partition {one.partition}, offsets {one.begin} to {one.end}"
     counts: dict[str, dict[str, int]] = {}
     coverage: dict[str, int] = {}
@@ -245,12 +247,12 @@ def _range_numbers(folder: Path, manifest: Manifest, one: Range) -> Iterator[str
         yield f"{where}: verdicts: the table of findings says otherwise than the manifest"
 
 
-def _link_numbers(folder: Path, one: Range) -> Iterator[str]:
+def _link_numbers(folder: Path, one: RangeResult) -> Iterator[str]:
     where = f"partition {one.partition}, offsets {one.begin} to {one.end}"
     chain, records, reached = sha256(), 0, one.begin
     for row in _rows(folder, one, "links", ["partition", "first", "last", "records", "digest"]):
-        block = row["first"] // LINK_OFFSETS
-        ends = max(block * LINK_OFFSETS, one.begin), min((block + 1) * LINK_OFFSETS, one.end) - 1
+        block = row["first"] // BLOCK_OFFSETS
+        ends = max(block * BLOCK_OFFSETS, one.begin), min((block + 1) * BLOCK_OFFSETS, one.end) - 1
         if (row["partition"], row["first"], row["last"]) != (one.partition, *ends) or row["first"] < reached:
             yield f"{where}: links: offsets {row['first']} to {row['last']} are no block of this range, or stand twice"
             return
@@ -263,7 +265,7 @@ def _link_numbers(folder: Path, one: Range) -> Iterator[str]:
         yield f"{where}: links: their chain is {chain.hexdigest()} (the manifest says {one.chain:.80})"
 
 
-def _rows(folder: Path, one: Range, table: str, columns: list[str]) -> Iterator[dict[str, Any]]:
+def _rows(folder: Path, one: RangeResult, table: str, columns: list[str]) -> Iterator[dict[str, Any]]:
     for name in one.files:
         if table_of(name) == table:
             for _, _, batch in batches(folder / name, LIMITS, lambda _: columns):

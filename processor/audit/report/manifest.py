@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
+from processor.audit.judge.range_result import RangeResult
 from processor.audit.judge.verdicts import DISAGREES, Verdict
 from processor.audit.report.tables import FileDigest, digest_of
 from processor.core.rules import Rules
@@ -52,27 +53,6 @@ class Outcome(StrEnum):
     UNPROVABLE = "not provable"
 
 
-class Range(msgspec.Struct, frozen=True, kw_only=True):
-    """What one task found in the offsets [begin, end) of one partition: the fields of `replay.PartitionResult`."""
-
-    partition: int
-    begin: int
-    end: int
-    complete: bool
-    records: int
-    chain: str
-    counts: dict[str, dict[str, int]]
-    coverage: dict[str, int]
-    published: int
-    out_of_range: int
-    first_ms: int
-    last_ms: int
-    files: tuple[str, ...]
-    open_steps: int
-    stream_time: int
-    trouble: tuple[str, ...] = ()
-
-
 class About(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for. Nothing in it may depend on the machine or the hour.
 
@@ -100,7 +80,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     format: int
     about: About
     rules_digest: str
-    ranges: list[Range]
+    ranges: list[RangeResult]
     counts: dict[str, dict[str, int]]
     coverage: dict[str, int]
     verdict: Outcome
@@ -116,7 +96,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return msgspec.structs.replace(self, evidence=plain["evidence"], root=_root(plain))
 
 
-def compose(about: About, ranges: Iterable[Range], files: Mapping[str, FileDigest], *, created: str | None) -> Manifest:
+def compose(
+    about: About, ranges: Iterable[RangeResult], files: Mapping[str, FileDigest], *, created: str | None
+) -> Manifest:
     """Sum up the ranges and seal. `created` is the one thing the input does not decide: None leaves it out."""
     ordered = sorted(ranges, key=lambda r: (r.partition, r.begin))
     counts, coverage = total_counts(ordered), total_coverage(ordered)
@@ -133,7 +115,7 @@ def compose(about: About, ranges: Iterable[Range], files: Mapping[str, FileDiges
     ).sealed()
 
 
-def total_counts(ranges: Iterable[Range]) -> dict[str, dict[str, int]]:
+def total_counts(ranges: Iterable[RangeResult]) -> dict[str, dict[str, int]]:
     totals: dict[str, Counter[str]] = {}
     for one in ranges:
         for kind, verdicts in one.counts.items():
@@ -141,14 +123,14 @@ def total_counts(ranges: Iterable[Range]) -> dict[str, dict[str, int]]:
     return {kind: dict(verdicts) for kind, verdicts in totals.items()}
 
 
-def total_coverage(ranges: Iterable[Range]) -> dict[str, int]:
+def total_coverage(ranges: Iterable[RangeResult]) -> dict[str, int]:
     total: Counter[str] = Counter()
     for one in ranges:
         total.update(one.coverage)
     return dict(total)
 
 
-def outcome(about: About, ranges: Sequence[Range]) -> Outcome:
+def outcome(about: About, ranges: Sequence[RangeResult]) -> Outcome:
     """A disagreement outweighs all. `open_questions` says what else keeps a report from being a proof."""
     counts = total_counts(ranges)
     met = {verdict for verdicts in counts.values() for verdict, n in verdicts.items() if n}
@@ -157,7 +139,7 @@ def outcome(about: About, ranges: Sequence[Range]) -> Outcome:
     return Outcome.UNPROVABLE if open_questions(about, ranges) else Outcome.PROVEN
 
 
-def open_questions(about: About, ranges: Sequence[Range]) -> list[str]:
+def open_questions(about: About, ranges: Sequence[RangeResult]) -> list[str]:
     """What keeps a report without a disagreement from being a proof, in words; empty if nothing does."""
     found: list[str] = []
     if not about.verified:

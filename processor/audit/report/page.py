@@ -20,9 +20,10 @@ import jinja2
 import msgspec
 from markupsafe import Markup
 
-from processor.audit.judge.verdicts import DISAGREES, Kind, Verdict
+from processor.audit.judge.range_result import RangeResult
+from processor.audit.judge.verdicts import DISAGREES, FindingKind, Verdict
 from processor.audit.report import charts, summary
-from processor.audit.report.manifest import ACCOUNTED, PAGE, Manifest, Outcome, Range, open_questions
+from processor.audit.report.manifest import ACCOUNTED, PAGE, Manifest, Outcome, open_questions
 from processor.audit.report.summary import OUTCOMES, Found, Lens, Summary
 
 WIDE: Final = 960
@@ -192,7 +193,7 @@ def _several(n: int, one: str, many: str = "") -> str:
 # --- the verdict --------------------------------------------------------------------------------------------
 
 
-def _count(manifest: Manifest, *verdicts: Verdict, kind: Kind | None = None) -> int:
+def _count(manifest: Manifest, *verdicts: Verdict, kind: FindingKind | None = None) -> int:
     return sum(
         n
         for name, own in manifest.counts.items()
@@ -203,8 +204,8 @@ def _count(manifest: Manifest, *verdicts: Verdict, kind: Kind | None = None) -> 
 
 
 def _sentence(manifest: Manifest) -> str:
-    steps = _several(_count(manifest, kind=Kind.STEP), "step record")
-    letters = _several(_count(manifest, kind=Kind.DEAD_LETTER), "dead letter")
+    steps = _several(_count(manifest, kind=FindingKind.STEP), "step record")
+    letters = _several(_count(manifest, kind=FindingKind.DEAD_LETTER), "dead letter")
     if manifest.verdict is Outcome.PROVEN:
         if not _count(manifest):
             return "Nothing was published for this range, and the log implies nothing."
@@ -259,7 +260,7 @@ def _judged(manifest: Manifest) -> list[tuple[str, list[tuple[str, int]], int]]:
             [(verdict.value, manifest.counts.get(kind.value, {}).get(verdict.value, 0)) for verdict in Verdict],
             sum(manifest.counts.get(kind.value, {}).values()),
         )
-        for kind in Kind
+        for kind in FindingKind
     ]
 
 
@@ -271,7 +272,7 @@ def _finding_counts(manifest: Manifest) -> list[tuple[str, int]]:
 # --- parts --------------------------------------------------------------------------------------------------
 
 
-def _partitions(ranges: Sequence[Range]) -> list[dict[str, Any]]:
+def _partitions(ranges: Sequence[RangeResult]) -> list[dict[str, Any]]:
     return [
         {
             "range": one,
@@ -290,12 +291,12 @@ def _partitions(ranges: Sequence[Range]) -> list[dict[str, Any]]:
 def _name(found: Found) -> str:
     if not found.identity_1:
         return "a record without evidence"
-    return found.identity_1 if found.kind == Kind.STEP.value else f"source offset {found.identity_1}"
+    return found.identity_1 if found.kind == FindingKind.STEP.value else f"source offset {found.identity_1}"
 
 
 def _finding(at: int, found: Found) -> dict[str, Any]:
     verdict = Verdict(found.verdict) if found.verdict in {v.value for v in Verdict} else None
-    is_step = found.kind == Kind.STEP.value
+    is_step = found.kind == FindingKind.STEP.value
     return {
         "at": at,
         "row": found,

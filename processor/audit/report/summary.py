@@ -15,7 +15,7 @@ import duckdb
 import msgspec
 import pyarrow as pa
 
-from processor.audit.judge.verdicts import Kind
+from processor.audit.judge.verdicts import FindingKind
 from processor.audit.report.manifest import ReportError
 from processor.audit.report.tables import SCHEMAS, table_of
 
@@ -312,7 +312,7 @@ def _findings(lens: Lens) -> list[Found]:
 
 def _which(row: dict[str, Any]) -> tuple[int, str | int]:
     """What the events of a finding are found by: a step's id, or the offset of the record that was set aside."""
-    return row["partition"], row["identity_1"] if row["kind"] == Kind.STEP.value else row["cause_offset"]
+    return row["partition"], row["identity_1"] if row["kind"] == FindingKind.STEP.value else row["cause_offset"]
 
 
 def _events(lens: Lens, rows: list[dict[str, Any]]) -> dict[tuple[int, str | int], list[dict[str, Any]]]:

@@ -16,7 +16,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from processor.audit.judge.verdicts import Difference, Finding, Link
+from processor.audit.judge.verdicts import BlockDigest, Difference, Finding
 from processor.core.effects import Transition
 
 ROW_GROUP_ROWS: Final = 16_384
@@ -191,18 +191,18 @@ class Tables:
         """A change of status, or one that was refused (`refused` is the reason, `after` the status that stands)."""
         self._transitions((step_id, self._partition, offset, timestamp, before, after, kind, refused))
 
-    def changed(self, told: Transition) -> None:
-        """The same, as the fold tells it."""
+    def transition_seen(self, transition: Transition) -> None:
+        """The same, as the fold reports it."""
         self._transitions(
             (
-                told.step_id,
+                transition.step_id,
                 self._partition,
-                told.offset,
-                told.timestamp,
-                told.before,
-                told.after,
-                told.kind,
-                told.refused,
+                transition.offset,
+                transition.timestamp,
+                transition.before,
+                transition.after,
+                transition.kind,
+                transition.refused,
             )
         )
 
@@ -227,12 +227,12 @@ class Tables:
         )
 
     def coverage(self, first: int, last: int, kind: str) -> None:
-        """A stretch of offsets (both inclusive) of one kind, ascending and without holes over the range."""
+        """A range of offsets (both inclusive) of one kind, ascending and without holes over the range."""
         self._coverage((self._partition, first, last, kind))
 
-    def link(self, link: Link) -> None:
+    def block(self, block: BlockDigest) -> None:
         """The digest of a block of offsets, ascending."""
-        self._links((self._partition, link.first, link.last, link.records, link.digest))
+        self._links((self._partition, block.first, block.last, block.records, block.digest))
 
     def timeline(self, minute: int, status: str, count: int, rejected: int = 0) -> None:
         """What ended in a minute of record time.

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from processor.audit.judge.settled import settled_after_ms
 from processor.core.partition import PartitionState
 
 _SAMPLES: Final = 1_024
@@ -51,8 +52,8 @@ class PartitionHistory:
         self.frontier = -1
         self.verified_at = now
         rules = state.rules
-        self._retention_ms = rules.ended_retention_s * 1000
-        self._spacing_ms = max(_LEAST_SPACING_MS, self._retention_ms // _SAMPLES_PER_RETENTION)
+        self._settled_after_ms = settled_after_ms(rules, retentions=2, readings=0)
+        self._spacing_ms = max(_LEAST_SPACING_MS, rules.ended_retention_s * 1000 // _SAMPLES_PER_RETENTION)
         # What checkpoints brought may have been named later than the stream time: the offsets were set back by hand.
         self._not_before_ms = state.named_last_ms()
         self.waypoints: deque[StreamTimeSample] = deque(maxlen=_SAMPLES)
@@ -84,8 +85,7 @@ class PartitionHistory:
         now = before[-1].stream_time if before else -1
         yield self._stretch(StreamTimeSample(first, now, is_blank=False), end, own_mark, decisive=False)
         for waypoint in reversed(before):
-            # Twice: a run that was remembered when the step began must itself have begun with nothing unknown.
-            if waypoint.is_blank or waypoint.stream_time + 2 * self._retention_ms < now:
+            if waypoint.is_blank or waypoint.stream_time + self._settled_after_ms < now:
                 yield self.decisive(waypoint, end, own_mark)
                 return
 

@@ -7,10 +7,12 @@ from typing import Final
 
 import msgspec
 
-from processor.audit.expected_records import Places
-from processor.audit.judge.partition_audit import PartitionAudit, began_at
+from processor.audit.expected_records import ExpectedRecords
+from processor.audit.judge.partition_audit import PartitionAudit
 from processor.audit.judge.prefix_unknown_state import PrefixUnknownState
-from processor.audit.judge.verdicts import Finding, Kind, Placed, Published, Verdict
+from processor.audit.judge.published_headers import began_at
+from processor.audit.judge.verdicts import ExpectedRecord, Finding, Published, Verdict
+from processor.audit.memory_index import MemoryIndex
 from processor.audit.selfaudit.partition_history import KnownRange
 from processor.core.effects import Effect, Publish, Record
 from processor.core.headers import ANOMALIES
@@ -19,32 +21,6 @@ from processor.kafka.output_records import Outputs
 
 _SLICE_RECORDS: Final = 400
 _SLICE_BYTES: Final = 128 << 10
-
-
-class _OneRecord:
-    """A shelf with one published record on it."""
-
-    def __init__(self, published: Published, marks: Sequence[tuple[int, int]]) -> None:
-        self._on_it: list[Published] = [published]
-        self._marks = list(marks)
-
-    def look(self, kind: Kind, identity: tuple[str, str]) -> list[Published]:
-        return [one for one in self._on_it if (one.kind, one.identity) == (kind, identity)]
-
-    def take(self, published: Published) -> None:
-        self._on_it.remove(published)
-
-    def take_equal(self, kind: Kind, identity: tuple[str, str], placed: Placed) -> tuple[str, int, int] | None:
-        return None  # it is but one
-
-    def left(self) -> Iterator[Published]:
-        return iter(tuple(self._on_it))
-
-    def marks(self) -> list[tuple[int, int]]:
-        return self._marks
-
-    def first_refusal_from(self, offset: int) -> int | None:
-        return None  # the state knows whether that matters
 
 
 class Recheck:
@@ -56,7 +32,7 @@ class Recheck:
         anomalies = dict(published.headers).get(ANOMALIES) or b""
         self._may_be_older = b"joined_midstream" in anomalies.split(b",") and not stretch.is_blank
         # Topics may get more partitions meanwhile: where a record had to go then is not known.
-        self._places = Places(outputs, published.source_partition, {})
+        self._places = ExpectedRecords(outputs, published.source_partition, {})
         self._findings: list[Finding] = []
         self._state = PrefixUnknownState(
             topic,
@@ -70,7 +46,7 @@ class Recheck:
         )
         self._audit = PartitionAudit(
             lambda offset, stream_time: self._state,
-            _OneRecord(published, stretch.marks),
+            MemoryIndex([published], stretch.marks),
             self._place,
             begin=stretch.begin,
             end=stretch.end,
@@ -94,7 +70,7 @@ class Recheck:
             finding = msgspec.structs.replace(finding, verdict=Verdict.UNVERIFIABLE, why=uncertainty)
         return finding
 
-    def _place(self, effect: Effect) -> Placed | None:
+    def _place(self, effect: Effect) -> ExpectedRecord | None:
         if isinstance(effect, Publish) and effect.step_id == self._step_id:
             return self._places.whole(effect)
         return None

@@ -20,7 +20,7 @@ from contextlib import aclosing
 from random import Random
 from typing import Any, Final, NamedTuple, TypeVar
 
-from processor.audit.judge.partition_audit import began_at, caused_at, mark_of, read_published
+from processor.audit.judge.published_headers import began_at, caused_at, mark_of, read_published
 from processor.audit.judge.verdicts import Finding, Published, Verdict
 from processor.audit.selfaudit.budget import SAVED_S, UNMETERED, TokenBucket, run_metered
 from processor.audit.selfaudit.partition_history import KnownRange, PartitionHistory

@@ -1,0 +1,133 @@
+"""Parse the headers of a published record: whose record it is, its offsets and its clock mark."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from processor.audit.judge.verdicts import FindingKind, Published, Unreadable
+from processor.core.effects import Record
+from processor.core.headers import (
+    CLOCK_MARK,
+    DETAIL,
+    EVENT_NUMBER,
+    FIRST_OFFSET,
+    LAST_OFFSET,
+    REASON,
+    REVISION,
+    SOURCE_OFFSET,
+    SOURCE_PARTITION,
+)
+
+_EVENT_NUMBER: Final = re.compile(rb"([1-9][0-9]{0,9})/([1-9][0-9]{0,9})", re.ASCII)
+
+Named = tuple[FindingKind, int, str, str]
+"""What a published record names: its kind, the source partition, and its identity there."""
+
+
+def named_by(record: Record, headers: Mapping[str, bytes | None], *, dead_letters: bool) -> Named | str:
+    """Read whose record this is; or why that cannot be told, in words.
+
+    Args:
+        headers: those of the record by name, the last of each.
+    """
+    source = number_in(headers.get(SOURCE_PARTITION))
+    if source is None:
+        return f"no {SOURCE_PARTITION}"
+    if dead_letters:
+        offset, reason = number_in(headers.get(SOURCE_OFFSET)), headers.get(REASON)
+        if offset is None or reason is None:
+            return f"no {SOURCE_OFFSET} or {REASON}"
+        return FindingKind.DEAD_LETTER, source, str(offset), reason_in(reason, headers)
+    revision, key = number_in(headers.get(REVISION)), record.key
+    if key is None or revision is None:
+        return f"no key or no {REVISION}"
+    return FindingKind.STEP, source, key.decode("utf-8", "backslashreplace"), str(revision)
+
+
+def published_as(named: Named, topic: str, partition: int, record: Record) -> Published:
+    """The record, with what it names."""
+    kind, source, one, two = named
+    return Published(
+        kind,
+        source,
+        (one, two),
+        topic,
+        partition,
+        record.offset,
+        record.timestamp,
+        record.key,
+        record.value,
+        tuple(record.headers),
+    )
+
+
+def read_published(topic: str, partition: int, record: Record, *, dead_letters: bool) -> Published | Unreadable:
+    """Read the evidence of a record on one of our output topics."""
+    named = named_by(record, dict(record.headers), dead_letters=dead_letters)
+    if isinstance(named, str):
+        return Unreadable(topic, partition, record.offset, named)
+    return published_as(named, topic, partition, record)
+
+
+def reason_in(reason: bytes, headers: Mapping[str, bytes | None]) -> str:
+    """Reason, and for a record of several events the number of the one that was refused.
+
+    Dead letters from before there was a header for it have the number at the end of their detail.
+    """
+    text = reason.decode("utf-8", "backslashreplace")
+    number = _EVENT_NUMBER.fullmatch(headers.get(EVENT_NUMBER) or b"")
+    if number is not None:
+        return f"{text} (event {number[1].decode()} of {number[2].decode()})"
+    found = (headers.get(DETAIL) or b"").decode("utf-8", "backslashreplace")
+    at = found.rfind(" (event ")
+    return text if at < 0 else text + found[at:]
+
+
+def mark_of(published: Published) -> tuple[int, int] | None:
+    """(position, milliseconds) of the clock mark that a record names, if it names one."""
+    return mark_in(dict(published.headers))
+
+
+def mark_in(headers: Mapping[str, bytes | None]) -> tuple[int, int] | None:
+    """The same, from the headers by name."""
+    text = headers.get(CLOCK_MARK)
+    if text is None:
+        return None
+    milliseconds, _, position = text.partition(b"@")
+    found = (number_in(position), number_in(milliseconds))
+    return None if found[0] is None or found[1] is None else (found[0], found[1])
+
+
+def number_in(text: bytes | None) -> int | None:
+    if text is None:
+        return None
+    small = _SMALL.get(text)
+    return small if small is not None else int(text) if text.isdigit() and len(text) < 19 else None
+
+
+_SMALL: Final = {b"%d" % number: number for number in range(1_000)}
+"""Revisions and partitions: reading a number takes longer than finding it."""
+
+
+def offsets_of(published: Published) -> tuple[int | None, int | None]:
+    """(first, cause) that a published record names. A clock mark's cause is the record in front of it."""
+    mark = mark_of(published)
+    if published.kind is FindingKind.DEAD_LETTER:
+        first: int | None = int(published.identity[0])
+        last = first
+    else:
+        headers = dict(published.headers)
+        first, last = number_in(headers.get(FIRST_OFFSET)), number_in(headers.get(LAST_OFFSET))
+    return first, last if mark is None else mark[0] - 1
+
+
+def began_at(published: Published) -> int | None:
+    """The source offset at which a published step began, as its headers say."""
+    return offsets_of(published)[0]
+
+
+def caused_at(published: Published) -> int | None:
+    """The source offset of the record that caused it (of a clock mark: the offset before it), as its headers say."""
+    return offsets_of(published)[1]

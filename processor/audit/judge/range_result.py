@@ -1,0 +1,43 @@
+"""What the judge found in one range of one partition: handed on by a task, summed up by a replay, kept in a report."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class RangeResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result for the offsets [begin, end) of one partition. A manifest has it in this order of fields.
+
+    Counts are of the whole range; where only some steps are reported, `counts` are of what is reported.
+
+    Attributes:
+        complete: nothing came before `begin` (the log began there).
+        records: data records folded.
+        chain: SHA-256 over the block digests of all records (`block_digests`), in hexadecimal; empty without tables.
+        counts: kind (`step`, `dead_letter`) -> verdict -> number.
+        coverage: kind (`data`, `marker`, `aborted`, `compacted`, `missing`, `unknown`) -> number of offsets.
+        published: records on the outcome topics and dead letters that name this partition.
+        out_of_range: those of them that were caused before or behind the range.
+        first_ms, last_ms: smallest and largest timestamp of the records, -1 where none has one.
+        files: name of each file of the tables, relative to the task's `work`; none without tables.
+        open_steps: steps that are open where the range ends.
+        stream_time: in milliseconds where the range ends, -1 where there are no records.
+        trouble: what does not add up, or an archive lacks, in words; empty when all does and nothing is lacking.
+    """
+
+    partition: int
+    begin: int
+    end: int
+    complete: bool
+    records: int
+    chain: str
+    counts: dict[str, dict[str, int]]
+    coverage: dict[str, int]
+    published: int
+    out_of_range: int
+    first_ms: int
+    last_ms: int
+    files: tuple[str, ...]
+    open_steps: int
+    stream_time: int
+    trouble: tuple[str, ...] = ()
