@@ -53,10 +53,20 @@ def attempt_of(record: Record) -> int:
     return 0
 
 
+_WORKERS: Final = frozenset(
+    {FIRST_OFFSET, LAST_OFFSET, EVENTS, REVISION, RULES, DIGEST, INFERRED, CLOCK_MARK, ANOMALIES}
+)
+"""Names that the worker alone writes, on published steps."""
+
+
 def dead_letter_headers(
     topic: bytes, partition: bytes, record: Record, reason: Reason, detail: str, number: str = ""
 ) -> tuple[tuple[str, bytes | None], ...]:
-    """The record's own headers, unchanged, then ours. A header of ours from an earlier attempt is replaced."""
+    """The record's own headers, unchanged, then ours. A header of ours from an earlier attempt is replaced.
+
+    Names that only a worker writes are not passed on as the worker's: a producer's `runstep-clock-mark` stands in the
+    dead letter as `source-runstep-clock-mark`.
+    """
     ours = (
         (REASON, reason.value.encode()),
         (DETAIL, detail.encode("utf-8", "backslashreplace")),
@@ -69,4 +79,9 @@ def dead_letter_headers(
         (VERSION, VERSION_BYTES),
     )
     names = {EVENT_NUMBER, *(name for name, _ in ours)}
-    return (*((name, content) for name, content in record.headers if name not in names), *ours)
+    own = (
+        (f"source-{name}" if name in _WORKERS else name, content)
+        for name, content in record.headers
+        if name not in names
+    )
+    return (*own, *ours)

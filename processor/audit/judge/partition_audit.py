@@ -102,6 +102,7 @@ class PartitionAudit:
         dead_letter, expired: the topics of the dead letters and of the expired steps, for what `kept_from` says of
             them: with their first records went what tells of refusals, and clock marks.
         log_end: where the log ends, known after the published records were read: none can be caused behind it.
+        latest_mark_ms: no clock mark can be later, as no clock had come so far: one that is was never set.
         yield_equal: whether steps that are equal at once, as nearly all are, are yielded one by one; else they are
             counted alone, in `equal_not_yielded`.
     """
@@ -116,13 +117,14 @@ class PartitionAudit:
         end: int,
         complete: bool,
         log_end: int | None = None,
+        latest_mark_ms: int = NEVER,
         shortened: Forms | None = None,
         kept_from: Mapping[tuple[str, int], int] | None = None,
         dead_letter: str = "",
         expired: str = "",
         yield_equal: bool = True,
     ) -> None:
-        marks = index.marks()
+        marks = [(position, ms) for position, ms in index.marks() if ms <= latest_mark_ms]
         known_ms = -1 if complete else max((ms for position, ms in marks if position <= begin), default=-1)
         self._make_state = make_state
         self.state = make_state(begin, known_ms)
@@ -323,6 +325,8 @@ class PartitionAudit:
             return self._extra(published, -1, -1, "its offsets cannot be read")
         if self._log_end is not None and cause >= self._log_end:
             return self._extra(published, first, cause, f"the log ends at {self._log_end}")
+        if cause < first:
+            return self._extra(published, first, cause, "it names a cause before its own first offset")
         if not self._begin <= cause < self._end:
             return None
         why = self._foreign(published)

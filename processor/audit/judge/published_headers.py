@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from processor.audit.judge.verdicts import FindingKind, Published, Unreadable
-from processor.core.effects import Record
+from processor.core.effects import Reason, Record
 from processor.core.headers import (
     CLOCK_MARK,
     DETAIL,
@@ -21,6 +21,9 @@ from processor.core.headers import (
 )
 
 _EVENT_NUMBER: Final = re.compile(rb"([1-9][0-9]{0,9})/([1-9][0-9]{0,9})", re.ASCII)
+
+_REFERENCES: Final = frozenset(reason.value.encode() for reason in (Reason.SNAPSHOT_TOO_LARGE, Reason.INTERNAL_ERROR))
+"""Reasons of dead letters that a clock mark can have caused."""
 
 Named = tuple[FindingKind, int, str, str]
 """What a published record names: its kind, the source partition, and its identity there."""
@@ -91,9 +94,13 @@ def mark_of(published: Published) -> tuple[int, int] | None:
 
 
 def mark_in(headers: Mapping[str, bytes | None]) -> tuple[int, int] | None:
-    """The same, from the headers by name."""
-    text = headers.get(CLOCK_MARK)
-    if text is None:
+    """The same, from the headers by name.
+
+    Of the dead letters only references to a step can carry one; the others hold the headers of the record that came in,
+    and no word of those is the worker's.
+    """
+    text, reason = headers.get(CLOCK_MARK), headers.get(REASON)
+    if text is None or (reason is not None and reason not in _REFERENCES):
         return None
     milliseconds, _, position = text.partition(b"@")
     found = (number_in(position), number_in(milliseconds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -23,6 +24,7 @@ from processor.archives import (
 )
 from processor.audit.judge.block_digests import framed
 from processor.audit.judge.range_result import RangeResult
+from processor.audit.judge.settled import CLOCK_SKEW_S
 from processor.audit.replay.index_output import IndexJob, IndexResult, Output, PublishedArchive, shared_out, summed
 from processor.audit.replay.outcome import Progress, Show, program
 from processor.audit.replay.range_bounds import Bound, Committed, Edge, Offset, Time, parse
@@ -385,6 +387,7 @@ class Plan:
 
     def tasks(self) -> list[Task]:
         settings, options = self._settings, self._options
+        latest_mark_ms = round((time.time() + CLOCK_SKEW_S) * 1000)
         return [
             Task(
                 topic=self._topic,
@@ -399,6 +402,7 @@ class Plan:
                 work=str(self._work.resolve()),
                 indexes=tuple(one.name for one in self._index_results),
                 log_end=self._log_ends.get(partition),
+                latest_mark_ms=latest_mark_ms,
                 switch=span.switch,
                 archives=span.parts,
                 capture=options.capture,

@@ -8,7 +8,7 @@ import msgspec
 
 from processor.archives import CAPTURE, Capture
 from processor.audit.judge.range_result import RangeResult
-from processor.audit.judge.verdicts import Finding
+from processor.audit.judge.verdicts import NEVER, Finding
 from processor.core.rules import Rules
 
 
@@ -38,6 +38,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         begin, end: offsets, [begin, end).
         complete: nothing came before `begin` (the log began there).
         log_end: where the log ended after the published records were read; None: not known.
+        latest_mark_ms: the clock of the replay and what clocks may differ; a later clock mark was never set.
         rules: the settings under which the worker is said to have run.
         outcome_topics: status on the wire -> topic ("" is switched off).
         output_partitions: topic -> number of partitions.
@@ -66,6 +67,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     work: str
     indexes: tuple[str, ...] = ()
     log_end: int | None = None
+    latest_mark_ms: int = NEVER
     switch: int = 0
     archives: tuple[ArchiveRange, ...] = ()
     capture: Capture = CAPTURE

@@ -33,6 +33,7 @@ def audit_of(task: Task, index: PublishedIndex, state_at: StateAt, *, yield_equa
         end=task.end,
         complete=task.complete,
         log_end=task.log_end,
+        latest_mark_ms=task.latest_mark_ms,
         shortened=expected.shortened,
         kept_from=index.kept_from(task.shortened),
         dead_letter=task.dead_letter,
