@@ -97,6 +97,27 @@ async def test_an_aborted_tail_and_an_open_transaction_are_told_and_not_waited_f
         await producer.stop()
 
 
+async def test_an_open_transaction_on_an_output_topic_leaves_the_rest_unproven(
+    topics: Topics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """4, not 3: behind a held offset nothing is known, and the note says how to end the transaction."""
+    monkeypatch.setattr("processor.audit.replay.index_output._OUTPUT_WAIT_S", 2.0)
+    kt.produce(topics.bootstrap, topics.source, one_step("a"))
+    producer = AIOKafkaProducer(**Connection.build(topics.bootstrap).kwargs(), transactional_id=topics.group)
+    await producer.start()
+    try:
+        await producer.begin_transaction()
+        for partition in (0, 1):
+            await producer.send_and_wait(settings_of(topics).outcome_topics["completed"], b"open", partition=partition)
+        found = await _in_thread(lambda: audit(topics, end="end", partitions=(0,)))
+        assert found.exit_code == 4
+        assert found.counts["step"] == {"unverifiable": 1}
+        assert any("find-hanging" in note for note in found.about.notes)
+        await producer.abort_transaction()
+    finally:
+        await producer.stop()
+
+
 async def _in_thread(do: Callable[[], Replayed]) -> Replayed:
     import asyncio
 

@@ -60,6 +60,7 @@ class Case:
         log_end: int | None = None,
         latest_mark_ms: int = NEVER,
         kept_from: dict[tuple[str, int], int] | None = None,
+        held: tuple[tuple[str, int], ...] = (),
     ) -> list[Finding]:
         with IndexWriter(self.work, "source", 4, frozenset({3})) as shelves:
             for (topic, partition), log in self.out.items():
@@ -82,6 +83,7 @@ class Case:
                 latest_mark_ms=latest_mark_ms,
                 shortened=self.places.shortened,
                 kept_from=kept_from,
+                held=held,
             )
             found = []
             for record in records:
@@ -308,6 +310,20 @@ def test_what_retention_may_have_taken_from_an_output_is_not_missing(case: Case)
     assert verdicts(case.audit(kept_from={place: 2})) == ["unverifiable"]
     assert verdicts(case.audit(kept_from={place: 1})) == ["unverifiable"], "one cause may have made several"
     assert verdicts(case.audit(kept_from={place: 0})) == ["missing"], "behind it all is said to be there"
+
+
+def test_what_an_open_transaction_holds_back_is_not_missing(case: Case) -> None:
+    """Somebody's open transaction on an outcome topic: the unread rest was told as missing, exit 3."""
+    one_step(case, "s1")
+    one_step(case, "s2")
+    case.publish()
+    ((topic, partition),) = case.out
+    case.out[topic, partition].pop()
+    assert verdicts(case.audit()) == ["equal", "missing"]
+    assert verdicts(case.audit(held=((topic, partition + 1),))) == ["equal", "missing"]
+    equal, held = case.audit(held=((topic, partition),))
+    assert (equal.verdict, held.verdict) == (Verdict.EQUAL, Verdict.UNVERIFIABLE)
+    assert "open transaction" in held.why
 
 
 def test_another_fold_version_is_not_judged(case: Case) -> None:

@@ -8,7 +8,7 @@ What the range cannot decide is `unverifiable`, with the reason, and never silen
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -66,6 +66,9 @@ _SEAL_OFFSETS: Final = 1 << 15
 """So far apart are the places where what no restart needs is let go: looking for it has its price."""
 _AFTER_RUN: Final = "after_run_ended"
 _BEFORE: Final = "it may hang on what came before the range"
+_HELD: Final = (
+    "an open transaction on an output topic holds back what may be this record, or a clock mark that explains it"
+)
 _MARKS: Final = "clock marks may have gone with the first records of the topic of expired steps"
 
 
@@ -99,6 +102,7 @@ class PartitionAudit:
         complete: the range begins where the partition's log began: nothing can have come before.
         kept_from: output partitions that retention has shortened -> the first cause that a record there names; of
             that cause some may be gone (a run's end ends several steps), behind it all are there.
+        held: output partitions of which an open transaction holds back the rest: nothing is known of that.
         dead_letter, expired: the topics of the dead letters and of the expired steps, for what `kept_from` says of
             them: with their first records went what tells of refusals, and clock marks.
         log_end: where the log ends, known after the published records were read: none can be caused behind it.
@@ -120,6 +124,7 @@ class PartitionAudit:
         latest_mark_ms: int = NEVER,
         shortened: Forms | None = None,
         kept_from: Mapping[tuple[str, int], int] | None = None,
+        held: Collection[tuple[str, int]] = (),
         dead_letter: str = "",
         expired: str = "",
         yield_equal: bool = True,
@@ -133,7 +138,9 @@ class PartitionAudit:
         self._rules_bytes = self._rules.digest().encode()
         self._begin, self._end, self._log_end = begin, end, log_end
         self._yield_equal = yield_equal
-        self._kept_from = dict(kept_from or {})
+        self._held = frozenset(held)
+        # What is held back is no more there than what retention took, whatever its cause.
+        self._kept_from = {**(kept_from or {}), **dict.fromkeys(self._held, NEVER)}
         self._dead_from = self._first_kept(dead_letter)
         self._marks_from = self._first_kept(expired)
         self._segments = [self._segment(begin, complete, known_ms)]
@@ -363,7 +370,7 @@ class PartitionAudit:
     def _unsure(self, segment: _Segment, first: int, cause: int, value: bytes | None, after_run: bool) -> str:
         """Why the range cannot say what came of a step; "" if it can."""
         if first <= self._marks_from:
-            return _MARKS
+            return self._no_marks()
         if segment.complete:
             return ""
         if after_run:
@@ -380,7 +387,10 @@ class PartitionAudit:
 
     def _unsure_of_letter(self, segment: _Segment, cause: int) -> str:
         """The same of a record that was refused for what its step was."""
-        return _MARKS if cause <= self._marks_from else "" if segment.complete else _BEFORE
+        return self._no_marks() if cause <= self._marks_from else "" if segment.complete else _BEFORE
+
+    def _no_marks(self) -> str:
+        return _HELD if self._marks_from == NEVER and self._held else _MARKS
 
     def _first_kept(self, topic: str) -> int:
         """The first cause that the topic's shortened partitions name, whichever of them; -1 if none is shortened."""
@@ -392,7 +402,12 @@ class PartitionAudit:
             from_cause = self._kept_from.get((expected.topic, expected.partition), -1)
         else:
             from_cause = self._first_kept(expected.topic)
-        return "" if cause > from_cause else "the topic no longer holds its first records"
+        if cause > from_cause:
+            return ""
+        is_held = any(
+            topic == expected.topic and expected.partition in (None, partition) for topic, partition in self._held
+        )
+        return _HELD if is_held else "the topic no longer holds its first records"
 
     def _began_before(self, published: Published) -> str:
         first, cause = offsets_of(published)

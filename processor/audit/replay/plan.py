@@ -375,7 +375,8 @@ class Plan:
             firsts.setdefault((topic, partition), (number, first))
         self._shortened.update(place for place, (_, first) in firsts.items() if first > 0)
         self._notes += [
-            f"{topic}, partition {p}: an open transaction holds back what lies behind offset {offset}."
+            f"{topic}, partition {p}: an open transaction holds back what lies behind offset {offset}; end it "
+            f"(kafka-transactions.sh find-hanging --topic {topic}, then abort) and replay again."
             for topic, p, offset in sorted(held for one in found for held in one.held)
         ]
         if self._options.verify and self._options.published:
@@ -407,6 +408,7 @@ class Plan:
                 archives=span.parts,
                 capture=options.capture,
                 shortened=tuple(sorted(self._shortened)),
+                held=tuple(sorted({(topic, p) for one in self._index_results for topic, p, _ in one.held})),
                 connection=settings.kafka.connection() if self._reads_topic else None,
                 record=str(Path(options.record).resolve()) if options.record else "",
                 record_files=options.record_files,

@@ -47,6 +47,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         switch: below it the archives are read, from it on the topic.
         archives: what is read from archives, in offset order.
         shortened: (topic, partition) of the outputs whose first records are gone.
+        held: (topic, partition) of the outputs of which an open transaction holds back the rest.
         connection: arguments of `Connection.build`, secrets in clear: never written anywhere. None: archives alone.
         capture: where archives of Event Hubs Capture say which topic and partition they are of.
         record: a folder that the range is archived to on the way, "" for none; `record_files` is their kind.
@@ -72,6 +73,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     archives: tuple[ArchiveRange, ...] = ()
     capture: Capture = CAPTURE
     shortened: tuple[tuple[str, int], ...] = ()
+    held: tuple[tuple[str, int], ...] = ()
     connection: dict[str, Any] | None = None
     record: str = ""
     record_files: str = ".jsonl.gz"

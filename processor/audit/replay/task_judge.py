@@ -36,6 +36,7 @@ def audit_of(task: Task, index: PublishedIndex, state_at: StateAt, *, yield_equa
         latest_mark_ms=task.latest_mark_ms,
         shortened=expected.shortened,
         kept_from=index.kept_from(task.shortened),
+        held=task.held,
         dead_letter=task.dead_letter,
         expired=task.outcome_topics.get(Status.EXPIRED.value, ""),
         yield_equal=yield_equal,
