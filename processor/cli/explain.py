@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
-from processor.cli.terminal import plain, utc_time, verdict_style
+from processor.cli.terminal import plain, printable, utc_time, verdict_style
 
 if TYPE_CHECKING:
     from processor.audit.explain import StepIncarnation
@@ -45,7 +45,7 @@ def explain(
         for life in found.lives:
             _show_incarnation(life)
         for stray in found.strays:
-            print(f"{stray.topic}, partition {stray.partition}, offset {stray.offset}: {stray.why}")
+            print(printable(f"{stray.topic}, partition {stray.partition}, offset {stray.offset}: {stray.why}"))
     codes = {"equal": EXIT_PROVEN, "different": EXIT_DIFFERENT}
     end_with(codes.get(found.verdict.value, EXIT_UNPROVABLE))
 
@@ -53,7 +53,8 @@ def explain(
 def _show_incarnation(life: StepIncarnation) -> None:
     """Print one incarnation of the step; without a terminal, without colours and as wide as needed."""
     console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
-    head = f"[bold]{plain(life.step_id)}[/bold]  {plain(life.status)}  [{verdict_style(life.verdict)}]{life.verdict}[/]"
+    verdict = f"[{verdict_style(life.verdict)}]{plain(life.verdict)}[/]"
+    head = f"[bold]{plain(life.step_id)}[/bold]  {plain(life.status)}  {verdict}"
     console.print(head)
     run, thread = plain(life.run_id or "-"), plain(life.thread_id or "-")
     console.print(f"run {run}  thread {thread}")
@@ -68,11 +69,13 @@ def _show_incarnation(life: StepIncarnation) -> None:
         status = f"{event.before or 'new'} -> {event.after}" if event.after else ""
         if event.refused:
             status = f"refused: {event.refused}"
-        changes = "\n".join(f"{change.path}: {change.what}" for change in event.changes[:_CHANGES])
+        changes = "\n".join(printable(f"{change.path}: {change.what}") for change in event.changes[:_CHANGES])
         if len(event.changes) > _CHANGES:
             changes += f"\nand {len(event.changes) - _CHANGES} more"
         style = "red" if event.refused else ""
-        events.add_row(str(event.offset), utc_time(event.timestamp), event.event, status, plain(changes), style=style)
+        events.add_row(
+            str(event.offset), utc_time(event.timestamp), plain(event.event), plain(status), plain(changes), style=style
+        )
     console.print(events)
     issued = Table(
         "revision", "status", "topic", "partition", "offset", "verdict", "why", box=None, header_style="bold"
@@ -81,9 +84,10 @@ def _show_incarnation(life: StepIncarnation) -> None:
         topic, partition, offset = (
             (one.place[0], str(one.place[1]), str(one.place[2])) if one.place else ("-", "-", "-")
         )
-        why = "\n".join([*filter(None, [one.why]), *(f"{d.path}: {d.expected} (got {d.got})" for d in one.differences)])
-        verdict = f"[{verdict_style(one.verdict)}]{one.verdict}[/]"
-        issued.add_row(str(one.revision), one.status, plain(topic), partition, offset, verdict, plain(why))
+        whys = [*filter(None, [one.why]), *(f"{d.path}: {d.expected} (got {d.got})" for d in one.differences)]
+        why = "\n".join(map(printable, whys))
+        verdict = f"[{verdict_style(one.verdict)}]{plain(one.verdict)}[/]"
+        issued.add_row(str(one.revision), plain(one.status), plain(topic), partition, offset, verdict, plain(why))
     if life.issued:
         console.print(issued)
     for note in life.notes:

@@ -20,6 +20,7 @@ from processor.cli.replay import replay
 from processor.cli.reset import reset
 from processor.cli.serve import serve
 from processor.cli.simulate import simulate
+from processor.cli.terminal import printable
 from processor.core.rules import MAX_DIGITS
 from processor.errors import RunStepsError, UsageError, of_system
 
@@ -107,4 +108,4 @@ def _run(args: list[str]) -> int:
 def _say(message: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print(f"run-steps: {message}", file=sys.stderr)
+    print("\n".join(map(printable, f"run-steps: {message}".split("\n"))), file=sys.stderr)

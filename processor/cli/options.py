@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from processor.cli.terminal import printable
+
 if TYPE_CHECKING:
     from processor.config.settings import Settings
     from processor.kafka.client_config import Connection
@@ -39,4 +41,4 @@ def connection_of(settings: Settings) -> Connection:
 
 
 def warn(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(printable(line), file=sys.stderr)

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from processor.cli.options import ConfigOption, connection_of, end_with, load_settings, warn
-from processor.cli.terminal import plain
+from processor.cli.terminal import plain, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,7 +144,7 @@ def _check_report(folder: Path, archives: list[Path], capture: Capture) -> None:
         warn(f"run-steps: {problem}")
     if problems:
         end_with(65)
-    print(f"{folder}: whole. {checked.manifest.verdict.value}. root {checked.manifest.root}")
+    _print(f"{folder}: whole. {checked.manifest.verdict.value}. root {checked.manifest.root}")
     end_with(EXIT_CODES[checked.manifest.verdict])
 
 
@@ -196,38 +196,42 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
 _LINE_EVERY_S = 5.0
 
 
+def _print(line: str) -> None:
+    print(printable(line))
+
+
 def _print_summary(replayed: Replayed) -> None:
     """The verdict first, then what it stands on."""
-    print(replayed.verdict.value)
+    _print(replayed.verdict.value)
     for kind, verdicts in replayed.counts.items():
         told = ", ".join(f"{n:,} {verdict}" for verdict, n in sorted(verdicts.items()) if n)
-        print(f"  {kind.replace('_', ' ')}s: {told or 'none'}")
-    print("  offsets: " + (", ".join(f"{n:,} {kind}" for kind, n in sorted(replayed.coverage.items()) if n) or "none"))
+        _print(f"  {kind.replace('_', ' ')}s: {told or 'none'}")
+    _print("  offsets: " + (", ".join(f"{n:,} {kind}" for kind, n in sorted(replayed.coverage.items()) if n) or "none"))
     for result in replayed.results:
         whole = "" if result.complete else ", not from the log's beginning"
-        print(f"  partition {result.partition}: [{result.begin}, {result.end}){whole}, {result.open_steps} steps open")
+        _print(f"  partition {result.partition}: [{result.begin}, {result.end}){whole}, {result.open_steps} steps open")
     for line in _first_findings(replayed):
-        print(f"  {line}")
+        _print(f"  {line}")
     out_of_range = sum(result.out_of_range for result in replayed.results)
     apart = {**replayed.outputs, "published out of the range": out_of_range}
     for name in ("published out of the range", "of another source", "of partitions not asked for", "unreadable"):
         if apart.get(name):
-            print(f"  records {name}: {apart[name]:,}")
+            _print(f"  records {name}: {apart[name]:,}")
     if replayed.against is not None:
         other = replayed.against
         compared = f"{other.blocks_compared:,} blocks of the source compared, {other.blocks:,} differ"
-        print(f"  against {other.report}: {compared}")
+        _print(f"  against {other.report}: {compared}")
         for block in other.first_blocks:
             held = f"{block.records_here} records, {block.records_there} there"
-            print(f"    partition {block.partition}, offsets {block.first} to {block.last}: {held}")
-        print(f"  against {other.report}: {other.same:,} steps the same, {other.differing:,} not")
+            _print(f"    partition {block.partition}, offsets {block.first} to {block.last}: {held}")
+        _print(f"  against {other.report}: {other.same:,} steps the same, {other.differing:,} not")
         for one in other.examples:
             what = ", ".join(one.columns) or one.what
-            print(f"    {one.step_id} revision {one.revision}, partition {one.partition}, offset {one.offset}: {what}")
+            _print(f"    {one.step_id} revision {one.revision}, partition {one.partition}, offset {one.offset}: {what}")
     for line in (*replayed.about.notes, *replayed.questions):
-        print(f"  {line}")
+        _print(f"  {line}")
     if replayed.report:
-        print(f"  report: {replayed.report} (root {replayed.root})")
+        _print(f"  report: {replayed.report} (root {replayed.root})")
 
 
 def _first_findings(replayed: Replayed) -> Iterator[str]:
@@ -244,4 +248,4 @@ def _first_findings(replayed: Replayed) -> Iterator[str]:
         why = "; ".join(filter(None, (fields, finding.why)))
         whole = what[finding.kind.value] + place if one else "a record that names no place of the source"
         told = f"{finding.verdict.value}: {whole}{at}" + (f": {why}" if why else "")
-        yield "".join(c if c.isprintable() else "\ufffd" for c in told)  # ids and fields are what anybody wrote
+        yield told

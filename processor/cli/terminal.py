@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """The text with U+FFFD for what moves a terminal or hides: control characters, line ends, bidi marks, surrogates.
+
+    Ids, keys, fields and topics are what any producer wrote.
+    """
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 def plain(text: str) -> str:
+    """The same for rich: its markup is escaped, line ends stay."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape("\n".join(map(printable, text.split("\n"))))
 
 
 _VERDICT_STYLES = {"equal": "green", "unverifiable": "yellow"}

@@ -13,13 +13,13 @@ import pytest
 from processor.audit.judge.block_digests import framed, framed_together
 from processor.audit.judge.differences import differences
 from processor.audit.judge.partition_audit import PartitionAudit
-from processor.audit.judge.published_headers import mark_in, read_published
+from processor.audit.judge.published_headers import read_published
 from processor.audit.judge.verdicts import NEVER, ExpectedRecord, Finding, FindingKind, Published, Unreadable, Verdict
 from processor.audit.memory_index import MemoryIndex
 from processor.audit.published_index import FileIndex, IndexWriter
 from processor.audit.replay.task_judge import expected_records
 from processor.core.effects import FOLD_VERSION, LogRecord, Publish
-from processor.core.headers import CLOCK_MARK, DETAIL, DIGEST, EVENT_NUMBER, LAST_OFFSET, SOURCE_PARTITION, VERSION
+from processor.core.headers import CLOCK_MARK, DETAIL, EVENT_NUMBER, LAST_OFFSET, SOURCE_PARTITION, VERSION
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.kafka.output_records import OMITTED_BYTES, omitting
@@ -312,20 +312,6 @@ def test_what_retention_may_have_taken_from_an_output_is_not_missing(case: Case)
     assert verdicts(case.audit(kept_from={place: 0})) == ["missing"], "behind it all is said to be there"
 
 
-def test_what_an_open_transaction_holds_back_is_not_missing(case: Case) -> None:
-    """Somebody's open transaction on an outcome topic: the unread rest was told as missing, exit 3."""
-    one_step(case, "s1")
-    one_step(case, "s2")
-    case.publish()
-    ((topic, partition),) = case.out
-    case.out[topic, partition].pop()
-    assert verdicts(case.audit()) == ["equal", "missing"]
-    assert verdicts(case.audit(held=((topic, partition + 1),))) == ["equal", "missing"]
-    equal, held = case.audit(held=((topic, partition),))
-    assert (equal.verdict, held.verdict) == (Verdict.EQUAL, Verdict.UNVERIFIABLE)
-    assert "open transaction" in held.why
-
-
 def test_another_fold_version_is_not_judged(case: Case) -> None:
     one_step(case)
     case.publish()
@@ -349,48 +335,6 @@ def test_a_clock_mark_is_applied_where_it_stood_and_one_that_was_not_due_is_foun
     headers = [(n, b"%d@1" % (due + 1000) if n == CLOCK_MARK else c) for n, c in log[0].headers]
     log[0] = msgspec.structs.replace(log[0], headers=tuple(headers))
     assert "extra" in verdicts(case.audit()) or "different" in verdicts(case.audit())
-
-
-def test_a_clock_mark_from_the_future_was_never_set(case: Case) -> None:
-    """Whoever can write to the outcome topics could publish an open step as expired, ahead of its time: proven."""
-    case.play.created(id="s1", expires_at=2_000)
-    due = case.play.state.next_due_ms()
-    assert due is not None
-    case.play.effects += [e for e in case.play.state.advance(due) if isinstance(e, Publish)]
-    case.play.wait(1)
-    case.publish()
-    assert verdicts(case.audit(latest_mark_ms=due)) == ["equal"]
-    (finding,) = case.audit(latest_mark_ms=due - 1)
-    assert finding.verdict is Verdict.EXTRA
-
-
-@pytest.mark.parametrize("position", [b"0", b"1"])
-def test_a_clock_mark_before_the_step_began_is_no_way_out_of_the_range(case: Case, position: bytes) -> None:
-    """`<any>@0` on a forged copy put its cause before the range: proven, 36 of 36."""
-    one_step_of(case.play, "s0")
-    one_step(case)
-    case.publish()
-    honest = case.completed[-1]
-    forged = (*honest.headers, (CLOCK_MARK, b"7@" + position))
-    case.completed.append(msgspec.structs.replace(honest, offset=len(case.completed), headers=forged))
-    found = verdicts(case.audit())
-    assert found.count("equal") == 2
-    assert set(found) - {"equal"} <= {"extra", "duplicate"}
-    assert len(found) == 3
-
-
-def test_a_producers_clock_mark_does_not_pass_as_the_workers(case: Case) -> None:
-    """One unusable record with our header, from any producer of the source: an honest worker looked like a forger."""
-    case.play.created(id="s1")
-    case.play.put(b"{", headers=((CLOCK_MARK, b"9999999999999@1"), (DIGEST, b"0")))
-    case.play.say("step.completed", step("completed", id="s1"))
-    case.publish()
-    assert verdicts(case.audit()) == ["equal", "equal"]
-    ((letter,),) = (log for (topic, _), log in case.out.items() if topic == mutations.DEAD)
-    assert dict(letter.headers)[f"source-{CLOCK_MARK}"] == b"9999999999999@1"
-    assert CLOCK_MARK not in dict(letter.headers)
-    old = tuple((name.removeprefix("source-"), content) for name, content in letter.headers)  # as written before
-    assert mark_in(dict(old)) is None
 
 
 def test_a_clock_mark_before_markers_that_end_the_range_stands_where_it_stood(case: Case) -> None:

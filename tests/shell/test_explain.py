@@ -15,13 +15,14 @@ import pytest
 
 from processor.archives import ArchivedRecord
 from processor.audit import explain as explaining
-from processor.audit.explain import Explained, Logs, Marks, explain_from
+from processor.audit.explain import Explained, Logs, Marks, StepIncarnation, explain_from
 from processor.audit.judge.published_headers import mark_of
 from processor.audit.judge.verdicts import Published, Unreadable, Verdict
 from processor.audit.published_index import of_source
 from processor.audit.replay.task import Task
 from processor.audit.replay.task_judge import expected_records
 from processor.cli import main as cli
+from processor.cli.explain import _show_incarnation
 from processor.core.effects import LogRecord
 from processor.core.headers import REVISION, SOURCE_PARTITION, SOURCE_TOPIC
 from processor.core.partition import PartitionState
@@ -162,6 +163,34 @@ def test_the_command_prints_what_the_guide_says(
             assert f"`{name}`" in guide, name
     cli._run(["explain", step_id])
     assert step_id in capsys.readouterr().out
+
+
+_HOSTILE = "\x1b[2J\x1b]0;owned\x07\u202e\n\udc80[red]"
+
+
+def _hostile(value: object) -> object:
+    """The same with a control sequence behind every text."""
+    if isinstance(value, dict):
+        return {name: _hostile(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_hostile(one) for one in value]
+    return value + _HOSTILE if isinstance(value, str) else value
+
+
+def test_no_field_of_a_step_reaches_the_terminal_as_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ids, keys and values are what any producer wrote: a control sequence in one changed the reader's screen."""
+    made = mutations.world(1, runs=6)
+    record = next(r for log in made.topics.values() for r in log if REVISION in dict(r.headers))
+    monkeypatch.setattr(explaining, "_Topics", lambda settings, connection: Simulated(made, tmp_path))
+    cli._run(["explain", (record.key or b"").decode(), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    for life in found["lives"]:
+        _show_incarnation(msgspec.convert(_hostile(life), StepIncarnation))
+    printed = capsys.readouterr().out
+    assert "owned" in printed
+    assert all(c.isprintable() or c == "\n" for c in printed)
 
 
 def test_a_step_that_nobody_published_is_a_matter_of_usage(tmp_path: Path) -> None:

@@ -278,7 +278,7 @@ def test_all_that_the_core_counts_has_a_label_of_its_own(told: Told) -> None:
     source = "".join(file.read_text(encoding="utf-8") for file in core.glob("*.py"))
     counts = set(re.findall(r'"(\w+)"', " ".join(re.findall(r"counts\[(.*?)\] \+=", source))))
     counts |= set(re.findall(r'Ignored\("(\w+)"\)', source))
-    anomalies = set(re.findall(r'\.mark\("(\w+)"\)', source))
+    anomalies = set(re.findall(r'\.add_anomaly\("(\w+)"\)', source))
     assert len(counts) > 5
     assert len(anomalies) > 3
     told.telemetry.counted(dict.fromkeys(counts, 1))
