@@ -183,23 +183,25 @@ def _rejected(error: Exception) -> Rejected:
 def _decode(value: bytes, headers: Mapping[str, bytes | None]) -> Decoded | Rejected:
     value = value.removeprefix(_BOM)
     event_id = _id_of(headers)
-    if is_sse(value) and not _is_cloud_event(headers):  # E5
-        found = [_each(_frame, frame) for frame in frames_of(value)]
-        if not any(isinstance(event, Rejected) for event, _ in found):
-            _check_utf8(value)  # a comment, say: no event is to blame, so all of the record is
-        return _in_order(found, event_id)
-    _check_utf8(value)
     content_type = (headers.get("content-type") or b"").lower()
     if content_type.startswith(b"application/cloudevents"):  # E3
+        _check_utf8(value)
         if content_type.startswith(b"application/cloudevents-batch"):
             return _in_order([_each(_cloud_event, raw) for raw in _read(read_envelopes, value)], event_id)
         return _one(*_cloud_event(value), event_id)
     if "ce_type" in headers and "ce_specversion" in headers:  # E4
+        _check_utf8(value)
         name = _from_thread((headers["ce_type"] or b"").decode())
         envelope = _peek(value)
         if envelope is not None and type(envelope.event) is str and data_of(envelope) is not None:
             return _one(_stream_event(envelope), None, event_id)
         return _one(_named(name, value), None, event_id)
+    if is_sse(value):  # E5
+        found = [_each(_frame, frame) for frame in frames_of(value)]
+        if not any(isinstance(event, Rejected) for event, _ in found):
+            _check_utf8(value)  # a comment, say: no event is to blame, so all of the record is
+        return _in_order(found, event_id)
+    _check_utf8(value)
     return _one(*_json(value), event_id)
 
 
@@ -220,11 +222,6 @@ def _read(decoder: Callable[[Span], _T], value: Span) -> _T:
 
 def _one(event: Event, own_id: str | None, event_id: str | None) -> Decoded:
     return Decoded((event,), (event_id or own_id,))
-
-
-def _is_cloud_event(headers: Mapping[str, bytes | None]) -> bool:
-    content_type = (headers.get("content-type") or b"").lower()
-    return content_type.startswith(b"application/cloudevents") or ("ce_type" in headers and "ce_specversion" in headers)
 
 
 def _each(reader: Callable[[_T], tuple[Event, str | None]], part: _T) -> tuple[Event, str | None]:
