@@ -187,7 +187,7 @@ def test_compose_has_a_broker_two_workers_and_prometheus() -> None:
 
 def test_prometheus_scrapes_the_workers_of_compose() -> None:
     """By the names and the port that compose gives them."""
-    (job,) = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
+    (job,) = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
     assert job["metrics_path"] == "/metrics"
     (static,) = job["static_configs"]
     workers = [name for name in compose()["services"] if name.startswith("worker")]
