@@ -69,7 +69,7 @@ COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 
 PEERS := tests/bench/peers/requirements
 
 lock: ## resolve the dependencies anew (needs uv)
-	$(COMPILE) pyproject.toml --extra audit --extra dask --extra aws --extra azure --extra demo --group dev -o requirements.lock
+	$(COMPILE) pyproject.toml --extra audit --extra sign --extra dask --extra aws --extra azure --extra demo --group dev -o requirements.lock
 	$(COMPILE) pyproject.toml --extra aws --extra azure --constraint requirements.lock -o requirements-runtime.lock
 	for peer in quix faust bytewax; do $(COMPILE) $(PEERS)/$$peer.in -o $(PEERS)/$$peer.txt || exit 1; done
 	$(subst 3.11,3.13,$(COMPILE)) $(PEERS)/flechtwerk.in -o $(PEERS)/flechtwerk.txt

@@ -42,6 +42,7 @@ HOMES = {
     "aiokafka": ("processor.kafka",),
     "aws_msk_iam_sasl_signer": ("processor.kafka",),
     "azure": ("processor.kafka",),
+    "cryptography": ("processor.audit.report",),
     "cramjam": ("processor.archives", "processor.kafka"),
     "distributed": ("processor.audit.replay",),
     "duckdb": ("processor.audit.report",),

@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 
 from processor.cli.options import ConfigOption, connection_of, end_with, load_settings, warn
-from processor.cli.terminal import plain, printable
+from processor.cli.report_check import check_report, require_signing_options, sign_report, signing_key_of
+from processor.cli.terminal import plain, print_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,6 +69,14 @@ def replay(
     check: Annotated[
         Path | None, typer.Option(metavar="REPORT", help="Check this report instead, without a broker (see --archive).")
     ] = None,
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY", help="Sign the report with this Ed25519 private key (PEM).")
+    ] = None,
+    signer: Annotated[str, typer.Option(metavar="NAME", help="Who signs, as the signature says it.")] = "",
+    trust: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="PUBKEY", help="With --check: signed with this key (PEM); may be given again."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Prove what was published from the log, or show where it is wrong.
@@ -77,9 +86,11 @@ def replay(
     from processor.audit.replay.extra import require
 
     require("replay")
+    require_signing_options(sign=sign, signer=signer, report=report, trust=trust, check=check)
     if check is not None:
-        _check_report(check, archive or [], _capture(capture_pattern, capture_topic, capture_partition))
+        check_report(check, archive or [], _capture(capture_pattern, capture_topic, capture_partition), trust or [])
         return
+    key = signing_key_of(sign)
     if workers > 1 and not dask:
         from processor.audit.replay import process_pool as pool
 
@@ -115,6 +126,8 @@ def replay(
             warn(f"archive {path}: {hidden} files left alone: a name on their way begins with _ or .")
     with _progress() as show:
         replayed = run(options, settings, lambda: connection_of(settings), show)
+    if key is not None and report is not None:
+        sign_report(report, replayed.root, key, signer)
     if as_json:
         print(json.dumps(msgspec.to_builtins(replayed), indent=2))
     else:
@@ -126,26 +139,6 @@ def _capture(pattern: str, topic: str, partition: int | None) -> Capture:
     from processor.archives import CAPTURE, Capture
 
     return Capture(pattern=pattern or CAPTURE.pattern, topic=topic or None, partition=partition)
-
-
-def _check_report(folder: Path, archives: list[Path], capture: Capture) -> None:
-    """Exit code 0: whole, and its verdict is that of the tables; 65: something is wrong; else that of its verdict."""
-    from processor.archives import read
-    from processor.audit.replay.outcome import EXIT_CODES, program
-    from processor.audit.report.folder import check, check_records
-
-    checked = check(folder, program=program())
-    problems = list(checked.problems)
-    if archives and not problems:
-        problems += check_records(
-            folder, checked.manifest, (item for path in archives for item in read(path, capture=capture))
-        )
-    for problem in problems:
-        warn(f"run-steps: {problem}")
-    if problems:
-        end_with(65)
-    _print(f"{folder}: whole. {checked.manifest.verdict.value}. root {checked.manifest.root}")
-    end_with(EXIT_CODES[checked.manifest.verdict])
 
 
 @contextmanager
@@ -196,42 +189,44 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
 _LINE_EVERY_S = 5.0
 
 
-def _print(line: str) -> None:
-    print(printable(line))
-
-
 def _print_summary(replayed: Replayed) -> None:
     """The verdict first, then what it stands on."""
-    _print(replayed.verdict.value)
+    print_line(replayed.verdict.value)
     for kind, verdicts in replayed.counts.items():
         told = ", ".join(f"{n:,} {verdict}" for verdict, n in sorted(verdicts.items()) if n)
-        _print(f"  {kind.replace('_', ' ')}s: {told or 'none'}")
-    _print("  offsets: " + (", ".join(f"{n:,} {kind}" for kind, n in sorted(replayed.coverage.items()) if n) or "none"))
+        print_line(f"  {kind.replace('_', ' ')}s: {told or 'none'}")
+    print_line(
+        "  offsets: " + (", ".join(f"{n:,} {kind}" for kind, n in sorted(replayed.coverage.items()) if n) or "none")
+    )
     for result in replayed.results:
         whole = "" if result.complete else ", not from the log's beginning"
-        _print(f"  partition {result.partition}: [{result.begin}, {result.end}){whole}, {result.open_steps} steps open")
+        print_line(
+            f"  partition {result.partition}: [{result.begin}, {result.end}){whole}, {result.open_steps} steps open"
+        )
     for line in _first_findings(replayed):
-        _print(f"  {line}")
+        print_line(f"  {line}")
     out_of_range = sum(result.out_of_range for result in replayed.results)
     apart = {**replayed.outputs, "published out of the range": out_of_range}
     for name in ("published out of the range", "of another source", "of partitions not asked for", "unreadable"):
         if apart.get(name):
-            _print(f"  records {name}: {apart[name]:,}")
+            print_line(f"  records {name}: {apart[name]:,}")
     if replayed.against is not None:
         other = replayed.against
         compared = f"{other.blocks_compared:,} blocks of the source compared, {other.blocks:,} differ"
-        _print(f"  against {other.report}: {compared}")
+        print_line(f"  against {other.report}: {compared}")
         for block in other.first_blocks:
             held = f"{block.records_here} records, {block.records_there} there"
-            _print(f"    partition {block.partition}, offsets {block.first} to {block.last}: {held}")
-        _print(f"  against {other.report}: {other.same:,} steps the same, {other.differing:,} not")
+            print_line(f"    partition {block.partition}, offsets {block.first} to {block.last}: {held}")
+        print_line(f"  against {other.report}: {other.same:,} steps the same, {other.differing:,} not")
         for one in other.examples:
             what = ", ".join(one.columns) or one.what
-            _print(f"    {one.step_id} revision {one.revision}, partition {one.partition}, offset {one.offset}: {what}")
+            print_line(
+                f"    {one.step_id} revision {one.revision}, partition {one.partition}, offset {one.offset}: {what}"
+            )
     for line in (*replayed.about.notes, *replayed.questions):
-        _print(f"  {line}")
+        print_line(f"  {line}")
     if replayed.report:
-        _print(f"  report: {replayed.report} (root {replayed.root})")
+        print_line(f"  report: {replayed.report} (root {replayed.root})")
 
 
 def _first_findings(replayed: Replayed) -> Iterator[str]:

@@ -11,6 +11,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
+def print_line(line: str) -> None:
+    """Print one line, cleaned."""
+    print(printable(line))
+
+
 def plain(text: str) -> str:
     """The same for rich: its markup is escaped, line ends stay."""
     from rich.markup import escape

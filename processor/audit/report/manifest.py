@@ -27,6 +27,8 @@ from processor.errors import RunStepsError
 FORMAT: Final = 1
 NAME: Final = "manifest.json"
 PAGE: Final = "report.html"
+SIGNATURE: Final = "signature.dsse.json"
+"""Over manifest.json, so the manifest cannot name it (`signature`)."""
 _MAX_BYTES: Final = 256 << 20
 
 ACCOUNTED: Final = frozenset({"data", "marker", "aborted"})
@@ -237,7 +239,7 @@ def check(folder: Path) -> Iterator[str]:
         yield f"{name}: neither a file nor a folder: it can belong to no report"
     for name in sorted(manifest.files.keys() - there.keys()):
         yield f"{name:.200}: missing: the manifest names it"
-    for name in sorted(there.keys() - manifest.files.keys() - {NAME}):
+    for name in sorted(there.keys() - manifest.files.keys() - {NAME, SIGNATURE}):
         yield f"{name:.200}: extra: the manifest does not name it"
     for name in sorted(manifest.files.keys() & there.keys()):
         said, found = manifest.files[name], digest_of(there[name])

@@ -1,0 +1,99 @@
+"""`run-steps replay --check`, and the signature of a report: options, and what is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from processor.cli.options import end_with, warn
+from processor.cli.terminal import print_line
+from processor.errors import UsageError
+
+if TYPE_CHECKING:
+    from processor.archives import Capture
+    from processor.audit.report.manifest import Manifest
+    from processor.audit.report.signature import SigningKey, TrustedKey
+
+
+def require_signing_options(
+    *, sign: Path | None, signer: str, report: Path | None, trust: list[Path] | None, check: Path | None
+) -> None:
+    """Raises UsageError: an option is of no use without another."""
+    if sign is not None and (report is None or check is not None):
+        raise UsageError("replay: --sign: signs the report that is written", hint="name its folder with --report")
+    if signer and sign is None:
+        raise UsageError("replay: --signer: nothing is signed", hint="name the private key with --sign")
+    if trust and check is None:
+        raise UsageError("replay: --trust: belongs to --check", hint="name the report with --check")
+
+
+def signing_key_of(path: Path | None) -> SigningKey | None:
+    """Loaded before anything is read: a key that cannot be used should not cost a replay."""
+    if path is None:
+        return None
+    from processor.audit.report.signature import signing_key
+
+    return signing_key(path)
+
+
+def sign_report(folder: Path, root: str, key: SigningKey, signer: str) -> None:
+    """Sign the report that was just written, if it is still the one with this root digest."""
+    from datetime import UTC, datetime
+
+    from processor.audit.replay.outcome import program
+    from processor.audit.report.manifest import ReportError, read
+    from processor.audit.report.signature import sign
+    from processor.audit.source_commit import source_commit
+
+    manifest = read(folder)
+    if manifest.root != root:
+        raise ReportError(f"{folder}: was changed before it was signed", hint="replay again into a folder of your own")
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    sign(folder, manifest, key, who=signer, when=when, program=program(), commit=source_commit())
+
+
+def check_report(folder: Path, archives: list[Path], capture: Capture, trust: list[Path]) -> None:
+    """Exit code 0: whole, and its verdict is that of the tables; 65: something is wrong; else that of its verdict."""
+    from processor.archives import read
+    from processor.audit.replay.outcome import EXIT_CODES, program
+    from processor.audit.report.folder import check, check_records
+
+    trusted = []
+    if trust:
+        from processor.audit.report.signature import trusted_key
+
+        trusted = [trusted_key(path) for path in trust]
+    checked = check(folder, program=program())
+    problems = list(checked.problems)
+    signed, unsigned = _signature(folder, checked.manifest, trusted)
+    problems += unsigned
+    if archives and not problems:
+        problems += check_records(
+            folder, checked.manifest, (item for path in archives for item in read(path, capture=capture))
+        )
+    for problem in problems:
+        warn(f"run-steps: {problem}")
+    if problems:
+        end_with(65)
+    print_line(f"{folder}: whole. {checked.manifest.verdict.value}. root {checked.manifest.root}")
+    if signed:
+        print_line(signed)
+    end_with(EXIT_CODES[checked.manifest.verdict])
+
+
+def _signature(folder: Path, manifest: Manifest, trusted: list[TrustedKey]) -> tuple[str, list[str]]:
+    """(What is to be said of a report's signature, what is wrong with it). Verified with trusted keys alone."""
+    from processor.audit.report.manifest import SIGNATURE
+
+    if not trusted:
+        is_there = (folder / SIGNATURE).exists()
+        return f"{SIGNATURE}: the signature was not checked (--trust PUBKEY checks it)" if is_there else "", []
+    from processor.audit.report.signature import verify
+
+    verified = verify(folder, manifest, trusted)
+    if verified.signing is None:
+        return "", verified.problems
+    one = verified.signing
+    who = f" as {one.who!r}" if one.who else ""
+    commit = f" at commit {one.commit}" if one.commit else ""
+    return f"signed by the key {one.key}{who}, {one.when} by its own clock, with {one.program}{commit}", []
