@@ -11,7 +11,7 @@ JOBS := 2
 PARALLEL := --numprocesses $(JOBS:1=0) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations serve config lock wheels image-steps clean
+.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations serve config dashboard manifests lock wheels image-steps clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,12 @@ config: venv ## write config/processor.toml from the settings model
 COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 --no-header --no-annotate
 
 PEERS := tests/bench/peers/requirements
+
+dashboard: venv ## write deploy/grafana/run-steps.json
+	$(BIN)/python deploy/grafana/make_dashboard.py
+
+manifests: ## write deploy/k8s from the Helm chart (needs helm)
+	deploy/render-manifests.sh
 
 lock: ## resolve the dependencies anew (needs uv)
 	$(COMPILE) pyproject.toml --extra audit --extra sign --extra dask --extra aws --extra azure --extra demo --group dev -o requirements.lock

@@ -163,10 +163,10 @@ def test_the_build_steps_install_no_compiler_on_the_machine_they_run_on(tmp_path
 # --- compose
 
 
-def test_compose_has_a_broker_two_workers_and_prometheus() -> None:
+def test_compose_has_a_broker_two_workers_and_their_monitoring() -> None:
     """Each worker waits for a broker that answers, and is given time to drain."""
     services = compose()["services"]
-    assert set(services) == {"broker", "worker-1", "worker-2", "prometheus"}
+    assert set(services) == {"broker", "worker-1", "worker-2", "prometheus", "grafana"}
     for name, service in services.items():
         assert ("image" in service) or ("build" in service), name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), f"{name}: open to the network"
