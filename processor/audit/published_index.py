@@ -32,7 +32,8 @@ from zlib import crc32
 
 import msgspec
 
-from processor.audit.judge.published_headers import Named, caused_at, mark_in, named_by, published_as
+from processor.audit.judge.not_judged import ClaimCounter
+from processor.audit.judge.published_headers import Named, caused_at, mark_in, named_by, published_as, source_of
 from processor.audit.judge.verdicts import (
     NEVER,
     ExpectedRecord,
@@ -45,7 +46,7 @@ from processor.audit.judge.verdicts import (
 from processor.audit.published_index_format import About, Segment, read_about
 from processor.core.effects import Reason, Record
 from processor.core.header_names import is_utf8, name_bytes, name_text
-from processor.core.headers import CLOCK_MARK, SOURCE_TOPIC
+from processor.core.headers import CLOCK_MARK
 
 _HELD_BYTES: Final = 16 << 20
 """Of rows that are held in memory before they are written, over all partitions."""
@@ -93,28 +94,23 @@ def of_source(
     source: str, partitions: int, topic: str, partition: int, record: Record, *, dead_letters: bool = False
 ) -> Published | Unreadable | None:
     """A record of an output topic; None if it is of another source than this one, with so many partitions."""
-    named = _named_by(source.encode(), partitions, record, dict(record.headers), dead_letters)
+    headers = dict(record.headers)
+    named: Named | bytes | str = source_of(source.encode(), record, headers)
+    if isinstance(named, bytes):
+        if named != source.encode():
+            return None
+        named = _named_by(partitions, record, headers, dead_letters)
     if isinstance(named, str):
         return Unreadable(topic, partition, record.offset, named)
-    return None if named is None else published_as(named, topic, partition, record)
+    return published_as(named, topic, partition, record)
 
 
-def _named_by(
-    source: bytes, partitions: int, record: Record, headers: Mapping[str, bytes | None], dead_letters: bool
-) -> Named | str | None:
-    """As `partition_audit.named_by`, of a source of that name with so many partitions; None if it is of another."""
-    topic = headers.get(SOURCE_TOPIC, _ABSENT)
-    if topic is _ABSENT:
-        return f"no {SOURCE_TOPIC}"
-    if topic != source:
-        return None
+def _named_by(partitions: int, record: Record, headers: Mapping[str, bytes | None], dead_letters: bool) -> Named | str:
+    """As `published_headers.named_by`, of a source with so many partitions."""
     named = named_by(record, headers, dead_letters=dead_letters)
     if isinstance(named, str) or named[1] < partitions:
         return named
     return f"names source partition {named[1]} of {partitions}"
-
-
-_ABSENT: Final = b"\0absent"
 
 
 def _checksum(kind: FindingKind, one: str, two: str) -> int:
@@ -289,14 +285,24 @@ class IndexWriter:
         partitions: how many partitions the source has.
         wanted: the partitions that are audited; what names another one of them is counted in `other_partitions`.
         name: of this index, where several are written into one folder. One of the same name is replaced.
+        sole_source: no other source is published to these topics: what names another one belongs to no source.
     """
 
-    def __init__(self, folder: Path, source: str, partitions: int, wanted: frozenset[int], name: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: str,
+        partitions: int,
+        wanted: frozenset[int],
+        name: str = "",
+        *,
+        sole_source: bool = False,
+    ) -> None:
         self._source, self._partitions = source.encode(), partitions
         self.read: Counter[str] = Counter()
         """Records by topic."""
-        self.elsewhere = 0
-        self.other_partitions = 0
+        self.elsewhere, self.other_partitions = ClaimCounter(), ClaimCounter()
+        self._sole_source = sole_source
         self.indexed = 0
         self.unreadable = 0
         """Records that name no place of the source; the index of the first wanted partition has them."""
@@ -310,20 +316,24 @@ class IndexWriter:
         """One record, as it stands on an outcome topic or on the dead letters."""
         self.read[topic] += 1
         headers = dict(record.headers)
-        named = _named_by(self._source, self._partitions, record, headers, dead_letters)
-        if named is None:
-            self.elsewhere += 1
-            return
+        named: Named | bytes | str = source_of(self._source, record, headers)
+        if named == self._source:
+            named = _named_by(self._partitions, record, headers, dead_letters)
+        elif isinstance(named, bytes):
+            if not self._sole_source:
+                self.elsewhere.add(named.decode())
+                return
+            named = f"names another source, {named.decode()}, and there is none (--sole-source)"
         if isinstance(named, str):
             assert self._strays is not None
             self.unreadable += 1
             kind = FindingKind.DEAD_LETTER if dead_letters else FindingKind.STEP
             self._hold(self._strays, topic, partition, record.offset, 0, _pack((kind, named)))
-            return
-        if named[1] in self._writers:
-            self._add_row(named, topic, partition, record, headers)
-        else:
-            self.other_partitions += 1
+        elif isinstance(named, tuple):
+            if named[1] in self._writers:
+                self._add_row(named, topic, partition, record, headers)
+            else:
+                self.other_partitions.add(f"{named[1]}")
 
     def add(self, published: Published) -> None:
         """One whose evidence is read, of a partition that is wanted."""

@@ -61,6 +61,10 @@ def replay(
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the evidence into this folder, which must be new.")] = None,
     created: Annotated[str | None, typer.Option(metavar="ISO", help="Creation time to write into the report.")] = None,
+    sole_source: Annotated[
+        bool,
+        typer.Option("--sole-source", help="Nothing else is published to these topics: other sources are extra."),
+    ] = False,
     verify: Annotated[bool, typer.Option(help="Off: fold only, compare nothing.")] = True,
     against: Annotated[
         Path | None,
@@ -118,6 +122,7 @@ def replay(
         work=str(work or ""),
         verify=verify,
         against=str(against or ""),
+        sole_source=sole_source,
     )
     from processor.archives import left_alone
 
@@ -191,7 +196,9 @@ _LINE_EVERY_S = 5.0
 
 def _print_summary(replayed: Replayed) -> None:
     """The verdict first, then what it stands on."""
-    print_line(replayed.verdict.value)
+    print_line(replayed.verdict.value + (", but for what is not judged:" if replayed.not_judged else ""))
+    for line in replayed.not_judged:
+        print_line(f"  not judged: {line}")
     for kind, verdicts in replayed.counts.items():
         told = ", ".join(f"{n:,} {verdict}" for verdict, n in sorted(verdicts.items()) if n)
         print_line(f"  {kind.replace('_', ' ')}s: {told or 'none'}")
@@ -205,11 +212,8 @@ def _print_summary(replayed: Replayed) -> None:
         )
     for line in _first_findings(replayed):
         print_line(f"  {line}")
-    out_of_range = sum(result.out_of_range for result in replayed.results)
-    apart = {**replayed.outputs, "published out of the range": out_of_range}
-    for name in ("published out of the range", "of another source", "of partitions not asked for", "unreadable"):
-        if apart.get(name):
-            print_line(f"  records {name}: {apart[name]:,}")
+    if replayed.outputs.get("unreadable"):
+        print_line(f"  records that belong to no source: {replayed.outputs['unreadable']:,}")
     if replayed.against is not None:
         other = replayed.against
         compared = f"{other.blocks_compared:,} blocks of the source compared, {other.blocks:,} differ"
@@ -227,6 +231,8 @@ def _print_summary(replayed: Replayed) -> None:
         print_line(f"  {line}")
     if replayed.report:
         print_line(f"  report: {replayed.report} (root {replayed.root})")
+    if replayed.not_judged:
+        print_line(f"{replayed.verdict.value}: of the range alone. Not judged: {' '.join(replayed.not_judged)}")
 
 
 def _first_findings(replayed: Replayed) -> Iterator[str]:

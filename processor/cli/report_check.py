@@ -57,6 +57,7 @@ def check_report(folder: Path, archives: list[Path], capture: Capture, trust: li
     from processor.archives import read
     from processor.audit.replay.outcome import EXIT_CODES, program
     from processor.audit.report.folder import check, check_records
+    from processor.audit.report.manifest import not_judged
 
     trusted = []
     if trust:
@@ -75,7 +76,8 @@ def check_report(folder: Path, archives: list[Path], capture: Capture, trust: li
         warn(f"run-steps: {problem}")
     if problems:
         end_with(65)
-    print_line(f"{folder}: whole. {checked.manifest.verdict.value}. root {checked.manifest.root}")
+    apart = "".join(f" Not judged: {line}" for line in not_judged(checked.manifest.about, checked.manifest.ranges))
+    print_line(f"{folder}: whole. {checked.manifest.verdict.value}.{apart} root {checked.manifest.root}")
     if signed:
         print_line(signed)
     end_with(EXIT_CODES[checked.manifest.verdict])

@@ -101,6 +101,7 @@ def judging(monkeypatch: pytest.MonkeyPatch, verdict: Outcome, counts: dict[str,
             results=[],
             first=[],
             questions=["1 record was left open"] if verdict is Outcome.UNPROVABLE else [],
+            not_judged=[],
             outputs={},
             report=options.report,
         )

@@ -231,7 +231,7 @@ def test_every_flipped_bit_is_found(folder: Path, sound: Path) -> None:
     assert problems(folder) == []
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "longer", "extra", "missing", "link", "spaces", "page"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "longer", "extra", "folder", "missing", "link", "spaces", "page"])
 def test_the_guide_finds_what_check_finds(folder: Path, damage: str) -> None:
     victim = sorted((folder / "tables" / "findings").iterdir())[0]
     whole = victim.read_bytes()
@@ -244,6 +244,8 @@ def test_the_guide_finds_what_check_finds(folder: Path, damage: str) -> None:
             victim.write_bytes(whole + b"\0")
         case "extra":
             (folder / "tables" / "more.txt").write_text("")
+        case "folder":
+            (folder / "tables" / "more" / "empty").mkdir(parents=True)
         case "missing":
             victim.unlink()
         case "link":
@@ -304,7 +306,7 @@ def test_a_manifest_cannot_point_out_of_its_folder(folder: Path) -> None:
     [
         (b"", "Input data was truncated"),
         (b"[]", "Expected `object`"),
-        (b'{"format": 99}', "format 99, this program reads 1"),
+        (b'{"format": 99}', "format 99, this program reads 2"),
         (b"[" * 100_000, "manifest"),
         (b"\xff\xfe", "manifest"),
     ],

@@ -151,7 +151,9 @@ class PartitionAudit:
         self.implied: Counter[FindingKind] = Counter()
         self.equal_not_yielded = 0
         """Steps that are equal, counted alone."""
-        self.out_of_range = 0
+        self.out_of_range = self.caused_behind = 0
+        self.unbounded_marks = 0
+        """Records that a clock mark at the end of the range caused, where the log may go on behind it."""
         self.unmatched = 0
         """Implied, not found, and unverifiable."""
         self.left_unverifiable = 0
@@ -204,6 +206,7 @@ class PartitionAudit:
             finding = self._judge_left(published)
             if finding is None:
                 self.out_of_range += 1
+                self.caused_behind += (offsets_of(published)[1] or 0) >= self._end
             else:
                 yield None, finding
 
@@ -255,8 +258,11 @@ class PartitionAudit:
             effects = state.advance(milliseconds)
         except ValueError:
             return  # not due: the record that carries the mark stays unmatched, so `finish()` reports it as extra
+        is_unbounded = position >= self._end and self._log_end != self._end
         for effect in effects:
-            yield from self._judge(effect)
+            for judged in self._judge(effect):
+                self.unbounded_marks += is_unbounded and judged[1].verdict is _EQUAL
+                yield judged
 
     def _misplaced(self, kind: FindingKind, identity: tuple[str, str], at: RecordLocation) -> str:
         """Why a record that is equal must not stand there; "" if it may."""

@@ -18,6 +18,7 @@ from processor.core.headers import (
     REVISION,
     SOURCE_OFFSET,
     SOURCE_PARTITION,
+    SOURCE_TOPIC,
 )
 
 _EVENT_NUMBER: Final = re.compile(rb"([1-9][0-9]{0,9})/([1-9][0-9]{0,9})", re.ASCII)
@@ -25,8 +26,31 @@ _EVENT_NUMBER: Final = re.compile(rb"([1-9][0-9]{0,9})/([1-9][0-9]{0,9})", re.AS
 _REFERENCES: Final = frozenset(reason.value.encode() for reason in (Reason.SNAPSHOT_TOO_LARGE, Reason.INTERNAL_ERROR))
 """Reasons of dead letters that a clock mark can have caused."""
 
+_TOPIC: Final = re.compile(rb"[a-zA-Z0-9._-]{1,249}", re.ASCII)
+
 Named = tuple[FindingKind, int, str, str]
 """What a published record names: its kind, the source partition, and its identity there."""
+
+
+def source_of(source: bytes, record: Record, headers: Mapping[str, bytes | None]) -> bytes | str:
+    """Read which source topic a record names; or why it names none that there can be, in words.
+
+    Args:
+        source: the topic that is audited.
+        headers: those of the record by name, the last of each.
+    """
+    topic = headers.get(SOURCE_TOPIC)
+    if len(headers) != len(record.headers) and sum(name == SOURCE_TOPIC for name, _ in record.headers) > 1:
+        return f"names its {SOURCE_TOPIC} more than once"
+    if topic == source:
+        return source
+    if not topic:
+        return f"its {SOURCE_TOPIC} is empty" if SOURCE_TOPIC in headers else f"no {SOURCE_TOPIC}"
+    if _TOPIC.fullmatch(topic) is None or topic in (b".", b".."):
+        return f"its {SOURCE_TOPIC} can be no topic"
+    if topic.lower() == source.lower():
+        return f"its {SOURCE_TOPIC} is the source in other case"
+    return topic
 
 
 def named_by(record: Record, headers: Mapping[str, bytes | None], *, dead_letters: bool) -> Named | str:

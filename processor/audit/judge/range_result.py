@@ -18,6 +18,9 @@ class RangeResult(msgspec.Struct, frozen=True, kw_only=True):
         coverage: kind (`data`, `marker`, `aborted`, `compacted`, `missing`, `unknown`) -> number of offsets.
         published: records on the outcome topics and dead letters that name this partition.
         out_of_range: those of them that were caused before or behind the range.
+        caused_behind: those of them that were caused behind it.
+        unbounded_marks: records of the range that a clock mark at its end caused, where nothing says how the log went
+            on: an archive ends there.
         first_ms, last_ms: smallest and largest timestamp of the records, -1 where none has one.
         files: name of each file of the tables, relative to the task's `work`; none without tables.
         open_steps: steps that are open where the range ends.
@@ -40,4 +43,6 @@ class RangeResult(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...]
     open_steps: int
     stream_time: int
+    caused_behind: int = 0
+    unbounded_marks: int = 0
     trouble: tuple[str, ...] = ()

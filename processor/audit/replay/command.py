@@ -30,7 +30,7 @@ from processor.audit.replay.process_pool import processes
 from processor.audit.replay.progress_file import read_progress
 from processor.audit.replay.run_task import run_task
 from processor.audit.replay.task import Task, TaskResult
-from processor.audit.report.manifest import open_questions, outcome, total_counts, total_coverage
+from processor.audit.report.manifest import not_judged, open_questions, outcome, total_counts, total_coverage
 from processor.config.settings import Settings
 from processor.errors import UsageError
 from processor.kafka.client_config import Connection
@@ -105,6 +105,7 @@ def _summed(plan: Plan, ranges: list[RangeResult], first: list[Finding], options
         results=ranges,
         first=first,
         questions=open_questions(about, ranges),
+        not_judged=not_judged(about, ranges),
         outputs=plan.outputs(),
         report=options.report,
         evidence=evidence,

@@ -8,7 +8,7 @@ and offset: how the reading was shared out makes no difference.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import uuid4
@@ -16,6 +16,7 @@ from uuid import uuid4
 import msgspec
 
 from processor.archives import CAPTURE, Capture, Gap, read
+from processor.audit.judge.not_judged import Claims, NotJudged, merged
 from processor.audit.published_index import IndexWriter
 from processor.audit.replay.progress_file import ProgressFile
 from processor.audit.replay.record_sources import HOLES
@@ -59,6 +60,7 @@ class IndexJob(msgspec.Struct, frozen=True, kw_only=True):
         work: a folder that every worker sees.
         number: of this job, from 0.
         capture: for archives of Event Hubs Capture, its pattern alone.
+        sole_source: no other source is published to these topics.
         connection: as in a `Task`.
     """
 
@@ -72,6 +74,7 @@ class IndexJob(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[Output, ...] = ()
     archives: tuple[PublishedArchive, ...] = ()
     capture: Capture = CAPTURE
+    sole_source: bool = False
     connection: dict[str, Any] | None = None
 
 
@@ -88,8 +91,8 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     read: dict[str, int]
-    elsewhere: int
-    other_partitions: int
+    elsewhere: Claims
+    other_partitions: Claims
     unreadable: int
     shortened: tuple[tuple[str, int], ...]
     begins: tuple[tuple[int, str, int, int], ...]
@@ -118,7 +121,9 @@ def run_index_job(job: IndexJob) -> IndexResult:
     """
     # A name of its own each time: an executor may run a job twice, even at once.
     name = f"{job.number:05d}-{uuid4().hex}"
-    writer = IndexWriter(Path(job.work), job.source, job.partitions, frozenset(job.wanted), name)
+    writer = IndexWriter(
+        Path(job.work), job.source, job.partitions, frozenset(job.wanted), name, sole_source=job.sole_source
+    )
     with collecting_seldom(), writer:
         reading = _Reading(job, writer)
         if job.archives:
@@ -128,8 +133,8 @@ def run_index_job(job: IndexJob) -> IndexResult:
     return IndexResult(
         name=name,
         read=dict(writer.read),
-        elsewhere=writer.elsewhere,
-        other_partitions=writer.other_partitions,
+        elsewhere=writer.elsewhere.claims(),
+        other_partitions=writer.other_partitions.claims(),
         unreadable=writer.unreadable,
         shortened=tuple(sorted(reading.shortened)),
         begins=tuple((number, *place, first) for (number, place), first in sorted(reading.begins.items())),
@@ -207,13 +212,10 @@ class _Reading:
                     return done
 
 
-def summed(found: Iterable[IndexResult]) -> tuple[Counter[str], int, int, int]:
-    """Over all jobs: records by topic, of another source, of partitions not asked for, unreadable."""
+def summed(found: Sequence[IndexResult]) -> tuple[Counter[str], NotJudged, int]:
+    """Over all jobs: records by topic, those that no task gets, and how many belong to no source."""
     read: Counter[str] = Counter()
-    elsewhere = other_partitions = unreadable = 0
     for one in found:
         read.update(one.read)
-        elsewhere += one.elsewhere
-        other_partitions += one.other_partitions
-        unreadable += one.unreadable
-    return read, elsewhere, other_partitions, unreadable
+    sources, partitions = merged(one.elsewhere for one in found), merged(one.other_partitions for one in found)
+    return read, NotJudged(sources=sources, partitions=partitions), sum(one.unreadable for one in found)

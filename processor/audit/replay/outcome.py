@@ -46,6 +46,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     results: list[RangeResult]
     first: list[Finding]
     questions: list[str]
+    not_judged: list[str]
     outputs: dict[str, int]
     report: str = ""
     evidence: str = ""

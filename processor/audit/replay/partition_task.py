@@ -168,6 +168,8 @@ class _TaskRunner:
             files=files,
             open_steps=audit.state.open_steps,
             stream_time=audit.state.stream_time,
+            caused_behind=audit.caused_behind,
+            unbounded_marks=audit.unbounded_marks,
             trouble=tuple(self._accounts(published)),
         )
 

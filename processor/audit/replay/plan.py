@@ -61,6 +61,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             pattern alone, they are of several.
         partitions: of the source; empty: all.
         work: where indexes and tables are put; empty: a temporary folder. Dask workers must see it, too.
+        sole_source: nothing else is published to the output topics: what names another source belongs to no source.
         against: a report whose steps are compared with those of this replay. The published records are read all
             the same: clock marks stand in nothing else.
     """
@@ -83,6 +84,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     verify: bool = True
     no_progress_s: float = 60.0
     against: str = ""
+    sole_source: bool = False
 
 
 class _Span(msgspec.Struct):
@@ -359,6 +361,7 @@ class Plan:
                 outputs=tuple(part for part in own if isinstance(part, Output)),
                 archives=tuple(part for part in own if isinstance(part, PublishedArchive)),
                 capture=options.capture,
+                sole_source=options.sole_source,
                 connection=settings.kafka.connection() if of_topics else None,
             )
             for number, own in enumerate(shared_out([*of_archives, *of_topics], jobs))
@@ -424,20 +427,21 @@ class Plan:
         """What was read of the output topics, and what of it was not in scope."""
         if not self._options.verify:
             return {}
-        read, elsewhere, other_partitions, unreadable = summed(self._index_results)
+        read, apart, unreadable = summed(self._index_results)
         return {
             **dict(sorted(read.items())),
-            "of another source": elsewhere,
-            "of partitions not asked for": other_partitions,
+            "of another source": apart.sources.total(),
+            "of partitions not asked for": apart.partitions.total(),
             "unreadable": unreadable,
         }
 
     def trouble(self, results: Sequence[RangeResult]) -> list[str]:
-        read, *apart = summed(self._index_results)
+        read, not_judged, unreadable = summed(self._index_results)
         compared = sum(result.published for result in results)
-        if not self._options.verify or read.total() == compared + sum(apart):
+        apart = not_judged.sources.total() + not_judged.partitions.total() + unreadable
+        if not self._options.verify or read.total() == compared + apart:
             return []
-        return [f"{read.total()} records read from the output topics, {compared} compared, {sum(apart)} out of scope"]
+        return [f"{read.total()} records read from the output topics, {compared} compared, {apart} out of scope"]
 
     def about(self) -> About:
         settings, options, only = self._settings, self._options, self._options.only
@@ -457,6 +461,8 @@ class Plan:
             narrowed={name: sorted(ids) for name, ids in named.items() if ids},
             notes=self._notes,
             verified=options.verify,
+            sole_source=options.sole_source,
+            not_judged=summed(self._index_results)[1],
         )
 
 

@@ -13,18 +13,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import msgspec
 
+from processor.audit.judge.not_judged import Claims, NotJudged
 from processor.audit.judge.range_result import RangeResult
 from processor.audit.judge.verdicts import DISAGREES, Verdict
 from processor.audit.report.tables import FileDigest, digest_of
 from processor.core.rules import Rules
 from processor.errors import RunStepsError
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 NAME: Final = "manifest.json"
 PAGE: Final = "report.html"
 SIGNATURE: Final = "signature.dsse.json"
@@ -60,7 +61,8 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
 
     `source` says in words where the records came from; `narrowed` holds the ids that `--steps`, `--runs`, `--threads`
     named; `notes` are sentences that a reader must know ("an open transaction begins at offset 17 of partition 0");
-    `verified` is False where published records were not compared.
+    `verified` is False where published records were not compared; `sole_source` where other sources may be published to
+    the same topics; `not_judged` are records there that belong to no range.
     """
 
     program: str
@@ -74,6 +76,8 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     narrowed: dict[str, list[str]] = {}
     notes: list[str] = []
     verified: bool = True
+    sole_source: bool = False
+    not_judged: NotJudged = NotJudged()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -163,6 +167,41 @@ def open_questions(about: About, ranges: Sequence[RangeResult]) -> list[str]:
     return found
 
 
+def not_judged(about: About, ranges: Sequence[RangeResult]) -> list[str]:
+    """What stands on the output topics and the verdict does not speak of, in words; empty if it speaks of all.
+
+    A record may claim what it likes: what is let go because of its claim is said wherever the verdict is.
+    """
+    found: list[str] = []
+    behind = sum(one.caused_behind for one in ranges)
+    before = sum(one.out_of_range for one in ranges) - behind
+    if before:
+        found.append(f"{_records(before)} a cause before the range.")
+    if behind:
+        found.append(f"{_records(behind)} a cause behind the range.")
+    if n := sum(one.unbounded_marks for one in ranges):
+        found.append(
+            f"{_records(n)} a clock mark at the end of the range: they equal what it gives, but what follows there was "
+            "not read, and could contradict the mark."
+        )
+    if n := about.not_judged.sources.total():
+        found.append(f"{_records(n)} another source: {_listed(about.not_judged.sources)}.")
+    if n := about.not_judged.partitions.total():
+        found.append(f"{_records(n)} a partition that was not audited: {_listed(about.not_judged.partitions)}.")
+    return found
+
+
+def _records(n: int) -> str:
+    return f"{n:,} published record{' names' if n == 1 else 's name'}"
+
+
+def _listed(claims: Claims, most: int = 10) -> str:
+    """Claims and their numbers, for a sentence."""
+    listed = [f"{claim} ({n:,})" for claim, n in list(claims.named.items())[:most]]
+    rest = claims.total() - sum(list(claims.named.values())[:most])
+    return ", ".join(listed) + (f", and {rest:,} records that name more" if rest else "")
+
+
 def encoded(manifest: Manifest) -> bytes:
     """The bytes of manifest.json: there is only one way to write it, so a changed space is found as well."""
     return (json.dumps(msgspec.to_builtins(manifest), sort_keys=True, indent=1) + "\n").encode()
@@ -234,9 +273,11 @@ def check(folder: Path) -> Iterator[str]:
         yield f"{NAME}: root digest: is {sealed.root} (says {manifest.root:.80})"
     if manifest.about.rules.digest() != manifest.rules_digest:
         yield f"{NAME}: rules digest: is {manifest.about.rules.digest()} (says {manifest.rules_digest:.80})"
-    there, odd = _listing(folder)
+    there, odd, empty = _listing(folder)
     for name in odd:
         yield f"{name}: neither a file nor a folder: it can belong to no report"
+    for name in empty:
+        yield f"{name:.200}: extra: a folder that holds no file of the report"
     for name in sorted(manifest.files.keys() - there.keys()):
         yield f"{name:.200}: missing: the manifest names it"
     for name in sorted(there.keys() - manifest.files.keys() - {NAME, SIGNATURE}):
@@ -249,14 +290,19 @@ def check(folder: Path) -> Iterator[str]:
             yield f"{name}: digest: is {found.sha256} (the manifest says {said.sha256:.80})"
 
 
-def _listing(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """All files by their name relative to `folder`, and what is neither file nor folder (a link leads elsewhere)."""
+def _listing(folder: Path) -> tuple[dict[str, Path], list[str], list[str]]:
+    """All files by their name relative to `folder`; what is neither file nor folder (a link leads elsewhere); and
+    folders without a file in them."""
     files: dict[str, Path] = {}
     odd: list[str] = []
+    folders: set[str] = set()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             odd.append(name)
         elif path.is_file():
             files[name] = path
-    return files, odd
+        else:
+            folders.add(name)
+    needed = {parent.as_posix() for name in (*files, *odd) for parent in PurePosixPath(name).parents}
+    return files, odd, sorted(folders - needed)

@@ -23,7 +23,7 @@ from markupsafe import Markup
 from processor.audit.judge.range_result import RangeResult
 from processor.audit.judge.verdicts import DISAGREES, FindingKind, Verdict
 from processor.audit.report import charts, summary
-from processor.audit.report.manifest import ACCOUNTED, PAGE, Manifest, Outcome, open_questions
+from processor.audit.report.manifest import ACCOUNTED, PAGE, Manifest, Outcome, not_judged, open_questions
 from processor.audit.report.summary import OUTCOMES, Found, Lens, Summary
 
 WIDE: Final = 960
@@ -98,6 +98,7 @@ def render(manifest: Manifest, folder: Path) -> bytes:
         first=_finding(1, told.findings[0]) if manifest.verdict is Outcome.DIFFERENT and told.findings else None,
         covered=_covered(manifest),
         tiles=_tiles(manifest),
+        not_judged=not_judged(manifest.about, manifest.ranges),
         questions=open_questions(manifest.about, manifest.ranges)[:50],
         judged=_judged(manifest),
         verdicts={verdict.value: meaning for verdict, meaning in VERDICTS.items()},
@@ -209,7 +210,9 @@ def _sentence(manifest: Manifest) -> str:
     if manifest.verdict is Outcome.PROVEN:
         if not _count(manifest):
             return "Nothing was published for this range, and the log implies nothing."
-        return f"All that was published equals what the log implies, byte for byte: {steps} and {letters}."
+        return (
+            f"All that was published for this range equals what the log implies, byte for byte: {steps} and {letters}."
+        )
     if manifest.verdict is Outcome.DIFFERENT:
         wrong = _count(manifest, *DISAGREES)
         return f"{wrong:,} of {steps} and {letters} {'disagrees' if wrong == 1 else 'disagree'} with the log."

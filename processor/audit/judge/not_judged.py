@@ -1,0 +1,81 @@
+"""Records on the output topics that an audit reads and does not judge, counted by what they claim. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+CLAIMS: Final = 100
+"""So many claims are counted one by one. Anybody may have written them: of the rest there is a number."""
+
+
+class Claims(msgspec.Struct, frozen=True):
+    """Records by what they claim: the first claims in the order of their texts, and how many claim anything else."""
+
+    named: dict[str, int] = {}
+    others: int = 0
+
+    def total(self) -> int:
+        return sum(self.named.values()) + self.others
+
+
+class NotJudged(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read of the output and belongs to no range of the audit.
+
+    Attributes:
+        sources: by the source topic that they name, which is another one.
+        partitions: by the partition of this source that they name, which was not audited.
+    """
+
+    sources: Claims = Claims()
+    partitions: Claims = Claims()
+
+
+class ClaimCounter:
+    """Count claims in memory that does not grow with them.
+
+    Kept are the `CLAIMS` smallest texts. A text that was dropped is larger than all that are kept from then on, so the
+    numbers do not depend on the order of the records, nor on how the reading was shared out.
+    """
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._others = 0
+        self._largest: str | None = None
+        """Where claims were dropped: texts above this one are no longer kept."""
+
+    def add(self, claim: str, number: int = 1) -> None:
+        if self._largest is not None and claim > self._largest:
+            self._others += number
+            return
+        self._counts[claim] += number
+        if len(self._counts) > 2 * CLAIMS:
+            self._trim()
+
+    def merge(self, claims: Claims) -> None:
+        for claim, number in claims.named.items():
+            self.add(claim, number)
+        self._others += claims.others
+
+    def _trim(self) -> None:
+        kept = sorted(self._counts)[:CLAIMS]
+        self._others += self._counts.total()
+        self._counts = Counter({claim: self._counts[claim] for claim in kept})
+        self._others -= self._counts.total()
+        self._largest = kept[-1]
+
+    def claims(self) -> Claims:
+        if len(self._counts) > CLAIMS:
+            self._trim()
+        return Claims(dict(sorted(self._counts.items())), self._others)
+
+
+def merged(parts: Iterable[Claims]) -> Claims:
+    """Over several readings."""
+    counter = ClaimCounter()
+    for part in parts:
+        counter.merge(part)
+    return counter.claims()
