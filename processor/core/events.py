@@ -26,6 +26,7 @@ from processor.core.wire_types import (
     Span,
     StepDelta,
     StepObject,
+    StreamError,
     data_of,
     exact_delta,
     named_object,
@@ -45,6 +46,9 @@ MAX_ID: Final = 256
 EVENT_ID: Final = "runstep-event-id"
 """The header by which producers of ours name an event, so that a repeat can be told from an equal token."""
 
+RUN_ID: Final = "runstep-run-id"
+"""The header by which they name the run of an event that does not say it."""
+
 
 _CREATED, _STATED, _IN_PROGRESS, _DELTA = Kind.CREATED, Kind.STATED, Kind.IN_PROGRESS, Kind.DELTA
 _OPEN_STATUS: Final = Status.IN_PROGRESS.value
@@ -59,6 +63,8 @@ _STEP_OBJECTS: Final = frozenset({"thread.run.step", "assistant.run.step"})
 _STEP_NAMES: Final[Mapping[str, Kind]] = {kind.value: kind for kind in Kind if kind not in (Kind.DELTA, Kind.STATED)}
 _STEP_EVENTS: Final[Mapping[str, Kind]] = {_STEP + name: kind for name, kind in _STEP_NAMES.items()}
 _ENDS: Final[Mapping[str, Kind]] = {status.value: Kind(status.value) for status in TERMINAL}
+_CALLS_BY_OTHER_TYPES: Final = ("mcp", "openapi")
+"""Types that the SDKs' models allow for the details of a delta that holds tool calls."""
 _RUN_NAMES: Final = frozenset(RUN_ENDS) | {"created", "queued", "in_progress", "requires_action", "cancelling"}
 
 
@@ -327,9 +333,38 @@ def _named(name: str, data: Span) -> Event:
     if name.startswith(_RUN):
         tail = name[len(_RUN) :]
         return _run(data, tail) if tail in _RUN_NAMES else _UNKNOWN
-    if name.startswith("thread.") or name in ("error", "done"):
+    if name == "error":
+        return _stream_error(data)
+    if name.startswith("thread.") or name == "done":
         return _IGNORED
     return _UNKNOWN
+
+
+def _stream_error(data: Span) -> StreamError:
+    """What an `error` event says: in `error` where it is wrapped, else in the data itself. It need not be JSON."""
+    try:
+        told = read_any(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return StreamError(None)
+    if type(told) is not dict:
+        return StreamError({"message": told} if type(told) is str else None)
+    error = _object(data).get("error", told)
+    return StreamError(error if type(error) is dict else {"message": error} if type(error) is str else told)
+
+
+def run_named(key: bytes | None, headers: Headers) -> str | None:
+    """The run of a record that says it nowhere else: by its header, or by its key."""
+    named = key
+    for name, content in headers:
+        if name.lower() == RUN_ID and content:
+            named = content
+    if not named:
+        return None
+    try:
+        run_id = named.decode()
+    except UnicodeDecodeError:
+        return None
+    return run_id if len(run_id) <= MAX_ID else None
 
 
 def _bare(kind: str, value: Span) -> Event:
@@ -394,7 +429,10 @@ def _delta(data: dict[str, Any]) -> StepDelta:
     delta = data.get("delta")
     if type(delta) is not dict:
         raise _BadRecordError(Reason.MALFORMED, "delta is not an object")
-    return StepDelta(step_id, _checked_details(delta.get("step_details")))
+    details = _checked_details(delta.get("step_details"))
+    if details.get("type") in _CALLS_BY_OTHER_TYPES and details.get("tool_calls") is not None:
+        details["type"] = "tool_calls"
+    return StepDelta(step_id, details)
 
 
 def _step(data: dict[str, Any], named: Kind | None) -> StepObject:

@@ -34,6 +34,7 @@ MERGE: Final[Mapping[str, Rule]] = {
     "tool_calls[].connected_agent.arguments":       Rule.APPEND,
     "tool_calls[].arguments":                       Rule.APPEND,   # mcp is flat
     "tool_calls[].code_interpreter.input":          Rule.APPEND,
+    "tool_calls[].fabric_dataagent.input":          Rule.APPEND,
     "tool_calls[].code_interpreter.outputs[].logs": Rule.APPEND,
     "tool_calls[].azure_ai_search.*":               Rule.SET_ONCE,
 }
@@ -196,7 +197,7 @@ def merge_delta(tree: Tree, delta: Tree, notes: Notes, shape: Tree = SHAPE) -> N
         elif kind is list:
             _merge_list(tree, key, old, value, notes, rule if type(rule) is dict else _NOTHING)
         else:
-            _note_conflict(old, value, notes)
+            _note_replacement(old, value, notes)
             tree[key] = value
 
 
@@ -211,13 +212,13 @@ def _set_once(tree: Tree, key: str, old: Json, value: Json, notes: Notes) -> Non
 def _merge_list(tree: Tree, key: str, old: Json, value: list[Json], notes: Notes, shape: Tree) -> None:
     if value and all(type(item) is dict and valid_index(item.get("index")) for item in value):
         if type(old) is not Indexed:
-            _note_conflict(old, value, notes)
+            _note_replacement(old, value, notes)
             tree[key] = old = Indexed()
         for item in value:
             entry = old.entries.setdefault(item["index"], {})
             merge_delta(entry, {k: v for k, v in item.items() if k != "index"}, notes, shape.get(ENTRIES, _NOTHING))
     elif value or type(old) is not Indexed:
-        _note_conflict(old, value, notes)
+        _note_replacement(old, value, notes)
         tree[key] = value
 
 
@@ -237,6 +238,20 @@ def _note_conflict(old: Json, value: Json, notes: Notes) -> None:
     """M5: a value over one of another type is an anomaly."""
     if old is not None and _FAMILY[type(old)] != _FAMILY[type(value)]:
         notes.changed_field = True
+
+
+_REPLACED_SILENTLY: Final = (bool, int, float)
+
+
+def _note_replacement(old: Json, value: Json, notes: Notes) -> None:
+    """M5 in a delta: text or a list over another one that was not empty is an anomaly, for it may have been a piece.
+
+    Numbers and booleans are states that change (M4).
+    """
+    if not _lacks(old) and type(old) not in _REPLACED_SILENTLY and plain(old) != value:
+        notes.changed_field = True
+    else:
+        _note_conflict(old, value, notes)
 
 
 # --- objects ------------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from processor.core.effects import (
     Rejected,
     Status,
 )
-from processor.core.events import EVENT_ID, EventPrefix, decode, exact, general, prefix_of
+from processor.core.events import EVENT_ID, EventPrefix, decode, exact, general, prefix_of, run_named
 from processor.core.headers import (
     ANOMALIES,
     CLOCK_MARK,
@@ -63,6 +63,7 @@ from processor.core.wire_types import (
     RunEnd,
     StepDelta,
     StepObject,
+    StreamError,
     canonical,
     read_text,
 )
@@ -607,6 +608,9 @@ class PartitionState:
             self.counts["run_end"] += 1
             self._run_end(cause, event)
             return
+        elif isinstance(event, StreamError):
+            self._stream_error(cause, event)
+            return
         elif isinstance(event, Rejected):
             refused = event
         else:
@@ -784,6 +788,17 @@ class PartitionState:
                 raise
             except Exception as error:  # the run's other steps end all the same
                 self._break_step(step_entry, cause, held, error)
+
+    def _stream_error(self, cause: Cause, event: StreamError) -> None:
+        """The stream broke: L6 for the run that the record's header or key names, as if it had failed."""
+        record = cause.record
+        assert record is not None
+        run_id = run_named(record.key, record.headers)
+        if run_id is None:
+            self.counts["ignored"] += 1
+            return
+        self.counts["run_end"] += 1
+        self._run_end(cause, RunEnd(run_id, "failed", None, event.error))
 
     def _end_if_run_ended(self, entry: Entry, step: Step, cause: Cause) -> None:
         """L6 for a step that arrives after its run's end, which may lie before `restore_from`: checkpointed at once."""

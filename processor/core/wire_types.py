@@ -41,13 +41,19 @@ class RunEnd(msgspec.Struct, frozen=True, gc=False):
     disagrees: bool = False
 
 
+class StreamError(msgspec.Struct, frozen=True, gc=False):
+    """The stream broke (`error`). It names no run: the record's header or key does. `error` is what it says."""
+
+    error: Any
+
+
 class Ignored(msgspec.Struct, frozen=True, gc=False):
     """Not about steps. `why`: `ignored`, `tombstone` or `unknown_event`."""
 
     why: str
 
 
-Event = StepObject | StepDelta | RunEnd | Ignored | Rejected
+Event = StepObject | StepDelta | RunEnd | StreamError | Ignored | Rejected
 
 
 class Decoded(msgspec.Struct, frozen=True, gc=False):

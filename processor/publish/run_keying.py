@@ -22,13 +22,13 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from processor.core.events import EVENT_ID
+from processor.core.events import EVENT_ID, RUN_ID
 from processor.core.sse import Frame, SseFrames
 from processor.errors import UsageError
 from processor.publish.sse import DONE, MAX_EVENT_BYTES, Format, LineSplitter, Refusal
 
 HEADER_EVENT_ID: Final = EVENT_ID
-HEADER_RUN_ID: Final = "runstep-run-id"
+HEADER_RUN_ID: Final = RUN_ID
 HEADER_SEQUENCE: Final = "runstep-sequence"
 
 BARE_OBJECTS: Final = frozenset({"thread.run", "thread.run.step", "assistant.run.step", "thread.run.step.delta"})

@@ -177,20 +177,20 @@ def _azure_search(rng: Random, texts: Texts, tool: str, deltas: int) -> Call:
 
 
 def _novel(rng: Random, texts: Texts, tool: str, deltas: int) -> Call:
-    """An unknown tool type: strings and numbers replace, objects merge, lists without an index replace."""
+    """An unknown tool type: numbers replace, objects merge, text and lists without an index stay as they are."""
     kind = "wasm_sandbox"
     head = {"id": new_id(rng, "call_"), "type": kind}
     rounds = max(1, min(deltas, 5))
-    phases = [texts.piece().text for _ in range(rounds)]
+    phase = texts.piece().text
     fuels = [rng.getrandbits(rng.choice((8, 53, 63, 80))) for _ in range(rounds)]
     ratios = [rng.choice((0.5, 1.0, 1e16, 1e-5, 2.5e300, -0.0)) for _ in range(rounds)]
     rows = [
         {
-            "phase": phases[i],
+            "phase": phase,
             "fuel": fuels[i],
             "warm": i % 2 == 0,
             "ratio": ratios[i],
-            "trace": [i, "load", None, {"nested": [i]}],
+            "trace": [0, "load", None, {"nested": [0]}],
             "state": {f"slot{i}": {"value": i}},
         }
         for i in range(rounds)

@@ -23,10 +23,11 @@ from processor.core.wire_types import (
     RunEnd,
     StepDelta,
     StepObject,
+    StreamError,
     canonical,
     canonical_step,
 )
-from tests.core.scripted_log import Play, call, calls, run, step, text
+from tests.core.scripted_log import Play, call, calls, delta, refused, run, snapshot, step, text
 from tests.core.strategies import details, lives
 
 STEP = step("completed", step_details={"type": "tool_calls", "tool_calls": []})
@@ -215,7 +216,6 @@ def test_event_ids(value: bytes, headers: Headers, event_id: str | None) -> None
         (b": ping\n\n", "ignored"),
         (text({"event": "thread.created", "data": {}}), "ignored"),
         (text({"event": "thread.message.delta", "data": {}}), "ignored"),
-        (text({"event": "error", "data": {}}), "ignored"),
         (text({"event": "done", "data": "[DONE]"}), "ignored"),
         (b"event: done\ndata: [DONE]\n\n", "ignored"),
         (text({"event": "thread.run.requires_action", "data": run("requires_action")}), "ignored"),
@@ -226,6 +226,38 @@ def test_event_ids(value: bytes, headers: Headers, event_id: str | None) -> None
 )
 def test_what_is_not_about_steps_is_ignored(value: bytes | None, why: str) -> None:
     assert decoded(value).events == (Ignored(why),)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (text({"event": "error", "data": {"error": {"code": "overloaded"}}}), {"code": "overloaded"}),
+        (
+            text({"event": "error", "data": {"code": "server_error", "message": "m"}}),
+            {"code": "server_error", "message": "m"},
+        ),
+        (text({"event": "error", "data": {"error": "m"}}), {"message": "m"}),
+        (text({"event": "error", "data": "m"}), {"message": "m"}),
+        (text({"event": "error", "data": 7}), None),
+        (b"event: error\ndata: not JSON\n\n", None),
+    ],
+)
+def test_an_error_in_the_stream_is_read_for_what_it_says(value: bytes, error: object) -> None:
+    assert decoded(value).events == (StreamError(error),)
+
+
+@pytest.mark.parametrize("kind", ["mcp", "openapi"])
+def test_a_delta_of_another_type_that_holds_tool_calls_is_one(kind: str) -> None:
+    """The SDKs' models allow these types for a delta's details."""
+    play = Play()
+    play.created(type="tool_calls", step_details={"type": "tool_calls", "tool_calls": []})
+    play.say("step.delta", delta(type=kind, tool_calls=[call(0, "a", id="c")]))
+    done = play.completed()
+    assert snapshot(done)["step_details"]["type"] == "tool_calls"
+    assert snapshot(done)["step_details"]["tool_calls"][0]["function"]["arguments"] == "a"
+    assert done.anomalies == ()
+    play.created(step_id="s2", type="tool_calls")
+    assert refused(play.say("step.delta", delta("s2", type=kind))) == "type_changed", "it holds no calls"
 
 
 @pytest.mark.parametrize(("policy", "effects"), [("ignore", 0), ("dead-letter", 1)])

@@ -212,6 +212,22 @@ def test_a_run_that_goes_on_ends_nothing(status: str) -> None:
     assert play.state.counts["ignored"] == 1
 
 
+@pytest.mark.parametrize("names", ["key", "header"])
+def test_an_error_in_the_stream_ends_the_open_steps_of_its_run_with_what_it_says(names: str) -> None:
+    said = {"code": "server_error", "message": "overloaded"}
+    play = Play()
+    run_id = "key" if names == "key" else "r1"
+    play.created(run_id=run_id)
+    play.created(step_id="s2", run_id="other")
+    headers = () if names == "key" else (("runstep-run-id", b"r1"),)
+    ended = published(play.put(text({"event": "error", "data": {"error": said}}), headers=headers))
+    assert (ended.status, ended.inferred, ended.step_id) == (Status.FAILED, "run", "s1")
+    assert snapshot(ended)["last_error"] == said
+    assert play.state.open_steps == 1
+    real = play.completed(run_id=run_id)
+    assert (real.revision, real.status, snapshot(real)["last_error"]) == (1, Status.COMPLETED, None), "L6a"
+
+
 def test_the_status_of_a_run_is_the_truth_not_the_name_of_its_event() -> None:
     play = Play()
     play.created()

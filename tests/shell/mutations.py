@@ -529,7 +529,7 @@ def mutate_archive(
         found = log[min(at, other)]
         offset = found.first if isinstance(found, Gap) else found.offset
     elif kind == "insert":
-        own.insert(at, encode_line(msgspec.structs.replace(item, value=b'{"event":"error","data":{}}')))
+        own.insert(at, encode_line(msgspec.structs.replace(item, value=b'{"event":"thread.created","data":{}}')))
     elif kind == "truncate":
         tail = own[at][: rng.randrange(len(own[at]) - 2)]
         del own[at:]

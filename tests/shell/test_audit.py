@@ -19,7 +19,7 @@ from processor.audit.memory_index import MemoryIndex
 from processor.audit.published_index import FileIndex, IndexWriter
 from processor.audit.replay.task_judge import expected_records
 from processor.core.effects import FOLD_VERSION, LogRecord, Publish
-from processor.core.headers import CLOCK_MARK, DETAIL, EVENT_NUMBER, LAST_OFFSET, SOURCE_PARTITION, VERSION
+from processor.core.headers import CLOCK_MARK, DETAIL, EVENT_NUMBER, LAST_OFFSET, REVISION, SOURCE_PARTITION, VERSION
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.kafka.output_records import OMITTED_BYTES, omitting
@@ -324,6 +324,24 @@ def test_another_fold_version_is_not_judged(case: Case) -> None:
     (finding,) = case.audit()
     assert finding.verdict is Verdict.UNVERIFIABLE
     assert finding.why.startswith("fold version")
+
+
+def test_what_an_older_fold_published_is_never_called_different(case: Case) -> None:
+    """Fold version 1 ignored an `error` in the stream: it published one revision where this one has two."""
+    one_step(case)
+    case.play.created(id="s9", run_id="key")
+    case.play.say("error", {"error": {"code": "server_error"}})
+    case.play.completed(id="s9", run_id="key")
+    case.publish()
+    assert set(verdicts(case.audit())) == {"equal"}
+    for log in case.out.values():
+        kept = [record for record in log if record.key != b"s9" or dict(record.headers)[REVISION] == b"1"]
+        older = {VERSION: b"1", REVISION: b"0"}
+        log[:] = [msgspec.structs.replace(r, headers=tuple((n, older.get(n, c)) for n, c in r.headers)) for r in kept]
+    found = case.audit()
+    assert {finding.verdict for finding in found} == {Verdict.UNVERIFIABLE}
+    assert {finding.why for finding in found} == {"fold version 1, this program has 2"}
+    assert len(found) == 3, "the revision that the older fold did not publish is among them"
 
 
 def test_a_clock_mark_is_applied_where_it_stood_and_one_that_was_not_due_is_found(case: Case) -> None:

@@ -162,6 +162,8 @@ class PartitionAudit:
         self.earliest_ms, self.latest_ms = NEVER, -1
         """Of the records, their smallest and largest timestamp."""
         self._sealed = begin
+        self._other_fold = ""
+        """Why what is not there may not have been due, while what is there was made by another fold; else ""."""
 
     def apply(self, records: Sequence[Record]) -> Iterator[tuple[Effect | None, Finding]]:
         """Fold records in offset order; yields each implied effect with its finding, marks in between."""
@@ -234,6 +236,7 @@ class PartitionAudit:
                 yield from self._judge(effect)
                 continue
             self.implied[_STEP] += 1
+            self._other_fold = ""
             why = self._misplaced(_STEP, identity, at)
             if why or self._yield_equal:
                 first, cause = _named(effect)
@@ -300,6 +303,7 @@ class PartitionAudit:
         candidates = self._index.look(kind, identity)
         equal = [published for published in candidates if self._is_equal(effect, expected, published)]
         if equal:
+            self._other_fold = ""
             best = equal[0]
             self._index.take(best)
             for published in equal[1:]:
@@ -311,12 +315,13 @@ class PartitionAudit:
         near = _nearest(candidates, expected, kind, first, last)
         why = self._undecidable(effect, first, cause)
         if near is None:
-            why = why or self._deleted(expected, cause)
+            why = why or self._other_fold or self._deleted(expected, cause)
             verdict = Verdict.UNVERIFIABLE if why else Verdict.MISSING
             self.unmatched += bool(why)
             yield effect, self._finding(verdict, kind, identity, first, cause, None, why)
             return
         self._index.take(near)
+        self._other_fold = self._version_of(near)
         why = self._foreign(near) or why or self._began_before(near)
         verdict = Verdict.UNVERIFIABLE if why else Verdict.DIFFERENT
         fields = tuple(differences(expected, near))
@@ -427,13 +432,19 @@ class PartitionAudit:
 
     def _foreign(self, published: Published) -> str:
         """Why a record made by another fold cannot be judged by this one; "" if it was made by this one."""
-        headers = dict(published.headers)
-        version = headers.get(VERSION)
-        if version is not None and version.isdigit() and len(version) < 20 and int(version) != FOLD_VERSION:
-            return f"fold version {int(version)}, this program has {FOLD_VERSION}"
-        rules = headers.get(RULES)
+        other = self._version_of(published)
+        if other:
+            return other
+        rules = dict(published.headers).get(RULES)
         if published.kind is FindingKind.STEP and rules is not None and rules != self._rules_bytes:
             return "made under other [steps] settings"
+        return ""
+
+    def _version_of(self, published: Published) -> str:
+        """The fold version that a record was made by, where it is another one than ours; else ""."""
+        version = dict(published.headers).get(VERSION)
+        if version is not None and version.isdigit() and len(version) < 20 and int(version) != FOLD_VERSION:
+            return f"fold version {int(version)}, this program has {FOLD_VERSION}"
         return ""
 
     def _finding(
