@@ -11,7 +11,7 @@ JOBS := 2
 PARALLEL := --numprocesses $(JOBS:1=0) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations serve config dashboard manifests lock wheels image-steps clean
+.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations serve config contracts dashboard manifests lock wheels image-steps clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ config: venv ## write config/processor.toml from the settings model
 COMPILE = $(UV) pip compile --universal --generate-hashes --python-version 3.11 --no-header --no-annotate
 
 PEERS := tests/bench/peers/requirements
+
+contracts: venv ## write docs/contracts: JSON Schema of published steps, AsyncAPI of the topics
+	$(BIN)/python -m processor.contracts docs/contracts
 
 dashboard: venv ## write deploy/grafana/run-steps.json
 	$(BIN)/python deploy/grafana/make_dashboard.py
