@@ -1,43 +1,28 @@
 """The command `explain`: one step's life, from the offsets that its published records name.
 
-Outcome topics are keyed by step id, so only one partition of each is searched. Then the source is read between the
-first and the last offset that the headers name, and folded. Where that does not give what was published, it is folded
-again from far enough before that no ended run or step from before can have had a say, and with the clock marks that
-came with other steps; only then is it called different.
+Outcome topics are keyed by step id, so only one partition of each is searched, unless all are asked for. Then the
+source is read between the first and the last offset that the headers name, and folded. Where that does not give what
+was published, it is folded again from far enough before that no ended run or step from before can have had a say, and
+with the clock marks that came with other steps; only then is it called different.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import msgspec
 
-from processor.archives import Gap
-from processor.audit.judge.published_headers import caused_at, mark_of
+from processor.audit.judge.published_headers import began_at, caused_at, mark_of
 from processor.audit.judge.settled import settled_after_ms
-from processor.audit.judge.verdicts import (
-    Difference,
-    Finding,
-    FindingKind,
-    Published,
-    PublishedIndex,
-    Unreadable,
-    Verdict,
-)
+from processor.audit.judge.verdicts import Published, Unreadable, Verdict
 from processor.audit.memory_index import MemoryIndex
 from processor.audit.published_index import of_source
-from processor.audit.replay.record_sources import Ledger, pieces
 from processor.audit.replay.task import Task
-from processor.audit.replay.task_judge import audit_of, observed_state
+from processor.audit.step_timeline import StepIncarnation, StepTimeline
 from processor.config.settings import Settings
-from processor.core.effects import Effect, Record, Status, Transition
-from processor.core.events import decode
-from processor.core.headers import FIRST_OFFSET
-from processor.core.partition import PartitionState
-from processor.core.wire_types import RunEnd, StepDelta, StepObject, canonical
+from processor.core.effects import Status
 from processor.errors import UsageError
 from processor.kafka.client_config import Connection
 from processor.kafka.partition_reader import PartitionReader
@@ -45,66 +30,14 @@ from processor.kafka.records import partition_of
 
 _CLIENT_ID: Final = "run-steps.explain"
 _WAIT_S: Final = 20.0
-_SHORT: Final = 60
 _MARKED: Final = (
     "It ended under the clock mark at offset {}. The log bears that out; that no other step contradicts the mark, "
     "`replay` can tell."
 )
-_ENOUGH: Final = 10_000
-"""Events shown of one life; all are read."""
-_NOT_SHOWN: Final = "{} more events of the step, at offsets {} to {}, were read and folded, and are not shown."
-
-
-class Change(msgspec.Struct, frozen=True):
-    """One field of the snapshot: its path, and in words what became of it."""
-
-    path: str
-    what: str
-
-
-class Happened(msgspec.Struct, frozen=True):
-    """A record that had to do with the step. `timestamp` is the record's, in milliseconds."""
-
-    offset: int
-    timestamp: int
-    event: str
-    before: str | None = None
-    after: str | None = None
-    refused: str | None = None
-    changes: tuple[Change, ...] = ()
-
-
-class Issued(msgspec.Struct, frozen=True):
-    """A revision: where it stands, and what the log says of it. Without a place it should be there and is not."""
-
-    revision: int
-    status: str
-    place: tuple[str, int, int] | None
-    timestamp: int | None
-    verdict: str
-    why: str = ""
-    differences: tuple[Difference, ...] = ()
-
-
-class StepIncarnation(msgspec.Struct, frozen=True):
-    """One life of a step: an id that is forgotten and comes again lives twice.
-
-    `read` is [begin, end) of the offsets that were read for the verdict.
-    """
-
-    step_id: str
-    run_id: str | None
-    thread_id: str | None
-    status: str
-    topic: str
-    partition: int
-    first_offset: int
-    last_offset: int
-    read: tuple[int, int]
-    events: tuple[Happened, ...]
-    issued: tuple[Issued, ...]
-    verdict: str
-    notes: tuple[str, ...] = ()
+_OWN_PARTITIONS: Final = (
+    "Read of the outcome topics: {}, where records with this key belong now. Records with this key on other partitions "
+    "(from before partitions were added, or of another program) were not looked for: --all-partitions does."
+)
 
 
 class Explained(msgspec.Struct, frozen=True):
@@ -113,6 +46,7 @@ class Explained(msgspec.Struct, frozen=True):
     step_id: str
     lives: tuple[StepIncarnation, ...]
     strays: tuple[Unreadable, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> Verdict:
@@ -164,16 +98,20 @@ def explain(
     *,
     partition: int | None = None,
     offset: int | None = None,
+    all_partitions: bool = False,
 ) -> Explained:
     """Find and retell.
 
     Args:
         partition, offset: of the source, where the step begins; for a step of which nothing is published yet.
+        all_partitions: read all partitions of the outcome topics, not only the ones that the key belongs to.
 
     Raises:
         UsageError: nothing was published and no place was given.
     """
-    return asyncio.run(explain_from(_Topics(settings, connection), step_id, partition, offset))
+    topics = _Topics(settings, connection, all_partitions=all_partitions)
+    found = asyncio.run(explain_from(topics, step_id, partition, offset))
+    return msgspec.structs.replace(found, notes=tuple(topics.notes))
 
 
 async def explain_from(logs: Logs, step_id: str, partition: int | None = None, offset: int | None = None) -> Explained:
@@ -183,7 +121,7 @@ async def explain_from(logs: Logs, step_id: str, partition: int | None = None, o
     lives: dict[tuple[int, int], list[Published]] = {}
     for one in found:
         if isinstance(one, Published) and (partition is None or one.source_partition == partition):
-            first = _number(one, FIRST_OFFSET)
+            first = began_at(one)
             if first is None or caused_at(one) is None:
                 why = "its offsets cannot be read"
                 strays += (Unreadable(one.topic, one.partition, one.offset, why),)
@@ -268,29 +206,35 @@ async def _told(
 class _Topics:
     """A step is looked up on the topics; satisfies `Logs`."""
 
-    def __init__(self, settings: Settings, connection: Callable[[], Connection]) -> None:
-        self._settings, self._connect = settings, connection
+    def __init__(self, settings: Settings, connection: Callable[[], Connection], *, all_partitions: bool) -> None:
+        self._settings, self._connect, self._all_partitions = settings, connection, all_partitions
         self._counts: dict[str, int] = {}
+        self.notes: list[str] = []
 
     def _reader(self, topic: str) -> PartitionReader:
         return PartitionReader(self._connect(), topic=topic, client_id=_CLIENT_ID)
 
     async def published(self, step_id: str) -> list[Published | Unreadable]:
-        """From the one partition of each outcome topic that the key belongs to."""
+        """From the one partition of each outcome topic that the key belongs to, or from all of them."""
         async with self._reader(self._settings.source.topic) as reader:
             partitions = reader.partitions_of_topic()
         key = step_id.encode()
         found: list[Published | Unreadable] = []
+        places: list[str] = []
         for topic in sorted({topic for topic in self._settings.outcome_topics.values() if topic}):
             async with self._reader(topic) as reader:
                 self._counts[topic] = reader.partitions_of_topic()
                 own = partition_of(key, self._counts[topic])
-                begins, ends = await reader.begin_offsets([own]), await reader.stable_end_offsets([own])
+                read = list(range(self._counts[topic])) if self._all_partitions else [own]
+                begins, ends = await reader.begin_offsets(read), await reader.stable_end_offsets(read)
+                places.append(f"{topic}-{own}")
                 async for p, records in reader.read_to(begins, ends, _WAIT_S):
                     for record in records:
                         if record.key == key:
                             one = of_source(self._settings.source.topic, partitions, topic, p, record)
                             found += [one] if one is not None else []
+        if not self._all_partitions and any(count > 1 for count in self._counts.values()):
+            self.notes.append(_OWN_PARTITIONS.format(", ".join(places)))
         return found
 
     async def marks(self, partition: int) -> Marks:
@@ -339,204 +283,3 @@ class _Topics:
             connection=settings.kafka.connection(),
             no_progress_s=_WAIT_S,
         )
-
-
-class StepTimeline:
-    """Folds a range and notes what has to do with one step."""
-
-    def __init__(
-        self, step_id: str, task: Task, index: PublishedIndex, issued: list[Published], earlier_ms: int
-    ) -> None:
-        """Args: `earlier_ms` is the latest clock mark from before the range, -1 where there is none."""
-        self._step_id, self._task, self._issued = step_id, task, issued
-        self._places = {(p.topic, p.partition, p.offset): p for p in issued}
-        self._first = next((_number(p, FIRST_OFFSET) for p in issued), task.begin)
-        self._transitions: list[Transition] = []
-        self._events: list[Happened] = []
-        self._findings: list[Finding] = []
-        self._implied: dict[str, str] = {}
-        self._run_id: str | None = None
-        self._last: dict[str, Any] = {}
-        self._unshown: list[int] = [0, -1, -1]
-        """How many events of the step are not shown, the first offset of them, the last."""
-        self._audit = audit_of(task, index, partial(self._state_at, earlier_ms), yield_equal=True)
-
-    def _state_at(self, earlier_ms: int, offset: int, stream_time: int) -> PartitionState:
-        return observed_state(self._task, offset, max(stream_time, earlier_ms), self._note_transition)
-
-    def _note_transition(self, transition: Transition) -> None:
-        if transition.step_id == self._step_id:
-            self._transitions.append(transition)
-
-    async def walk(self) -> StepIncarnation:
-        holes: list[str] = []
-        ledger = Ledger(self._task.begin, self._task.end, lambda first, last, kind: None)
-        async for piece in pieces(self._task, ledger):
-            if isinstance(piece, Gap):
-                self._note_findings(self._audit.lost(piece.first, piece.last), None)
-                holes.append(f"Offsets {piece.first} to {piece.last} are {piece.kind.value}.")
-                continue
-            for record in piece:
-                self._take(record)
-        self._note_findings(self._audit.finish(), None)
-        if self._unshown[0]:
-            self._last = self._snapshot() or self._last
-        return self._life(holes)
-
-    def _take(self, record: Record) -> None:
-        names = list(self._names(record))
-        before = self._before() if names else self._last
-        self._note_findings(self._audit.apply([record]), record)
-        if not names and not self._transitions:
-            return
-        self._tell(record.offset, record.timestamp, ", ".join(dict.fromkeys(names)) or "(time passes)", before)
-
-    def _tell(self, offset: int, timestamp: int, event: str, before: dict[str, Any]) -> None:
-        is_shown = len(self._events) < _ENOUGH
-        first, last = (self._transitions[0], self._transitions[-1]) if self._transitions else (None, None)
-        refused = next((t.refused for t in self._transitions if t.refused), None)
-        moved = first is not None and last is not None and first.before != last.after
-        self._transitions.clear()
-        # A snapshot is as large as the step: one for each event that is shown, and where a status is reached.
-        after = (self._snapshot() if is_shown or moved else {}) or before
-        if is_shown and offset >= (self._first or 0):
-            self._events.append(
-                Happened(
-                    offset,
-                    timestamp,
-                    event,
-                    first.before if moved and first else None,
-                    last.after if moved and last else None,
-                    refused,
-                    tuple(_changes("", before, after)),
-                )
-            )
-        elif not is_shown:
-            number, begin, _ = self._unshown
-            self._unshown = [number + 1, begin if number else offset, offset]
-        self._last = after
-
-    def _names(self, record: Record) -> Iterator[str]:
-        """The events of a record that name the step, or the end of its run."""
-        decoded = decode(record.value, record.headers)
-        for event in getattr(decoded, "events", ()):
-            if isinstance(event, StepObject) and event.step_id == self._step_id:
-                yield f"step {event.kind.value}"
-            elif isinstance(event, StepDelta) and event.step_id == self._step_id:
-                yield "step delta"
-            elif isinstance(event, RunEnd) and self._run_id is not None and event.run_id == self._run_id:
-                yield f"run {event.status}"
-
-    def _note_findings(self, judged: Iterator[tuple[Effect | None, Finding]], record: Record | None) -> None:
-        for effect, finding in judged:
-            if (
-                finding.kind is FindingKind.STEP
-                and finding.identity[0] == self._step_id
-                and self._is_of_this_life(finding)
-            ):
-                self._findings.append(finding)
-                status = getattr(effect, "status", None)
-                if status is not None:
-                    self._implied[finding.identity[1]] = status.value
-        if record is None and self._transitions:
-            at = self._transitions[0]
-            self._tell(at.offset, at.timestamp, "(clock mark)", self._last)
-
-    def _is_of_this_life(self, finding: Finding) -> bool:
-        if finding.at is not None:
-            return finding.at in self._places
-        return not self._issued or finding.first_offset == self._first
-
-    def _before(self) -> dict[str, Any]:
-        """The snapshot as the last event left it: only events of the step change it, and all of them are told."""
-        entry = self._audit.state.steps.get(self._step_id)
-        return self._last if entry is not None and not entry.refused else {}
-
-    def _snapshot(self) -> dict[str, Any]:
-        entry = self._audit.state.steps.get(self._step_id)
-        if entry is None or entry.refused:
-            return {}
-        step = entry.materialise()
-        self._run_id = step.run_id
-        return step.snapshot(self._task.rules.object_type)
-
-    def _life(self, notes: list[str]) -> StepIncarnation:
-        issued = []
-        for finding in self._findings:
-            published = self._places.get(finding.at) if finding.at is not None else None
-            status = self._implied.get(finding.identity[1], "")
-            issued.append(
-                Issued(
-                    int(finding.identity[1]),
-                    status or (finding.at[0] if finding.at else ""),
-                    finding.at,
-                    published.timestamp if published else None,
-                    finding.verdict.value,
-                    finding.why,
-                    finding.differences,
-                )
-            )
-        met = {finding.verdict for finding in self._findings}
-        verdict = Verdict.EQUAL
-        if met - {Verdict.EQUAL, Verdict.UNVERIFIABLE}:
-            verdict = Verdict.DIFFERENT
-        elif Verdict.UNVERIFIABLE in met or not met:
-            verdict = Verdict.UNVERIFIABLE
-        firsts = [event.offset for event in self._events]
-        number, begin, end = self._unshown
-        if number:
-            notes.append(_NOT_SHOWN.format(f"{number:,}", begin, end))
-            firsts.append(end)
-        if not self._events:
-            notes.append("No record of this range names the step.")
-        elif not met:
-            notes.append("The step is open: nothing had to be published yet.")
-        return StepIncarnation(
-            self._step_id,
-            self._last.get("run_id"),
-            self._last.get("thread_id"),
-            str(self._last.get("status", "")),
-            self._task.topic,
-            self._task.partition,
-            min(firsts, default=self._task.begin),
-            max(firsts, default=self._task.begin),
-            (self._task.begin, self._task.end),
-            tuple(self._events),
-            tuple(sorted(issued, key=lambda i: (i.revision, i.place or ("", 0, 0)))),
-            verdict.value,
-            tuple(notes),
-        )
-
-
-def _changes(path: str, before: Any, after: Any) -> Iterator[Change]:
-    """What of a snapshot is another now. Text that only grew is told by its growth."""
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in sorted(after.keys() | before.keys()):
-            yield from _changes(f"{path}.{key}" if path else key, before.get(key), after.get(key))
-    elif isinstance(before, list) and isinstance(after, list):
-        for at in range(max(len(before), len(after))):
-            one = before[at] if at < len(before) else None
-            other = after[at] if at < len(after) else None
-            yield from _changes(f"{path}[{at}]", one, other)
-    elif isinstance(after, dict) and before is None:
-        yield from _changes(path, {}, after)
-    elif isinstance(after, list) and before is None:
-        yield from _changes(path, [], after)
-    elif before != after or type(before) is not type(after):
-        if isinstance(before, str) and isinstance(after, str) and before and after.startswith(before):
-            grown = after[len(before) :]
-            yield Change(path, f"+{len(grown)} characters: {_short(grown)}")
-        elif before is None:
-            yield Change(path, _short(after))
-        else:
-            yield Change(path, f"{_short(before)} -> {_short(after)}")
-
-
-def _short(value: Any) -> str:
-    text = canonical(value).decode()
-    return text if len(text) <= _SHORT else f"{text[:_SHORT]}... ({len(text)} characters)"
-
-
-def _number(published: Published, name: str) -> int | None:
-    text = dict(published.headers).get(name)
-    return int(text) if text is not None and text.isdigit() and len(text) < 19 else None

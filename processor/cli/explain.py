@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
-from processor.cli.terminal import plain, printable, utc_time, verdict_style
+from processor.cli.terminal import plain, print_line, printable, utc_time, verdict_style
 
 if TYPE_CHECKING:
-    from processor.audit.explain import StepIncarnation
+    from processor.audit.step_timeline import StepIncarnation
 
 
 def explain(
@@ -25,6 +25,9 @@ def explain(
     offset: Annotated[
         int | None, typer.Option(min=0, help="First offset of the step, if nothing is published yet.")
     ] = None,
+    all_partitions: Annotated[
+        bool, typer.Option("--all-partitions", help="Read all partitions of the outcome topics, not the key's alone.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show one step's life: its events, what each changed, what was published, and whether that is right.
@@ -38,14 +41,23 @@ def explain(
     from processor.audit.explain import explain as run
     from processor.audit.replay.outcome import EXIT_DIFFERENT, EXIT_PROVEN, EXIT_UNPROVABLE
 
-    found = run(step_id, settings, lambda: connection_of(settings), partition=partition, offset=offset)
+    found = run(
+        step_id,
+        settings,
+        lambda: connection_of(settings),
+        partition=partition,
+        offset=offset,
+        all_partitions=all_partitions,
+    )
     if as_json:
         print(json.dumps({"verdict": found.verdict.value, **msgspec.to_builtins(found)}, indent=2))
     else:
         for life in found.lives:
             _show_incarnation(life)
         for stray in found.strays:
-            print(printable(f"{stray.topic}, partition {stray.partition}, offset {stray.offset}: {stray.why}"))
+            print_line(f"{stray.topic}, partition {stray.partition}, offset {stray.offset}: {stray.why}")
+        for note in found.notes:
+            print_line(note)
     codes = {"equal": EXIT_PROVEN, "different": EXIT_DIFFERENT}
     end_with(codes.get(found.verdict.value, EXIT_UNPROVABLE))
 

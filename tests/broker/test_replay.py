@@ -397,7 +397,7 @@ def test_a_step_is_explained_from_the_offsets_that_its_headers_name(topics: Topi
         assert worker.ended(WAIT_S) == 0
     settings = settings_of(topics)
 
-    def told(step_id: str, **hints: int) -> Any:
+    def told(step_id: str, **hints: Any) -> Any:
         return explain(step_id, settings, lambda: Connection.build(topics.bootstrap), **hints)
 
     found = told("s1")
@@ -433,6 +433,30 @@ def test_a_changed_record_of_a_step_is_explained_as_different(topics: Topics, tm
     kt.produce(
         topics.bootstrap, record.topic, [Sent(record.value, key=b"s1", headers=headers, timestamp=record.timestamp)]
     )
-    found = explain("s1", settings_of(topics), lambda: Connection.build(topics.bootstrap))
+    settings = settings_of(topics)
+    found = explain("s1", settings, lambda: Connection.build(topics.bootstrap))
     assert found.verdict is Verdict.DIFFERENT
     assert sorted(one.verdict for one in found.lives[0].issued) == ["equal", "extra"]
+
+
+def test_a_record_on_a_partition_that_the_key_does_not_belong_to_is_found_on_request(
+    topics: Topics, tmp_path: Path
+) -> None:
+    with Fleet(topics, tmp_path, **{"http.enabled": "false"}) as fleet:
+        kt.produce(topics.bootstrap, topics.source, one_step("s1"))
+        (worker,) = fleet.start()
+        eventually("it is done", lambda: committed(topics) >= 3, WAIT_S)
+        worker.terminate()
+        assert worker.ended(WAIT_S) == 0
+    record = next(r for r in published(topics) if r.key == b"s1")
+    other = (record.partition + 1) % 3
+    copy = Sent(record.value, key=b"s1", headers=record.headers, timestamp=record.timestamp, partition=other)
+    kt.produce(topics.bootstrap, record.topic, [copy])
+    settings = settings_of(topics)
+    found = explain("s1", settings, lambda: Connection.build(topics.bootstrap))
+    assert found.verdict is Verdict.EQUAL
+    assert "--all-partitions" in found.notes[0]
+    found = explain("s1", settings, lambda: Connection.build(topics.bootstrap), all_partitions=True)
+    assert found.verdict is Verdict.DIFFERENT
+    assert {one.place[1] for one in found.lives[0].issued if one.place} == {record.partition, other}
+    assert found.notes == ()

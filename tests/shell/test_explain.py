@@ -9,23 +9,27 @@ from collections import Counter
 from operator import attrgetter
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
 
 from processor.archives import ArchivedRecord
 from processor.audit import explain as explaining
-from processor.audit.explain import Explained, Logs, Marks, StepIncarnation, explain_from
+from processor.audit import step_timeline
+from processor.audit.explain import Explained, Logs, Marks, explain_from
 from processor.audit.judge.published_headers import mark_of
 from processor.audit.judge.verdicts import Published, Unreadable, Verdict
 from processor.audit.published_index import of_source
 from processor.audit.replay.task import Task
 from processor.audit.replay.task_judge import expected_records
+from processor.audit.step_timeline import StepIncarnation
 from processor.cli import main as cli
 from processor.cli.explain import _show_incarnation
 from processor.core.effects import LogRecord
 from processor.core.headers import REVISION, SOURCE_PARTITION, SOURCE_TOPIC
 from processor.core.partition import PartitionState
+from processor.core.step import Step
 from processor.core.wire_types import canonical
 from processor.errors import UsageError
 from tests.core.scripted_log import Play, call, calls, step, text
@@ -42,6 +46,7 @@ class Simulated:
             self.files[p] = folder / f"explained-{p}.jsonl"
             self.files[p].write_bytes(b"".join(lines))
         self.marks_asked = 0
+        self.notes: list[str] = []
 
     def _read(self, topics: mutations.Topics) -> list[tuple[LogRecord, Published | Unreadable]]:
         found = []
@@ -143,12 +148,12 @@ def test_the_command_prints_what_the_guide_says(
     made = mutations.world(1, runs=6)
     record = next(r for log in made.topics.values() for r in log if REVISION in dict(r.headers))
     step_id = (record.key or b"").decode()
-    monkeypatch.setattr(explaining, "_Topics", lambda settings, connection: Simulated(made, tmp_path))
+    monkeypatch.setattr(explaining, "_Topics", lambda *_, **__: Simulated(made, tmp_path))
     code = cli._run(["explain", step_id, "--json"])
     printed = json.loads(capsys.readouterr().out)
     assert code == {"equal": 0, "different": 3, "unverifiable": 4}[printed["verdict"]]
     life = printed["lives"][0]
-    assert printed.keys() == {"verdict", "step_id", "lives", "strays"}
+    assert printed.keys() == {"verdict", "step_id", "lives", "strays", "notes"}
     assert life.keys() == {
         "step_id", "run_id", "thread_id", "status", "topic", "partition", "first_offset", "last_offset", "read",
         "events", "issued", "verdict", "notes",
@@ -183,7 +188,7 @@ def test_no_field_of_a_step_reaches_the_terminal_as_it_was_written(
     """Ids, keys and values are what any producer wrote: a control sequence in one changed the reader's screen."""
     made = mutations.world(1, runs=6)
     record = next(r for log in made.topics.values() for r in log if REVISION in dict(r.headers))
-    monkeypatch.setattr(explaining, "_Topics", lambda settings, connection: Simulated(made, tmp_path))
+    monkeypatch.setattr(explaining, "_Topics", lambda *_, **__: Simulated(made, tmp_path))
     cli._run(["explain", (record.key or b"").decode(), "--json"])
     found = json.loads(capsys.readouterr().out)
     for life in found["lives"]:
@@ -245,11 +250,42 @@ def test_events_that_are_not_shown_are_counted_and_their_offsets_named(
     logs = long_life(tmp_path, 20)
     (whole,) = told(logs, "s1").lives
     assert (whole.verdict, len(whole.events), whole.notes) == ("equal", 22, ())
-    monkeypatch.setattr(explaining, "_ENOUGH", 5)
+    monkeypatch.setattr(step_timeline, "_ENOUGH", 5)
     (life,) = told(logs, "s1").lives
-    assert life.events == whole.events[:5]
-    assert life.notes == ("17 more events of the step, at offsets 5 to 21, were read and folded, and are not shown.",)
+    assert life.events == (*whole.events[:5], whole.events[-1]), "the end is shown, whatever stands before it"
+    assert life.notes == ("16 more events of the step, at offsets 5 to 20, were read and folded, and are not shown.",)
     assert msgspec.structs.replace(life, events=whole.events, notes=()) == whole, "the rest is the same"
+
+
+def test_a_step_too_large_to_be_compared_at_each_delta_is_told_by_what_deltas_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comparing costs the size of the step: the sum has a bound, or time would grow as the square."""
+    logs = long_life(tmp_path, 200)
+    (whole,) = told(logs, "s1").lives
+    monkeypatch.setattr(step_timeline, "_COMPARED", 20_000)
+    taken = 0
+
+    def counted(self: Step, object_type: str = "") -> dict[str, Any]:
+        nonlocal taken
+        taken += 1
+        return snapshot(self, object_type)
+
+    snapshot = Step.snapshot
+    monkeypatch.setattr(Step, "snapshot", counted)
+    (life,) = told(logs, "s1").lives
+    assert taken < 100
+    assert life.verdict == "equal"
+    assert [(e.offset, e.event, e.before, e.after) for e in life.events] == [
+        (e.offset, e.event, e.before, e.after) for e in whole.events
+    ]
+    (note,) = life.notes
+    assert note.startswith("From offset ")
+    first = int(note.split()[2])
+    assert life.events[:first] == whole.events[:first]
+    said = [change.what for change in life.events[first].changes]
+    assert f'"{first - 1:010d}"' in said
+    assert life.events[-1] == whole.events[-1], "the end changes what it changes, and not what deltas before it did"
 
 
 def test_the_cost_of_an_event_does_not_grow_by_encoding_the_step_anew(
@@ -263,7 +299,7 @@ def test_the_cost_of_an_event_does_not_grow_by_encoding_the_step_anew(
         encoded += len(found)
         return found
 
-    monkeypatch.setattr(explaining, "canonical", counted)
+    monkeypatch.setattr(step_timeline, "canonical", counted)
     costs = []
     for deltas in (100, 400):
         encoded = 0
