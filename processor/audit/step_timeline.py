@@ -150,7 +150,7 @@ class StepTimeline:
             self._tell(record.offset, record.timestamp, names, before, events, is_shown=is_shown)
 
     def _is_shown(self, events: list[StepEvent]) -> bool:
-        """The first events, and more of those that are no deltas: what ends a step stands behind them."""
+        """The first events, and more of those that are no deltas: what ends a step comes after many of them."""
         if len(self._events) < _ENOUGH:
             return True
         if self._more_objects >= _ENOUGH_OBJECTS or all(isinstance(event, StepDelta) for event in events):
