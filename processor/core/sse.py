@@ -47,8 +47,8 @@ class SseFrames:
         return None
 
     def finish(self) -> Frame | None:
-        """The frame begun, at a blank line or at the end of the input; None if it holds no data."""
-        frame = Frame(self._name or None, b"\n".join(self._data)) if self._data else None
+        """The frame begun, at a blank line or at the end of the input; None if its data is empty."""
+        frame = Frame(self._name or None, b"\n".join(self._data)) if any(self._data) else None
         self._name = None
         self._data.clear()
         self.held_bytes = 0

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from processor.core.headers import INFERRED, REVISION
 from processor.demo.tails import Out
-from processor.publish.run_keying import EventStream, RunKeyer
+from processor.publish.event_keying import EventKeyer
+from processor.publish.event_stream import EventStream
 from processor.simulate.expected import Difference
 
 _ENDS: Final = ("completed", "failed", "cancelled", "expired")
@@ -45,7 +46,7 @@ def read(files: Sequence[Path]) -> dict[str, Told]:
     """Step id -> what must come of it, in the order of the files."""
     steps: dict[str, Told] = {}
     run_of: dict[str, str] = {}
-    keyer = RunKeyer()
+    keyer = EventKeyer()
     for path in files:
         stream = EventStream(keyer)
         for record in (*stream.feed(path.read_bytes()), *stream.finish()):

@@ -94,7 +94,7 @@ PRIVATE: Final[Mapping[type, frozenset[str]]] = {
     ),
     JoinGroupRequest: frozenset({"_rebalance_timeout"}),
     NoGroupCoordinator: frozenset({"_reset_committed_task"}),
-    MessageAccumulator: frozenset({"_append_batch", "_batches"}),
+    MessageAccumulator: frozenset({"_batch_size", "_append_batch", "_batches"}),
     MessageBatch: frozenset({"_drain_waiter"}),
     BaseHandler: frozenset({"_sender"}),
     InitPIDHandler: frozenset(),

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Literal, Self, get_args
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka_errors
@@ -24,11 +24,20 @@ from processor.kafka.client import Client, force_close
 from processor.kafka.client_config import Connection
 from processor.kafka.diagnosis import explained
 from processor.kafka.errors import RecordTooLarge, translate
-from processor.kafka.records import DEFAULT_MAX_MESSAGE_BYTES, OutRecord, batch_bytes
+from processor.kafka.records import (
+    BATCH_OVERHEAD_BYTES,
+    DEFAULT_MAX_MESSAGE_BYTES,
+    OutRecord,
+    batch_bytes,
+    compression_growth_bytes,
+)
 
 _FIND_TOPIC_S: Final = 10.0
 _MAX_BATCH_BYTES: Final = 256 * 1024
 _NO_LIMIT_BYTES: Final = 2**31 - 1
+
+Compression = Literal["none", "gzip", "snappy", "lz4", "zstd"]
+COMPRESSIONS: Final[tuple[Compression, ...]] = get_args(Compression)
 
 _TROUBLE: Final = (kafka_errors.KafkaError, NotImplementedError, OSError, TimeoutError)
 
@@ -50,6 +59,7 @@ class EventProducer:
         max_unacknowledged: `send` waits for acknowledgements above this many records under way.
         idempotent: False for brokers without idempotent producers; a retry may then double a record (the event
             ids tell the two from equal tokens).
+        compression: of the record batches. The topic's limit is one after compression.
 
     `acknowledged` counts the records the broker has confirmed, `unacknowledged` those sent and not confirmed.
     Leaving the context flushes, and raises if anything was not acknowledged.
@@ -65,6 +75,7 @@ class EventProducer:
         max_record_bytes: int | None = None,
         max_unacknowledged: int = 10_000,
         idempotent: bool = True,
+        compression: Compression = "none",
     ) -> None:
         self.acknowledged = 0
         self.unacknowledged = 0
@@ -74,6 +85,7 @@ class EventProducer:
         self._max_record_bytes = max_record_bytes
         self._max_unacknowledged = max_unacknowledged
         self._idempotent = idempotent
+        self._compression = compression
         self._producer: _Producer | None = None
         self._failure: RunStepsError | None = None
         self._progress = asyncio.Event()
@@ -95,6 +107,7 @@ class EventProducer:
             enable_idempotence=self._idempotent,
             max_request_size=_NO_LIMIT_BYTES,  # the topic's limit is the one that refuses
             max_batch_size=_MAX_BATCH_BYTES,
+            compression_type=None if self._compression == "none" else self._compression,
             linger_ms=0,
         )
         try:
@@ -125,8 +138,10 @@ class EventProducer:
             await self._find(self._producer, topic)
         limit = self._limits[topic]
         size = len(value or b"") + len(key) + sum(len(name) + len(content) for name, content in headers)
-        if 2 * size > limit and (size := batch_bytes(OutRecord(topic, 0, key, value, 0, tuple(headers)))) > limit:
-            raise RecordTooLarge(topic, size, limit)
+        if 2 * size > limit:
+            size = self._size_alone(self._producer, OutRecord(topic, 0, key, value, 0, tuple(headers)), limit)
+            if size > limit:
+                raise RecordTooLarge(topic, size, limit)
         await self._until_at_most(self._max_unacknowledged - 1)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -199,7 +214,20 @@ class EventProducer:
             ) from exc
         except _TROUBLE as exc:
             raise self._translated(exc, f"topic {topic!r}") from exc
-        self._limits[topic] = self._max_record_bytes or await self._limit_of(topic)
+        limit = self._limits[topic] = self._max_record_bytes or await self._limit_of(topic)
+        # A batch of small records must fit as well; of one record, it is as large as that is.
+        accumulator = producer._message_accumulator
+        most = limit - BATCH_OVERHEAD_BYTES - compression_growth_bytes(limit)
+        accumulator._batch_size = max(1, min(accumulator._batch_size, most))
+
+    def _size_alone(self, producer: _Producer, record: OutRecord, limit: int) -> int:
+        """Size in bytes of a batch that holds this record alone, as the broker gets it."""
+        plain = batch_bytes(record)
+        if self._compression == "none" or plain + compression_growth_bytes(plain) <= limit:
+            return plain
+        batch = producer.create_batch()
+        batch.append(timestamp=0, key=record.key, value=record.value, headers=list(record.headers))
+        return len(batch._build())
 
     async def _limit_of(self, topic: str) -> int:
         """The topic's `max.message.bytes`; Kafka's default where the user may not read it (no DescribeConfigs)."""

@@ -14,9 +14,12 @@ from typing import Final
 from processor.errors import BrokerRefused, BrokerUnavailable, UsageError
 from processor.kafka.client_config import Connection
 from processor.kafka.errors import RecordTooLarge
-from processor.kafka.producer import EventProducer
+from processor.kafka.producer import Compression, EventProducer
+from processor.publish.event_fields import described
+from processor.publish.event_keying import EventKeyer
+from processor.publish.event_stream import EventStream
+from processor.publish.outgoing import Outgoing
 from processor.publish.publisher import EchoSink, Sink
-from processor.publish.run_keying import EventStream, Outgoing, RunKeyer, described
 from processor.publish.sse import Format
 
 
@@ -26,6 +29,8 @@ async def run(
     topic: str,
     connection: Connection | None = None,
     format: Format | str = Format.AUTO,
+    response_id: str | None = None,
+    compression: Compression = "none",
     dry_run: bool = False,
     idempotent: bool = True,
     timeout_s: float = 30.0,
@@ -37,6 +42,8 @@ async def run(
     Args:
         files: read in this order; `-` or none at all is the standard input. Give the responses of a run in theirs.
         connection: where the broker is; not needed for a dry run.
+        response_id: the response of input that names none, as a resumed Responses stream may be.
+        compression: of the record batches.
         echo: takes the dry run's records and the closing line. `warn` takes what is wrong (default: `echo`).
 
     Returns:
@@ -44,7 +51,7 @@ async def run(
         was none; the rest was published.
 
     Raises:
-        UsageError: a file cannot be read, or an event is too large.
+        UsageError: a file cannot be read.
         BrokerUnavailable, BrokerRefused: something was not acknowledged. Publish the same input again: the worker
             ignores what had arrived, for as long as it remembers the steps (`[steps] ended_retention_s` after their
             end).
@@ -53,10 +60,7 @@ async def run(
     for path in files:
         if str(path) != "-" and not path.is_file():
             raise UsageError(f"publish: {path}: no such file")
-    keyer = RunKeyer()
-    keys: set[bytes] = set()
-    sent = refused = 0
-    complete = True
+    publication = _Publication(topic, Format(format), response_id, warn)
     async with AsyncExitStack() as stack:
         producer: EventProducer | None = None
         if dry_run:
@@ -64,31 +68,11 @@ async def run(
         elif connection is None:
             raise UsageError("publish: no broker given")
         else:
-            producer = EventProducer(connection, timeout_s=timeout_s, idempotent=idempotent)
+            producer = EventProducer(connection, timeout_s=timeout_s, idempotent=idempotent, compression=compression)
             sink = await stack.enter_async_context(producer)
         try:
             for path in files or [Path("-")]:
-                name = "stdin" if str(path) == "-" else str(path)
-                stream = EventStream(keyer, Format(format))
-                complaints = _Complaints(name, warn)
-                async for records in _records(path, stream):
-                    for record in records:
-                        try:
-                            await sink.send(topic, record.value, key=record.key, headers=record.headers)
-                        except RecordTooLarge as exc:  # this one is lost, the rest is not
-                            complaints.say(f"{described(record)}: {exc.message}")
-                        else:
-                            sent += 1
-                            keys.add(record.key)
-                    for refusal in keyer.refusals:
-                        complaints.say(f"event {refusal.event}: {refusal.reason}")
-                    keyer.refusals.clear()
-                refused += complaints.end()
-                if not stream.events:
-                    warn(f"publish: {name}: no event in it")
-                    complete = False
-                elif stream.format is Format.SSE and not stream.done:
-                    warn(f"publish: {name}: ends without [DONE]; the connection may have been cut")
+                await publication.play(path, sink)
             if producer is not None:
                 await producer.flush()
         except (BrokerUnavailable, BrokerRefused):
@@ -98,9 +82,61 @@ async def run(
                     " again soon: its event ids are the same, so what arrived is recognised as a repeat"
                 )
             raise
-    verb = "would publish" if dry_run else "published"
-    (warn if dry_run else echo)(f"{verb} {sent} events of {len(keys)} runs to {topic}; {refused} refused")
-    return 0 if complete and not refused else 65
+    (warn if dry_run else echo)(f"{'would publish' if dry_run else 'published'} {publication.summary()}")
+    return 0 if publication.is_complete else 65
+
+
+class _Publication:
+    """The inputs of one call: one keyer for all of them, and what was sent and refused."""
+
+    def __init__(self, topic: str, format: Format, response_id: str | None, warn: Callable[[str], None]) -> None:
+        self._topic, self._format, self._response_id, self._warn = topic, format, response_id, warn
+        self._keyer = EventKeyer()
+        self._keys: set[bytes] = set()
+        self._sent = self._refused = 0
+        self._empty = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there was something in every input, and none of it was refused."""
+        return not self._refused and not self._empty
+
+    def summary(self) -> str:
+        """The closing line."""
+        return f"{self._sent} events of {len(self._keys)} runs to {self._topic}; {self._refused} refused"
+
+    async def play(self, path: Path, sink: Sink) -> None:
+        """Send the events of one input; say what is wrong with it."""
+        name = "stdin" if str(path) == "-" else str(path)
+        stream = EventStream(self._keyer, self._format, response_id=self._response_id)
+        complaints = _Complaints(name, self._warn)
+        async for records in _records(path, stream):
+            for record in records:
+                try:
+                    await sink.send(self._topic, record.value, key=record.key, headers=record.headers)
+                except RecordTooLarge as exc:  # this one is lost, the rest is not
+                    complaints.say(f"{described(record.key, record.value)}: {exc.message}")
+                else:
+                    self._sent += 1
+                    self._keys.add(record.key)
+            self._say_what_was_found(name, stream, complaints)
+        self._refused += complaints.end()
+        if not stream.events:
+            self._warn(f"publish: {name}: no event in it")
+            self._empty = True
+        elif stream.format is Format.SSE and stream.has_runs and not stream.done:
+            self._warn(f"publish: {name}: ends without [DONE]; the connection may have been cut")
+
+    def _say_what_was_found(self, name: str, stream: EventStream, complaints: _Complaints) -> None:
+        for refusal in self._keyer.refusals:
+            complaints.say(f"event {refusal.event}: {refusal.reason}")
+        for problem in stream.problems:
+            complaints.say(problem)
+        for note in self._keyer.notes:
+            self._warn(f"publish: {name}: {note}")
+        self._keyer.refusals.clear()
+        stream.problems.clear()
+        self._keyer.notes.clear()
 
 
 class _Complaints:
@@ -158,7 +194,7 @@ async def _read_live(descriptor: int) -> bytes:
     return os.read(descriptor, 65_536)
 
 
-def sample_files() -> list[Path]:
+def sample_files(pattern: str = "*.sse") -> list[Path]:
     """The recordings that come with the package, in the order in which they are to be published."""
-    folder = resources.files("processor") / "samples"
-    return sorted(Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".sse"))
+    folder = Path(str(resources.files("processor") / "samples"))
+    return sorted(folder.glob(pattern))

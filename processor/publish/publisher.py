@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import msgspec
 
 from processor.core.sse import Frame
 from processor.errors import UsageError
 from processor.kafka.client_config import Connection
-from processor.kafka.producer import EventProducer
-from processor.publish.run_keying import Outgoing, RunKeyer, ends_response
+from processor.kafka.producer import Compression, EventProducer
+from processor.publish.event_fields import ends_stream
+from processor.publish.event_keying import EventKeyer
+from processor.publish.outgoing import Outgoing, Refusal
 
 
 class Sink(Protocol):
@@ -62,6 +64,12 @@ class RunPublisher:
         connection: instead of `bootstrap_servers`, a connection with TLS or SASL.
         timeout_s: the longest wait without progress.
         idempotent: False for brokers without idempotent producers.
+        compression: of the record batches: none, gzip, snappy, lz4 or zstd.
+
+    A Responses stream is published whole, because its deltas do not say whose they are:
+
+        stream = await client.responses.create(model=..., input=..., stream=True)
+        await publisher.publish_stream(stream)
     """
 
     def __init__(
@@ -72,22 +80,24 @@ class RunPublisher:
         connection: Connection | None = None,
         timeout_s: float = 30.0,
         idempotent: bool = True,
+        compression: Compression = "none",
     ) -> None:
         if (bootstrap_servers is None) == (connection is None):
             raise UsageError("RunPublisher: give either bootstrap_servers or connection")
         if connection is None:
             servers = bootstrap_servers if isinstance(bootstrap_servers, str) else ",".join(bootstrap_servers or ())
             connection = Connection(servers)
-        self._producer = EventProducer(connection, timeout_s=timeout_s, idempotent=idempotent)
+        self._producer = EventProducer(connection, timeout_s=timeout_s, idempotent=idempotent, compression=compression)
         self._topic = topic
-        self._keyer = RunKeyer()
+        self._keyer = EventKeyer()
 
     async def publish(self, event: object) -> None:
         """Queue one event.
 
         Args:
-            event: an SDK's event (`.event` and `.data`), a tuple `(name, data, ...)` as some SDKs yield, a dict
-                `{"event": ..., "data": ...}` or bare object, or the bytes of either. An end mark is ignored.
+            event: an SDK's event (`.event` and `.data`, or a model of the Responses API), a tuple `(name, data, ...)`
+                as some SDKs yield, a dict `{"event": ..., "data": ...}` or bare object, or the bytes of either. An end
+                mark is ignored. A whole `Response`, as `retrieve` returns it, ends what a dropped stream left open.
 
         Raises:
             UsageError: it is none of these, or there is nothing to key it by; the publisher goes on.
@@ -95,8 +105,41 @@ class RunPublisher:
             BrokerUnavailable, BrokerRefused: this or an earlier event was not acknowledged.
         """
         frame = _frame_of(event)
-        if not ends_response(frame):
+        if not ends_stream(frame):
             await self._send(self._keyer.take(frame))
+            self._raise_refusal()
+
+    async def publish_stream(self, events: AsyncIterable[object] | Iterable[object], *, response_id: str = "") -> None:
+        """Queue all events of one stream, as they come. Other streams may be published at the same time.
+
+        Args:
+            events: what an SDK's stream yields, in any of the forms that `publish` takes.
+            response_id: the response, where the stream does not name it (one that `starting_after` resumed).
+
+        Raises:
+            UsageError: some of them cannot be published; the others were, and the publisher goes on.
+            RecordTooLarge, BrokerUnavailable, BrokerRefused: as `publish`.
+        """
+        keyer = self._keyer.beside()
+        if response_id:
+            keyer.responses.use(response_id)
+        refused: list[Refusal] = []
+
+        async def send(records: list[Outgoing]) -> None:
+            await self._send(records)
+            refused.extend(keyer.refusals)
+            keyer.refusals.clear()
+
+        try:
+            async for event in _each(events):
+                frame = _frame_of(event)
+                if not ends_stream(frame):
+                    await send(keyer.take(frame, sequential=True))
+        finally:  # a stream that breaks has said what it has said
+            await send(keyer.end_stream())
+        if refused:
+            first, more = refused[0], f" (and {len(refused) - 1} more)" if refused[1:] else ""
+            raise UsageError(f"publish: event {first.event}: {first.reason}{more}")
 
     async def flush(self) -> None:
         """Wait until everything queued is acknowledged."""
@@ -111,7 +154,8 @@ class RunPublisher:
     ) -> None:
         try:
             if exc is None:
-                await self._send(self._keyer.end_response())
+                await self._send(self._keyer.end_stream())
+                self._raise_refusal()
         except BaseException as own:
             await self._producer.__aexit__(type(own), own, own.__traceback__)
             raise
@@ -120,10 +164,21 @@ class RunPublisher:
     async def _send(self, records: Iterable[Outgoing]) -> None:
         for record in records:
             await self._producer.send(self._topic, record.value, key=record.key, headers=record.headers)
+
+    def _raise_refusal(self) -> None:
         if self._keyer.refusals:
             first = self._keyer.refusals[0]
             self._keyer.refusals.clear()
             raise UsageError(f"publish: event {first.event}: {first.reason}")
+
+
+async def _each(events: AsyncIterable[object] | Iterable[object]) -> AsyncIterator[object]:
+    if isinstance(events, AsyncIterable):
+        async for event in events:
+            yield event
+    else:
+        for event in events:
+            yield event
 
 
 def _frame_of(event: object) -> Frame:
@@ -136,6 +191,8 @@ def _frame_of(event: object) -> Frame:
         return Frame(None, msgspec.json.encode(dict(event)))
     if isinstance(event, tuple) and len(event) >= 2:
         name, data = event[0], event[1]
+    elif isinstance(getattr(event, "type", None), str) or getattr(event, "object", None) == "response":
+        return Frame(None, _json_of(event))  # a model of the Responses API: its type is its name
     else:
         name, data = getattr(event, "event", None), getattr(event, "data", None)
     name = getattr(name, "value", name)  # an enum's member stands for its text
@@ -156,7 +213,9 @@ def _json_of(data: object) -> bytes:
     if hasattr(data, "model_dump_json"):
         # Only what the service sent: a field it left out must not come back as null, which erases at a step's end.
         # No warnings: tools the SDK does not know yet keep all their fields, they only lack a class.
-        return _encoded(data.model_dump_json(exclude_unset=True, by_alias=True, warnings=False))
+        return _encoded(
+            data.model_dump_json(exclude_unset=True, by_alias=True, warnings=False, exclude=_added_by_helper(data))
+        )
     if hasattr(data, "as_dict"):
         return msgspec.json.encode(data.as_dict())
     if hasattr(data, "to_json"):
@@ -164,6 +223,14 @@ def _json_of(data: object) -> bytes:
     if isinstance(data, Mapping):
         return msgspec.json.encode(dict(data))
     raise UsageError(f"publish: the data of an event is a {type(data).__name__}, which has no JSON form")
+
+
+def _added_by_helper(data: object) -> dict[str, Any] | None:
+    """What the stream helper of the `openai` package adds to the events of the service: all text so far, for one."""
+    if not any("Parsed" in kind.__name__ or kind.__module__.startswith("openai.lib.") for kind in type(data).__mro__):
+        return None
+    parsed = {"output": {"__all__": {"content": {"__all__": {"parsed"}}, "parsed_arguments": True}}}
+    return {"snapshot": True, "parsed": True, "response": parsed, **parsed}
 
 
 def _encoded(text: str | bytes) -> bytes:

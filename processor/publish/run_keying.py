@@ -1,11 +1,4 @@
-"""`run-steps publish`: a service's event stream onto the source topic, as the worker wants it.
-
-Three things go wrong when everybody writes this part alone: deltas carry no run id, so they get a key of their own
-and land on another partition than their step; equal tokens cannot be told from a repeated delivery; and the last
-events are lost because nothing was flushed. So here every event of a run has the run's key, every event has an id
-that a second publication of the same stream gives again, and the exit code says whether all was acknowledged.
-
-Pure up to `EventStream`: bytes in any chunks go in, `Outgoing` records come out. Below it, the shell.
+"""Key and event ids of run-step events: every event of a run under the key of its run.
 
 Event ids are a chain: the id of an event is a digest of everything its response said of its run, up to and including
 the event. Publishing a recording again therefore gives the same ids. Two equal tokens differ, because what was
@@ -18,57 +11,26 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
 
-import msgspec
-
-from processor.core.events import EVENT_ID, RUN_ID
-from processor.core.sse import Frame, SseFrames
-from processor.errors import UsageError
-from processor.publish.sse import DONE, MAX_EVENT_BYTES, Format, LineSplitter, Refusal
-
-HEADER_EVENT_ID: Final = EVENT_ID
-HEADER_RUN_ID: Final = RUN_ID
-HEADER_SEQUENCE: Final = "runstep-sequence"
-
-BARE_OBJECTS: Final = frozenset({"thread.run", "thread.run.step", "assistant.run.step", "thread.run.step.delta"})
-"""Objects that the worker understands without an event name (envelope E2)."""
-MAX_HELD_EVENTS: Final = 4096
-MAX_REMEMBERED: Final = 65_536
+from processor.publish import outgoing
+from processor.publish.event_fields import RunEvent
+from processor.publish.outgoing import (
+    HEADER_EVENT_ID,
+    HEADER_RUN_ID,
+    HEADER_SEQUENCE,
+    Outgoing,
+    Refusal,
+    remember,
+)
 
 
-class Outgoing(msgspec.Struct, frozen=True, gc=False):
-    """One record for the source topic."""
+@dataclass(slots=True)
+class _Chain:
+    """What was said of one key in one HTTP response: the digest of all, how many, and the first of them."""
 
-    key: bytes
-    value: bytes
-    headers: tuple[tuple[str, bytes], ...]
-
-
-class _Known(msgspec.Struct, frozen=True, gc=False):
-    """What can be learnt from one event by itself, and its record value. `run` None: it does not say."""
-
-    value: bytes
-    id: str | None
-    run: str | None
-    thread: str | None
-    kind: str
-
-
-class _Fields(msgspec.Struct, gc=False):
-    """The few fields that decide the key. Typed loosely: a wrong type elsewhere is the worker's to judge."""
-
-    event: Any = None
-    data: msgspec.Raw = msgspec.Raw(b"")
-    object: Any = None
-    id: Any = None
-    run_id: Any = None
-    thread_id: Any = None
-
-
-_fields: Final = msgspec.json.Decoder(_Fields)
-_T = TypeVar("_T")
-_ENDS: Final = frozenset({"completed", "failed", "cancelled", "expired"})
+    digest: bytes
+    events: int = 0
+    first: bytes = b""
 
 
 @dataclass(slots=True)
@@ -79,8 +41,8 @@ class _Response:
     thread: str | None = None
     mixed: bool = False  # it names more than one run, so "the run of this response" means nothing
     waiting: bool = True  # events that nothing can key are held until a run is named
-    held: list[tuple[int, _Known]] = field(default_factory=list)
-    chains: dict[str, tuple[bytes, int]] = field(default_factory=dict)  # key -> last digest, next sequence
+    held: list[tuple[int, RunEvent]] = field(default_factory=list)
+    chains: dict[str, _Chain] = field(default_factory=dict)  # by key
 
 
 class RunKeyer:
@@ -90,38 +52,28 @@ class RunKeyer:
     only that id. What has neither (`thread.created`, `error`, a delta whose step is not known) belongs to the one
     run of its response, and is held until that is named. Where a response names no run at all, the thread id is the
     key; where it does not name a thread either, the event is refused.
-
-    One object serves all responses of a process, so that a delta in the second response of a run finds the step that
-    the first one opened. Memory is bounded: the ids longest unused are forgotten first.
     """
 
-    def __init__(self) -> None:
-        self.refusals: list[Refusal] = []
-        self._events = 0
-        self._run_of: dict[str, str] = {}  # step and message id -> run id
+    def __init__(self, refusals: list[Refusal], notes: list[str], run_of: dict[str, str]) -> None:
+        self._refusals = refusals
+        self._notes = notes
+        self._run_of = run_of  # step and message id -> run id
         self._response = _Response()
 
-    def take(self, frame: Frame) -> list[Outgoing]:
-        """One event in; the records that can be sent now, in order."""
-        self._events += 1
-        event = _read(frame)
-        if event is None:
-            return []
-        if isinstance(event, str):
-            self.refusals.append(Refusal(self._events, event))
-            return []
+    def take(self, number: int, event: RunEvent) -> list[Outgoing]:
+        """One event in, the `number`-th of all; the records that can be sent now, in order."""
         response = self._response
         if response.thread is None:
             response.thread = event.thread
         run = self._run(event)
         if run is not None:
             released = self._release(run, event.thread) if response.held else []
-            return [*released, self._outgoing(event, run, run)]
+            return [*released, self._outgoing(number, event, run, run)]
         # A thread begins before its first run, also where the stream is already full of other runs.
         if response.waiting and (not response.mixed or event.kind == "thread"):
-            response.held.append((self._events, event))
-            return self._stop_waiting() if len(response.held) > MAX_HELD_EVENTS else []
-        return self._without_run(self._events, event)
+            response.held.append((number, event))
+            return self._stop_waiting() if len(response.held) > outgoing.MAX_HELD_EVENTS else []
+        return self._without_run(number, event)
 
     def end_response(self) -> list[Outgoing]:
         """The response is over: what is still held goes out under its thread, or is refused."""
@@ -129,7 +81,7 @@ class RunKeyer:
         self._response = _Response()
         return out
 
-    def _run(self, event: _Known) -> str | None:
+    def _run(self, event: RunEvent) -> str | None:
         response = self._response
         run = event.run
         if run is not None:
@@ -138,7 +90,7 @@ class RunKeyer:
             elif response.run != run:
                 response.mixed = True
             if event.kind != "thread.run" and event.id is not None:
-                _remember(self._run_of, event.id, run)
+                remember(self._run_of, event.id, run)
             return run
         if event.id is not None and (known := self._run_of.get(event.id)) is not None:
             return known
@@ -153,8 +105,8 @@ class RunKeyer:
         for number, event in held:
             if thread is None or event.thread is None or event.thread == thread:
                 if event.id is not None and event.kind != "thread":
-                    _remember(self._run_of, event.id, run)
-                out.append(self._outgoing(event, run, run))
+                    remember(self._run_of, event.id, run)
+                out.append(self._outgoing(number, event, run, run))
             else:
                 self._response.held.append((number, event))
         return out
@@ -164,142 +116,38 @@ class RunKeyer:
         held, self._response.held = self._response.held, []
         return [record for number, event in held for record in self._without_run(number, event)]
 
-    def _without_run(self, number: int, event: _Known) -> list[Outgoing]:
+    def _without_run(self, number: int, event: RunEvent) -> list[Outgoing]:
         response = self._response
         thread = event.thread or (None if response.mixed else response.thread)
         if thread is not None:
-            return [self._outgoing(event, thread, None)]
+            return [self._outgoing(number, event, thread, None)]
         what = f"{event.kind} of {event.id}" if event.id else event.kind
         why = (
             "no earlier event says its run, and this stream mixes several"
             if response.mixed
             else "nothing to key it by: neither a run nor a thread is named in this stream"
         )
-        self.refusals.append(Refusal(number, f"{what:.120}: {why}"))
+        self._refusals.append(Refusal(number, f"{what:.120}: {why}"))
         return []
 
-    def _outgoing(self, event: _Known, key: str, run: str | None) -> Outgoing:
+    def _outgoing(self, number: int, event: RunEvent, key: str, run: str | None) -> Outgoing:
         chains = self._response.chains
-        digest, sequence = chains.get(key, (key.encode(), 0))
-        digest = hashlib.blake2b(digest + event.value, digest_size=16).digest()
-        _remember(chains, key, (digest, sequence + 1))
-        headers = [(HEADER_EVENT_ID, digest.hex().encode()), (HEADER_SEQUENCE, b"%d" % sequence)]
+        chain = chains.get(key)
+        if chain is not None and chain.first == event.value and event.kind in ("thread", "thread.run"):
+            # The same beginning again: the stream was cut and begun anew. With the ids of the first time its events
+            # are told from new ones.
+            if chain.events > 1:
+                self._notes.append(
+                    f"event {number}: the stream of run {key:.80} begins anew after {chain.events} events; what it"
+                    " repeats has the same event ids, so the worker ignores it"
+                )
+            chain = None
+        if chain is None:
+            chain = _Chain(key.encode(), first=event.value)
+        chain.digest = hashlib.blake2b(chain.digest + event.value, digest_size=16).digest()
+        headers = [(HEADER_EVENT_ID, chain.digest.hex().encode()), (HEADER_SEQUENCE, b"%d" % chain.events)]
+        chain.events += 1
+        remember(chains, key, chain)
         if run is not None:
             headers.insert(1, (HEADER_RUN_ID, run.encode()))
         return Outgoing(key.encode(), event.value, tuple(headers))
-
-
-def described(record: Outgoing) -> str:
-    """A record that could not be sent, by its event, object and run, and what its absence leads to."""
-    fields = _fields.decode(record.value)
-    inner = _fields.decode(fields.data) if bytes(fields.data).startswith(b"{") else fields
-    name, own = _text(fields.event) or _text(fields.object) or "event", _text(inner.id)
-    what = f"{name:.80}{f' of {own:.80}' if own else ''}, run {record.key.decode():.80}"
-    if name.startswith("thread.run.step.") and name.rpartition(".")[2] in _ENDS:
-        return f"{what}: without its end the worker publishes the step as expired"
-    return what
-
-
-def _remember(known: dict[str, _T], key: str, value: _T) -> None:
-    known.pop(key, None)  # so that the order of the dict is the order of use
-    known[key] = value
-    if len(known) > MAX_REMEMBERED:
-        del known[next(iter(known))]
-
-
-def _read(frame: Frame) -> _Known | str | None:
-    """The event in a frame, or why it is none; None for an end mark written as an event."""
-    try:
-        str(frame.data, "utf-8")  # the decoder below does not look into strings it skips
-        outer = _fields.decode(frame.data)
-        if frame.name is not None:
-            # Bytes around bytes, not decode and encode: numbers, escapes and spacing stay as the service sent them.
-            name = msgspec.json.encode(str(frame.name, "utf-8"))
-            return _known(outer, b'{"event":' + name + b',"data":' + frame.data + b"}")
-        if isinstance(outer.event, str):
-            if outer.event == "done":
-                return None
-            return _known(_fields.decode(outer.data), frame.data)
-    except UnicodeDecodeError:
-        return "not UTF-8"
-    except RecursionError:
-        return "nested deeper than the decoder goes"
-    except msgspec.DecodeError as exc:
-        return f"not a JSON object ({exc!s:.120})"
-    if outer.object in BARE_OBJECTS:
-        return _known(outer, frame.data)
-    return 'neither an event ({"event": ..., "data": {...}}) nor a run, a step or a step\'s delta'
-
-
-def _known(fields: _Fields, value: bytes) -> _Known:
-    kind = _text(fields.object) or "event"
-    own = _text(fields.id)
-    run = own if kind == "thread.run" else _text(fields.run_id)
-    thread = own if kind == "thread" else _text(fields.thread_id)
-    return _Known(value, own, run, thread, kind)
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def ends_response(frame: Frame) -> bool:
-    return frame.data.strip() == DONE or frame.name == b"done"
-
-
-class EventStream:
-    """One input, fed in chunks of any size, to records for the source topic.
-
-    A response ends at `[DONE]` in SSE text; JSON lines are one response as a whole, for they may interleave runs.
-    `done` says whether the last response was seen to its end.
-    """
-
-    def __init__(self, keyer: RunKeyer | None = None, format: Format = Format.AUTO) -> None:
-        self.keyer = RunKeyer() if keyer is None else keyer
-        self.done = False
-        self.events = 0
-        self._format = format
-        self._lines = LineSplitter()
-        self._frames = SseFrames()
-
-    @property
-    def format(self) -> Format:
-        """How the stream is written; AUTO until its first line is known."""
-        return self._format
-
-    def feed(self, chunk: bytes) -> list[Outgoing]:
-        """The records that `chunk` completes.
-
-        Raises:
-            UsageError: an event is longer than `MAX_EVENT_BYTES`.
-        """
-        return [record for line in self._lines.feed(chunk) for record in self._line(line)]
-
-    def finish(self) -> list[Outgoing]:
-        """The input is over: the last records."""
-        out = [record for line in self._lines.finish() for record in self._line(line)]
-        last = self._frames.finish()
-        if last is not None:
-            out += self._frame(last)
-        return out + self.keyer.end_response()
-
-    def _line(self, line: bytes) -> list[Outgoing]:
-        if self._format is Format.AUTO:
-            start = line.strip()
-            if not start:
-                return []
-            self._format = Format.JSONL if start.startswith((b"{", b"[")) else Format.SSE
-        if self._format is Format.SSE:
-            frame = self._frames.take(line)
-            if self._frames.held_bytes > MAX_EVENT_BYTES:
-                raise UsageError(f"publish: an event of more than {MAX_EVENT_BYTES:,} bytes")
-        else:
-            frame = Frame(None, line) if line.strip() else None
-        return [] if frame is None else self._frame(frame)
-
-    def _frame(self, frame: Frame) -> list[Outgoing]:
-        self.done = ends_response(frame)
-        if self.done:
-            return self.keyer.end_response() if self._format is Format.SSE else []
-        self.events += 1
-        return self.keyer.take(frame)

@@ -1,4 +1,4 @@
-"""Split a byte stream into server-sent events or JSON lines."""
+"""Split a byte stream into lines, whatever the chunks it comes in."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import re
 from enum import StrEnum
 from typing import Final
 
-import msgspec
-
-from processor.errors import UsageError
-
 MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 
 UTF8_BOM: Final = b"\xef\xbb\xbf"
-_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 DONE: Final = b"[DONE]"
+TOO_LONG: Final = bytes(bytearray(b"too long"))
+"""Stands for a line that went on for more than `MAX_EVENT_BYTES`; to be told by identity."""
+
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
 class Format(StrEnum):
@@ -23,13 +22,6 @@ class Format(StrEnum):
     AUTO = "auto"
     SSE = "sse"
     JSONL = "jsonl"
-
-
-class Refusal(msgspec.Struct, frozen=True, gc=False):
-    """An event that cannot be published. `event` counts from 1 in its stream; no payload in `reason`."""
-
-    event: int
-    reason: str
 
 
 class LineSplitter:
@@ -42,11 +34,7 @@ class LineSplitter:
         self._start: bytes | None = b""  # the first bytes, until they can be told from a BOM
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The lines that end in `chunk`, without their ends.
-
-        Raises:
-            UsageError: a line goes on for more than `MAX_EVENT_BYTES`.
-        """
+        """The lines that end in `chunk`, without their ends; `TOO_LONG` for one that no memory should hold."""
         if self._start is not None:
             chunk = self._start + chunk
             if len(chunk) < len(UTF8_BOM) and UTF8_BOM.startswith(chunk):
@@ -61,20 +49,27 @@ class LineSplitter:
             return []
         *lines, rest = _LINE_END.split(chunk)
         self._after_cr = chunk.endswith(b"\r")
-        if lines and self._pieces:
-            lines[0] = b"".join((*self._pieces, lines[0]))
-            self._pieces.clear()
-            self._held_bytes = 0
+        if lines and self._held_bytes:
+            lines[0] = self._joined(lines[0])
         if rest:
-            self._pieces.append(rest)
             self._held_bytes += len(rest)
             if self._held_bytes > MAX_EVENT_BYTES:
-                raise UsageError(f"publish: a line of more than {MAX_EVENT_BYTES:,} bytes")
+                self._pieces.clear()  # only its end is still waited for
+            else:
+                self._pieces.append(rest)
         return lines
 
     def finish(self) -> list[bytes]:
         """The last line, if the input ended without a line end."""
-        rest = b"".join((self._start or b"", *self._pieces))
-        self._pieces.clear()
+        rest = self._start or b""
         self._start = None
+        if self._held_bytes:
+            rest = self._joined(rest)
         return [rest] if rest else []
+
+    def _joined(self, end: bytes) -> bytes:
+        """The line whose last piece is `end`."""
+        whole = TOO_LONG if self._held_bytes > MAX_EVENT_BYTES else b"".join((*self._pieces, end))
+        self._pieces.clear()
+        self._held_bytes = 0
+        return whole

@@ -16,7 +16,7 @@ from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperatio
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from processor.publish.command import sample_files
-from processor.publish.run_keying import EventStream
+from processor.publish.event_stream import EventStream
 from tests.broker.conftest import PASSWORD, USER, SecureBroker
 from tests.faults.worker_fleet import eventually
 from tests.kafka_tools import Sent, admin, create_topics, produce, read_topic

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,18 @@ from processor.broker import Broker
 from processor.errors import BrokerRefused, BrokerUnavailable
 from processor.kafka.client_config import Connection
 from processor.kafka.errors import RecordTooLarge
-from processor.kafka.producer import EventProducer
+from processor.kafka.producer import COMPRESSIONS, Compression, EventProducer
 from processor.publish.command import run, sample_files
+from processor.publish.event_keying import EventKeyer
+from processor.publish.event_stream import EventStream
+from processor.publish.outgoing import Outgoing
 from processor.publish.publisher import RunPublisher
-from processor.publish.run_keying import EventStream, Outgoing, RunKeyer
 from tests.conftest import started_or_skipped
 from tests.kafka_tools import Got, Names, Sent, create_topics, produce, read_topic
 
 
 def expected_of(files: list[Path]) -> list[Outgoing]:
-    keyer, out = RunKeyer(), []
+    keyer, out = EventKeyer(), []
     for path in files:
         stream = EventStream(keyer)
         out += [*stream.feed(path.read_bytes()), *stream.finish()]
@@ -129,6 +132,26 @@ async def test_an_event_is_as_large_as_the_topic_lets_it_be(broker: Broker, name
     assert await run([path], topic=topic, connection=Connection(broker.bootstrap), echo=said.append) == 65
     assert [len(got.value or b"") > 5 << 20 for got in read_topic(broker.bootstrap, topic)] == [True]
     assert "thread.run.step.completed of step_1, run run_1: without its end the worker publishes" in said[0]
+
+
+@pytest.mark.parametrize("codec", COMPRESSIONS)
+async def test_the_limit_of_the_topic_is_one_after_compression(
+    broker: Broker, names: Names, codec: Compression
+) -> None:
+    topic = names.topic("small")
+    create_topics(broker.bootstrap, topic, config={"max.message.bytes": "20000"})
+    async with EventProducer(Connection(broker.bootstrap), compression=codec) as producer:
+        large = b"x" * 100_000
+        if codec == "none":
+            with pytest.raises(RecordTooLarge, match="got 100"):
+                await producer.send(topic, large, key=b"k")
+        else:
+            await producer.send(topic, large, key=b"k")
+        with pytest.raises(RecordTooLarge):
+            await producer.send(topic, random.Random(1).randbytes(20_000), key=b"k")
+        for _ in range(500):  # many small ones in one batch are no reason to refuse either
+            await producer.send(topic, random.Random(2).randbytes(500), key=b"k")
+    assert len(read_topic(broker.bootstrap, topic)) == 500 + (codec != "none")
 
 
 async def test_a_broker_that_falls_silent_is_given_up_in_time(

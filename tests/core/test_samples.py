@@ -14,7 +14,8 @@ from processor.core.effects import Effect, LogRecord, Publish
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.publish.command import sample_files
-from processor.publish.run_keying import EventStream, RunKeyer
+from processor.publish.event_keying import EventKeyer
+from processor.publish.event_stream import EventStream
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "fixtures"
 FILES = {path.name: path for path in sample_files()}
@@ -219,7 +220,7 @@ def folded(name: str, *, times: int) -> list[Effect]:
     """What the core makes of a story that is published that many times over."""
     log: list[LogRecord] = []
     for _ in range(times):
-        keyer = RunKeyer()
+        keyer = EventKeyer()
         for part in STORIES[name]:
             stream = EventStream(keyer)
             for record in (*stream.feed(FILES[part].read_bytes()), *stream.finish()):

@@ -20,11 +20,13 @@ from openai.types.beta import AssistantStreamEvent
 from processor.core.sse import Frame
 from processor.errors import BrokerUnavailable, UsageError
 from processor.kafka.producer import EventProducer
-from processor.publish import publisher, run_keying
+from processor.publish import outgoing, publisher
 from processor.publish import sse as splitting
 from processor.publish.command import run, sample_files
+from processor.publish.event_keying import EventKeyer
+from processor.publish.event_stream import EventStream
+from processor.publish.outgoing import Outgoing
 from processor.publish.publisher import RunPublisher
-from processor.publish.run_keying import EventStream, Outgoing, RunKeyer
 from processor.publish.sse import Format
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "fixtures"
@@ -58,10 +60,10 @@ PART2 = sse(("thread.run.queued", RUN), ("thread.run.step.delta", delta("a")), D
 
 
 def records(
-    *inputs: bytes, keyer: RunKeyer | None = None, format: Format = Format.AUTO, chunk: int = 1 << 20
+    *inputs: bytes, keyer: EventKeyer | None = None, format: Format = Format.AUTO, chunk: int = 1 << 20
 ) -> list[Outgoing]:
     """All records of some inputs, published one after the other by one process."""
-    keyer = keyer or RunKeyer()
+    keyer = keyer or EventKeyer()
     out: list[Outgoing] = []
     for text in inputs:
         stream = EventStream(keyer, format)
@@ -178,7 +180,7 @@ def test_one_byte_at_a_time_gives_the_same_records(case: tuple[bytes, list[bytes
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(list(Format)))
 def test_garbage_never_raises(text: bytes, format: Format) -> None:
-    keyer = RunKeyer()
+    keyer = EventKeyer()
     assert records(text, keyer=keyer, format=format, chunk=7) == []
 
 
@@ -197,11 +199,10 @@ def test_a_long_event_in_small_chunks_costs_linear_time() -> None:
 
 def test_a_line_without_end_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(splitting, "MAX_EVENT_BYTES", 1000)
-    monkeypatch.setattr(run_keying, "MAX_EVENT_BYTES", 1000)
-    with pytest.raises(UsageError, match="more than 1,000 bytes"):
-        records(b"data: " + b"x" * 5000, chunk=100)
-    with pytest.raises(UsageError, match="more than 1,000 bytes"):
-        records(b"data: xxxxxxxxxx\n" * 200)
+    for text in (b"data: " + b"x" * 5000 + b"\n\n", b"data: xxxxxxxxxx\n" * 200 + b"\n"):
+        keyer = EventKeyer()
+        assert len(records(text + PART1, keyer=keyer, chunk=100)) == 4, "the events after it count"
+        assert [refusal.reason for refusal in keyer.refusals] == ["an event of more than 1,000 bytes"]
 
 
 # --- event ids ---
@@ -291,7 +292,7 @@ def test_a_response_without_any_run_is_keyed_by_its_thread() -> None:
 
 
 def test_a_response_with_nothing_to_key_by_is_refused() -> None:
-    keyer = RunKeyer()
+    keyer = EventKeyer()
     assert records(sse(("thread.run.step.delta", delta("a")), DONE), keyer=keyer) == []
     assert [(refusal.event, refusal.reason) for refusal in keyer.refusals] == [
         (
@@ -302,7 +303,7 @@ def test_a_response_with_nothing_to_key_by_is_refused() -> None:
 
 
 def test_a_delta_of_an_unknown_step_is_not_guessed_among_several_runs() -> None:
-    keyer = RunKeyer()
+    keyer = EventKeyer()
     lines = [RUN, RUN | {"id": "run_2", "thread_id": "thread_2"}, delta("a", "step_9")]
     text = b"\n".join(json.dumps(line).encode() for line in lines)
     assert [record.key for record in records(text, keyer=keyer)] == [b"run_1", b"run_2"]
@@ -318,21 +319,21 @@ def test_a_thread_waits_for_its_own_run() -> None:
 
 
 def test_holding_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_keying, "MAX_HELD_EVENTS", 3)
-    keyer = RunKeyer()
+    monkeypatch.setattr(outgoing, "MAX_HELD_EVENTS", 3)
+    keyer = EventKeyer()
     stream = EventStream(keyer)
     stream.feed(sse(*[("thread.run.step.delta", delta("a"))] * 6))
     assert len(keyer.refusals) == 6
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_keying, "MAX_REMEMBERED", 2)
-    keyer = RunKeyer()
+    monkeypatch.setattr(outgoing, "MAX_REMEMBERED", 2)
+    keyer = EventKeyer()
     for number in range(5):
         keyer.take(Frame(None, json.dumps(STEP | {"id": f"step_{number}"}).encode()))
     keyer.take(Frame(None, json.dumps(STEP | {"id": "step_3"}).encode()))  # used again: step_4 is older
     keyer.take(Frame(None, json.dumps(STEP | {"id": "step_5"}).encode()))
-    assert list(keyer._run_of) == ["step_3", "step_5"]
+    assert list(keyer._memory.run_of) == ["step_3", "step_5"]
 
 
 # --- what is no event ---
@@ -348,13 +349,13 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         (b'{"event": "x", "data": {"a": NaN}}', "not a JSON object"),
         (b'{"event": "x", "data": {"a": "\xff"}}', "not UTF-8"),
         (b'{"a": ' + b"[" * 100_000 + b"}", "nested deeper than the decoder goes"),
-        (b'{"error": {"message": "no such run"}}', "neither an event"),
+        (b'{"error": {"message": "no such run"}}', "an error of the service, not an event"),
         (b'{"object": "list", "data": []}', "neither an event"),
     ],
     ids=range(9),
 )
 def test_a_line_that_is_no_event_is_refused_and_the_others_go_on(line: bytes, reason: str) -> None:
-    keyer = RunKeyer()
+    keyer = EventKeyer()
     good = json.dumps(RUN).encode()
     assert len(records(good + b"\n" + line + b"\n" + good, keyer=keyer)) == 2
     assert [refusal.event for refusal in keyer.refusals] == [2]
@@ -363,7 +364,7 @@ def test_a_line_that_is_no_event_is_refused_and_the_others_go_on(line: bytes, re
 
 
 def test_end_marks_are_not_published() -> None:
-    keyer = RunKeyer()
+    keyer = EventKeyer()
     text = b'[DONE]\n{"event":"done","data":"[DONE]"}\n' + json.dumps(RUN).encode()
     assert len(records(text, keyer=keyer)) == 1
     assert len(records(b"event: done\ndata: [DONE]\n\ndata: [DONE]\n\n", keyer=keyer)) == 0
