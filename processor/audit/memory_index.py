@@ -16,6 +16,7 @@ from processor.audit.judge.verdicts import (
     location_of,
 )
 from processor.core.effects import Reason
+from processor.core.headers import RULES, VERSION
 
 
 class MemoryIndex:
@@ -64,6 +65,13 @@ class MemoryIndex:
 
     def marks(self) -> list[tuple[int, int]]:
         return self._marks
+
+    def all(self) -> Iterator[Published]:
+        return iter(self._records.values())
+
+    def regimes(self) -> set[tuple[bytes | None, bytes | None]]:
+        named = (dict(one.headers) for one in self._records.values())
+        return {(headers.get(VERSION), headers.get(RULES)) for headers in named}
 
     def first_refusal_from(self, offset: int) -> int | None:
         causes = (caused_at(one) for one in self._records.values() if _is_refusal(one))

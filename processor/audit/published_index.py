@@ -46,7 +46,7 @@ from processor.audit.judge.verdicts import (
 from processor.audit.published_index_format import About, Segment, read_about
 from processor.core.effects import Reason, Record
 from processor.core.header_names import is_utf8, name_bytes, name_text
-from processor.core.headers import CLOCK_MARK
+from processor.core.headers import CLOCK_MARK, RULES, VERSION
 
 _HELD_BYTES: Final = 16 << 20
 """Of rows that are held in memory before they are written, over all partitions."""
@@ -57,6 +57,7 @@ _RUN_ROWS: Final = 1 << 14
 _NUMBER_BYTES: Final = 8
 _ROW_BITS: Final = 32
 _MOST_ROWS: Final = (1 << _ROW_BITS) - 1
+_MOST_REGIMES: Final = 1_000
 _CHECKSUM_BITS: Final = 30
 """Above the row: what is larger takes the compiled form memory for each number."""
 
@@ -149,6 +150,7 @@ class _PartitionWriter:
         self._order: array[int] = array("Q")
         self._runs: list[int] = []
         self.marks: set[tuple[int, int]] = set()
+        self.regimes: set[tuple[bytes | None, bytes | None]] = set()
         self.refused: array[int] = array("Q")
         for kind in ("rows", "ends", "refused", "runs"):
             _file(stem, kind).write_bytes(b"")
@@ -204,7 +206,7 @@ class _PartitionWriter:
             runs = [_slice(numbers.all, low, high) for low, high in pairwise((0, *self._runs))]
             _write_table(file, merge(*runs), _slots(self._rows))
         _file(self._stem, "runs").unlink()
-        about = About(list(topics), self._segments, sorted(self.marks))
+        about = About(list(topics), self._segments, sorted(self.marks), list(self.regimes))
         _file(self._stem, "about").write_bytes(_pack(about))
 
     def _close_run(self) -> None:
@@ -349,6 +351,8 @@ class IndexWriter:
         mark = mark_in(headers) if CLOCK_MARK in headers else None
         if mark is not None:
             writer.marks.add(mark)
+        if len(writer.regimes) < _MOST_REGIMES:
+            writer.regimes.add((headers.get(VERSION), headers.get(RULES)))
         if kind is FindingKind.DEAD_LETTER and two.startswith(Reason.TOO_MANY_OPEN_STEPS.value):
             writer.refused.append(int(one) if mark is None else mark[0] - 1)
         row = _row(kind, one, two, record)
@@ -535,6 +539,12 @@ class FileIndex:
                 published = self._published(files, row)
                 self._handed_out(published, files, row)
                 yield published
+
+    def all(self) -> Iterator[Published]:
+        return (self._published(files, row) for files, row in _in_order(self._parts))
+
+    def regimes(self) -> set[tuple[bytes | None, bytes | None]]:
+        return {regime for files in self._parts for regime in files.about.regimes}
 
     def marks(self) -> list[tuple[int, int]]:
         return sorted({mark for files in self._parts for mark in files.about.marks})

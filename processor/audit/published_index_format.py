@@ -22,6 +22,7 @@ class About(msgspec.Struct, frozen=True):
     topics: list[str]
     segments: list[Segment]
     marks: list[tuple[int, int]]
+    regimes: list[tuple[bytes | None, bytes | None]]
 
 
 read_about: Final = msgspec.msgpack.Decoder(About).decode

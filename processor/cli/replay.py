@@ -65,6 +65,19 @@ def replay(
         bool,
         typer.Option("--sole-source", help="Nothing else is published to these topics: other sources are extra."),
     ] = False,
+    accept_fold: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="VERSION", help="Fold versions that may stand, not provable. Default: this program's earlier."
+        ),
+    ] = None,
+    accept_rules: Annotated[
+        list[str] | None,
+        typer.Option(metavar="DIGEST", help="[steps] digests that may stand. Default: those changed at rest."),
+    ] = None,
+    earlier_config: Annotated[
+        list[Path] | None, typer.Option(help="A configuration that was in force before: its [steps] are judged by it.")
+    ] = None,
     verify: Annotated[bool, typer.Option(help="Off: fold only, compare nothing.")] = True,
     against: Annotated[
         Path | None,
@@ -99,6 +112,7 @@ def replay(
         from processor.audit.replay import process_pool as pool
 
         pool.begin()
+    from processor.audit.judge.regimes import Accepted
     from processor.audit.replay.command import replay as run
     from processor.audit.replay.plan import Options
     from processor.audit.replay.task import StepFilter
@@ -123,6 +137,8 @@ def replay(
         verify=verify,
         against=str(against or ""),
         sole_source=sole_source,
+        accepted=Accepted(tuple(accept_fold) if accept_fold else None, tuple(accept_rules) if accept_rules else None),
+        earlier_rules=tuple(load_settings(path).rules() for path in earlier_config or ()),
     )
     from processor.archives import left_alone
 

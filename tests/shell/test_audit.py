@@ -14,6 +14,7 @@ from processor.audit.judge.block_digests import framed, framed_together
 from processor.audit.judge.differences import differences
 from processor.audit.judge.partition_audit import PartitionAudit
 from processor.audit.judge.published_headers import read_published
+from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.verdicts import NEVER, ExpectedRecord, Finding, FindingKind, Published, Unreadable, Verdict
 from processor.audit.memory_index import MemoryIndex
 from processor.audit.published_index import FileIndex, IndexWriter
@@ -63,6 +64,8 @@ class Case:
         latest_mark_ms: int = NEVER,
         kept_from: dict[tuple[str, int], int] | None = None,
         held: tuple[tuple[str, int], ...] = (),
+        accepted: Accepted | None = None,
+        earlier: tuple[Rules, ...] = (),
     ) -> list[Finding]:
         with IndexWriter(self.work, "source", 4, frozenset({3})) as shelves:
             for (topic, partition), log in self.out.items():
@@ -70,8 +73,8 @@ class Case:
                     shelves.put(topic, partition, record, dead_letters=topic == mutations.DEAD)
         records = [r for r in self.play.log if begin <= r.offset and (end is None or r.offset < end)]
 
-        def state(offset: int, now: int) -> PartitionState:
-            return PartitionState("source", 3, RULES, next_offset=offset, live_from=offset, stream_time=now)
+        def state(offset: int, now: int, rules: Rules = RULES) -> PartitionState:
+            return PartitionState("source", 3, rules, next_offset=offset, live_from=offset, stream_time=now)
 
         with FileIndex(self.work, 3) as shelf:
             audit = PartitionAudit(
@@ -86,6 +89,8 @@ class Case:
                 shortened=self.places.shortened,
                 kept_from=kept_from,
                 held=held,
+                accepted=accepted,
+                earlier=earlier,
             )
             found = []
             for record in records:
@@ -323,7 +328,7 @@ def test_another_fold_version_is_not_judged(case: Case) -> None:
     case.completed[0] = msgspec.structs.replace(case.completed[0], headers=tuple(headers))
     (finding,) = case.audit()
     assert finding.verdict is Verdict.UNVERIFIABLE
-    assert finding.why.startswith("fold version")
+    assert finding.why.startswith("made by fold version")
 
 
 def test_what_an_older_fold_published_is_never_called_different(case: Case) -> None:
@@ -340,7 +345,7 @@ def test_what_an_older_fold_published_is_never_called_different(case: Case) -> N
         log[:] = [msgspec.structs.replace(r, headers=tuple((n, older.get(n, c)) for n, c in r.headers)) for r in kept]
     found = case.audit()
     assert {finding.verdict for finding in found} == {Verdict.UNVERIFIABLE}
-    assert {finding.why for finding in found} == {"fold version 1, this program has 2"}
+    assert {finding.why for finding in found} == {"made by fold version 1, this program has 2"}
     assert len(found) == 3, "the revision that the older fold did not publish is among them"
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from processor.audit.judge.differences import differences
 from processor.audit.judge.published_headers import mark_in, number_in, offsets_of, reason_in
+from processor.audit.judge.regimes import Accepted, Regimes
 from processor.audit.judge.settled import settled_after_ms
 from processor.audit.judge.verdicts import (
     NEVER,
@@ -29,17 +30,20 @@ from processor.audit.judge.verdicts import (
     location_of,
     read_created,
 )
-from processor.core.effects import FOLD_VERSION, DeadLetter, Effect, Publish, Reason, Record
+from processor.core.effects import DeadLetter, Effect, Publish, Reason, Record
 from processor.core.headers import (
     ANOMALIES,
     CLOCK_MARK,
     EVENT_NUMBER,
     FIRST_OFFSET,
     LAST_OFFSET,
-    RULES,
-    VERSION,
 )
 from processor.core.partition import PartitionState
+from processor.core.rules import Rules
+
+MakeState = Callable[..., PartitionState]
+"""From (offset, stream time in milliseconds) to a state there, live from that offset on. A third argument, where one is
+given, is the settings in the place of the audited ones."""
 
 ExpectedOf = Callable[[Effect], ExpectedRecord | None]
 """From an effect to its record, or None where that outcome is switched off. The shell knows the topics."""
@@ -95,7 +99,7 @@ class PartitionAudit:
     already; and no step had been refused for want of room (X2) when it ended. How late that is: `settled_after_ms`.
 
     Args:
-        make_state: the state at an offset, live from there, at a stream time in milliseconds.
+        make_state: the state at an offset.
         begin, end: the range; effects caused at or behind `end` are not in scope.
         expected_of: the record that an effect becomes.
         shortened: the records that may take its place where a topic does not take the whole one.
@@ -107,13 +111,15 @@ class PartitionAudit:
             them: with their first records went what tells of refusals, and clock marks.
         log_end: where the log ends, known after the published records were read: none can be caused behind it.
         latest_mark_ms: no clock mark can be later, as no clock had come so far: one that is was never set.
+        accepted, earlier: which other fold versions and settings may stand in published records; settings that are
+            known to have been in force before the audited ones (`regimes`).
         yield_equal: whether steps that are equal at once, as nearly all are, are yielded one by one; else they are
             counted alone, in `equal_not_yielded`.
     """
 
     def __init__(
         self,
-        make_state: Callable[[int, int], PartitionState],
+        make_state: MakeState,
         index: PublishedIndex,
         expected_of: ExpectedOf,
         *,
@@ -127,6 +133,8 @@ class PartitionAudit:
         held: Collection[tuple[str, int]] = (),
         dead_letter: str = "",
         expired: str = "",
+        accepted: Accepted | None = None,
+        earlier: Sequence[Rules] = (),
         yield_equal: bool = True,
     ) -> None:
         marks = [(position, ms) for position, ms in index.marks() if ms <= latest_mark_ms]
@@ -134,8 +142,10 @@ class PartitionAudit:
         self._make_state = make_state
         self.state = make_state(begin, known_ms)
         self._rules = self.state.rules
+        regimes = self._regimes = Regimes(index, self._rules, accepted, earlier)
+        if begin <= regimes.known_until:
+            self.state = make_state(begin, known_ms, regimes.known_rules)
         self._index, self._expected, self._shortened = index, expected_of, shortened
-        self._rules_bytes = self._rules.digest().encode()
         self._begin, self._end, self._log_end = begin, end, log_end
         self._yield_equal = yield_equal
         self._held = frozenset(held)
@@ -145,6 +155,9 @@ class PartitionAudit:
         self._marks_from = self._first_kept(expired)
         self._segments = [self._segment(begin, complete, known_ms)]
         self._lost: list[tuple[int, int]] = []
+        changes = {regimes.known_until + 1, regimes.own_from}
+        self._changes = deque(sorted(at for at in changes if begin < at < end))
+        """Offsets at which the settings change, or from which on records are of the audited ones."""
         self._marks = deque(mark for mark in marks if begin < mark[0] <= end)
         self._furthest: dict[tuple[str, int], tuple[int, FindingKind, tuple[str, str]]] = {}
         """By output partition: the highest offset found so far, and what stands there."""
@@ -158,6 +171,8 @@ class PartitionAudit:
         """Implied, not found, and unverifiable."""
         self.left_unverifiable = 0
         """Published, not implied, and unverifiable."""
+        self.foreign: Counter[str] = Counter()
+        """Records that may stand and that this fold cannot judge, by what made them."""
         self.records = 0
         self.earliest_ms, self.latest_ms = NEVER, -1
         """Of the records, their smallest and largest timestamp."""
@@ -167,6 +182,15 @@ class PartitionAudit:
 
     def apply(self, records: Sequence[Record]) -> Iterator[tuple[Effect | None, Finding]]:
         """Fold records in offset order; yields each implied effect with its finding, marks in between."""
+        while self._changes and records and records[-1].offset >= self._changes[0]:
+            cut = next(i for i, record in enumerate(records) if record.offset >= self._changes[0])
+            if cut:
+                yield from self._apply(records[:cut])
+            records = records[cut:]
+            yield from self._change()
+        yield from self._apply(records)
+
+    def _apply(self, records: Sequence[Record]) -> Iterator[tuple[Effect | None, Finding]]:
         at = 0
         while self._marks and records[-1].offset >= self._marks[0][0]:
             cut = next(i for i in range(at, len(records)) if records[i].offset >= self._marks[0][0])
@@ -179,18 +203,32 @@ class PartitionAudit:
             self._sealed = self.state.next_offset
             self.state.restore_point_at(self._sealed)
 
+    def _change(self) -> Iterator[tuple[Effect | None, Finding]]:
+        """The settings change at this offset, or what was caused from here on is of the audited ones."""
+        at = self._changes.popleft()
+        while self._marks and self._marks[0][0] <= at:
+            yield from self._mark()
+        known_ms = self.state.stream_time
+        if at == self._regimes.known_until + 1:
+            self._note_times()
+            self.state = self._make_state(at, known_ms)
+        self._segments.append(self._segment(at, False, known_ms))
+
     def lost(self, first: int, last: int) -> Iterator[tuple[Effect | None, Finding]]:
         """These offsets (inclusive) held records that cannot be had: the fold starts anew behind them.
 
         Yields what the marks in front of them bring about.
         """
+        while self._changes and self._changes[0] <= last + 1:
+            yield from self._change()
         while self._marks and self._marks[0][0] <= first:
             yield from self._mark()
         self._note_times()
         known_ms = self.state.stream_time
         while self._marks and self._marks[0][0] <= last + 1:
             known_ms = max(known_ms, self._marks.popleft()[1])
-        self.state = self._make_state(last + 1, known_ms)
+        earlier = (self._regimes.known_rules,) if last < self._regimes.known_until else ()
+        self.state = self._make_state(last + 1, known_ms, *earlier)
         self._lost.append((first, last))
         self._segments.append(self._segment(last + 1, False, known_ms))
 
@@ -200,6 +238,8 @@ class PartitionAudit:
 
     def finish(self) -> Iterator[tuple[Effect | None, Finding]]:
         """The marks at the end, then all that was published and never implied."""
+        while self._changes:
+            yield from self._change()
         while self._marks:  # each at its own position: behind it the range may end with markers
             yield from self._mark()
         self.state.moved_to(self._end)
@@ -300,7 +340,7 @@ class PartitionAudit:
         else:
             return
         self.implied[kind] += 1
-        candidates = self._index.look(kind, identity)
+        candidates = [one for one in self._index.look(kind, identity) if self._regimes.foreign(one)[1]]
         equal = [published for published in candidates if self._is_equal(effect, expected, published)]
         if equal:
             self._other_fold = ""
@@ -315,14 +355,16 @@ class PartitionAudit:
         near = _nearest(candidates, expected, kind, first, last)
         why = self._undecidable(effect, first, cause)
         if near is None:
-            why = why or self._other_fold or self._deleted(expected, cause)
+            why = why or self._other_fold or self._deleted(expected, cause) or self._regimes.unknown_at(cause)
             verdict = Verdict.UNVERIFIABLE if why else Verdict.MISSING
             self.unmatched += bool(why)
             yield effect, self._finding(verdict, kind, identity, first, cause, None, why)
             return
         self._index.take(near)
-        self._other_fold = self._version_of(near)
-        why = self._foreign(near) or why or self._began_before(near)
+        self._other_fold = foreign = self._regimes.foreign(near)[0]
+        if foreign:
+            self.foreign[foreign] += 1
+        why = foreign or why or self._began_before(near) or self._regimes.unknown_at(cause)
         verdict = Verdict.UNVERIFIABLE if why else Verdict.DIFFERENT
         fields = tuple(differences(expected, near))
         yield effect, self._finding(verdict, kind, identity, first, cause, location_of(near), why, fields)
@@ -347,7 +389,12 @@ class PartitionAudit:
             return self._extra(published, first, cause, "it names a cause before its own first offset")
         if not self._begin <= cause < self._end:
             return None
-        why = self._foreign(published)
+        why, may_stand = self._regimes.foreign(published)
+        if not may_stand:
+            return self._extra(published, first, cause, why)
+        if why:
+            self.foreign[why] += 1
+        why = why or self._regimes.unknown_at(cause)
         if not why and any(low <= cause <= high for low, high in self._lost):
             why = "records that it may hang on are missing"
         if not why:
@@ -429,23 +476,6 @@ class PartitionAudit:
 
     def _segment_of(self, offset: int) -> _Segment:
         return next((s for s in reversed(self._segments) if s.begin <= offset), self._segments[0])
-
-    def _foreign(self, published: Published) -> str:
-        """Why a record made by another fold cannot be judged by this one; "" if it was made by this one."""
-        other = self._version_of(published)
-        if other:
-            return other
-        rules = dict(published.headers).get(RULES)
-        if published.kind is FindingKind.STEP and rules is not None and rules != self._rules_bytes:
-            return "made under other [steps] settings"
-        return ""
-
-    def _version_of(self, published: Published) -> str:
-        """The fold version that a record was made by, where it is another one than ours; else ""."""
-        version = dict(published.headers).get(VERSION)
-        if version is not None and version.isdigit() and len(version) < 20 and int(version) != FOLD_VERSION:
-            return f"fold version {int(version)}, this program has {FOLD_VERSION}"
-        return ""
 
     def _finding(
         self,

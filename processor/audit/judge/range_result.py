@@ -25,6 +25,8 @@ class RangeResult(msgspec.Struct, frozen=True, kw_only=True):
         files: name of each file of the tables, relative to the task's `work`; none without tables.
         open_steps: steps that are open where the range ends.
         stream_time: in milliseconds where the range ends, -1 where there are no records.
+        foreign: records that may stand and were made by another fold version, or under settings that are not known: by
+            that, in words.
         trouble: what does not add up, or an archive lacks, in words; empty when all does and nothing is lacking.
     """
 
@@ -45,4 +47,5 @@ class RangeResult(msgspec.Struct, frozen=True, kw_only=True):
     stream_time: int
     caused_behind: int = 0
     unbounded_marks: int = 0
+    foreign: dict[str, int] = {}
     trouble: tuple[str, ...] = ()

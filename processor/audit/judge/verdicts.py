@@ -6,7 +6,7 @@ A module of their own: `partition_audit` and `block_digests` may be compiled, th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -143,6 +143,15 @@ class PublishedIndex(Protocol):
 
     def marks(self) -> list[tuple[int, int]]:
         """The clock marks that records name: (position, milliseconds), ascending, each once."""
+        ...
+
+    def all(self) -> Iterator[Published]:
+        """Every record, taken or not, in the order of topic, partition, offset."""
+        ...
+
+    def regimes(self) -> Collection[tuple[bytes | None, bytes | None]]:
+        """What records name as their fold version and settings digest: each pair once, some of them where there are
+        very many."""
         ...
 
     def first_refusal_from(self, offset: int) -> int | None:

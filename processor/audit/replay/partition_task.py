@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from processor.archives import Gap, GapKind, Recorder
+from processor.audit.judge.partition_audit import MakeState
 from processor.audit.judge.range_result import RangeResult
 from processor.audit.judge.verdicts import DISAGREES, Finding, FindingKind, PublishedIndex, Verdict
 from processor.audit.memory_index import MemoryIndex
@@ -20,7 +21,7 @@ from processor.audit.replay.record_sources import DATA, Ledger, archived, pieces
 from processor.audit.replay.runtime import collecting_seldom, waited_for
 from processor.audit.replay.step_filter import is_wanted
 from processor.audit.replay.task import FIRST, Task, TaskResult
-from processor.audit.replay.task_judge import StateAt, audit_of, plain_state
+from processor.audit.replay.task_judge import audit_of, plain_state
 from processor.core.effects import Effect, Record
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class _TaskRunner:
         if task.verify:
             self._index = exits.enter_context(FileIndex(work, task.partition, task.indexes))
         self._tables: TaskTables | None = None
-        state_at: StateAt = partial(plain_state, task)
+        state_at: MakeState = partial(plain_state, task)
         if task.tables:
             from processor.audit.replay.task_tables import TaskTables  # what writes tables takes long to load
 
@@ -169,6 +170,7 @@ class _TaskRunner:
             open_steps=audit.state.open_steps,
             stream_time=audit.state.stream_time,
             caused_behind=audit.caused_behind,
+            foreign=dict(sorted(audit.foreign.items())),
             unbounded_marks=audit.unbounded_marks,
             trouble=tuple(self._accounts(published)),
         )

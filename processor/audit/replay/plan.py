@@ -24,6 +24,7 @@ from processor.archives import (
 )
 from processor.audit.judge.block_digests import framed
 from processor.audit.judge.range_result import RangeResult
+from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.settled import CLOCK_SKEW_S
 from processor.audit.replay.index_output import IndexJob, IndexResult, Output, PublishedArchive, shared_out, summed
 from processor.audit.replay.outcome import Progress, Show, program
@@ -33,6 +34,7 @@ from processor.audit.replay.task import ArchiveRange, StepFilter, Task
 from processor.audit.report.manifest import About
 from processor.config.settings import Settings
 from processor.core.effects import FOLD_VERSION
+from processor.core.rules import Rules
 from processor.errors import CorruptLog, RunStepsError, UsageError
 from processor.kafka.admin import Admin
 from processor.kafka.client_config import Connection
@@ -62,6 +64,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         partitions: of the source; empty: all.
         work: where indexes and tables are put; empty: a temporary folder. Dask workers must see it, too.
         sole_source: nothing else is published to the output topics: what names another source belongs to no source.
+        accepted: other fold versions and settings digests that may stand in published records.
+        earlier_rules: settings that are known to have been in force before those of the configuration.
         against: a report whose steps are compared with those of this replay. The published records are read all
             the same: clock marks stand in nothing else.
     """
@@ -85,6 +89,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     no_progress_s: float = 60.0
     against: str = ""
     sole_source: bool = False
+    accepted: Accepted = Accepted()
+    earlier_rules: tuple[Rules, ...] = ()
 
 
 class _Span(msgspec.Struct):
@@ -407,6 +413,8 @@ class Plan:
                 indexes=tuple(one.name for one in self._index_results),
                 log_end=self._log_ends.get(partition),
                 latest_mark_ms=latest_mark_ms,
+                accepted=options.accepted,
+                earlier_rules=options.earlier_rules,
                 switch=span.switch,
                 archives=span.parts,
                 capture=options.capture,

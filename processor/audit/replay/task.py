@@ -8,6 +8,7 @@ import msgspec
 
 from processor.archives import CAPTURE, Capture
 from processor.audit.judge.range_result import RangeResult
+from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.verdicts import NEVER, Finding
 from processor.core.rules import Rules
 
@@ -40,6 +41,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         log_end: where the log ended after the published records were read; None: not known.
         latest_mark_ms: the clock of the replay and what clocks may differ; a later clock mark was never set.
         rules: the settings under which the worker is said to have run.
+        accepted: other fold versions and settings digests that may stand in published records.
+        earlier_rules: settings that are known to have been in force before.
         outcome_topics: status on the wire -> topic ("" is switched off).
         output_partitions: topic -> number of partitions.
         work: a folder that every worker sees: indexes, split archives and tables are in it.
@@ -69,6 +72,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     indexes: tuple[str, ...] = ()
     log_end: int | None = None
     latest_mark_ms: int = NEVER
+    accepted: Accepted = Accepted()
+    earlier_rules: tuple[Rules, ...] = ()
     switch: int = 0
     archives: tuple[ArchiveRange, ...] = ()
     capture: Capture = CAPTURE

@@ -6,23 +6,21 @@ from collections.abc import Callable
 
 from processor.audit.expected_records import ExpectedRecords
 from processor.audit.judge.observed_state import ObservedState
-from processor.audit.judge.partition_audit import PartitionAudit
+from processor.audit.judge.partition_audit import MakeState, PartitionAudit
 from processor.audit.judge.verdicts import PublishedIndex
 from processor.audit.replay.step_filter import belonging
 from processor.audit.replay.task import Task
 from processor.core.effects import Status, Transition
 from processor.core.partition import PartitionState
+from processor.core.rules import Rules
 from processor.kafka.output_records import Outputs
-
-StateAt = Callable[[int, int], PartitionState]
-"""From (offset, stream time in milliseconds) to a state there, live from that offset on."""
 
 
 def expected_records(task: Task) -> ExpectedRecords:
     return ExpectedRecords(Outputs(task.outcome_topics, task.dead_letter, ""), task.partition, task.output_partitions)
 
 
-def audit_of(task: Task, index: PublishedIndex, state_at: StateAt, *, yield_equal: bool) -> PartitionAudit:
+def audit_of(task: Task, index: PublishedIndex, state_at: MakeState, *, yield_equal: bool) -> PartitionAudit:
     """The judge of the task's range against the records of `index`."""
     expected = expected_records(task)
     return PartitionAudit(
@@ -39,25 +37,31 @@ def audit_of(task: Task, index: PublishedIndex, state_at: StateAt, *, yield_equa
         held=task.held,
         dead_letter=task.dead_letter,
         expired=task.outcome_topics.get(Status.EXPIRED.value, ""),
+        accepted=task.accepted,
+        earlier=task.earlier_rules,
         yield_equal=yield_equal,
     )
 
 
-def plain_state(task: Task, offset: int, stream_time: int) -> PartitionState:
-    """The task's state at an offset, at a stream time in milliseconds."""
+def plain_state(task: Task, offset: int, stream_time: int, rules: Rules | None = None) -> PartitionState:
+    """The task's state at an offset, at a stream time in milliseconds. `rules` in the place of the task's."""
     return PartitionState(
-        task.topic, task.partition, task.rules, next_offset=offset, live_from=offset, stream_time=stream_time
+        task.topic, task.partition, rules or task.rules, next_offset=offset, live_from=offset, stream_time=stream_time
     )
 
 
 def observed_state(
-    task: Task, offset: int, stream_time: int, on_transition: Callable[[Transition], None]
+    task: Task,
+    offset: int,
+    stream_time: int,
+    on_transition: Callable[[Transition], None],
+    rules: Rules | None = None,
 ) -> ObservedState:
     """The same, of a state whose transitions are observed."""
     return ObservedState(
         task.topic,
         task.partition,
-        task.rules,
+        rules or task.rules,
         next_offset=offset,
         live_from=offset,
         stream_time=stream_time,

@@ -15,6 +15,7 @@ from processor.audit.report.tables import Tables
 from processor.core.effects import DeadLetter, Effect, Publish, Record, Status
 from processor.core.headers import DIGEST, EVENTS, FIRST_OFFSET, LAST_OFFSET
 from processor.core.partition import PartitionState
+from processor.core.rules import Rules
 
 _MINUTE_MS: Final = 60_000
 _CELLS: Final = 1 << 14
@@ -40,9 +41,9 @@ class TaskTables:
         for block in self._digests.take(records):
             self.tables.block(block)
 
-    def state_at(self, offset: int, stream_time: int) -> PartitionState:
+    def state_at(self, offset: int, stream_time: int, rules: Rules | None = None) -> PartitionState:
         """The state that is judged from there on; its transitions go into the tables."""
-        self._state = observed_state(self._task, offset, stream_time, self.tables.transition_seen)
+        self._state = observed_state(self._task, offset, stream_time, self.tables.transition_seen, rules)
         return self._state
 
     def applied(self) -> None:

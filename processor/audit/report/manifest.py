@@ -162,6 +162,10 @@ def open_questions(about: About, ranges: Sequence[RangeResult]) -> list[str]:
         if n:
             noun = kind.replace("_", " ") + ("" if n == 1 else "s")
             found.append(f"{n:,} {noun} cannot be verified from this range; the findings say why.")
+    foreign: Counter[str] = Counter()
+    for one in ranges:
+        foreign.update(one.foreign)
+    found += [f"{n:,} published record{' was' if n == 1 else 's were'} {what}." for what, n in sorted(foreign.items())]
     for one in ranges:
         found += [f"Partition {one.partition}: {what}" for what in one.trouble]
     return found
