@@ -8,7 +8,7 @@ from typing import Any, Final
 from processor.config.settings import Settings
 from processor.contracts.snapshot import snapshot_schema
 from processor.core import headers as names
-from processor.core.effects import FOLD_VERSION, Reason
+from processor.core.effects import Reason
 from processor.core.events import EVENT_ID
 from processor.kafka import output_records
 
@@ -34,7 +34,7 @@ PUBLISHED: Final[dict[str, dict[str, Any]]] = {
     names.LAST_OFFSET: _text("Offset of the record that ended or amended it.", _COUNT),
     names.EVENTS: _text("How many events were folded in.", _COUNT),
     names.REVISION: _text("0 for the first publication of a step; a later one replaces it, whole.", _COUNT),
-    names.VERSION: _text("Version of the fold that made the bytes.", _COUNT, examples=[str(FOLD_VERSION)]),
+    names.VERSION: _text("Version of the fold that made the bytes.", _COUNT),
     names.RULES: _text("Digest of the settings that decide what a log means ([steps] and some others)."),
     names.DIGEST: _text("SHA-256 of the record's value, hexadecimal.", _SHA256),
     names.INFERRED: _text("Only where its run's end or its deadline ended the step.", enum=["run", "deadline"]),

@@ -200,7 +200,7 @@ def test_prometheus_scrapes_the_workers_of_compose() -> None:
 def test_the_manifests_are_all_there_and_free_of_a_namespace() -> None:
     """`kubectl apply -n anywhere -f deploy/k8s`."""
     kinds = [doc["kind"] for path in MANIFESTS for doc in yaml.safe_load_all(path.read_text())]
-    assert sorted(kinds) == ["ConfigMap", "PodDisruptionBudget", "Secret", "Service", "StatefulSet"]
+    assert sorted(kinds) == ["ConfigMap", "NetworkPolicy", "PodDisruptionBudget", "Secret", "Service", "StatefulSet"]
     for kind in kinds:
         assert "namespace" not in manifest(kind)["metadata"]
         assert manifest(kind)["metadata"]["name"] == "run-steps"
