@@ -21,6 +21,7 @@ from processor.cli.reset import reset
 from processor.cli.serve import serve
 from processor.cli.simulate import simulate
 from processor.cli.terminal import printable
+from processor.cli.top import top
 from processor.core.rules import MAX_DIGITS
 from processor.errors import RunStepsError, UsageError, of_system
 
@@ -31,7 +32,6 @@ app = typer.Typer(
     name="run-steps",
     help="Finished run steps from the event stream of AI agents, exactly once, on Kafka.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -41,8 +41,9 @@ def _version(asked: bool) -> None:
         from importlib.metadata import version
 
         from processor.core.build import CORE
+        from processor.core.effects import FOLD_VERSION
 
-        print(f"run-steps {version('run-steps')} (core: {CORE})")
+        print(f"run-steps {version('run-steps')} (core: {CORE}, fold version: {FOLD_VERSION})")
         raise typer.Exit
 
 
@@ -58,7 +59,7 @@ def _options(
 
 _PANELS: Final = {
     "Try it": (demo, broker, simulate),
-    "Run it": (check_config, serve, publish, reset),
+    "Run it": (check_config, serve, top, publish, reset),
     "Audit it": (replay, explain),
 }
 """The commands in the order of use, as `--help` groups them."""

@@ -20,6 +20,7 @@ import pytest
 from processor.cli import main as cli
 from processor.config.settings import keys
 from processor.core.build import CORE
+from processor.core.effects import FOLD_VERSION
 from processor.errors import BrokerUnavailable
 
 COMMANDS = ("serve", "check-config", "simulate", "publish", "replay", "explain", "broker", "demo")
@@ -65,7 +66,7 @@ def test_a_wrong_command_line_exits_64(args: list[str], capsys: pytest.CaptureFi
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli._run(["--version"]) == 0
-    assert capsys.readouterr().out == f"run-steps 0.1.0 (core: {CORE})\n"
+    assert capsys.readouterr().out == f"run-steps 0.1.0 (core: {CORE}, fold version: {FOLD_VERSION})\n"
 
 
 @pytest.mark.parametrize("args", [["replay"], ["replay", "--check", "report"], ["explain", "step_1"]])
