@@ -90,6 +90,10 @@ FORBIDDEN_ARROWS = [
     ("processor.config", "processor.kafka", "settings are read before anything is reached"),
     ("processor.config", "processor.serve", "settings are read before anything runs"),
     ("processor.config", "processor.audit", "settings are read before anything runs"),
+    ("processor.dead_letters", "processor.serve", "dead letters are read and redriven without a worker"),
+    ("processor.dead_letters", "processor.audit", "a redrive writes; an audit has no producer"),
+    ("processor.serve", "processor.dead_letters", "a worker never redrives by itself"),
+    ("processor.audit", "processor.dead_letters", "an audit has no producer"),
     ("processor.archives", "processor.kafka", "an archive is a file, not a connection"),
     ("processor.archives", "processor.audit", "files do not know who reads them"),
     ("processor.publish", "processor.serve", "a publisher runs in other people's programs"),
@@ -381,6 +385,7 @@ def test_every_setting_is_read() -> None:
 
 
 COMMAND = re.compile(r"(?:^|[|&;$] ?|-- )run-steps ([a-z][a-z-]+)((?: (?!\|)[^\s`|&;]+)*)")
+"""Name and the rest; a group's command stands first in the rest."""
 TARGET = re.compile(r"(?<![\w-])make ([a-z][a-z-]+)")
 DOCUMENTS = [p for p in PROSE if p.endswith(".md")]
 
@@ -407,8 +412,12 @@ def test_every_documented_command_exists(path: str) -> None:
     for code in code_of(text):
         for name, rest in COMMAND.findall(code):
             assert name in program.commands, f"{path}: {code}"
-            asked = {word.partition("=")[0] for word in rest.split() if word.startswith("--")}
-            assert asked <= options_of(program.commands[name]), f"{path}: {code}"
+            command, words = program.commands[name], rest.split()
+            if isinstance(command, click.Group) and words and not words[0].startswith("-"):
+                assert words[0] in command.commands, f"{path}: {code}"
+                command = command.commands[words[0]]
+            asked = {word.partition("=")[0] for word in words if word.startswith("--")}
+            assert asked <= options_of(command), f"{path}: {code}"
         first, _, rest = code.partition(" ")
         if first in program.commands and rest.startswith("--"):
             asked = {word.partition("=")[0].rstrip(",.") for word in rest.split() if word.startswith("--")}

@@ -13,6 +13,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from processor.cli.check_config import check_config
+from processor.cli.dead_letters import dead_letters
 from processor.cli.demo import broker, demo
 from processor.cli.explain import explain
 from processor.cli.publish import publish
@@ -67,6 +68,7 @@ _PANELS: Final = {
 for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(_command.__name__.replace("_", "-"), rich_help_panel=_panel)(_command)
+app.add_typer(dead_letters, name="dead-letters", rich_help_panel="Run it")
 
 
 def main() -> NoReturn:

@@ -31,6 +31,8 @@ EVENT_NUMBER: Final = "runstep-event-number"
 SOURCE_OFFSET: Final = "runstep-source-offset"
 SOURCE_TIMESTAMP: Final = "runstep-source-timestamp"
 ATTEMPT: Final = "runstep-attempt"
+REDRIVEN: Final = "runstep-redriven"
+"""On a record that a redrive put back on the source topic: the dead letter that it was, `topic/partition/offset`."""
 
 VERSION_BYTES: Final = str(FOLD_VERSION).encode()
 

@@ -176,7 +176,7 @@ class Admin:
         """The client ids of all members of a group; none where it is empty or does not exist."""
         with translated(f"group {group_id}"):
             async with asyncio.timeout(self._timeout_s):
-                answers = await _patiently(partial(self._started().describe_consumer_groups, [group_id]))
+                answers = await _patiently(partial(self._described, group_id))
         clients = []
         for code, _, _, _, _, members, *_ in answers[0].groups:
             _raise_for(code, group_id)
@@ -192,7 +192,7 @@ class Admin:
         request = wire.OffsetFetch(group_id, topic, sorted(partitions), require_stable=True)
         with translated(f"group {group_id}"):
             async with asyncio.timeout(self._timeout_s):
-                response = await _patiently(partial(self._ask_coordinator, group_id, request))
+                response = await _patiently(partial(self._fetched_offsets, group_id, request))
         rows = [row for _, rows in response.topics for row in rows]
         unstable = [partition for partition, *_, code in rows if wire.UNSTABLE in (code, response.error_code)]
         if unstable:
@@ -227,6 +227,16 @@ class Admin:
                     f"group {group_id}: has members; nothing was changed", hint="stop all workers of the group first"
                 )
             _raise_for(code, f"{topic}-{partition}")
+
+    async def _described(self, group_id: str) -> Any:
+        answers = await self._started().describe_consumer_groups([group_id])
+        _raise_not_yet({code for code, *_ in answers[0].groups}, group_id)
+        return answers
+
+    async def _fetched_offsets(self, group_id: str, request: Any) -> Any:
+        response = await self._ask_coordinator(group_id, request)
+        _raise_not_yet({response.error_code, *(row[3] for _, rows in response.topics for row in rows)}, group_id)
+        return response
 
     async def _ask_coordinator(self, group_id: str, request: Any) -> Any:
         admin = self._started()
@@ -339,6 +349,12 @@ async def _patiently(ask: Callable[[], Awaitable[Any]]) -> Any:
             if not error.retriable:
                 raise
         await asyncio.sleep(_SETTLED_S)
+
+
+def _raise_not_yet(codes: Collection[int], name: str) -> None:
+    """Raise what `_patiently` takes for no answer yet: the coordinator that was asked is loading, or is another."""
+    if pending := _NOT_YET.intersection(codes):
+        raise for_code(min(pending))(name)
 
 
 def _raise_for(code: int, name: str, text: str | None = None) -> None:

@@ -37,6 +37,8 @@ from processor.kafka.records import OutRecord
 from processor.kafka.transactions import Transactions
 
 _NO_LIMITS: Final[Mapping[str, int]] = MappingProxyType({})
+NO_MEMBER: Final = GroupToken(-1, "", None)
+"""For the units of a writer that is no member of its group."""
 _START_S: Final = 10.0
 """At least so long for a producer id: a young cluster first makes the topic of the transactions."""
 
@@ -87,6 +89,8 @@ class TransactionalWriter:
         commit_timeout_s: how long one unit may take, all retries included.
         compression: None, "gzip", "snappy", "lz4" or "zstd".
         limits: max.message.bytes of the topics written to; what is not named has Kafka's own default.
+        is_member: False for a writer that is no member of its group, and the only one that commits its offsets: then
+            its transactional id alone fences it, and it reads the offsets after `start`.
     """
 
     def __init__(
@@ -101,8 +105,10 @@ class TransactionalWriter:
         commit_timeout_s: float = 20.0,
         compression: str | None = None,
         limits: Mapping[str, int] = _NO_LIMITS,
+        is_member: bool = True,
     ) -> None:
         self._connection = connection
+        self._is_member = is_member
         self._transactional_id = transactional_id
         self._where = f"transactional id {transactional_id}"
         self._token_now = token_now
@@ -170,7 +176,7 @@ class TransactionalWriter:
         """
         async with self._one_at_a_time:
             self._require_alive()
-            _require_token(unit, self._token_now())
+            self._require_token(unit)
             if not (unit.records or unit.checkpoints or unit.offsets):
                 return
             records = [*unit.records, *unit.checkpoints]
@@ -187,7 +193,7 @@ class TransactionalWriter:
 
             async with self._ending():
                 aborted = await self._transactions.commit(
-                    batches, unit.offsets, unit.token, lambda: _require_token(unit, self._token_now())
+                    batches, unit.offsets, unit.token, lambda: self._require_token(unit)
                 )
         if aborted is not None:
             raise aborted
@@ -212,6 +218,10 @@ class TransactionalWriter:
                 await self._link.close()
         except TimeoutError:
             pass
+
+    def _require_token(self, unit: Unit) -> None:
+        if self._is_member:
+            _require_token(unit, self._token_now())
 
     def _require_alive(self) -> None:
         if self.dead or not self._started:

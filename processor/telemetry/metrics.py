@@ -133,7 +133,7 @@ AMENDMENTS: Final = Metric(
 )
 RECORDS_REJECTED: Final = Metric(
     "runstep_records_rejected_total", _C, "records", "Records written to the dead-letter topic.",
-    "Read the dead letters of that reason and fix the producer. internal_error is our bug.",
+    "`run-steps dead-letters stats` says which; fix the cause, then `redrive` them. internal_error is our bug.",
     (_REASON,),
 )
 ANOMALIES: Final = Metric(
