@@ -413,9 +413,10 @@ def test_every_documented_command_exists(path: str) -> None:
         for name, rest in COMMAND.findall(code):
             assert name in program.commands, f"{path}: {code}"
             command, words = program.commands[name], rest.split()
-            if isinstance(command, click.Group) and words and not words[0].startswith("-"):
-                assert words[0] in command.commands, f"{path}: {code}"
-                command = command.commands[words[0]]
+            group: dict[str, click.Command] = getattr(command, "commands", {})
+            if group and words and not words[0].startswith("-"):
+                assert words[0] in group, f"{path}: {code}"
+                command = group[words[0]]
             asked = {word.partition("=")[0] for word in words if word.startswith("--")}
             assert asked <= options_of(command), f"{path}: {code}"
         first, _, rest = code.partition(" ")
