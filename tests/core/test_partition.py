@@ -262,7 +262,7 @@ def test_every_header_of_a_published_record() -> None:
         "last-offset": "43",
         "events": "3",
         "revision": "0",
-        "fold-version": "1",
+        "fold-version": "2",
         "rules": RULES.digest(),
         "digest": sha256(effect.value).hexdigest(),
         "anomalies": "expired_at_disagrees,joined_midstream",
@@ -306,7 +306,7 @@ def test_every_header_of_a_dead_letter_and_the_attempts_count_up() -> None:
         ("runstep-source-offset", b"0"),
         ("runstep-source-timestamp", b"1000000"),
         ("runstep-attempt", b"3"),
-        ("runstep-fold-version", b"1"),
+        ("runstep-fold-version", b"2"),
     )
     again = play.put(b"{", headers=effect.headers)[0]
     assert headers(again)["attempt"] == "4"
