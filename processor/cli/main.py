@@ -17,6 +17,7 @@ from processor.cli.dead_letters import dead_letters
 from processor.cli.demo import broker, demo
 from processor.cli.explain import explain
 from processor.cli.publish import publish
+from processor.cli.reconcile import reconcile
 from processor.cli.replay import replay
 from processor.cli.reset import reset
 from processor.cli.serve import serve
@@ -61,7 +62,7 @@ def _options(
 _PANELS: Final = {
     "Try it": (demo, broker, simulate),
     "Run it": (check_config, serve, top, publish, reset),
-    "Audit it": (replay, explain),
+    "Audit it": (replay, explain, reconcile),
 }
 """The commands in the order of use, as `--help` groups them."""
 

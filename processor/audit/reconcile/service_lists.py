@@ -1,0 +1,130 @@
+"""Read the service's lists of run steps: pages, plain arrays, single steps, one JSON value or one a line.
+
+A page is what `GET .../threads/{id}/runs/{id}/steps` answers: `{"object": "list", "data": [...], "has_more": ...}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from processor.errors import RunStepsError
+
+STEP_OBJECTS: Final = frozenset({"thread.run.step", "assistant.run.step"})
+_MAX_BYTES: Final = 1 << 30
+_SUFFIXES: Final = frozenset({".json", ".jsonl", ".ndjson"})
+_HINT: Final = "give pages of run steps, arrays of them, or one step a line"
+
+
+class ListError(RunStepsError):
+    """A list cannot be read, or is not one."""
+
+    exit_code = 65
+
+
+class ServiceLists:
+    """The steps that lists hold.
+
+    Attributes:
+        steps: by id, as the service has them; of an id that is listed twice, the one that has ended.
+        conflicting: ids that are listed twice as ended, with different contents.
+        runs: run id -> whether its list is whole: a page said that there are no more, or it was no page.
+        pages: how many pages were read.
+    """
+
+    def __init__(self) -> None:
+        self.steps: dict[str, dict[str, Any]] = {}
+        self.conflicting: set[str] = set()
+        self.runs: dict[str, bool] = {}
+        self.pages = 0
+
+    def add(self, value: Any, where: str) -> None:
+        """Take a page, an array or a step.
+
+        Raises:
+            ListError: it is none of them.
+        """
+        if isinstance(value, list):
+            for item in value:
+                self.add(item, where)
+        elif isinstance(value, dict) and isinstance(value.get("data"), list):
+            self.pages += 1
+            more = value.get("has_more") is True
+            for item in value["data"]:
+                self._add_step(item, where, whole=not more)
+        else:
+            self._add_step(value, where, whole=True)
+
+    def _add_step(self, value: Any, where: str, *, whole: bool) -> None:
+        if not isinstance(value, dict) or value.get("object") not in STEP_OBJECTS:
+            kind = value.get("object") if isinstance(value, dict) else type(value).__name__
+            raise ListError(
+                f"reconcile: {where}: neither a run step nor a list of them (got {str(kind)[:80]!r})", hint=_HINT
+            )
+        step_id, run_id = value.get("id"), value.get("run_id")
+        if not isinstance(step_id, str) or not step_id:
+            raise ListError(f"reconcile: {where}: a run step without an id", hint=_HINT)
+        if isinstance(run_id, str):
+            self.runs[run_id] = self.runs.get(run_id, False) or whole
+        before = self.steps.setdefault(step_id, value)
+        if before == value:
+            return
+        if before.get("status") == "in_progress":
+            self.steps[step_id] = value
+        elif value.get("status") != "in_progress":
+            self.conflicting.add(step_id)
+
+
+def read_lists(paths: Iterable[Path]) -> ServiceLists:
+    """Read files, and the `.json`, `.jsonl` and `.ndjson` files of folders.
+
+    Raises:
+        ListError: a file cannot be read, or holds something else.
+    """
+    lists = ServiceLists()
+    for path in paths:
+        for file in _files(path):
+            for number, value in _values(file):
+                lists.add(value, f"{file}:{number}" if number else str(file))
+    return lists
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(p for p in path.rglob("*") if p.suffix in _SUFFIXES and p.is_file())
+    if not found:
+        raise ListError(f"reconcile: {path}: no .json, .jsonl or .ndjson file in it", hint=_HINT)
+    return found
+
+
+def _values(file: Path) -> Iterator[tuple[int, Any]]:
+    """(line or 0, value): the whole file is one value, else each line is."""
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise ListError(f"reconcile: {file}: {error.strerror}", hint=_HINT) from None
+    if len(content) > _MAX_BYTES:
+        raise ListError(f"reconcile: {file}: larger than {_MAX_BYTES} bytes", hint="split it at its lines")
+    content = content.removeprefix(b"\xef\xbb\xbf")
+    try:
+        yield 0, msgspec.json.decode(content)
+        return
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        whole = error
+    lines = content.splitlines()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            value = msgspec.json.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            why = (
+                whole if number == 1 else error
+            )  # of a file that is no JSON lines at all, what is wrong with the whole
+            raise ListError(f"reconcile: {file}:{number}: not JSON ({why})", hint=_HINT) from None
+        yield number, value
