@@ -18,6 +18,8 @@ from typing import Final, NamedTuple
 from processor.simulate.expected import Expected
 from processor.simulate.garbage import garbage
 from processor.simulate.parameters import ENVELOPES, Parameters
+from processor.simulate.responses.records import ResponseRecords, envelopes_of
+from processor.simulate.responses.run import ResponseRun
 from processor.simulate.runs import Event, Kind, Mixes, Run
 from processor.simulate.texts import Mix, Texts
 from processor.simulate.tools import text_of
@@ -30,7 +32,7 @@ _JITTER_MS: Final = 1_500
 _BUNDLE_GAP_MS: Final = 500
 """Events further apart than this do not share a record, and a repeat comes no later."""
 _START_SPREAD_MS: Final = 2_000
-_UNKNOWN_EVENTS: Final = ("vendor.heartbeat", "response.output_text.delta", "session.created", "ping")
+_UNKNOWN_EVENTS: Final = ("vendor.heartbeat", "vendor.output_text.delta", "session.created", "ping")
 _STEP_KINDS: Final = frozenset((Kind.CREATED, Kind.PROGRESS, Kind.DELTA, Kind.END))
 
 
@@ -78,6 +80,8 @@ class _Play:
         self._started = 0
         self._made = 0
         self._silent: list[Run] = []
+        self._left_open: list[tuple[int, ResponseRecords]] = []
+        self._response_envelopes = envelopes_of(parameters)
         self._clock = parameters.start_ms
 
     def records(self) -> Iterator[Produced]:
@@ -104,8 +108,10 @@ class _Play:
         if (self._made >= d.records) if d.records else (self._started >= d.runs):
             return None
         self._started += 1
-        run = Run(d, self._rng, self._texts, self._mixes, self._clock + delay_ms)
-        told = self._tell(run)
+        if d.responses and self._rng.random() < d.responses:
+            told = self._tell_response(ResponseRun(d, self._rng, self._texts, self._clock + delay_ms))
+        else:
+            told = self._tell(Run(d, self._rng, self._texts, self._mixes, self._clock + delay_ms))
         at_ms, batch = next(told)
         return at_ms, self._started, told, batch
 
@@ -147,6 +153,16 @@ class _Play:
             yield at_ms, batch
         if run.silent is not None:
             self._silent.append(run)
+
+    def _tell_response(self, run: ResponseRun) -> Iterator[tuple[int, list[Produced]]]:
+        """The records of one response."""
+        partition = partition_of(run.key, self._parameters.partitions)
+        made = ResponseRecords(run, self._parameters, self._response_envelopes, self._expected, partition)
+        for at_ms, batch in made.records():
+            produced = [Produced(partition, run.key, one.value, one.headers, one.at_ms) for one in batch]
+            self._add_empty_and_unknown(produced, f"{run.id}:0")
+            yield at_ms, produced
+        self._left_open.append((partition, made))
 
     # What must come of it
 
@@ -194,12 +210,16 @@ class _Play:
             reason, value, headers = garbage(rng, run.latest_step_id)
             batch.append(first._replace(value=value, headers=list(headers)))
             self._expected.set_aside(reason, value, first.partition)
+        self._add_empty_and_unknown(batch, run.latest_step_id)
+
+    def _add_empty_and_unknown(self, batch: list[Produced], step_id: str) -> None:
+        rng, d, first = self._rng, self._parameters, batch[0]
         if d.tombstones and rng.random() < d.tombstones:
             batch.append(first._replace(value=None if rng.random() < 0.7 else b"", headers=[]))
             self._expected.counts["tombstone"] += 1
         if d.unknown and rng.random() < d.unknown:
             name = rng.choice(_UNKNOWN_EVENTS)
-            data = f'{{"id":"{run.latest_step_id}","status":"completed"}}'
+            data = f'{{"id":"{step_id}","status":"completed"}}'
             text = f'{{"event":"{name}","data":{data}}}' if rng.random() < 0.7 else f"event: {name}\ndata: {data}\n\n"
             batch.append(first._replace(value=text.encode(), headers=[]))
             self._expected.counts["unknown_event"] += 1
@@ -218,7 +238,13 @@ class _Play:
                 inferred="deadline",
                 anomalies=step.anomalies,
             )
-        due_ms = max((run.expires_at + d.grace_s for run in self._silent), default=0) * 1000
+        due_s = [run.expires_at for run in self._silent]
+        for partition, made in self._left_open:
+            for step_id, snapshot, anomalies, at_s in made.left_open():
+                expected.publish(step_id, 0, snapshot, partition=partition, inferred="deadline", anomalies=anomalies)
+                due_s.append(at_s)
+            due_s.append(made.forgotten_s())
+        due_ms = max((at_s + d.grace_s for at_s in due_s), default=0) * 1000
         at_ms = max(self._clock, due_ms) + 1000
         data = {"id": "run_clock", "object": "thread.run", "status": "queued", "created_at": at_ms // 1000}
         value = f'{{"event":"thread.run.queued","data":{text_of(data)}}}'.encode()

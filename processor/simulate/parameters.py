@@ -29,6 +29,34 @@ TOOLS: Final = (
 DIALECTS: Final = ("openai", "azure", "lookalike")
 """Who speaks: the recorded services, and one that only resembles them (fields missing, vendor keys added)."""
 
+RESPONSE_ITEMS: Final = (
+    "message",
+    "reasoning",
+    "function_call",
+    "custom_tool_call",
+    "mcp_call",
+    "mcp_list_tools",
+    "mcp_approval_request",
+    "code_interpreter_call",
+    "file_search_call",
+    "web_search_call",
+    "image_generation_call",
+    "computer_call",
+    "local_shell_call",
+    "shell_call",
+    "shell_call_output",
+    "apply_patch_call",
+    "tool_search_call",
+    "tool_search_output",
+    "program",
+    "compaction",
+    "azure_ai_search_call",
+    "azure_ai_search_call_output",
+    "memory_search_call",
+    "novel_call",
+)
+"""What an output item of a response can be. `novel_call` is of no service."""
+
 ENVELOPES: Final = (
     "event",  # E1
     "bare",  # E2
@@ -50,6 +78,10 @@ def _tools() -> dict[str, float]:
 
 def _dialects() -> dict[str, float]:
     return {"openai": 0.5, "azure": 0.4, "lookalike": 0.1}
+
+
+def _response_items() -> dict[str, float]:
+    return dict.fromkeys(RESPONSE_ITEMS, 1.0) | {"message": 6.0, "reasoning": 3.0, "function_call": 6.0}
 
 
 def _envelopes() -> dict[str, float]:
@@ -78,6 +110,21 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     tools: Mapping[str, float] = msgspec.field(default_factory=_tools)
     dialects: Mapping[str, float] = msgspec.field(default_factory=_dialects)
     envelopes: Mapping[str, float] = msgspec.field(default_factory=_envelopes)
+    responses: float = 0.0
+    """Share of runs that are responses (the Responses API) and no runs of run steps."""
+    response_items: Mapping[str, float] = msgspec.field(default_factory=_response_items)
+    rotated: float = 0.1
+    """Share of responses whose ids change from event to event."""
+    unnumbered: float = 0.05
+    """Share of responses whose events have no `sequence_number`."""
+    lost: float = 0.03
+    """Share of numbered responses of which one event never comes."""
+    resumed: float = 0.2
+    """How often a numbered response is read again from an earlier number (a mean, in about twenty records)."""
+    dropped: float = 0.05
+    """Share of responses whose stream breaks off; of half of them the response is retrieved later."""
+    max_age_s: int = 86_400
+    """The worker's `max_age_s`: the deadline of what a dropped stream leaves open."""
     with_ids: float = 0.5
     """Share of records that carry an event id in a header (CloudEvents always have one)."""
     disorder: float = 0.1
@@ -126,7 +173,12 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 if not 0 <= getattr(self, n) <= 1
             ),
         ]
-        for name, known in (("tools", TOOLS), ("dialects", DIALECTS), ("envelopes", ENVELOPES)):
+        for name, known in (
+            ("tools", TOOLS),
+            ("dialects", DIALECTS),
+            ("envelopes", ENVELOPES),
+            ("response_items", RESPONSE_ITEMS),
+        ):
             mix = getattr(self, name)
             wrong += [f"{name}: {key!r} is not one of {', '.join(known)}" for key in sorted(mix) if key not in known]
             if not any(w > 0 for w in mix.values()) or any(w < 0 for w in mix.values()):
@@ -145,6 +197,7 @@ _LOWEST: Final = (
     ("text_bytes", 1),
     ("chatter", 0),
     ("grace_s", 0),
+    ("max_age_s", 1),
     ("start_ms", 1),
 )
 _SHARES: Final = (
@@ -163,4 +216,10 @@ _SHARES: Final = (
     "disagree",
     "tombstones",
     "unknown",
+    "responses",
+    "rotated",
+    "unnumbered",
+    "lost",
+    "resumed",
+    "dropped",
 )

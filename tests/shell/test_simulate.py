@@ -414,7 +414,7 @@ def test_garbage_names_every_reason_it_can_have() -> None:
 
 
 def test_the_witness_shares_no_code_with_the_core() -> None:
-    for path in (Path(__file__).parents[2] / "processor" / "simulate").glob("*.py"):
+    for path in (Path(__file__).parents[2] / "processor" / "simulate").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
