@@ -51,7 +51,13 @@ class _Response:
     """The id of the first event, where none has a number: with it the stream begins anew."""
     unnumbered: dict[str, None] = field(default_factory=dict)  # ids already sent
     ended: bool = False
+    has_rotated: bool = False
     repeats: int = 0
+
+    def is_at_most_next(self, number: int | None) -> bool:
+        """Whether an event with this number repeats one that was seen, or follows the highest."""
+        highest = self.numbers.highest
+        return number is not None and highest is not None and number <= highest + 1
 
     def is_next(self, number: int | None) -> bool:
         """Whether an event with this number follows the highest seen."""
@@ -178,12 +184,15 @@ class ResponseKeyer:
             self._begin_again(number, response, event)
         if response.created_at is None:
             response.created_at, response.model = event.created_at, event.model
+        response.has_rotated = response.has_rotated or name != response.key
         remember(self._named, name, response)
         return response
 
     def _rotated(self, event: ResponseEvent) -> _Response | None:
         """The open response that an event with an id never heard goes on with."""
         candidates = self._stream.open()
+        if not self._stream.responses:
+            return self._resumed(event)
         if self._stream.sequential:
             candidates = candidates[-1:]
         alike = [
@@ -196,6 +205,18 @@ class ResponseKeyer:
             return candidates[0] if alike or says_nothing or candidates[0].is_next(event.number) else None
         following = [response for response in alike if response.is_next(event.number)]
         return following[0] if len(following) == 1 else None
+
+    def _resumed(self, event: ResponseEvent) -> _Response | None:
+        """The response of another stream that this one goes on with, though its id has rotated."""
+        found = {
+            response.key: response
+            for response in self._named.values()
+            if not response.ended
+            and event.created_at is not None
+            and (event.created_at, event.model) == (response.created_at, response.model)
+            and (response.is_next(event.number) or (response.has_rotated and response.is_at_most_next(event.number)))
+        }
+        return next(iter(found.values())) if len(found) == 1 else None
 
     def _begin_again(self, number: int, response: _Response, event: ResponseEvent) -> None:
         """`response.created` of a response that is known: its stream is read again, from its beginning."""
