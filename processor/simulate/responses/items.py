@@ -126,7 +126,7 @@ def _mcp(rng: Random, texts: Texts, deltas: int) -> Plan:
     more = {"name": "search_docs", "server_label": "docs", "output": None, "error": None}
     plan = _call("mcp_call", "mcp_", "mcp_call_arguments", "arguments", **more)(rng, texts, deltas)
     if rng.random() < 0.25:
-        error: Any = rng.choice(("it went wrong", {"type": "mcp_protocol_error", "code": 32600, "message": "no"}))
+        error: Any = rng.choice(("it went wrong", {"type": "mcp_protocol_error", "code": 32600, "message": "refused"}))
         end, done = "failed", plan.done | {"status": rng.choice(("failed", "completed")), "error": error}
     else:
         end, done = "completed", plan.done | {"output": texts.long(400)}
