@@ -39,8 +39,8 @@ test: lint ## everything, on a real Apache Kafka (JOBS=1: in one process)
 demo: venv ## see it work
 	$(BIN)/run-steps demo
 
-bench: venv ## measure
-	$(BIN)/python -m tests.bench
+bench: venv ## measure; with BASE=<revision>: the compiled core of this tree beside that one's
+	$(BIN)/python -m tests.bench$(if $(BASE),.against $(BASE))
 
 bench-check: venv ## has the last `make bench` become worse than the recorded one?
 	$(BIN)/python -m tests.bench.check

@@ -1,0 +1,220 @@
+"""`make bench BASE=<revision>`: the core of this tree beside that of another one, both compiled, in turn, as ratios.
+
+Each revision is built into a wheel of its own; the same encoded batches go through both, in fresh processes that take
+turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from os import environ
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from aiokafka.record._crecords import DefaultRecordBatchBuilder
+
+from tests.bench import load, recorded_job
+from tests.bench.recorded_job import BEGIN_S, Made, step_object, token, tool_delta
+
+ROOT: Final = Path(__file__).parents[2]
+CHILD: Final = Path(__file__).parent / "apply_batches.py"
+THIS: Final = "this tree"
+_STEPS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Records to be timed in a state that has applied `before`; with `steps` their memory is measured instead."""
+
+    name: str
+    timed: Sequence[Made]
+    before: Sequence[Made] = ()
+    steps: int = 0
+
+
+def built(revision: str, room: Path, *, compiled: bool) -> None:
+    """Build a revision's wheel (`THIS`: the working tree) and unpack it into `room`.
+
+    Raises:
+        RuntimeError: it could not be built.
+    """
+    source = ROOT
+    with TemporaryDirectory() as folder:
+        if revision != THIS:
+            source = Path(folder) / "source"
+            packed = subprocess.run(["git", "archive", revision], cwd=ROOT, check=True, capture_output=True).stdout
+            with tarfile.open(fileobj=BytesIO(packed)) as archive:
+                archive.extractall(source, filter="data")
+        wheels = Path(folder) / "wheels"
+        done = subprocess.run(
+            [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, source],
+            env=environ | {"HATCH_BUILD_HOOKS_ENABLE": "1" if compiled else "", "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode:
+            raise RuntimeError(f"{revision}: not built\n{done.stdout}")
+        (wheel,) = wheels.glob("*.whl")
+        with zipfile.ZipFile(wheel) as files:
+            files.extractall(room)
+
+
+def cases(events: int) -> list[Case]:
+    """Two jobs, each kind of delta, an ignored event, headers, memory."""
+    made = [
+        Made(m.timestamp, m.key, m.value, []) for m in load.records(load.Job(events, partitions=1), load.Expected())
+    ]
+    found = [
+        Case("job `calls`, without headers", made),
+        Case("job `recorded`", list(recorded_job.recorded(events, recorded_job.Expected()))),
+        Case(
+            "job `recorded`, without headers",
+            list(recorded_job.recorded(events, recorded_job.Expected(), headers=False)),
+        ),
+        Case("thread.message.delta, which no step needs", _message_deltas(events // 4)),
+    ]
+    for tool in ("function", "code_interpreter", "mcp", "code_interpreter_logs"):
+        before, timed = _tool_deltas(tool, events // 4)
+        found.append(Case(f"delta of {tool}", timed, before))
+    for deltas in (20, 100, 400):
+        steps = max(50, 40_000 // deltas)
+        found.append(Case(f"open step of {deltas} deltas", _open_steps(steps, deltas), steps=steps))
+    return found
+
+
+def _record(key: bytes, name: str, data: dict[str, Any], rng: random.Random) -> Made:
+    value = json.dumps({"event": name, "data": data}, ensure_ascii=False, separators=(",", ":")).encode()
+    headers = [
+        ("runstep-event-id", f"{rng.getrandbits(128):032x}".encode()),
+        ("runstep-run-id", key),
+        ("runstep-sequence", b"%d" % rng.randrange(100)),
+    ]
+    return Made(BEGIN_S * 1000, key, value, headers)
+
+
+def _message_deltas(count: int) -> list[Made]:
+    rng = random.Random(2)
+    return [
+        _record(b"run_1", "thread.message.delta", recorded_job.message_delta("msg_1", token(rng)), rng)
+        for _ in range(count)
+    ]
+
+
+def _tool_deltas(tool: str, count: int) -> tuple[list[Made], list[Made]]:
+    rng = random.Random(3)
+    before = []
+    for n in range(_STEPS):
+        stated = step_object(f"step_{n}", "run_1", "thread_1", "tool_calls", {"type": "tool_calls", "tool_calls": []})
+        before.append(_record(b"run_1", "thread.run.step.created", stated, rng))
+        before.append(_record(b"run_1", "thread.run.step.delta", tool_delta(f"step_{n}", tool, "{", f"call_{n}"), rng))
+    timed = [
+        _record(b"run_1", "thread.run.step.delta", tool_delta(f"step_{n % _STEPS}", tool, token(rng), None), rng)
+        for n in range(count)
+    ]
+    return before, timed
+
+
+def _open_steps(steps: int, deltas: int) -> list[Made]:
+    """Each step's events together, as far as its last delta: the steps stay open."""
+    rng = random.Random(4)
+    found = []
+    for n in range(steps):
+        stated = step_object(
+            f"step_{n}", f"run_{n}", "thread_1", "tool_calls", {"type": "tool_calls", "tool_calls": []}
+        )
+        key = f"run_{n}".encode()
+        found.append(_record(key, "thread.run.step.created", stated, rng))
+        for d in range(deltas):
+            piece = tool_delta(f"step_{n}", "function", token(rng), f"call_{n}" if d == 0 else None)
+            found.append(_record(key, "thread.run.step.delta", piece, rng))
+    return found
+
+
+def encoded(made: Iterable[Made], path: Path) -> str:
+    """Write one record batch, offsets from 0."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30)
+    for offset, record in enumerate(made):
+        builder.append(offset, record.timestamp, record.key, record.value, record.headers)
+    path.write_bytes(bytes(builder.build()))
+    return str(path)
+
+
+def measured(room: Path, asked: str) -> dict[str, dict[str, float]]:
+    """One process of one build over all cases: name -> value and effects."""
+    done = subprocess.run(
+        [sys.executable, "-P", CHILD],
+        input=asked,
+        env=environ | {"PYTHONPATH": str(room)},
+        cwd=room,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return {row["name"]: row for row in map(json.loads, done.stdout.splitlines())}
+
+
+def compared(base: str, *, rounds: int, events: int, compiled: bool) -> list[str]:
+    """A table: each case's value with the base and with this tree, and the ratio.
+
+    Raises:
+        RuntimeError: a build failed, or the two trees made different numbers of effects.
+    """
+    with TemporaryDirectory() as folder:
+        rooms = {name: Path(folder) / str(n) for n, name in enumerate((base, THIS))}
+        for revision, room in rooms.items():
+            built(revision, room, compiled=compiled)
+        lines = []
+        for number, case in enumerate(cases(events)):
+            timed = encoded(case.timed, Path(folder) / f"{number}.timed")
+            before = encoded(case.before, Path(folder) / f"{number}.before") if case.before else ""
+            asked = {"name": case.name, "before": before, "timed": timed, "rounds": 3}
+            lines.append(json.dumps(asked | ({"steps": case.steps} if case.steps else {})))
+        asked_of_all = "\n".join(lines)
+        taken: dict[str, list[tuple[float, float]]] = {}
+        for _ in range(rounds):
+            theirs, ours = (measured(room, asked_of_all) for room in rooms.values())
+            for name, row in ours.items():
+                if row["effects"] != theirs[name]["effects"]:
+                    raise RuntimeError(f"{name}: {row['effects']} effects, {base} has {theirs[name]['effects']}")
+                taken.setdefault(name, []).append((theirs[name]["value"], row["value"]))
+    return _table(base, taken)
+
+
+def _table(base: str, taken: dict[str, list[tuple[float, float]]]) -> list[str]:
+    head = [f"| us an event (memory: bytes a step) | {base} | {THIS} | {base} / this |", "|---|---:|---:|---:|"]
+    rows = []
+    for name, pairs in taken.items():
+        digits = 0 if "open step" in name else 2
+        theirs, ours = median(p[0] for p in pairs), median(p[1] for p in pairs)
+        rows.append(
+            f"| {name} | {theirs:,.{digits}f} | {ours:,.{digits}f} | {median(p[0] / p[1] for p in pairs):.2f} |"
+        )
+    return [*head, *rows]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.against", description=__doc__)
+    parser.add_argument("base", help="revision to compare with")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each build (default 5)")
+    parser.add_argument("--events", type=int, default=100_000, help="of each job (default 100000)")
+    parser.add_argument("--pure", action="store_true", help="without compiling")
+    options = parser.parse_args()
+    table = compared(options.base, rounds=options.rounds, events=options.events, compiled=not options.pure)
+    print("\n".join(table))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
