@@ -35,6 +35,10 @@ class ExpectedRecords:
             return ()
         return [self._placed(form) for form in omitting(record)]
 
+    def placements(self, topic: str, key: bytes) -> Sequence[int]:
+        """The partition of a key for 1, 2, ... partitions, up to the number that the topic has."""
+        return [partition_of(key, count) for count in range(1, self._counts.get(topic, 0) + 1)]
+
     def _placed(self, record: OutRecord) -> ExpectedRecord:
         count = self._counts.get(record.topic, 0)
         partition = partition_of(record.key, count) if record.key is not None and count else None

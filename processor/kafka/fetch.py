@@ -101,6 +101,8 @@ class BatchRecords:
         self.next_fetch_offset: int = fetch_offset
         self.hidden: list[Hidden] = []
         """What was passed over on the way to what was taken."""
+        self.broker_time_from: int | None = None
+        """Base offset of the first batch whose timestamps are the broker's (LogAppendTime)."""
         self._tp = tp
         self._batches = records
         self._aborts = sorted(aborted_transactions or (), key=lambda entry: entry[1], reverse=True)
@@ -136,6 +138,8 @@ class BatchRecords:
             if self._check_crcs and not self._batches.is_intact(batch):
                 raise CorruptRecordException(f"{self._tp}: wrong checksum at offset {self._batches.base_offset}")
             if self._is_visible(batch):
+                if self.broker_time_from is None and getattr(batch, "timestamp_type", 0) == 1:
+                    self.broker_time_from = self._batches.base_offset
                 records = self._records_of(batch)
                 self._behind = batch.next_offset
                 # A batch comes whole even when the fetch began in its middle.
@@ -208,6 +212,9 @@ class BatchFetcher(Fetcher):
 
     observer: Callable[[TopicPartition, list[Hidden]], None] | None = None
     """Called with what was passed over, before the records taken with it are returned."""
+
+    broker_times: dict[TopicPartition, int] = {}  # noqa: RUF012 - replaced, never changed
+    """From which offset on batches were taken whose timestamps are the broker's (LogAppendTime)."""
 
     async def take(
         self, wanted: Collection[TopicPartition], *, timeout_s: float, limit: int | None
@@ -290,6 +297,8 @@ class BatchFetcher(Fetcher):
             if self.observer is not None:
                 self.observer(tp, source.hidden)
             source.hidden = []
+        if source is not None and source.broker_time_from is not None and tp not in self.broker_times:
+            self.broker_times = {**self.broker_times, tp: source.broker_time_from}
         if not buffered.has_more():
             self._drop(tp)
         return records

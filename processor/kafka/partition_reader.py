@@ -111,6 +111,11 @@ class PartitionReader:
         """Have `read_to` tell of the batches that it hides, before it yields what it read with them."""
         self._started()._fetcher.observer = lambda tp, hidden: told(tp.partition, hidden)
 
+    def broker_times(self) -> dict[int, int]:
+        """By partition, from which offset on batches were read that have the broker's times (LogAppendTime)."""
+        found = self._started()._fetcher.broker_times
+        return {tp.partition: offset for tp, offset in found.items()}
+
     async def read_to(
         self, partition_offsets: Mapping[int, int], ends: Mapping[int, int], no_progress_s: float
     ) -> AsyncGenerator[tuple[int, list[Record]], None]:

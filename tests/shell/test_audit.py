@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,7 +15,6 @@ from processor.audit.judge.block_digests import framed, framed_together
 from processor.audit.judge.differences import differences
 from processor.audit.judge.partition_audit import PartitionAudit
 from processor.audit.judge.published_headers import read_published
-from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.verdicts import NEVER, ExpectedRecord, Finding, FindingKind, Published, Unreadable, Verdict
 from processor.audit.memory_index import MemoryIndex
 from processor.audit.published_index import FileIndex, IndexWriter
@@ -64,8 +64,7 @@ class Case:
         latest_mark_ms: int = NEVER,
         kept_from: dict[tuple[str, int], int] | None = None,
         held: tuple[tuple[str, int], ...] = (),
-        accepted: Accepted | None = None,
-        earlier: tuple[Rules, ...] = (),
+        **options: Any,
     ) -> list[Finding]:
         with IndexWriter(self.work, "source", 4, frozenset({3})) as shelves:
             for (topic, partition), log in self.out.items():
@@ -89,8 +88,8 @@ class Case:
                 shortened=self.places.shortened,
                 kept_from=kept_from,
                 held=held,
-                accepted=accepted,
-                earlier=earlier,
+                placements=self.places.placements,
+                **options,
             )
             found = []
             for record in records:

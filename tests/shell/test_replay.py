@@ -226,7 +226,9 @@ def test_what_an_archive_of_the_output_lacks_is_missing_where_it_cannot_have_beg
     (finding,) = middle.first
     assert (finding.verdict, finding.identity[0].encode()) == ("missing", dropped.key)
     _print_summary(middle)
-    told = f"  missing: step {finding.identity[0]} revision 0, partition {finding.partition}, offsets "
+    told = (
+        f"  missing: step {finding.identity[0]} revision {finding.identity[1]}, partition {finding.partition}, offsets "
+    )
     assert told in capsys.readouterr().out
     first = without("first", own[0])
     assert first.verdict is Outcome.UNPROVABLE, "retention may have taken it"
@@ -487,11 +489,11 @@ def test_an_archive_that_was_killed_while_it_grew_names_what_it_was_to_hold(arch
 
 def test_output_that_lacks_a_part_is_refused_and_no_record_accused(archived: Archived, tmp_path: Path) -> None:
     (topic, partition), log = next((at, log) for at, log in sorted(archived.made.topics.items()) if len(log) > 1)
-    manifest.begin(archived.out, {(topic, partition): (0, log[-1].offset + 1)})
+    manifest.begin(archived.out, {(topic, partition): (log[0].offset, log[-1].offset + 1)})
     manifest.finish(archived.out, [(topic, partition)])
     assert archived.audit().exit_code == 0
     shutil.rmtree(archived.out / topic / str(partition))
-    with pytest.raises(ArchiveError, match=f"{topic}-{partition}.*offsets 0 to {log[-1].offset} are not there"):
+    with pytest.raises(ArchiveError, match=f"{topic}-{partition}.*offsets {log[0].offset} to {log[-1].offset} are not there"):
         archived.audit()
 
 

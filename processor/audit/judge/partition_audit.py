@@ -7,14 +7,18 @@ What the range cannot decide is `unverifiable`, with the reason, and never silen
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Final
 
 import msgspec
 
 from processor.audit.judge.differences import differences
-from processor.audit.judge.published_headers import mark_in, number_in, offsets_of, reason_in
+from processor.audit.judge.output_gaps import OutputGaps
+from processor.audit.judge.partition_growth import PartitionGrowth, Placements
+from processor.audit.judge.published_headers import mark_in, mark_of, number_in, offsets_of, reason_in
 from processor.audit.judge.regimes import Accepted, Regimes
 from processor.audit.judge.settled import settled_after_ms
 from processor.audit.judge.verdicts import (
@@ -37,6 +41,7 @@ from processor.core.headers import (
     EVENT_NUMBER,
     FIRST_OFFSET,
     LAST_OFFSET,
+    SOURCE_TIMESTAMP,
 )
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
@@ -70,10 +75,10 @@ _SEAL_OFFSETS: Final = 1 << 15
 """So far apart are the places where what no restart needs is let go: looking for it has its price."""
 _AFTER_RUN: Final = "after_run_ended"
 _BEFORE: Final = "it may hang on what came before the range"
-_HELD: Final = (
-    "an open transaction on an output topic holds back what may be this record, or a clock mark that explains it"
-)
-_MARKS: Final = "clock marks may have gone with the first records of the topic of expired steps"
+_BROKER_TIME: Final = "its timestamp is the broker's (message.timestamp.type=LogAppendTime): its own is gone"
+_WHOLE_SECONDS: Final = "the source's record times are whole seconds, as in a Capture without milliseconds"
+_FORGED_MARK: Final = "its clock mark was never set: with it, records that other workers published would be wrong"
+_GROWN: Final = "it stands where its key belongs with fewer partitions: they may have been added since"
 
 
 class _Segment:
@@ -90,6 +95,9 @@ class _Segment:
         self.settled_ms = NEVER
 
 
+_begin_of: Final = attrgetter("begin")
+
+
 class PartitionAudit:
     """Folds the source records of one partition and judges what was published of them.
 
@@ -104,15 +112,17 @@ class PartitionAudit:
         expected_of: the record that an effect becomes.
         shortened: the records that may take its place where a topic does not take the whole one.
         complete: the range begins where the partition's log began: nothing can have come before.
-        kept_from: output partitions that retention has shortened -> the first cause that a record there names; of
-            that cause some may be gone (a run's end ends several steps), behind it all are there.
-        held: output partitions of which an open transaction holds back the rest: nothing is known of that.
-        dead_letter, expired: the topics of the dead letters and of the expired steps, for what `kept_from` says of
-            them: with their first records went what tells of refusals, and clock marks.
+        kept_from, held, holes: what is gone or held back of the output (`OutputGaps`).
+        broker_times: output partitions -> from which offset on their timestamps are the broker's.
+        is_archived: the records come from an archive, which may have cut their times to whole seconds.
+        placements: where a key stood when its topic had fewer partitions.
+        dead_letter, expired: the topics of the dead letters and of the expired steps: with records of them went what
+            tells of refusals, and clock marks.
         log_end: where the log ends, known after the published records were read: none can be caused behind it.
         latest_mark_ms: no clock mark can be later, as no clock had come so far: one that is was never set.
         accepted, earlier: which other fold versions and settings may stand in published records; settings that are
             known to have been in force before the audited ones (`regimes`).
+        ignored_marks: clock marks that are taken for forged: records that name one are extra.
         yield_equal: whether steps that are equal at once, as nearly all are, are yielded one by one; else they are
             counted alone, in `equal_not_yielded`.
     """
@@ -128,9 +138,14 @@ class PartitionAudit:
         complete: bool,
         log_end: int | None = None,
         latest_mark_ms: int = NEVER,
+        ignored_marks: Collection[tuple[int, int]] = (),
         shortened: Forms | None = None,
         kept_from: Mapping[tuple[str, int], int] | None = None,
         held: Collection[tuple[str, int]] = (),
+        holes: Collection[tuple[str, int]] = (),
+        broker_times: Mapping[tuple[str, int], int] | None = None,
+        is_archived: bool = False,
+        placements: Placements | None = None,
         dead_letter: str = "",
         expired: str = "",
         accepted: Accepted | None = None,
@@ -138,6 +153,8 @@ class PartitionAudit:
         yield_equal: bool = True,
     ) -> None:
         marks = [(position, ms) for position, ms in index.marks() if ms <= latest_mark_ms]
+        self._ignored_marks = frozenset(ignored_marks)
+        marks = [mark for mark in marks if mark not in self._ignored_marks]
         known_ms = -1 if complete else max((ms for position, ms in marks if position <= begin), default=-1)
         self._make_state = make_state
         self.state = make_state(begin, known_ms)
@@ -148,11 +165,12 @@ class PartitionAudit:
         self._index, self._expected, self._shortened = index, expected_of, shortened
         self._begin, self._end, self._log_end = begin, end, log_end
         self._yield_equal = yield_equal
-        self._held = frozenset(held)
-        # What is held back is no more there than what retention took, whatever its cause.
-        self._kept_from = {**(kept_from or {}), **dict.fromkeys(self._held, NEVER)}
-        self._dead_from = self._first_kept(dead_letter)
-        self._marks_from = self._first_kept(expired)
+        self._gaps = OutputGaps(kept_from or {}, held, holes, dead_letter, expired, marks)
+        self._broker_times = broker_times or {}
+        self._placements = placements
+        self._growth: dict[str, PartitionGrowth] = {}
+        self._whole_seconds = is_archived
+        """Whether all record times that were looked at, two of each piece, are."""
         self._segments = [self._segment(begin, complete, known_ms)]
         self._lost: list[tuple[int, int]] = []
         changes = {regimes.known_until + 1, regimes.own_from}
@@ -260,6 +278,8 @@ class PartitionAudit:
         if not records:
             return
         self.records += len(records)
+        if self._whole_seconds:
+            self._whole_seconds = records[0].timestamp % 1000 == 0 == records[-1].timestamp % 1000
         segment = self._segments[-1]
         if segment.settled_ms == NEVER:
             first_ms = max(segment.known_ms, records[0].timestamp, 0)
@@ -277,6 +297,8 @@ class PartitionAudit:
                 continue
             self.implied[_STEP] += 1
             self._other_fold = ""
+            if self._gaps.is_time_open:
+                self._note_deadline(effect)
             why = self._misplaced(_STEP, identity, at)
             if why or self._yield_equal:
                 first, cause = _named(effect)
@@ -349,13 +371,15 @@ class PartitionAudit:
             for published in equal[1:]:
                 self._index.take(published)
                 yield effect, self._finding(Verdict.DUPLICATE, kind, identity, first, cause, location_of(published))
+            if self._gaps.is_time_open and isinstance(effect, Publish):
+                self._note_deadline(effect)
             why = self._misplaced(kind, identity, location_of(best))
             yield effect, self._equal(kind, identity, first, cause, location_of(best), why)
             return
         near = _nearest(candidates, expected, kind, first, last)
         why = self._undecidable(effect, first, cause)
         if near is None:
-            why = why or self._other_fold or self._deleted(expected, cause) or self._regimes.unknown_at(cause)
+            why = why or self._other_fold or self._gaps.lacks(expected, cause) or self._regimes.unknown_at(cause)
             verdict = Verdict.UNVERIFIABLE if why else Verdict.MISSING
             self.unmatched += bool(why)
             yield effect, self._finding(verdict, kind, identity, first, cause, None, why)
@@ -367,7 +391,37 @@ class PartitionAudit:
         why = foreign or why or self._began_before(near) or self._regimes.unknown_at(cause)
         verdict = Verdict.UNVERIFIABLE if why else Verdict.DIFFERENT
         fields = tuple(differences(expected, near))
+        if not why:
+            excuse = self._excuse(expected, near, fields)
+            if excuse is None:
+                yield effect, self._equal(kind, identity, first, cause, location_of(near), "")
+                return
+            why, verdict = excuse, Verdict.UNVERIFIABLE if excuse else verdict
         yield effect, self._finding(verdict, kind, identity, first, cause, location_of(near), why, fields)
+
+    def _note_deadline(self, effect: Publish) -> None:
+        first, cause = _named(effect)
+        if effect.inferred == "deadline" and not self._gaps.lacks_marks_before(first):
+            self._gaps.time_is_known(cause)
+
+    def _excuse(self, expected: ExpectedRecord, near: Published, fields: Sequence[Difference]) -> str | None:
+        """Why a difference is none of the worker's, in words; "" if it is one; None if it is no difference at all."""
+        paths = {field.path for field in fields}
+        if paths == {"timestamp"}:
+            broker_time = self._broker_times.get((near.topic, near.partition))
+            if broker_time is not None and near.offset >= broker_time:
+                return _BROKER_TIME
+        if paths <= {"timestamp", f"header {SOURCE_TIMESTAMP}"}:
+            same_second = near.timestamp // 1000 == expected.timestamp // 1000
+            return _WHOLE_SECONDS if self._whole_seconds and same_second else ""
+        if paths == {"partition"} and self._placements is not None:
+            growth = self._growth.get(near.topic)
+            if growth is None:
+                own = (one for one in self._index.all() if one.topic == near.topic)
+                growth = self._growth[near.topic] = PartitionGrowth(own, self._placements)
+            fits = growth.fits(location_of(near))
+            return None if fits else _GROWN if fits is None else ""
+        return ""
 
     def _is_equal(self, effect: Effect, expected: ExpectedRecord, published: Published) -> bool:
         if not differences(expected, published):
@@ -395,7 +449,7 @@ class PartitionAudit:
         if why:
             self.foreign[why] += 1
         why = why or self._regimes.unknown_at(cause)
-        if not why and any(low <= cause <= high for low, high in self._lost):
+        if not why and self._is_lost(cause):
             why = "records that it may hang on are missing"
         if not why:
             if published.kind is FindingKind.STEP:
@@ -409,6 +463,8 @@ class PartitionAudit:
             self.left_unverifiable += 1
             kind = published.kind
             return Finding(Verdict.UNVERIFIABLE, kind, self.state.partition, published.identity, first, cause, at, why)
+        if mark_of(published) in self._ignored_marks:
+            return self._extra(published, first, cause, _FORGED_MARK)
         return self._extra(published, first, cause, "the log does not imply it")
 
     def _extra(self, published: Published, first: int, cause: int, why: str) -> Finding:
@@ -427,13 +483,13 @@ class PartitionAudit:
 
     def _unsure(self, segment: _Segment, first: int, cause: int, value: bytes | None, after_run: bool) -> str:
         """Why the range cannot say what came of a step; "" if it can."""
-        if first <= self._marks_from:
-            return self._no_marks()
+        if why := self._gaps.lacks_marks(first):
+            return why
         if segment.complete:
             return ""
         if after_run:
             return _BEFORE
-        if cause >= segment.refused_from or first <= self._dead_from:
+        if cause >= segment.refused_from or first <= self._gaps.dead_from:
             return "steps were refused for want of room, or may have been, and how many were open is not known"
         try:
             created_at = read_created(value or b"").created_at
@@ -445,27 +501,7 @@ class PartitionAudit:
 
     def _unsure_of_letter(self, segment: _Segment, cause: int) -> str:
         """The same of a record that was refused for what its step was."""
-        return self._no_marks() if cause <= self._marks_from else "" if segment.complete else _BEFORE
-
-    def _no_marks(self) -> str:
-        return _HELD if self._marks_from == NEVER and self._held else _MARKS
-
-    def _first_kept(self, topic: str) -> int:
-        """The first cause that the topic's shortened partitions name, whichever of them; -1 if none is shortened."""
-        return max((cause for (name, _), cause in self._kept_from.items() if name == topic), default=-1)
-
-    def _deleted(self, expected: ExpectedRecord, cause: int) -> str:
-        """Whether retention may have taken what is not there."""
-        if expected.partition is not None:
-            from_cause = self._kept_from.get((expected.topic, expected.partition), -1)
-        else:
-            from_cause = self._first_kept(expected.topic)
-        if cause > from_cause:
-            return ""
-        is_held = any(
-            topic == expected.topic and expected.partition in (None, partition) for topic, partition in self._held
-        )
-        return _HELD if is_held else "the topic no longer holds its first records"
+        return self._gaps.lacks_marks(cause) or ("" if segment.complete else _BEFORE)
 
     def _began_before(self, published: Published) -> str:
         first, cause = offsets_of(published)
@@ -474,8 +510,12 @@ class PartitionAudit:
         segment = self._segment_of(min(cause, self._end))
         return "the step began before the range" if not segment.complete and first < segment.begin else ""
 
+    def _is_lost(self, cause: int) -> bool:
+        at = bisect_right(self._lost, (cause, NEVER)) - 1
+        return at >= 0 and self._lost[at][1] >= cause
+
     def _segment_of(self, offset: int) -> _Segment:
-        return next((s for s in reversed(self._segments) if s.begin <= offset), self._segments[0])
+        return self._segments[max(0, bisect_right(self._segments, offset, key=_begin_of) - 1)]
 
     def _finding(
         self,

@@ -8,7 +8,7 @@ and offset: how the reading was shared out makes no difference.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from uuid import uuid4
@@ -24,6 +24,7 @@ from processor.audit.replay.runtime import collecting_seldom, waited_for
 from processor.errors import BrokerUnavailable
 from processor.kafka.client_config import Connection
 from processor.kafka.errors import OffsetLost
+from processor.kafka.fetch import Hidden
 from processor.kafka.partition_reader import PartitionReader
 
 _CLIENT_ID: Final = "run-steps.replay"
@@ -84,7 +85,9 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: of its index.
         read: records by topic; `elsewhere`, `other_partitions` and `unreadable` are those of them that no task gets.
-        shortened: (topic, partition) of the outputs whose first records retention has taken, or that have a hole.
+        shortened: (topic, partition) of the outputs whose first records retention has taken.
+        holes: (topic, partition) of the outputs that lack records behind the first: by compaction, or an archive does.
+        broker_times: (topic, partition, offset) from which on batches have the broker's times (LogAppendTime).
         begins: (number of the archive, topic, partition, first offset), of each archive that was read.
         held: (topic, partition, offset) behind which an open transaction holds back the rest.
     """
@@ -97,6 +100,8 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     shortened: tuple[tuple[str, int], ...]
     begins: tuple[tuple[int, str, int, int], ...]
     held: tuple[tuple[str, int, int], ...]
+    holes: tuple[tuple[str, int], ...] = ()
+    broker_times: tuple[tuple[str, int, int], ...] = ()
 
 
 def shared_out(units: Iterable[tuple[int, _Unit]], jobs: int) -> list[list[_Unit]]:
@@ -139,6 +144,8 @@ def run_index_job(job: IndexJob) -> IndexResult:
         shortened=tuple(sorted(reading.shortened)),
         begins=tuple((number, *place, first) for (number, place), first in sorted(reading.begins.items())),
         held=tuple(reading.held),
+        holes=tuple(sorted(reading.holes)),
+        broker_times=tuple((*place, offset) for place, offset in sorted(reading.broker_times.items())),
     )
 
 
@@ -149,6 +156,8 @@ class _Reading:
         self._job, self._writer = job, writer
         self.shortened: set[tuple[str, int]] = set()
         self.begins: dict[tuple[int, tuple[str, int]], int] = {}
+        self.holes: set[tuple[str, int]] = set()
+        self.broker_times: dict[tuple[str, int], int] = {}
         self.held: list[tuple[str, int, int]] = []
         self._progress = ProgressFile(progress_path(job.work, job.number))
 
@@ -162,9 +171,9 @@ class _Reading:
                     continue
                 key = (archive.number, place)
                 if isinstance(item, Gap):
-                    self.begins.setdefault(key, item.first)
                     if item.kind in HOLES:
-                        self.shortened.add(place)
+                        (self.holes if key in self.begins else self.shortened).add(place)
+                    self.begins.setdefault(key, item.first)
                     continue
                 if key not in self.begins:
                     self.begins[key] = item.offset
@@ -180,6 +189,20 @@ class _Reading:
         for topic, outputs in sorted(by_topic.items()):
             done = await self._topic(topic, outputs, done)
 
+    def _unread_of(
+        self, reader: PartitionReader, positions: Mapping[int, int], ends: Mapping[int, int]
+    ) -> Counter[int]:
+        """By partition, offsets that bore no record, less those that markers and aborted transactions explain."""
+        unread: Counter[int] = Counter(dict.fromkeys(positions, 0))
+
+        def explained(partition: int, hidden: list[Hidden]) -> None:
+            unread[partition] -= sum(
+                min(span.last, ends[partition] - 1) - max(span.first, positions[partition]) + 1 for span in hidden
+            )
+
+        reader.observe(explained)
+        return unread
+
     async def _topic(self, topic: str, outputs: list[Output], done: int) -> int:
         """Returns how many offsets were read by now."""
         assert self._job.connection is not None
@@ -192,14 +215,20 @@ class _Reading:
                 begins = await reader.begin_offsets(list(ends))
                 self.shortened.update((topic, p) for p, begin in begins.items() if begin > positions[p])
                 positions = {p: max(begin, positions[p]) for p, begin in begins.items()}
+                unread = self._unread_of(reader, positions, ends)
                 try:
                     async for p, records in reader.read_to(positions, ends, _OUTPUT_WAIT_S):
                         for record in records:
                             put(topic, p, record, dead_letters=dead_letters)
                         behind = records[-1].offset + 1
                         done += behind - positions[p]
+                        unread[p] += behind - positions[p] - len(records)
                         positions[p] = behind
                         self._progress.write(done)
+                    for p, offset in reader.broker_times().items():
+                        self.broker_times.setdefault((topic, p), offset)
+                    lacking = {p: n + max(0, ends[p] - positions[p]) for p, n in unread.items()}
+                    self.holes.update((topic, p) for p, n in lacking.items() if n > 0)
                     return done
                 except OffsetLost:
                     continue  # retention is at work: what it took is said, the rest is read

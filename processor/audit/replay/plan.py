@@ -340,6 +340,11 @@ class Plan:
             ends = await reader.end_offsets(partitions)
         self._output_partitions[topic] = len(partitions)
         self._shortened.update((topic, p) for p, begin in begins.items() if begin > 0)
+        if gone := [p for p, begin in begins.items() if begin > 0]:
+            self._notes.append(
+                f"{topic}: retention has taken the first records of {'partition' if len(gone) == 1 else 'partitions'} "
+                f"{', '.join(map(str, gone))}: what was published there before is not judged."
+            )
         self._outputs += [Output(topic, p, begins[p], ends[p]) for p in partitions]
 
     def index_jobs(self) -> list[IndexJob]:
@@ -420,6 +425,8 @@ class Plan:
                 capture=options.capture,
                 shortened=tuple(sorted(self._shortened)),
                 held=tuple(sorted({(topic, p) for one in self._index_results for topic, p, _ in one.held})),
+                holes=tuple(sorted({place for one in self._index_results for place in one.holes})),
+                broker_times=tuple(sorted(place for one in self._index_results for place in one.broker_times)),
                 connection=settings.kafka.connection() if self._reads_topic else None,
                 record=str(Path(options.record).resolve()) if options.record else "",
                 record_files=options.record_files,

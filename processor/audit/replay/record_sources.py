@@ -7,7 +7,7 @@ offset is accounted for on the way, in the `Ledger`.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
@@ -23,7 +23,7 @@ from processor.kafka.fetch import Hidden
 from processor.kafka.partition_reader import PartitionReader
 
 DATA: Final = "data"
-HOLES: Final = frozenset({GapKind.MISSING, GapKind.UNKNOWN})
+HOLES: Final = frozenset({GapKind.MISSING, GapKind.UNKNOWN, GapKind.COMPACTED})
 """Offsets that may have held records. The other gaps never did, or hold none for a reader."""
 
 _offset: Final = attrgetter("offset")
@@ -171,7 +171,10 @@ async def _from_topic(task: Task, ledger: Ledger) -> AsyncIterator[Piece]:
                 yield lost
             async for piece in _stretch(task, reader, ledger):
                 yield piece
-            ledger.gap(ledger.at, task.end - 1, GapKind.COMPACTED, GapKind.COMPACTED)
+            hole = _hole(task, ledger.at, task.end, GapKind.COMPACTED)
+            if hole is not None:
+                ledger.gap(hole.first, hole.last, hole.kind, GapKind.COMPACTED)
+                yield hole
         except OffsetLost as error:
             begin = (await reader.begin_offsets([task.partition]))[task.partition]
             if begin <= ledger.at:
@@ -183,7 +186,7 @@ async def _from_topic(task: Task, ledger: Ledger) -> AsyncIterator[Piece]:
             await reader.stop(timeout_s=2)
 
 
-async def _stretch(task: Task, reader: PartitionReader, ledger: Ledger) -> AsyncIterator[list[Record]]:
+async def _stretch(task: Task, reader: PartitionReader, ledger: Ledger) -> AsyncIterator[Piece]:
     """Read on from where the ledger stands, as far as it goes."""
     if ledger.at >= task.end:
         return
@@ -191,17 +194,51 @@ async def _stretch(task: Task, reader: PartitionReader, ledger: Ledger) -> Async
     reader.observe(lambda _, told: hidden.extend(told))
     compacted = GapKind.COMPACTED
     async for _, records in reader.read_to({task.partition: ledger.at}, {task.partition: task.end}, task.no_progress_s):
+        was, lost = ledger.at, ledger.offsets[compacted]
         at = 0
         for span in hidden:
             cut = bisect_left(records, span.first, at, key=_offset)
             ledger.records(records[at:cut], compacted)
             ledger.gap(span.first, span.last, span.kind, compacted)
             at = cut
-        hidden.clear()
         ledger.records(records[at:] if at else records, compacted)
-        yield records
+        if ledger.offsets[compacted] == lost:
+            yield records
+        else:
+            for piece in cut_at_holes(task, records, hidden, was):
+                yield piece
+        hidden.clear()
+    was = ledger.at
     for span in hidden:
         ledger.gap(span.first, span.last, span.kind, compacted)
+    for piece in cut_at_holes(task, (), hidden, was):
+        yield piece
+
+
+def cut_at_holes(task: Task, records: Sequence[Record], hidden: Sequence[Hidden], at: int) -> Iterator[Piece]:
+    """Records that were read from offset `at` on, and the gaps between them that nothing explains."""
+    chunk: list[Record] = []
+    spans = deque(hidden)
+    for record in (*records, None):
+        while spans and (record is None or spans[0].first < record.offset):
+            span = spans.popleft()
+            if (hole := _hole(task, at, span.first, GapKind.COMPACTED)) is not None:
+                if chunk:
+                    yield chunk
+                    chunk = []
+                yield hole
+            at = max(at, span.last + 1)
+        if record is None:
+            break
+        if (hole := _hole(task, at, record.offset, GapKind.COMPACTED)) is not None:
+            if chunk:
+                yield chunk
+                chunk = []
+            yield hole
+        chunk.append(record)
+        at = record.offset + 1
+    if chunk:
+        yield chunk
 
 
 def laid_end_to_end(

@@ -40,6 +40,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         complete: nothing came before `begin` (the log began there).
         log_end: where the log ended after the published records were read; None: not known.
         latest_mark_ms: the clock of the replay and what clocks may differ; a later clock mark was never set.
+        ignored_marks: clock marks that are taken for forged.
         rules: the settings under which the worker is said to have run.
         accepted: other fold versions and settings digests that may stand in published records.
         earlier_rules: settings that are known to have been in force before.
@@ -51,6 +52,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         archives: what is read from archives, in offset order.
         shortened: (topic, partition) of the outputs whose first records are gone.
         held: (topic, partition) of the outputs of which an open transaction holds back the rest.
+        holes: (topic, partition) of the outputs that lack records behind the first.
+        broker_times: (topic, partition, offset) of the outputs from which on timestamps are the broker's.
         connection: arguments of `Connection.build`, secrets in clear: never written anywhere. None: archives alone.
         capture: where archives of Event Hubs Capture say which topic and partition they are of.
         record: a folder that the range is archived to on the way, "" for none; `record_files` is their kind.
@@ -72,6 +75,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     indexes: tuple[str, ...] = ()
     log_end: int | None = None
     latest_mark_ms: int = NEVER
+    ignored_marks: tuple[tuple[int, int], ...] = ()
     accepted: Accepted = Accepted()
     earlier_rules: tuple[Rules, ...] = ()
     switch: int = 0
@@ -79,6 +83,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     capture: Capture = CAPTURE
     shortened: tuple[tuple[str, int], ...] = ()
     held: tuple[tuple[str, int], ...] = ()
+    holes: tuple[tuple[str, int], ...] = ()
+    broker_times: tuple[tuple[str, int, int], ...] = ()
     connection: dict[str, Any] | None = None
     record: str = ""
     record_files: str = ".jsonl.gz"

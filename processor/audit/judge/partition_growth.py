@@ -1,0 +1,60 @@
+"""Partitions that were added to an output topic: where a key stood before. Pure.
+
+A key stands on the partition that its hash gives for the number of partitions when it was written. That number only
+grows. So the records of one topic, in the order of their causes, fall into phases of one number each; what does not
+fit into them was not put there by a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from processor.audit.judge.published_headers import caused_at
+from processor.audit.judge.verdicts import Published, RecordLocation, location_of
+
+Placements = Callable[[str, bytes], Sequence[int]]
+"""From topic and key to the partition of the key for 1, 2, ... partitions, up to the number that there are now."""
+
+ENOUGH: Final = 3
+"""So many records of a phase must stand elsewhere than today: one alone fits some smaller number by chance."""
+
+
+class PartitionGrowth:
+    """Args: `published` are all records of one topic that one source partition caused."""
+
+    def __init__(self, published: Iterable[Published], placements: Placements) -> None:
+        rows = []
+        for one in published:
+            cause = caused_at(one)
+            if one.key is not None and cause is not None:
+                rows.append((cause, location_of(one), placements(one.topic, one.key)))
+        rows.sort(key=lambda row: row[:2])
+        self._fits: dict[RecordLocation, bool | None] = {}
+        self._divide(rows)
+
+    def fits(self, location: RecordLocation) -> bool | None:
+        """Whether a record stands where its key belonged before partitions were added; None: perhaps."""
+        return self._fits.get(location, False)
+
+    def _divide(self, rows: Sequence[tuple[int, RecordLocation, Sequence[int]]]) -> None:
+        begin, least = 0, 1
+        earlier: set[int] = set()
+        while begin < len(rows):
+            counts = [n for n in range(least, len(rows[begin][2]) + 1) if rows[begin][2][n - 1] == rows[begin][1][1]]
+            end = begin
+            while end < len(rows) and (left := [n for n in counts if rows[end][2][n - 1] == rows[end][1][1]]):
+                counts, end = left, end + 1
+            if end == begin:
+                _, location, placed = rows[begin]
+                if any(placed[n - 1] == location[1] for n in earlier):
+                    self._fits[location] = None  # a producer that had not heard of it yet
+                begin += 1
+                continue
+            moved = [location for _, location, placed in rows[begin:end] if placed[-1] != location[1]]
+            is_proven = len(moved) >= ENOUGH
+            self._fits.update(dict.fromkeys(moved, is_proven or None))
+            least = max(counts)
+            if is_proven:
+                earlier.add(least)
+            begin = end
