@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec import structs
 
 from processor.core.effects import Headers, Reason, Rejected, Status
 from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
 from processor.core.sse import Frame, frames_of, is_sse
+from processor.core.surrogates import may_hold_halves, without_halves
 from processor.core.wire_types import (
     Decoded,
     Envelope,
@@ -167,6 +169,36 @@ def decode(value: bytes | None, headers: Headers = ()) -> Decoded | Rejected:
     """
     if not value:
         return _TOMBSTONE
+    found = _decoded(value, headers)
+    if may_hold_halves(value) and _refuses(found):
+        # Half a surrogate pair is no UTF-8, and yet JSON: the object counts, with U+FFFD in the place of the half.
+        mended = without_halves(value)
+        if mended != value:
+            return _marked(found, _decoded(mended, headers))
+    return found
+
+
+def _refuses(found: Decoded | Rejected) -> bool:
+    return isinstance(found, Rejected) or any(isinstance(event, Rejected) for event in found.events)
+
+
+def _marked(before: Decoded | Rejected, found: Decoded | Rejected) -> Decoded | Rejected:
+    """What was read of the mended text, with a mark on the events that could not be read before."""
+    if isinstance(found, Rejected):
+        return found
+    refused = [True] * len(found.events)
+    if isinstance(before, Decoded) and len(before.events) == len(found.events):
+        refused = [isinstance(event, Rejected) for event in before.events]
+    return Decoded(
+        tuple(
+            structs.replace(event, mended=True) if was_refused and isinstance(event, (StepObject, StepDelta)) else event
+            for event, was_refused in zip(found.events, refused, strict=True)
+        ),
+        found.ids,
+    )
+
+
+def _decoded(value: bytes, headers: Headers) -> Decoded | Rejected:
     try:
         return _decode(value, {name.lower(): content for name, content in headers} if headers else {})
     except (_BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

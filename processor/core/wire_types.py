@@ -22,6 +22,8 @@ class StepObject(msgspec.Struct, frozen=True, gc=False):
     data: dict[str, Any]
     disagrees: bool = False
     unknown_status: bool = False
+    mended: bool = False
+    """A half of a surrogate pair was replaced in it."""
 
 
 class StepDelta(msgspec.Struct, frozen=True, gc=False):
@@ -29,6 +31,7 @@ class StepDelta(msgspec.Struct, frozen=True, gc=False):
 
     step_id: str
     details: dict[str, Any]
+    mended: bool = False
 
 
 class RunEnd(msgspec.Struct, frozen=True, gc=False):
