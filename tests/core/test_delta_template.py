@@ -88,11 +88,15 @@ def test_a_broken_text_in_a_known_template_is_told_as_ever() -> None:
     value = text({"event": "thread.run.step.delta", "data": calls(call(0, "@"))})
     play.put(value)
     assert len(play.state._templates) == 1
-    for broken in (b"\xff", b"\\x", b"\n", b'"', b"\\ud800", b"\\"):
+    for broken in (b"\xff", b"\\x", b"\n", b'"', b"\\"):
         (effect,) = play.put(value.replace(b"@", broken))
         assert effect.reason.value == "not_json"  # type: ignore[union-attr]
     step = play.state.steps["s1"].materialise()
     assert (step.events, step.tree["tool_calls"].entries[0]["function"]["arguments"].getvalue()) == (3, "a@")
+    assert play.put(value.replace(b"@", b"\\ud800")) == []  # half a character
+    assert play.state.steps["s1"].materialise().tree["tool_calls"].entries[0]["function"]["arguments"].getvalue() == (
+        "a@\ufffd"
+    )
 
 
 def test_an_id_that_ends_in_a_backslash_has_no_template() -> None:
