@@ -15,6 +15,7 @@ import typer
 from processor.cli.check_config import check_config
 from processor.cli.dead_letters import dead_letters
 from processor.cli.demo import broker, demo
+from processor.cli.doctor import doctor
 from processor.cli.explain import explain
 from processor.cli.publish import publish
 from processor.cli.reconcile import reconcile
@@ -61,7 +62,7 @@ def _options(
 
 _PANELS: Final = {
     "Try it": (demo, broker, simulate),
-    "Run it": (check_config, serve, top, publish, reset),
+    "Run it": (check_config, doctor, serve, top, publish, reset),
     "Audit it": (replay, explain, reconcile),
 }
 """The commands in the order of use, as `--help` groups them."""

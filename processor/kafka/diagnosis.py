@@ -38,6 +38,12 @@ async def explained(connection: Connection, where: str) -> AsyncIterator[None]:
         raise translate(error, where) from error
 
 
+async def refusal(connection: Connection) -> RunStepsError | None:
+    """Connect to the bootstrap brokers; None if one of them lets us in, else the most telling refusal."""
+    reason = await diagnose(connection)
+    return None if isinstance(reason, _Answers) else reason
+
+
 async def diagnose(connection: Connection) -> RunStepsError:
     """Connect to the first few brokers at once and return the most telling refusal.
 
@@ -66,7 +72,7 @@ async def _diagnosed(connection: Connection) -> RunStepsError:
             raise outcome
         else:
             outcome.close()
-            found = found or BrokerUnavailable(f"broker {host}:{port}: answers only now", hint="a restart tries again")
+            found = found or _Answers(f"broker {host}:{port}: answers only now", hint="a restart tries again")
     return found or BrokerUnavailable("kafka.bootstrap_servers: no broker to ask")
 
 
@@ -82,6 +88,10 @@ _NOT_PER_CONNECTION: Final = frozenset({"bootstrap_servers", "connections_max_id
 
 
 _HAS_SERVED: Final = "it has answered before: check the broker, and what lies between"
+
+
+class _Answers(BrokerUnavailable):
+    """It let us in."""
 
 
 class _Closed(BrokerRefused):

@@ -15,6 +15,8 @@ import pytest
 from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
+from processor.core.effects import LogRecord, Reason
+from processor.core.headers import dead_letter_headers
 from processor.publish.command import sample_files
 from processor.publish.event_stream import EventStream
 from tests.broker.conftest import PASSWORD, USER, SecureBroker
@@ -132,7 +134,13 @@ class Serve:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 # Each test is a group of its own on outcome topics that others have written to.
-                [sys.executable, "-m", "processor", command, *(["--begin-at=earliest"] if command == "serve" else [])],
+                [
+                    sys.executable,
+                    "-m",
+                    "processor",
+                    *command.split(),
+                    *(["--begin-at=earliest"] if command == "serve" else []),
+                ],
                 env=env | {f"RUN_STEPS_{name}": value for name, value in settings.items()},
                 stdout=log,
                 stderr=log,
@@ -220,6 +228,45 @@ def test_to_audit_reading_is_enough(serve: Serve) -> None:
 @pytest.mark.parametrize("missing", AUDIT, ids=lambda grant: f"{grant.operation} {grant.name}")
 def test_to_audit_no_reading_is_too_many(serve: Serve, missing: Grant) -> None:
     said = serve.refused([grant for grant in AUDIT if grant != missing], "replay")
+    last = said.rpartition("run-steps: ")[2]
+    assert (serve.topic(missing.name) if missing.resource == "topic" else PREFIX) in last, said
+
+
+# --- who looks, and who redrives
+
+
+def test_the_doctor_needs_no_more_than_the_worker(serve: Serve) -> None:
+    serve.allow(grants())
+    serve.begin("doctor --all")
+    assert serve.code() == 0, serve.said()
+    assert f"User:{USER}: has all 17 operations" in serve.said()
+
+
+LETTERS = "run-steps.dead-letter"
+REDRIVE = [
+    *(Grant("topic", SOURCE, "literal", operation) for operation in ("WRITE", "DESCRIBE_CONFIGS")),
+    *(Grant("topic", LETTERS, "literal", operation) for operation in ("READ", "DESCRIBE_CONFIGS")),
+    Grant("group", "run-steps.dead-letters", "literal", "READ"),
+    Grant("transactional_id", "run-steps.dead-letters.redrive", "literal", "WRITE"),
+]
+"""What the page says of `dead-letters redrive`."""
+AGAIN = "dead-letters redrive --first --max 1"
+
+
+def test_to_redrive_they_are_enough(serve: Serve, guarded: SecureBroker) -> None:
+    letter = dead_letter_headers(named(SOURCE).encode(), b"0", LogRecord(0, 1, None, b"x"), Reason.NOT_JSON, "detail")
+    produce(guarded.broker.bootstrap, named(LETTERS), [Sent(b"x", None, letter)])
+    serve.allow(REDRIVE)
+    serve.begin(AGAIN)
+    assert serve.code() == 0, serve.said()
+    assert "1 dead letters redriven" in serve.said()
+
+
+@pytest.mark.parametrize("missing", REDRIVE, ids=lambda grant: f"{grant.operation} {grant.name}")
+def test_to_redrive_none_is_too_many(serve: Serve, missing: Grant, guarded: SecureBroker) -> None:
+    letter = dead_letter_headers(named(SOURCE).encode(), b"0", LogRecord(0, 1, None, b"x"), Reason.NOT_JSON, "detail")
+    produce(guarded.broker.bootstrap, named(LETTERS), [Sent(b"x", None, letter)])
+    said = serve.refused([grant for grant in REDRIVE if grant != missing], AGAIN)
     last = said.rpartition("run-steps: ")[2]
     assert (serve.topic(missing.name) if missing.resource == "topic" else PREFIX) in last, said
 

@@ -1,0 +1,62 @@
+"""`run-steps doctor`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
+from processor.cli.terminal import plain, printable
+
+if TYPE_CHECKING:
+    from processor.doctor.findings import Finding
+
+_STYLES = {"green": "green", "yellow": "yellow", "red": "bold red"}
+
+
+def doctor(
+    config: ConfigOption = None,
+    longest_stop_h: Annotated[
+        float, typer.Option(min=0, help="How many hours all workers may be down at the longest, as you plan it.")
+    ] = 24.0,
+    everything: Annotated[bool, typer.Option("--all", help="Show what is in order, too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check a live cluster for what a worker needs, and name the remedy of each fault. Changes nothing.
+
+    Addresses and credentials, brokers, permissions, topics, group, transactions, keying, clocks. Exit code 0: nothing
+    is red; 1: a fault was found.
+    """
+    settings = load_settings(config)
+    from processor.doctor.examination import examine
+    from processor.doctor.findings import Light, worst
+
+    connection = connection_of(settings)
+    findings = asyncio.run(examine(settings, connection, longest_stop_s=longest_stop_h * 3600))
+    light = worst(findings)
+    if as_json:
+        print(json.dumps({"light": light.value, "findings": [finding._asdict() for finding in findings]}, indent=2))
+    else:
+        _print(findings, everything=everything)
+    end_with(1 if light is Light.RED else 0)
+
+
+def _print(findings: list[Finding], *, everything: bool) -> None:
+    """Print the lights; without a terminal, without colours and as wide as needed."""
+    console = Console(width=None if sys.stdout.isatty() else 1000, highlight=False, soft_wrap=True)
+    for finding in findings:
+        light = finding.light.value
+        if light == "green" and not everything:
+            continue
+        head = f"{plain(printable(finding.area))}: {plain(printable(finding.subject))}"
+        console.print(f"[{_STYLES[light]}]{light:<6}[/] {head}: {plain(printable(finding.what))}")
+        if finding.remedy:
+            console.print(f"       remedy: {plain(printable(finding.remedy))}")
+    numbers = Counter(finding.light.value for finding in findings)
+    console.print(f"{numbers['red']} red, {numbers['yellow']} yellow, {numbers['green']} green")
