@@ -84,8 +84,8 @@ class Admin:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._timeout_s = connection.request_timeout_ms / 1000
-        self._where = f"admin at {connection.bootstrap_servers}"
+        self.timeout_s = connection.request_timeout_ms / 1000
+        self.where = f"admin at {connection.bootstrap_servers}"
         self._admin: _AdminClient | None = None
 
     async def __aenter__(self) -> Self:
@@ -100,7 +100,7 @@ class Admin:
         pinned.verify()
         admin = self._admin = _AdminClient(**self._connection.kwargs())
         try:
-            async with explained(self._connection, self._where), asyncio.timeout(self._timeout_s):
+            async with explained(self._connection, self.where), asyncio.timeout(self.timeout_s):
                 await admin.start()
         except BaseException:
             await self.stop()
@@ -113,10 +113,10 @@ class Admin:
 
     async def topics(self, names: Collection[str]) -> dict[str, TopicFacts]:
         """The facts of those among `names` that exist; asking does not create them."""
-        with translated(self._where):
-            async with asyncio.timeout(self._timeout_s):
+        with translated(self.where):
+            async with asyncio.timeout(self.timeout_s):
                 rows = (
-                    {row["topic"]: row for row in await self._started().describe_topics(sorted(names))} if names else {}
+                    {row["topic"]: row for row in await self.client().describe_topics(sorted(names))} if names else {}
                 )
                 found = [name for name, row in rows.items() if row["error_code"] != _UNKNOWN_TOPIC]
                 for name in found:
@@ -131,9 +131,9 @@ class Admin:
 
     async def cluster_topics(self, names: Collection[str]) -> ClusterTopics:
         """The cluster's id, and the ids of these topics, all of which must exist ("" from brokers older than 2.8)."""
-        with translated(self._where):
-            async with asyncio.timeout(self._timeout_s):
-                return ClusterTopics(*wire.topic_ids(await self._started()._send_request(wire.TopicIds(sorted(names)))))
+        with translated(self.where):
+            async with asyncio.timeout(self.timeout_s):
+                return ClusterTopics(*wire.topic_ids(await self.client()._send_request(wire.TopicIds(sorted(names)))))
 
     async def create(self, topics: Iterable[NewTopicFacts]) -> None:
         """Create topics and wait until every client can find them. One that exists already is left as it is.
@@ -144,9 +144,9 @@ class Admin:
         wanted = {topic.name: topic for topic in topics}
         if not wanted:
             return
-        admin = self._started()
-        with translated(self._where):
-            async with asyncio.timeout(self._timeout_s):
+        admin = self.client()
+        with translated(self.where):
+            async with asyncio.timeout(self.timeout_s):
                 brokers = len((await admin.describe_cluster())["brokers"])
                 answer = await admin.create_topics(
                     [
@@ -168,14 +168,14 @@ class Admin:
     async def group_offsets(self, group_id: str) -> dict[tuple[str, int], Committed]:
         """All that a group has committed, by topic and partition; pending transactions do not count."""
         with translated(f"group {group_id}"):
-            async with asyncio.timeout(self._timeout_s):
-                rows = await _patiently(partial(self._started().list_consumer_group_offsets, group_id))
+            async with asyncio.timeout(self.timeout_s):
+                rows = await _patiently(partial(self.client().list_consumer_group_offsets, group_id))
         return {(tp.topic, tp.partition): Committed(row.offset, row.metadata or "") for tp, row in rows.items()}
 
     async def members(self, group_id: str) -> list[str]:
         """The client ids of all members of a group; none where it is empty or does not exist."""
         with translated(f"group {group_id}"):
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 answers = await _patiently(partial(self._described, group_id))
         clients = []
         for code, _, _, _, _, members, *_ in answers[0].groups:
@@ -191,7 +191,7 @@ class Admin:
         """
         request = wire.OffsetFetch(group_id, topic, sorted(partitions), require_stable=True)
         with translated(f"group {group_id}"):
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 response = await _patiently(partial(self._fetched_offsets, group_id, request))
         rows = [row for _, rows in response.topics for row in rows]
         unstable = [partition for partition, *_, code in rows if wire.UNSTABLE in (code, response.error_code)]
@@ -214,7 +214,7 @@ class Admin:
         rows = [(partition, offset, text) for partition, (offset, text) in sorted(offsets.items())]
         request = OffsetCommitRequest(group_id, -1, "", -1, [(topic, rows)])
         with translated(f"group {group_id}"):
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 while True:
                     response = await self._ask_coordinator(group_id, request)
                     codes = {p: code for _, answers in response.topics for p, code in answers}
@@ -229,7 +229,7 @@ class Admin:
             _raise_for(code, f"{topic}-{partition}")
 
     async def _described(self, group_id: str) -> Any:
-        answers = await self._started().describe_consumer_groups([group_id])
+        answers = await self.client().describe_consumer_groups([group_id])
         _raise_not_yet({code for code, *_ in answers[0].groups}, group_id)
         return answers
 
@@ -239,13 +239,13 @@ class Admin:
         return response
 
     async def _ask_coordinator(self, group_id: str, request: Any) -> Any:
-        admin = self._started()
+        admin = self.client()
         return await admin._send_request(request, await admin.find_coordinator(group_id))
 
     async def _configs(self, names: Collection[str]) -> dict[str, dict[str, str]]:
         if not names:
             return {}
-        answers = await self._started().describe_configs(
+        answers = await self.client().describe_configs(
             [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         )
         configs = {}
@@ -259,9 +259,10 @@ class Admin:
             configs[name] = {key: value for key, value, *_ in entries if value is not None}
         return configs
 
-    def _started(self) -> _AdminClient:
+    def client(self) -> _AdminClient:
+        """The library's client. Raises `BrokerUnavailable` before `start`."""
         if self._admin is None:
-            raise BrokerUnavailable(f"{self._where}: not started")
+            raise BrokerUnavailable(f"{self.where}: not started")
         return self._admin
 
 

@@ -189,13 +189,13 @@ class Inspector(Admin):
     @asynccontextmanager
     async def _asking(self, where: str) -> AsyncIterator[None]:
         with translated(where):
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self.timeout_s):
                 yield
 
     async def cluster(self, topics: Collection[str]) -> ClusterView:
         """Brokers, and each topic's partitions and permitted operations. Needs Kafka 2.8 or newer."""
-        async with self._asking(self._where):
-            answer = await self._started()._send_request(DescribeTopics(topics))
+        async with self._asking(self.where):
+            answer = await self.client()._send_request(DescribeTopics(topics))
         found = {}
         for code, name, _, _, partitions, operations, *_ in answer.topics:
             views = tuple(PartitionView(row[1], row[2], len(row[4]), len(row[5])) for row in partitions)
@@ -205,14 +205,14 @@ class Inspector(Admin):
 
     async def features(self) -> dict[str, int]:
         """The finalized level of each feature of the cluster (KIP-584): metadata.version, transaction.version, ..."""
-        async with self._asking(self._where):
-            return wire.finalized_features(await self._started()._send_request(wire.ApiVersions()))
+        async with self._asking(self.where):
+            return wire.finalized_features(await self.client()._send_request(wire.ApiVersions()))
 
     async def broker_settings(self, node: int) -> dict[str, str] | None:
         """The settings of a broker; None if we may not read them (DescribeConfigs on the cluster)."""
         async with self._asking(f"broker {node}"):
             resource = ConfigResource(ConfigResourceType.BROKER, str(node))
-            answers = await self._started().describe_configs([resource])
+            answers = await self.client().describe_configs([resource])
         for code, _, _, _, entries in answers[0].resources:
             if code in _FORBIDDEN:
                 return None
@@ -223,7 +223,7 @@ class Inspector(Admin):
 
     async def group(self, group_id: str) -> GroupView:
         """State, members and permitted operations of a group."""
-        admin = self._started()
+        admin = self.client()
         async with self._asking(f"group {group_id}"):
             while True:
                 coordinator = await admin._send_request(FindCoordinatorRequest(group_id, 0))
@@ -246,7 +246,7 @@ class Inspector(Admin):
         It asks for a producer id with a timeout that no broker takes: permission is looked at first, so the refusal
         says whether we have it, and nothing is begun.
         """
-        admin = self._started()
+        admin = self.client()
         async with self._asking(f"transactional id {transactional_id}"):
             while True:
                 coordinator = await admin._send_request(FindCoordinatorRequest(transactional_id, _TRANSACTION))
@@ -272,7 +272,7 @@ class Inspector(Admin):
         found: list[OpenTransaction] = []
         for node, partitions in sorted(by_node.items()):
             async with self._asking(f"topic {topic}"):
-                answer = await self._started()._send_request(DescribeProducers(topic, partitions), node)
+                answer = await self.client()._send_request(DescribeProducers(topic, partitions), node)
                 found += _open_in(topic, answer.topics)
         return found
 
