@@ -7,11 +7,12 @@ PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
 WHEEL = $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist
 STAMP := $(VENV)/.installed
 CODE := processor tests deploy
+RELEASE_TOOLS := build/release-tools
 JOBS := 2
 PARALLEL := --numprocesses $(JOBS:1=0) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations serve config contracts dashboard manifests lock wheels image-steps clean
+.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations serve config contracts dashboard manifests lock wheels sbom audit-deps image-steps clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +89,17 @@ lock: ## resolve the dependencies anew (needs uv)
 wheels: venv ## the wheel of Python alone and the compiled one, in dist (needs a C compiler)
 	$(WHEEL) .
 	HATCH_BUILD_HOOKS_ENABLE=1 $(WHEEL) .
+
+$(RELEASE_TOOLS)/bin/pip-audit: deploy/release-tools.txt
+	$(PYTHON) -m venv $(RELEASE_TOOLS)
+	$(RELEASE_TOOLS)/bin/python -m pip --quiet --disable-pip-version-check install -r deploy/release-tools.txt
+
+sbom: $(RELEASE_TOOLS)/bin/pip-audit ## write dist/run-steps.cdx.json: CycloneDX of what the image installs
+	mkdir -p dist
+	$(RELEASE_TOOLS)/bin/cyclonedx-py requirements requirements-runtime.lock --pyproject pyproject.toml -o dist/run-steps.cdx.json
+
+audit-deps: $(RELEASE_TOOLS)/bin/pip-audit ## look the locked dependencies up in the advisories; one that cannot be looked up is a failure
+	$(RELEASE_TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip -r requirements-runtime.lock
 
 image-steps: ## run the build steps of the Dockerfile without a container engine
 	deploy/build-image-steps.sh
