@@ -92,9 +92,9 @@ class Restorer:
         A writer that the offsets name and that is no member of the group any more is dead or will be fenced: its open
         transaction is aborted at once. Otherwise its readers downstream would wait for the transaction timeout.
         """
-        if self._own:
-            await self._end_absent_writers(partitions)
         began = time.monotonic()
+        if self._own:
+            await self._end_absent_writers(partitions, began)
         patience_s = self._settings.delivery.transaction_timeout_ms / 1000 + _ABORT_SCAN_S
         moment_s = self._settings.delivery.takeover_after_s
         waiting = set(partitions)
@@ -105,32 +105,33 @@ class Restorer:
                 if time.monotonic() - began > patience_s:
                     raise
                 stable = {p: Committed(*at) for p, at in error.stable.items()}
-                pending = await self._consumer.pending_owners(error.partitions)
-                await self._end_writers({p: _writer(c) for p, c in pending.items()}, began)
+                await self._end_absent_writers(error.partitions, began)
             self._highest.require(stable, self._settings.source.topic, self._settings.source.group_id)
             waiting -= stable.keys()
             if stable:
                 yield stable
 
-    async def _end_absent_writers(self, partitions: Collection[int]) -> None:
+    async def _end_absent_writers(self, partitions: Collection[int], began: float) -> None:
+        """Fence the writers that the offsets name and that are no members: each may have left a transaction open.
+
+        A living one may be named beside a transaction that is not its own: a claim's, whose worker died within it.
+        """
         named = {p: _writer(c) for p, c in (await self._consumer.pending_owners(partitions)).items()}
         named = {p: writer for p, writer in named.items() if writer not in ("", self._own)}
-        if named:
-            members = await self._consumer.member_clients()
-            if self._own not in members:
-                # An answer without ourselves says nothing about others: of a group with members of KIP-848 brokers say
-                # that it is dead and has none, and the living would be fenced.
-                return
-            await self._end_writers({p: w for p, w in named.items() if w not in members}, time.monotonic())
-
-    async def _end_writers(self, writers: Mapping[int, str], began: float) -> None:
-        dead = {writer: p for p, writer in sorted(writers.items(), reverse=True) if writer not in ("", self._own)}
+        if not named:
+            return
+        members = await self._consumer.member_clients()
+        if not members or (self._own and self._own not in members):
+            # An answer without ourselves says nothing about others: of a group with members of KIP-848 brokers say
+            # that it is dead and has none, and the living would be fenced.
+            return
+        dead = {writer: p for p, writer in sorted(named.items(), reverse=True) if writer not in members}
         ended = await asyncio.gather(
             *(takeover(self._connection, writer, _TAKEOVER_S) for writer in dead), return_exceptions=True
         )
         for (writer, partition), outcome in zip(dead.items(), ended, strict=True):
             if isinstance(outcome, RunStepsError):
-                continue  # another new owner was quicker, or the wait below will tell
+                continue  # another new owner was quicker, or the wait for stable offsets will tell
             if outcome is not None:
                 raise outcome
             self._telemetry.happened(WriterTakenOver(partition, writer, time.monotonic() - began))

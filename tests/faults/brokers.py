@@ -78,12 +78,12 @@ def below_min_isr(cluster: Cluster, home: Path, tally: Tally, seconds: float) ->
                 node.kill()
             time.sleep(20)
             tally.faults += 2
-            at = time.monotonic()
             for node in gone:
                 node.launch()
             for node in gone:
                 node.await_ready()
-            scene.until_moving(at, 150)
+            # From here on there is something to write to.
+            scene.until_moving(time.monotonic(), 150)
             cluster.await_in_sync()
             scene.keep_up(WORKERS)
 
@@ -154,16 +154,19 @@ def at_random(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> Non
     with under_load(cluster, home, tally, is_patient=True, judge_s=150) as scene:
         rng, began = scene.rng, time.monotonic()
         told: Counter[str] = Counter()
+        at: list[float] = []
         hurt: tuple[float, Node] | None = None
         while time.monotonic() - began < seconds:
             time.sleep(rng.uniform(0.5, 6))
             if hurt is not None and time.monotonic() > hurt[0]:
                 cluster.await_all()
                 hurt = None
+                at.append(time.monotonic())
             kind = rng.choice(("kill", "pause", "worker kill", "worker kill", "worker freeze", "worker term", "both"))
+            if kind in ("kill", "both", "pause") and hurt is not None:
+                continue
+            at.append(time.monotonic())
             if kind in ("kill", "both", "pause"):
-                if hurt is not None:
-                    continue
                 node = rng.choice(cluster.nodes)
                 hurt = (time.monotonic() + rng.uniform(2, 14), node)
                 if kind == "pause":
@@ -184,5 +187,6 @@ def at_random(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> Non
             scene.keep_up(WORKERS)
         cluster.await_all()
         scene.until_moving(time.monotonic(), 150)
-        tally.recoveries_s[-1] = round(scene.offsets.longest_partition_pause_s(began, time.monotonic()), 2)
+        tally.recoveries_s.pop()
+        scene.note_recoveries(at)
         tally.notes.append(str(dict(told)))

@@ -13,7 +13,7 @@ import struct
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -28,6 +28,7 @@ from tests import kafka_tools as kt
 from tests.faults.audit_check import prove
 from tests.faults.cluster import Cluster
 from tests.faults.proxy import Proxy
+from tests.faults.recovery import recoveries
 from tests.faults.worker_fleet import (
     START_S,
     WAIT_S,
@@ -251,6 +252,15 @@ class Scene:
             told = {p.label: (p.status("/healthz"), p.status("/readyz")) for p in self.fleet.running}
             self.tally.problems[-1] += f" (committed: {self.offsets.now}; health and readiness: {told})"
 
+    def note_recoveries(self, faults: Sequence[float]) -> None:
+        """Under a load, where faults overlap: note after how long all partitions moved, for each of them."""
+        found = recoveries(list(self.offsets.history), self.acknowledged, faults, time.monotonic())
+        self.tally.recoveries_s += [each.seconds for each in found]
+        alone = Tally("", 0, recoveries_s=[each.seconds for each in found if each.is_alone])
+        p50, p99, longest = (alone.recovery_s(quantile) for quantile in (0.5, 0.99, 1.0))
+        told = f"{len(alone.recoveries_s)} of {len(found)} faults were over before the next one"
+        self.tally.notes.append(f"{told}: recovery p50 {p50} s, p99 {p99} s, max {longest} s")
+
     # --- workers ---
 
     def keep_up(self, count: int) -> None:
@@ -325,7 +335,7 @@ class Scene:
                 continue
             if code == 75:  # its drain met a rebalance or the broker's absence: said so, and nothing is lost by it
                 self.tally.notes.append(f"worker {process.label}: exit 75 on SIGTERM")
-            elif code != 0:
+            elif code != 0 and process.log():  # a signal before it began to listen ends it at once
                 self.tally.problems.append(f"worker {process.label}: exit {code} on SIGTERM: {process.tail()[-300:]}")
 
 

@@ -187,22 +187,23 @@ def barrage(
         scene.fleet.await_ready()
         scene.begin(per_second)
         before, began = len(proxy.fired), time.monotonic()
-        next_kill, kills = began + 5, 0
+        next_kill, kills = began + 5, list[float]()
         while time.monotonic() - began < seconds:
             time.sleep(rng.uniform(0.2, 0.8))
             api = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
             late_s = round(rng.choice((rng.uniform(0.02, 0.4), rng.uniform(0.05, 3))), 3)
             proxy.arm(api, Action.LATE, seconds=late_s, lasts_s=3)
             if time.monotonic() > next_kill:
+                kills.append(time.monotonic())
                 scene.any_running().kill()
-                kills += 1
                 next_kill = time.monotonic() + rng.uniform(5, 9)
             scene.keep_up(workers)
         proxy.disarm()
         fired = proxy.fired[before:]
         tally.rounds += 1
-        tally.faults += len(fired) + kills
-        tally.notes.append(f"{len(fired)} late: {dict(Counter(f.api.name for f in fired))}; {kills} kills")
+        tally.faults += len(fired) + len(kills)
+        tally.notes.append(f"{len(fired)} late: {dict(Counter(f.api.name for f in fired))}; {len(kills)} kills")
         scene.until_moving(time.monotonic())
-        tally.recoveries_s[-1] = round(scene.offsets.longest_partition_pause_s(began, time.monotonic()), 2)
+        tally.recoveries_s.pop()
+        scene.note_recoveries([*kills, *(each.at for each in fired)])
         scene.judge(with_replay=True)

@@ -13,6 +13,7 @@ from tests.faults import worker_fleet
 from tests.faults.__main__ import table
 from tests.faults.conftest import Behind
 from tests.faults.lab import Scene, Tally, offsets_that_went_back
+from tests.faults.recovery import recoveries
 from tests.faults.soak import Sample, leaks
 from tests.faults.worker_fleet import Offsets, Topics
 from tests.kafka_tools import Names, Sent
@@ -65,6 +66,17 @@ def test_who_has_read_all_does_not_wait() -> None:
     assert offsets.longest_wait_s(5.0, 28.0, written) == 2.0, "partition 0 still waits at the end"
     assert offsets.longest_wait_s(8.75, 12.0, written) == 0.25, "partition 1, from the fault on"
     assert offsets.longest_wait_s(10.0, 25.0, written) == 0.0
+
+
+def test_a_recovery_ends_when_all_partitions_move() -> None:
+    """Counted from each fault, also where the next one comes before; what has nothing to read does not count."""
+    written = [(float(at), partition, at + 1) for at in range(40) for partition in (0, 1)]
+    moves = [(float(at), {0: at, 1: at if at < 10 or at >= 18 else 9}) for at in range(40) if at < 10 or at >= 14]
+    found = recoveries([*moves, (45.0, {0: 40, 1: 40})], written, [2.0, 9.5, 12.0, 44.0], 60.0)
+    assert [each.seconds for each in found] == [1.0, 8.5, 6.0, 1.0], "partition 1 moves again at 18"
+    assert [each.is_alone for each in found] == [True, False, True, True]
+    assert [each.seconds for each in recoveries(moves, written, [50.0], 60.0)] == [10.0], "two records are still to read"
+    assert recoveries([*moves, (45.0, {0: 40, 1: 40})], written, [50.0], 60.0) == [(0.0, True)]
 
 
 def test_a_coordinator_that_was_away_is_not_believed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

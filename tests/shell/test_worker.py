@@ -868,6 +868,25 @@ async def test_of_a_group_that_does_not_name_ourselves_nobody_is_taken_for_dead(
         life.assert_equal()
 
 
+@pytest.mark.parametrize("members", [{ME, "another"}, set()], ids=["a-member", "not-described"])
+async def test_a_living_writer_is_not_taken_over_for_an_open_transaction(
+    monkeypatch: pytest.MonkeyPatch, members: set[str]
+) -> None:
+    """Of a worker that dies within its claim the transaction is open, and the offset names the owner before it."""
+    point = OffsetMetadata(0, writer="another").encode()
+    world = World({0: steps(3)}, committed={0: Committed(0, point)}, members=members, unstable={0})
+    async with living(world, monkeypatch) as life:
+        life.worker.assigned([0])
+        for _ in range(3):  # it is asked again once the answer that all is pending was taken
+            async with asyncio.timeout(DEADLINE_S):
+                await world.asked_offsets.wait()
+            world.asked_offsets.clear()
+        world.unstable.clear()
+        await life.member.inside_poll(0)
+        await life.finished()
+    life.assert_equal()
+
+
 async def test_a_hung_commit_is_a_reason_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World({0: steps(3, "a")})
     async with living(world, monkeypatch) as life:
