@@ -71,6 +71,37 @@ def test_a_source_topic_made_anew_under_a_frozen_worker_ends_it(broker: Broker, 
     assert f"topic {stage.source}: made anew while the worker ran" in said
 
 
+def test_checkpoints_made_anew_end_a_running_worker_and_the_next_restores_from_the_log(
+    broker: Broker, names: Names, tmp_path: Path
+) -> None:
+    stage = Stage(broker.bootstrap, names, tmp_path)
+    service = stage.serve({"checkpoints": {"interval_s": 0.5}}).until_live()
+    stage.say(created("step_1", note="from the first topic"))
+    service.until("checkpointed", stage.kept)
+    compacted = {"cleanup.policy": "compact", "max.message.bytes": str(80 << 20)}
+    remake_topics(broker.bootstrap, stage.checkpoints, partitions=2, config=compacted)
+    assert f"topic {stage.checkpoints}: made anew while the worker ran" in refused(service, CORRUPT)
+    stage.say(ended("step_1"))
+    with stage.serve() as service:
+        service.until("published", lambda: len(stage.published("completed")) == 1)
+        assert service.logged("restore_rebuilds", partition=0)
+        assert service.terminate() == 0
+    assert b"from the first topic" in (stage.published("completed")[0].value or b"")
+
+
+def test_partitions_added_to_an_outcome_topic_are_told(broker: Broker, names: Names, tmp_path: Path) -> None:
+    stage = Stage(broker.bootstrap, names, tmp_path)
+    out = stage.outcomes["completed"]
+    with stage.serve(FRESH) as service:
+        service.until_live()
+        add_partitions(broker, out, 5)
+        service.until_logged("topic_changed", topic=out, setting="partitions", was="2", now="5")
+        page = service.page("/healthz")
+        assert page.status == 200
+        assert any(out in reason for reason in page.json["reasons"]), page
+        assert service.terminate() == 0
+
+
 def test_a_topic_that_is_deleted_ends_a_running_worker(broker: Broker, names: Names, tmp_path: Path) -> None:
     """And --create-topics does not make it anew: what it held would be forgotten without a word."""
     stage = Stage(broker.bootstrap, names, tmp_path)

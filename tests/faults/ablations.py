@@ -63,6 +63,8 @@ _OF_WRITER: Final = "tests/broker/test_kafka_writer.py::"
 _OF_CONSUMER: Final = "tests/broker/test_kafka_consumer.py::"
 _LATE: Final = "tests/faults/test_late.py::"
 _OF_WORKER: Final = "tests/shell/test_worker.py::"
+_OF_STALLS: Final = "tests/shell/test_stalls.py::"
+_MACHINE: Final = "tests/shell/test_exactly_once_machine.py::"
 
 SAFEGUARDS: Final = (
     Safeguard(
@@ -237,7 +239,7 @@ SAFEGUARDS: Final = (
         "takeover",
         "a dead writer's open transaction is ended at once",
         _RESTORE,
-        "        if self._own:\n            await self._end_absent_writers(partitions)\n",
+        "        if self._own:\n            await self._end_absent_writers(partitions, began)\n",
         "",
         ("tests/faults/test_zombie.py",),
     ),
@@ -245,9 +247,77 @@ SAFEGUARDS: Final = (
         "takeover-of-the-absent",
         "a writer that is a member of the group is not fenced by a new owner",
         _RESTORE,
-        "if w not in members}, time.monotonic())",
-        "}, time.monotonic())",
-        ("tests/faults/test_rebalance.py",),
+        " if writer not in members}",
+        "}",
+        (f"{_OF_WORKER}test_a_living_writer_is_not_taken_over_for_an_open_transaction",),
+    ),
+    Safeguard(
+        "takeover-of-the-described",
+        "an answer about the group that does not name ourselves is worth nothing: with members of KIP-848 it is empty",
+        _RESTORE,
+        "        if not members or (self._own and self._own not in members):\n",
+        "        if False:\n",
+        (
+            f"{_OF_WORKER}test_of_a_group_that_does_not_name_ourselves_nobody_is_taken_for_dead",
+            "tests/broker/test_mixed_group.py",
+        ),
+    ),
+    Safeguard(
+        "waits-for-the-writer",
+        "nothing is claimed before the writer has ended what its last incarnation left open",
+        _WORKER,
+        "        await self._writer_started.wait()  # it ends what its last incarnation left open, "
+        "and commits the claims\n",
+        "",
+        (f"{_OF_WORKER}test_nothing_is_claimed_before_the_writer_is_there",),
+    ),
+    Safeguard(
+        "parked-after-a-drain",
+        "a state is kept over a rebalance only if all that it has applied is committed",
+        _WORKER,
+        "if o.state.is_live} if drained else {}",
+        "if o.state.is_live}",
+        (f"{_OF_WORKER}test_after_an_eviction_nothing_is_committed",),
+    ),
+    Safeguard(
+        "claim-goes-on",
+        "a rebalance does not cut a claim off half done",
+        _WRITER,
+        "            await asyncio.shield(commit)",
+        "            await commit",
+        (f"{_MACHINE}test_a_first_claim_that_a_rebalance_cuts_off_is_not_counted_as_made",),
+    ),
+    Safeguard(
+        "highest-committed",
+        "an offset below one that this process has seen is never a position to start from",
+        _RESTORE,
+        "            self._highest.require(stable, self._settings.source.topic, self._settings.source.group_id)\n",
+        "",
+        (f"{_MACHINE}test_random_interleavings_publish_each_outcome_once",),
+    ),
+    Safeguard(
+        "stall-without-an-answer",
+        "a partition of which no fetch was ever answered ends the worker, too",
+        _WORKER,
+        "                self._require_progress(owned, now, _NO_ANSWER)\n",
+        "",
+        (f"{_OF_STALLS}test_a_partition_that_is_not_fetched",),
+    ),
+    Safeguard(
+        "drain-bounds-the-rebalance",
+        "the group waits for a member no longer than for its drain",
+        _WORKER,
+        "min(source.rebalance_timeout_ms, int((delivery.drain_timeout_s + _REJOIN_S) * 1000))",
+        "source.rebalance_timeout_ms",
+        (f"{_OF_STALLS}test_the_group_waits_for_a_drain_and_no_longer",),
+    ),
+    Safeguard(
+        "waits-over-incarnations",
+        "a wait counts from when it began: a restart is no progress",
+        "processor/serve/stalls.py",
+        "            wait.reason = reason\n",
+        "            self._waits[key] = _Wait(reason, self._monotonic(), self._monotonic())\n",
+        (f"{_OF_STALLS}test_a_restart_is_no_progress",),
     ),
 )
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from confluent_kafka import Producer, TopicPartition
 
+from processor.errors import OutOfMemory
 from processor.simulate import Parameters
 from tests import kafka_tools as kt
 from tests.faults.cluster import Cluster
@@ -25,6 +27,7 @@ from tests.faults.worker_fleet import Process
 
 FAKETIME: Final = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 _BEYOND_SESSION_S: Final = 10
+_IDLE_S: Final = 8
 
 
 def trimmed(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
@@ -180,6 +183,72 @@ def descriptors(cluster: Cluster, home: Path, tally: Tally, seconds: float, limi
         finally:
             for connection in held:
                 connection.close()
+
+
+EXPIRING: Final = {
+    "transactional.id.expiration.ms": "3000",
+    "transaction.remove.expired.transaction.cleanup.interval.ms": "500",
+}
+"""Settings of a broker that soon forgets the transactional ids that are idle."""
+
+
+def expired_id(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
+    """The broker forgets the transactional id of a worker that was idle: one restart inside, told as that."""
+    with Scene(cluster, home, tally, partitions=2) as scene:
+        (worker,) = scene.fleet.start()
+        scene.fleet.await_ready()
+        scene.put(200)
+        scene.until_committed()
+        began = time.monotonic()
+        while tally.rounds == 0 or time.monotonic() - began < seconds:
+            time.sleep(_IDLE_S)
+            at = time.monotonic()
+            scene.put(50)
+            scene.until_committed()
+            tally.recoveries_s.append(round(time.monotonic() - at, 2))
+            tally.faults += 1
+            tally.rounds += 1
+        restarts = worker.log("worker_restarted")
+        if not restarts:
+            tally.problems.append("no transactional id expired: the scenario is void")
+        untold = [line for line in restarts if "has forgotten this transactional id" not in str(line)]
+        tally.problems += [f"a restart for another reason: {line}" for line in untold]
+        tally.notes.append(f"{len(restarts)} restarts in {tally.rounds} rounds")
+        scene.judge()
+
+
+def memory(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
+    """A worker may have hardly more memory than it has (RLIMIT_AS): it goes on, or ends with 71, and another goes on.
+
+    No record may be set aside or lost for it.
+    """
+    ends: Counter[str] = Counter()
+    with Scene(cluster, home, tally, may_end_with=frozenset({OutOfMemory.exit_code})) as scene:
+        scene.fleet.start(2)
+        scene.fleet.await_ready()
+        scene.begin(400)
+        began = time.monotonic()
+        while time.monotonic() - began < seconds:
+            process, at = scene.any_running(), time.monotonic()
+            room = scene.rng.choice((0, 64 << 10, 1 << 20, 4 << 20))
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (_address_space_bytes(process) + room, -1))
+            tally.faults += 1
+            while process.exit_code is None and time.monotonic() - at < 12:
+                time.sleep(0.1)
+            ends[f"exit {process.exit_code}" if process.exit_code is not None else "went on"] += 1
+            if process.exit_code is None:
+                resource.prlimit(process.pid, resource.RLIMIT_AS, (-1, -1))
+            scene.keep_up(2)
+            scene.until_moving(at)
+        tally.rounds += 1
+        tally.notes.append(str(dict(ends)))
+        if f"exit {OutOfMemory.exit_code}" not in ends and seconds > 20:
+            tally.problems.append(f"no worker ended with {OutOfMemory.exit_code}: the scenario is void")
+        scene.judge()
+
+
+def _address_space_bytes(process: Process) -> int:
+    return int(Path(f"/proc/{process.pid}/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def _hold_pages(process: Process, count: int) -> list[socket.socket]:

@@ -119,6 +119,7 @@ class Scene:
         tally: what is seen goes there.
         is_patient: brokers will be away: the witnesses wait for them.
         settings: of the workers, by their dotted names.
+        may_end_with: exit codes that are the right answer to what the scenario does to a worker.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Scene:
         is_patient: bool = False,
         parameters: Parameters | None = None,
         settings: Mapping[str, str] | None = None,
+        may_end_with: frozenset[int] = frozenset(),
     ) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self.cluster, self.home, self.tally = cluster, home, tally
@@ -155,6 +157,7 @@ class Scene:
             **(settings or {}),
         }
         self.session_s = session_s
+        self._may_end_with = frozenset({0, 75, -9, -15}) | may_end_with
         self.fleet = Fleet(self.topics, home, **{key.replace(".", "__"): value for key, value in wanted.items()})
         self.downstream = Downstream(self.topics, is_patient=is_patient)
         self.offsets = Offsets(self.topics, is_patient=is_patient)
@@ -319,7 +322,7 @@ class Scene:
     def _stop(self) -> None:
         live = self.fleet.running
         for process in self.fleet.all:
-            if process.exit_code not in (None, 0, 75, -9, -15):  # what no fault of ours explains
+            if process.exit_code is not None and process.exit_code not in self._may_end_with:
                 told = f"worker {process.label}: ended by itself with {process.exit_code}: {process.tail()[-300:]}"
                 self.tally.problems.append(told)
         for process in live:

@@ -169,12 +169,13 @@ def _jars() -> list[Path]:
 
 
 def both(home: Path, tally: Tally, seconds: float) -> None:
-    """As the page says, then the mistake, each once, on topics of its own: the time given is not asked for."""
+    """As the page says, then its two mistakes, each once, on topics of its own: the time given is not asked for."""
     tally.home = str(home)
     _jars()
     with Cluster(home / "first") as first, Cluster(home / "second") as second:
         as_the_page_says(first, second, home / "page", tally)
         with_the_group(first, second, home / "group", tally)
+        without_isolation(first, second, home / "aborted", tally)
 
 
 def as_the_page_says(first: Cluster, second: Cluster, home: Path, tally: Tally) -> None:
@@ -237,6 +238,28 @@ def with_the_group(first: Cluster, second: Cluster, home: Path, tally: Tally) ->
     _see(tally, before == {topic: len(_contents(there, topic)) for topic in there.outcomes}, "something was published")
     _see(tally, not kt.read_topic(there.bootstrap, there.dead_letter), "something was set aside")
     _see(tally, copied == kt.committed(second.bootstrap, there.group, there.source), "the worker committed offsets")
+    tally.rounds += 1
+    tally.faults += 1
+    tally.records += len(records)
+
+
+def without_isolation(first: Cluster, second: Cluster, home: Path, tally: Tally) -> None:
+    """The page's isolation level left at its default: what was aborted arrives as good records, and the lab sees it.
+
+    Records of aborted transactions that come to a processor are published by it: no worker can tell them from others.
+    """
+    names = _names(tally)
+    here = Topics.create(first.bootstrap, names, _PARTITIONS)
+    there = Topics.create(second.bootstrap, names, _PARTITIONS, mirrored=[here.source])
+    _, records = _load(here, tally)
+    default = {"first.consumer.isolation.level": "read_uncommitted"}
+    wanted = dict(Counter(r.partition for r in records))
+    with MirrorMaker(home / "mirror", first, second, [here.source], default) as mirror:
+        mirror.until("the source is mirrored", lambda: all(_ends(there)[p] >= end for p, end in wanted.items()))
+        mirror.until("what was aborted is mirrored", lambda: sum(_ends(there).values()) == len(records) + _PARTITIONS)
+        strangers = len(_contents(there, there.source)) - len(_contents(here, here.source))
+    _see(tally, strangers == _PARTITIONS, f"{strangers} aborted records arrived, not {_PARTITIONS}")
+    tally.notes.append(f"without consumer.isolation.level {strangers} aborted records arrive as good ones")
     tally.rounds += 1
     tally.faults += 1
     tally.records += len(records)

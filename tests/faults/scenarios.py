@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -68,14 +68,24 @@ def add(whole: Tally, one: Tally, name: str) -> None:
 Timed = Callable[[Cluster, Path, Tally, float], None]
 
 
-def _on(nodes: int, scenario: Timed, transaction_version: int | None = None) -> Callable[[Path, Tally, float], None]:
+def _on(
+    nodes: int,
+    scenario: Timed,
+    transaction_version: int | None = None,
+    broker_settings: Mapping[str, str] | None = None,
+) -> Callable[[Path, Tally, float], None]:
     """The scenario on a cluster of its own, behind a proxy."""
 
     def run(home: Path, tally: Tally, seconds: float) -> None:
         with (
             Proxy(home / "faults.jsonl") as proxy,
             Cluster(
-                home / "kafka", nodes, proxy=proxy, transaction_version=transaction_version, heap_mb=320
+                home / "kafka",
+                nodes,
+                proxy=proxy,
+                transaction_version=transaction_version,
+                broker_settings=broker_settings,
+                heap_mb=320,
             ) as cluster,
         ):
             scenario(cluster, home / "fleet", tally, seconds)
@@ -105,6 +115,13 @@ _ALL: Final = (
     Scenario("stranger", "a transaction never ended on a checkpoint partition", _on(1, accidents.stranger)),
     Scenario("clocks", "wall clocks that jump by hours and days (libfaketime)", _on(1, accidents.clocks)),
     Scenario("descriptors", "64 descriptors, and more connections held", _on(1, accidents.descriptors)),
+    Scenario(
+        "expired-id",
+        "the broker forgets the transactional id of an idle worker",
+        _on(1, accidents.expired_id, broker_settings=accidents.EXPIRING),
+        share=0.5,
+    ),
+    Scenario("memory", "workers that may have hardly more memory than they have", _on(1, accidents.memory)),
     Scenario("mirror", "a second cluster by the real MirrorMaker 2", mirror.both, share=0.5),
     Scenario("disk", "a replay that fills its disk (needs mount)", _on(1, accidents.full_disk), share=0.5),
 )

@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -81,11 +82,18 @@ def leaks(samples: Sequence[Sample]) -> list[str]:
     return found
 
 
-def soak(cluster: Cluster, home: Path, tally: Tally, seconds: float, per_second: float = 250) -> list[Sample]:
-    """The scenario; returns the samples."""
+def soak(
+    cluster: Cluster,
+    home: Path,
+    tally: Tally,
+    seconds: float,
+    per_second: float = 250,
+    samples: list[Sample] | None = None,
+) -> None:
+    """The scenario; adds to the samples, which are there whatever breaks it."""
     settings = {"self_audit.enabled": "true", "self_audit.steps_per_minute": "60"}
     tasks_path = home / "tasks"
-    samples: list[Sample] = []
+    samples = [] if samples is None else samples
     with Scene(cluster, home, tally, is_patient=True, settings=settings) as scene:
         (kept,) = scene.fleet.start(1, {VARIABLE: str(tasks_path)}, "tests.faults.counted")
         scene.fleet.start(2)
@@ -138,7 +146,6 @@ def soak(cluster: Cluster, home: Path, tally: Tally, seconds: float, per_second:
                 f"{figure}: {first:.0f} -> {last:.0f}, {slope:+.2f} an hour (standard error {error:.2f})"
             )
         scene.judge(150)
-    return samples
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,9 +158,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=_ROOT / "build" / "soak.json", dest="report")
     given = parser.parse_args(arguments)
     home = given.work or Path(tempfile.mkdtemp(prefix="run-steps-soak-"))
-    tally = Tally("soak", given.seed)
+    tally, samples = Tally("soak", given.seed), list[Sample]()
     with Proxy(home / "faults.jsonl") as proxy, Cluster(home / "kafka", proxy=proxy) as cluster:
-        samples = soak(cluster, home / "fleet", tally, given.hours * 3600, given.per_second)
+        try:
+            soak(cluster, home / "fleet", tally, given.hours * 3600, given.per_second, samples)
+        except Exception as error:  # hours of samples are to be kept all the same
+            tally.problems.append(f"the soak broke: {type(error).__name__}: {error}")
+            traceback.print_exc()
     given.report.parent.mkdir(parents=True, exist_ok=True)
     found = asdict(tally) | {"hours": given.hours, "samples": [each._asdict() for each in samples]}
     given.report.write_text(json.dumps(found, indent=1) + "\n")

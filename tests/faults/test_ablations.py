@@ -23,5 +23,13 @@ def test_a_safeguard_can_be_taken_out(safeguard: Safeguard) -> None:
             assert re.search(rf"def {name.partition('[')[0]}\b", (ROOT / path).read_text()), test
 
 
+def test_the_page_has_each_of_them() -> None:
+    rows = (ROOT / "docs" / "reliability.md").read_text().splitlines()
+    for safeguard in SAFEGUARDS:
+        (row,) = [row for row in rows if row.startswith(f"| `{safeguard.name}`: {safeguard.title} | ")]
+        for test in safeguard.tests:
+            assert (test.partition("::")[2] or test) in row, safeguard.name
+
+
 def test_their_names_are_different() -> None:
     assert len({safeguard.name for safeguard in SAFEGUARDS}) == len(SAFEGUARDS)

@@ -75,7 +75,9 @@ def test_a_recovery_ends_when_all_partitions_move() -> None:
     found = recoveries([*moves, (45.0, {0: 40, 1: 40})], written, [2.0, 9.5, 12.0, 44.0], 60.0)
     assert [each.seconds for each in found] == [1.0, 8.5, 6.0, 1.0], "partition 1 moves again at 18"
     assert [each.is_alone for each in found] == [True, False, True, True]
-    assert [each.seconds for each in recoveries(moves, written, [50.0], 60.0)] == [10.0], "two records are still to read"
+    assert [each.seconds for each in recoveries(moves, written, [50.0], 60.0)] == [10.0], (
+        "two records are still to read"
+    )
     assert recoveries([*moves, (45.0, {0: 40, 1: 40})], written, [50.0], 60.0) == [(0.0, True)]
 
 

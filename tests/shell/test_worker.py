@@ -33,7 +33,7 @@ from processor.telemetry.telemetry import Telemetry
 from tests.core.scripted_log import step, text
 
 ME = "me"
-DEADLINE_S = 5.0
+DEADLINE_S = 60.0
 
 
 @dataclass
