@@ -79,7 +79,7 @@ SAFEGUARDS: Final = (
         "token-before-anything",
         "a unit of another generation is refused before anything is sent",
         _WRITER,
-        "            self._require_alive()\n            _require_token(unit, self._token_now())\n            if not",
+        "            self._require_alive()\n            self._require_token(unit)\n            if not",
         "            self._require_alive()\n            if not",
         (f"{_OF_WRITER}test_a_unit_of_another_generation_is_refused_before_anything_is_sent",),
     ),
@@ -258,7 +258,7 @@ SAFEGUARDS: Final = (
         "        if not members or (self._own and self._own not in members):\n",
         "        if False:\n",
         (
-            f"{_OF_WORKER}test_of_a_group_that_does_not_name_ourselves_nobody_is_taken_for_dead",
+            f"{_OF_WORKER}test_of_a_group_that_does_not_name_ourselves_none_is_taken_for_dead",
             "tests/broker/test_mixed_group.py",
         ),
     ),

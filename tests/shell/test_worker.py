@@ -856,7 +856,7 @@ async def test_offsets_that_are_not_stable_hold_no_other_partition_up(monkeypatc
     life.assert_equal()
 
 
-async def test_of_a_group_that_does_not_name_ourselves_nobody_is_taken_for_dead(
+async def test_of_a_group_that_does_not_name_ourselves_none_is_taken_for_dead(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Brokers say of a group with KIP-848 members that it is dead and has none; its classic members live."""
