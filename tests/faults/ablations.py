@@ -26,7 +26,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 _COPIED: Final = ("processor", "tests", "config", "docs", "deploy", "pyproject.toml", "README.md", "CHANGELOG.md")
-_DEADLINE_S: Final = 300
+_DEADLINE_S: Final = 900
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Found:
     name: str
     title: str
     verdict: str
-    """missed (as it must be), NOT MISSED, or BROKEN: the tests did not run at all."""
+    """missed (as it must be), NOT MISSED, NO END (which a slow machine has, too), or BROKEN: the tests did not run."""
     by: tuple[str, ...]
     seconds: float
 
@@ -63,6 +63,7 @@ _OF_WRITER: Final = "tests/broker/test_kafka_writer.py::"
 _OF_CONSUMER: Final = "tests/broker/test_kafka_consumer.py::"
 _LATE: Final = "tests/faults/test_late.py::"
 _OF_WORKER: Final = "tests/shell/test_worker.py::"
+_OF_TRANSACTIONS: Final = "tests/shell/test_transactions.py::"
 _OF_STALLS: Final = "tests/shell/test_stalls.py::"
 _MACHINE: Final = "tests/shell/test_exactly_once_machine.py::"
 
@@ -212,11 +213,11 @@ SAFEGUARDS: Final = (
     ),
     Safeguard(
         "claim-in-a-transaction",
-        "a claim is a transaction: its late copy is refused, where that of a plain commit moves offsets back",
+        "a claim is a transaction: a lost answer to it costs no membership, and its late copy is refused",
         _WORKER,
         "            claim=self._writer.claim,\n",
         "            claim=self._consumer.claim,\n",
-        (f"{_LATE}test_a_late_copy[claim]",),
+        (f"{_MACHINE}test_without_faults_none_dies",),
     ),
     Safeguard(
         "nothing-after-a-lost-answer",
@@ -233,7 +234,7 @@ SAFEGUARDS: Final = (
         _TRANSACTIONS,
         "commit=True, v2=False),\n                first=lambda a: a[0],\n                doubt=_InDoubt,\n",
         "commit=True, v2=False),\n                first=lambda a: a[0],\n",
-        (f"{_LATE}test_a_late_copy_of_a_classic_transaction",),
+        (f"{_OF_TRANSACTIONS}test_before_version_2_a_lost_end_is_settled_in_a_new_epoch",),
     ),
     Safeguard(
         "takeover",
@@ -351,7 +352,7 @@ def ablate(safeguard: Safeguard, work: Path) -> Found:
     said = log.read_text(errors="replace")
     by = tuple(re.findall(r"^(?:FAILED|ERROR) (\S+)", said, re.MULTILINE))
     if code is None:
-        verdict, by = "missed", (f"no end within {_DEADLINE_S} s",)
+        verdict, by = "NO END", (f"not within {_DEADLINE_S} s",)
     elif code == 0:
         verdict = "NOT MISSED"
     elif code == 1 and by:

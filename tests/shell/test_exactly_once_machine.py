@@ -431,7 +431,7 @@ def plain(*ops: Op) -> list[Move]:
 
 
 @pytest.mark.parametrize("v2", [True, False], ids=["v2", "classic"])
-def test_without_faults_nobody_dies(telemetry: Telemetry, v2: bool) -> None:
+def test_without_faults_none_dies(telemetry: Telemetry, v2: bool) -> None:
     """The harness itself."""
     moves = [Move(Op.ARRIVE, 0, 5), Move(Op.ARRIVE, 1, 5), *plain(*[Op.ROUND] * 40)]
     machine = play(telemetry, moves, v2=v2)
