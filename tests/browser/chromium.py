@@ -90,7 +90,7 @@ class Tab:
 
     async def ask(self, expression: str) -> Any:
         """The value of a JavaScript expression (ours, not the page's: it answers with the page's script off too)."""
-        answer = await self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        answer = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 

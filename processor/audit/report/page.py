@@ -23,12 +23,17 @@ from markupsafe import Markup
 from processor.audit.judge.range_result import RangeResult
 from processor.audit.judge.verdicts import DISAGREES, FindingKind, Verdict
 from processor.audit.report import charts, summary
+from processor.audit.report.findings import Found, Group
+from processor.audit.report.lens import Lens
 from processor.audit.report.manifest import ACCOUNTED, PAGE, Manifest, Outcome, not_judged, open_questions
-from processor.audit.report.summary import OUTCOMES, Found, Lens, Summary
+from processor.audit.report.summary import OUTCOMES, Summary
 
 WIDE: Final = 960
 NARROW: Final = 320
 """Charts are drawn twice, for a desktop and for a phone; the style shows one of them."""
+
+FEW: Final = 20
+"""So many findings are shown above the charts, more of them below."""
 
 _PARTITIONS: Final = 200
 _FILES: Final = 500
@@ -106,7 +111,9 @@ def render(manifest: Manifest, folder: Path) -> bytes:
         partitions_total=len(manifest.ranges),
         coverage_kinds=_COVERAGE,
         coverage_meaning=_OFFSETS,
-        findings=[_finding(n, found) for n, found in enumerate(told.findings, 1)],
+        groups=_groups(told),
+        findings_shown=len(told.findings),
+        few=told.findings_total <= FEW,
         finding_counts=_finding_counts(manifest),
         layers=_LAYERS,
         over_time=_over_time(told),
@@ -297,6 +304,46 @@ def _name(found: Found) -> str:
     return found.identity_1 if found.kind == FindingKind.STEP.value else f"source offset {found.identity_1}"
 
 
+def _groups(told: Summary) -> list[dict[str, Any]]:
+    at = {id(one): number for number, one in enumerate(told.findings, 1)}
+    return [
+        {
+            "row": group,
+            "at": number,
+            "disagrees": group.verdict in {verdict.value for verdict in DISAGREES},
+            "name": _group_name(group),
+            "full": [_finding(at[id(one)], one) for one in group.found if one.in_full],
+            "brief": [_brief(at[id(one)], one) for one in group.found if not one.in_full],
+        }
+        for number, group in enumerate(told.groups, 1)
+    ]
+
+
+def _group_name(group: Group) -> str:
+    if not group.verdict:
+        return "of other causes"
+    if group.cause:
+        return group.cause
+    return VERDICTS[Verdict(group.verdict)] if group.verdict in {v.value for v in Verdict} else group.verdict
+
+
+def _brief(at: int, found: Found) -> dict[str, Any]:
+    """One line of a finding that is not shown in full."""
+    of = "" if found.partition < 0 else f"partition {found.partition}, offset {found.cause_offset:,}"
+    on = "" if found.topic is None else f"{found.topic}-{found.topic_partition} at {found.topic_offset}"
+    hint = found.why or ", ".join(d.path for d in found.differences[:3])
+    detail = f"revision {found.identity_2}" if found.kind == FindingKind.STEP.value else found.identity_2
+    texts = (words(found.verdict), _name(found), detail if found.identity_1 else "", hint, of, on, _same(found))
+    return {"at": at, "texts": [shown(text, 160) for text in texts if text]}
+
+
+def _same(found: Found) -> str:
+    if found.same_topic is None:
+        return ""
+    what = "a copy of" if found.verdict == Verdict.DUPLICATE.value else "names the same as the equal record"
+    return f"{what} {found.same_topic}-{found.same_partition} at {found.same_offset}"
+
+
 def _finding(at: int, found: Found) -> dict[str, Any]:
     verdict = Verdict(found.verdict) if found.verdict in {v.value for v in Verdict} else None
     is_step = found.kind == FindingKind.STEP.value
@@ -309,6 +356,7 @@ def _finding(at: int, found: Found) -> dict[str, Any]:
         "hint": found.why or ", ".join(d.path for d in found.differences[:3]),
         "meaning": VERDICTS[verdict] if verdict is not None else "",
         "is_step": is_step,
+        "same": _same(found),
         "more_events": found.events_total - len(found.events),
         "differences": found.differences[:100],
         "more_differences": max(0, len(found.differences) - 100),

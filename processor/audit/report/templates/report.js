@@ -33,15 +33,29 @@ for (const place of document.querySelectorAll("[data-filter]")) {
   input.id = "filter-" + place.id;
   label.htmlFor = input.id;
   label.textContent = "Filter";
-  input.addEventListener("input", () => {
+  const groups = [...place.querySelectorAll(".group")];
+  const texts = items.map((item) => item.textContent.toLowerCase());
+  let due = 0;
+  const filter = () => {
     const wanted = input.value.toLowerCase().split(/\s+/).filter(Boolean);
     let left = 0;
-    for (const item of items) {
-      const text = item.textContent.toLowerCase();
-      item.hidden = !wanted.every((word) => text.includes(word));
+    items.forEach((item, at) => {
+      item.hidden = !wanted.every((word) => texts[at].includes(word));
       left += !item.hidden;
+    });
+    for (const group of groups) {
+      const all = [...group.querySelectorAll(place.dataset.filter)];
+      const seen = all.filter((item) => !item.hidden);
+      group.hidden = seen.length === 0;
+      for (const more of group.querySelectorAll(":scope > .more"))
+        more.open = wanted.length > 0 && seen.some((item) => more.contains(item));
     }
     said.textContent = wanted.length ? left + " of " + items.length : "";
+  };
+  input.addEventListener("input", () => {
+    clearTimeout(due);
+    if (items.length < 500) filter();
+    else due = setTimeout(filter, 100); // not at every letter
   });
   tools.append(label, input, said);
   place.prepend(tools);
