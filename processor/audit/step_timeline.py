@@ -114,7 +114,8 @@ class StepTimeline:
         self._audit = audit_of(task, index, partial(self._state_at, earlier_ms), yield_equal=True)
 
     def _state_at(self, earlier_ms: int, offset: int, stream_time: int) -> PartitionState:
-        return observed_state(self._task, offset, max(stream_time, earlier_ms), self._note_transition)
+        state, _ = observed_state(self._task, offset, max(stream_time, earlier_ms), self._note_transition)
+        return state
 
     def _note_transition(self, transition: Transition) -> None:
         if transition.step_id == self._step_id:

@@ -21,7 +21,7 @@ _encode: Final = msgspec.json.Encoder().encode
 class DeltaTemplate:
     """`head`, the id, `middle`, the text as JSON, `tail`. The quotes of id and text belong to the parts around them.
 
-    `index`, `body` and `kind`: of the call whose text it is, as in `Step.append_exact`.
+    `index`, `body` and `kind`: of the call whose text it is, as in `Step.text_of`.
     """
 
     __slots__ = ("body", "head", "index", "kind", "middle", "tail")

@@ -1,4 +1,4 @@
-"""One step as it stands, and what each event does to it. Status is decided in `lifecycle`, merging in `merge`."""
+"""One run step as it stands, and what each event does to it. Status is decided in `lifecycle`, merging in `merge`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import msgspec
 from msgspec import UNSET
 
 from processor.core.checkpoint_format import Inference
+from processor.core.compact_step import KEPT_OVER_NULL, Call, CompactStep, Ending
 from processor.core.delta_template import DeltaTemplate, learn_template
 from processor.core.effects import Reason, Rejected, Status
-from processor.core.lifecycle import ORPHANING, RUN_ENDS
 from processor.core.merge import (
     MAX_INDEX,
     NULL_SIZE,
@@ -19,7 +19,6 @@ from processor.core.merge import (
     Notes,
     Text,
     Tree,
-    adopt,
     bad_index,
     characters,
     fill,
@@ -29,138 +28,54 @@ from processor.core.merge import (
     plain,
     unpack,
 )
-from processor.core.wire_types import (
-    ExactData,
-    ExactFunction,
-    ExactObject,
-    ExactStep,
-    ExactTool,
-    RunEnd,
-    StepDelta,
-    StepObject,
-    canonical,
-    canonical_step,
-    read_any,
-    read_exact_step,
-)
+from processor.core.step_state import SCHEMA_KEYS, StepState
+from processor.core.wire_types import ExactData, ExactObject, StepDelta, StepObject, canonical
 
-# fmt: off
-SCHEMA_KEYS: Final = (
-    "id", "object", "created_at", "assistant_id", "thread_id", "run_id", "type", "status", "step_details",
-    "last_error", "expired_at", "cancelled_at", "failed_at", "completed_at", "metadata",
-)
-"""Every published snapshot has these; null where nothing is known."""
-# fmt: on
-
-_KEPT_OVER_NULL: Final = frozenset({"run_id", "thread_id", "assistant_id", "created_at", "type", "step_details"})
-"""What even an ending object cannot erase with a null."""
-
-MAX_EXPIRES_AT: Final = 1 << 40
-_NONE: Final[frozenset[str]] = frozenset()
 _UNMADE: Final[dict[str, Any]] = {}
 """Stands for a dictionary that was not made yet."""
 _BLANK: Final[dict[str, Any]] = dict.fromkeys(SCHEMA_KEYS)
 _UNSET: Final = UNSET
 _FUNCTION: Final = "function"
-_astuple: Final = msgspec.structs.astuple
-_EXACT_NAMES: Final = ExactStep.__struct_fields__
-_SCHEMA_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in _BLANK)
-_KEPT_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in _KEPT_OVER_NULL)
 
 
-class Call:
-    """A function call of a step that is not materialised: what its first delta said, and its arguments so far."""
+class OpenedCall:
+    """A function call that a delta begins. `brought`: the characters of the delta (X1)."""
 
-    __slots__ = ("call_id", "kind", "name", "says_output", "text")
+    __slots__ = ("brought", "call", "index")
 
-    def __init__(self, call_id: str, kind: str, name: str, text: Text, *, says_output: bool) -> None:
-        self.call_id, self.kind, self.name, self.text = call_id, kind, name, text
-        self.says_output = says_output
-
-    def entry(self) -> Tree:
-        """As the tree has it."""
-        function: Tree = {"name": self.name, "arguments": self.text}
-        if self.says_output:
-            function["output"] = None
-        return {"type": self.kind, "id": self.call_id, "function": function}
+    def __init__(self, index: int, call: Call, brought: int) -> None:
+        self.index, self.call, self.brought = index, call, brought
 
 
-class Step:
-    """A step that is remembered as an object: open, or ended and being amended.
+class Step(StepState):
+    """A run step that is remembered as an object.
 
-    `tree` is `step_details` (see `core.merge`), `fields` all else that step objects said. Times in seconds of stream
-    time.
+    `tree` is `step_details` (see `core.merge`), `fields` all else that step objects said.
 
-    While a step does only what nearly all steps do, neither is made. What it began with is kept as its JSON
-    (`_opening`), function calls as `Call`s, call n at index n; an end is merged into the structure that it came in
-    (`_ending`). Asking for `tree` or `fields` materialises it, and whatever the fast path does not accept asks.
+    While a step does only what nearly all steps do, neither is made: it is held as `compact_form`. Asking for `tree`
+    or `fields` materialises it. The slow path asks, the fast path does not.
     """
 
     __slots__ = (
-        "_absent",
-        "_calls",
-        "_ending",
         "_fields",
-        "_opening",
-        "_published",
-        "_run_id",
         "_text",
         "_text_body",
         "_text_index",
         "_text_kind",
-        "_texts",
         "_tree",
-        "_type",
-        "anomalies",
-        "characters",
-        "events",
-        "first_offset",
-        "inference",
-        "irregular",
-        "last_offset",
-        "object_bytes",
-        "opened_s",
-        "oversize",
-        "revision",
-        "seen",
-        "status",
-        "step_id",
+        "compact_form",
         "template",
-        "trace",
-        "usable_expires_at",
     )
 
     def __init__(self, step_id: str, offset: int, opened_s: int) -> None:
-        self.step_id = step_id
-        self.status = Status.IN_PROGRESS
+        super().__init__(step_id, offset, opened_s)
         self._fields: dict[str, Any] = _UNMADE
         self._tree: Tree = _UNMADE
-        self._opening = b""
-        self._run_id: str | None = None
-        self._type = ""
-        self._calls: list[Call] | None = None  # None: materialised, or not a step of calls
-        self._ending: ExactStep | None = None
-        self._published = b""
-        self._absent = 0  # of `_opening` and `_published`: bits of the fields that no object named
-        self._texts = 0  # of `_published`: bits of the calls whose arguments deltas may still add to
+        self.compact_form: CompactStep | None = None
         self.template: DeltaTemplate | None = None  # of deltas for the text below
         self._text: Text | None = None  # where the last delta's text went, for the fast path
         self._text_index = 0
         self._text_body = self._text_kind = ""
-        self.seen: set[str] | None = None
-        self.anomalies: frozenset[str] = _NONE
-        self.trace: tuple[tuple[str, bytes], ...] = ()
-        self.first_offset = offset
-        self.last_offset = offset
-        self.opened_s = opened_s
-        self.usable_expires_at: int | None = None
-        self.inference: Inference | None = None
-        self.events = 0
-        self.revision = -1
-        self.object_bytes = 0
-        self.characters = 0
-        self.oversize = False
-        self.irregular = False
 
     # --- what the partition asks --------------------------------------------------------------------------
 
@@ -172,6 +87,7 @@ class Step:
 
     @property
     def tree(self) -> Tree:
+        """The details as they are merged."""
         if self._tree is _UNMADE:
             self._materialise()
         return self._tree
@@ -179,32 +95,30 @@ class Step:
     @property
     def run_id(self) -> str | None:
         if self._fields is _UNMADE:
-            return self._run_id
+            form = self.compact_form
+            return None if form is None else form.run_id
         found = self._fields.get("run_id")
         return found if type(found) is str else None
 
     def ids(self) -> tuple[Any, Any]:
-        """The fields `run_id` and `thread_id`. Asked when the step has ended, and does not materialise it."""
-        ending = self._ending
+        ending = None if self.compact_form is None else self.compact_form.ending
         if ending is not None:
             return ending.run_id, ending.thread_id
         return self.fields.get("run_id"), self.fields.get("thread_id")
 
     def peek(self) -> tuple[Any, Any]:
-        """The thread id and the type of the details of an open step, which stays in the form it has."""
-        if self._fields is not _UNMADE:
-            return self._fields.get("thread_id"), self.details_type()
-        opened = read_any(self._opening)
-        details = opened.get("step_details")
-        told = details.get("type") if isinstance(details, dict) else None
-        return opened.get("thread_id"), told or opened.get("type")
+        if self.compact_form is not None:
+            return self.compact_form.peek()
+        return self.fields.get("thread_id"), self.details_type()
 
     def details_type(self) -> str | None:
         """The type that `step_details` must keep (M7)."""
         return self.tree.get("type") or self.fields.get("type")
 
     def expired_at_disagrees(self) -> bool:
-        return self._ending is None and self.fields.get("expired_at") is not None and self.status is not Status.EXPIRED
+        if self.compact_form is not None and self.compact_form.ending is not None:
+            return False
+        return self.fields.get("expired_at") is not None and self.status is not Status.EXPIRED
 
     def refuses(self, details: Tree | None, stated: Any = None) -> Rejected | None:
         """M7: why details of another type cannot be merged."""
@@ -242,7 +156,7 @@ class Step:
         for key, value in event.data.items():
             if key == "step_details":
                 details = value
-            elif value is not None or key not in _KEPT_OVER_NULL or key not in fields:
+            elif value is not None or key not in KEPT_OVER_NULL or key not in fields:
                 fields[key] = value
         if details:
             notes = Notes()
@@ -261,47 +175,57 @@ class Step:
         return notes.nulls
 
     # --- the fast path: what nearly all events do ----------------------------------------------------------
-    # Each returns False, and has changed nothing, where it is not sure to do what the slow path does.
+    # `text_of` and `call_of` decide and change nothing that shows; the others do what was decided.
 
     def append_text(self, text: str, limit: int, event_id: str | None) -> bool:
-        """Take in a delta that matches `template`."""
+        """Take in a delta for the text that was added to last. False, and nothing is changed, if it may not be."""
         held = self._text
         brought = len(text) if event_id is None else len(text) + len(event_id)
         if held is None or self.object_bytes + self.characters + brought > limit:
             return False
-        if event_id is not None and not self._is_new(event_id):
-            return False
+        if event_id is not None:
+            if self.seen is None:
+                self.seen = {event_id}
+            elif event_id in self.seen:
+                return False
+            else:
+                self.seen.add(event_id)
         held.write(text)
         self.characters += brought
         self.events += 1
         return True
 
-    def append_exact(self, data: ExactData, limit: int, event_id: str | None = None) -> bool:
-        """Take in a delta that only adds text to one known call."""
+    def has_room(self, brought: int, limit: int, event_id: str | None) -> bool:
+        """Whether a delta of so many characters keeps to the limit (X1), and its event was not folded before."""
+        more = len(event_id) if event_id else 0
+        return self.object_bytes + self.characters + brought + more <= limit and not self.has_folded(event_id)
+
+    def text_of(self, data: ExactData) -> str | None:
+        """The text of a delta that only adds text to one known call, which is found for `append_text`."""
         calls = data.delta.step_details.tool_calls
         if len(calls) != 1:
-            return False
+            return None
         call = calls[0]
         function, code = call.function, call.code_interpreter
         if code is _UNSET:
             if function is _UNSET or function.name is not _UNSET or function.output is not _UNSET:
-                return False
+                return None
             body, brought = "function", function.arguments
         elif function is _UNSET:
             body, brought = "code_interpreter", code.input
         else:
-            return False
+            return None
         if type(brought) is not str or call.id is not _UNSET:
-            return False
+            return None
         if (self._text is None or call.index != self._text_index or body != self._text_body) and not self._find_text(
             call.index, body
         ):
-            return False
-        return call.type == self._text_kind and self.append_text(brought, limit, event_id)
+            return None
+        return brought if call.type == self._text_kind else None
 
     def _find_text(self, index: int, body: str) -> bool:
         """Find the text that deltas of this call add to, remembered until something else changes the tree."""
-        held = self._calls
+        held = None if self.compact_form is None else self.compact_form.calls
         if held is not None:
             if body != "function" or not 0 <= index < len(held):
                 return False
@@ -321,11 +245,11 @@ class Step:
         self._remember_text(text, index, body, kind)
         return True
 
-    def open_exact(self, data: ExactData, limit: int, event_id: str | None = None) -> bool:
-        """Take in the delta that begins a function call."""
+    def call_of(self, data: ExactData, limit: int, event_id: str | None) -> OpenedCall | None:
+        """The function call that a delta begins and the step has room for."""
         calls = data.delta.step_details.tool_calls
         if len(calls) != 1:
-            return False
+            return None
         call = calls[0]
         index, kind, call_id, function = call.index, call.type, call.id, call.function
         if (
@@ -336,199 +260,99 @@ class Step:
             or type(call_id) is not str
             or not 0 <= index < MAX_INDEX
             or self.oversize
+            or not self._may_begin(index)
         ):
-            return False
-        held = self._calls
-        if held is not None and index != len(held):
-            self._materialise()
-            held = None
-        entries: dict[int, Tree] = {}
-        if held is None:
-            indexed = self.tree.get("tool_calls")
-            if type(indexed) is not Indexed or index in indexed.entries or self.tree.get("type") != "tool_calls":
-                return False
-            entries = indexed.entries
+            return None
         name, arguments = function.name, function.arguments
         if type(name) is not str or type(arguments) is not str:
-            return False
-        brought = len(call_id) + len(name) + len(arguments) + (len(event_id) if event_id else 0)
+            return None
+        brought = len(call_id) + len(name) + len(arguments)
         output: Any = function.output  # a compiler would believe what the checks narrow it to
         if output is None:
             brought += NULL_SIZE
         elif output is not _UNSET:
-            return False
-        if self.object_bytes + self.characters + brought > limit or (event_id and not self._is_new(event_id)):
-            return False
+            return None
+        if not self.has_room(brought, limit, event_id):
+            return None
         text = Text()
         text.write(arguments)
         if kind == _FUNCTION:
             kind = _FUNCTION  # one for all steps, not one for each
-        opened = Call(call_id, kind, name, text, says_output=output is None)
+        return OpenedCall(index, Call(call_id, kind, name, text, says_output=output is None), brought)
+
+    def _may_begin(self, index: int) -> bool:
+        """Whether a call may begin at this index. A compact step is materialised if it is not the next one."""
+        held = None if self.compact_form is None else self.compact_form.calls
         if held is not None:
-            held.append(opened)
+            if index == len(held):
+                return True
+            self._materialise()
+        indexed = self.tree.get("tool_calls")
+        return type(indexed) is Indexed and index not in indexed.entries and self.tree.get("type") == "tool_calls"
+
+    def open_call(self, opened: OpenedCall) -> None:
+        """Take in the delta that begins a function call."""
+        call = opened.call
+        held = None if self.compact_form is None else self.compact_form.calls
+        if held is not None:
+            held.append(call)
         else:
-            entries[index] = opened.entry()
-        self._remember_text(text, index, "function", kind)
-        self.characters += brought
+            self.tree["tool_calls"].entries[opened.index] = call.entry()
+        self._remember_text(call.text, opened.index, "function", call.kind)
+        self.characters += opened.brought
         self.events += 1
-        return True
 
     def begin_exact(self, event: ExactObject, size: int) -> None:
         """Begin with an object that `opens_exactly`."""
-        stated = event.stated
-        self._fields = self._tree = _UNMADE  # whoever looked before saw them empty
-        self._opening, self._type = event.data, stated.type
-        self._run_id = stated.run_id if type(stated.run_id) is str else None
-        if stated.type == "tool_calls":
-            self._calls = []
-        unsaid = 0
-        for number, told in enumerate(_astuple(stated)):
-            if told is _UNSET:
-                unsaid |= 1 << number
-        self._absent = unsaid
+        self._fields = self._tree = _UNMADE  # an observer may have seen them empty
+        self.compact_form = CompactStep(event)
         self._count_event(size)
 
     def is_repeated_by(self, data: bytes) -> bool:
         """Whether an object says again, to the letter, what the step began with."""
-        return self._opening == data
+        return self.compact_form is not None and self.compact_form.opening == data
 
     def repeat_exact(self, size: int) -> None:
         """Take in an object by which the step `is_repeated`: it is an event, and changes nothing else."""
         self._count_event(size)
 
-    def end_exact(self, event: ExactObject, status: Status, size: int) -> bool:
-        """Let an ending object have the last word (M6) that disagrees with nothing the step holds."""
-        if not self._opening:
-            return False
-        stated = event.stated
-        if not (stated.type == stated.step_details.type == self._type and stated.object):
-            return False
-        texts = self._end_details(stated)
-        if texts is None:
-            return False
-        unsaid, nulls = 0, 0
-        for number, told in enumerate(_astuple(stated)):
-            if told is _UNSET:
-                unsaid |= 1 << number
-            elif told is None:
-                nulls |= 1 << number
-        if unsaid & ~self._absent or nulls & _KEPT_BITS:
-            _fill_missing(stated, read_exact_step(self._opening))
-        if stated.expired_at is not None and stated.expired_at is not _UNSET and status is not Status.EXPIRED:
-            return False
-        absent = unsaid & self._absent
-        for number, name in enumerate(_EXACT_NAMES):
-            if absent >> number & 1 and name in _BLANK:
-                setattr(stated, name, None)
-        self._opening, self._ending = b"", stated
-        self._absent, self._texts = absent & _SCHEMA_BITS, texts
-        self._run_id = stated.run_id if type(stated.run_id) is str else None
+    def end_exact(self, ending: Ending, status: Status, size: int) -> None:
+        """Take in an ending object that the compact form has no objection to."""
+        form = self.compact_form
+        assert form is not None
+        form.end(ending)
         self.status = status
         self._count_event(size)
-        return True
-
-    def _end_details(self, stated: ExactStep) -> int | None:
-        """Merge the details; returns the bits of the calls whose text is the fold's own. None: something differs."""
-        held, details = self._calls, stated.step_details
-        told, message = details.tool_calls, details.message_creation
-        if held is None:
-            same = told is _UNSET and message == read_exact_step(self._opening).step_details.message_creation
-            return 0 if same else None
-        if message is not _UNSET or told is _UNSET:
-            return None
-        if not told:
-            details.tool_calls = [
-                ExactTool(
-                    ExactFunction(call.text.getvalue(), call.name, None if call.says_output else _UNSET),
-                    call.call_id,
-                    call.kind,
-                )
-                for call in held
-            ]
-            return (1 << len(held)) - 1
-        if len(told) != len(held):
-            return None
-        texts = 0
-        ids: list[str] = []
-        for number, tool in enumerate(told):
-            call, function = held[number], tool.function
-            if tool.id != call.call_id or tool.type != call.kind or function.name != call.name or tool.id in ids:
-                return None
-            ids.append(tool.id)
-            arguments = call.text.getvalue()
-            if function.arguments is None:
-                function.arguments = arguments
-                texts |= 1 << number
-            elif function.arguments != arguments:
-                return None
-            if call.says_output and function.output is _UNSET:
-                function.output = None
-        return texts
 
     def compact(self) -> bool:
-        """Keep an ended step as what was published of it, or say False: it has to be packed."""
-        if self._ending is None:
+        form = self.compact_form
+        if form is None or form.ending is None:
             return False
-        self.encoded("")
-        self._ending = self._calls = None
+        form.shrink()
         self._forget_text()
         return True
 
     def materialise(self) -> Step:
-        """A copy of a compacted step, to be changed."""
         step = Step(self.step_id, self.first_offset, self.opened_s)
         step.status, step.seen, step.anomalies, step.trace = self.status, self.seen, self.anomalies, self.trace
         step.last_offset, step.usable_expires_at = self.last_offset, self.usable_expires_at
         step.events, step.revision = self.events, self.revision
         step.object_bytes, step.characters = self.object_bytes, self.characters
         step.irregular = self.irregular
-        step._published, step._absent, step._texts = self._published, self._absent, self._texts
         if step.seen is not None:
             step.seen = set(step.seen)
-        step._materialise()
+        form = self.compact_form
+        assert form is not None
+        step._fields, step._tree = form.general()
         return step
 
     def _materialise(self) -> None:
         """Make `fields` and `tree`."""
-        if self._ending is not None:
-            self.encoded("")
-            self._ending = None
-        opening, published, calls = self._opening, self._published, self._calls
-        self._opening, self._published, self._calls = b"", b"", None
-        self._fields, self._tree = {}, {}
-        if published:
-            self._fields = read_any(published)
-            details = adopt(self._fields.pop("step_details"))
-            for number, name in enumerate(_EXACT_NAMES):
-                if self._absent >> number & 1:
-                    del self._fields[name]
-            tools = details.get("tool_calls")
-            if tools is not None:
-                for number, entry in tools.entries.items():
-                    if self._texts >> number & 1:
-                        text = Text()
-                        text.write(entry["function"]["arguments"])
-                        entry["function"]["arguments"] = text
-            self._tree = details
-        elif opening:
-            self._fields = read_any(opening)
-            fill(self._tree, self._fields.pop("step_details"))
-            if calls:
-                self._tree["tool_calls"].entries.update({n: call.entry() for n, call in enumerate(calls)})
-
-    def has_folded(self, event_id: str | None) -> bool:
-        """Whether an event of this id was folded before; without ids nobody knows."""
-        return event_id is not None and self.seen is not None and event_id in self.seen
-
-    def _is_new(self, event_id: str) -> bool:
-        """Note the id of an event that is about to be folded, unless it was folded before."""
-        if self.seen is None:
-            self.seen = {event_id}
-        elif event_id in self.seen:
-            return False
+        form, self.compact_form = self.compact_form, None
+        if form is None:
+            self._fields, self._tree = {}, {}
         else:
-            self.seen.add(event_id)
-        return True
+            self._fields, self._tree = form.general()
 
     def _remember_text(self, text: Text, index: int, body: str, kind: str) -> None:
         self._text, self._text_index, self._text_body, self._text_kind = text, index, body, kind
@@ -550,21 +374,6 @@ class Step:
         """The template of the delta that was just added, if it has one."""
         return learn_template(value, data, self._text_index, self._text_body, self._text_kind)
 
-    # --- what else ends it ----------------------------------------------------------------------------------
-
-    def infer(self, how: str, status: Status, at_s: int, last_error: Any = None) -> None:
-        self.inference = Inference(how, status, at_s, last_error)
-        self.status = status
-        self.irregular = True
-
-    def end_with_run(self, run: RunEnd, timestamp: int) -> None:
-        """L6: the step ends as its run did."""
-        status = RUN_ENDS[run.status]
-        if run.status in ORPHANING:
-            self.add_anomaly("orphaned_by_run")
-        at_s = run.ended_at if run.ended_at is not None else timestamp // 1000
-        self.infer("run", status, at_s, run.last_error if status is Status.FAILED else None)
-
     # --- what is published --------------------------------------------------------------------------------
 
     def snapshot(self, object_type: str = "") -> dict[str, Any]:
@@ -583,16 +392,10 @@ class Step:
         return out
 
     def encoded(self, object_type: str) -> bytes:
-        """The canonical bytes of the snapshot."""
-        if self._ending is not None and not object_type:
-            if not self._published:
-                self._published = canonical_step(self._ending)
-            return self._published
+        form = self.compact_form
+        if form is not None and form.ending is not None and not object_type:
+            return form.encoded()
         return canonical(self.snapshot(object_type))
-
-    def size_with(self, object_bytes: int, more: int) -> int:
-        """X1: the size the step would have with this event."""
-        return max(self.object_bytes, object_bytes) + self.characters + more
 
     # --- checkpoints --------------------------------------------------------------------------------------
 
@@ -622,6 +425,7 @@ class Step:
 
     @staticmethod
     def unpack(data: bytes) -> Step:
+        """The step that `pack` made these bytes of."""
         step = Step("", 0, 0)
         (
             step.step_id,
@@ -651,14 +455,8 @@ class Step:
         return step
 
     def stop_growing(self) -> None:
-        """X1: it has grown over the limit; no more deltas are taken."""
-        self.oversize = True
+        super().stop_growing()
         self._forget_text()
-        self.add_anomaly("step_too_large")
-
-    def add_anomaly(self, anomaly: str) -> None:
-        """Note what the published step will carry as an anomaly."""
-        self.anomalies |= {anomaly}
 
     # --- inside -------------------------------------------------------------------------------------------
 
@@ -680,35 +478,7 @@ class Step:
         self._forget_text()
 
 
-def _fill_missing(stated: ExactStep, first: ExactStep) -> None:
-    """Fill what an ending object does not say, or cannot erase, with what the step began with."""
-    before = _astuple(first)
-    for number, told in enumerate(_astuple(stated)):
-        name = _EXACT_NAMES[number]
-        if told is _UNSET or (told is None and name in _KEPT_OVER_NULL):
-            earlier = before[number]
-            if earlier is not _UNSET:
-                setattr(stated, name, earlier)
-
-
-def opens_exactly(stated: ExactStep) -> bool:
-    """Whether a step that begins so may take the fast path: no calls yet, and a type that is the details' own."""
-    details = stated.step_details
-    if details.type != stated.type:
-        return False
-    if stated.type == "tool_calls":
-        return details.tool_calls == [] and details.message_creation is _UNSET
-    return stated.type == "message_creation" and details.tool_calls is _UNSET and details.message_creation is not _UNSET
-
-
 def check_delta(delta: StepDelta) -> Rejected | None:
     """M1 before anything is touched."""
     why = bad_index(delta.details)
     return None if why is None else Rejected(Reason.BAD_INDEX, why)
-
-
-def usable_expires_at(value: Any, grace_s: int, now_ms: int) -> int | None:
-    """L7a: an integer from 1 to 2^40 whose deadline had not passed when it came."""
-    if type(value) is int and 0 < value <= MAX_EXPIRES_AT and (value + grace_s) * 1000 > now_ms:
-        return value
-    return None

@@ -11,6 +11,7 @@ import enum
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
+from processor.core.checkpoints import read_checkpoint
 from processor.core.offset_metadata import (
     METADATA_VERSION,
     MODE_ANEW,
@@ -19,7 +20,6 @@ from processor.core.offset_metadata import (
     LogIdentity,
     OffsetMetadata,
 )
-from processor.core.partition import read_checkpoint
 from processor.errors import CorruptLog, UsageError
 
 Where = Literal["earliest", "latest", "current"] | int

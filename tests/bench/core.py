@@ -100,7 +100,7 @@ def _begun(step_id: str, *, with_call: bool) -> Step:
     state = PartitionState("bench", 0, RULES)
     state.apply(as_fetched([(BEGIN_S * 1000, b"", v) for v in _opening(step_id)[: 1 + with_call]]))
     opened = state.steps[step_id].step
-    assert opened is not None
+    assert isinstance(opened, Step)
     return opened
 
 
@@ -119,7 +119,7 @@ def _fold_case(kind: str, size: int, taken: list[Record]) -> Case:
 
             def run_deltas() -> None:
                 for step, found in pairs:
-                    step.append_exact(found, 1 << 40)
+                    step.append_text(step.text_of(found) or "", 1 << 40, None)
 
             return run_deltas
         objects = [(_begun(e.stated.id, with_call=False), e) for e in events if isinstance(e, ExactObject)]
@@ -133,7 +133,11 @@ def _fold_case(kind: str, size: int, taken: list[Record]) -> Case:
 
         def run_completed() -> None:
             for step, found in objects:
-                step.end_exact(found, Status.COMPLETED, size)
+                form = step.compact_form
+                assert form is not None
+                ending = form.ending_of(found, Status.COMPLETED)
+                assert ending is not None
+                step.end_exact(ending, Status.COMPLETED, size)
                 step.encoded("")
 
         assert all(found.kind is Kind.COMPLETED for _, found in objects)

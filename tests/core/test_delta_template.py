@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from processor.core.delta_template import DeltaTemplate, is_plain, learn_template
 from processor.core.events import exact, prefix_of
+from processor.core.step import Step
 from processor.core.wire_types import ExactData
 from tests.core.scripted_log import Play, call, calls, text
 
@@ -74,9 +75,9 @@ def test_a_delta_that_names_its_call_teaches_nothing() -> None:
     play.created(type="tool_calls", step_details=details)
     for number in range(3):
         play.say("step.delta", calls(call(number, "a", id="c1", function={"name": "f"})))
-    assert play.state._templates == []
+    assert play.state.templates == 0
     play.say("step.delta", calls(call(2, "b")))
-    assert len(play.state._templates) == 1
+    assert play.state.templates == 1
     play.say("step.delta", calls(call(2, "b", id="c2")))
     assert play.completed(step_details=details).anomalies == ("changed_field",)
 
@@ -87,16 +88,15 @@ def test_a_broken_text_in_a_known_template_is_told_as_ever() -> None:
     play.say("step.delta", calls(call(0, "a", id="c1", function={"name": "f"})))
     value = text({"event": "thread.run.step.delta", "data": calls(call(0, "@"))})
     play.put(value)
-    assert len(play.state._templates) == 1
+    assert play.state.templates == 1
     for broken in (b"\xff", b"\\x", b"\n", b'"', b"\\"):
         (effect,) = play.put(value.replace(b"@", broken))
         assert effect.reason.value == "not_json"  # type: ignore[union-attr]
     step = play.state.steps["s1"].materialise()
+    assert isinstance(step, Step)
     assert (step.events, step.tree["tool_calls"].entries[0]["function"]["arguments"].getvalue()) == (3, "a@")
     assert play.put(value.replace(b"@", b"\\ud800")) == []  # half a character
-    assert play.state.steps["s1"].materialise().tree["tool_calls"].entries[0]["function"]["arguments"].getvalue() == (
-        "a@\ufffd"
-    )
+    assert step.tree["tool_calls"].entries[0]["function"]["arguments"].getvalue() == "a@\ufffd"
 
 
 def test_an_id_that_ends_in_a_backslash_has_no_template() -> None:

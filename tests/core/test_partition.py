@@ -16,12 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.audit.judge.observed_state import ObservedState
-from processor.core import partition
+from processor.audit.judge.transition_observer import TransitionObserver
 from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish, Reason, Status
+from processor.core.entry import Form
+from processor.core.fast_path import FastPath, Paths
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.step import Step
+from processor.core.slow_path import SlowPath
 from tests.core.scripted_log import RULES, Play, call, calls, headers, published, refused, run, snapshot, step, text
 from tests.core.strategies import ODDITIES, lives, logs
 from tests.core.strategies import RULES as LOG_RULES
@@ -399,19 +400,16 @@ def crowded(draw: st.DrawFn) -> list[LogRecord]:
 
 
 def come_to_the_same(records: list[LogRecord], rules: Rules = LOG_RULES) -> None:
-    def life(*, fast: bool) -> Any:
-        with pytest.MonkeyPatch.context() as patch:
-            if not fast:
-                patch.setattr(partition, "exact", lambda *_: None)
-                patch.setattr(partition, "prefix_of", lambda _: None)
-            state = PartitionState("t", 3, rules)
-            effects = state.apply(records)
-            # Checkpoints may hold the same tree with its keys in another order; what counts is the state they give.
-            kept = [effect.key for effect in effects if isinstance(effect, Checkpoint)]
-            counts = {k: n for k, n in state.counts.items() if n}
-            return outcomes(effects), kept, portrait(state), counts, state.restore_point()
+    def life(paths: Paths) -> Any:
+        state = PartitionState("t", 3, rules, paths=paths)
+        effects = state.apply(records)
+        # Checkpoints may hold the same tree with its keys in another order; what counts is the state they give.
+        kept = [effect.key for effect in effects if isinstance(effect, Checkpoint)]
+        counts = {k: n for k, n in state.counts.items() if n}
+        return outcomes(effects), kept, portrait(state), counts, state.restore_point()
 
-    assert life(fast=True) == life(fast=False)
+    assert life(Paths.FAST) == life(Paths.SLOW)
+    PartitionState("t", 3, rules, paths=Paths.BOTH).apply(records)
 
 
 @given(st.one_of(logs(), crowded(), crowded(), crowded()))
@@ -436,7 +434,7 @@ def test_who_watches_changes_nothing(records: list[LogRecord], run_id: str | Non
     def belongs(_: str, fields: Mapping[str, Any]) -> bool | None:
         return None if fields.get("run_id") is None else fields["run_id"] == run_id
 
-    watched = ObservedState("t", 3, LOG_RULES, told=lambda _: None, belongs=belongs)
+    watched = PartitionState("t", 3, LOG_RULES, observer=TransitionObserver(lambda _: None, belongs))
     plain = PartitionState("t", 3, LOG_RULES)
     assert outcomes(watched.apply(records)) == outcomes(plain.apply(records))
     assert portrait(watched) == portrait(plain)
@@ -510,8 +508,7 @@ def test_the_fast_path_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     def general(*_: object) -> None:
         raise AssertionError("the slow path")
 
-    monkeypatch.setattr(PartitionState, "_apply_event", general)
-    monkeypatch.setattr(Step, "_materialise", general)
+    monkeypatch.setattr(SlowPath, "apply_event", general)
     play = Play()
     for step_id in ("s1", "s2"):
         stated = step(step_id=step_id, type="tool_calls", step_details=details)
@@ -520,11 +517,12 @@ def test_the_fast_path_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         play.say("step.delta", calls(call(0, "", id="c", function={"name": "f"}), step_id=step_id))
         with pytest.MonkeyPatch.context() as patch:
             if step_id == "s2":  # the template is known from the first
-                patch.setattr(PartitionState, "_guard", general)
+                patch.setattr(FastPath, "decide", general)
             play.say("step.delta", calls(call(0, "a"), step_id=step_id))
             play.say("step.delta", calls(call(0, '"b'), step_id=step_id), event_id="d")
         done = stated | {"status": "completed", "step_details": details | {"tool_calls": [tool]}}
         effect = published(play.say("step.completed", done))
+        assert play.state.steps[step_id].form is Form.COMPACT, "it was materialised"
         assert snapshot(effect)["step_details"]["tool_calls"][0]["function"]["arguments"] == 'a"b'
         assert (headers(effect)["events"], effect.anomalies) == ("6", ())
     assert {k: n for k, n in play.state.counts.items() if n} == dict.fromkeys(

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from processor.core import partition
+from processor.core import checkpoints
 from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish, Reason, Status
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.step import Step
+from processor.core.step_state import StepState
 from tests.core.scripted_log import Play, run, step
 from tests.core.strategies import lives, logs
 from tests.core.test_restart import Topics, mark, outcomes
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(hasattr(Step, "__mypyc_attrs__"), reason="a comp
 RULES = Rules(grace_s=5, max_age_s=100, ended_retention_s=20, ended_retention_records=15, max_step_bytes=2_000)
 METHODS = sorted(
     name
-    for name, member in vars(Step).items()
+    for name, member in {**vars(StepState), **vars(Step)}.items()
     if callable(member) and name not in ("__init__", "unpack", "__module__", "irregular")
 )
 ROOTED = ("encoded", "end_with_run", "infer", "pack")
@@ -69,7 +70,7 @@ def lived(records: list[LogRecord], *, marks: bool) -> list[Effect]:
             effects += mark(state, 1)
     effects += mark(state, 20 if marks else 0)
     assert state.open_steps == sum(entry.status is Status.IN_PROGRESS for entry in state.steps.values())
-    held = [key for keys in state._due.values() for key in keys]
+    held = [key for keys in state.deadlines().values() for key in keys]
     assert sorted(held) == sorted(key for key, e in state.steps.items() if e.status is Status.IN_PROGRESS)
     return effects
 
@@ -171,7 +172,7 @@ def test_an_encoder_that_fails_leaves_all_to_the_log(monkeypatch: pytest.MonkeyP
     play.created(id="s1")
     due = play.state.next_due_ms()
     assert due is not None
-    monkeypatch.setattr(partition, "_encode_checkpoint", broken)
+    monkeypatch.setattr(checkpoints, "encode_checkpoint", broken)
     assert [type(effect) for effect in play.state.advance(due)] == [Publish, DeadLetter]
     assert play.state.checkpoint(play.state.next_offset) == []
     assert play.state.restore_point_at(play.state.next_offset)[0] == 0

@@ -6,10 +6,11 @@ import msgspec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from processor.core.checkpoints import read_checkpoint
 from processor.core.effects import DeadLetter, Effect, LogRecord, Publish
 from processor.core.headers import CLOCK_MARK
 from processor.core.offset_metadata import LogIdentity, OffsetMetadata
-from processor.core.partition import PartitionState, read_checkpoint
+from processor.core.partition import PartitionState
 from tests.core.strategies import RULES, lives, logs
 from tests.core.test_restart import Topics, mark, outcomes, portrait
 

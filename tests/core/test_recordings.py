@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from processor.core.effects import LogRecord, Publish
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.step import SCHEMA_KEYS
+from processor.core.step_state import SCHEMA_KEYS
 from processor.publish.command import sample_files
 from tests.core.scripted_log import text
 

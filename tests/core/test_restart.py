@@ -10,10 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish, Status
+from processor.core.entry import Entry
 from processor.core.merge import plain
-from processor.core.partition import Entry, PartitionState
+from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.step import Step
+from processor.core.step_state import StepState
 from tests.core.scripted_log import step, text
 from tests.core.strategies import RULES, lives, logs
 
@@ -45,9 +47,11 @@ def mark(state: PartitionState, times: int) -> list[Effect]:
 def portrait(state: PartitionState) -> Any:
     """All of a state that can ever show in an outcome."""
 
-    def step_of(step: Step) -> Any:
-        fields = getattr(Step, "__mypyc_attrs__", None) or Step.__slots__
-        names = [name for name in fields if name not in ("irregular", "template") and not name.startswith("_")]
+    def step_of(step: StepState) -> Any:
+        assert isinstance(step, Step)
+        fields = getattr(Step, "__mypyc_attrs__", None) or (*StepState.__slots__, *Step.__slots__)
+        how = ("irregular", "template", "compact_form")
+        names = [name for name in fields if name not in how and not name.startswith("_")]
         return {name: getattr(step, name) for name in names} | {"fields": step.fields, "tree": plain(step.tree)}
 
     def entry_of(entry: Entry) -> Any:
@@ -66,8 +70,8 @@ def portrait(state: PartitionState) -> Any:
         state.open_steps,
         {key: entry_of(entry) for key, entry in state.steps.items()},
         {key: entry_of(entry) for key, entry in state.runs.items()},
-        state._by_run,
-        state._due,
+        state.open_by_run(),
+        state.deadlines(),
     )
 
 

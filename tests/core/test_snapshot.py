@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from processor.core.effects import DeadLetter, Effect, LogRecord, Publish, Status
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.step import SCHEMA_KEYS, Step
+from processor.core.step import Step
+from processor.core.step_state import SCHEMA_KEYS
 from processor.core.wire_types import canonical
 from tests.core.scripted_log import Play, call, calls, published, run, snapshot, step, text
 from tests.core.strategies import RULES, lives, logs
@@ -164,7 +165,7 @@ def test_packing_a_step_between_any_two_records_changes_nothing(records: list[Lo
         found += packed.apply([record])
         for entry in packed.steps.values():
             if entry.step is not None:
-                entry.step = Step.unpack(entry.step.pack())
+                entry.hold(Step.unpack(entry.step.pack()))
     assert found == expected
 
 
@@ -192,10 +193,11 @@ def test_looking_at_an_open_step_changes_nothing(records: list[LogRecord]) -> No
             if entry.status is not Status.IN_PROGRESS:
                 continue
             before = (entry.step, entry.body)
-            form = (entry.step._opening, entry.step._calls) if entry.step is not None else None
+            form = entry.step.compact_form if isinstance(entry.step, Step) else None
             told = entry.peek().peek()
             assert (entry.step, entry.body) == before
-            assert entry.step is None or (entry.step._opening, entry.step._calls) == form
+            assert not isinstance(entry.step, Step) or entry.step.compact_form is form
             if number == len(records) - 1:  # only now may it be materialised
                 step = entry.materialise()
+                assert isinstance(step, Step)
                 assert told == (step.fields.get("thread_id"), step.details_type())

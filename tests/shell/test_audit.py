@@ -528,7 +528,7 @@ def test_what_is_kept_for_a_restart_does_not_grow_with_the_range() -> None:
     held = []
     for record in log:
         assert not list(audit.apply([record]))
-        held.append(len(audit.state._gone))
+        held.append(audit.state.gone_steps)
     assert 0 < max(held) <= 4, held
 
 

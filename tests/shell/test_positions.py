@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.core.checkpoint_format import CheckpointEntry
+from processor.core.checkpoints import CHECKPOINT_VERSION
 from processor.core.offset_metadata import (
     METADATA_VERSION,
     MODE_ANEW,
@@ -16,7 +17,6 @@ from processor.core.offset_metadata import (
     LogIdentity,
     OffsetMetadata,
 )
-from processor.core.partition import CHECKPOINT_VERSION
 from processor.errors import UsageError
 from processor.serve.positions import (
     ALL,

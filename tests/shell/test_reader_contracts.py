@@ -21,7 +21,7 @@ from processor.contracts.asyncapi import DEAD_LETTER, PUBLISHED, SOURCE, asyncap
 from processor.contracts.snapshot import snapshot_schema
 from processor.core.effects import DeadLetter, LogRecord, Publish
 from processor.core.partition import PartitionState
-from processor.core.step import SCHEMA_KEYS
+from processor.core.step_state import SCHEMA_KEYS
 from tests.core.strategies import RULES, lives, logs
 
 ROOT: Final = Path(__file__).parents[2]

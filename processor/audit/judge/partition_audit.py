@@ -317,7 +317,7 @@ class PartitionAudit:
                 for effect in state.advance(due):
                     yield from self._judge(effect)
             if due != milliseconds:
-                state.stream_time = max(state.stream_time, milliseconds)
+                state.pass_time(milliseconds)
                 return
         try:
             effects = state.advance(milliseconds)

@@ -15,7 +15,7 @@ import msgspec
 
 from processor.audit.judge.verdicts import Difference, RecordLocation, Verdict
 from processor.core.effects import Status
-from processor.core.step import SCHEMA_KEYS
+from processor.core.step_state import SCHEMA_KEYS
 
 _OBJECTS: Final = frozenset({"thread.run.step", "assistant.run.step"})
 _ENDS: Final = frozenset(status.value for status in Status) - {Status.IN_PROGRESS.value}

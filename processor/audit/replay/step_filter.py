@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from processor.audit.judge.observed_state import Belongs
+from processor.audit.judge.transition_observer import Belongs
 from processor.audit.judge.verdicts import Finding, FindingKind
 from processor.audit.replay.task import StepFilter
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from processor.audit.expected_records import ExpectedRecords
-from processor.audit.judge.observed_state import ObservedState
 from processor.audit.judge.partition_audit import MakeState, PartitionAudit
+from processor.audit.judge.transition_observer import TransitionObserver
 from processor.audit.judge.verdicts import PublishedIndex
 from processor.audit.replay.step_filter import belonging
 from processor.audit.replay.task import Task
@@ -61,15 +61,16 @@ def observed_state(
     stream_time: int,
     on_transition: Callable[[Transition], None],
     rules: Rules | None = None,
-) -> ObservedState:
-    """The same, of a state whose transitions are observed."""
-    return ObservedState(
+) -> tuple[PartitionState, TransitionObserver]:
+    """The same, and the observer of its transitions."""
+    observer = TransitionObserver(on_transition, belonging(task.only) if task.only else None)
+    state = PartitionState(
         task.topic,
         task.partition,
         rules or task.rules,
         next_offset=offset,
         live_from=offset,
         stream_time=stream_time,
-        told=on_transition,
-        belongs=belonging(task.only) if task.only else None,
+        observer=observer,
     )
+    return state, observer

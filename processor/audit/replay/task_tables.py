@@ -43,12 +43,14 @@ class TaskTables:
 
     def state_at(self, offset: int, stream_time: int, rules: Rules | None = None) -> PartitionState:
         """The state that is judged from there on; its transitions go into the tables."""
-        self._state = observed_state(self._task, offset, stream_time, self.tables.transition_seen, rules)
+        self._state, self._observer = observed_state(
+            self._task, offset, stream_time, self.tables.transition_seen, rules
+        )
         return self._state
 
     def applied(self) -> None:
         """All findings of the records that were applied have been handed over."""
-        self._state.published.clear()
+        self._observer.revisions.clear()
 
     def derived(self, effect: Effect, finding: Finding) -> None:
         """What the log implies, and what was found of it."""
@@ -86,7 +88,7 @@ class TaskTables:
 
     def _step(self, effect: Publish, finding: Finding) -> None:
         headers = dict(effect.headers)
-        opened_ms, run_id, thread_id = self._state.published.get((effect.step_id, effect.revision), (None, "", ""))
+        opened_ms, run_id, thread_id = self._observer.revisions.get((effect.step_id, effect.revision), (None, "", ""))
         if not (run_id and thread_id and type(run_id) is type(thread_id) is str):  # as the snapshot has them
             ids = read_ids(effect.value)
             run_id, thread_id = ids.run_id, ids.thread_id
@@ -120,7 +122,7 @@ class TaskTables:
         still_open = [entry for entry in state.steps.values() if entry.status is Status.IN_PROGRESS]
         for entry in sorted(still_open, key=lambda e: (e.materialise().first_offset, e.key)):
             step = entry.materialise()
-            state.decide(step)
+            self._observer.decide(step)
             run_id, thread_id = step.fields.get("run_id"), step.fields.get("thread_id")
             only = self._task.only
             if only and not is_named(only, entry.key, run_id, thread_id):
@@ -135,7 +137,7 @@ class TaskTables:
                 revision=None,
                 status=Status.IN_PROGRESS.value,
                 anomalies=tuple(sorted(step.anomalies)),
-                opened_ms=state.opened_ms.get(entry.key),
+                opened_ms=self._observer.opened_ms.get(entry.key),
             )
 
 

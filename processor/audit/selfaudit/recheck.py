@@ -9,7 +9,7 @@ import msgspec
 
 from processor.audit.expected_records import ExpectedRecords
 from processor.audit.judge.partition_audit import PartitionAudit
-from processor.audit.judge.prefix_unknown_state import PrefixUnknownState
+from processor.audit.judge.prefix_unknown_state import UnknownPrefix, prefix_unknown_state
 from processor.audit.judge.published_headers import began_at
 from processor.audit.judge.verdicts import ExpectedRecord, Finding, Published, Verdict
 from processor.audit.memory_index import MemoryIndex
@@ -34,15 +34,20 @@ class Recheck:
         # Topics may get more partitions meanwhile: where a record had to go then is not known.
         self._places = ExpectedRecords(outputs, published.source_partition, {})
         self._findings: list[Finding] = []
-        self._state = PrefixUnknownState(
+        self._prefix = UnknownPrefix(
+            rules,
+            stream_time=stretch.stream_time,
+            is_blank=stretch.is_blank,
+            step_id=self._step_id,
+            first_offset=began_at(published) or 0,
+        )
+        self._state = prefix_unknown_state(
             topic,
             published.source_partition,
             rules,
             begin=stretch.begin,
             stream_time=stretch.stream_time,
-            is_blank=stretch.is_blank,
-            step_id=self._step_id,
-            first_offset=began_at(published) or 0,
+            prefix=self._prefix,
         )
         self._audit = PartitionAudit(
             lambda offset, stream_time: self._state,
@@ -65,7 +70,9 @@ class Recheck:
         if finding.verdict is Verdict.EQUAL:
             uncertainty = "it joined midstream: it may have begun before" if self._may_be_older else ""
         else:
-            uncertainty = self._state.uncertainty if self._decisive else "what came before its range may have had a say"
+            uncertainty = (
+                self._prefix.uncertainty if self._decisive else "what came before its range may have had a say"
+            )
         if uncertainty and finding.verdict is not Verdict.UNVERIFIABLE:
             finding = msgspec.structs.replace(finding, verdict=Verdict.UNVERIFIABLE, why=uncertainty)
         return finding

@@ -3,7 +3,7 @@
 What is judged is the record on the outcome topic, by the judge of the replay. First its own range is folded, from the
 first offset that it names to the last. Where that does not give it, something from before the range may have had a
 say (an ended run, say): then it is folded again from far enough before, at a stream time that the worker noted, and
-only what that fold cannot doubt either (`PrefixUnknownState`) is a mismatch. All else that disagrees is undecidable.
+only what that fold cannot doubt either (`UnknownPrefix`) is a mismatch. All else that disagrees is undecidable.
 
 It must not cost the worker anything but its share of a processor: it reads with consumers of its own, in short
 slices, one step at a time, and whatever breaks it is told and left behind. The worker calls it from its loop and never

@@ -1,0 +1,228 @@
+"""The compact form of a run step: what it began with as its JSON, calls as they grow, its end as it came.
+
+An accelerator, no second truth: whatever it accepts, the general form (`core.step`) would hold as the same step.
+Deciding changes nothing: `ending_of` says what the end would be, `end` takes it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET
+
+from processor.core.effects import Status
+from processor.core.merge import Text, Tree, adopt, fill
+from processor.core.step_state import SCHEMA_KEYS
+from processor.core.wire_types import (
+    ExactFunction,
+    ExactObject,
+    ExactStep,
+    ExactTool,
+    canonical_step,
+    read_any,
+    read_exact_step,
+)
+
+KEPT_OVER_NULL: Final = frozenset({"run_id", "thread_id", "assistant_id", "created_at", "type", "step_details"})
+"""What even an ending object cannot erase with a null."""
+
+_UNSET: Final = UNSET
+_SCHEMA_NAMES: Final = frozenset(SCHEMA_KEYS)
+_astuple: Final = msgspec.structs.astuple
+_EXACT_NAMES: Final = ExactStep.__struct_fields__
+_SCHEMA_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in _SCHEMA_NAMES)
+_KEPT_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in KEPT_OVER_NULL)
+
+
+class Call:
+    """A function call of a compact step: what its first delta said, and its arguments so far."""
+
+    __slots__ = ("call_id", "kind", "name", "says_output", "text")
+
+    def __init__(self, call_id: str, kind: str, name: str, text: Text, *, says_output: bool) -> None:
+        self.call_id, self.kind, self.name, self.text = call_id, kind, name, text
+        self.says_output = says_output
+
+    def entry(self) -> Tree:
+        """As the tree has it."""
+        function: Tree = {"name": self.name, "arguments": self.text}
+        if self.says_output:
+            function["output"] = None
+        return {"type": self.kind, "id": self.call_id, "function": function}
+
+
+class Ending:
+    """What an ending object makes of a compact step: the whole snapshot, and how much of it the object said itself.
+
+    `absent`: bits of the fields that no object named. `texts`: bits of the calls whose arguments deltas may still
+    add to.
+    """
+
+    __slots__ = ("absent", "stated", "texts")
+
+    def __init__(self, stated: ExactStep, absent: int, texts: int) -> None:
+        self.stated, self.absent, self.texts = stated, absent, texts
+
+
+class CompactStep:
+    """A step that did only what nearly all steps do. Call n stands at index n.
+
+    Args:
+        event: the object it begins with, which `opens_exactly`.
+    """
+
+    __slots__ = ("_absent", "_published", "_texts", "_type", "calls", "ending", "opening", "run_id")
+
+    def __init__(self, event: ExactObject) -> None:
+        stated = event.stated
+        self.opening, self._type = event.data, stated.type
+        self.run_id: str | None = stated.run_id if type(stated.run_id) is str else None
+        self.calls: list[Call] | None = [] if stated.type == "tool_calls" else None
+        self.ending: ExactStep | None = None
+        self._published = b""
+        unsaid = 0
+        for number, told in enumerate(_astuple(stated)):
+            if told is _UNSET:
+                unsaid |= 1 << number
+        self._absent = unsaid
+        self._texts = 0
+
+    def peek(self) -> tuple[Any, Any]:
+        """The thread id and the type of the details of an open step."""
+        opened = read_any(self.opening)
+        details = opened.get("step_details")
+        told = details.get("type") if isinstance(details, dict) else None
+        return opened.get("thread_id"), told or opened.get("type")
+
+    # --- its end --------------------------------------------------------------------------------------------
+
+    def ending_of(self, event: ExactObject, status: Status) -> Ending | None:
+        """What an ending object makes of it (M6); None if it disagrees with anything. Changes `event.stated` alone."""
+        if not self.opening:
+            return None
+        stated = event.stated
+        if not (stated.type == stated.step_details.type == self._type and stated.object):
+            return None
+        texts = self._end_details(stated)
+        if texts is None:
+            return None
+        unsaid, nulls = 0, 0
+        for number, told in enumerate(_astuple(stated)):
+            if told is _UNSET:
+                unsaid |= 1 << number
+            elif told is None:
+                nulls |= 1 << number
+        if unsaid & ~self._absent or nulls & _KEPT_BITS:
+            _fill_missing(stated, read_exact_step(self.opening))
+        if stated.expired_at is not None and stated.expired_at is not _UNSET and status is not Status.EXPIRED:
+            return None
+        absent = unsaid & self._absent
+        for number, name in enumerate(_EXACT_NAMES):
+            if absent >> number & 1 and name in _SCHEMA_NAMES:
+                setattr(stated, name, None)
+        return Ending(stated, absent & _SCHEMA_BITS, texts)
+
+    def _end_details(self, stated: ExactStep) -> int | None:
+        """Merge the details; returns the bits of the calls whose text is the fold's own. None: something differs."""
+        held, details = self.calls, stated.step_details
+        told, message = details.tool_calls, details.message_creation
+        if held is None:
+            same = told is _UNSET and message == read_exact_step(self.opening).step_details.message_creation
+            return 0 if same else None
+        if message is not _UNSET or told is _UNSET:
+            return None
+        if not told:
+            details.tool_calls = [
+                ExactTool(
+                    ExactFunction(call.text.getvalue(), call.name, None if call.says_output else _UNSET),
+                    call.call_id,
+                    call.kind,
+                )
+                for call in held
+            ]
+            return (1 << len(held)) - 1
+        if len(told) != len(held):
+            return None
+        texts = 0
+        ids: list[str] = []
+        for number, tool in enumerate(told):
+            call, function = held[number], tool.function
+            if tool.id != call.call_id or tool.type != call.kind or function.name != call.name or tool.id in ids:
+                return None
+            ids.append(tool.id)
+            arguments = call.text.getvalue()
+            if function.arguments is None:
+                function.arguments = arguments
+                texts |= 1 << number
+            elif function.arguments != arguments:
+                return None
+            if call.says_output and function.output is _UNSET:
+                function.output = None
+        return texts
+
+    def end(self, ending: Ending) -> None:
+        """Take the end that `ending_of` found."""
+        stated = ending.stated
+        self.opening, self.ending = b"", stated
+        self._absent, self._texts = ending.absent, ending.texts
+        self.run_id = stated.run_id if type(stated.run_id) is str else None
+
+    def encoded(self) -> bytes:
+        """The canonical bytes of an ended step."""
+        ending = self.ending
+        if ending is not None and not self._published:
+            self._published = canonical_step(ending)
+        return self._published
+
+    def shrink(self) -> None:
+        """Keep of an ended step what was published of it alone."""
+        self.encoded()
+        self.ending = self.calls = None
+
+    # --- the general form -----------------------------------------------------------------------------------
+
+    def general(self) -> tuple[dict[str, Any], Tree]:
+        """The same as fields and tree. What deltas grow in the tree are the texts of the calls themselves."""
+        published = self.encoded()
+        tree: Tree = {}
+        if not published:
+            fields: dict[str, Any] = read_any(self.opening)
+            fill(tree, fields.pop("step_details"))
+            if self.calls:
+                tree["tool_calls"].entries.update({n: call.entry() for n, call in enumerate(self.calls)})
+            return fields, tree
+        fields = read_any(published)
+        tree = adopt(fields.pop("step_details"))
+        for number, name in enumerate(_EXACT_NAMES):
+            if self._absent >> number & 1:
+                del fields[name]
+        tools = tree.get("tool_calls")
+        if tools is not None:
+            for number, entry in tools.entries.items():
+                if self._texts >> number & 1:
+                    text = Text()
+                    text.write(entry["function"]["arguments"])
+                    entry["function"]["arguments"] = text
+        return fields, tree
+
+
+def _fill_missing(stated: ExactStep, first: ExactStep) -> None:
+    """Fill what an ending object does not say, or cannot erase, with what the step began with."""
+    before = _astuple(first)
+    for number, told in enumerate(_astuple(stated)):
+        name = _EXACT_NAMES[number]
+        if told is _UNSET or (told is None and name in KEPT_OVER_NULL):
+            earlier = before[number]
+            if earlier is not _UNSET:
+                setattr(stated, name, earlier)
+
+
+def opens_exactly(stated: ExactStep) -> bool:
+    """Whether a step that begins so may be held compact: no calls yet, and a type that is the details' own."""
+    details = stated.step_details
+    if details.type != stated.type:
+        return False
+    if stated.type == "tool_calls":
+        return details.tool_calls == [] and details.message_creation is _UNSET
+    return stated.type == "message_creation" and details.tool_calls is _UNSET and details.message_creation is not _UNSET

@@ -1,0 +1,163 @@
+"""Entries: what a partition remembers of one step or one ended run, and the cause of a change to it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from processor.core.effects import Record, Status
+from processor.core.packed_steps import unpack_step
+from processor.core.step_state import StepState
+from processor.core.wire_types import RunEnd
+
+CLEAN: Final = -1
+"""`dirty_from` of an entry that a checkpoint covers."""
+_OPEN: Final = Status.IN_PROGRESS
+
+
+class Form(Enum):
+    """What an entry holds."""
+
+    STEP = "step"
+    """`step`: an open step at work."""
+    PACKED = "packed"
+    """`body`: a packed step, ended, or open and not touched since its checkpoint: it may wait for hours."""
+    COMPACT = "compact"
+    """`ended`: an ended step, kept as what was published of it."""
+    REFUSED = "refused"
+    """Nothing: a step that was refused (X2), or, `inferred` as well, one in quarantine."""
+    RUN = "run"
+    """`run`: the end of a run."""
+
+
+_STEP: Final = Form.STEP
+_PACKED: Final = Form.PACKED
+_COMPACT: Final = Form.COMPACT
+_REFUSED: Final = Form.REFUSED
+_RUN: Final = Form.RUN
+
+
+class Entry:
+    """One remembered step or ended run, in one of the forms of `Form`. Only its methods change the form.
+
+    `touched_*` is when an event last named it, in stream time and offset. `dirty_from` is the offset of its first
+    record that no checkpoint covers, `dirty_time` the stream time before that record.
+    """
+
+    __slots__ = (
+        "applied_below",
+        "body",
+        "checkpointed",
+        "dirty_from",
+        "dirty_time",
+        "due_s",
+        "ended",
+        "form",
+        "inferred",
+        "irregular",
+        "key",
+        "opened_s",
+        "refused",
+        "run",
+        "run_id",
+        "status",
+        "step",
+        "touched_ms",
+        "touched_offset",
+    )
+
+    def __init__(self, key: str, offset: int) -> None:
+        self.key = key
+        self.form: Form = _PACKED
+        self.step: StepState | None = None
+        self.body = b""
+        self.ended: StepState | None = None
+        self.run: RunEnd | None = None
+        self.run_id: str | None = None
+        self.status: Status = _OPEN
+        self.inferred = False
+        self.refused = False
+        self.irregular = False
+        self.due_s = 0
+        self.opened_s = 0
+        self.touched_ms = 0
+        self.touched_offset = offset
+        self.dirty_from = CLEAN
+        self.dirty_time = 0
+        self.applied_below = 0
+        self.checkpointed = False
+
+    # --- forms ----------------------------------------------------------------------------------------------
+
+    def hold(self, step: StepState) -> None:
+        """Hold an open step that is at work."""
+        self.form, self.step, self.body = _STEP, step, b""
+
+    def hold_packed(self, body: bytes) -> None:
+        """Hold a step as its bytes."""
+        self.form, self.body = _PACKED, body
+        self.step = self.ended = None
+
+    def hold_run(self, run: RunEnd) -> None:
+        """Hold the end of a run."""
+        self.form, self.run = _RUN, run
+
+    def refuse(self) -> None:
+        """Hold nothing but that the step is refused."""
+        self.form, self.body, self.refused, self.irregular = _REFUSED, b"", True, True
+        self.step = self.ended = None
+
+    def drop(self) -> None:
+        """Hold nothing: the entry is forgotten."""
+        self.form, self.body, self.ended = _PACKED, b"", None
+
+    def materialise(self) -> StepState:
+        """The step, to be changed. An ended one has to be compacted again afterwards."""
+        step = self.step
+        if step is None:
+            if self.ended is not None:
+                return self.ended.materialise()
+            step = unpack_step(self.body)
+            if self.status is _OPEN:
+                self.hold(step)
+        return step
+
+    def peek(self) -> StepState:
+        """An open step to be looked at: neither it nor the entry changes its form."""
+        return self.step if self.step is not None else unpack_step(self.body)
+
+    def compact(self, step: StepState) -> None:
+        """Keep an ended step, as small as may be."""
+        if step.compact():
+            self.form, self.ended, self.step, self.body = _COMPACT, step, None, b""
+        else:
+            self.hold_packed(step.pack())
+
+    def put_back(self, step: StepState) -> None:
+        """Keep an ended step again, after `materialise`; an open one is held as it is."""
+        if self.step is None:
+            self.compact(step)
+
+    def packed(self) -> bytes:
+        """The packed step, for a checkpoint. An open step is held packed from here on."""
+        if self.step is not None:
+            self.hold_packed(self.step.pack())
+        return self.materialise().pack() if self.form is _COMPACT else self.body
+
+
+class Cause:
+    """What makes an effect happen: a record at `offset`, or a clock mark (`mark` is set and there is no record).
+
+    `before_ms` is the stream time before it.
+    """
+
+    __slots__ = ("before_ms", "mark", "offset", "record", "timestamp")
+
+    def __init__(
+        self, offset: int, timestamp: int, before_ms: int, record: Record | None = None, mark: str | None = None
+    ) -> None:
+        self.offset = offset
+        self.timestamp = timestamp
+        self.before_ms = before_ms
+        self.record = record
+        self.mark = mark

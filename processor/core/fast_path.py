@@ -1,0 +1,219 @@
+"""The fast path of run steps: what nearly all events do, decided without the general form of event or step.
+
+`FastPath.decide` changes nothing that shows; its caller (`core.run_steps`) does what was decided, with the same
+functions as the slow path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final
+
+from processor.core.compact_step import Ending, opens_exactly
+from processor.core.delta_template import DeltaTemplate, is_plain
+from processor.core.effects import Status
+from processor.core.entry import Entry
+from processor.core.events import EventPrefix, exact, general, prefix_of
+from processor.core.lifecycle import TERMINAL, Kind
+from processor.core.step import OpenedCall, Step
+from processor.core.transitions import Transitions
+from processor.core.wire_types import ExactData, ExactObject, StepDelta, StepObject
+
+_CREATED: Final = Kind.CREATED
+_IN_PROGRESS: Final = Kind.IN_PROGRESS
+_ENDS: Final[Mapping[Kind, Status]] = {Kind(status.value): status for status in TERMINAL}
+_ID: Final = b'{"id":"'
+_MAX_TEMPLATES: Final = 16
+"""How many are learned: producers have few."""
+_TEMPLATE_ATTEMPTS: Final = 64
+"""How often learning one may fail before nothing more is learned."""
+
+
+class Paths(Enum):
+    """How events are folded."""
+
+    FAST = "fast"
+    """By the fast path where it decides, else by the slow path."""
+    SLOW = "slow"
+    """By the slow path alone."""
+    BOTH = "both"
+    """Every record both ways, in two states that are compared after each: to find bugs; several times slower."""
+
+
+# --- decisions ----------------------------------------------------------------------------------------------
+
+
+class Decision:
+    """What is to be done about one event; a subclass says what."""
+
+    __slots__ = ()
+
+
+class AppendText(Decision):
+    """Append a text to the call that `Step.text_of` has found. `event` is where its template may be learned from."""
+
+    __slots__ = ("entry", "event", "step", "text")
+
+    def __init__(self, entry: Entry, step: Step, event: ExactData, text: str) -> None:
+        self.entry, self.step, self.event, self.text = entry, step, event, text
+
+
+class OpenCall(Decision):
+    """Begin a function call."""
+
+    __slots__ = ("entry", "opened", "step")
+
+    def __init__(self, entry: Entry, step: Step, opened: OpenedCall) -> None:
+        self.entry, self.step, self.opened = entry, step, opened
+
+
+class BeginStep(Decision):
+    """Begin a step, in its compact form."""
+
+    __slots__ = ("event",)
+
+    def __init__(self, event: ExactObject) -> None:
+        self.event = event
+
+
+class RepeatObject(Decision):
+    """Count an `in_progress` that says to the letter what the step began with: deadline and run are known."""
+
+    __slots__ = ("entry", "step")
+
+    def __init__(self, entry: Entry, step: Step) -> None:
+        self.entry, self.step = entry, step
+
+
+class EndStep(Decision):
+    """End a step that did nothing unusual."""
+
+    __slots__ = ("ending", "entry", "status", "step")
+
+    def __init__(self, entry: Entry, step: Step, ending: Ending, status: Status) -> None:
+        self.entry, self.step, self.ending, self.status = entry, step, ending, status
+
+
+class TakeSlowPath(Decision):
+    """Have the slow path fold the event, which has been read already."""
+
+    __slots__ = ("event",)
+
+    def __init__(self, event: StepDelta | StepObject) -> None:
+        self.event = event
+
+
+# --- deciding -----------------------------------------------------------------------------------------------
+
+
+class FastPath:
+    """Decides about one event at a time."""
+
+    __slots__ = ("_max_step_bytes", "_transitions")
+
+    def __init__(self, max_step_bytes: int, transitions: Transitions) -> None:
+        self._max_step_bytes, self._transitions = max_step_bytes, transitions
+
+    def decide(self, value: bytes, offset: int, event_id: str | None) -> Decision | None:
+        """What the event in `value` does; None: it is to be decoded."""
+        head = prefix_of(value)
+        decision: Decision | None = None
+        if head is not None and head.kind is _IN_PROGRESS:
+            decision = self._of_repeat(value, head, offset, event_id)
+            if decision is not None:
+                return decision
+        event = exact(value, head)
+        if isinstance(event, ExactData):
+            decision = self._of_delta(event, offset, event_id)
+        elif isinstance(event, ExactObject):
+            decision = self._of_object(event, len(value), offset, event_id)
+        if decision is not None:
+            return decision
+        whole = event if event is None or isinstance(event, StepObject) else general(event)
+        return None if whole is None else TakeSlowPath(whole)
+
+    def _of_delta(self, event: ExactData, offset: int, event_id: str | None) -> Decision | None:
+        """A delta that adds text to a call, or begins one."""
+        entry = self._transitions.steps.get(event.id)
+        step = None if entry is None else entry.step
+        if entry is None or not isinstance(step, Step) or offset < entry.applied_below:
+            return None
+        text = step.text_of(event)
+        if text is not None:
+            fits = step.has_room(len(text), self._max_step_bytes, event_id)
+            return AppendText(entry, step, event, text) if fits else None
+        opened = step.call_of(event, self._max_step_bytes, event_id)
+        return None if opened is None else OpenCall(entry, step, opened)
+
+    def _of_repeat(self, value: bytes, head: EventPrefix, offset: int, event_id: str | None) -> Decision | None:
+        data = value[head.data : -1]
+        if not data.startswith(_ID):
+            return None
+        step_id = data[len(_ID) : data.find(b'"', len(_ID))].decode("utf-8", "backslashreplace")
+        entry = self._transitions.steps.get(step_id)
+        step = None if entry is None else entry.step
+        if entry is None or not isinstance(step, Step) or offset < entry.applied_below:
+            return None
+        if not step.is_repeated_by(data) or step.has_folded(event_id):
+            return None
+        return RepeatObject(entry, step) if step.size_with(len(value), 0) <= self._max_step_bytes else None
+
+    def _of_object(self, event: ExactObject, size: int, offset: int, event_id: str | None) -> Decision | None:
+        """An object that opens a step, or ends one that did nothing unusual."""
+        if size > self._max_step_bytes:
+            return None
+        transitions, kind = self._transitions, event.kind
+        entry = transitions.steps.get(event.stated.id)
+        if entry is None:
+            if kind is not _CREATED or transitions.is_full() or not opens_exactly(event.stated):
+                return None
+            return None if transitions.retention.is_gone(event.stated.id, offset) else BeginStep(event)
+        step, status = entry.step, _ENDS.get(kind)
+        if not isinstance(step, Step) or status is None or offset < entry.applied_below or step.has_folded(event_id):
+            return None
+        form = step.compact_form
+        ending = None if form is None else form.ending_of(event, status)
+        return None if ending is None else EndStep(entry, step, ending, status)
+
+
+# --- templates ----------------------------------------------------------------------------------------------
+
+
+class Templates:
+    """The delta templates of a partition's producers. `head` is of the one last seen, b"" if there is none."""
+
+    __slots__ = ("_attempts", "head", "id_end", "known")
+
+    def __init__(self) -> None:
+        self.known: list[DeltaTemplate] = []
+        self._attempts = _TEMPLATE_ATTEMPTS
+        self.head = b""
+        self.id_end = 0
+        """Where the id ends behind `head`, if it is as long as the last one was."""
+
+    def expect(self, step: Step) -> None:
+        """A call has begun: its deltas may match a known template."""
+        for known in self.known:
+            if known.head is self.head and step.fits_template(known) and is_plain(step.step_id):
+                step.template = known
+                return
+
+    def learn(self, step: Step, value: bytes, event: ExactData) -> None:
+        """Learn the template of the delta that has just been added to the step."""
+        if not is_plain(event.id):
+            return
+        found = next((known for known in self.known if known.fits(value)), None)
+        if found is None:
+            if not self._attempts or len(self.known) >= _MAX_TEMPLATES:
+                return
+            found = step.learn_template(value, event)
+            if found is None:
+                self._attempts -= 1
+                return
+            for known in self.known:
+                if known.head == found.head:
+                    found.head = known.head  # compared by identity, not equality, for speed
+            self.known.append(found)
+        step.template, self.head = found, found.head
+        self.id_end = len(found.head) + len(event.id.encode())

@@ -1,0 +1,11 @@
+"""Packed steps: the bytes of a step at rest become the step again. The one place that knows each dialect's packing."""
+
+from __future__ import annotations
+
+from processor.core.step import Step
+from processor.core.step_state import StepState
+
+
+def unpack_step(body: bytes) -> StepState:
+    """The step that `StepState.pack` made these bytes of."""
+    return Step.unpack(body)

@@ -1,0 +1,114 @@
+"""Publications: the records that a partition's steps and refused events become, with the headers that prove them."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final
+
+from processor.core.effects import DeadLetter, LogRecord, Publish, Reason, Record, Rejected
+from processor.core.entry import Cause
+from processor.core.headers import (
+    ANOMALIES,
+    CLOCK_MARK,
+    DIGEST,
+    EVENTS,
+    FIRST_OFFSET,
+    INFERRED,
+    LAST_OFFSET,
+    REVISION,
+    RULES,
+    SOURCE_PARTITION,
+    SOURCE_TOPIC,
+    VERSION,
+    VERSION_BYTES,
+    dead_letter_headers,
+)
+from processor.core.rules import Rules
+from processor.core.step_state import StepState
+from processor.core.wire_types import canonical
+
+
+class Publication:
+    """Makes effects of one partition; holds nothing of what it has made."""
+
+    __slots__ = ("_max_record_bytes", "_object_type", "_partition", "_rules_headers", "_source_headers", "_topic")
+
+    def __init__(self, topic: str, partition: int, rules: Rules) -> None:
+        self._object_type, self._max_record_bytes = rules.object_type, rules.max_record_bytes
+        self._topic, self._partition = topic.encode(), str(partition).encode()
+        self._source_headers: Final = (
+            (SOURCE_TOPIC, self._topic),
+            (SOURCE_PARTITION, self._partition),
+        )
+        self._rules_headers: Final = (
+            (VERSION, VERSION_BYTES),
+            (RULES, rules.digest().encode()),
+        )
+
+    def bytes_of(self, step: StepState) -> bytes:
+        """The value that the step is published as."""
+        return step.encoded(self._object_type)
+
+    def of_step(self, step: StepState, cause: Cause) -> Publish | DeadLetter:
+        """The snapshot of an ended step; X3: a reference in its place if its topic would not take it."""
+        value = self.bytes_of(step)
+        anomalies = tuple(sorted(step.anomalies)) if step.anomalies else ()
+        digest = sha256(value).hexdigest()
+        last = max(cause.offset, step.last_offset) if cause.mark is None else step.last_offset
+        if len(value) > self._max_record_bytes:
+            return self._too_large(step, cause, len(value), digest, last)
+        headers: list[tuple[str, bytes]] = [
+            *self._source_headers,
+            (FIRST_OFFSET, b"%d" % step.first_offset),
+            (LAST_OFFSET, b"%d" % last),
+            (EVENTS, b"%d" % step.events),
+            (REVISION, b"%d" % step.revision),
+            *self._rules_headers,
+            (DIGEST, digest.encode()),
+        ]
+        how = None
+        if step.inference is not None:
+            how = step.inference.how
+            headers.append((INFERRED, how.encode()))
+            if cause.mark is not None:
+                headers.append((CLOCK_MARK, cause.mark.encode()))
+        if anomalies:
+            headers.append((ANOMALIES, ",".join(anomalies).encode()))
+        headers.extend(step.trace)
+        return Publish(
+            step.status, step.step_id, value, max(0, cause.timestamp), tuple(headers), step.revision, how, anomalies
+        )
+
+    def _too_large(self, step: StepState, cause: Cause, size: int, digest: str, last: int) -> DeadLetter:
+        reference = canonical(
+            {
+                "id": step.step_id,
+                "run_id": step.fields.get("run_id"),
+                "thread_id": step.fields.get("thread_id"),
+                "status": step.status.value,
+                "revision": step.revision,
+                "first_offset": step.first_offset,
+                "last_offset": last,
+                "digest": digest,
+                "size": size,
+            }
+        )
+        source = LogRecord(last, cause.timestamp, step.step_id.encode(), reference)
+        detail = f"{size} bytes, the limit is {self._max_record_bytes}"
+        return self.of_reference(source, Reason.SNAPSHOT_TOO_LARGE, detail, cause.mark)
+
+    def of_reference(self, source: LogRecord, reason: Reason, detail: str, mark: str | None) -> DeadLetter:
+        """A dead letter that refers to a step, `source`, in place of a record."""
+        headers = dead_letter_headers(self._topic, self._partition, source, reason, detail)
+        if mark is not None:
+            headers = (*headers, (CLOCK_MARK, mark.encode()))
+        return DeadLetter(reason, detail, source.key, source.value, source.timestamp, headers, source.offset)
+
+    def of_rejected(self, record: Record, why: Rejected, number: str) -> DeadLetter:
+        """A record that is set aside; `number` says which of its events is (`2/3`), "" where it has one only."""
+        detail = why.detail
+        if number:
+            which, _, total = number.partition("/")
+            detail = f"{detail} (event {which} of {total})"
+        headers = dead_letter_headers(self._topic, self._partition, record, why.reason, detail, number)
+        return DeadLetter(why.reason, detail, record.key, record.value, record.timestamp, headers, record.offset)

@@ -1,0 +1,204 @@
+"""Run-step events: one record of them is folded here, by the fast path where it decides, else by the slow path."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from processor.core.delta_template import DeltaTemplate
+from processor.core.effects import Headers, Record, Rejected
+from processor.core.endings import Endings
+from processor.core.entry import Cause, Entry
+from processor.core.events import EVENT_ID, decode
+from processor.core.fast_path import (
+    AppendText,
+    BeginStep,
+    Decision,
+    EndStep,
+    FastPath,
+    OpenCall,
+    RepeatObject,
+    TakeSlowPath,
+    Templates,
+)
+from processor.core.lifecycle import TERMINAL
+from processor.core.observer import Observer
+from processor.core.quarantine import Quarantine
+from processor.core.rules import Rules
+from processor.core.slow_path import SlowPath
+from processor.core.step import Step
+from processor.core.transitions import Transitions
+from processor.core.wire_types import StepDelta, StepObject, read_text
+
+SPECIAL: Final = "\0"
+"""In place of an event id: headers that hold an envelope."""
+_USUAL: Final = ("delta", "created", "in_progress", *(status.value for status in TERMINAL))
+_read_text: Final = read_text
+
+
+class RunSteps:
+    """Folds records of run-step events into the steps of one partition.
+
+    Args:
+        uses_fast_path: else every record is decoded and folded by the slow path.
+    """
+
+    __slots__ = (
+        "_fast",
+        "_max_step_bytes",
+        "_slow",
+        "_transitions",
+        "_uses_fast_path",
+        "_usual",
+        "appended",
+        "templates",
+    )
+
+    def __init__(
+        self,
+        rules: Rules,
+        transitions: Transitions,
+        quarantine: Quarantine,
+        endings: Endings,
+        observer: Observer | None,
+        *,
+        uses_fast_path: bool,
+    ) -> None:
+        self._max_step_bytes = rules.max_step_bytes
+        self._transitions = transitions
+        self._fast = FastPath(rules.max_step_bytes, transitions)
+        self._slow = SlowPath(rules, transitions, quarantine, endings, observer)
+        self._uses_fast_path = uses_fast_path
+        self.templates = Templates()
+        self._usual: dict[str, int] = dict.fromkeys(_USUAL, 0)
+        self.appended = 0
+
+    def append_match(self, value: bytes, offset: int, before_ms: int, event_id: str | None) -> bool:
+        """Append the text of a delta that matches a template, for an open step, its id as long as the last.
+
+        That is what most records are. The value begins with `templates.head`. Only an id of ASCII that stands in JSON
+        as it is has a template: no other bytes read as it. False, and nothing is changed, if it is another event.
+        """
+        templates, transitions = self.templates, self._transitions
+        head, id_end = templates.head, templates.id_end
+        entry = transitions.steps.get(value[len(head) : id_end].decode("latin-1"))
+        if entry is None or offset < entry.applied_below:
+            return False
+        step = entry.step
+        if not isinstance(step, Step):
+            return False
+        template = step.template
+        if template is None or template.head is not head:
+            return False
+        text = _text_of(value[id_end:], template)
+        if text is None or not step.append_text(text, self._max_step_bytes, event_id):
+            return False
+        step.last_offset = offset
+        if entry.dirty_from < 0:
+            transitions.retention.mark_dirty(entry, offset, before_ms)
+        self.appended += 1
+        return True
+
+    def apply_record(self, cause: Cause, record: Record, event_id: str | None) -> None:
+        """Fold all events of a record. `event_id` is what `plain_id` says of its headers."""
+        value = record.value
+        if value and event_id is not SPECIAL and self._uses_fast_path:
+            decision = self._fast.decide(value, cause.offset, event_id)
+            if decision is not None:
+                self._perform(decision, cause, value, event_id)
+                return
+        decoded = decode(value, record.headers)
+        if isinstance(decoded, Rejected):
+            self._transitions.reject(cause, decoded)
+            return
+        total = len(decoded.events)
+        for number, (found, own_id) in enumerate(zip(decoded.events, decoded.ids, strict=True), 1):
+            self._slow.apply_event(cause, found, own_id, f"{number}/{total}" if total > 1 else "")
+
+    def _perform(self, decision: Decision, cause: Cause, value: bytes, event_id: str | None) -> None:
+        """Do what the fast path has decided."""
+        transitions = self._transitions
+        if isinstance(decision, AppendText):
+            step = decision.step
+            step.append_text(decision.text, self._max_step_bytes, event_id)
+            self.templates.learn(step, value, decision.event)
+            self._note_delta(decision.entry, step, cause)
+        elif isinstance(decision, TakeSlowPath):
+            self._slow.apply_event(cause, decision.event, event_id, "")
+        elif isinstance(decision, OpenCall):
+            step = decision.step
+            step.open_call(decision.opened)
+            transitions.folded(step, cause, event_id)
+            self.templates.expect(step)
+            self._note_delta(decision.entry, step, cause)
+        elif isinstance(decision, BeginStep):
+            stated = decision.event.stated
+            step = Step(stated.id, cause.offset, transitions.stream_time // 1000)
+            entry = transitions.begin(step, cause)
+            step.begin_exact(decision.event, len(value))
+            transitions.opened(entry, step, cause, event_id, stated.expires_at)
+            self._usual["created"] += 1
+        elif isinstance(decision, EndStep):
+            step = decision.step
+            step.end_exact(decision.ending, decision.status, len(value))
+            transitions.touch(decision.entry, cause)
+            transitions.ended(decision.entry, step, cause, event_id)
+            self._usual[decision.status.value] += 1
+        else:
+            assert isinstance(decision, RepeatObject)
+            transitions.touch(decision.entry, cause)
+            decision.step.repeat_exact(len(value))
+            transitions.folded(decision.step, cause, event_id)
+            self._usual["in_progress"] += 1
+
+    def _note_delta(self, entry: Entry, step: Step, cause: Cause) -> None:
+        step.last_offset = cause.offset
+        if entry.dirty_from < 0:
+            self._transitions.retention.mark_dirty(entry, cause.offset, cause.before_ms)
+        self.appended += 1
+
+    def flush_counts(self) -> None:
+        """Add what the fast path has counted to the counts of all events."""
+        usual, counts = self._usual, self._transitions.counts
+        usual["delta"] += self.appended
+        self.appended = 0
+        for name, number in usual.items():
+            if number:
+                counts[name] += number
+                usual[name] = 0
+
+
+def plain_id(headers: Headers) -> str | None:
+    """The event id among headers that change nothing else; `SPECIAL` if they hold an envelope."""
+    found: str | None = None
+    for name, content in headers:
+        if name == EVENT_ID:
+            found = content.decode("utf-8", "backslashreplace") if content else None
+        elif name[:3].lower() == "ce_" or name.lower() in ("content-type", EVENT_ID):
+            return SPECIAL
+    return found
+
+
+def step_named(record: Record) -> str | None:
+    """The step that the first event of a record names, as far as the record can be read."""
+    try:
+        decoded = decode(record.value, record.headers)
+    except MemoryError:
+        raise
+    except Exception:
+        return None
+    if isinstance(decoded, Rejected):
+        return None
+    return next((e.step_id for e in decoded.events if isinstance(e, StepDelta | StepObject)), None)
+
+
+def _text_of(rest: bytes, template: DeltaTemplate) -> str | None:
+    """The text of a delta that matches the template, of which `rest` is what follows the id; None if it is not."""
+    middle, tail = template.middle, template.tail
+    if not (rest.startswith(middle) and rest.endswith(tail)):
+        return None
+    try:
+        return _read_text(rest[len(middle) - 1 : len(rest) - len(tail) + 1])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
