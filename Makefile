@@ -12,7 +12,7 @@ JOBS := 2
 PARALLEL := --numprocesses $(JOBS:1=0) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations serve config contracts dashboard manifests lock wheels sbom audit-deps image-steps clean
+.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations compat serve config contracts dashboard manifests lock wheels sbom audit-deps image-steps clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ soak: venv ## hours of load and faults: is anything lost, does memory grow? (HOU
 
 mutations: venv ## mutation test of the audit: change published output 1,000 ways; each must be found
 	for seed in 1 2 3; do $(BIN)/python -m tests.shell.mutations --mutations 1000 --seed $$seed || exit 1; done
+
+compat: venv ## try other brokers and other producers' libraries, an hour: docs/compatibility.md (ARGS="--only 3.9.1,sarama")
+	$(BIN)/python -m tests.compat $(ARGS)
 
 serve: venv ## run the worker (CONFIG=file)
 	$(BIN)/run-steps serve $(if $(CONFIG),--config $(CONFIG))

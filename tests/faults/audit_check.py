@@ -22,13 +22,7 @@ def prove(fleet: Fleet, home: Path) -> Replayed:
         home: where the replay may write.
     """
     topics = fleet.topics
-    settings = load(None, fleet.environment)
-    found = replay(
-        Options(end="end", workers=2, work=str(home / "replay")),
-        settings,
-        lambda: Connection.build(**settings.kafka.connection()),
-        lambda _: None,
-    )
+    found = replayed(fleet, home)
     assert found.verdict is Outcome.PROVEN, (found.counts, found.questions, found.about.notes)
     published = sum(len(kt.read_topic(topics.bootstrap, topic)) for topic in topics.outcomes)
     letters = len(kt.read_topic(topics.bootstrap, topics.dead_letter))
@@ -38,3 +32,14 @@ def prove(fleet: Fleet, home: Path) -> Replayed:
     assert found.coverage["data"] == sum(result.records for result in found.results)
     assert sum(found.coverage.values()) == sum(result.end for result in found.results)
     return found
+
+
+def replayed(fleet: Fleet, home: Path) -> Replayed:
+    """Replay the whole source topic with the settings that the workers got."""
+    settings = load(None, fleet.environment)
+    return replay(
+        Options(end="end", workers=2, work=str(home / "replay")),
+        settings,
+        lambda: Connection.build(**settings.kafka.connection()),
+        lambda _: None,
+    )

@@ -281,8 +281,12 @@ class Scene:
 
     # --- judgement ---
 
-    def judge(self, within_s: float = 90.0, *, with_replay: bool = True) -> None:
-        """Let the workers come to the end, end them, and count into the tally what came out otherwise than it must."""
+    def judge(self, within_s: float = 90.0, *, with_replay: bool = True, with_group_log: bool = True) -> None:
+        """Let the workers come to the end, end them, and count into the tally what came out otherwise than it must.
+
+        Args:
+            with_group_log: whether the broker has the topic of the group coordinator.
+        """
         tally, topics = self.tally, self.topics
         if self.cluster.proxy is not None:
             self.proxy.disarm()
@@ -311,7 +315,7 @@ class Scene:
                 tally.problems.append(f"downstream: {len(told)} {what}: {told[:1]}")
         if self.offsets.decreased:
             tally.problems.append(f"a committed offset went back: {self.offsets.decreased[:3]}")
-        if went_back := offsets_that_went_back(topics):
+        if with_group_log and (went_back := offsets_that_went_back(topics)):
             tally.problems.append(f"{_GROUP_LOG}: {len(went_back)} offsets went back: {went_back[:3]}")
         if with_replay:
             try:

@@ -409,6 +409,8 @@ class Load(_Thread):
                 # A broker that hangs is to stop the workers, not the load.
                 "request.timeout.ms": 3000,
                 "socket.timeout.ms": 4000,
+                # A broker of ZooKeeper's days that has just started knows no topics for a moment.
+                "topic.metadata.propagation.max.ms": 600_000,
             }
         )
         failures: list[KafkaError] = []
