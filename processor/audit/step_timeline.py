@@ -214,7 +214,7 @@ class StepTimeline:
 
     def _events_of(self, record: Record) -> Iterator[StepEvent]:
         """The events of a record that name the step, or the end of its run."""
-        decoded = decode(record.value, record.headers)
+        decoded = decode(record.value, record.headers, self._task.rules.schema_frames)
         for event in getattr(decoded, "events", ()):
             if isinstance(event, StepObject | StepDelta):
                 if event.step_id == self._step_id:

@@ -94,6 +94,7 @@ class Source(Section):
     rebalance_timeout_ms: int = _key(60_000, "Maximum wait of a rebalance for a drain.", ge=1000, le=1_800_000)
     start: Literal["earliest", "latest"] = _key("earliest", "Start position of a group without committed offsets.")
     unknown_events: Literal["ignore", "dead-letter"] = _key("ignore", "What to do with unknown event names.")
+    schema_frames: bool = _key(False, "Read values behind a schema registry's frame; a replay needs the same.")
     fetch_max_bytes: int = _key(4 * _MIB, "Maximum bytes of one fetch from one broker.", ge=1024, le=1024 * _MIB)
     partition_fetch_bytes: int = _key(_MIB, "Maximum bytes of one fetch from one partition.", ge=1024, le=1024 * _MIB)
     max_poll_records: int = _key(4000, "Maximum records folded in one turn of the loop.", ge=1, le=1_000_000)
@@ -176,7 +177,9 @@ class Rejections(Section):
 
     max_share: float = _key(0.5, "Stop when a larger share of window_records is rejected; 0: never.", ge=0, le=1)
     window_records: int = _key(10_000, "Records that max_share is taken over; 0: no such check.", ge=0, le=10_000_000)
-    max_run: int = _key(5000, "Stop after so many rejections in a row; 0: never.", ge=0, le=10_000_000)
+    max_run: int = _key(
+        5000, "Stop when so many records in a row of one partition are rejected; 0: never.", ge=0, le=10_000_000
+    )
 
 
 class Supervisor(Section):
@@ -329,6 +332,7 @@ class Settings(BaseSettings):
             max_record_bytes=self.output.max_record_bytes,
             unknown_events=self.source.unknown_events,
             object_type=self.output.object_type,
+            schema_frames=self.source.schema_frames,
         )
 
 

@@ -15,6 +15,7 @@ from msgspec import structs
 
 from processor.core.effects import Headers, Reason, Rejected, Status
 from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
+from processor.core.schema_frames import SchemaFrame, frame_of
 from processor.core.sse import Frame, frames_of, is_sse
 from processor.core.surrogates import may_hold_halves, without_halves
 from processor.core.wire_types import (
@@ -57,6 +58,7 @@ _OPEN_STATUS: Final = Status.IN_PROGRESS.value
 _TOMBSTONE: Final = Decoded((Ignored("tombstone"),), (None,))
 _IGNORED: Final = Ignored("ignored")
 _UNKNOWN: Final = Ignored("unknown_event")
+_TEXT: Final = 9  # no text begins with a byte below the tab
 _BOM: Final = b"\xef\xbb\xbf"
 _STEP: Final = "thread.run.step."
 _RUN: Final = "thread.run."
@@ -160,8 +162,11 @@ def general(event: ExactData | ExactObject) -> StepDelta | StepObject | None:
 # --- the slow path -----------------------------------------------------------------------------------------
 
 
-def decode(value: bytes | None, headers: Headers = ()) -> Decoded | Rejected:
+def decode(value: bytes | None, headers: Headers = (), with_frames: bool = False) -> Decoded | Rejected:
     """Read one record; never raises.
+
+    Args:
+        with_frames: whether a schema registry frame before the value is passed over (E0), or refused by its name.
 
     Returns:
         its events in order, a `Rejected` among them for each event that cannot be read; `Rejected` alone if nothing
@@ -169,12 +174,12 @@ def decode(value: bytes | None, headers: Headers = ()) -> Decoded | Rejected:
     """
     if not value:
         return _TOMBSTONE
-    found = _decoded(value, headers)
+    found = _decoded(value, headers, with_frames)
     if may_hold_halves(value) and _refuses(found):
         # Half a surrogate pair is no UTF-8, and yet JSON: the object counts, with U+FFFD in the place of the half.
         mended = without_halves(value)
         if mended != value:
-            return _marked(found, _decoded(mended, headers))
+            return _marked(found, _decoded(mended, headers, with_frames))
     return found
 
 
@@ -198,11 +203,30 @@ def _marked(before: Decoded | Rejected, found: Decoded | Rejected) -> Decoded | 
     )
 
 
-def _decoded(value: bytes, headers: Headers) -> Decoded | Rejected:
+def _decoded(value: bytes, headers: Headers, with_frames: bool) -> Decoded | Rejected:
     try:
-        return _decode(value, {name.lower(): content for name, content in headers} if headers else {})
+        told = {name.lower(): content for name, content in headers} if headers else {}
+        if value[0] < _TEXT and (frame := frame_of(value)) is not None:
+            return _framed(value, frame, told, with_frames)
+        return _decode(value, told)
     except (_BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return _rejected(error)
+
+
+def _framed(
+    value: bytes, frame: SchemaFrame, headers: Mapping[str, bytes | None], with_frames: bool
+) -> Decoded | Rejected:
+    """What follows a frame. The detail of what is refused says that there is one."""
+    if not with_frames:
+        detail = f"begins with {frame.shown}: source.schema_frames has it read"
+        return Rejected(Reason.NOT_JSON, detail)
+    try:
+        found = _decode(value[frame.size :], headers)
+    except (_BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        found = _rejected(error)
+    if isinstance(found, Rejected):
+        return Rejected(found.reason, f"after {frame.shown}: {found.detail}"[:200])
+    return found
 
 
 def _rejected(error: Exception) -> Rejected:
@@ -229,11 +253,10 @@ def _decode(value: bytes, headers: Mapping[str, bytes | None]) -> Decoded | Reje
         return _one(*_cloud_event(value), event_id)
     if "ce_type" in headers and "ce_specversion" in headers:  # E4
         _check_utf8(value)
-        name = _from_thread((headers["ce_type"] or b"").decode())
         envelope = _peek(value)
         if envelope is not None and type(envelope.event) is str and data_of(envelope) is not None:
             return _one(_stream_event(envelope), None, event_id)
-        return _one(_named(name, value), None, event_id)
+        return _one(_named(_type_of(headers), value), None, event_id)
     if is_sse(value):  # E5
         found = [_each(_frame, frame) for frame in frames_of(value)]
         if not any(isinstance(event, Rejected) for event, _ in found):
@@ -289,6 +312,17 @@ def _id_of(headers: Mapping[str, bytes | None]) -> str | None:
     if cloud:
         return (b"%b %b" % (headers.get("ce_source") or b"", cloud)).decode("utf-8", "backslashreplace")
     return None
+
+
+def _type_of(headers: Mapping[str, bytes | None]) -> str:
+    """The event's name of a CloudEvent in binary mode."""
+    named = headers["ce_type"]
+    if named is None:
+        raise _BadRecordError(Reason.MALFORMED, "header ce_type is null")
+    try:
+        return _from_thread(named.decode())
+    except UnicodeDecodeError:
+        raise _BadRecordError(Reason.NOT_JSON, "header ce_type is not UTF-8") from None
 
 
 def _from_thread(name: str) -> str:
@@ -350,7 +384,11 @@ def _frame(frame: Frame) -> tuple[Event, str | None]:
         return _IGNORED, None
     _check_utf8(frame.data)
     if frame.name:
-        return _named(frame.name.decode(), frame.data), None
+        try:
+            name = frame.name.decode()
+        except UnicodeDecodeError:
+            raise _BadRecordError(Reason.NOT_JSON, "the event's name in the SSE text is not UTF-8") from None
+        return _named(name, frame.data), None
     return _json(frame.data)[0], None
 
 

@@ -23,7 +23,11 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     max_record_bytes: int = 1_000_000
     unknown_events: str = "ignore"
     object_type: str = ""
+    schema_frames: bool = False
 
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that name these rules."""
-        return sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]
+        """Sixteen hexadecimal digits that name these rules. A rule that came later counts only where it is used."""
+        told = msgspec.structs.asdict(self)
+        if not self.schema_frames:
+            del told["schema_frames"]
+        return sha256(msgspec.json.encode(told, order="sorted")).hexdigest()[:16]
