@@ -87,6 +87,7 @@ class Case:
                 latest_mark_ms=latest_mark_ms,
                 shortened=self.places.shortened,
                 kept_from=kept_from,
+                expired=mutations.OUTCOMES["expired"],
                 held=held,
                 placements=self.places.placements,
                 **options,
@@ -317,6 +318,17 @@ def test_what_retention_may_have_taken_from_an_output_is_not_missing(case: Case)
     assert verdicts(case.audit(kept_from={place: 2})) == ["unverifiable"]
     assert verdicts(case.audit(kept_from={place: 1})) == ["unverifiable"], "one cause may have made several"
     assert verdicts(case.audit(kept_from={place: 0})) == ["missing"], "behind it all is said to be there"
+
+
+def test_what_is_gone_with_all_outcome_topics_is_told_as_gone(case: Case) -> None:
+    """Retention takes all of them at once where the source's records are older: no clock mark has to do with it."""
+    one_step(case)
+    case.publish()
+    place = next(iter(case.out))
+    case.out[place].clear()
+    (finding,) = case.audit(kept_from={place: NEVER, (mutations.OUTCOMES["expired"], 0): NEVER})
+    assert finding.verdict is Verdict.UNVERIFIABLE
+    assert finding.why.startswith("the published records are gone")
 
 
 def test_another_fold_version_is_not_judged(case: Case) -> None:

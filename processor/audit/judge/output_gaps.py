@@ -17,7 +17,7 @@ _HOLE: Final = (
     "records are gone from within an output topic (compaction, or a hole in an archive): this one, or a clock mark "
     "that explains it, may be among them"
 )
-_HEAD: Final = "the topic no longer holds its first records"
+_HEAD: Final = "the published records are gone: the topic no longer holds its first records"
 
 
 class OutputGaps:

@@ -379,7 +379,7 @@ class PartitionAudit:
         near = _nearest(candidates, expected, kind, first, last)
         why = self._undecidable(effect, first, cause)
         if near is None:
-            why = why or self._other_fold or self._gaps.lacks(expected, cause) or self._regimes.unknown_at(cause)
+            why = self._gaps.lacks(expected, cause) or why or self._other_fold or self._regimes.unknown_at(cause)
             verdict = Verdict.UNVERIFIABLE if why else Verdict.MISSING
             self.unmatched += bool(why)
             yield effect, self._finding(verdict, kind, identity, first, cause, None, why)
