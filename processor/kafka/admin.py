@@ -41,6 +41,8 @@ _TIMESTAMP_LIMITS: Final = (
     "message.timestamp.after.max.ms",
     "message.timestamp.difference.max.ms",
 )
+_NEEDED_SETTINGS: Final = ("cleanup.policy", "max.message.bytes")
+_NUMBERS: Final = ("max.message.bytes", "min.insync.replicas", *_TIMESTAMP_LIMITS)
 _NO_TIMESTAMP_LIMIT_MS: Final = (1 << 63) - 1
 _NOT_YET: Final = frozenset({14, 15, 16})  # the group's coordinator is loading, unknown, or another: nothing was done
 _HAS_MEMBERS: Final = (22, 25, 27)  # ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS
@@ -122,6 +124,12 @@ class Admin:
                 for name in found:
                     _raise_for(rows[name]["error_code"], name)
                 configs = await self._configs(found)
+        for name in found:
+            if not rows[name]["partitions"]:
+                raise BrokerRefused(
+                    f"topic {name}: the broker's answer to Metadata names no partition of it",
+                    hint="a topic that is being made or deleted has none for a moment: start again",
+                )
         return {
             name: TopicFacts(
                 name, len(rows[name]["partitions"]), len(rows[name]["partitions"][0]["replicas"]), configs[name]
@@ -257,6 +265,7 @@ class Admin:
                 )
             _raise_for(code, name, text)
             configs[name] = {key: value for key, value, *_ in entries if value is not None}
+            _require_settings(name, configs[name])
         return configs
 
     def client(self) -> _AdminClient:
@@ -264,6 +273,21 @@ class Admin:
         if self._admin is None:
             raise BrokerUnavailable(f"{self.where}: not started")
         return self._admin
+
+
+def _require_settings(name: str, configs: Mapping[str, str]) -> None:
+    """See that the broker says what cannot be guessed. Some that only speak Kafka's protocol leave settings out."""
+    lacking = [key for key in _NEEDED_SETTINGS if key not in configs]
+    no_number = [key for key in _NUMBERS if not configs.get(key, "0").lstrip("-").isdigit()]
+    if lacking or no_number:
+        what = " and ".join(
+            [f"lacks {key}" for key in lacking]
+            + [f"has {key} as no number (got {configs[key]!r:.40})" for key in no_number]
+        )
+        raise BrokerRefused(
+            f"topic {name}: the broker's answer to DescribeConfigs {what}",
+            hint="this broker does not do what is needed to see that its topics are right: docs/compatibility.md",
+        )
 
 
 def check_topics(
@@ -320,6 +344,12 @@ def check_topics(
                 f"set at least {max_record_bytes + _BATCH_OVERHEAD_BYTES}"
             )
     return problems
+
+
+def retention_ms(topic: TopicFacts) -> int | None:
+    """For how long a topic keeps a record; None: for ever, as far as time decides."""
+    kept = topic.configs.get("retention.ms", "-1")
+    return int(kept) if "delete" in topic.cleanup and kept.isdigit() else None
 
 
 def _tighter_timestamps(topic: TopicFacts, source: TopicFacts) -> list[str]:

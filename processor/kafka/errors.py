@@ -63,11 +63,24 @@ class ReadStalled(BrokerUnavailable):
 
 
 class RecordTooLarge(RunStepsError):
-    """A record that its topic will not take. `size` in bytes, as it stands in the batch."""
+    """A record, or a batch of several, that its topic will not take.
+
+    Args:
+        size: bytes of the record, or of the largest of the batch, as it stands in the batch.
+        records: of the batch that the broker refused; 1: it is the record that is too large.
+    """
 
     exit_code = 65
 
-    def __init__(self, topic: str, size: int, limit: int = 0) -> None:
+    def __init__(self, topic: str, size: int, limit: int = 0, records: int = 1) -> None:
+        if records > 1:
+            super().__init__(
+                f"topic {topic}: a batch of {records} records is larger than the topic takes (the largest record has "
+                f"{size} bytes)",
+                hint="raise max.message.bytes of the topic; segment.bytes must hold a whole batch, too",
+            )
+            self.topic, self.size = topic, size
+            return
         most = f"; max.message.bytes is {limit}" if limit else ""
         super().__init__(
             f"topic {topic}: a record is larger than the topic takes (got {size} bytes{most})",

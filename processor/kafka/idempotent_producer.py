@@ -131,7 +131,7 @@ async def _acknowledgement(batch: RecordBatch, ack: Awaitable[Any]) -> None:
     try:
         batch.written((await ack).offset)
     except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
-        raise RecordTooLarge(batch.topic, batch.largest) from error
+        raise RecordTooLarge(batch.topic, batch.largest, records=batch.count) from error
 
 
 class _InitProducerId(sender.InitPIDHandler):

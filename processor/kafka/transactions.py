@@ -40,6 +40,7 @@ _SEQUENCES: Final = 1 << 31
 # What an answered error allows. All of these come from a broker that has done nothing, or that recognises a repeat.
 _AGAIN: Final = frozenset({3, 5, 6, 7, 14, 15, 16, 19, 20, 51, 56, 89})
 """Say the same once more. Unknown topic (yet), leaders and coordinators that move, time-outs, replicas, throttling."""
+_CONCURRENT: Final = 51
 _MOVED: Final = frozenset({3, 5, 6, 14, 15, 16, 56})
 """Ask anew who leads and who coordinates."""
 _DUPLICATE: Final = 46
@@ -154,6 +155,8 @@ class Transactions:
         self._sequences: defaultdict[TopicPartitionKey, int] = defaultdict(int)
         self._known: dict[int, Committed] = {}
         self.v2 = False
+        self.found_open = False
+        """Whether `start` found a transaction of the id that was not ended."""
         self.recovered = 0
         """How many transactions were begun anew after a lost answer."""
 
@@ -163,8 +166,13 @@ class Transactions:
         A repeated request is harmless here: a late copy fences us, which ends this writer, and the log decides.
         """
         self.v2 = await self._until_answered(self._link.transaction_version) >= 2
+
+        def code_of(answer: tuple[int, Identity]) -> int:
+            self.found_open = self.found_open or answer[0] == _CONCURRENT
+            return answer[0]
+
         code, identity = await self._coded(
-            lambda patience_s: self._link.init_producer(NO_IDENTITY, patience_s, v2=self.v2), first=lambda a: a[0]
+            lambda patience_s: self._link.init_producer(NO_IDENTITY, patience_s, v2=self.v2), first=code_of
         )
         self._require(code)
         self._become(identity)
@@ -469,7 +477,7 @@ class Transactions:
         if code in _ABORTABLE:
             raise _InDoubt from for_code(code)()
         if code in _TOO_LARGE and batches is not None:
-            raise _Refusal from RecordTooLarge(place[0], batches[place].largest)
+            raise _Refusal from RecordTooLarge(place[0], batches[place].largest, records=batches[place].count)
         topic, partition = place if isinstance(place, tuple) else (self._topic, place)
         error = translate(for_code(code)(), f"{self._where}: topic {topic}: partition {partition}")
         if code in _REFUSED:

@@ -308,10 +308,11 @@ class IdempotentWriter:
         await self._outlet.stop(timeout_s)
 
 
-async def takeover(connection: Connection, transactional_id: str, timeout_s: float) -> None:
+async def takeover(connection: Connection, transactional_id: str, timeout_s: float) -> bool:
     """End what a dead writer left open, at once: initialising its id aborts its transaction and fences it.
 
-    Only for a writer that is known to be gone: a living one is fenced by this, too.
+    Only for a writer that is known to be gone: a living one is fenced by this, too. Returns whether a transaction of
+    its was open: one that ended in order has none.
 
     Raises:
         BrokerRefused, BrokerUnavailable
@@ -323,7 +324,9 @@ async def takeover(connection: Connection, transactional_id: str, timeout_s: flo
     try:
         async with explained(connection, where), asyncio.timeout(timeout_s):
             await link.open()
-            await Transactions(link, where=where, group_id="", source_topic="").start()
+            transactions = Transactions(link, where=where, group_id="", source_topic="")
+            await transactions.start()
+            return transactions.found_open
     finally:
         await link.close()
 

@@ -209,7 +209,8 @@ async def test_a_takeover_ends_the_transaction_of_a_dead_writer_at_once(broker: 
         dead = await abandoned(connection, consumer, names, source, sink)
         try:
             began = time.monotonic()
-            await takeover(connection, f"{names.group}.dead", timeout_s=60)
+            assert await takeover(connection, f"{names.group}.dead", timeout_s=60), "a transaction was open"
+            assert not await takeover(connection, f"{names.group}.dead", timeout_s=60), "it was ended"
             assert await consumer.stable_offsets([0], timeout_s=60) == {0: Committed(-1, "")}
             assert time.monotonic() - began < 60, "of a transaction of 15 minutes"
             with pytest.raises(Exception, match=r"Fenced|Epoch|FENCED"):
@@ -288,6 +289,19 @@ async def test_a_record_that_the_broker_finds_too_large_names_its_topic(broker: 
         await writer.commit(Unit(consumer.token(), [out(sink, "fits")], {0: Committed(2, "")}))
         assert (await consumer.stable_offsets([0], timeout_s=60))[0].offset == 2
     assert values(broker, sink) == ["fits"]
+
+
+async def test_a_batch_that_the_broker_finds_too_large_is_told_as_a_batch(broker: Broker, names: Names) -> None:
+    source, sink = names.topic("in"), names.topic("small")
+    create_topics(broker.bootstrap, source)
+    create_topics(broker.bootstrap, sink, config={"max.message.bytes": "1000"})
+    async with (
+        member(broker.bootstrap, source, names.group) as consumer,
+        transactional(broker.bootstrap, source, names.group, consumer.token) as writer,
+    ):
+        with pytest.raises(RecordTooLarge, match="a batch of 3 records is larger than the topic takes"):
+            await writer.commit(Unit(consumer.token(), [out(sink, "x" * 500)] * 3, {0: Committed(1, "")}))
+        assert not writer.dead, "the unit was aborted"
 
 
 async def test_a_missing_topic_is_named_and_costs_nothing(broker: Broker, names: Names) -> None:

@@ -1,0 +1,68 @@
+"""Answers of brokers that lack something, or refuse a batch: told by their name, never a bug of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from processor.errors import BrokerRefused
+from processor.kafka.admin import Admin
+from processor.kafka.client_config import Connection
+from processor.kafka.errors import RecordTooLarge
+
+_WHOLE = (("cleanup.policy", "delete"), ("max.message.bytes", "1000012"), ("min.insync.replicas", "1"))
+
+
+class _Answers:
+    """What a broker says of one topic, as aiokafka's admin client hands it out."""
+
+    def __init__(self, settings: Sequence[tuple[str, str | None]], partitions: int = 1) -> None:
+        self._settings, self._partitions = settings, partitions
+
+    async def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
+        partition = {"replicas": [1]}
+        return [{"topic": name, "error_code": 0, "partitions": [partition] * self._partitions} for name in names]
+
+    async def describe_configs(self, asked: list[Any]) -> list[Any]:
+        return [SimpleNamespace(resources=[(0, "", 2, one.name, list(self._settings)) for one in asked])]
+
+
+async def _asked(answers: _Answers) -> dict[str, Any]:
+    admin = Admin(Connection.build("127.0.0.1:1"))
+    admin._admin = answers  # type: ignore[assignment]
+    return dict(await admin.topics(["in"]))
+
+
+async def test_a_broker_that_says_all_is_believed() -> None:
+    assert (await _asked(_Answers(_WHOLE)))["in"].cleanup == {"delete"}
+
+
+@pytest.mark.parametrize("missing", ["cleanup.policy", "max.message.bytes"])
+async def test_a_setting_that_a_broker_leaves_out_is_named(missing: str) -> None:
+    """tansu 0.6.0 answers DescribeConfigs without cleanup.policy: that was a KeyError, and 70."""
+    with pytest.raises(BrokerRefused, match=f"topic in: .*DescribeConfigs lacks {missing}") as caught:
+        await _asked(_Answers([(key, value) for key, value in _WHOLE if key != missing]))
+    assert caught.value.exit_code == 77
+    assert "docs/compatibility.md" in caught.value.hint
+
+
+@pytest.mark.parametrize("value", [None, "", "unlimited"])
+async def test_a_setting_that_is_no_number_is_named(value: str | None) -> None:
+    settings = [(key, value if key == "max.message.bytes" else known) for key, known in _WHOLE]
+    with pytest.raises(BrokerRefused, match=r"DescribeConfigs (lacks|has) max\.message\.bytes"):
+        await _asked(_Answers(settings))
+
+
+async def test_a_topic_without_partitions_is_named() -> None:
+    with pytest.raises(BrokerRefused, match="names no partition"):
+        await _asked(_Answers(_WHOLE, partitions=0))
+
+
+def test_a_batch_that_is_too_large_is_told_as_that() -> None:
+    assert "a record is larger" in str(RecordTooLarge("out", 7))
+    told = str(RecordTooLarge("out", 7, records=3))
+    assert "a batch of 3 records is larger than the topic takes" in told
+    assert "segment.bytes" in told
