@@ -111,6 +111,22 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
             Panel(
                 "Events without effect", ((_rate("runstep_events_without_effect_total", "kind"), "{{kind}}"),), "cps"
             ),
+            Panel(
+                "Timestamps",
+                (
+                    (f"max by (partition) (runstep_stream_time_ahead_seconds{{{_WHERE}}})", "{{partition}} ahead"),
+                    (f"max by (partition) (runstep_timestamp_skew_seconds{{{_WHERE}}})", "{{partition}} skew"),
+                ),
+                "s",
+            ),
+            Panel(
+                "Keys on other partitions",
+                (
+                    (_rate("runstep_keys_checked_total", "partition"), "{{partition}} checked"),
+                    (_rate("runstep_keys_elsewhere_total", "partition"), "{{partition}} elsewhere"),
+                ),
+                "cps",
+            ),
         ),
     ),
     (

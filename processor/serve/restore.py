@@ -132,9 +132,9 @@ class Restorer:
         for (writer, partition), outcome in zip(dead.items(), ended, strict=True):
             if isinstance(outcome, RunStepsError):
                 continue  # another new owner was quicker, or the wait for stable offsets will tell
-            if outcome is not None:
+            if isinstance(outcome, BaseException):
                 raise outcome
-            self._telemetry.happened(WriterTakenOver(partition, writer, time.monotonic() - began))
+            self._telemetry.happened(WriterTakenOver(partition, writer, time.monotonic() - began, outcome))
 
     async def restore(self, stable: Mapping[int, Committed]) -> AsyncGenerator[list[Restored], None]:
         """Load the checkpoints of these partitions, claim them, and yield their states at `restore_from`.

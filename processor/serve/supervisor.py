@@ -28,7 +28,7 @@ from processor.serve.http import Health, OneWorker, Server
 from processor.serve.process_exit import EXIT_BUG
 from processor.serve.stalls import GROUP, Stalls
 from processor.serve.topic_watch import TopicWatch
-from processor.serve.topics import check_or_create_topics, topic_problems
+from processor.serve.topics import check_or_create_topics, topic_problems, topic_warnings
 from processor.serve.unit_bound import UnitBound
 from processor.serve.worker import RestoreGivenUp, Stalled, Worker, unless
 from processor.telemetry.happenings import (
@@ -161,7 +161,9 @@ async def _supervise(
     bound = UnitBound(
         delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s, lambda: OBSERVED.total_ms
     )
-    watch = current.watch = TopicWatch(settings, connection, telemetry, partial(topic_problems, settings))
+    watch = current.watch = TopicWatch(
+        settings, connection, telemetry, partial(topic_problems, settings), partial(topic_warnings, settings)
+    )
     check = partial(check_or_create_topics, settings, connection, create=create_topics)
     highest = HighestCommitted()
     restarts: deque[float] = deque()
@@ -184,6 +186,7 @@ async def _supervise(
                 audit=current.audit,
                 stalls=stalls,
                 served_below=watch.served_below,
+                kept=watch.shortest_retention,
                 bound=bound,
                 highest=highest,
             )

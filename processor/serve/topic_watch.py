@@ -15,9 +15,9 @@ from typing import Final, NamedTuple
 
 from processor.config.settings import Settings
 from processor.errors import ConfigError, CorruptLog, Fenced, RunStepsError
-from processor.kafka.admin import Admin, TopicFacts
+from processor.kafka.admin import Admin, TopicFacts, retention_ms
 from processor.kafka.client_config import Connection
-from processor.telemetry.happenings import PartitionsNotServed, TopicChanged
+from processor.telemetry.happenings import PartitionsNotServed, TopicChanged, TopicWarned
 from processor.telemetry.telemetry import Telemetry
 
 _AGAIN_S: Final = 1.0
@@ -65,6 +65,7 @@ class TopicWatch:
 
     Args:
         judge: what start would refuse about topics as they are, one line each.
+        advise: what start warns of, one line each.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class TopicWatch:
         connection: Connection,
         telemetry: Telemetry,
         judge: Callable[[Mapping[str, TopicFacts]], list[str]],
+        advise: Callable[[Mapping[str, TopicFacts]], list[str]] = lambda _: [],
     ) -> None:
         outcomes = {topic for topic in settings.outcome_topics.values() if topic}
         self._source, self._checkpoints = settings.source.topic, settings.checkpoint_topic
         self._written = {*outcomes, settings.output.dead_letter, self._checkpoints}
-        self._connection, self._telemetry, self._judge = connection, telemetry, judge
+        self._connection, self._telemetry, self._judge, self._advise = connection, telemetry, judge, advise
+        self._outcomes = outcomes
         self._seen: _Seen | None = None
         self._complaints: dict[tuple[str, str], str] = {}
         self.limits: dict[str, int] = {}
@@ -97,6 +100,8 @@ class TopicWatch:
             if seen.topics.keys() >= {self._source, *self._written}:
                 self._seen = seen
                 self._note_growth(seen)
+                for line in self._advise(seen.topics):
+                    self._telemetry.happened(TopicWarned(line))
             self.limits.update(limits)
         else:
             with contextlib.suppress(Fenced):  # the next incarnation starts with the current value
@@ -138,6 +143,14 @@ class TopicWatch:
         if self._seen is None:
             return None
         return self._seen.topics[self._checkpoints].partitions
+
+    def shortest_retention(self) -> tuple[str, int] | None:
+        """The outcome topic that keeps records for the shortest time, and for how long, in ms; None: all for ever."""
+        if self._seen is None:
+            return None
+        kept = [(name, retention_ms(self._seen.topics[name])) for name in sorted(self._outcomes)]
+        finite = [(name, ms) for name, ms in kept if ms is not None]
+        return min(finite, key=lambda found: found[1]) if finite else None
 
     def reasons(self) -> list[str]:
         """What a person must see to, one sentence each; a restart would not fix it."""

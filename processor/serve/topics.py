@@ -7,11 +7,13 @@ from typing import Final
 
 from processor.config.settings import Settings
 from processor.errors import ConfigError
-from processor.kafka.admin import Admin, NewTopicFacts, TopicFacts, check_topics
+from processor.kafka.admin import Admin, NewTopicFacts, TopicFacts, check_topics, retention_ms
 from processor.kafka.client_config import Connection
 
 _SOURCE_PARTITIONS: Final = 6
 _HEADERS_BYTES: Final = 16 << 10
+_LATER: Final = "message.timestamp.after.max.ms"
+_DAY_MS: Final = 86_400_000
 
 
 def checkpoint_record_bytes(settings: Settings) -> int:
@@ -78,6 +80,33 @@ def topic_problems(settings: Settings, found: Mapping[str, TopicFacts]) -> list[
             f"(got {found[checkpoints].max_message_bytes}); set at least {checkpoint_record_bytes(settings)}"
         )
     return problems
+
+
+def topic_warnings(settings: Settings, found: Mapping[str, TopicFacts]) -> list[str]:
+    """What a worker starts with all the same, and an operator should know; one line each with its remedy."""
+    source = found.get(settings.source.topic)
+    if source is None:
+        return []
+    warnings = []
+    kept_ms = retention_ms(source)
+    for name in sorted({topic for topic in settings.outcome_topics.values() if topic}):
+        own_ms = retention_ms(found[name]) if name in found else None
+        if own_ms is not None and (kept_ms is None or own_ms < kept_ms):
+            warnings.append(
+                f"topic {name}: keeps records for less time than {source.name} (retention.ms is {own_ms}, there "
+                f"{'unlimited' if kept_ms is None else kept_ms}), and a published record has its source record's "
+                "timestamp: of what the source holds longer, brokers delete the result at their next check; raise "
+                "retention.ms there"
+            )
+    later_ms = int(source.configs.get(_LATER, "9223372036854775807"))
+    if source.configs.get("message.timestamp.type") != "LogAppendTime" and later_ms > _DAY_MS:
+        known = str(later_ms) if _LATER in source.configs else "not known to this broker"
+        warnings.append(
+            f"topic {source.name}: takes timestamps far ahead of the clock ({_LATER} is {known}): one such record "
+            f"expires all open steps of its partition, and later ones do not expire; set {_LATER}=3600000 (Kafka 3.6 "
+            "or newer)"
+        )
+    return warnings
 
 
 def _size(record_bytes: int) -> dict[str, str]:

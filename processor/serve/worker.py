@@ -35,6 +35,7 @@ from processor.serve.circuit_breaker import Breaker
 from processor.serve.highest_committed import HighestCommitted
 from processor.serve.http import Health
 from processor.serve.restore import Restored, Restorer
+from processor.serve.source_observer import SourceObserver
 from processor.serve.stalls import GROUP, Stalls
 from processor.serve.unit_bound import UnitBound
 from processor.telemetry.happenings import (
@@ -141,6 +142,7 @@ class Worker:
         audit: hears what is published and where partitions are; None: no self-audit.
         stalls: stalls of earlier incarnations and of this one; None: this is the first.
         served_below: partitions from this number on are left alone: the checkpoint topic has none for them (yet).
+        kept: the outcome topic that keeps records for the shortest time, and for how long, in ms.
         highest: what earlier workers of this process have seen committed; None: this is the first.
         bound: unit size that earlier incarnations have found; None: this is the first.
         monotonic, now_ms: clocks; the second one only decides when a clock mark may be set (T3).
@@ -157,6 +159,7 @@ class Worker:
         audit: SelfAudit | None = None,
         stalls: Stalls | None = None,
         served_below: Callable[[], int | None] = lambda: None,
+        kept: Callable[[], tuple[str, int] | None] = lambda: None,
         bound: UnitBound | None = None,
         highest: HighestCommitted | None = None,
         monotonic: Callable[[], float] = time.monotonic,
@@ -185,6 +188,9 @@ class Worker:
             fetch_max_bytes=source.fetch_max_bytes,
             partition_fetch_bytes=source.partition_fetch_bytes,
             listener=self,
+        )
+        self._observer = SourceObserver(
+            self._consumer.partitions_of_topic, telemetry, now_ms, kept=kept, with_frames=source.schema_frames
         )
         self._writer: Writer
         compression = None if delivery.compression == "none" else delivery.compression
@@ -329,6 +335,7 @@ class Worker:
         self._pending.records += len(records)
         if effects:
             self._add_effects(owned.partition, effects)
+        self._observer.saw(owned.partition, records)
         self._breaker.saw(owned.partition, records, effects)
 
     def _add_effects(self, partition: int, effects: list[Effect]) -> None:
@@ -732,6 +739,7 @@ class Worker:
 
     def _report_status(self, owned: AssignedPartition, lag: int, lag_last_stable: int, *, count_oldest: bool) -> None:
         state = owned.state
+        self._observer.report(owned.partition, state.stream_time, self._monotonic())
         lag_s = 0.0
         if lag and owned.last_timestamp_ms > 0:
             lag_s = max(0.0, (self._now_ms() - owned.last_timestamp_ms) / 1000)

@@ -23,6 +23,8 @@ from processor.telemetry.metrics import (
     COMMIT_SECONDS,
     COMMITTED_OFFSET,
     ENDED_STEPS,
+    KEYS_CHECKED,
+    KEYS_ELSEWHERE,
     LAG_RECORDS,
     LAG_SECONDS,
     LOOP_LAG,
@@ -37,8 +39,10 @@ from processor.telemetry.metrics import (
     RESTORE_PROGRESS,
     RESTORE_SECONDS,
     RESTORES_IRREGULAR,
+    STREAM_TIME_AHEAD,
     TAKEOVERS,
     THROTTLED_SECONDS,
+    TIMESTAMP_SKEW,
     TOPIC_CHANGES,
     TRANSACTIONS_REDONE,
     UNIT_BOUND_LOWERED,
@@ -409,20 +413,93 @@ class BreakerTripped:
 
 @dataclass(frozen=True, slots=True)
 class WriterTakenOver:
-    """A dead writer's open transaction was aborted, so that its partition's offsets became stable."""
+    """The transactional id of a writer that is gone was initialised: what it left open, if anything, is aborted."""
 
     partition: int
     transactional_id: str
     waited_s: float
+    was_open: bool
+    """Whether it had a transaction open; after an orderly stop it has none."""
 
     def emit(self, meter: Meter, log: Log) -> None:
         meter.count(TAKEOVERS)
-        log.warning(
+        (log.warning if self.was_open else log.info)(
             "writer_taken_over",
+            was_open=self.was_open,
             partition=self.partition,
             transactional_id=self.transactional_id,
             waited_s=round(self.waited_s, 3),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTimes:
+    """How the timestamps of a partition stand; told about once a second."""
+
+    partition: int
+    ahead_s: float
+    skew_s: float
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.set(STREAM_TIME_AHEAD, self.ahead_s, partition=self.partition)
+        meter.set(TIMESTAMP_SKEW, self.skew_s, partition=self.partition)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTimeAhead:
+    """The stream time of a partition passed the clock by more than an hour, or is no longer so far ahead."""
+
+    partition: int
+    ahead_s: float
+    is_ahead: bool
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        if self.is_ahead:
+            log.error(
+                "stream_time_ahead",
+                partition=self.partition,
+                ahead_s=round(self.ahead_s),
+                hint="a record's timestamp is wrong; open steps were expired by it, and new ones do not expire until "
+                "the clock is there: docs/operations.md, 'Timestamps that are wrong'",
+            )
+        else:
+            log.info("stream_time_no_longer_ahead", partition=self.partition, ahead_s=round(self.ahead_s))
+
+
+@dataclass(frozen=True, slots=True)
+class KeysChecked:
+    """The partition of some keys was compared with the one that the Java client's partitioner chooses."""
+
+    partition: int
+    checked: int
+    elsewhere: int
+    offset: int
+    """Of the last key that is elsewhere."""
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.count(KEYS_CHECKED, self.checked, partition=self.partition)
+        if self.elsewhere:
+            meter.count(KEYS_ELSEWHERE, self.elsewhere, partition=self.partition)
+            log.warning(
+                "keys_elsewhere",
+                partition=self.partition,
+                checked=self.checked,
+                elsewhere=self.elsewhere,
+                offset=self.offset,
+                hint="a producer partitions otherwise than the Java client: docs/producers.md",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaFrameRead:
+    """A value behind a schema registry's frame was read for the first time (`source.schema_frames`)."""
+
+    partition: int
+    offset: int
+    frame: str
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        log.info("schema_frame_read", partition=self.partition, offset=self.offset, frame=self.frame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,6 +580,37 @@ class TopicChanged:
     def emit(self, meter: Meter, log: Log) -> None:
         meter.count(TOPIC_CHANGES, role=self.role, setting=self.setting)
         log.warning("topic_changed", **asdict(self), _never_held=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicWarned:
+    """The worker starts, and something about its topics should be known."""
+
+    message: str
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        log.warning("topic_warning", message=self.message, _never_held=True)
+
+
+@dataclass(frozen=True, slots=True)
+class OlderThanKept:
+    """Records are applied that are older than an outcome topic keeps records: their results vanish."""
+
+    partition: int
+    topic: str
+    retention_ms: int
+    timestamp: int
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        log.warning(
+            "results_vanish",
+            partition=self.partition,
+            topic=self.topic,
+            retention_ms=self.retention_ms,
+            record_timestamp_ms=self.timestamp,
+            hint="what is published has its source record's timestamp: brokers delete it at their next check, and no "
+            "replay can prove it then; raise retention.ms of the outcome topics first",
+        )
 
 
 @dataclass(frozen=True, slots=True)

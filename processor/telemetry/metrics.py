@@ -141,6 +141,27 @@ ANOMALIES: Final = Metric(
     "joined_midstream: the topic's retention or the start offset cuts steps. Others: a producer deviates.",
     (_ANOMALY,),
 )
+STREAM_TIME_AHEAD: Final = Metric(
+    "runstep_stream_time_ahead_seconds", _G, "seconds",
+    "Stream time of a partition less the wall clock; below 0: behind it, as lag and quiet make it.",
+    "Above 3600: a producer's clock is wrong. New steps of the partition do not expire until the clock is there.",
+    (PARTITION,),
+)
+TIMESTAMP_SKEW: Final = Metric(
+    "runstep_timestamp_skew_seconds", _G, "seconds",
+    "How far records came behind the largest timestamp before them; the most in one to two minutes, of a sample.",
+    "Above ended_retention_s a late repeat of an ended step is published anew: set the producers' clocks.",
+    (PARTITION,),
+)
+KEYS_CHECKED: Final = Metric(
+    "runstep_keys_checked_total", _C, "keys", "Record keys of a sample whose partition was checked.",
+    "For keys_elsewhere: its share of these is the share of all.", (PARTITION,),
+)
+KEYS_ELSEWHERE: Final = Metric(
+    "runstep_keys_elsewhere_total", _C, "keys",
+    "Checked keys that are not on the partition where the Java client's default partitioner puts them.",
+    "Some of all: two kinds of producer, runs may be split over partitions: docs/producers.md.", (PARTITION,),
+)
 OPEN_STEPS: Final = Metric(
     "runstep_open_steps", _G, "steps", "Steps that have begun and not ended.",
     "Near max_open_steps new steps are refused: raise the limit or lower max_age_s.", (PARTITION,),

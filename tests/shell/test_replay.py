@@ -493,7 +493,9 @@ def test_output_that_lacks_a_part_is_refused_and_no_record_accused(archived: Arc
     manifest.finish(archived.out, [(topic, partition)])
     assert archived.audit().exit_code == 0
     shutil.rmtree(archived.out / topic / str(partition))
-    with pytest.raises(ArchiveError, match=f"{topic}-{partition}.*offsets {log[0].offset} to {log[-1].offset} are not there"):
+    with pytest.raises(
+        ArchiveError, match=f"{topic}-{partition}.*offsets {log[0].offset} to {log[-1].offset} are not there"
+    ):
         archived.audit()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from processor.config.settings import Output, Settings, Source
 from processor.kafka.admin import TopicFacts, check_topics
+from processor.serve.topics import topic_warnings
 
 SIZE = {"max.message.bytes": "1000000"}
 
@@ -31,6 +33,33 @@ def test_an_outcome_topic_that_overwrites_timestamps_is_refused() -> None:
     (problem,) = problems(GOOD[0], overwriting, GOOD[2])
     assert problem.startswith("topic out: overwrites the source records' timestamps")
     assert "CreateTime" in problem
+
+
+def warned(*topics: TopicFacts) -> list[str]:
+    output = Output(completed="out", failed="", cancelled="", expired="out")
+    settings = Settings(source=Source(topic="in"), output=output)
+    return topic_warnings(settings, {facts.name: facts for facts in topics})
+
+
+def test_an_outcome_topic_that_keeps_records_for_less_time_than_the_source_is_warned_of() -> None:
+    """A published record is as old as its source record: one that is older than its topic's retention vanishes."""
+    bounded = {"message_timestamp_after_max_ms": "3600000"}
+    for source, out, is_warned in (("-1", "604800000", True), ("604800000", "3600000", True), ("1000", "1000", False)):
+        lines = warned(topic("in", retention_ms=source, **bounded), topic("out", retention_ms=out))
+        assert [line.startswith("topic out: keeps records for less time than in") for line in lines] == [
+            True
+        ] * is_warned
+    assert warned(topic("in", retention_ms="-1", **bounded), topic("out", retention_ms="-1")) == []
+    compacted = topic("out", retention_ms="1", cleanup_policy="compact")
+    assert warned(topic("in", retention_ms="-1", **bounded), compacted) == []
+
+
+def test_a_source_that_takes_timestamps_of_next_year_is_warned_of() -> None:
+    for taken in ({}, {"message_timestamp_after_max_ms": str((1 << 63) - 1)}):
+        (line,) = warned(topic("in", **taken), topic("out"))
+        assert "takes timestamps far ahead of the clock" in line
+    assert warned(topic("in", message_timestamp_after_max_ms="3600000"), topic("out")) == []
+    assert warned(topic("in", message_timestamp_type="LogAppendTime"), topic("out")) == []
 
 
 def test_the_source_may_stamp_its_records_itself() -> None:
