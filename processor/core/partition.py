@@ -182,7 +182,9 @@ class PartitionState:
                 raise
             except Exception as error:
                 cause = Cause(offset, timestamp, before, record)
-                self._quarantine.break_event(cause, step_named(record), len(transitions.effects), error, "")
+                self._quarantine.break_event(
+                    cause, step_named(record, self.rules.schema_frames), len(transitions.effects), error, ""
+                )
                 self._quarantine.checkpoint_urgent(offset + 1)
                 continue
             self._guard(Cause(offset, timestamp, before, record), record, event_id)
@@ -198,7 +200,7 @@ class PartitionState:
         except MemoryError:  # no bug, and no fault of the record's: another process may have room for it
             raise
         except Exception as error:  # of what reads events, or of the fast path: which has one event only
-            self._quarantine.break_event(cause, step_named(record), held, error, "")
+            self._quarantine.break_event(cause, step_named(record, self.rules.schema_frames), held, error, "")
         if self._transitions.urgent:
             self._quarantine.checkpoint_urgent(cause.offset + 1)
 
@@ -424,6 +426,6 @@ class PartitionState:
         offset, slow = self.next_offset - 1, self._slow
         assert slow is not None
         compare_effects(found, expected, offset)
-        step_id = None if record is None else step_named(record)
+        step_id = None if record is None else step_named(record, self.rules.schema_frames)
         if step_id is not None:
             compare_entries(self.steps.get(step_id), slow.steps.get(step_id), offset)

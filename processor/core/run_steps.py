@@ -51,6 +51,7 @@ class RunSteps:
         "_transitions",
         "_uses_fast_path",
         "_usual",
+        "_with_frames",
         "appended",
         "templates",
     )
@@ -70,6 +71,7 @@ class RunSteps:
         self._fast = FastPath(rules.max_step_bytes, transitions)
         self._slow = SlowPath(rules, transitions, quarantine, endings, observer)
         self._uses_fast_path = uses_fast_path
+        self._with_frames = rules.schema_frames
         self.templates = Templates()
         self._usual: dict[str, int] = dict.fromkeys(_USUAL, 0)
         self.appended = 0
@@ -108,7 +110,7 @@ class RunSteps:
             if decision is not None:
                 self._perform(decision, cause, value, event_id)
                 return
-        decoded = decode(value, record.headers)
+        decoded = decode(value, record.headers, self._with_frames)
         if isinstance(decoded, Rejected):
             self._transitions.reject(cause, decoded)
             return
@@ -180,10 +182,10 @@ def plain_id(headers: Headers) -> str | None:
     return found
 
 
-def step_named(record: Record) -> str | None:
+def step_named(record: Record, with_frames: bool) -> str | None:
     """The step that the first event of a record names, as far as the record can be read."""
     try:
-        decoded = decode(record.value, record.headers)
+        decoded = decode(record.value, record.headers, with_frames)
     except MemoryError:
         raise
     except Exception:

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.core.effects import Reason, Rejected
+from processor.core.effects import DeadLetter, LogRecord, Publish, Reason, Rejected
 from processor.core.events import decode
+from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.wire_types import Decoded
 from tests.core.scripted_log import step, text
@@ -57,6 +58,17 @@ def test_what_cannot_be_read_behind_a_frame_says_that_there_is_one() -> None:
 def test_no_bytes_break_it(value: bytes, with_frames: bool) -> None:
     assert isinstance(decode(value, (), with_frames), Rejected | Decoded)
     assert isinstance(decode(b"\0" + value, (), with_frames), Rejected | Decoded)
+
+
+def test_the_switch_is_a_rule_and_dead_letters_keep_the_frame() -> None:
+    framed = [LogRecord(n, 1_000 + n, b"k", b"\0\0\0\0\x07" + value) for n, value in enumerate((_EVENT, b"{"))]
+    for with_frames, published, refused in ((False, 0, 2), (True, 1, 1)):
+        rules = Rules(schema_frames=with_frames)
+        effects = PartitionState("in", 0, rules, next_offset=0, live_from=0).apply(framed)
+        letters = [effect for effect in effects if isinstance(effect, DeadLetter)]
+        assert len([effect for effect in effects if isinstance(effect, Publish)]) == published
+        assert [letter.value for letter in letters] == [record.value for record in framed[-refused:]]
+    assert Rules(schema_frames=True).digest() != Rules().digest()
 
 
 def test_the_rules_without_the_switch_have_the_digest_that_they_had_before_it() -> None:
