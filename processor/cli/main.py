@@ -17,6 +17,7 @@ from processor.cli.dead_letters import dead_letters
 from processor.cli.demo import broker, demo
 from processor.cli.doctor import doctor
 from processor.cli.explain import explain
+from processor.cli.options import permission_note
 from processor.cli.publish import publish
 from processor.cli.reconcile import reconcile
 from processor.cli.replay import replay
@@ -96,8 +97,9 @@ def _run(args: list[str]) -> int:
         return 130
     except RunStepsError as exc:
         denied = of_system(exc)
-        _say(str(denied or exc), debug)
-        return (denied or exc).exit_code
+        told = denied or exc
+        _say(f"{told}{permission_note(told)}", debug)
+        return told.exit_code
     except Exception as exc:
         if (denied := of_system(exc)) is not None:
             _say(str(denied), debug)

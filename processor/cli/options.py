@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -14,6 +15,7 @@ from processor.cli.terminal import printable
 
 if TYPE_CHECKING:
     from processor.config.settings import Settings
+    from processor.errors import RunStepsError
     from processor.kafka.client_config import Connection
 
 ConfigOption = Annotated[
@@ -22,10 +24,37 @@ ConfigOption = Annotated[
 ]
 
 
+_loaded: list[Settings] = []
+"""The settings of this run of the command, once they are read."""
+
+
 def load_settings(path: Path | None) -> Settings:
     from processor.config.loading import load
 
-    return load(path, os.environ)
+    settings = load(path, os.environ)
+    _loaded[:] = [settings]
+    return settings
+
+
+def permission_note(error: RunStepsError) -> str:
+    """Whom the broker has refused, and what a worker needs there; empty where that is not what is wrong."""
+    from processor.kafka.errors import PermissionMissing
+
+    if not isinstance(error, PermissionMissing) or not _loaded:
+        return ""
+    from processor.doctor.permissions import needed, principal_of
+
+    settings = _loaded[0]
+    named = re.findall(r"[\w.-]+", error.message)
+    operations: dict[str, list[str]] = {}
+    for need in needed(settings):
+        if any(name == need.name or (need.pattern == "prefixed" and name.startswith(need.name)) for name in named):
+            operations.setdefault(f"{need.resource.replace('_', ' ')} {need.name}", []).append(need.operation)
+    told = "".join(f"; a worker needs {', '.join(needs)} on {what}" for what, needs in operations.items())
+    return (
+        f"\n  principal: {principal_of(settings.kafka)}{told}"
+        "\n  all that is missing: run-steps doctor; the table: docs/operations.md, Permissions"
+    )
 
 
 def end_with(code: int) -> NoReturn:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from processor.doctor.findings import Finding, Light
 from processor.doctor.subject import Subject, outcomes_of
-from processor.kafka.client_config import Connection
 
 if TYPE_CHECKING:
     from processor.config.settings import Settings
@@ -41,7 +40,16 @@ def needed(settings: Settings) -> list[Need]:
     return needs
 
 
-def principal_of(connection: Connection) -> str:
+class _Credentials(Protocol):
+    """What `[kafka]` and a `Connection` both have."""
+
+    @property
+    def security_protocol(self) -> str: ...
+    @property
+    def sasl_username(self) -> str | None: ...
+
+
+def principal_of(connection: _Credentials) -> str:
     """The principal as ACLs name it, as far as a client can know: the broker may map the name to another."""
     if connection.security_protocol == "PLAINTEXT":
         return "User:ANONYMOUS"

@@ -22,7 +22,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from processor.errors import BrokerRefused, BrokerUnavailable, UsageError
+from processor.errors import BrokerUnavailable, UsageError
 from processor.kafka import aiokafka_compat as pinned
 from processor.kafka import wire
 from processor.kafka.aiokafka_compat import with_globals
@@ -30,7 +30,7 @@ from processor.kafka.client import Client
 from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Committed
 from processor.kafka.diagnosis import explained
-from processor.kafka.errors import OffsetsUnstable, translate, translated
+from processor.kafka.errors import OffsetsUnstable, PermissionMissing, translate, translated
 
 _BATCH_OVERHEAD_BYTES: Final = 61
 _USUAL_REPLICAS: Final = 3
@@ -259,7 +259,7 @@ class Admin:
         configs = {}
         for code, text, _, name, entries in answers[0].resources:
             if code == TopicAuthorizationFailedError.errno:
-                raise BrokerRefused(
+                raise PermissionMissing(
                     f"topic {name}: its settings may not be read (Topic authorization failed)",
                     hint="grant this principal DescribeConfigs on every topic of [source], [output] and [checkpoints]",
                 )

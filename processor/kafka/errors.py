@@ -1,6 +1,8 @@
 """Translation of aiokafka errors into the errors of processor.errors; nothing else does it.
 
 RunStepsError
+├── BrokerRefused
+│   └── PermissionMissing   an ACL: this principal may not do it
 ├── BrokerUnavailable
 │   ├── OffsetsUnstable   a transaction that may change the offsets is still open
 │   └── ReadStalled       a reader's positions stand still below the end of the log
@@ -24,6 +26,10 @@ from processor.errors import BrokerRefused, BrokerUnavailable, CorruptLog, Fence
 from processor.kafka import wire
 
 _NONE: Final[Mapping[int, tuple[int, str]]] = MappingProxyType({})
+
+
+class PermissionMissing(BrokerRefused):
+    """The broker does not allow this principal an operation."""
 
 
 class OffsetLost(CorruptLog):
@@ -143,6 +149,12 @@ _REFUSED: Final[dict[type[Exception], str]] = {
     wire.InvalidRecordError: "a record breaks a rule of its topic (a compacted topic needs keys)",
 }
 
+_PERMISSION: Final = (
+    errors.TopicAuthorizationFailedError,
+    errors.GroupAuthorizationFailedError,
+    errors.ClusterAuthorizationFailedError,
+    errors.TransactionalIdAuthorizationFailed,
+)
 _LOST: Final = (errors.OffsetOutOfRangeError, errors.NoOffsetForPartitionError)
 _BY_NAME: Final = {error.__name__: error for error in errors.kafka_errors.values()}
 
@@ -186,7 +198,8 @@ def translate(error: BaseException, where: str) -> RunStepsError:
         return CorruptLog(f"{where}: {text}", hint="check the broker's disks; the record cannot be read as it stands")
     for kind, hint in _REFUSED.items():
         if isinstance(error, kind):
-            return BrokerRefused(f"{where}: refused ({text})", hint=hint)
+            refused = PermissionMissing if isinstance(error, _PERMISSION) else BrokerRefused
+            return refused(f"{where}: refused ({text})", hint=hint)
     if isinstance(error, NotImplementedError):  # what the library raises when no version is common
         return BrokerRefused(f"{where}: {text}", hint="Apache Kafka 2.5 or newer is needed")
     if isinstance(error, TimeoutError):

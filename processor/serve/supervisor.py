@@ -197,7 +197,8 @@ async def _supervise(
             error, now = _naming_the_instance(caught, settings.source.instance_id), time.monotonic()
             current.worker, current.trouble = None, f"restarting after: {error.message}"
             if isinstance(error, Tripped):
-                telemetry.happened(BreakerTripped(error.rejected, error.of_records, error.run_length))
+                numbers = error.rejected, error.of_records, error.run_length
+                telemetry.happened(BreakerTripped(*numbers, error.topic, error.partition, *error.offsets, error.reason))
             if not isinstance(error, BrokerUnavailable | Fenced) or isinstance(error, _NOT_RESTARTED):
                 raise
             if isinstance(error, BrokerUnavailable) and not stop.is_set():

@@ -172,9 +172,8 @@ class Worker:
         self._monotonic, self._now_ms = monotonic, now_ms
         self._stalls = stalls or Stalls(settings.supervisor.stall_timeout_s / 2, monotonic)
         self._outputs = Outputs.of_settings(settings, limits)
-        self._breaker = Breaker(
-            settings.rejections.max_share, settings.rejections.window_records, settings.rejections.max_run
-        )
+        breaker = settings.rejections
+        self._breaker = Breaker(source.topic, breaker.max_share, breaker.window_records, breaker.max_run)
         self._consumer = Consumer(
             connection,
             topic=source.topic,

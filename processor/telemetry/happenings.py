@@ -401,14 +401,32 @@ class RecordsRejected:
 
 @dataclass(frozen=True, slots=True)
 class BreakerTripped:
-    """So much was rejected that the worker stops rather than flood the dead-letter topic."""
+    """So much was rejected that the worker stops rather than flood the dead-letter topic.
+
+    The offsets are those of the last batch's rejections, `reason` the most frequent of them.
+    """
 
     rejected: int
     of_records: int
     run_length: int
+    topic: str
+    partition: int
+    first_offset: int
+    last_offset: int
+    reason: str
 
     def emit(self, meter: Meter, log: Log) -> None:
-        log.critical("breaker_tripped", rejected=self.rejected, of_records=self.of_records, run_length=self.run_length)
+        log.critical(
+            "breaker_tripped",
+            rejected=self.rejected,
+            of_records=self.of_records,
+            run_length=self.run_length,
+            topic=self.topic,
+            partition=self.partition,
+            first_offset=self.first_offset,
+            last_offset=self.last_offset,
+            reason=self.reason,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -246,7 +246,10 @@ def test_a_topic_of_garbage_stops_the_worker(stage: Stage) -> None:
         assert service.ended() == 65
         said = service.said()
         (tripped,) = service.logged("breaker_tripped")
-    assert "source: partition 0: 100 records in a row were rejected" in said
+    assert f"topic {stage.source}: partition 0: 100 records in a row were rejected, the newest at offsets" in said
+    assert "most of them not_json" in said
+    assert (tripped["topic"], tripped["partition"], tripped["reason"]) == (stage.source, 0, "not_json")
+    assert tripped["last_offset"] == 99
     assert "[rejections]" in said
     assert tripped["run_length"] == 100
     assert stage.committed().get(0, 0) == 0

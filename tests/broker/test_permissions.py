@@ -200,10 +200,13 @@ def test_they_are_enough(serve: Serve, guarded: SecureBroker) -> None:
 
 @pytest.mark.parametrize("missing", grants(), ids=lambda grant: f"{grant.operation} {grant.name}")
 def test_none_is_too_many(serve: Serve, missing: Grant) -> None:
-    """Without it the worker ends with 77 and names what it may not touch."""
+    """Without it the worker ends with 77 and names what it may not touch, who it is, and what it needs there."""
     said = serve.refused([grant for grant in grants() if grant != missing])
     last = said.rpartition("run-steps: ")[2]
     assert (serve.topic(missing.name) if missing.resource == "topic" else PREFIX) in last, said
+    assert f"principal: User:{USER}" in last, said
+    assert re.search(rf"a worker needs [A-Z_, ]*\b{missing.operation}\b", last), said
+    assert "docs/operations.md, Permissions" in last, said
 
 
 # --- who audits

@@ -20,7 +20,7 @@ class Saw:
     """A breaker, and records told to it as good or not."""
 
     def __init__(self, max_share: float = 0, window: int = 0, max_run: int = 0) -> None:
-        self.breaker = Breaker(max_share, window, max_run)
+        self.breaker = Breaker("in", max_share, window, max_run)
         self.next = 0
 
     def __call__(self, *good: bool, partition: int = 0, reason: Reason = Reason.NOT_JSON) -> None:
@@ -35,7 +35,9 @@ def test_a_run_is_as_long_as_it_may_be_and_no_longer() -> None:
         saw(False)
     assert (caught.value.rejected, caught.value.run_length) == (3, 3)
     assert caught.value.exit_code == 65
-    assert "partition 0" in caught.value.message
+    assert "topic in: partition 0: " in caught.value.message
+    assert "offsets 2 to 2, most of them not_json" in caught.value.message
+    assert (caught.value.topic, caught.value.partition, caught.value.offsets) == ("in", 0, (2, 2))
     assert caught.value.hint
 
 
@@ -64,6 +66,7 @@ def test_a_share_counts_over_the_window_and_all_partitions() -> None:
     with pytest.raises(Tripped, match="6 of 10 records") as caught:
         saw(False)
     assert (caught.value.rejected, caught.value.of_records, caught.value.run_length) == (6, 10, 0)
+    assert (caught.value.partition, caught.value.offsets, caught.value.reason) == (0, (9, 9), "not_json")
 
 
 def test_exactly_the_share_is_allowed_and_each_window_begins_anew() -> None:
@@ -77,7 +80,7 @@ def test_exactly_the_share_is_allowed_and_each_window_begins_anew() -> None:
 
 def test_a_record_that_is_refused_twice_counts_once() -> None:
     """A record of several frames may have more than one dead letter."""
-    breaker = Breaker(0, 0, 3)
+    breaker = Breaker("in", 0, 0, 3)
     breaker.saw(0, batch(False, False), [*letters(False, False), *letters(False, False)])
 
 

@@ -172,10 +172,21 @@ async def test_what_no_restart_mends_ends_at_once(scene: Scene, error: RunStepsE
 
 
 async def test_the_breaker_is_told_with_its_numbers(scene: Scene) -> None:
-    scene.lives = [Tripped("too much", hint="look", rejected=3, of_records=4, run_length=2)]
+    tripped = Tripped(
+        "too much",
+        hint="look",
+        rejected=3,
+        of_records=4,
+        run_length=2,
+        topic="in",
+        partition=5,
+        offsets=(7, 9),
+        reason="not_json",
+    )
+    scene.lives = [tripped]
     with pytest.raises(Tripped):
         await scene.play()
-    assert scene.heard(BreakerTripped) == [BreakerTripped(3, 4, 2)]
+    assert scene.heard(BreakerTripped) == [BreakerTripped(3, 4, 2, "in", 5, 7, 9, "not_json")]
 
 
 async def test_a_broker_away_is_waited_for_and_does_not_count_as_restarts(scene: Scene) -> None:

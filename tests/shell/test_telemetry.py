@@ -171,7 +171,7 @@ HAPPENINGS: tuple[Happening, ...] = (
     CommitFailed("fenced", ValueError(SECRET), 100),
     UnitDropped("generation", 10, (0,)),
     RecordsRejected(Reason.NOT_JSON, 2, 0, 17, "at byte 3"),
-    BreakerTripped(900, 1000, 400),
+    BreakerTripped(900, 1000, 400, "in", 3, 100, 499, "not_json"),
     WriterTakenOver(0, "tx-dead", 1.2, True),
     TransactionsRedone(2),
     SourceTimes(0, 12.5, 3.0),
@@ -441,7 +441,7 @@ def test_different_reasons_do_not_hold_each_other_back(told: Told) -> None:
 def test_infos_and_criticals_are_never_held_back(told: Told) -> None:
     for _ in range(3):
         told.telemetry.happened(Listening("http://127.0.0.1:1"))
-        told.telemetry.happened(BreakerTripped(1, 1, 1))
+        told.telemetry.happened(BreakerTripped(1, 1, 1, "in", 0, 0, 0, "not_json"))
     assert len(told.lines()) == 6
 
 
