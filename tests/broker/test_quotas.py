@@ -55,7 +55,7 @@ async def test_units_are_halved_until_a_throttled_broker_takes_them(
     for number in range(count):
         stage.say(created(f"step_{number}"), ended(f"step_{number}", note=f"{note}{number}"))
     async with Admin(Connection.build(broker.bootstrap)) as own:
-        answer = await own._started()._send_request(AlterQuotas(names.prefix, "producer_byte_rate", 40_000.0))
+        answer = await own.client()._send_request(AlterQuotas(names.prefix, "producer_byte_rate", 40_000.0))
         assert [row[0] for row in answer.entries] == [0]
     slow: dict[str, dict[str, object]] = {
         "kafka": {"client_id": names.prefix},

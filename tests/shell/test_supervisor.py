@@ -267,8 +267,15 @@ async def test_stop_ends_a_pause(scene: Scene) -> None:
         update={"supervisor": Supervisor(backoff_initial_s=60, backoff_max_s=60), "kafka": Kafka()}
     )
     scene.lives = [FENCED]
-    asyncio.get_running_loop().call_later(0.05, scene.stop.set)
+
+    async def stop_once_it_pauses() -> None:
+        while not scene.heard(WorkerRestarted):  # noqa: ASYNC110 - telemetry has no event to wait for
+            await asyncio.sleep(0)
+        scene.stop.set()
+
+    stopping = asyncio.create_task(stop_once_it_pauses())
     await scene.play()
+    await stopping
     assert scene.begun == 1
 
 
