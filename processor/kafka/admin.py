@@ -22,7 +22,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from processor.errors import BrokerUnavailable, UsageError
+from processor.errors import BrokerRefused, BrokerUnavailable, UsageError
 from processor.kafka import aiokafka_compat as pinned
 from processor.kafka import wire
 from processor.kafka.aiokafka_compat import with_globals
