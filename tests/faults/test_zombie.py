@@ -89,7 +89,8 @@ def test_a_worker_frozen_inside_a_transaction(
             eventually("the zombie ends that life", lambda: len(zombie.log("worker_restarted")) > lives, WAIT_S)
             after = zombie.log("unit_committed", "worker_restarted")[done + lives :]
             assert after[0]["event"] == "worker_restarted"
-            assert after[0]["reason"] == "fenced"
+            # It is told by the group or the broker, or, frozen for longer than commit_timeout_s, by its own clock.
+            assert after[0]["reason"] in ("fenced", "broker_unavailable")
             fleet.await_ready()
             assert zombie.log("partitions_assigned")[-1]["partitions"]
             finish(fleet, simulation, load, downstream, offsets, within_s=120)
