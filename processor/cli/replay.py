@@ -243,7 +243,7 @@ def _print_summary(replayed: Replayed) -> None:
             print_line(
                 f"    {one.step_id} revision {one.revision}, partition {one.partition}, offset {one.offset}: {what}"
             )
-    for line in (*replayed.about.notes, *replayed.questions):
+    for line in (*replayed.about.reading, *replayed.about.notes, *replayed.questions):
         print_line(f"  {line}")
     if replayed.report:
         print_line(f"  report: {replayed.report} (root {replayed.root})")

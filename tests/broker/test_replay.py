@@ -257,7 +257,7 @@ def test_it_agrees_with_a_worker_that_was_killed_twice_clock_marks_included(topi
     mixed = audit(topics, archives=(half,), and_topic=True, report=str(tmp_path / "mixed"))
     assert mixed.verdict is Outcome.PROVEN, (mixed.counts, mixed.questions, mixed.about.notes)
     assert [r.chain for r in mixed.results] == [r.chain for r in one.results]
-    assert any("the topic from there on" in note for note in mixed.about.notes)
+    assert any("the topic from there on" in note for note in mixed.about.reading)
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:

@@ -183,7 +183,7 @@ def test_without_a_report_the_same_is_found(archived: Archived, tmp_path: Path) 
         assert (alone.verdict, alone.counts, alone.coverage) == (reported.verdict, reported.counts, reported.coverage)
         assert (alone.questions, alone.outputs) == (reported.questions, reported.outputs)
         assert all(result.chain and result.files for result in reported.results)
-        bare = [msgspec.structs.replace(result, chain="", files=()) for result in reported.results]
+        bare = [msgspec.structs.replace(result, chain="", files=(), in_force=()) for result in reported.results]
         assert (alone.results, alone.first) == (bare, reported.first)
 
 
@@ -267,7 +267,7 @@ def test_archives_may_overlap_where_they_agree(archived: Archived, tmp_path: Pat
     early, late = part("early", 0, 60), part("late", 50, end)
     found = archived.audit(archives=(late, early), partitions=(0,))
     assert found.verdict is Outcome.PROVEN, (found.counts, found.questions)
-    assert any("in more than one archive, and agree" in note for note in found.about.notes)
+    assert any("in more than one archive, and agree" in note for note in found.about.reading)
     with pytest.raises(CorruptLog, match="differs from what another archive holds"):
         archived.audit(archives=(early, part("wrong", 50, end, b"{}")), partitions=(0,))
 

@@ -5,6 +5,19 @@ from __future__ import annotations
 import msgspec
 
 
+class InForce(msgspec.Struct, frozen=True):
+    """A fold version and a digest of [steps] settings that published steps name, and what they made of a range.
+
+    `records` steps were caused at offsets `first_cause` to `last_cause` of the source.
+    """
+
+    fold_version: int
+    rules: str
+    records: int
+    first_cause: int
+    last_cause: int
+
+
 class RangeResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result for the offsets [begin, end) of one partition. A manifest has it in this order of fields.
 
@@ -27,6 +40,7 @@ class RangeResult(msgspec.Struct, frozen=True, kw_only=True):
         stream_time: in milliseconds where the range ends, -1 where there are no records.
         foreign: records that may stand and were made by another fold version, or under settings that are not known: by
             that, in words.
+        in_force: fold versions and settings that the published steps of the range name; none without tables.
         trouble: what does not add up, or an archive lacks, in words; empty when all does and nothing is lacking.
     """
 
@@ -48,4 +62,5 @@ class RangeResult(msgspec.Struct, frozen=True, kw_only=True):
     caused_behind: int = 0
     unbounded_marks: int = 0
     foreign: dict[str, int] = {}
+    in_force: tuple[InForce, ...] = ()
     trouble: tuple[str, ...] = ()

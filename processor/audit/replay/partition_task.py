@@ -18,11 +18,12 @@ from processor.audit.memory_index import MemoryIndex
 from processor.audit.published_index import FileIndex
 from processor.audit.replay.progress_file import ProgressFile
 from processor.audit.replay.record_sources import DATA, Ledger, archived, pieces
+from processor.audit.replay.regime_history import RegimeHistory
 from processor.audit.replay.runtime import collecting_seldom, waited_for
 from processor.audit.replay.step_filter import is_wanted
 from processor.audit.replay.task import FIRST, Task, TaskResult
 from processor.audit.replay.task_judge import audit_of, plain_state
-from processor.core.effects import Effect, Record
+from processor.core.effects import Effect, Publish, Record
 
 if TYPE_CHECKING:
     from processor.audit.replay.task_tables import TaskTables
@@ -46,6 +47,7 @@ class _TaskRunner:
             exits.callback(self._tables.abandon)
             state_at = self._tables.state_at
         self._audit = audit_of(task, self._index, state_at, yield_equal=task.tables or bool(task.only))
+        self._history = RegimeHistory()
         self._recorder: Recorder | None = None
         if task.record:
             self._recorder = exits.enter_context(Recorder(Path(task.record), files=task.record_files))
@@ -134,6 +136,15 @@ class _TaskRunner:
             return
         self._found(finding)
         self._derived(effect, finding)
+        if self._tables is not None and finding.kind is FindingKind.STEP and finding.at is not None:
+            self._note_regime(effect, finding)
+
+    def _note_regime(self, effect: Effect | None, finding: Finding) -> None:
+        published = self._index.last.get(finding.at) if finding.at is not None else None
+        if finding.verdict in (Verdict.EQUAL, Verdict.OUT_OF_ORDER) and isinstance(effect, Publish):
+            self._history.note(dict(effect.headers), finding.cause_offset)  # equal in every byte
+        elif published is not None:
+            self._history.note(dict(published.headers), finding.cause_offset)
 
     def _found(self, finding: Finding) -> None:
         self._counts[finding.kind, finding.verdict] += 1
@@ -192,6 +203,7 @@ class _TaskRunner:
             stream_time=audit.state.stream_time,
             caused_behind=audit.caused_behind,
             foreign=dict(sorted(audit.foreign.items())),
+            in_force=self._history.in_force(),
             unbounded_marks=audit.unbounded_marks,
             trouble=tuple(self._accounts(published)),
         )

@@ -120,6 +120,7 @@ class Plan:
         self._outputs: list[Output] = []
         self._index_results: list[IndexResult] = []
         self._notes: list[str] = []
+        self._reading: list[str] = []
         self._lacking: dict[int, list[tuple[str, Lacking]]] = {}
         self._questions: dict[int, list[str]] = {}
 
@@ -280,7 +281,7 @@ class Plan:
             if not self._reads_topic and (missing or is_cut):
                 self._questions.setdefault(partition, []).append(text)
             else:
-                self._notes.append(f"Partition {partition}: {text}")
+                self._reading.append(f"Partition {partition}: {text}")
 
     def questioned(self, results: list[RangeResult]) -> list[RangeResult]:
         """The results, with what archives lack of them."""
@@ -295,7 +296,7 @@ class Plan:
             self._compare(partition, part, parts)
         switch = max((part.end for part in parts), default=low) if self._reads_topic else high
         if self._reads_topic and parts and switch > topic_begin and switch < high:
-            self._notes.append(f"Partition {partition}: archives up to offset {switch}, the topic from there on.")
+            self._reading.append(f"Partition {partition}: archives up to offset {switch}, the topic from there on.")
         self._spans[partition] = _Span(low, high, low == 0, switch, tuple(parts))
         self._tell_lacking(partition, low, high, parts)
 
@@ -312,7 +313,7 @@ class Plan:
                     "what another archive holds",
                     hint="find out which is right; the other cannot be used",
                 )
-        self._notes.append(
+        self._reading.append(
             f"Partition {partition}: offsets {twice.begin} to {twice.end - 1} are in more than one archive, and agree."
         )
 
@@ -475,6 +476,7 @@ class Plan:
             output_partitions=dict(sorted(self._output_partitions.items())),
             narrowed={name: sorted(ids) for name, ids in named.items() if ids},
             notes=self._notes,
+            reading=self._reading,
             verified=options.verify,
             sole_source=options.sole_source,
             not_judged=summed(self._index_results)[1],

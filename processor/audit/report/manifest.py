@@ -1,9 +1,9 @@
 """manifest.json: what was audited, under which rules, with which result, and the digest of every byte of evidence.
 
 Two digests, both SHA-256 over JSON with sorted keys as Python's `json.dumps(_, sort_keys=True)` writes it:
-`evidence` over all but the page, the time of making and the digests themselves, so that two auditors of the same
-log get the same one; `root` over all but itself, so that nothing in the folder can change unseen. The rules are in
-docs/auditors-guide.md, with a program of its own that checks them.
+`evidence` over all but the page, the time of making, where the records were read from (`HOW_READ`) and the digests
+themselves, so that two auditors of the same log get the same one; `root` over all but itself, so that nothing in the
+folder can change unseen. The rules are in docs/auditors-guide.md, with a program of its own that checks them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ NAME: Final = "manifest.json"
 PAGE: Final = "report.html"
 SIGNATURE: Final = "signature.dsse.json"
 """Over manifest.json, so the manifest cannot name it (`signature`)."""
+HOW_READ: Final = ("source", "reading")
+"""What of `About` says how the records came here: cut into other files, they are the same evidence."""
 _MAX_BYTES: Final = 256 << 20
 
 ACCOUNTED: Final = frozenset({"data", "marker", "aborted"})
@@ -61,6 +63,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
 
     `source` says in words where the records came from; `narrowed` holds the ids that `--steps`, `--runs`, `--threads`
     named; `notes` are sentences that a reader must know ("an open transaction begins at offset 17 of partition 0");
+    `reading` are those that say how the records were read, and are no part of the evidence;
     `verified` is False where published records were not compared; `sole_source` where other sources may be published to
     the same topics; `not_judged` are records there that belong to no range.
     """
@@ -75,6 +78,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     output_partitions: dict[str, int] = {}
     narrowed: dict[str, list[str]] = {}
     notes: list[str] = []
+    reading: list[str] = []
     verified: bool = True
     sole_source: bool = False
     not_judged: NotJudged = NotJudged()
@@ -214,6 +218,7 @@ def encoded(manifest: Manifest) -> bytes:
 def _evidence(plain: Mapping[str, Any]) -> str:
     kept = {name: part for name, part in plain.items() if name not in ("evidence", "root", "created")}
     kept["files"] = {name: file for name, file in plain["files"].items() if name != PAGE}
+    kept["about"] = {name: part for name, part in plain["about"].items() if name not in HOW_READ}
     return sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

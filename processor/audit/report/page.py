@@ -124,6 +124,7 @@ def render(manifest: Manifest, folder: Path) -> bytes:
         files=sorted((name, file) for name, file in manifest.files.items() if name != PAGE)[:_FILES],
         files_total=sum(name != PAGE for name in manifest.files),
         rules=msgspec.to_builtins(manifest.about.rules),
+        in_force=[(one.partition, row) for one in manifest.ranges for row in one.in_force][:_PARTITIONS],
         narrowed={name: ids for name, ids in manifest.about.narrowed.items() if ids},
     )
     return (page.rstrip() + "\n").encode()
