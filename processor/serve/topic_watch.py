@@ -2,7 +2,7 @@
 
 A task beside the worker asks every few seconds. What start would refuse ends the process with the message that start
 would give; the rest is logged with the old and the new value and what follows from it, counted, and named on
-`/healthz` for as long as it lasts. What would end the process is asked twice: a broker that has just come up may not
+`/healthz` for as long as it lasts. What would end the process is asked again: a broker that has just come up may not
 know yet what there is.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -21,6 +22,9 @@ from processor.telemetry.happenings import PartitionsNotServed, TopicChanged, To
 from processor.telemetry.telemetry import Telemetry
 
 _AGAIN_S: Final = 1.0
+_NOTHING_KNOWN_S: Final = 60.0
+"""A broker of ZooKeeper's days that has just started says of every topic that it does not exist, until its controller
+has written to it; seen for some seconds at 2.8.2."""
 
 WATCHED: Final = (
     "cleanup.policy",
@@ -121,11 +125,13 @@ class TopicWatch:
         before = self._seen
         if before is None:
             return
-        if self._trouble(before, seen) is not None:
+        began = time.monotonic()
+        while (trouble := self._trouble(before, seen)) is not None:
+            waited_s = time.monotonic() - began
+            if waited_s >= (_AGAIN_S if seen.topics else _NOTHING_KNOWN_S):
+                raise trouble
             await asyncio.sleep(_AGAIN_S)
             seen = await self._ask()
-            if (trouble := self._trouble(before, seen)) is not None:
-                raise trouble
         for name in sorted(seen.topics):
             self._compare(name, before, seen)
         self._note_growth(seen)

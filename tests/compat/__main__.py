@@ -108,6 +108,7 @@ def _tried(name: str, turns: int, home: Path) -> dict[str, Any]:
         "doubled": tally.doubled,
         "wrong": tally.wrong,
         "problems": tally.problems,
+        "notes": tally.notes,
     }
 
 
@@ -126,7 +127,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in chosen:
         sys.stdout.write(f"{name}: logs in {home}\n")
         found = _tried(name, given.turns, home / name.replace("/", "-").replace(" ", "-"))
-        told = ("faults", "records", "lost", "doubled", "wrong", "problems", "seconds")
+        told = ("faults", "records", "lost", "doubled", "wrong", "problems", "notes", "seconds")
         sys.stdout.write(f"  {json.dumps({key: found[key] for key in told})}\n")
         sys.stdout.flush()
         is_right = is_right and not any(found[key] for key in ("lost", "doubled", "wrong", "problems"))

@@ -80,7 +80,9 @@ class Tally:
 
     def count(self, differences: Iterable[Difference]) -> None:
         """Count what was published otherwise than the simulator expects."""
-        kinds = Counter(difference.kind for difference in differences)
+        found = list(differences)
+        kinds = Counter(difference.kind for difference in found)
+        self.notes += [str(difference)[:300] for difference in found[:5]]
         self.lost += kinds.pop("missing", 0) + kinds.pop("dead_letter_missing", 0)
         self.doubled += kinds.pop("twice", 0) + kinds.pop("dead_letter_extra", 0)
         self.wrong += sum(kinds.values())
