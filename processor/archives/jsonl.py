@@ -15,6 +15,7 @@ from typing import BinaryIO, Final
 
 import msgspec
 
+from processor.archives.foreign import kcat_record
 from processor.archives.records import ArchivedRecord, Batch, Gap, GapKind, Limits, refused
 from processor.core.header_names import is_utf8, name_bytes, name_text
 
@@ -134,8 +135,12 @@ def _decode_other(line: bytes, limits: Limits) -> ArchivedRecord | Gap:
     try:
         got = _decode(line)
     except msgspec.ValidationError as exc:
+        if (foreign := kcat_record(line, limits)) is not None:
+            return foreign
         raise ValueError(str(exc)) from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        if (foreign := kcat_record(line, limits)) is not None:
+            return foreign
         raise ValueError(f"not JSON ({exc})") from exc
     key, value, offset, timestamp = got.key, got.value, got.offset, got.timestamp
     if got.gap is not msgspec.UNSET:

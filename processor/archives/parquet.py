@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
+from processor.archives.foreign import LEFT_OUT, from_path, told_problems
 from processor.archives.pages import DICTIONARY, Chunk, pages, row_groups
 from processor.archives.records import ArchivedRecord, ArchiveError, Batch, Gap, GapKind, Limits, refused
 from processor.core.header_names import is_utf8, name_bytes, name_text
@@ -125,7 +126,9 @@ def read_parquet(file: Path, limits: Limits) -> Iterator[Batch]:
     Raises:
         ArchiveError: not Parquet, other columns, a corrupt page, or more than the limits allow.
     """
-    for group, row, batch in batches(file, limits, partial(_columns, file)):
+    named = from_path(file)
+    for group, row, raw in batches(file, limits, partial(_columns, file)):
+        batch = _adapted(raw, *named)
         items: list[ArchivedRecord | Gap] = []
         unit = f"row group {group} row"
         try:
@@ -157,9 +160,10 @@ def last_row(file: Path, limits: Limits) -> ArchivedRecord | Gap | None:
     except _Errors:
         return None
     item = None
-    for group, row, batch in batches(file, limits, partial(_columns, file), from_group=max(0, rows - 1)):
-        if not batch.num_rows:
+    for group, row, raw in batches(file, limits, partial(_columns, file), from_group=max(0, rows - 1)):
+        if not raw.num_rows:
             continue
+        batch = _adapted(raw, *from_path(file))
         try:
             (item,) = _items(file, group, row + batch.num_rows - 1, batch.slice(batch.num_rows - 1), limits)
         except _Errors:
@@ -252,6 +256,7 @@ def opened(file: Path, limits: Limits, as_dictionary: Sequence[str] = ()) -> Any
             read_dictionary=list(as_dictionary),
             buffer_size=1 << 20,
             pre_buffer=False,
+            coerce_int96_timestamp_unit="ms",  # in nanoseconds it ends in the year 2262
             thrift_string_size_limit=limits.footer_bytes,
             thrift_container_size_limit=limits.footer_bytes >> 4,
             page_checksum_verification=True,
@@ -280,19 +285,44 @@ def _measure(file: Path, raw: BinaryIO, chunk: Chunk, group: int, limits: Limits
 
 def _columns(file: Path, schema: pa.Schema) -> list[str]:
     """The columns to read, once they are known to be ours, each of a type that fits."""
-    names = list(schema.names)
+    names = [name for name in schema.names if name not in LEFT_OUT]
     unknown = sorted(set(names) - set(SCHEMA.names))
-    missing = [name for name in SCHEMA.names if name not in names and name not in _OPTIONAL]
-    if missing:
-        raise refused(file, "the schema", f"no column {', '.join(missing)}")
+    in_path = {name for name, found in zip(("topic", "partition"), from_path(file), strict=True) if found is not None}
+    missing = [name for name in SCHEMA.names if name not in names and name not in _OPTIONAL | in_path]
+    problems = [f"no column {', '.join(missing)}"] if missing else []
     if unknown or len(names) != len(set(names)):
-        what = f"unknown or repeated columns (got {', '.join(unknown) or 'a repeated one'})"
-        raise refused(file, "the schema", what, hint=f"known are {', '.join(SCHEMA.names)}")
+        problems.append(f"unknown or repeated columns (got {', '.join(unknown) or 'a repeated one'})")
     for name in names:
-        if not _fits(SCHEMA.field(name).type, schema.field(name).type):
-            what = f"column {name} is {schema.field(name).type}, not {SCHEMA.field(name).type}"
-            raise refused(file, "the schema", what)
+        if name in unknown or schema.names.count(name) > 1:
+            continue
+        got = schema.field(name).type
+        if not _fits(SCHEMA.field(name).type, got) and not (name == "timestamp" and pa.types.is_timestamp(got)):
+            problems.append(f"column {name} is {got}, not {SCHEMA.field(name).type}")
+    if problems:
+        raise told_problems(file, problems)
     return names
+
+
+def _adapted(batch: pa.RecordBatch, topic: str | None, partition: int | None) -> pa.RecordBatch:
+    """A batch with the columns that others write in another form: times as milliseconds, what folders name added."""
+    columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+    times = columns["timestamp"]
+    rows = batch.num_rows
+    is_whole = ("topic" in columns or topic is None) and ("partition" in columns or partition is None)
+    if is_whole and not pa.types.is_timestamp(times.type):
+        return batch
+    if pa.types.is_timestamp(times.type):
+        columns["timestamp"] = _milliseconds(times)
+    columns.setdefault("topic", pa.array([topic] * rows, pa.string()))
+    columns.setdefault("partition", pa.array([partition] * rows, pa.int32()))
+    return pa.RecordBatch.from_arrays(list(columns.values()), names=list(columns))
+
+
+def _milliseconds(times: pa.Array) -> pa.Array:
+    """Kafka's time has milliseconds: finer parts, which no record had, are cut off towards the past."""
+    per_ms = {"s": 0, "ms": 1, "us": 1_000, "ns": 1_000_000}[times.type.unit]
+    numbers = times.cast(pa.int64()).to_pylist()
+    return pa.array([None if n is None else n * 1000 if per_ms == 0 else n // per_ms for n in numbers], pa.int64())
 
 
 def _fits(wanted: pa.DataType, got: pa.DataType) -> bool:
@@ -309,7 +339,7 @@ def _fits(wanted: pa.DataType, got: pa.DataType) -> bool:
         return bool(kinds.is_list(got) or kinds.is_large_list(got)) and _fits(wanted.value_type, got.value_type)
     return bool(
         kinds.is_struct(got)
-        and [field.name for field in got] in ([field.name for field in wanted], ["name", "value"])
+        and [field.name for field in got] in ([field.name for field in wanted], ["name", "value"], ["key", "value"])
         and all(_fits(mine.type, theirs.type) for mine, theirs in zip(wanted, got, strict=False))
     )
 
@@ -402,11 +432,11 @@ def values(column: pa.Array) -> list[Any]:
 def _headers(column: pa.Array) -> list[Any]:
     """Per row a tuple of (name, content), or None."""
     flat = column.flatten()
-    names = values(flat.field("name"))
+    names = values(flat.field(0))  # `name`, in Spark's schema `key`
     if flat.type.num_fields > 2 and (raw := flat.field("raw_name")).null_count < len(raw):
         told = map(_raw, values(raw))
         names = [name if of is None else name_text(of) for name, of in zip(names, told, strict=True)]
-    pairs = list(zip(names, map(_raw, values(flat.field("value"))), strict=True))
+    pairs = list(zip(names, map(_raw, values(flat.field(1))), strict=True))
     lengths, found, at = column.value_lengths().to_pylist(), [], 0
     for length in lengths:
         found.append(None if length is None else tuple(pairs[at : at + length]))

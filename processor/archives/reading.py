@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from processor.archives import jsonl
+from processor.archives.foreign import require_no_table
 from processor.archives.records import (
     CAPTURE,
     LIMITS,
@@ -337,6 +338,7 @@ def _files(path: Path, only: Partition | None, begin: int, end: int) -> list[tup
     if (path / LABEL).is_file():
         read_label(path)
         return _recorded(path, only, begin, end)
+    require_no_table(path)
     found = [p for p in _archive_files(path) if not _is_hidden(p.relative_to(path))]
     if not found:
         raise UsageError(f"archive {path}: no archive in this folder", hint=f"known are {', '.join(SUFFIXES)}")
@@ -344,7 +346,7 @@ def _files(path: Path, only: Partition | None, begin: int, end: int) -> list[tup
 
 
 def left_alone(path: Path) -> int:
-    """How many archive files under a folder are not read, because a name on their way begins with `_` or `.`.
+    """How many archive files under a folder are not read, because a name on their way begins with `_`, `.` or `+tmp`.
 
     Hadoop, Spark and Kafka Connect write unfinished attempts there (`_temporary`), which go on where whole files end.
     """
@@ -358,7 +360,7 @@ def _archive_files(path: Path) -> Iterator[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(("_", ".")) for part in path.parts)
+    return any(part.startswith(("_", ".", "+tmp")) for part in path.parts)
 
 
 def _recorded(path: Path, only: Partition | None, begin: int, end: int) -> list[tuple[Path, _Start]]:

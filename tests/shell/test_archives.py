@@ -629,9 +629,9 @@ def test_a_column_of_text_is_taken_as_its_utf8(tmp_path: Path) -> None:
     ("schema", "what"),
     [
         (SCHEMA.remove(5).remove(2), "no column offset, value"),
-        (SCHEMA.append(pa.field("timestampType", pa.int32())), r"got timestampType"),
+        (SCHEMA.append(pa.field("weather", pa.int32())), r"got weather"),
         (with_column("offset", pa.float64()), "column offset is double, not int64"),
-        (with_column("timestamp", pa.timestamp("ms")), r"column timestamp is timestamp\[ms\]"),
+        (with_column("timestamp", pa.date32()), "column timestamp is date32"),
         (with_column("topic", pa.binary()), "column topic is binary"),
         (with_column("value", pa.list_(pa.int8())), "column value is list"),
         (with_column("headers", pa.map_(pa.string(), pa.binary())), "column headers is map"),
