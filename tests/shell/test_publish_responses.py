@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai import NOT_GIVEN
 from openai._models import construct_type
+from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseStreamEvent
 
 from processor.errors import UsageError
@@ -19,13 +21,18 @@ from processor.publish.event_keying import EventKeyer
 from processor.publish.event_stream import EventStream
 from processor.publish.outgoing import Outgoing
 from processor.publish.publisher import RunPublisher
-from tests.shell.test_publish import DONE, PART1, Collector, collected, header, ids, sse
+from tests.shell.test_publish import DONE, PART1, Collector, Terminal, collected, header, ids, sse
 
 __all__ = ["collected"]
 
 RECORDINGS = sorted((Path(__file__).parents[3] / "shared" / "fixtures" / "responses").glob("*.sse"))
 SAMPLES = sample_files("responses/*.sse")
 UNNUMBERED = {"openai-custom-tool.1", "openai_responses_stream.00", "openai_responses_stream.01"}
+NOT_OF_HELPER = {
+    "parallel-tool-call-wrapper.1",  # it wants `response.created` first
+    "background_mode_streaming_starting_after_vcr.01",
+    "github-copilot-id-rotation.1",  # and one id
+}
 NAMELESS = "parallel-tool-call-wrapper.1"
 
 
@@ -398,3 +405,51 @@ async def test_a_whole_response_of_the_sdk_is_published_as_retrieved(collected: 
             await publisher.publish(construct_type(type_=Response, value=RETRIEVED | {"status": "queued"}))
     (record,) = collected[0].kept
     assert json.loads(record.value) == {"type": "response.completed", "response": RETRIEVED}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of the package itself, about items it has no class for
+@pytest.mark.parametrize("path", [p for p in RECORDINGS if p.stem not in NOT_OF_HELPER], ids=lambda path: path.stem)
+async def test_what_the_stream_helper_of_the_sdk_adds_is_left_out(path: Path, collected: list[Collector]) -> None:
+    """It puts all text so far into each delta, and parsed forms of texts into what is done."""
+    expected = [json.loads(data) for data in data_of(path.read_bytes())]  # noqa: ASYNC240
+    state: Any = ResponseStreamState(input_tools=NOT_GIVEN, text_format=NOT_GIVEN)
+    async with RunPublisher(bootstrap_servers="nowhere:1", topic="t") as publisher:
+        for one in expected:
+            for told in state.handle_event(construct_type(type_=ResponseStreamEvent, value=one)):
+                await publisher.publish(told)
+    got = [json.loads(record.value) for record in collected[0].kept]
+    assert [_stated(one) for one in got] == [_stated(one) for one in expected]
+
+
+def _stated(said: dict[str, Any]) -> dict[str, Any]:
+    """Without padding, and without the nulls that the helper writes for what was not said."""
+    return {key: value for key, value in said.items() if key != "obfuscation" and value is not None}
+
+
+# --- the command ---
+
+
+async def test_the_command_says_what_is_missing_and_does_not_ask_for_an_end_mark(tmp_path: Path) -> None:
+    terminal = Terminal()
+    whole_one, cut = tmp_path / "whole.sse", tmp_path / "cut.sse"
+    whole_one.write_bytes(stream_of(whole()))
+    cut.write_bytes(stream_of(whole("resp_2")[:4]))
+    assert await terminal.run(whole_one, cut) == 0
+    assert terminal.err == [
+        f"publish: {cut}: resp_2: the stream ends before its response; go on with starting_after=3, or publish the"
+        " response as `retrieve` answers it",
+        "would publish 10 events of 2 runs to events; 0 refused",
+    ]
+    again = Terminal()
+    assert await again.run(cut, response_id="resp_2") == 0
+
+
+async def test_an_answer_that_is_no_stream_is_said_once(tmp_path: Path) -> None:
+    terminal = Terminal()
+    path = tmp_path / "error.json"
+    path.write_text(json.dumps({"error": {"message": "secret", "type": "invalid_request_error"}}, indent=4))
+    assert await terminal.run(path) == 65
+    assert terminal.err == [
+        f"publish: {path}: event 1: an error of the service, not an event (type invalid_request_error)",
+        "would publish 0 events of 0 runs to events; 1 refused",
+    ]
