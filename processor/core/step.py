@@ -169,6 +169,8 @@ class Step(StepState):
         notes = Notes()
         merge_delta(self.tree, delta.details, notes)
         self._anomalies_of(notes)
+        if delta.mended:
+            self.add_anomaly("replaced_half")
         self.characters += characters(delta.details)
         self._forget_text()
         self.events += 1
@@ -465,6 +467,8 @@ class Step(StepState):
             self.add_anomaly("status_disagrees")
         if event.unknown_status:
             self.add_anomaly("unknown_status")
+        if event.mended:
+            self.add_anomaly("replaced_half")
 
     def _anomalies_of(self, notes: Notes) -> None:
         if notes.changed_field:

@@ -58,7 +58,7 @@ _WITHOUT_EFFECT: Final = Label("kind", (
 ))
 _ANOMALY: Final = Label("kind", (
     "after_run_ended", "changed_field", "expired_at_disagrees", "fold_divergence", "joined_midstream",
-    "orphaned_by_run", "status_disagrees", "step_too_large", "unknown_status", OTHER,
+    "orphaned_by_run", "replaced_half", "status_disagrees", "step_too_large", "unknown_status", OTHER,
 ))
 # fmt: on
 _END: Final = Label("end", ("high_watermark", "last_stable"))

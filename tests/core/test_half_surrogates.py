@@ -36,6 +36,7 @@ def test_a_step_whose_end_holds_a_half_is_completed(spelling: str) -> None:
     (step,) = folded(said("created", STEP), ended.replace(b"?", spelling.encode()))
     assert isinstance(step, Publish)
     assert step.status.value == "completed"
+    assert step.anomalies == ("replaced_half",)
     output = json.loads(step.value)["step_details"]["tool_calls"][0]["function"]["output"]
     assert output == "all good " + json.loads(f'"{spelling}"').encode("utf-16-le", "surrogatepass").decode(
         "utf-16-le", "replace"
@@ -66,6 +67,17 @@ def test_a_delta_and_bare_objects_too() -> None:
         assert isinstance(event, StepDelta)
         assert event.mended
         assert event.details["tool_calls"][0]["function"]["arguments"] == "now \ufffd"
+
+
+def test_a_step_that_a_delta_with_a_half_is_merged_into_says_so() -> None:
+    entry = {"index": 0, "type": "function", "function": {"arguments": f"now {HALF}"}}
+    details = {"step_details": {"type": "tool_calls", "tool_calls": [entry]}}
+    delta = {"id": "step_1", "object": "thread.run.step.delta", "delta": details}
+    cancelled = {"id": "run_1", "object": "thread.run", "status": "cancelled"}
+    (step,) = folded(said("created", STEP), said("delta", delta), json.dumps(cancelled).encode())
+    assert isinstance(step, Publish)
+    assert step.anomalies == ("replaced_half",)
+    assert json.loads(step.value)["step_details"]["tool_calls"][0]["function"]["arguments"] == "now \ufffd"
 
 
 def test_only_the_event_that_holds_it_is_marked() -> None:
