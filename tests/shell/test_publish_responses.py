@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from openai import NOT_GIVEN
+from openai import omit
 from openai._models import construct_type
 from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseStreamEvent
@@ -412,7 +412,7 @@ async def test_a_whole_response_of_the_sdk_is_published_as_retrieved(collected: 
 async def test_what_the_stream_helper_of_the_sdk_adds_is_left_out(path: Path, collected: list[Collector]) -> None:
     """It puts all text so far into each delta, and parsed forms of texts into what is done."""
     expected = [json.loads(data) for data in data_of(path.read_bytes())]  # noqa: ASYNC240
-    state: Any = ResponseStreamState(input_tools=NOT_GIVEN, text_format=NOT_GIVEN)
+    state: Any = ResponseStreamState(input_tools=omit, text_format=omit)
     async with RunPublisher(bootstrap_servers="nowhere:1", topic="t") as publisher:
         for one in expected:
             for told in state.handle_event(construct_type(type_=ResponseStreamEvent, value=one)):
