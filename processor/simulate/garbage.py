@@ -78,7 +78,7 @@ _NOT_JSON: Final[tuple[Callable[[str], bytes | Garbage], ...]] = (
     _with('"note":1e999'),
     _with('"note":01'),
     _with('"note":"\\ud800"'),
-    _with('"note":"\\udc00\\ud800"'),
+    _with('"note":"\\udc0"'),
     _with('"\\udfff":1'),
     lambda step_id: _with('"note":"?"')(step_id).replace(b"?", b"\xc3\x28"),
     lambda step_id: _with('"note":"?"')(step_id).replace(b"?", b"\xed\xa0\x80"),
