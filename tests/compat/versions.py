@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from processor.broker import node as embedded
 from processor.broker import parts, probe, settings
-from tests.faults.proxy import HOST
+from tests.faults.proxy import HOST, Proxy
 
 START_S: Final = 120.0
 _FIRST_KRAFT: Final = (3, 3)
@@ -73,18 +73,22 @@ def jars_of(version: str) -> list[Path]:
 
 
 class Served:
-    """A broker that scenarios of `tests.faults` can use as their cluster. Leaving the block ends it."""
+    """A broker that scenarios of `tests.faults` can use as their cluster. Leaving the block ends it.
 
-    proxy: Final = None
+    Args:
+        proxy: between the workers and the broker; ended by its owner.
+    """
+
     replicas: Final = 1
 
-    def __init__(self, version: str, home: Path) -> None:
-        self.version, self.home = version, home
+    def __init__(self, version: str, home: Path, *, proxy: Proxy | None = None) -> None:
+        self.version, self.home, self.proxy = version, home, proxy
         self.is_kraft = number_of(version) >= _FIRST_KRAFT
         self._jars = jars_of(version)
         self._java = parts.find_java()
         free = probe.free_ports()
-        self._port, self._other = next(free), next(free)
+        self._port, self._other, self._behind = next(free), next(free), next(free)
+        self._client_port = self._behind if proxy is None else proxy.listen(self._behind)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._watchdogs: dict[str, subprocess.Popen[bytes] | None] = {}
         (home / "tmp").mkdir(parents=True, exist_ok=True)
@@ -102,7 +106,8 @@ class Served:
 
     @property
     def client_bootstrap(self) -> str:
-        return self.bootstrap
+        """For workers: through the proxy, if there is one."""
+        return f"{HOST}:{self._client_port}"
 
     @property
     def java(self) -> str:
@@ -149,14 +154,16 @@ class Served:
         told = {
             **{k: v for k, v in {**settings._ALWAYS, **settings._LIGHT}.items() if not k.startswith("share.")},
             "log.dirs": str(data),
-            "listeners": f"PLAINTEXT://{HOST}:{self._port}",
-            "advertised.listeners": f"PLAINTEXT://{HOST}:{self._port}",
+            "listeners": f"PLAINTEXT://{HOST}:{self._port},CLIENT://{HOST}:{self._behind}",
+            "advertised.listeners": f"PLAINTEXT://{HOST}:{self._port},CLIENT://{HOST}:{self._client_port}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CLIENT:PLAINTEXT",
+            "inter.broker.listener.name": "PLAINTEXT",
         }
         if self.is_kraft:
             told |= {
                 "controller.quorum.voters": f"1@{HOST}:{self._other}",
                 "listeners": f"{told['listeners']},CONTROLLER://{HOST}:{self._other}",
-                "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+                "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
             }
             if number_of(self.version) >= (4, 0):
                 told |= {k: v for k, v in {**settings._ALWAYS, **settings._LIGHT}.items() if k.startswith("share.")}

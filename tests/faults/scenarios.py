@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
+from tests.compat.versions import Served
 from tests.faults import accidents, brokers, late, mirror, starts, trouble
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Tally
@@ -93,11 +94,23 @@ def _on(
     return run
 
 
+def _on_release(version: str) -> Callable[[Path, Tally, float], None]:
+    """The barrage of late copies on another release of Apache Kafka, downloaded at first."""
+
+    def run(home: Path, tally: Tally, seconds: float) -> None:
+        home.mkdir(parents=True, exist_ok=True)
+        with Proxy(home / "faults.jsonl") as proxy, Served(version, home / "kafka", proxy=proxy) as cluster:
+            late.barrage(cast(Cluster, cluster), home / "fleet", tally, seconds)
+
+    return run
+
+
 _ALL: Final = (
     Scenario("late-aimed", "one late copy of one request, at a named moment", _aimed(None), share=2),
     Scenario("late-aimed-tv1", "the same, transaction.version 1", _aimed(1), share=2),
     Scenario("late-barrage", "late copies at random, kills", _on(1, late.barrage), share=4),
     Scenario("late-barrage-tv1", "the same, transaction.version 1", _on(1, late.barrage, 1), share=4),
+    Scenario("late-barrage-3.9", "the same on Apache Kafka 3.9.1", _on_release("3.9.1"), is_usual=False),
     Scenario("spoiled", "any request lost, delayed, cut or late; kills", _on(1, trouble.spoiled), share=4),
     Scenario("spoiled-tv1", "the same, transaction.version 1", _on(1, trouble.spoiled, 1), share=2),
     Scenario("pauses", "the broker pauses for longer than a request's time-out", _on(1, trouble.pauses), share=2),
