@@ -229,7 +229,6 @@ LONG_MODULES = {
     "processor/serve/worker.py": "the unit's way from poll to commit and the rebalance share one state",
     "processor/simulate/runs.py": "one agent run, in many small methods",
     "processor/telemetry/happenings.py": "a catalogue: one small class per event",
-    "tests/core/test_partition.py": "the table of partition rules",
     "tests/faults/worker_fleet.py": "worker processes, topics, load and readers that the fault tests share",
     "tests/shell/mutations.py": "the mutation test of the audit, with all its mutations",
     "tests/shell/test_archives.py": "one file per format would repeat the fixtures",

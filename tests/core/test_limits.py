@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from enum import Enum
 from hashlib import sha256
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from processor.core.effects import Checkpoint, DeadLetter, LogRecord, Publish, Reason
 from processor.core.partition import PartitionState
@@ -245,14 +247,17 @@ def test_x3_the_limit_itself_fits() -> None:
 # --- what is remembered is bounded
 
 
-def remembered(state: PartitionState) -> dict[str, int]:
-    """How many things each of the state's containers holds."""
-    found = {name: getattr(state, name) for name in getattr(state, "__mypyc_attrs__", None) or vars(state)}
-    return {
-        name: len(value)
-        for name, value in found.items()
-        if hasattr(value, "__len__") and name not in ("topic", "counts")
-    }
+def remembered(part: object, path: str = "") -> dict[str, int]:
+    """How many things each container of the state and its collaborators holds."""
+    names = getattr(part, "__mypyc_attrs__", None) or getattr(type(part), "__slots__", None) or vars(part)
+    found: dict[str, int] = {}
+    for name in names:
+        value, at = getattr(part, name), f"{path}.{name}"
+        if hasattr(value, "__len__"):
+            found |= {} if name in ("topic", "counts") else {at: len(value)}
+        elif type(value).__module__.startswith("processor.core.") and not isinstance(value, Struct | Enum):
+            found |= remembered(value, at)
+    return found
 
 
 @pytest.mark.parametrize("kind", ["created", "completed", "delta", "in_progress", "run", "ended by its run", "refused"])

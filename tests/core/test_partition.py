@@ -1,4 +1,4 @@
-"""A partition: time, ids, evidence, the fast path, and that nothing but the log decides."""
+"""A partition: time, ids, evidence, and that nothing but the log decides."""
 
 from __future__ import annotations
 
@@ -7,26 +7,20 @@ import os
 import random
 import time
 import uuid
-from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.audit.judge.transition_observer import TransitionObserver
 from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish, Reason, Status
-from processor.core.entry import Form
-from processor.core.fast_path import FastPath, Paths
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.slow_path import SlowPath
 from tests.core.scripted_log import RULES, Play, call, calls, headers, published, refused, run, snapshot, step, text
-from tests.core.strategies import ODDITIES, lives, logs
 from tests.core.strategies import RULES as LOG_RULES
-from tests.core.test_restart import Topics, outcomes, portrait, uninterrupted
+from tests.core.strategies import lives, logs
+from tests.core.test_restart import portrait, uninterrupted
 
 # --- L7, T1-T3: time
 
@@ -354,103 +348,7 @@ def test_folding_its_own_records_again_gives_the_same_bytes(records: list[LogRec
         assert effect.value in {e.value for e in again if isinstance(e, Publish) and e.step_id == effect.step_id}
 
 
-# --- the fast path
-
-
-ENTRIES = st.builds(
-    lambda index, kind, bodies, ids: {"index": index} | kind | bodies | ids,
-    st.sampled_from([0, 0, 0, 1, -1]),
-    st.sampled_from([{"type": "function"}, {"type": "function"}, {"type": "code_interpreter"}, {"type": "mcp"}, {}]),
-    st.sampled_from(
-        [
-            *({"function": {"arguments": grown}} for grown in ("a", "", None, "x" * 300)),
-            *({"function": {"arguments": "a"} | more} for more in ({"name": "f"}, {"name": "g"}, {"output": "o"})),
-            *({"code_interpreter": {"input": grown}} for grown in ("a", None)),
-            *({"function": {"arguments": "a"}, "code_interpreter": {"input": "b"}}, {"function": {}}, {}),
-        ]
-    ),
-    st.sampled_from([{}, {}, {}, {"id": "c"}, {"id": "d"}, {"id": None}]),
-)
-"""What the fast path must tell from what it may take."""
-
-
-@pytest.mark.parametrize("length", [64, 65])
-def test_the_fast_path_weighs_a_long_type_as_the_slow_path_does(length: int) -> None:
-    play = Play()
-    for _ in range(3):
-        play.say("step.delta", calls(call(0, "ab", type="t" * length)))
-    found = play.state.steps["s1"].step
-    assert found is not None
-    assert found.characters == 3 * (2 + (length if length > 64 else 0))
-
-
-@st.composite
-def crowded(draw: st.DrawFn) -> list[LogRecord]:
-    """Deltas of one call or two, of nearly the commonest shapes, with an object or an end among them."""
-    values = [
-        {"event": "thread.run.step.delta", "data": calls(*entries)}
-        for entries in draw(st.lists(st.lists(ENTRIES, min_size=1, max_size=2), min_size=3, max_size=15))
-    ]
-    stated = {"type": "tool_calls", "tool_calls": [{"type": "function", "function": {"arguments": "z"}}]}
-    for name in draw(st.lists(st.sampled_from(["created", "in_progress", "completed"]), max_size=2)):
-        status = "completed" if name == "completed" else "in_progress"
-        at = draw(st.integers(0, len(values)))
-        values.insert(at, {"event": f"thread.run.step.{name}", "data": step(status, step_details=stated)})
-    return [LogRecord(n, 1_000_000 + n, b"k", text(value)) for n, value in enumerate(values)]
-
-
-def come_to_the_same(records: list[LogRecord], rules: Rules = LOG_RULES) -> None:
-    def life(paths: Paths) -> Any:
-        state = PartitionState("t", 3, rules, paths=paths)
-        effects = state.apply(records)
-        # Checkpoints may hold the same tree with its keys in another order; what counts is the state they give.
-        kept = [effect.key for effect in effects if isinstance(effect, Checkpoint)]
-        counts = {k: n for k, n in state.counts.items() if n}
-        return outcomes(effects), kept, portrait(state), counts, state.restore_point()
-
-    assert life(Paths.FAST) == life(Paths.SLOW)
-    PartitionState("t", 3, rules, paths=Paths.BOTH).apply(records)
-
-
-@given(st.one_of(logs(), crowded(), crowded(), crowded()))
-def test_the_fast_and_the_slow_path_come_to_the_same(records: list[LogRecord]) -> None:
-    come_to_the_same(records)
-
-
-@pytest.mark.parametrize("oddity", ODDITIES)
-def test_whatever_is_unusual_in_a_life_both_paths_come_to_the_same(oddity: str) -> None:
-    @given(lives(oddity), st.sampled_from(["", "", "", "x"]), st.sampled_from([1_000_000, 1_000_000, 500]))
-    def with_it(records: list[LogRecord], pinned: str, max_record_bytes: int) -> None:
-        rules = msgspec.structs.replace(LOG_RULES, object_type=pinned, max_record_bytes=max_record_bytes)
-        come_to_the_same(records, rules)
-
-    with_it()
-
-
-@given(st.one_of(logs(), lives()), st.sampled_from([None, "r1"]))
-def test_who_watches_changes_nothing(records: list[LogRecord], run_id: str | None) -> None:
-    """Though it looks into steps as soon as there is one."""
-
-    def belongs(_: str, fields: Mapping[str, Any]) -> bool | None:
-        return None if fields.get("run_id") is None else fields["run_id"] == run_id
-
-    watched = PartitionState("t", 3, LOG_RULES, observer=TransitionObserver(lambda _: None, belongs))
-    plain = PartitionState("t", 3, LOG_RULES)
-    assert outcomes(watched.apply(records)) == outcomes(plain.apply(records))
-    assert portrait(watched) == portrait(plain)
-
-
-def test_a_repeat_that_the_limit_refuses_does_not_take_the_fast_path() -> None:
-    """`in_progress` is a longer name than `created`: the record is larger though it says the same."""
-    stated = step(type="tool_calls", step_details={"type": "tool_calls", "tool_calls": []})
-    size = len(text({"event": "thread.run.step.created", "data": stated}))
-    play = Play(Rules(max_step_bytes=size + 3))
-    play.say("step.created", stated)
-    assert refused(play.say("step.in_progress", stated)) == "step_too_large"
-
-
-USUAL: dict[str, Any] = {"type": "tool_calls", "step_details": {"type": "tool_calls", "tool_calls": []}}
-"""With these an object is of the exact shape."""
+# --- nothing but the log
 
 
 @given(st.one_of(logs(), lives()), st.data())
@@ -461,76 +359,6 @@ def test_the_bytes_of_all_live_values_are_counted(records: list[LogRecord], data
     for part in (records[:cut], records[cut:]):
         state.apply(part)
     assert state.value_bytes == sum(len(r.value or b"") for r in records if r.offset >= live_from)
-
-
-def test_the_fast_path_keeps_to_the_limits() -> None:
-    play = Play(Rules(max_step_bytes=400, max_open_steps=1))
-    assert refused(play.created(**USUAL, metadata={"a": "x" * 400})) == "step_too_large"
-    assert play.created(**USUAL) == []
-    assert refused(play.created(step_id="s2", **USUAL)) == "too_many_open_steps"
-    assert (
-        refused(play.say("step.completed", step("completed", **USUAL, metadata={"a": "x" * 400}))) == "step_too_large"
-    )
-    assert published(play.say("step.completed", step("completed", **USUAL))).anomalies == ("step_too_large",)
-
-
-def test_the_fast_path_does_not_open_again_what_was_forgotten() -> None:
-    play = Play(RULES)
-    play.created(step_id="s0", **USUAL)
-    for name, status in (("created", "in_progress"), ("completed", "completed"), ("created", "in_progress")):
-        play.say(f"step.{name}", step(status, **USUAL))
-    topics = Topics(0)
-    play.wait(30)
-    state = topics.restore(RULES)
-    topics.commit(state, state.apply(play.log))
-    assert topics.committed[1] == 0, "the step that is open makes a new owner read all"
-    again = topics.restore(RULES)
-    again.apply(play.log)
-    assert list(again.steps) == list(state.steps) == ["s0"]
-
-
-def test_two_calls_of_one_id_are_matched_as_the_slow_path_does() -> None:
-    details = {"type": "tool_calls", "tool_calls": []}
-    tool = {"id": "c", "type": "function", "function": {"name": "f", "arguments": None}}
-    play = Play()
-    play.created(type="tool_calls", step_details=details)
-    for index in (0, 1):
-        play.say("step.delta", calls(call(index, f"a{index}", id="c", function={"name": "f"})))
-    play.completed(type="tool_calls", step_details=details | {"tool_calls": [tool, tool]})
-    come_to_the_same(play.log)
-
-
-def test_the_fast_path_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the property above would compare the slow path with itself."""
-    details = {"type": "tool_calls", "tool_calls": []}
-    tool = {"id": "c", "type": "function", "function": {"name": "f", "arguments": None, "output": "o"}}
-
-    def general(*_: object) -> None:
-        raise AssertionError("the slow path")
-
-    monkeypatch.setattr(SlowPath, "apply_event", general)
-    play = Play()
-    for step_id in ("s1", "s2"):
-        stated = step(step_id=step_id, type="tool_calls", step_details=details)
-        play.say("step.created", stated, event_id=step_id)
-        play.say("step.in_progress", stated, event_id=step_id + "b")
-        play.say("step.delta", calls(call(0, "", id="c", function={"name": "f"}), step_id=step_id))
-        with pytest.MonkeyPatch.context() as patch:
-            if step_id == "s2":  # the template is known from the first
-                patch.setattr(FastPath, "decide", general)
-            play.say("step.delta", calls(call(0, "a"), step_id=step_id))
-            play.say("step.delta", calls(call(0, '"b'), step_id=step_id), event_id="d")
-        done = stated | {"status": "completed", "step_details": details | {"tool_calls": [tool]}}
-        effect = published(play.say("step.completed", done))
-        assert play.state.steps[step_id].form is Form.COMPACT, "it was materialised"
-        assert snapshot(effect)["step_details"]["tool_calls"][0]["function"]["arguments"] == 'a"b'
-        assert (headers(effect)["events"], effect.anomalies) == ("6", ())
-    assert {k: n for k, n in play.state.counts.items() if n} == dict.fromkeys(
-        ("created", "in_progress", "completed"), 2
-    ) | {"delta": 6}
-
-
-# --- nothing but the log
 
 
 def test_a_record_is_taken_once_and_in_order() -> None:
