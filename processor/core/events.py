@@ -53,10 +53,14 @@ RUN_ID: Final = "runstep-run-id"
 """The header by which they name the run of an event that does not say it."""
 
 
+MESSAGE_PREFIXES: Final = (b'{"event":"thread.message.', b'{"event": "thread.message.')
+"""What no step needs is known by its first bytes: pieces of messages are the commonest events of a chat."""
+
 _CREATED, _STATED, _IN_PROGRESS, _DELTA = Kind.CREATED, Kind.STATED, Kind.IN_PROGRESS, Kind.DELTA
 _OPEN_STATUS: Final = Status.IN_PROGRESS.value
 _TOMBSTONE: Final = Decoded((Ignored("tombstone"),), (None,))
 _IGNORED: Final = Ignored("ignored")
+_ONE_IGNORED: Final = Decoded((_IGNORED,), (None,))
 _UNKNOWN: Final = Ignored("unknown_event")
 _TEXT: Final = 9  # no text begins with a byte below the tab
 _BOM: Final = b"\xef\xbb\xbf"
@@ -174,6 +178,8 @@ def decode(value: bytes | None, headers: Headers = (), with_frames: bool = False
     """
     if not value:
         return _TOMBSTONE
+    if value.startswith(MESSAGE_PREFIXES) and not is_enveloped(headers):
+        return _ONE_IGNORED
     found = _decoded(value, headers, with_frames)
     if may_hold_halves(value) and _refuses(found):
         # Half a surrogate pair is no UTF-8, and yet JSON: the object counts, with U+FFFD in the place of the half.
@@ -227,6 +233,11 @@ def _framed(
     if isinstance(found, Rejected):
         return Rejected(found.reason, f"after {frame.shown}: {found.detail}"[:200])
     return found
+
+
+def is_enveloped(headers: Headers) -> bool:
+    """Whether headers say how the value is to be read, or may: a CloudEvent's, a content type."""
+    return any(name[:3].lower() == "ce_" or name.lower() == "content-type" for name, _ in headers)
 
 
 def _rejected(error: Exception) -> Rejected:

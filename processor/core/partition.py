@@ -20,6 +20,7 @@ from processor.core.deadlines import NEVER
 from processor.core.effects import Checkpoint, Effect, Record
 from processor.core.endings import Endings
 from processor.core.entry import Cause, Entry
+from processor.core.events import MESSAGE_PREFIXES
 from processor.core.fast_path import Paths
 from processor.core.observer import Observer
 from processor.core.path_check import compare_effects, compare_entries
@@ -151,6 +152,7 @@ class PartitionState:
         templates = run_steps.templates
         now, next_offset, size = transitions.stream_time, transitions.next_offset, 0
         earliest, latest = self.earliest_ms, self.latest_ms
+        ignored = 0
         for record in records:
             offset = record.offset
             if offset < next_offset:
@@ -178,6 +180,9 @@ class PartitionState:
                         and run_steps.append_match(value, offset, before, event_id)
                     ):
                         continue
+                    if value.startswith(MESSAGE_PREFIXES) and event_id is not SPECIAL:
+                        ignored += 1
+                        continue
             except MemoryError:
                 raise
             except Exception as error:
@@ -188,6 +193,8 @@ class PartitionState:
                 self._quarantine.checkpoint_urgent(offset + 1)
                 continue
             self._guard(Cause(offset, timestamp, before, record), record, event_id)
+        if ignored:
+            self.counts["ignored"] += ignored
         self.value_bytes += size
         self.earliest_ms, self.latest_ms = earliest, latest
         run_steps.flush_counts()

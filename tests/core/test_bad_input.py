@@ -22,7 +22,7 @@ from tests.core.scripted_log import Play, call, calls, published, refused, step,
 SAMPLES = b"".join(path.read_bytes() for path in sample_files())
 FRAMES = [frame for frame in SAMPLES.split(b"\n\n") if b"thread.run" in frame]
 CREATED = b'{"event":"thread.run.step.created","data":{"id":"s1","x":%b}}'
-MESSAGE = b'{"event":"thread.message.delta","data":{"id":"m1","x":%b}}'
+THREAD = b'{"event":"thread.created","data":{"id":"t1","x":%b}}'
 RUN = b'{"event":"thread.run.failed","data":{"id":"r1","status":"failed","x":%b}}'
 
 
@@ -208,7 +208,7 @@ NO_STRINGS = (
         (b"[" * 200_000, "too_deep"),
         (b'{"a":' * 200_000, "too_deep"),
         (CREATED % (b"[" * 100_000 + b"]" * 100_000), "too_deep"),
-        (MESSAGE % (b"[" * 100_000 + b"]" * 100_000), "too_deep"),
+        (THREAD % (b"[" * 100_000 + b"]" * 100_000), "too_deep"),
         (b"[1,2", "not_json"),
         (b"{", "not_json"),
         (b"hello", "not_json"),
@@ -227,8 +227,8 @@ NO_STRINGS = (
         (b'{"event":"thread.run.failed","data":[1]}', "malformed"),
         (b'{"event":7,"data":{}}', "malformed"),
         *((CREATED % number, "not_json") for number in NO_NUMBERS),
-        *((form % string, "not_json") for form in (CREATED, MESSAGE, RUN) for string in NO_STRINGS),
-        (MESSAGE % b"NaN", "not_json"),
+        *((form % string, "not_json") for form in (CREATED, THREAD, RUN) for string in NO_STRINGS),
+        (THREAD % b"NaN", "not_json"),
         (b'{"event":"ping","data":{},"\xff":1}', "not_json"),
         (b": \xff\n\ndata: [DONE]\n\n", "not_json"),
         (b"event: \xff\ndata: {}\n\n", "not_json"),
@@ -284,7 +284,7 @@ def test_cloud_events_that_cannot_be_used(value: bytes, headers: Headers, wanted
 
 
 def test_a_rejection_tells_nothing_of_the_payload() -> None:
-    for form in (CREATED, MESSAGE, RUN):
+    for form in (CREATED, THREAD, RUN):
         for pill in (b'"secret\xff"', b'"secret\\ud800"', b"secret", b"1e999"):
             found = decode(form % pill)
             assert not isinstance(found, Rejected) or "secret" not in found.detail

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from processor.core.effects import DeadLetter, Headers, LogRecord, Publish, Reason, Rejected, Status
 from processor.core.events import decode, exact, general, prefix_of
+from processor.core.fast_path import Paths
 from processor.core.lifecycle import Kind
+from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.wire_types import (
     Decoded,
@@ -226,6 +228,32 @@ def test_event_ids(value: bytes, headers: Headers, event_id: str | None) -> None
 )
 def test_what_is_not_about_steps_is_ignored(value: bytes | None, why: str) -> None:
     assert decoded(value).events == (Ignored(why),)
+
+
+@pytest.mark.parametrize("colon", [b":", b": "])
+def test_a_piece_of_a_message_is_known_by_its_first_bytes(colon: bytes) -> None:
+    """Its rest is not read; the clock moves, and nothing else happens. Both ways of folding do the same."""
+    value = b'{"event"' + colon + b'"thread.message.delta","data":{"torn'
+    assert decoded(value).events == (Ignored("ignored"),)
+    for paths in (Paths.FAST, Paths.SLOW):
+        state = PartitionState("source", 3, Rules(), paths=paths)
+        assert state.apply([LogRecord(0, 5_000, b"k", value, (("runstep-event-id", b"e1"),))]) == []
+        assert state.counts == {"ignored": 1}
+        assert (state.next_offset, state.stream_time, state.value_bytes) == (1, 5_000, len(value))
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (("content-type", b"application/cloudevents+json"),),
+        (("ce_specversion", b"1.0"), ("ce_type", b"thread.run.completed")),
+    ],
+)
+def test_headers_of_an_envelope_come_before_the_first_bytes(headers: Headers) -> None:
+    value = b'{"event":"thread.message.delta","data":{"torn'
+    assert isinstance(decode(value, headers), Rejected)
+    (effect,) = PartitionState("source", 3, Rules()).apply([LogRecord(0, 5_000, b"k", value, tuple(headers))])
+    assert isinstance(effect, DeadLetter)
 
 
 @pytest.mark.parametrize(
