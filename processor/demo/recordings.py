@@ -13,6 +13,7 @@ from processor.demo.tails import Out
 from processor.publish.event_keying import EventKeyer
 from processor.publish.event_stream import EventStream
 from processor.simulate.expected import Difference
+from processor.simulate.responses.steps import ResponseStep, status_of
 
 _ENDS: Final = ("completed", "failed", "cancelled", "expired")
 _RUN_ENDS: Final = {
@@ -39,7 +40,7 @@ class Told:
 
 def story_of(path: Path) -> str:
     """The name that the parts of one recording share: `x.part1.sse` and `x.part2.sse` are `x`."""
-    return path.name.removesuffix(".sse").partition(".part")[0]
+    return path.stem.partition(".part")[0]
 
 
 def read(files: Sequence[Path]) -> dict[str, Told]:
@@ -51,6 +52,9 @@ def read(files: Sequence[Path]) -> dict[str, Told]:
         stream = EventStream(keyer)
         for record in (*stream.feed(path.read_bytes()), *stream.finish()):
             said = json.loads(record.value)
+            if "type" in said and "object" not in said:
+                _read_response_event(steps, record.key.decode(), said, story_of(path))
+                continue
             name, data = (said["event"], said["data"]) if "event" in said else ("", said)
             kind, run_id = str(data.get("object")), record.key.decode()
             status = data.get("status") or name.rpartition(".")[2]
@@ -68,6 +72,31 @@ def read(files: Sequence[Path]) -> dict[str, Told]:
                     told.status, told.implied, told.last_word = status, False, data
         keyer.refusals.clear()
     return steps
+
+
+def _read_response_event(steps: dict[str, Told], key: str, said: dict[str, Any], story: str) -> None:
+    """Take in what an event of the Responses API says of the steps of its response."""
+    kind = said["type"].removeprefix("response.")
+    if kind == "output_item.added":
+        steps.setdefault(step_id := f"{key}:{said['output_index']}", Told(step_id, story))
+    elif kind == "output_item.done":
+        _end_item(steps, key, said["output_index"], said["item"], story)
+    elif kind == "error" or kind in _RUN_ENDS:
+        output = said.get("response", {}).get("output", [])
+        for index, item in enumerate(output):
+            if (known := steps.get(f"{key}:{index}")) is None or known.status is None:
+                _end_item(steps, key, index, item, story)
+        for step_id, step in steps.items():
+            if step_id.startswith(f"{key}:") and step.status is None:
+                step.status, step.implied = ("failed" if kind == "error" else _RUN_ENDS[kind]), True
+
+
+def _end_item(steps: dict[str, Told], key: str, index: int, item: dict[str, Any], story: str) -> None:
+    step = ResponseStep({"model": None, "metadata": None}, key, index)
+    told = steps.setdefault(step.id, Told(step.id, story))
+    told.status = status_of(item)
+    snapshot = step.snapshot(item, told.status, 0)
+    told.last_word = {name: snapshot[name] for name in ("id", "run_id", "type", "status", "step_details", "last_error")}
 
 
 def compare(told: dict[str, Told], published: Iterable[Out]) -> list[Difference]:

@@ -194,7 +194,15 @@ async def _read_live(descriptor: int) -> bytes:
     return os.read(descriptor, 65_536)
 
 
-def sample_files(pattern: str = "*.sse") -> list[Path]:
-    """The recordings that come with the package, in the order in which they are to be published."""
-    folder = Path(str(resources.files("processor") / "samples"))
-    return sorted(folder.glob(pattern))
+def sample_files() -> list[Path]:
+    """The streams of run steps that come with the package, in the order in which they are to be published."""
+    return sorted(_samples().glob("*.sse"))
+
+
+def response_sample_files() -> list[Path]:
+    """The Responses streams that come with the package, and a retrieved response, in the same order."""
+    return sorted(path for path in (_samples() / "responses").iterdir() if path.suffix in (".sse", ".json"))
+
+
+def _samples() -> Path:
+    return Path(str(resources.files("processor") / "samples"))

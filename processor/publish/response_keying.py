@@ -201,20 +201,23 @@ class ResponseKeyer:
             if event.created_at is not None and (event.created_at, event.model) == (response.created_at, response.model)
         ]
         if len(candidates) == 1:
+            only = candidates[0]
             says_nothing = event.created_at is None and event.number is None
-            return candidates[0] if alike or says_nothing or candidates[0].is_next(event.number) else None
+            is_given = only.created_at is None and only.numbers.highest is None  # by its name alone
+            return only if alike or says_nothing or is_given or only.is_next(event.number) else None
         following = [response for response in alike if response.is_next(event.number)]
         return following[0] if len(following) == 1 else None
 
     def _resumed(self, event: ResponseEvent) -> _Response | None:
         """The response of another stream that this one goes on with, though its id has rotated."""
+        number = self._stream.held[0][1].number if self._stream.held else event.number
         found = {
             response.key: response
             for response in self._named.values()
             if not response.ended
             and event.created_at is not None
             and (event.created_at, event.model) == (response.created_at, response.model)
-            and (response.is_next(event.number) or (response.has_rotated and response.is_at_most_next(event.number)))
+            and (response.is_next(number) or (response.has_rotated and response.is_at_most_next(number)))
         }
         return next(iter(found.values())) if len(found) == 1 else None
 

@@ -16,7 +16,7 @@ from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseStreamEvent
 
 from processor.errors import UsageError
-from processor.publish.command import sample_files
+from processor.publish.command import response_sample_files
 from processor.publish.event_keying import EventKeyer
 from processor.publish.event_stream import EventStream
 from processor.publish.outgoing import Outgoing
@@ -26,7 +26,7 @@ from tests.shell.test_publish import DONE, PART1, Collector, Terminal, collected
 __all__ = ["collected"]
 
 RECORDINGS = sorted((Path(__file__).parents[3] / "shared" / "fixtures" / "responses").glob("*.sse"))
-SAMPLES = sample_files("responses/*.sse")
+SAMPLES = [path for path in response_sample_files() if path.suffix == ".sse"]
 UNNUMBERED = {"openai-custom-tool.1", "openai_responses_stream.00", "openai_responses_stream.01"}
 NOT_OF_HELPER = {
     "parallel-tool-call-wrapper.1",  # it wants `response.created` first

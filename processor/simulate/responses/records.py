@@ -66,6 +66,7 @@ class ResponseRecords:
             batch = [made]
             if self._knows_repeats() and rng.random() < d.duplicates:
                 batch.append(made)
+                self._expected.counts["duplicate"] += len(bundle)
             if self._run.first_number is not None and rng.random() < d.resumed / 20:
                 batch += self._read_again(told, made.at_ms)
             yield made.at_ms, batch
@@ -103,6 +104,7 @@ class ResponseRecords:
     def _read_again(self, told: list[ResponseEvent], at_ms: int) -> list[Made]:
         """A resumed stream: the last events once more, with another order of keys."""
         again = told[-self._rng.randint(1, 12) :]
+        self._expected.counts["duplicate"] += len(again)
         return [self._record([event], "bare", at_ms, shuffled=True) for event in again]
 
     def _made(self, bundle: list[ResponseEvent], envelope: str) -> Made:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from processor.simulate.parameters import RESPONSE_ITEMS, Parameters
 from processor.simulate.responses.items import PLANS, Plan
-from processor.simulate.responses.steps import ResponseStep
+from processor.simulate.responses.steps import ResponseStep, status_of
 from processor.simulate.texts import Mix, Texts, new_id
 
 _ENDS: Final = Mix(
@@ -197,7 +197,7 @@ class ResponseRun:
     def _finish(self, index: int) -> Iterator[ResponseEvent]:
         item = self._ended[index] = self._renamed(self._plans[index].done)
         step, _ = self._open[index]
-        end = Outcome(step, item, _status_of(item))
+        end = Outcome(step, item, status_of(item))
         event = self._event("output_item.done", {"output_index": index, "item": item}, opens=self._unseen, ends=(end,))
         if self._loses and self._end == "completed" and self._fate == "ended" and self.rng.random() < 0.3:
             self._loses = False
@@ -221,7 +221,7 @@ class ResponseRun:
                 self._ended[index] = self._plans[index].done
                 step.anomalies.add("orphaned_by_run")
             whole = [(step, self._ended[index]) for index, (step, _) in self._open.items()]
-            ends = tuple(Outcome(step, item, _status_of(item)) for step, item in whole)
+            ends = tuple(Outcome(step, item, status_of(item)) for step, item in whole)
         data = {"type": f"response.{status}", "response": self._whole(status)}
         yield ResponseEvent(self._tick(), data, None, ends, alone=True, retrieved=True)
 
@@ -231,7 +231,7 @@ class ResponseRun:
         ends = []
         for index, (step, item) in self._open.items():
             if index in self._ended:  # only that it was done was lost: the response has the item
-                ends.append(Outcome(step, self._ended[index], _status_of(self._ended[index])))
+                ends.append(Outcome(step, self._ended[index], status_of(self._ended[index])))
                 continue
             if self._end == "failed":
                 ends.append(Outcome(step, item, "failed", "run", response["error"]))
@@ -280,8 +280,3 @@ class ResponseRun:
 
     def _item_id(self, plan: Plan) -> str:
         return new_id(self.rng, "item_") if self.rotates else str(plan.opening["id"])
-
-
-def _status_of(item: dict[str, Any]) -> str:
-    """How a step ends whose item is done."""
-    return "failed" if item.get("error") or item.get("status") == "failed" else "completed"

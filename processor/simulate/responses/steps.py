@@ -45,6 +45,11 @@ class ResponseStep:
         }
 
 
+def status_of(item: dict[str, Any]) -> str:
+    """How a step ends whose item is done."""
+    return "failed" if item.get("error") or item.get("status") == "failed" else "completed"
+
+
 _TYPES: Final = {"message": "message_creation", "mcp_list_tools": "activities", "program": "tool_calls"}
 
 
