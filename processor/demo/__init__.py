@@ -49,7 +49,7 @@ _BROKER_SETTINGS: Final = {
 }
 _AHEAD_MS: Final = 60_000
 """The simulated clock begins so much after the recordings: time on a partition only goes forward."""
-_RESPONSES_SHARE: Final = 0.4
+RESPONSES_SHARE: Final = 0.4
 _PATIENCE_S: Final = 90.0
 _WORKER_STOP_S: Final = 10.0
 _POLL_S: Final = 0.05
@@ -310,7 +310,7 @@ class _Demo:
 
     def _parameters(self, *, partitions: int, start_ms: int) -> Parameters:
         return Parameters(
-            runs=self._runs, seed=self._seed, partitions=partitions, start_ms=start_ms, responses=_RESPONSES_SHARE
+            runs=self._runs, seed=self._seed, partitions=partitions, start_ms=start_ms, responses=RESPONSES_SHARE
         )
 
     def _start_worker(self, name: str) -> None:

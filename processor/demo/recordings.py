@@ -40,7 +40,8 @@ class Told:
 
 def story_of(path: Path) -> str:
     """The name that the parts of one recording share: `x.part1.sse` and `x.part2.sse` are `x`."""
-    return path.stem.partition(".part")[0]
+    name = path.stem.partition(".part")[0]
+    return f"responses/{name}" if path.parent.name == "responses" else name
 
 
 def read(files: Sequence[Path]) -> dict[str, Told]:
