@@ -323,7 +323,7 @@ class IndexWriter:
             named = _named_by(self._partitions, record, headers, dead_letters)
         elif isinstance(named, bytes):
             if not self._sole_source:
-                self.elsewhere.add(named.decode())
+                self.elsewhere.add(named.decode(), 1, ((topic, partition, record.offset),))
                 return
             named = f"names another source, {named.decode()}, and there is none (--sole-source)"
         if isinstance(named, str):
@@ -335,7 +335,7 @@ class IndexWriter:
             if named[1] in self._writers:
                 self._add_row(named, topic, partition, record, headers)
             else:
-                self.other_partitions.add(f"{named[1]}")
+                self.other_partitions.add(f"{named[1]}", 1, ((topic, partition, record.offset),))
 
     def add(self, published: Published) -> None:
         """One whose evidence is read, of a partition that is wanted."""

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from processor.archives import ArchivedRecord, Recorder
-from processor.audit.judge.not_judged import CLAIMS, ClaimCounter, Claims, merged
+from processor.audit.judge.not_judged import CLAIMS, PLACES, ClaimCounter, Claims, merged
 from processor.audit.judge.verdicts import Verdict
 from processor.audit.published_index import FileIndex, IndexWriter
 from processor.audit.report.manifest import Outcome, read
@@ -71,18 +71,23 @@ def test_claims_are_counted_in_bounded_memory_however_the_reading_is_shared_out(
     rng = Random(3)
     names = [f"{rng.randrange(3 * CLAIMS):04d}" for _ in range(5_000)]
     whole = ClaimCounter()
-    for name in names:
-        whole.add(name)
+    placed = [(name, ("out", 0, offset)) for offset, name in enumerate(names)]
+    rng.shuffle(placed)
+    for name, place in placed:
+        whole.add(name, 1, (place,))
         assert len(whole._counts) <= 2 * CLAIMS
     counted = whole.claims()
     assert counted.total() == len(names)
     assert counted.named == {name: names.count(name) for name in sorted(set(names))[:CLAIMS]}
+    assert counted.first == {
+        name: [("out", 0, n) for n, other in enumerate(names) if other == name][:PLACES] for name in counted.named
+    }
     for cut in (1, 700, 4_999):
         parts = []
-        for part in (names[:cut], names[cut:]):
+        for part in (placed[:cut], placed[cut:]):
             counter = ClaimCounter()
-            for name in part:
-                counter.add(name)
+            for name, place in part:
+                counter.add(name, 1, (place,))
             parts.append(counter.claims())
         assert merged(parts) == counted
     assert merged([]) == Claims()
@@ -124,6 +129,11 @@ def test_what_is_let_go_for_its_claim_is_said_with_the_verdict(
     assert told.format(n=n) in head
     kept = read(tmp_path / "report").about.not_judged
     assert kept.sources.total() + kept.partitions.total() == n
+    ((_, places),) = {**kept.sources.first, **kept.partitions.first}.items()
+    assert len(places) == PLACES
+    topic, partition, offset = places[0]
+    assert offset >= len(archived.made.topics[topic, partition]), "a copy, and no honest record"
+    assert f"{topic}-{partition} at {offset}" in (tmp_path / "report" / "report.html").read_text("utf-8")
     if SOURCE_TOPIC in change:
         strict = archived.audit(published=(str(out),), sole_source=True)
         assert strict.verdict is Outcome.DIFFERENT

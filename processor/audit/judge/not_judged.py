@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 
+from processor.audit.judge.verdicts import RecordLocation
+
+PLACES: Final = 10
+"""Of each claim so many records are listed by their location, the first in the order of topic, partition and offset."""
+
 CLAIMS: Final = 100
 """So many claims are counted one by one. Anybody may have written them: of the rest there is a number."""
 
 
 class Claims(msgspec.Struct, frozen=True):
-    """Records by what they claim: the first claims in the order of their texts, and how many claim anything else."""
+    """Records by what they claim: the first claims in the order of their texts, and how many claim anything else.
+
+    Attributes:
+        first: of each claim the first `PLACES` records: topic, partition, offset.
+    """
 
     named: dict[str, int] = {}
     others: int = 0
+    first: dict[str, list[RecordLocation]] = {}
 
     def total(self) -> int:
         return sum(self.named.values()) + self.others
@@ -43,34 +54,42 @@ class ClaimCounter:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._first: dict[str, list[RecordLocation]] = {}
         self._others = 0
         self._largest: str | None = None
         """Where claims were dropped: texts above this one are no longer kept."""
 
-    def add(self, claim: str, number: int = 1) -> None:
+    def add(self, claim: str, number: int = 1, places: Iterable[RecordLocation] = ()) -> None:
         if self._largest is not None and claim > self._largest:
             self._others += number
             return
         self._counts[claim] += number
+        first = self._first.setdefault(claim, [])
+        for place in places:
+            if len(first) < PLACES or place < first[-1]:
+                insort(first, place)
+                del first[PLACES:]
         if len(self._counts) > 2 * CLAIMS:
             self._trim()
 
     def merge(self, claims: Claims) -> None:
         for claim, number in claims.named.items():
-            self.add(claim, number)
+            self.add(claim, number, claims.first.get(claim, ()))
         self._others += claims.others
 
     def _trim(self) -> None:
         kept = sorted(self._counts)[:CLAIMS]
         self._others += self._counts.total()
         self._counts = Counter({claim: self._counts[claim] for claim in kept})
+        self._first = {claim: self._first[claim] for claim in kept}
         self._others -= self._counts.total()
         self._largest = kept[-1]
 
     def claims(self) -> Claims:
         if len(self._counts) > CLAIMS:
             self._trim()
-        return Claims(dict(sorted(self._counts.items())), self._others)
+        first = {claim: places for claim, places in sorted(self._first.items()) if places}
+        return Claims(dict(sorted(self._counts.items())), self._others, first)
 
 
 def merged(parts: Iterable[Claims]) -> Claims:

@@ -124,6 +124,7 @@ def render(manifest: Manifest, folder: Path) -> bytes:
         files=sorted((name, file) for name, file in manifest.files.items() if name != PAGE)[:_FILES],
         files_total=sum(name != PAGE for name in manifest.files),
         rules=msgspec.to_builtins(manifest.about.rules),
+        unowned=_unowned(manifest),
         in_force=[(one.partition, row) for one in manifest.ranges for row in one.in_force][:_PARTITIONS],
         narrowed={name: ids for name, ids in manifest.about.narrowed.items() if ids},
     )
@@ -210,6 +211,19 @@ def _count(manifest: Manifest, *verdicts: Verdict, kind: FindingKind | None = No
         for verdict, n in own.items()
         if not verdicts or verdict in {v.value for v in verdicts}
     )
+
+
+def _unowned(manifest: Manifest) -> list[tuple[str, int, str]]:
+    """(What records claim, how many do, where the first of them are)."""
+    found = []
+    for what, claims in (
+        ("source", manifest.about.not_judged.sources),
+        ("partition", manifest.about.not_judged.partitions),
+    ):
+        for claim, number in claims.named.items():
+            places = ", ".join(f"{topic}-{p} at {offset}" for topic, p, offset in claims.first.get(claim, ()))
+            found.append((f"{what} {claim}", number, places))
+    return found
 
 
 def _sentence(manifest: Manifest) -> str:
