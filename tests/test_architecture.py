@@ -356,6 +356,7 @@ def test_every_value_of_a_closed_label_has_an_emitter() -> None:
 
 EMITTED_OTHERWISE: dict[tuple[str, str, str], str] = {
     **{("runstep_events_total", "kind", end): "the kind of an end is made of its status" for end in ENDS},
+    ("runstep_events_total", "dialect", "run_steps"): "by the name of the constant",
     ("runstep_steps_published_total", "inferred", INFERRED_NO): "by the name of the constant",
 }
 """Values that stand nowhere as text or member."""

@@ -15,11 +15,12 @@ from processor.audit.replay.record_sources import Ledger, pieces
 from processor.audit.replay.task import Task
 from processor.audit.replay.task_judge import audit_of, observed_state
 from processor.core.effects import Effect, Record, Transition
-from processor.core.events import decode
+from processor.core.events import decode, run_named
 from processor.core.partition import PartitionState
+from processor.core.responses.event import OF_ITEMS, TOLD, ResponseEvent
 from processor.core.wire_types import RunEnd, StepDelta, StepObject, canonical
 
-StepEvent = StepObject | StepDelta | RunEnd
+StepEvent = StepObject | StepDelta | RunEnd | ResponseEvent
 
 _SHORT: Final = 60
 _ENOUGH: Final = 10_000
@@ -219,6 +220,11 @@ class StepTimeline:
             if isinstance(event, StepObject | StepDelta):
                 if event.step_id == self._step_id:
                     yield event
+            elif isinstance(event, ResponseEvent):
+                named = run_named(record.key, record.headers)
+                is_own = event.what not in OF_ITEMS or f"{named}:{event.index}" == self._step_id
+                if is_own and self._step_id.rpartition(":")[0] == named and event.what in TOLD:
+                    yield event
             elif isinstance(event, RunEnd) and self._run_id is not None and event.run_id == self._run_id:
                 yield event
 
@@ -244,11 +250,11 @@ class StepTimeline:
 
     def _before(self) -> dict[str, Any]:
         """The snapshot as the last event left it: only events of the step change it, and all of them are told."""
-        entry = self._audit.state.steps.get(self._step_id)
+        entry = self._audit.state.entry_named(self._step_id)
         return self._last if entry is not None and not entry.refused else {}
 
     def _snapshot(self) -> dict[str, Any]:
-        entry = self._audit.state.steps.get(self._step_id)
+        entry = self._audit.state.entry_named(self._step_id)
         if entry is None or entry.refused:
             return {}
         step = entry.materialise()
@@ -307,6 +313,8 @@ class StepTimeline:
 def _name(event: StepEvent) -> str:
     if isinstance(event, StepDelta):
         return "step delta"
+    if isinstance(event, ResponseEvent):
+        return f"item {event.what}" if event.what in OF_ITEMS else f"response {event.status or event.what}"
     return f"step {event.kind.value}" if isinstance(event, StepObject) else f"run {event.status}"
 
 

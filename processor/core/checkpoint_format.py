@@ -27,6 +27,8 @@ class CheckpointEntry(msgspec.Struct, array_like=True, gc=False):
     opened_s: int = 0
     log: str = ""
     """`LogIdentity.encode()` of the log that the entry was folded from; "" from before there was one."""
+    fold_version: int = 1
+    """Of the rules that the entry was folded by; 1 from before it was written."""
 
 
 class Inference(msgspec.Struct, frozen=True, gc=False, array_like=True):

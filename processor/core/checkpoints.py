@@ -10,9 +10,12 @@ from processor.core.checkpoint_format import CheckpointEntry
 from processor.core.effects import Checkpoint, Status
 from processor.core.entry import Entry
 from processor.core.merge import pack, unpack
+from processor.core.responses.response import ENTRY
 from processor.core.wire_types import RunEnd
 
 CHECKPOINT_VERSION: Final = 1
+RESPONSE_VERSION: Final = 2
+"""Of a response, which earlier programs cannot read: they refuse it, and say so."""
 encode_checkpoint: Final = msgspec.msgpack.Encoder().encode
 _decode_checkpoint: Final = msgspec.msgpack.Decoder(CheckpointEntry).decode
 
@@ -37,7 +40,7 @@ def checkpoint_of(entry: Entry, applied_below: int, log: str) -> Checkpoint:
     else:
         body = entry.packed()
     value = CheckpointEntry(
-        CHECKPOINT_VERSION,
+        RESPONSE_VERSION if run is None and entry.key.startswith(ENTRY) else CHECKPOINT_VERSION,
         "step" if run is None else "run",
         applied_below,
         entry.touched_ms,
@@ -51,6 +54,7 @@ def checkpoint_of(entry: Entry, applied_below: int, log: str) -> Checkpoint:
         body,
         entry.opened_s,
         log,
+        entry.fold_version,
     )
     return Checkpoint(key_of(entry), encode_checkpoint(value))
 
@@ -72,8 +76,8 @@ def read_checkpoint(key: bytes, value: bytes) -> CheckpointEntry:
         key[1:].decode()
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(f"checkpoint {key[:80]!r}: {error}") from None
-    if found.version != CHECKPOINT_VERSION:
-        raise ValueError(f"checkpoint {key[:80]!r}: version {found.version}, this program writes {CHECKPOINT_VERSION}")
+    if found.version not in (CHECKPOINT_VERSION, RESPONSE_VERSION):
+        raise ValueError(f"checkpoint {key[:80]!r}: version {found.version}, this program writes {RESPONSE_VERSION}")
     return found
 
 
@@ -96,5 +100,6 @@ def entry_of(name: str, checkpoint: CheckpointEntry) -> Entry:
             entry.hold_packed(checkpoint.body)
         if status is not Status.IN_PROGRESS:
             entry.run_id = checkpoint.run_id
+    entry.fold_version = checkpoint.fold_version
     entry.inferred, entry.refused, entry.irregular = checkpoint.inferred, checkpoint.refused, checkpoint.irregular
     return entry

@@ -9,6 +9,8 @@ from processor.core.effects import Status
 from processor.core.entry import Cause, Entry
 from processor.core.observer import Observer
 from processor.core.quarantine import Quarantine
+from processor.core.responses.fold import ResponseFold
+from processor.core.responses.response import ENTRY
 from processor.core.transitions import Transitions
 from processor.core.wire_types import RunEnd
 
@@ -16,9 +18,12 @@ from processor.core.wire_types import RunEnd
 class Endings:
     """Ends the steps of one partition that are due, or whose run has ended."""
 
-    __slots__ = ("_observer", "_quarantine", "_transitions")
+    __slots__ = ("_observer", "_quarantine", "_responses", "_transitions")
 
-    def __init__(self, transitions: Transitions, quarantine: Quarantine, observer: Observer | None) -> None:
+    def __init__(
+        self, transitions: Transitions, quarantine: Quarantine, responses: ResponseFold, observer: Observer | None
+    ) -> None:
+        self._responses = responses
         self._transitions, self._quarantine, self._observer = transitions, quarantine, observer
 
     def fire(self, cause: Cause) -> None:
@@ -31,11 +36,16 @@ class Endings:
                 entry.due_s, due_s = 0, entry.due_s
                 held = len(transitions.effects)
                 try:
-                    transitions.expire(entry, due_s, cause)
+                    if entry.key.startswith(ENTRY):
+                        self._responses.expire(entry, due_s, cause)
+                    else:
+                        transitions.expire(entry, due_s, cause)
                 except MemoryError:
                     raise
                 except Exception as error:
                     self._quarantine.break_step(entry, cause, held, error)
+        if transitions.stream_time >= transitions.idle.next_ms:
+            self._responses.fire_idle()
         if transitions.urgent:  # the record at hand is not applied yet
             self._quarantine.checkpoint_urgent(cause.offset if cause.mark is None else cause.offset + 1)
 

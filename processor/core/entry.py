@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from processor.core.effects import Record, Status
+from processor.core.effects import FOLD_VERSION, Record, Status
 from processor.core.packed_steps import unpack_step
 from processor.core.step_state import StepState
 from processor.core.wire_types import RunEnd
@@ -52,9 +52,11 @@ class Entry:
         "dirty_time",
         "due_s",
         "ended",
+        "fold_version",
         "form",
         "inferred",
         "irregular",
+        "is_idle",
         "key",
         "opened_s",
         "refused",
@@ -64,6 +66,7 @@ class Entry:
         "step",
         "touched_ms",
         "touched_offset",
+        "weight",
     )
 
     def __init__(self, key: str, offset: int) -> None:
@@ -86,6 +89,12 @@ class Entry:
         self.dirty_time = 0
         self.applied_below = 0
         self.checkpointed = False
+        self.fold_version = FOLD_VERSION
+        """By which rules it was folded, in part at least: what is published of it says so."""
+        self.weight = 1
+        """How many open steps it counts as while it is open (X2)."""
+        self.is_idle = False
+        """An open response without an open step: it has no deadline that a clock mark may set."""
 
     # --- forms ----------------------------------------------------------------------------------------------
 

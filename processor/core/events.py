@@ -15,6 +15,9 @@ from msgspec import structs
 
 from processor.core.effects import Headers, Reason, Rejected, Status
 from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
+from processor.core.responses.decode import is_response, read_numbered, read_response_event
+from processor.core.responses.event import ERROR, ResponseEvent
+from processor.core.responses.numbers import MAX_NUMBER
 from processor.core.schema_frames import SchemaFrame, frame_of
 from processor.core.sse import Frame, frames_of, is_sse
 from processor.core.surrogates import may_hold_halves, without_halves
@@ -202,7 +205,9 @@ def _marked(before: Decoded | Rejected, found: Decoded | Rejected) -> Decoded | 
         refused = [isinstance(event, Rejected) for event in before.events]
     return Decoded(
         tuple(
-            structs.replace(event, mended=True) if was_refused and isinstance(event, (StepObject, StepDelta)) else event
+            structs.replace(event, mended=True)
+            if was_refused and isinstance(event, (StepObject, StepDelta, ResponseEvent))
+            else event
             for event, was_refused in zip(found.events, refused, strict=True)
         ),
         found.ids,
@@ -337,8 +342,9 @@ def _type_of(headers: Mapping[str, bytes | None]) -> str:
 
 
 def _from_thread(name: str) -> str:
-    """CloudEvents types carry a reverse-DNS prefix; the API's own name begins at its first `thread.`."""
-    return name[max(name.find("thread."), 0) :]
+    """CloudEvents types carry a reverse-DNS prefix; the API's own name begins at its `thread.` or `response.`."""
+    begin = name.find("thread.")
+    return name[max(begin if begin >= 0 else name.find("response."), 0) :]
 
 
 def _peek(value: Span) -> Envelope | None:
@@ -355,8 +361,14 @@ def _json(value: Span) -> tuple[Event, str | None]:
         return _stream_event(envelope), None
     if type(envelope.specversion) is str and type(envelope.type) is str:
         return _cloud_event(value)
+    if type(envelope.type) is str and (is_response(envelope.type) or envelope.type == "error"):  # E6
+        return _named(envelope.type, value), None
     if type(envelope.object) is str:
         return _bare(envelope.object, value), None
+    if type(envelope.type) is str:
+        found = read_numbered(value)
+        if found is not None:
+            return found, None
     raise _BadRecordError(Reason.MALFORMED, "a JSON object of no known form")
 
 
@@ -414,6 +426,8 @@ def _named(name: str, data: Span) -> Event:
     if name.startswith(_RUN):
         tail = name[len(_RUN) :]
         return _run(data, tail) if tail in _RUN_NAMES else _UNKNOWN
+    if is_response(name):
+        return _response_event(name, data)
     if name == "error":
         return _stream_error(data)
     if name.startswith("thread.") or name == "done":
@@ -421,16 +435,35 @@ def _named(name: str, data: Span) -> Event:
     return _UNKNOWN
 
 
-def _stream_error(data: Span) -> StreamError:
-    """What an `error` event says: in `error` where it is wrapped, else in the data itself. It need not be JSON."""
+def _response_event(name: str, data: Span) -> Event:
+    found = read_response_event(name, data)
+    if isinstance(found, ResponseEvent) and found.value is not None:
+        text = bytes(data)
+        if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _deeper_than(found.value, MAX_DEPTH):
+            raise _BadRecordError(Reason.TOO_DEEP, f"nested more than {MAX_DEPTH} levels")
+    return found
+
+
+def _stream_error(data: Span) -> Event:
+    """What an `error` event says: in `error` where it is wrapped, else in the data itself. It need not be JSON.
+
+    One that is numbered, or names its type, is of a Responses stream.
+    """
     try:
         told = read_any(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return StreamError(None)
     if type(told) is not dict:
         return StreamError({"message": told} if type(told) is str else None)
-    error = _object(data).get("error", told)
-    return StreamError(error if type(error) is dict else {"message": error} if type(error) is str else told)
+    error = _object(data).get("error")
+    if type(error) is not dict:
+        own = {key: value for key, value in told.items() if key not in ("type", "sequence_number")}
+        error = {"message": error} if type(error) is str else own
+    number = told.get("sequence_number")
+    if told.get("type") == "error" or type(number) is int:
+        is_number = type(number) is int and 0 <= number < MAX_NUMBER
+        return ResponseEvent(ERROR, number if is_number else None, value=error)
+    return StreamError(error if "error" in told else told)
 
 
 def run_named(key: bytes | None, headers: Headers) -> str | None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from processor.core.responses.response import PACKED, Response
 from processor.core.step import Step
 from processor.core.step_state import StepState
 
 
 def unpack_step(body: bytes) -> StepState:
     """The step that `StepState.pack` made these bytes of."""
-    return Step.unpack(body)
+    return Response.unpack(body) if body.startswith(PACKED) else Step.unpack(body)

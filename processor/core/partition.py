@@ -12,12 +12,12 @@ entry in `transitions`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from processor.core.checkpoints import entry_of, read_checkpoint
 from processor.core.deadlines import NEVER
-from processor.core.effects import Checkpoint, Effect, Record
+from processor.core.effects import Checkpoint, Effect, Record, Status
 from processor.core.endings import Endings
 from processor.core.entry import Cause, Entry
 from processor.core.events import MESSAGE_PREFIXES
@@ -27,10 +27,14 @@ from processor.core.path_check import compare_effects, compare_entries
 from processor.core.publication import Publication
 from processor.core.quarantine import Quarantine
 from processor.core.rebuild import Rebuild
+from processor.core.responses.event import OF_RESPONSES
+from processor.core.responses.fold import ResponseFold, entry_of_item
+from processor.core.responses.response import ENTRY, Response, entry_key
 from processor.core.rules import Rules
 from processor.core.run_steps import SPECIAL, RunSteps, plain_id, step_named
 from processor.core.transitions import Transitions
 
+_OPEN: Final = Status.IN_PROGRESS
 _SLOW: Final = Paths.SLOW
 _BOTH: Final = Paths.BOTH
 
@@ -75,10 +79,19 @@ class PartitionState:
         transitions = Transitions(rules, Publication(topic, partition, rules), log, next_offset, stream_time, observer)
         self._transitions = transitions
         self._quarantine = Quarantine(transitions)
-        self._endings = Endings(transitions, self._quarantine, observer)
+        self._responses = ResponseFold(rules, transitions, self._quarantine, observer)
+        self._endings = Endings(transitions, self._quarantine, self._responses, observer)
+        uses_fast_path = paths is not _SLOW
         self._run_steps = RunSteps(
-            rules, transitions, self._quarantine, self._endings, observer, uses_fast_path=paths is not _SLOW
+            rules,
+            transitions,
+            self._quarantine,
+            self._endings,
+            self._responses,
+            observer,
+            uses_fast_path=uses_fast_path,
         )
+        self._at_work = self._responses.at_work if uses_fast_path else {}
         self._rebuild = Rebuild()
         self.steps, self.runs = transitions.steps, transitions.runs
         self.counts: Counter[str] = transitions.counts
@@ -149,7 +162,7 @@ class PartitionState:
 
     def _walk(self, records: Sequence[Record]) -> None:
         transitions, run_steps = self._transitions, self._run_steps
-        templates = run_steps.templates
+        templates, at_work, responses = run_steps.templates, self._at_work, self._responses
         now, next_offset, size = transitions.stream_time, transitions.next_offset, 0
         earliest, latest = self.earliest_ms, self.latest_ms
         ignored = 0
@@ -164,14 +177,20 @@ class PartitionState:
                 earliest = timestamp
             if timestamp > now:
                 now = transitions.stream_time = timestamp
-                if now >= transitions.deadlines.next_ms:
+                if now >= transitions.deadlines.next_ms or now >= transitions.idle.next_ms:
                     self._endings.fire(Cause(offset, timestamp, before))
             next_offset = transitions.next_offset = offset + 1
             value, headers = record.value, record.headers
-            event_id = plain_id(headers) if headers else None
+            event_id = None
             try:
                 if value:
                     size += len(value)
+                    if at_work:
+                        entry = at_work.get(record.key or b"")
+                        if entry is not None and responses.append(entry, record, before):
+                            continue
+                    if headers:
+                        event_id = plain_id(headers)
                     head = templates.head
                     if (
                         head
@@ -198,6 +217,9 @@ class PartitionState:
         self.value_bytes += size
         self.earliest_ms, self.latest_ms = earliest, latest
         run_steps.flush_counts()
+        if responses.appended:
+            self.counts[OF_RESPONSES + "delta"] += responses.appended
+            responses.appended = 0
 
     def _guard(self, cause: Cause, record: Record, event_id: str | None) -> None:
         """Fold a record; a bug of ours in one record must not stop the partition."""
@@ -365,7 +387,10 @@ class PartitionState:
                 transitions.retention.load_gone(key, found.touched_offset)
                 continue
             entry = entry_of(key[1:].decode(), found)
-            transitions.load(entry, found.due_s, found.run_id)
+            is_response = entry.key.startswith(ENTRY) and entry.status is _OPEN
+            transitions.load(entry, 0 if is_response else found.due_s, found.run_id)
+            if is_response:
+                self._responses.load(entry, found.due_s)
             loaded.append(entry)
         transitions.retention.load_ended(loaded)
 
@@ -393,6 +418,29 @@ class PartitionState:
         return effects
 
     # --- for readers --------------------------------------------------------------------------------------
+
+    def open_entries(self) -> Iterator[Entry]:
+        """The open steps; those of responses as entries that are made for the caller."""
+        for entry in self.steps.values():
+            if entry.status is not _OPEN:
+                continue
+            step = entry.peek() if entry.key.startswith(ENTRY) else None
+            if isinstance(step, Response):
+                for item in step.open_items():
+                    yield entry_of_item(item, entry.due_s)
+            else:
+                yield entry
+
+    def entry_named(self, step_id: str) -> Entry | None:
+        """The entry of a step; that of a response's item is made for the caller."""
+        entry = self.steps.get(step_id)
+        response_id, _, index = step_id.rpartition(":")
+        if entry is not None or not (index.isascii() and index.isdigit()) or len(index) > 4:
+            return entry
+        held = self.steps.get(entry_key(response_id))
+        step = None if held is None or held.refused else held.materialise()
+        item = step.items.get(int(index)) if isinstance(step, Response) else None
+        return None if item is None else entry_of_item(item, 0)
 
     @property
     def is_blank(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Final
 
-from processor.core.effects import DeadLetter, LogRecord, Publish, Reason, Record, Rejected
+from processor.core.effects import FOLD_VERSION, DeadLetter, LogRecord, Publish, Reason, Record, Rejected
 from processor.core.entry import Cause
 from processor.core.headers import (
     ANOMALIES,
@@ -49,8 +49,12 @@ class Publication:
         """The value that the step is published as."""
         return step.encoded(self._object_type)
 
-    def of_step(self, step: StepState, cause: Cause) -> Publish | DeadLetter:
-        """The snapshot of an ended step; X3: a reference in its place if its topic would not take it."""
+    def of_step(self, step: StepState, cause: Cause, fold_version: int = FOLD_VERSION) -> Publish | DeadLetter:
+        """The snapshot of an ended step; X3: a reference in its place if its topic would not take it.
+
+        Args:
+            fold_version: of the rules by which the step was folded; another than ours where a checkpoint brought it.
+        """
         value = self.bytes_of(step)
         anomalies = tuple(sorted(step.anomalies)) if step.anomalies else ()
         digest = sha256(value).hexdigest()
@@ -63,7 +67,7 @@ class Publication:
             (LAST_OFFSET, b"%d" % last),
             (EVENTS, b"%d" % step.events),
             (REVISION, b"%d" % step.revision),
-            *self._rules_headers,
+            *(self._rules_headers if fold_version == FOLD_VERSION else self._older(fold_version)),
             (DIGEST, digest.encode()),
         ]
         how = None
@@ -78,6 +82,9 @@ class Publication:
         return Publish(
             step.status, step.step_id, value, max(0, cause.timestamp), tuple(headers), step.revision, how, anomalies
         )
+
+    def _older(self, fold_version: int) -> tuple[tuple[str, bytes], ...]:
+        return ((VERSION, b"%d" % fold_version), *self._rules_headers[1:])
 
     def _too_large(self, step: StepState, cause: Cause, size: int, digest: str, last: int) -> DeadLetter:
         reference = canonical(

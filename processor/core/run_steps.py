@@ -10,7 +10,7 @@ from processor.core.delta_template import DeltaTemplate
 from processor.core.effects import Headers, Record, Rejected
 from processor.core.endings import Endings
 from processor.core.entry import Cause, Entry
-from processor.core.events import EVENT_ID, decode
+from processor.core.events import EVENT_ID, decode, run_named
 from processor.core.fast_path import (
     AppendText,
     BeginStep,
@@ -25,6 +25,9 @@ from processor.core.fast_path import (
 from processor.core.lifecycle import TERMINAL
 from processor.core.observer import Observer
 from processor.core.quarantine import Quarantine
+from processor.core.responses.event import ResponseEvent
+from processor.core.responses.fold import ResponseFold
+from processor.core.responses.response import entry_key
 from processor.core.rules import Rules
 from processor.core.slow_path import SlowPath
 from processor.core.step import Step
@@ -62,6 +65,7 @@ class RunSteps:
         transitions: Transitions,
         quarantine: Quarantine,
         endings: Endings,
+        responses: ResponseFold,
         observer: Observer | None,
         *,
         uses_fast_path: bool,
@@ -69,7 +73,7 @@ class RunSteps:
         self._max_step_bytes = rules.max_step_bytes
         self._transitions = transitions
         self._fast = FastPath(rules.max_step_bytes, transitions)
-        self._slow = SlowPath(rules, transitions, quarantine, endings, observer)
+        self._slow = SlowPath(rules, transitions, quarantine, endings, responses, observer)
         self._uses_fast_path = uses_fast_path
         self._with_frames = rules.schema_frames
         self.templates = Templates()
@@ -192,7 +196,13 @@ def step_named(record: Record, with_frames: bool) -> str | None:
         return None
     if isinstance(decoded, Rejected):
         return None
-    return next((e.step_id for e in decoded.events if isinstance(e, StepDelta | StepObject)), None)
+    for event in decoded.events:
+        if isinstance(event, StepDelta | StepObject):
+            return event.step_id
+        if isinstance(event, ResponseEvent):
+            response_id = run_named(record.key, record.headers)
+            return None if response_id is None else entry_key(response_id)
+    return None
 
 
 def _text_of(rest: bytes, template: DeltaTemplate) -> str | None:

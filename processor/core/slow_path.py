@@ -12,6 +12,8 @@ from processor.core.lifecycle import Move, move
 from processor.core.merge import characters
 from processor.core.observer import Observer
 from processor.core.quarantine import Quarantine
+from processor.core.responses.event import ERROR, ResponseEvent
+from processor.core.responses.fold import ResponseFold
 from processor.core.rules import Rules
 from processor.core.step import Step, check_delta
 from processor.core.transitions import SKIP, Transitions
@@ -25,7 +27,16 @@ _FOREIGN: Final = Rejected(Reason.ILLEGAL_TRANSITION, "a step of this id was mad
 class SlowPath:
     """Folds events one by one."""
 
-    __slots__ = ("_endings", "_max_step_bytes", "_object_type", "_observer", "_quarantine", "_transitions", "_unknown")
+    __slots__ = (
+        "_endings",
+        "_max_step_bytes",
+        "_object_type",
+        "_observer",
+        "_quarantine",
+        "_responses",
+        "_transitions",
+        "_unknown",
+    )
 
     def __init__(
         self,
@@ -33,8 +44,10 @@ class SlowPath:
         transitions: Transitions,
         quarantine: Quarantine,
         endings: Endings,
+        responses: ResponseFold,
         observer: Observer | None,
     ) -> None:
+        self._responses = responses
         self._max_step_bytes, self._object_type = rules.max_step_bytes, rules.object_type
         self._unknown = rules.unknown_events
         self._transitions, self._quarantine, self._endings = transitions, quarantine, endings
@@ -70,6 +83,9 @@ class SlowPath:
                 counts["run_status_disagrees"] += 1
             self._endings.end_run(cause, event)
             return
+        elif isinstance(event, ResponseEvent):
+            self._responses.apply_event(cause, event, event_id, number)
+            return
         elif isinstance(event, StreamError):
             self._stream_error(cause, event)
             return
@@ -95,6 +111,8 @@ class SlowPath:
             return
         counts["run_end"] += 1
         self._endings.end_run(cause, RunEnd(run_id, "failed", None, event.error))
+        if self._responses.is_remembered(run_id, cause):
+            self._responses.apply_event(cause, ResponseEvent(ERROR, None, value=event.error), None, "")
 
     def _observed(self, step_id: str, cause: Cause, refused: Rejected | None) -> Rejected | None:
         if refused is not None and self._observer is not None:

@@ -108,6 +108,10 @@ class StepState:
         """A copy of a compacted step, to be changed."""
         raise NotImplementedError
 
+    def is_step(self) -> bool:
+        """Whether it is one step, to be reported as such: a response holds several."""
+        return True
+
     # --- what all steps have --------------------------------------------------------------------------------
 
     def has_folded(self, event_id: str | None) -> bool:

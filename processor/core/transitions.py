@@ -29,7 +29,6 @@ class Transitions:
     """The entries of one partition, what is known of time there, and the effects of what happens to them."""
 
     __slots__ = (
-        "_grace_s",
         "_log",
         "_max_age_s",
         "_max_open_steps",
@@ -37,6 +36,8 @@ class Transitions:
         "counts",
         "deadlines",
         "effects",
+        "grace_s",
+        "idle",
         "is_refusing",
         "is_silent",
         "next_offset",
@@ -59,11 +60,13 @@ class Transitions:
         stream_time: int,
         observer: Observer | None,
     ) -> None:
-        self._grace_s, self._max_age_s, self._max_open_steps = rules.grace_s, rules.max_age_s, rules.max_open_steps
+        self.grace_s, self._max_age_s, self._max_open_steps = rules.grace_s, rules.max_age_s, rules.max_open_steps
         self._log, self._observer = log, observer
         self.publication = publication
         self.retention = Retention(rules, log)
         self.deadlines = Deadlines()
+        self.idle = Deadlines()
+        """When open responses without an open step are forgotten: an outcome of the log alone, not of clock marks."""
         self.run_index = RunIndex()
         self.steps, self.runs = self.retention.steps, self.retention.runs
         self.open_steps = 0
@@ -141,7 +144,7 @@ class Transitions:
             step.trace = trace_of(record)
         self.open_steps += 1
         self.touch(entry, cause)
-        if self._observer is not None:
+        if self._observer is not None and step.is_step():
             self._observer.opened(entry, step, cause)
         return entry
 
@@ -172,7 +175,7 @@ class Transitions:
         before = entry.status
         entry.status = step.status
         if before is _OPEN:
-            self._close(entry)
+            self.close(entry)
             self.retention.queue_ended(entry)
         entry.inferred = step.inference is not None
         entry.irregular = entry.irregular or step.irregular
@@ -182,13 +185,32 @@ class Transitions:
         if self._observer is not None:
             self._observer.finished(entry, step, before.value, cause)
 
-    def _close(self, entry: Entry) -> None:
+    def close(self, entry: Entry) -> None:
         """An entry is open no longer; its status says so already."""
-        self.open_steps -= 1
+        self.open_steps -= entry.weight
         self.run_index.discard(entry)
-        self.deadlines.set(entry, 0)
+        self.set_due(entry, 0, is_idle=False)
         if entry.dirty_from >= 0:
             self.retention.queue_dirty(entry)
+
+    def weigh(self, entry: Entry, weight: int) -> None:
+        """Have an open entry count as so many open steps."""
+        self.open_steps += weight - entry.weight
+        entry.weight = weight
+
+    def set_due(self, entry: Entry, due_s: int, *, is_idle: bool) -> None:
+        """Have the entry fall due in this second, as one that is idle or not; 0: not at all."""
+        if entry.is_idle is not is_idle:
+            (self.idle if entry.is_idle else self.deadlines).set(entry, 0)
+            entry.is_idle = is_idle
+        (self.idle if is_idle else self.deadlines).set(entry, due_s)
+
+    def forget_open(self, entry: Entry) -> None:
+        """Forget an entry that is open."""
+        entry.status = Status.EXPIRED
+        self.close(entry)
+        self.retention.forget(entry, self.effects)
+        self._observe_forgotten(entry)
 
     def publish(self, entry: Entry, step: StepState, cause: Cause) -> None:
         """Publish the next revision of a step."""
@@ -196,25 +218,25 @@ class Transitions:
         if step.expired_at_disagrees():
             step.add_anomaly("expired_at_disagrees")
         if not self.is_silent:
-            self.effects.append(self.publication.of_step(step, cause))
+            self.effects.append(self.publication.of_step(step, cause, entry.fold_version))
         if self._observer is not None:
             self._observer.published(entry, step)
 
     def schedule(self, entry: Entry, step: StepState, expires_at: Any) -> None:
         """L7, L7a: know when the step is due; `expires_at` as an object may have it."""
-        usable = usable_expires_at(expires_at, self._grace_s, self.stream_time)
+        usable = usable_expires_at(expires_at, self.grace_s, self.stream_time)
         if usable is not None:
             step.usable_expires_at = usable
         known = step.usable_expires_at
         if known is None:
             known = step.opened_s + self._max_age_s
-        self.deadlines.set(entry, known + self._grace_s)
+        self.deadlines.set(entry, known + self.grace_s)
 
     def expire(self, entry: Entry, due_s: int, cause: Cause) -> None:
         """L7: end a step that was due at `due_s`."""
         step = entry.materialise()
         self.touch(entry, cause)
-        step.infer("deadline", Status.EXPIRED, due_s - self._grace_s)
+        step.infer("deadline", Status.EXPIRED, due_s - self.grace_s)
         self.counts["deadline_by_mark" if cause.mark else "deadline_by_record"] += 1
         self.finish(entry, step, cause)
 
@@ -268,7 +290,7 @@ class Transitions:
         was_open = entry.status is _OPEN
         if was_open:
             entry.status = Status.FAILED
-            self._close(entry)
+            self.close(entry)
         entry.refuse()
         entry.run_id = None
         entry.inferred = True

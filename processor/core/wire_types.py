@@ -10,6 +10,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from processor.core.effects import Rejected
 from processor.core.lifecycle import Kind
+from processor.core.responses.event import ResponseEvent
 
 # --- events ------------------------------------------------------------------------------------------------------
 
@@ -56,7 +57,7 @@ class Ignored(msgspec.Struct, frozen=True, gc=False):
     why: str
 
 
-Event = StepObject | StepDelta | RunEnd | StreamError | Ignored | Rejected
+Event = StepObject | StepDelta | RunEnd | StreamError | ResponseEvent | Ignored | Rejected
 
 
 class Decoded(msgspec.Struct, frozen=True, gc=False):

@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 
 from processor.audit.selfaudit.selfaudit import SelfAudit
 from processor.config.settings import Settings
-from processor.core.effects import Checkpoint, Effect, Record, Status
+from processor.core.effects import Checkpoint, Effect, Record
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.errors import BrokerUnavailable, Fenced, RunStepsError
@@ -793,8 +793,7 @@ class Worker:
             (
                 (entry.opened_s - owned.state.stream_time / 1000, entry.key, owned.partition, entry)
                 for owned in self._owned.values()
-                for entry in owned.state.steps.values()
-                if entry.status is Status.IN_PROGRESS
+                for entry in owned.state.open_entries()
             ),
         )
         found: list[dict[str, object]] = []

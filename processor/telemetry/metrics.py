@@ -51,14 +51,17 @@ _STATUS: Final = Label("status", ENDS)
 _INFERRED: Final = Label("inferred", (INFERRED_NO, "run", "deadline"))
 _REASON: Final = Label("reason", tuple(Reason))
 EVENT_KIND: Final = Label("kind", (*Kind, _RUN_END, OTHER))
+RUN_STEPS, RESPONSES = "run_steps", "responses"
+DIALECT: Final = Label("dialect", (RUN_STEPS, RESPONSES))
 # fmt: off
 _WITHOUT_EFFECT: Final = Label("kind", (
     "ignored", "tombstone", "unknown_event", "duplicate", "repeated", "null_ignored",
-    "run_status_disagrees", OTHER,
+    "run_status_disagrees", "late", OTHER,
 ))
 _ANOMALY: Final = Label("kind", (
     "after_run_ended", "changed_field", "expired_at_disagrees", "fold_divergence", "joined_midstream",
-    "orphaned_by_run", "replaced_half", "status_disagrees", "step_too_large", "unknown_status", OTHER,
+    "orphaned_by_run", "replaced_half", "sequence_gap", "status_disagrees", "step_too_large", "unknown_status",
+    OTHER,
 ))
 # fmt: on
 _END: Final = Label("end", ("high_watermark", "last_stable"))
@@ -115,7 +118,15 @@ RECORDS_RESTORED: Final = Metric(
 )
 EVENTS: Final = Metric(
     "runstep_events_total", _C, "events", "Events decoded from the applied records, by kind.",
-    "Deltas without ends: the source loses events, or ends go to another topic.", (EVENT_KIND,),
+    "Deltas without ends: the source loses events, or ends go to another topic.", (EVENT_KIND, DIALECT),
+)
+SEQUENCE_GAPS: Final = Metric(
+    "runstep_sequence_gaps_total", _C, "gaps", "Ranges of sequence numbers that were missing in Responses streams.",
+    "Rising: a producer or the topic loses events; read the response again with starting_after, or publish it whole.",
+)
+RESPONSES_UNENDED: Final = Metric(
+    "runstep_responses_unended_total", _C, "responses", "Responses forgotten without their end, no item being open.",
+    "Rising: streams are cut before response.completed; publish the retrieved response.",
 )
 EVENTS_WITHOUT_EFFECT: Final = Metric(
     "runstep_events_without_effect_total", _C, "events", "Events that correctly had no effect.",

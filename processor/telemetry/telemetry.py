@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TextIO
 
 from processor.core.effects import Checkpoint, DeadLetter, Effect, Publish, Reason, Status
+from processor.core.responses.event import OF_RESPONSES
 from processor.telemetry.happenings import Happening, LoopTurned, RecordsRejected, build_labels
 from processor.telemetry.log import LibraryLogHandler, Repeats, make_log
 from processor.telemetry.meter import Meter
@@ -29,6 +30,10 @@ from processor.telemetry.metrics import (
     LAST_PROGRESS,
     LOG_LINES_DROPPED,
     RECORDS_APPLIED,
+    RESPONSES,
+    RESPONSES_UNENDED,
+    RUN_STEPS,
+    SEQUENCE_GAPS,
     STEPS_PUBLISHED,
     WORKER_UP,
 )
@@ -90,8 +95,13 @@ class Telemetry:
     def counted(self, counts: Mapping[str, int]) -> None:
         """What the core counted in a batch: events by kind, deadlines fired, and what rightly changed nothing."""
         for kind, n in counts.items():
-            if kind in EVENT_KIND.values:
-                self.meter.count(EVENTS, n, kind=kind)
+            own = kind.removeprefix(OF_RESPONSES)
+            if own in EVENT_KIND.values:
+                self.meter.count(EVENTS, n, kind=own, dialect=RUN_STEPS if own is kind else RESPONSES)
+            elif kind == "sequence_gap":
+                self.meter.count(SEQUENCE_GAPS, n)
+            elif kind == "response_unended":
+                self.meter.count(RESPONSES_UNENDED, n)
             elif kind in DEADLINES_BY:
                 self.meter.count(DEADLINES_FIRED, n, by=DEADLINES_BY[kind])
             else:

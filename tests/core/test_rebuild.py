@@ -11,6 +11,7 @@ from processor.core.effects import DeadLetter, Effect, LogRecord, Publish
 from processor.core.headers import CLOCK_MARK
 from processor.core.offset_metadata import LogIdentity, OffsetMetadata
 from processor.core.partition import PartitionState
+from tests.core.responses_strategies import response_logs
 from tests.core.strategies import RULES, lives, logs
 from tests.core.test_restart import Topics, mark, outcomes, portrait
 
@@ -32,7 +33,7 @@ def marks_of(effects: list[Effect]) -> list[tuple[int, int]]:
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(st.one_of(logs(), lives()), st.data())
+@given(st.one_of(logs(), lives(), response_logs()), st.data())
 def test_a_rebuilt_state_is_the_one_that_was_lost(records: list[LogRecord], data: st.DataObject) -> None:
     """Offset kept, metadata and checkpoints gone: the log and the published clock marks give all of it back."""
     rules = data.draw(st.sampled_from([RULES, NARROW, CROWDED]))

@@ -13,9 +13,11 @@ from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Pu
 from processor.core.entry import Entry
 from processor.core.merge import plain
 from processor.core.partition import PartitionState
+from processor.core.responses.response import Response
 from processor.core.rules import Rules
 from processor.core.step import Step
 from processor.core.step_state import StepState
+from tests.core.responses_strategies import response_logs
 from tests.core.scripted_log import step, text
 from tests.core.strategies import RULES, lives, logs
 
@@ -48,6 +50,8 @@ def portrait(state: PartitionState) -> Any:
     """All of a state that can ever show in an outcome."""
 
     def step_of(step: StepState) -> Any:
+        if isinstance(step, Response):
+            return step.summary(), [(i.index, i.packed()[3:], i.stated_digest) for i in step.items.values()]
         assert isinstance(step, Step)
         fields = getattr(Step, "__mypyc_attrs__", None) or (*StepState.__slots__, *Step.__slots__)
         how = ("irregular", "template", "compact_form")
@@ -108,7 +112,7 @@ class Topics:
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-@given(st.one_of(logs(), lives()), st.data())
+@given(st.one_of(logs(), lives(), response_logs()), st.data())
 def test_crash_anywhere_same_bytes(records: list[LogRecord], data: st.DataObject) -> None:
     """Any batching, any commits, any crashes, any checkpoints, clock marks included: the outcomes of one life."""
     marks: dict[int, int] = {}
@@ -151,7 +155,7 @@ def test_crash_anywhere_same_bytes(records: list[LogRecord], data: st.DataObject
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.one_of(logs(), lives()), st.data())
+@given(st.one_of(logs(), lives(), response_logs()), st.data())
 def test_how_the_log_is_cut_into_batches_changes_nothing(records: list[LogRecord], data: st.DataObject) -> None:
     state = PartitionState("t", 3, RULES)
     effects: list[Effect] = []

@@ -241,11 +241,15 @@ def test_everything_that_happens_leaves_an_exposition_that_parses(told: Told) ->
 def test_bulk_counters_count_by_partition_and_kind(told: Told) -> None:
     told.telemetry.applied(3, records=500, bytes=150_000)
     told.telemetry.applied(3, records=1, bytes=1)
-    told.telemetry.counted({"delta": 400, "run_end": 1, "duplicate": 2, "deadline_by_mark": 1})
+    told.telemetry.counted(
+        {"responses/delta": 7, "sequence_gap": 1, "delta": 400, "run_end": 1, "duplicate": 2, "deadline_by_mark": 1}
+    )
     assert told.value("runstep_records_applied_total", partition="3") == 501
     assert told.value("runstep_applied_bytes_total", partition="3") == 150_001
-    assert told.value("runstep_events_total", kind="delta") == 400
-    assert told.value("runstep_events_total", kind="run_end") == 1
+    assert told.value("runstep_events_total", kind="delta", dialect="run_steps") == 400
+    assert told.value("runstep_events_total", kind="delta", dialect="responses") == 7
+    assert told.value("runstep_sequence_gaps_total") == 1
+    assert told.value("runstep_events_total", kind="run_end", dialect="run_steps") == 1
     assert told.value("runstep_events_without_effect_total", kind="duplicate") == 2
     assert told.value("runstep_deadlines_fired_total", by="clock_mark") == 1
     assert told.value("runstep_last_progress_timestamp_seconds") == 42.0
@@ -288,7 +292,7 @@ def test_closed_sets_are_there_at_zero_and_strangers_become_other(told: Told) ->
 
 def test_all_that_the_core_counts_has_a_label_of_its_own(told: Told) -> None:
     core = Path(happenings.__file__).parents[1] / "core"
-    source = "".join(file.read_text(encoding="utf-8") for file in core.glob("*.py"))
+    source = "".join(file.read_text(encoding="utf-8") for file in core.rglob("*.py"))
     counts = set(re.findall(r'"(\w+)"', " ".join(re.findall(r"counts\[(.*?)\] \+=", source))))
     counts |= set(re.findall(r'Ignored\("(\w+)"\)', source))
     anomalies = set(re.findall(r'\.add_anomaly\("(\w+)"\)', source))
@@ -296,7 +300,8 @@ def test_all_that_the_core_counts_has_a_label_of_its_own(told: Told) -> None:
     assert len(anomalies) > 3
     told.telemetry.counted(dict.fromkeys(counts, 1))
     told.telemetry.acked(0, [published(Status.COMPLETED, anomalies=tuple(anomalies))])
-    for name in ("events", "events_without_effect", "anomalies"):
+    assert told.value("runstep_events_total", kind="other", dialect="run_steps") == 0, counts
+    for name in ("events_without_effect", "anomalies"):
         assert told.value(f"runstep_{name}_total", kind="other") == 0, (counts, anomalies)
 
 

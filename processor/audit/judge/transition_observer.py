@@ -8,6 +8,8 @@ from typing import Any
 from processor.core.effects import Rejected, Status, Transition
 from processor.core.entry import Cause, Entry
 from processor.core.observer import Observer
+from processor.core.responses.item import Item
+from processor.core.responses.response import entry_key
 from processor.core.step_state import StepState
 
 Belongs = Callable[[str, Mapping[str, Any]], bool | None]
@@ -28,6 +30,8 @@ class TransitionObserver(Observer):
         self._held: dict[str, list[Transition]] = {}
         self._decided: dict[str, bool] = {}
         """Of remembered steps: whether they belong."""
+        self._items: dict[str, list[str]] = {}
+        """The items of each remembered response."""
         self.opened_ms: dict[str, int] = {}
         """The timestamp of each remembered step's first record."""
         self.revisions: dict[tuple[str, int], tuple[int | None, Any, Any]] = {}
@@ -36,6 +40,8 @@ class TransitionObserver(Observer):
 
     def opened(self, entry: Entry, step: StepState, cause: Cause) -> None:
         step_id = entry.key
+        if isinstance(step, Item):
+            self._items.setdefault(entry_key(step.response_id), []).append(step_id)
         self.opened_ms[step_id] = cause.timestamp
         transition = Transition(step_id, cause.offset, cause.timestamp, None, Status.IN_PROGRESS.value, "event")
         self._pass_on(transition, entry)
@@ -56,9 +62,14 @@ class TransitionObserver(Observer):
         self._pass_on(Transition(step_id, cause.offset, cause.timestamp, status, status, "event", reason), entry)
 
     def forgotten(self, entry: Entry) -> None:
-        self.opened_ms.pop(entry.key, None)
-        self._held.pop(entry.key, None)
-        self._decided.pop(entry.key, None)
+        for step_id in self._items.pop(entry.key, ()):
+            self._forget(step_id)
+        self._forget(entry.key)
+
+    def _forget(self, step_id: str) -> None:
+        self.opened_ms.pop(step_id, None)
+        self._held.pop(step_id, None)
+        self._decided.pop(step_id, None)
 
     def _pass_on(self, transition: Transition, entry: Entry | None) -> None:
         if self._belongs is None:

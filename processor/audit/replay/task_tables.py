@@ -119,7 +119,7 @@ class TaskTables:
 
     def _open_steps(self) -> None:
         state = self._state
-        still_open = [entry for entry in state.steps.values() if entry.status is Status.IN_PROGRESS]
+        still_open = list(state.open_entries())
         for entry in sorted(still_open, key=lambda e: (e.materialise().first_offset, e.key)):
             step = entry.materialise()
             self._observer.decide(step)

@@ -1,0 +1,50 @@
+"""Sequence numbers of one response: which are repeats, which are missing. Bounded: ranges, not a set."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+MAX_RANGES: Final = 64
+MAX_NUMBER: Final = 1 << 53
+
+
+class Order(Enum):
+    """How a number stands to those before it."""
+
+    NEXT = "next"
+    GAP = "gap"  # it is further than the next one: some are missing
+    LATE = "late"  # it is one of those that were missing
+    REPEAT = "repeat"
+
+
+class SequenceNumbers:
+    """What a response has numbered so far. `missing` are ranges [first, last] below `next`, in ascending order."""
+
+    __slots__ = ("missing", "next")
+
+    def __init__(self) -> None:
+        self.next = -1
+        self.missing: list[tuple[int, int]] = []
+
+    def take(self, number: int, *, is_first: bool) -> Order:
+        """Note a number. `is_first`: the event is one that a stream begins with, so that nothing was before it."""
+        expected = self.next
+        if expected < 0:
+            expected = number if is_first else 0
+        if number == expected:
+            self.next = number + 1
+            return Order.NEXT
+        if number > expected:
+            self.next = number + 1
+            self.missing.append((expected, number - 1))
+            if len(self.missing) > MAX_RANGES:  # what lies between the oldest two counts as missing, too
+                self.missing[:2] = [(self.missing[0][0], self.missing[1][1])]
+            return Order.GAP
+        for at, (first, last) in enumerate(self.missing):
+            if first <= number <= last:
+                self.missing[at : at + 1] = [
+                    pair for pair in ((first, number - 1), (number + 1, last)) if pair[0] <= pair[1]
+                ]
+                return Order.LATE
+        return Order.REPEAT

@@ -1,0 +1,127 @@
+"""A response: its numbers, what it says of itself, and its items. Remembered, checkpointed and forgotten as one.
+
+Numbers and items have to be checkpointed together: a restart that knew the numbers up to one record and an item up to
+another could not tell a repeat from news, nor say of which items a missing number may have been.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from processor.core.effects import Status
+from processor.core.merge import pack, unpack
+from processor.core.responses.item import Item
+from processor.core.responses.mapping import Facts
+from processor.core.responses.numbers import SequenceNumbers
+from processor.core.step_state import StepState
+from processor.core.wire_types import RunEnd
+
+PACKED: Final = b"R"
+"""The first byte of a packed response; that of a packed run step is another."""
+ENTRY: Final = "\0"
+"""In front of the response's id in the name of its entry, so that no step's id is taken for it."""
+
+
+def entry_key(response_id: str) -> str:
+    return ENTRY + response_id
+
+
+class Response(StepState):
+    """An open or ended response. `held_bytes` is the size (X1) of the items that are kept."""
+
+    __slots__ = (
+        "ending",
+        "facts",
+        "gaps",
+        "held_bytes",
+        "items",
+        "numbers",
+        "response_id",
+        "unsaid_gap",
+    )
+
+    def __init__(self, response_id: str, offset: int, opened_s: int) -> None:
+        super().__init__(entry_key(response_id), offset, opened_s)
+        self.response_id = response_id
+        self.items: dict[int, Item] = {}
+        self.facts = Facts()
+        self.numbers = SequenceNumbers()
+        self.gaps = 0
+        self.unsaid_gap = False
+        """A number is missing, and no item was open then: the next that begins carries it."""
+        self.ending: RunEnd | None = None
+        self.held_bytes = 0
+
+    def open_items(self) -> list[Item]:
+        """The open items, by index."""
+        return [item for _, item in sorted(self.items.items()) if item.status is Status.IN_PROGRESS]
+
+    def weight(self) -> int:
+        """How many open steps it counts as (X2): those of its items, and one while it has none."""
+        return max(1, sum(item.status is Status.IN_PROGRESS for item in self.items.values()))
+
+    def note_gap(self) -> None:
+        """A number is missing: of every item that is open, or of the next one."""
+        self.gaps += 1
+        found = self.open_items()
+        for item in found:
+            item.add_anomaly("sequence_gap")
+        self.unsaid_gap = self.unsaid_gap or not found
+
+    # --- what a partition asks ------------------------------------------------------------------------------
+
+    @property
+    def run_id(self) -> str | None:
+        return self.response_id
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return {"run_id": self.response_id, "thread_id": self.facts.thread_id}
+
+    def is_step(self) -> bool:
+        return False
+
+    def summary(self) -> tuple[Any, ...]:
+        numbers = self.numbers
+        items = [(item.summary(), item.encoded("")) for _, item in sorted(self.items.items())]
+        return (super().summary(), numbers.next, numbers.missing, self.gaps, self.unsaid_gap, self.held_bytes, items)
+
+    def peek(self) -> tuple[Any, Any]:
+        return self.facts.thread_id, "response"
+
+    def pack(self) -> bytes:
+        numbers, facts, ending = self.numbers, self.facts, self.ending
+        return PACKED + pack(
+            [
+                self.response_id,
+                self.status.value,
+                self.first_offset,
+                self.last_offset,
+                self.opened_s,
+                [facts.thread_id, facts.assistant_id, facts.metadata],
+                [numbers.next, numbers.missing, self.gaps, self.unsaid_gap],
+                None if ending is None else [ending.status, ending.ended_at, ending.last_error],
+                sorted(self.seen) if self.seen is not None else None,
+                self.held_bytes,
+                self.events,
+                [item.packed() for item in self.items.values()],
+            ]
+        )
+
+    @staticmethod
+    def unpack(body: bytes) -> Response:
+        """The response that `pack` made these bytes of."""
+        response_id, status, first, last, opened_s, facts, numbers, ending, seen, held, events, items = unpack(body[1:])
+        response = Response(response_id, first, opened_s)
+        response.status, response.last_offset = Status(status), last
+        response.facts.thread_id, response.facts.assistant_id, response.facts.metadata = facts
+        response.numbers.next, missing, response.gaps, response.unsaid_gap = numbers
+        response.numbers.missing = [(begin, end) for begin, end in missing]
+        if ending is not None:
+            response.ending = RunEnd(response_id, *ending)
+        response.seen = None if seen is None else set(seen)
+        response.held_bytes, response.events = held, events
+        for packed in items:
+            item = Item.unpacked(response_id, response.facts, first, packed)
+            response.items[item.index] = item
+        return response
