@@ -145,6 +145,8 @@ def test_a_number_that_is_left_out_is_always_said(events: Events, data: st.DataO
     if events[0].get("sequence_number") is None:
         return
     lost = data.draw(st.integers(0, len(events) - 2))
+    if lost == 0 and events[1]["type"] == "response.queued":
+        return  # as a stream begins that is resumed behind its first event
     effects, state = play(log_of(events[:lost] + events[lost + 1 :]))
     steps = published(effects)
     assert state.counts["sequence_gap"] == 1
