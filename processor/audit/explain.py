@@ -111,7 +111,7 @@ def explain(
     """
     topics = _Topics(settings, connection, all_partitions=all_partitions)
     found = asyncio.run(explain_from(topics, step_id, partition, offset))
-    return msgspec.structs.replace(found, notes=tuple(topics.notes))
+    return msgspec.structs.replace(found, notes=(*found.notes, *topics.notes))
 
 
 async def explain_from(logs: Logs, step_id: str, partition: int | None = None, offset: int | None = None) -> Explained:
@@ -129,7 +129,7 @@ async def explain_from(logs: Logs, step_id: str, partition: int | None = None, o
                 lives.setdefault((one.source_partition, first), []).append(one)
     if lives or strays:
         told = [await _life(logs, step_id, p, first, lives[p, first]) for p, first in sorted(lives)]
-        return Explained(step_id, tuple(told), strays)
+        return Explained(step_id, tuple(told), strays, notes=_split(sorted({p for p, _ in lives})))
     if partition is None or offset is None:
         raise UsageError(
             f"explain: {step_id}: nothing was published of it",
@@ -137,6 +137,18 @@ async def explain_from(logs: Logs, step_id: str, partition: int | None = None, o
         )
     _, end = await logs.bounds(partition)
     return Explained(step_id, (await _told(logs, step_id, partition, (offset, max(offset, end)), [], complete=True),))
+
+
+def _split(partitions: Sequence[int]) -> tuple[str, ...]:
+    """Why there are lives on several partitions of the source; nothing where there is one."""
+    if len(partitions) < 2:
+        return ()
+    where = ", ".join(map(str, partitions))
+    return (
+        f"Records of this step stand on several partitions of the source ({where}), each with a life and an end of its "
+        "own: its run's records were split, by producers that do not partition alike or by partitions that were added "
+        "(docs/producers.md).",
+    )
 
 
 async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: list[Published]) -> StepIncarnation:

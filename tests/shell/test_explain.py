@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from processor.archives import ArchivedRecord
+from processor.audit import explain, step_timeline
 from processor.audit import explain as explaining
-from processor.audit import step_timeline
 from processor.audit.explain import Explained, Logs, Marks, explain_from
 from processor.audit.judge.published_headers import mark_of
 from processor.audit.judge.verdicts import Published, Unreadable, Verdict
@@ -101,6 +101,29 @@ def test_what_was_rightly_published_is_never_called_wrong(tmp_path: Path, seed: 
     verdicts = Counter(told(logs, step_id).verdict for step_id in step_ids(made.topics))
     assert verdicts.keys() <= {Verdict.EQUAL, Verdict.UNVERIFIABLE}
     assert verdicts[Verdict.EQUAL] > 0.5 * verdicts.total(), verdicts
+
+
+def test_a_step_on_two_partitions_of_the_source_says_why_it_has_two_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two kinds of producer, one run: each partition publishes an end of its own."""
+    logs = Simulated(mutations.world(1, runs=5), tmp_path)
+    step_id = step_ids(logs.made.topics)[0]
+    (one,) = [found for found in asyncio.run(logs.published(step_id)) if isinstance(found, Published)][:1]
+    assert told(logs, step_id).notes == ()
+
+    async def published(_: str) -> list[Published]:
+        return [one, msgspec.structs.replace(one, source_partition=one.source_partition + 1)]
+
+    async def life(*_: object) -> StepIncarnation:
+        return lived
+
+    (lived,) = told(logs, step_id).lives[:1]
+    monkeypatch.setattr(logs, "published", published)
+    monkeypatch.setattr(explain, "_life", life)
+    (note,) = told(logs, step_id).notes
+    assert f"({one.source_partition}, {one.source_partition + 1})" in note
+    assert "docs/producers.md" in note
 
 
 @pytest.mark.parametrize("seed", range(4))
