@@ -12,7 +12,7 @@ JOBS := 2
 PARALLEL := --numprocesses $(JOBS:1=0) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations compat serve config contracts dashboard manifests lock wheels sbom audit-deps image-steps clean
+.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations trial compat serve config contracts dashboard manifests lock wheels sbom audit-deps image-steps clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ mutations: venv ## mutation test of the audit: change published output 1,000 way
 
 compat: venv ## try other brokers and other producers' libraries, an hour: docs/compatibility.md (ARGS="--only 3.9.1,sarama")
 	$(BIN)/python -m tests.compat $(ARGS)
+
+trial: venv ## trial of the audit: an adversary who knows the code, and honest worlds that are hard to judge (ARGS="--forgeries 5000 --worlds 1000 --seed 1")
+	$(BIN)/python -m tests.trial $(ARGS)
 
 serve: venv ## run the worker (CONFIG=file)
 	$(BIN)/run-steps serve $(if $(CONFIG),--config $(CONFIG))

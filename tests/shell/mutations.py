@@ -33,7 +33,7 @@ from processor.archives import ArchivedRecord, ArchiveError, Gap, GapKind
 from processor.archives.jsonl import encode_line
 from processor.audit.judge.block_digests import BlockDigests
 from processor.audit.judge.partition_audit import PartitionAudit
-from processor.audit.judge.verdicts import BlockDigest, Finding, Verdict
+from processor.audit.judge.verdicts import BlockDigest, ExpectedRecord, Finding, Verdict
 from processor.audit.published_index import FileIndex, IndexWriter
 from processor.audit.replay.record_sources import DATA, HOLES, Ledger, pieces
 from processor.audit.replay.task import ArchiveRange, Task
@@ -364,7 +364,17 @@ def could_be(made: World, topics: Topics) -> bool:
     return not any(wanted.values())
 
 
-def _folded(partition: int, log: Sequence[ArchivedRecord | Gap], end: int, topics: Topics) -> Sequence[Effect] | None:
+def _placed_of(partition: int, effect: Effect) -> ExpectedRecord | None:
+    return _PLACES[partition].whole(effect)
+
+
+def _folded(
+    partition: int,
+    log: Sequence[ArchivedRecord | Gap],
+    end: int,
+    topics: Topics,
+    state: PartitionState | None = None,
+) -> Sequence[Effect] | None:
     """What comes of a log with the clock marks that these topics name; None if one of them was not due."""
     own = b"%d" % partition
     marks = set()
@@ -375,7 +385,7 @@ def _folded(partition: int, log: Sequence[ArchivedRecord | Gap], end: int, topic
             if not (moment.isdigit() and position.isdigit() and int(position) <= end):
                 return None
             marks.add((int(position), int(moment)))
-    state, due = PartitionState(SOURCE, partition, RULES), sorted(marks)
+    state, due = state or PartitionState(SOURCE, partition, RULES), sorted(marks)
     effects: list[Effect] = []
     try:
         for source in (item for item in log if isinstance(item, ArchivedRecord)):

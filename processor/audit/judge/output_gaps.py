@@ -27,6 +27,7 @@ class OutputGaps:
         held: output partitions of which an open transaction holds back the rest: nothing is known of that.
         holes: output partitions that lack records behind their first one.
         marks: the clock marks that records name, (position, milliseconds), ascending.
+        begin: of the range.
 
     Attributes:
         dead_from: up to this cause, what tells of refusals may be gone.
@@ -40,6 +41,7 @@ class OutputGaps:
         dead_letter: str,
         expired: str,
         marks: Sequence[tuple[int, int]],
+        begin: int = 0,
     ) -> None:
         self._held, self._holes = frozenset(held), frozenset(holes)
         # What is held back or lies in a hole is no more there than what retention took, whatever its cause.
@@ -47,10 +49,14 @@ class OutputGaps:
         self.dead_from = self._first_kept(dead_letter)
         lost = self._first_kept(expired)
         self._marks_from = lost
+        self.marks_are_lost = lost >= 0
+        """Whether there may have been clock marks that no record names any more."""
         self.is_time_open = 0 <= lost < NEVER
         """Whether a clock mark that is gone may have moved the stream time further than the records since have."""
-        if self.is_time_open and (later := next((at for at, _ in marks if at > lost), None)) is not None:
-            self.time_is_known(later - 1)
+        self.known_from = next((at for at, _ in marks if at > lost), NEVER) if self.is_time_open else NEVER
+        """The first clock mark that is there behind those that may be gone: its position."""
+        if self.known_from <= begin:
+            self.time_is_known(begin - 1)
 
     def time_is_known(self, cause: int) -> None:
         """A deadline fired there when the records or a mark that is there say so: no mark had gone further."""

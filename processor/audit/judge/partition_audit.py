@@ -165,7 +165,7 @@ class PartitionAudit:
         self._index, self._expected, self._shortened = index, expected_of, shortened
         self._begin, self._end, self._log_end = begin, end, log_end
         self._yield_equal = yield_equal
-        self._gaps = OutputGaps(kept_from or {}, held, holes, dead_letter, expired, marks)
+        self._gaps = OutputGaps(kept_from or {}, held, holes, dead_letter, expired, marks, begin)
         self._broker_times = broker_times or {}
         self._placements = placements
         self._growth: dict[str, PartitionGrowth] = {}
@@ -173,9 +173,9 @@ class PartitionAudit:
         """Whether all record times that were looked at, two of each piece, are."""
         self._segments = [self._segment(begin, complete, known_ms)]
         self._lost: list[tuple[int, int]] = []
-        changes = {regimes.known_until + 1, regimes.own_from}
-        self._changes = deque(sorted(at for at in changes if begin < at < end))
-        """Offsets at which the settings change, or from which on records are of the audited ones."""
+        changes = {regimes.known_until + 1, regimes.own_from, self._gaps.known_from}
+        self._changes = deque(sorted(at for at in changes if begin < at <= end))
+        """Offsets from which on less is unknown than before."""
         self._marks = deque(mark for mark in marks if begin < mark[0] <= end)
         self._furthest: dict[tuple[str, int], tuple[int, FindingKind, tuple[str, str]]] = {}
         """By output partition: the highest offset found so far, and what stands there."""
@@ -222,7 +222,8 @@ class PartitionAudit:
             self.state.restore_point_at(self._sealed)
 
     def _change(self) -> Iterator[tuple[Effect | None, Finding]]:
-        """The settings change at this offset, or what was caused from here on is of the audited ones."""
+        """The settings change at this offset, or what was caused from here on is of the audited ones, or the time is
+        known again: what began before it may owe something to what is not known."""
         at = self._changes.popleft()
         while self._marks and self._marks[0][0] <= at:
             yield from self._mark()
@@ -230,6 +231,8 @@ class PartitionAudit:
         if at == self._regimes.known_until + 1:
             self._note_times()
             self.state = self._make_state(at, known_ms)
+        if at == self._gaps.known_from:
+            self._gaps.time_is_known(at - 1)
         self._segments.append(self._segment(at, False, known_ms))
 
     def lost(self, first: int, last: int) -> Iterator[tuple[Effect | None, Finding]]:
@@ -310,7 +313,7 @@ class PartitionAudit:
         position, milliseconds = self._marks.popleft()
         state = self.state
         state.moved_to(position)
-        if not self._segments[-1].complete:
+        if not self._segments[-1].complete or self._gaps.marks_are_lost:
             # Time has moved, whether the step that was due is known here or began before; and what seems to be due
             # earlier was none to the worker, or the mark would be another.
             while (due := state.next_due_ms()) is not None and due < milliseconds:
@@ -403,6 +406,7 @@ class PartitionAudit:
         first, cause = _named(effect)
         if effect.inferred == "deadline" and not self._gaps.lacks_marks_before(first):
             self._gaps.time_is_known(cause)
+            self._segments.append(self._segment(cause + 1, False, self.state.stream_time))
 
     def _excuse(self, expected: ExpectedRecord, near: Published, fields: Sequence[Difference]) -> str | None:
         """Why a difference is none of the worker's, in words; "" if it is one; None if it is no difference at all."""
