@@ -16,7 +16,7 @@ from processor.serve.stalls import GROUP, Stalls
 from processor.serve.worker import Stalled, Worker
 from processor.telemetry.happenings import PartitionStatus, ProgressStalled
 from processor.telemetry.telemetry import Telemetry
-from tests.shell.test_worker import DEADLINE_S, Life, World, living, steps
+from tests.shell.test_worker import DEADLINE_S, Life, Member, World, living, steps
 
 STALL_S = Settings().supervisor.stall_timeout_s
 LONG_S = STALL_S / 2 + 1
@@ -166,9 +166,9 @@ def test_the_group_waits_for_a_drain_and_no_longer(
     """A member that does not come back left the group unassigned for the whole of rebalance_timeout_ms."""
     told: list[Mapping[str, Any]] = []
 
-    def consumer(_: object, **options: Any) -> _NoConsumer:
+    def consumer(_: object, **options: Any) -> Member:
         told.append(options)
-        return _NoConsumer()
+        return Member(World({}), options["listener"])
 
     monkeypatch.setattr(worker, "Consumer", consumer)
     settings = Settings.model_validate(
@@ -180,7 +180,3 @@ def test_the_group_waits_for_a_drain_and_no_longer(
     finally:
         telemetry.close()
     assert told[0]["rebalance_timeout_ms"] == found_ms
-
-
-class _NoConsumer:
-    def token(self) -> None: ...
