@@ -34,8 +34,8 @@ from processor.kafka.admin import Admin
 from processor.kafka.client_config import Connection
 from processor.kafka.partition_reader import PartitionReader
 from processor.kafka.producer import EventProducer
+from processor.publish.command import response_sample_files, sample_files
 from processor.publish.command import run as publish
-from processor.publish.command import sample_files
 from processor.serve.topics import check_or_create_topics
 from processor.simulate import Parameters, Produced, Simulation
 from processor.simulate.expected import Difference, Expected, compare
@@ -49,6 +49,7 @@ _BROKER_SETTINGS: Final = {
 }
 _AHEAD_MS: Final = 60_000
 """The simulated clock begins so much after the recordings: time on a partition only goes forward."""
+RESPONSES_SHARE: Final = 0.4
 _PATIENCE_S: Final = 90.0
 _WORKER_STOP_S: Final = 10.0
 _POLL_S: Final = 0.05
@@ -72,7 +73,7 @@ def run(recordings: Path | None, keep: bool, runs: int, seed: int) -> int:
         RunStepsError: a worker or the broker ended, or nothing moved for a long time.
         KeyboardInterrupt: SIGINT or SIGTERM; broker and workers are gone by then.
     """
-    files = sample_files() if recordings is None else sorted(recordings.glob("*.sse"))
+    files = sample_files() + response_sample_files() if recordings is None else sorted(recordings.glob("*.sse"))
     if not files:
         raise UsageError(f"demo: --recordings: no .sse file in {recordings}", hint="one HTTP response per file")
     # What the client would print beside our own errors says the same in its own words.
@@ -161,7 +162,8 @@ class _Demo:
     async def _play_recordings(self, source: _Source, settings: Settings, connection: Connection) -> list[Difference]:
         self._screen.section(
             "Recorded runs",
-            "As `curl -N ... | run-steps publish` sends them. A delta does not name its run: publish remembers.",
+            "Run steps and Responses, as `curl -N ... | run-steps publish` sends them. A delta does not name its run:"
+            " publish remembers.",
         )
         began = time.monotonic()
         await publish(
@@ -196,7 +198,7 @@ class _Demo:
     ) -> Expected:
         self._screen.section(
             f"{self._runs:,} simulated runs, and a kill",
-            "Every kind of step, envelope and mischief. Half way, one worker gets kill -9.",
+            "Run steps and Responses, every kind of step, envelope and mischief. Half way, one worker gets kill -9.",
         )
         began_with = sum((await source.ends()).values())
         start_ms = time.time_ns() // 1_000_000 + _AHEAD_MS
@@ -307,7 +309,9 @@ class _Demo:
     # --- helpers ----------------------------------------------------------------------------------------------
 
     def _parameters(self, *, partitions: int, start_ms: int) -> Parameters:
-        return Parameters(runs=self._runs, seed=self._seed, partitions=partitions, start_ms=start_ms)
+        return Parameters(
+            runs=self._runs, seed=self._seed, partitions=partitions, start_ms=start_ms, responses=RESPONSES_SHARE
+        )
 
     def _start_worker(self, name: str) -> None:
         self._workers.append(WorkerProcess(name, self._env, self._home / f"worker-{name}.log"))

@@ -18,7 +18,9 @@ import pytest
 from processor.audit.replay.outcome import program
 from processor.audit.report.folder import check
 from processor.audit.report.manifest import Outcome
-from processor.publish.command import sample_files
+from processor.demo import RESPONSES_SHARE
+from processor.demo.recordings import story_of
+from processor.publish.command import response_sample_files, sample_files
 from processor.simulate import Parameters, Simulation
 
 RUNS = 60
@@ -118,7 +120,7 @@ def test_the_demo_comes_to_a_good_end(showing: Callable[..., Showing]) -> None:
     assert "  ✓  equal: nothing lost, nothing twice" in said.splitlines()
     assert re.search(r"^  ✓  proven, after \d+\.\d s$", said, re.MULTILINE)
 
-    simulation = Simulation(Parameters(runs=RUNS, partitions=6))
+    simulation = Simulation(Parameters(runs=RUNS, partitions=6, responses=RESPONSES_SHARE))
     records = sum(1 for _ in simulation)
     counts = simulation.expected.counts
     assert f"{records:,} records sent and done with" in said
@@ -126,7 +128,8 @@ def test_the_demo_comes_to_a_good_end(showing: Callable[..., Showing]) -> None:
         match[1]: (match[2], match[3], match[4])
         for match in re.finditer(r"^ +(\S.*?) +([\d,]+) +([\d,]+) +([\d,]+) *$", said, re.MULTILINE)
     }
-    of_samples = {"completed": "13", "failed": "1", "cancelled": "1", "expired": "1"}  # processor/samples/README.md
+    # processor/samples/README.md, and that of the Responses streams
+    of_samples = {"completed": "27", "failed": "3", "cancelled": "1", "expired": "1"}
     for status, recorded in of_samples.items():
         simulated = f"{counts[f'published.{status}']:,}"
         assert rows[status] == (recorded, simulated, simulated)
@@ -135,7 +138,7 @@ def test_the_demo_comes_to_a_good_end(showing: Callable[..., Showing]) -> None:
     letters = f"{sum(reasons.values()):,}"
     assert rows["dead letters"] == ("0", letters, letters)
     assert {reason: rows[reason] for reason in reasons} == {r: ("0", f"{n}", f"{n}") for r, n in reasons.items()}
-    stories = {path.name.split(".")[0] for path in sample_files()}
+    stories = {story_of(path) for path in [*sample_files(), *response_sample_files()]}
     assert stories <= {line.split()[0] for line in said.splitlines() if line.strip()}
 
     told = check(demo.report(), program=program())
