@@ -67,7 +67,8 @@ def test_in_one_envelope(envelope: str) -> None:
 @pytest.mark.parametrize("every", [25, 100])
 def test_with_a_crash_every_so_many_records(every: int) -> None:
     """The same result by many owners, each of whom knows only what the one before committed."""
-    simulation = Simulation(Parameters(seed=11, runs=20, responses=0.7, **dict.fromkeys(SHARES, 0.3)))
+    shares: dict[str, Any] = dict.fromkeys(SHARES, 0.3)
+    simulation = Simulation(Parameters(seed=11, runs=20, responses=0.7, **shares))
     logs = records_of(simulation)
     rules = Rules(grace_s=simulation.parameters.grace_s, ended_retention_s=60)
     effects: list[Effect] = []
