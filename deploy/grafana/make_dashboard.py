@@ -120,6 +120,14 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
                 "s",
             ),
             Panel(
+                "Responses with gaps, or without an end",
+                (
+                    (_rate("runstep_sequence_gaps_total"), "gaps"),
+                    (_rate("runstep_responses_unended_total"), "unended"),
+                ),
+                "cps",
+            ),
+            Panel(
                 "Keys on other partitions",
                 (
                     (_rate("runstep_keys_checked_total", "partition"), "{{partition}} checked"),
