@@ -160,7 +160,12 @@ class Steps(Section):
         gt=0,
         le=86_400,
     )
-    max_step_bytes: int = _key(8 * _MIB, "A step that grows beyond this is rejected.", ge=1024, le=16 * _MIB)
+    max_step_bytes: int = _key(
+        3 * _MIB // 2,
+        "A step that grows beyond this is rejected; five times as much is max.message.bytes of its checkpoints.",
+        ge=1024,
+        le=16 * _MIB,
+    )
     max_open_steps: int = _key(100_000, "Most open steps in one partition.", ge=1, le=100_000_000)
 
 

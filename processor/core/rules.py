@@ -18,7 +18,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     max_age_s: int = 86_400
     ended_retention_s: int = 60
     ended_retention_records: int = 1_000_000
-    max_step_bytes: int = 8 << 20
+    max_step_bytes: int = 3 << 19
     max_open_steps: int = 100_000
     max_record_bytes: int = 1_000_000
     unknown_events: str = "ignore"

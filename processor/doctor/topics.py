@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from processor.doctor.findings import Finding, Light
 from processor.doctor.subject import Subject, topics_of
 from processor.kafka.admin import TopicFacts
-from processor.serve.topics import topic_problems
+from processor.serve.topics import topic_problems, topic_warnings
 
 AREA = "topics"
 _FOR_EVER = -1
@@ -15,7 +15,7 @@ _FOR_EVER = -1
 
 async def check_topics(subject: Subject) -> list[Finding]:
     """The checks of a worker's start, each topic's replicas, and retention against what has to be read again."""
-    findings = [*_start_checks(subject), *_replicas(subject), *_retention(subject)]
+    findings = [*_start_checks(subject), *_start_warnings(subject), *_replicas(subject), *_retention(subject)]
     for name in topics_of(subject.settings):
         if name in subject.facts and not any(finding.subject == f"topic {name}" for finding in findings):
             facts = subject.facts[name]
@@ -42,6 +42,14 @@ def _start_checks(subject: Subject) -> Iterator[Finding]:
             )
         else:
             yield Finding(AREA, Light.RED, f"topic {name}", what, remedy)
+
+
+def _start_warnings(subject: Subject) -> Iterator[Finding]:
+    """What `serve` starts with all the same, and warns of."""
+    for warning in topic_warnings(subject.settings, subject.facts):
+        name, _, rest = warning.partition(": ")
+        what, _, remedy = rest.partition("; ")
+        yield Finding(AREA, Light.YELLOW, name, what, remedy)
 
 
 def _replicas(subject: Subject) -> Iterator[Finding]:

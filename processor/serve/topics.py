@@ -12,13 +12,20 @@ from processor.kafka.client_config import Connection
 
 _SOURCE_PARTITIONS: Final = 6
 _HEADERS_BYTES: Final = 16 << 10
+_CHECKPOINT_GROWTH: Final = 5
+_CHECKPOINT_FRAME_BYTES: Final = 256 << 10
 _LATER: Final = "message.timestamp.after.max.ms"
 _DAY_MS: Final = 86_400_000
 
 
 def checkpoint_record_bytes(settings: Settings) -> int:
     """The largest checkpoint that can be: an object and deltas at their limit, four bytes to the character, a frame."""
-    return 5 * settings.steps.max_step_bytes + (256 << 10)
+    return _CHECKPOINT_GROWTH * settings.steps.max_step_bytes + _CHECKPOINT_FRAME_BYTES
+
+
+def _largest_step_bytes(max_message_bytes: int) -> int:
+    """The largest steps.max_step_bytes whose checkpoints a topic takes."""
+    return max(1024, (max_message_bytes - _CHECKPOINT_FRAME_BYTES) // _CHECKPOINT_GROWTH)
 
 
 async def check_or_create_topics(settings: Settings, connection: Connection, *, create: bool) -> dict[str, int]:
@@ -75,9 +82,11 @@ def topic_problems(settings: Settings, found: Mapping[str, TopicFacts]) -> list[
                 f"(got {found[dead_letter].max_message_bytes}); set at least {needed}"
             )
     if checkpoints in found and found[checkpoints].max_message_bytes < checkpoint_record_bytes(settings):
+        most = _largest_step_bytes(found[checkpoints].max_message_bytes)
         problems.append(
             f"topic {checkpoints}: max.message.bytes is too small for a step of steps.max_step_bytes "
-            f"(got {found[checkpoints].max_message_bytes}); set at least {checkpoint_record_bytes(settings)}"
+            f"(got {found[checkpoints].max_message_bytes}); set at least {checkpoint_record_bytes(settings)}, or "
+            f"steps.max_step_bytes = {most} at most, on all workers"
         )
     return problems
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import threading
 import traceback
 from collections.abc import Callable, Mapping
@@ -108,6 +109,13 @@ def described(error: BaseException) -> dict[str, object]:
     return told
 
 
+_USUAL: Final = re.compile(r"Group Coordinator Request failed: \[Error (14|15|16)\]")
+"""A young cluster has no coordinator until it has made the topic of the offsets: the client asks again.
+
+One that stays away is told by the worker's own health and by `broker_lost`.
+"""
+
+
 class LibraryLogHandler(logging.Handler):
     """Takes stdlib log records, of `warning` and above, into ours."""
 
@@ -125,6 +133,8 @@ class LibraryLogHandler(logging.Handler):
         if "message" in told:
             told["cause"] = told.pop("message")
         level = "critical" if record.levelno >= 50 else "error" if record.levelno >= 40 else "warning"
+        if _USUAL.match(message):
+            level = "info"
         # The pattern tells kinds apart, the message would not: it holds the ever-changing parts.
         getattr(self._log, level)(
             "library_log", _kind=f"{record.name}: {pattern}", library=record.name, message=message, **told

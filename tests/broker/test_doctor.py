@@ -68,6 +68,8 @@ def test_a_cluster_in_order_has_no_red_light(broker: Broker, names: Names, tmp_p
         assert "2 runs and steps sampled, each on one partition" in greens
         assert "as here" in greens
         assert service.terminate() == 0
+        lines = [json.loads(line) for line in service.tail(10_000).splitlines() if line.startswith("{")]
+    assert not [line for line in lines if line["level"] in ("warning", "error", "critical")], "a first start is normal"
     (rules,) = told(doctor(stage, {"steps": {"grace_s": 7}})[1], "yellow")[-1:]
     assert "the newest are of other rules" in rules
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.errors import for_code
 from prometheus_client.parser import text_string_to_metric_families
 
 from processor.core.effects import Checkpoint, DeadLetter, Publish, Reason, Status
@@ -504,6 +505,15 @@ def test_the_client_s_connection_errors_come_through_once_in_ten_seconds(librari
     libraries.clock.now += 10
     client.error('Unable connect to "%s:%s": %s', "127.0.0.1", 9, "refused")
     assert libraries.lines()[-1]["held_back"] == 4
+
+
+@pytest.mark.parametrize(("code", "level"), [(14, "info"), (15, "info"), (16, "info"), (30, "error")])
+def test_a_coordinator_that_is_not_there_yet_is_no_error(libraries: Told, code: int, level: str) -> None:
+    """The first start of a cluster's first group; what must be seen to (30: not authorized) stays one."""
+    log = logging.getLogger("aiokafka.consumer.group_coordinator")
+    log.error("Group Coordinator Request failed: %s", for_code(code)())
+    (line,) = libraries.lines()
+    assert (line["level"], line["event"]) == (level, "library_log")
 
 
 def test_a_library_s_traceback_comes_without_payload(libraries: Told) -> None:

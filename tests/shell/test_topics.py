@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from processor.config.settings import Output, Settings, Source
 from processor.kafka.admin import TopicFacts, check_topics
-from processor.serve.topics import topic_warnings
+from processor.serve.topics import _size, checkpoint_record_bytes, topic_problems, topic_warnings
 
 SIZE = {"max.message.bytes": "1000000"}
 
@@ -33,6 +35,24 @@ def test_an_outcome_topic_that_overwrites_timestamps_is_refused() -> None:
     (problem,) = problems(GOOD[0], overwriting, GOOD[2])
     assert problem.startswith("topic out: overwrites the source records' timestamps")
     assert "CreateTime" in problem
+
+
+def test_the_default_checkpoints_fit_where_a_topic_may_have_8_mib() -> None:
+    """MSK Serverless, Confluent Cloud and Redpanda Serverless refuse more; docs/operations.md names the number."""
+    asked = int(_size(checkpoint_record_bytes(Settings()))["max.message.bytes"])
+    assert asked == 8_146_944 <= 8 << 20
+    assert "8,146,944" in (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+
+
+def test_what_a_small_checkpoint_topic_takes_is_said() -> None:
+    settings = Settings(
+        source=Source(topic="in"), output=Output(completed="out", failed="", cancelled="", expired="out")
+    )
+    kept = topic("in.checkpoints", cleanup_policy="compact", max_message_bytes="1048576")
+    (problem,) = [one for one in topic_problems(settings, {"in.checkpoints": kept}) if "max_step_bytes = " in one]
+    most = int(problem.partition("max_step_bytes = ")[2].partition(" ")[0])
+    fitting = settings.model_copy(update={"steps": settings.steps.model_copy(update={"max_step_bytes": most})})
+    assert checkpoint_record_bytes(fitting) <= 1048576 < checkpoint_record_bytes(settings)
 
 
 def warned(*topics: TopicFacts) -> list[str]:
