@@ -58,7 +58,7 @@ def test_a_cluster_in_order_has_no_red_light(broker: Broker, names: Names, tmp_p
     assert (code, told(findings, "red")) == (0, [])
     with stage.serve() as service:
         service.until_live()
-        stage.say(created("step_1"), ended("step_1"))
+        stage.say(created("step_1"), ended("step_1"), partition=None)
         service.until("published", lambda: stage.published("completed"))
         code, findings = doctor(stage)
         assert (code, told(findings, "red")) == (0, [])
