@@ -64,6 +64,8 @@ DEAD_LETTER: Final[dict[str, dict[str, Any]]] = {
 
 SOURCE: Final[dict[str, dict[str, Any]]] = {
     EVENT_ID: _text("Id of the event: one that comes again is not folded again."),
+    names.ATTEMPT: _text("Of a redriven dead letter: how often it had been set aside.", _COUNT),
+    names.REDRIVEN: _text("Of a redriven dead letter: where it stood, `<topic>/<partition>/<offset>`."),
     **_TRACE,
 }
 """Headers of a source record that the worker reads; all are optional."""
