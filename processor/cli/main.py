@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -77,6 +78,8 @@ app.add_typer(dead_letters, name="dead-letters", rich_help_panel="Run it")
 def main() -> NoReturn:
     """The console script. Exits with 0, a code of `processor.errors` (64: wrong command line), or 130 (Ctrl-C)."""
     sys.set_int_max_str_digits(MAX_DIGITS)  # or PYTHONINTMAXSTRDIGITS would decide what is dead-lettered
+    # A Ctrl-C between the making of a coroutine and its first step is no news to the one who pressed it.
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     code = _run(sys.argv[1:])
     # Under `python -m`, a Ctrl-C that crossed an exec of source (a dataclass being made, say) would end the process by
     # SIGINT, whatever is caught and returned: CPython remembers it until the next such exec.

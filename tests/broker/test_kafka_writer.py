@@ -153,7 +153,8 @@ async def test_the_broker_refuses_who_is_not_the_member_it_says(broker: Broker, 
             await writer.commit(Unit(live, [out(sink, "accepted")], {0: Committed(3, "accepted")}))
         assert (await consumer.stable_offsets([0], timeout_s=60))[0] == Committed(3, "accepted")
     assert values(broker, sink) == ["accepted"]
-    assert values(broker, sink, "read_uncommitted") == ["accepted", "refused"]
+    # The record and the offsets go out together: the abort that follows the refusal may come before the record.
+    assert values(broker, sink, "read_uncommitted") in (["accepted", "refused"], ["accepted"])
 
 
 async def test_after_a_rebalance_the_token_of_before_is_refused(broker: Broker, names: Names) -> None:

@@ -345,7 +345,10 @@ def test_a_permission_that_is_missing(
     assert names.prefix in said
     for part in names_it:
         assert part in said
-    assert len(said.splitlines()) == 2, said
+    # The error, its hint, what this principal lacks of what a worker needs, and where all of it is told.
+    assert [line.split(":")[0].strip() for line in said.splitlines()] == [
+        "run-steps", "hint", "principal", "all that is missing",
+    ], said  # fmt: skip
 
 
 def test_an_output_that_may_not_be_written(secure_broker: SecureBroker, names: Names, tmp_path: Path) -> None:

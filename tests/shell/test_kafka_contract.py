@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from processor.errors import BrokerRefused, BrokerUnavailable, CorruptLog, Fenced, RunStepsError
 from processor.kafka import aiokafka_compat as pinned
 from processor.kafka import wire
-from processor.kafka.errors import OffsetLost, translate
+from processor.kafka.errors import OffsetLost, PermissionMissing, translate
 from processor.kafka.fetch import BatchFetcher, BatchRecords, BatchResult, CheckedRecords
 from processor.kafka.records import murmur2
 
@@ -219,7 +219,7 @@ def test_the_newer_codes_have_names(error: type[errors.BrokerResponseError]) -> 
         (errors.ProducerFenced(), Fenced),
         (errors.CommitFailedError(), Fenced),
         (errors.KafkaError("FencedInstanceIdError()"), Fenced),
-        (errors.TopicAuthorizationFailedError("t"), BrokerRefused),
+        (errors.TopicAuthorizationFailedError("t"), PermissionMissing),
         (errors.OffsetOutOfRangeError({TopicPartition("t", 3): 17}), OffsetLost),
         (errors.CorruptRecordException(), CorruptLog),
         (errors.InvalidTimestampError(), BrokerRefused),
