@@ -25,7 +25,7 @@ from typing import Any, Final
 from aiokafka.record._crecords import DefaultRecordBatchBuilder
 
 from tests.bench import load, recorded_job
-from tests.bench.recorded_job import BEGIN_S, Made, step_object, token, tool_delta
+from tests.bench.recorded_job import Made, step_object, token, tool_delta, wire_record
 
 ROOT: Final = Path(__file__).parents[2]
 CHILD: Final = Path(__file__).parent / "apply_batches.py"
@@ -95,13 +95,7 @@ def cases(events: int) -> list[Case]:
 
 
 def _record(key: bytes, name: str, data: dict[str, Any], rng: random.Random) -> Made:
-    value = json.dumps({"event": name, "data": data}, ensure_ascii=False, separators=(",", ":")).encode()
-    headers = [
-        ("runstep-event-id", f"{rng.getrandbits(128):032x}".encode()),
-        ("runstep-run-id", key),
-        ("runstep-sequence", b"%d" % rng.randrange(100)),
-    ]
-    return Made(BEGIN_S * 1000, key, value, headers)
+    return wire_record(rng, key, name, data, rng.randrange(100))
 
 
 def _message_deltas(count: int) -> list[Made]:

@@ -69,15 +69,7 @@ def _run(rng: random.Random, number: int, expected: Expected, headers: bool) -> 
     def record(name: str, data: dict[str, Any]) -> Made:
         nonlocal sequence
         sequence += 1
-        value = json.dumps({"event": name, "data": data}, ensure_ascii=False, separators=(",", ":")).encode()
-        own: Headers = []
-        if headers:
-            own = [
-                ("runstep-event-id", f"{rng.getrandbits(128):032x}".encode()),
-                ("runstep-run-id", key),
-                ("runstep-sequence", b"%d" % sequence),
-            ]
-        return Made(0, key, value, own)
+        return wire_record(rng, key, name, data, sequence if headers else None)
 
     for status in ("created", "queued", "in_progress"):
         yield record(f"thread.run.{status}", _run_object(run_id, thread, "queued" if status == "created" else status))
@@ -87,6 +79,19 @@ def _run(rng: random.Random, number: int, expected: Expected, headers: bool) -> 
     yield from _message_step(rng, record, run_id, thread)
     expected.published += 1
     yield record("thread.run.completed", _run_object(run_id, thread, "completed"))
+
+
+def wire_record(rng: random.Random, key: bytes, name: str, data: dict[str, Any], sequence: int | None) -> Made:
+    """One record as `publish` writes it; without headers where `sequence` is None."""
+    value = json.dumps({"event": name, "data": data}, ensure_ascii=False, separators=(",", ":")).encode()
+    own: Headers = []
+    if sequence is not None:
+        own = [
+            ("runstep-event-id", f"{rng.getrandbits(128):032x}".encode()),
+            ("runstep-run-id", key),
+            ("runstep-sequence", b"%d" % sequence),
+        ]
+    return Made(BEGIN_S * 1000, key, value, own)
 
 
 def _tool_step(
