@@ -26,6 +26,8 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import AclBindingFilter, AclOperation, AclPermissionType
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from confluent_kafka.cimpl import NewTopic
 
 DEADLINE_S: Final = 60.0
@@ -125,6 +127,21 @@ def patiently(ask: Callable[[], T], within_s: float = PATIENCE_S) -> T:
 
 def admin(bootstrap: str, **settings: Any) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap, **_quiet(settings)})
+
+
+def revoke_all(client: AdminClient, principal: str) -> None:
+    """Take away every ACL of a principal (`User:name`)."""
+    everything = AclBindingFilter(
+        ResourceType.ANY,
+        None,  # type: ignore[arg-type]  # the stub does not know that None is any
+        ResourcePatternType.ANY,
+        principal,
+        None,  # type: ignore[arg-type]
+        AclOperation.ANY,
+        AclPermissionType.ANY,
+    )
+    for future in client.delete_acls([everything]).values():
+        future.result(DEADLINE_S)
 
 
 def create_topics(

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
+from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from processor.broker import Broker
@@ -24,7 +24,7 @@ from processor.kafka.client_config import Connection
 from processor.serve.topics import check_or_create_topics
 from tests.broker.conftest import PASSWORD, USER, SecureBroker
 from tests.faults.service import Stage, created, ended, toml
-from tests.kafka_tools import Names, Sent, admin, create_topics, produce
+from tests.kafka_tools import Names, Sent, admin, create_topics, produce, revoke_all
 
 DEADLINE_S = 60.0
 MINUTE_MS = 60_000
@@ -80,17 +80,7 @@ def acls(secure_broker: SecureBroker) -> Iterator[list[AclBinding]]:
     client = admin(secure_broker.broker.bootstrap)
     granted: list[AclBinding] = []
     yield granted
-    everything = AclBindingFilter(
-        ResourceType.ANY,
-        None,  # type: ignore[arg-type]  # the stub does not know that None is any
-        ResourcePatternType.ANY,
-        f"User:{USER}",
-        None,  # type: ignore[arg-type]
-        AclOperation.ANY,
-        AclPermissionType.ANY,
-    )
-    for future in client.delete_acls([everything]).values():
-        future.result(DEADLINE_S)
+    revoke_all(client, f"User:{USER}")
 
 
 def grant(client: Any, topic: str, *operations: str) -> None:

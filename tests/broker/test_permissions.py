@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from confluent_kafka.admin._acl import AclBinding, AclBindingFilter, AclOperation, AclPermissionType
+from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from processor.core.effects import LogRecord, Reason
@@ -21,7 +21,7 @@ from processor.publish.command import sample_files
 from processor.publish.event_stream import EventStream
 from tests.broker.conftest import PASSWORD, USER, SecureBroker
 from tests.faults.worker_fleet import eventually
-from tests.kafka_tools import Sent, admin, create_topics, produce, read_topic
+from tests.kafka_tools import Sent, admin, create_topics, produce, read_topic, revoke_all
 
 DEADLINE_S = 60.0
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
@@ -169,17 +169,7 @@ class Serve:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        everything = AclBindingFilter(
-            ResourceType.ANY,
-            None,  # type: ignore[arg-type]  # the stub does not know that None is any
-            ResourcePatternType.ANY,
-            f"User:{USER}",
-            None,  # type: ignore[arg-type]
-            AclOperation.ANY,
-            AclPermissionType.ANY,
-        )
-        for future in self._client.delete_acls([everything]).values():
-            future.result(DEADLINE_S)
+        revoke_all(self._client, f"User:{USER}")
 
 
 def test_the_page_has_its_table() -> None:
