@@ -286,9 +286,8 @@ WORDS_LEFT: dict[str, set[str]] = {
     "processor/audit/judge/partition_audit.py": {"stands behind"},
     "processor/audit/replay/record_sources.py": {"stretch", "told of"},
     "processor/audit/report/page.py": {"nobody", "stands behind"},
-    "processor/audit/selfaudit/partition_history.py": {"frontier", "stretch", "stretches"},
-    "processor/audit/selfaudit/recheck.py": {"stretch"},
-    "processor/audit/selfaudit/selfaudit.py": {"frontier", "stretch", "stretches"},
+    "processor/audit/selfaudit/partition_history.py": {"frontier"},
+    "processor/audit/selfaudit/selfaudit.py": {"frontier"},
     "processor/core/events.py": {"whoever"},
     "processor/core/rules.py": {"whoever"},
 }  # fmt: skip

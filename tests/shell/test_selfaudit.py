@@ -91,8 +91,8 @@ class Owner:
 def judged(owner: Owner, published: Published, log: Sequence[LogRecord]) -> Finding:
     """As the task judges it, the log in memory."""
     first, end = span(published)
-    for stretch in owner.trail.stretches(first, end, mark_of(published)):
-        finding = folded(owner, published, stretch, log)
+    for known_range in owner.trail.ranges(first, end, mark_of(published)):
+        finding = folded(owner, published, known_range, log)
         if finding.verdict is not Verdict.UNVERIFIABLE:
             break
     return finding
@@ -113,9 +113,9 @@ def span(published: Published) -> tuple[int, int]:
     return first, cause + 1
 
 
-def folded(owner: Owner, published: Published, stretch: KnownRange, log: Sequence[LogRecord]) -> Finding:
-    recheck = Recheck(published, stretch, owner.state.topic, owner.state.rules, OUTPUTS)
-    records = [record for record in log if stretch.begin <= record.offset < stretch.end]
+def folded(owner: Owner, published: Published, known_range: KnownRange, log: Sequence[LogRecord]) -> Finding:
+    recheck = Recheck(published, known_range, owner.state.topic, owner.state.rules, OUTPUTS)
+    records = [record for record in log if known_range.begin <= record.offset < known_range.end]
     for at in range(0, len(records), 7):
         recheck.take(records[at : at + 7])
     return recheck.judged()

@@ -77,13 +77,13 @@ class PartitionHistory:
         if self.waypoints and self.waypoints[-1].offset == position:
             self.waypoints[-1] = self.waypoints[-1]._replace(stream_time=mark_ms)
 
-    def stretches(self, first: int, end: int, own_mark: tuple[int, int] | None) -> Iterator[KnownRange]:
+    def ranges(self, first: int, end: int, own_mark: tuple[int, int] | None) -> Iterator[KnownRange]:
         """From where to fold a step that began at `first`: its own range, then, if there is such a place, one that
         begins so early that what its owner remembered there was forgotten before the step, its run included.
         """
         before = [waypoint for waypoint in self.waypoints if waypoint.offset <= first]
         now = before[-1].stream_time if before else -1
-        yield self._stretch(StreamTimeSample(first, now, is_blank=False), end, own_mark, decisive=False)
+        yield self._range(StreamTimeSample(first, now, is_blank=False), end, own_mark, decisive=False)
         for waypoint in reversed(before):
             if waypoint.is_blank or waypoint.stream_time + self._settled_after_ms < now:
                 yield self.decisive(waypoint, end, own_mark)
@@ -91,9 +91,9 @@ class PartitionHistory:
 
     def decisive(self, waypoint: StreamTimeSample, end: int, own_mark: tuple[int, int] | None) -> KnownRange:
         """From a waypoint that lies before the step's first offset."""
-        return self._stretch(waypoint, end, own_mark, decisive=True)
+        return self._range(waypoint, end, own_mark, decisive=True)
 
-    def _stretch(
+    def _range(
         self, begin: StreamTimeSample, end: int, own_mark: tuple[int, int] | None, *, decisive: bool
     ) -> KnownRange:
         marks = {*self._marks} if own_mark is None else {*self._marks, own_mark}

@@ -24,20 +24,22 @@ _SLICE_BYTES: Final = 128 << 10
 
 
 class Recheck:
-    """One published step against one stretch of the source."""
+    """One published step against one range of the source."""
 
-    def __init__(self, published: Published, stretch: KnownRange, topic: str, rules: Rules, outputs: Outputs) -> None:
+    def __init__(
+        self, published: Published, known_range: KnownRange, topic: str, rules: Rules, outputs: Outputs
+    ) -> None:
         self._step_id = published.identity[0]
-        self._decisive = stretch.decisive
+        self._decisive = known_range.decisive
         anomalies = dict(published.headers).get(ANOMALIES) or b""
-        self._may_be_older = b"joined_midstream" in anomalies.split(b",") and not stretch.is_blank
+        self._may_be_older = b"joined_midstream" in anomalies.split(b",") and not known_range.is_blank
         # Topics may get more partitions meanwhile: where a record had to go then is not known.
         self._places = ExpectedRecords(outputs, published.source_partition, {})
         self._findings: list[Finding] = []
         self._prefix = UnknownPrefix(
             rules,
-            stream_time=stretch.stream_time,
-            is_blank=stretch.is_blank,
+            stream_time=known_range.stream_time,
+            is_blank=known_range.is_blank,
             step_id=self._step_id,
             first_offset=began_at(published) or 0,
         )
@@ -45,26 +47,26 @@ class Recheck:
             topic,
             published.source_partition,
             rules,
-            begin=stretch.begin,
-            stream_time=stretch.stream_time,
+            begin=known_range.begin,
+            stream_time=known_range.stream_time,
             prefix=self._prefix,
         )
         self._audit = PartitionAudit(
             lambda offset, stream_time: self._state,
-            MemoryIndex([published], stretch.marks),
+            MemoryIndex([published], known_range.marks),
             self._place,
-            begin=stretch.begin,
-            end=stretch.end,
+            begin=known_range.begin,
+            end=known_range.end,
             complete=True,  # the state says what is uncertain
         )
 
     def take(self, records: Sequence[Record]) -> None:
-        """The next records of the stretch, in offset order."""
+        """The next records of the range, in offset order."""
         self._findings += [finding for _, finding in self._audit.apply(records) if finding.at is not None]
         self._state.counts.clear()
 
     def judged(self) -> Finding:
-        """All of the stretch has been taken: what is to be said of the record. Undecided is `UNVERIFIABLE`."""
+        """All of the range has been taken: what is to be said of the record. Undecided is `UNVERIFIABLE`."""
         self._findings += [finding for _, finding in self._audit.finish() if finding.at is not None]
         (finding,) = self._findings
         if finding.verdict is Verdict.EQUAL:

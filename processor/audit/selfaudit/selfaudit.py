@@ -211,9 +211,9 @@ class SelfAudit:
         if first is None or cause is None or cause < first:
             raise _Skipped("unreadable")
         undecided: Finding | None = None
-        for stretch in sample.trail.stretches(first, cause + 1, mark_of(published)):
+        for known_range in sample.trail.ranges(first, cause + 1, mark_of(published)):
             try:
-                finding = await self._judged(sample, published, stretch)
+                finding = await self._judged(sample, published, known_range)
             except _Skipped:
                 if undecided is None or not self._is_ours(sample):
                     raise
@@ -244,18 +244,18 @@ class SelfAudit:
                 return published
         raise _Skipped("retention")  # compacted, or the topic was made anew
 
-    async def _judged(self, sample: _Sample, published: Published, stretch: KnownRange) -> Finding:
-        """Fold a stretch, in slices.
+    async def _judged(self, sample: _Sample, published: Published, known_range: KnownRange) -> Finding:
+        """Fold a range, in slices.
 
         Raises:
             _Skipped: it is too long, or gone, or the partition is not ours any more.
         """
-        if stretch.end - stretch.begin > self._settings.self_audit.max_range_records:
+        if known_range.end - known_range.begin > self._settings.self_audit.max_range_records:
             raise _Skipped("range_too_long")
         topic, partition = self._settings.source.topic, sample.trail.partition
-        recheck = Recheck(published, stretch, topic, self._rules, self._outputs)
+        recheck = Recheck(published, known_range, topic, self._rules, self._outputs)
         reader = await self._reader(topic, _SOURCE_FETCH_BYTES)
-        reading = reader.read_to({partition: stretch.begin}, {partition: stretch.end}, _WAIT_S)
+        reading = reader.read_to({partition: known_range.begin}, {partition: known_range.end}, _WAIT_S)
         try:
             async with aclosing(reading) as pieces:
                 async for _, records in pieces:
