@@ -150,43 +150,50 @@ def _live_again(scene: Scene, since: float, within_s: float) -> tuple[float, boo
 
 
 def at_random(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
-    """Kills and pauses of brokers and of workers, at random and together."""
+    """Kills and pauses of brokers and of workers, at random and together, in bursts."""
     with under_load(cluster, home, tally, is_patient=True, judge_s=150) as scene:
-        rng, began = scene.rng, time.monotonic()
-        told: Counter[str] = Counter()
-        at: list[float] = []
-        hurt: tuple[float, Node] | None = None
-        while time.monotonic() - began < seconds:
-            time.sleep(rng.uniform(0.5, 6))
-            if hurt is not None and time.monotonic() > hurt[0]:
-                cluster.await_all()
-                hurt = None
-                at.append(time.monotonic())
-            kind = rng.choice(("kill", "pause", "worker kill", "worker kill", "worker freeze", "worker term", "both"))
-            if kind in ("kill", "both", "pause") and hurt is not None:
-                continue
-            at.append(time.monotonic())
-            if kind in ("kill", "both", "pause"):
-                node = rng.choice(cluster.nodes)
-                hurt = (time.monotonic() + rng.uniform(2, 14), node)
-                if kind == "pause":
-                    node.pause()
-                else:
-                    node.kill()
-            if kind in ("worker kill", "both"):
-                scene.any_running().kill()
-            elif kind == "worker term":
-                scene.any_running().terminate()
-            elif kind == "worker freeze":
-                process = scene.any_running()
-                process.freeze()
-                time.sleep(rng.choice((1, 8)))
-                process.thaw()
-            told[kind] += 1
-            tally.faults += 1
-            scene.keep_up(WORKERS)
-        cluster.await_all()
-        scene.until_moving(time.monotonic(), 150)
-        tally.recoveries_s.pop()
-        scene.note_recoveries(at)
+        began, told, bursts = time.monotonic(), Counter[str](), list[list[float]]()
+        while not bursts or time.monotonic() - began < seconds:
+            bursts.append(_burst(scene, told))
+            scene.until_quiet()
+        scene.note_recoveries(bursts)
         tally.notes.append(str(dict(told)))
+
+
+def _burst(scene: Scene, told: Counter[str]) -> list[float]:
+    """One to six faults, half a second to six apart; when each began, and when the broker came back."""
+    rng, cluster, at = scene.rng, scene.cluster, list[float]()
+    back_at = 0.0
+    """When the broker that is away has to come back; 0: none is."""
+    for _ in range(rng.randint(1, 6)):
+        if back_at and time.monotonic() > back_at:
+            cluster.await_all()
+            at.append(time.monotonic())
+            back_at = 0.0
+        kind = rng.choice(("kill", "pause", "worker kill", "worker kill", "worker freeze", "worker term", "both"))
+        if back_at and kind in ("kill", "both", "pause"):
+            continue
+        at.append(time.monotonic())
+        if kind in ("kill", "both", "pause"):
+            node = rng.choice(cluster.nodes)
+            back_at = time.monotonic() + rng.uniform(2, 14)
+            node.pause() if kind == "pause" else node.kill()
+        if kind in ("worker kill", "both"):
+            scene.any_running().kill()
+        elif kind == "worker term":
+            scene.any_running().terminate()
+        elif kind == "worker freeze":
+            process = scene.any_running()
+            process.freeze()
+            time.sleep(rng.choice((1, 8)))
+            process.thaw()
+            at.append(time.monotonic())
+        told[kind] += 1
+        scene.tally.faults += 1
+        scene.keep_up(WORKERS)
+        time.sleep(rng.uniform(0.5, 6))
+    if back_at:
+        time.sleep(max(0.0, back_at - time.monotonic()))
+        cluster.await_all()
+        at.append(time.monotonic())
+    return at

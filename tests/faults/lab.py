@@ -257,14 +257,27 @@ class Scene:
             told = {p.label: (p.status("/healthz"), p.status("/readyz")) for p in self.fleet.running}
             self.tally.problems[-1] += f" (committed: {self.offsets.now}; health and readiness: {told})"
 
-    def note_recoveries(self, faults: Sequence[float]) -> None:
-        """Under a load, where faults overlap: note after how long all partitions moved, for each of them."""
-        found = recoveries(list(self.offsets.history), self.acknowledged, faults, time.monotonic())
-        self.tally.recoveries_s += [each.seconds for each in found]
-        alone = Tally("", 0, recoveries_s=[each.seconds for each in found if each.is_alone])
-        p50, p99, longest = (alone.recovery_s(quantile) for quantile in (0.5, 0.99, 1.0))
-        told = f"{len(alone.recoveries_s)} of {len(found)} faults were over before the next one"
-        self.tally.notes.append(f"{told}: recovery p50 {p50} s, p99 {p99} s, max {longest} s")
+    def note_recoveries(self, bursts: Sequence[Sequence[float]]) -> None:
+        """Under a load, where faults overlap: note after how long all partitions moved, from each burst's last fault.
+
+        What the earlier faults of a burst have to do with a pause cannot be told apart: a note gives their figures.
+
+        Args:
+            bursts: when the faults of each burst began; after each burst `until_quiet` was called.
+        """
+        history, written, now = list(self.offsets.history), self.acknowledged, time.monotonic()
+        faults = [at for burst in bursts for at in burst]
+        every = Tally("", 0, recoveries_s=[each.seconds for each in recoveries(history, written, faults, now)])
+        last = [max(burst) for burst in bursts if burst]
+        self.tally.recoveries_s += [each.seconds for each in recoveries(history, written, last, now)]
+        p50, p99, longest = (every.recovery_s(quantile) for quantile in (0.5, 0.99, 1.0))
+        told = f"{len(faults)} faults in {len(last)} bursts"
+        self.tally.notes.append(f"{told}; from any of them on: p50 {p50} s, p99 {p99} s, longest {longest} s")
+
+    def until_quiet(self, within_s: float = 150.0) -> None:
+        """After a burst: wait until every partition moves; `note_recoveries` says how long that took."""
+        self.until_moving(time.monotonic(), within_s)
+        self.tally.recoveries_s.pop()
 
     # --- workers ---
 

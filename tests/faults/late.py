@@ -177,33 +177,47 @@ WEIGHTS: Final[Mapping[Api, float]] = {
 }
 
 
+_BURST_S: Final = 25.0
+"""How long faults come one upon the other before the workers are left alone until all partitions move."""
+
+
 def barrage(
     cluster: Cluster, home: Path, tally: Tally, seconds: float, *, per_second: float = 250, workers: int = 3
 ) -> None:
     """Connections cut under random transactional requests, each delivered 0.02-3 s later; a kill each 5-9 s."""
     with Scene(cluster, home, tally) as scene:
-        rng, proxy = scene.rng, scene.proxy
         scene.fleet.start(workers)
         scene.fleet.await_ready()
         scene.begin(per_second)
-        before, began = len(proxy.fired), time.monotonic()
-        next_kill, kills = began + 5, list[float]()
-        while time.monotonic() - began < seconds:
-            time.sleep(rng.uniform(0.2, 0.8))
-            api = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-            late_s = round(rng.choice((rng.uniform(0.02, 0.4), rng.uniform(0.05, 3))), 3)
-            proxy.arm(api, Action.LATE, seconds=late_s, lasts_s=3)
-            if time.monotonic() > next_kill:
-                kills.append(time.monotonic())
-                scene.any_running().kill()
-                next_kill = time.monotonic() + rng.uniform(5, 9)
-            scene.keep_up(workers)
-        proxy.disarm()
+        proxy, began = scene.proxy, time.monotonic()
+        before, kills, bursts = len(proxy.fired), 0, list[list[float]]()
+        while not bursts or time.monotonic() - began < seconds:
+            fired_before = len(proxy.fired)
+            killed = _late_burst(scene, min(_BURST_S, seconds), workers)
+            kills += len(killed)
+            bursts.append([*killed, *(each.at for each in proxy.fired[fired_before:])])
+            scene.until_quiet(90)
         fired = proxy.fired[before:]
         tally.rounds += 1
-        tally.faults += len(fired) + len(kills)
-        tally.notes.append(f"{len(fired)} late: {dict(Counter(f.api.name for f in fired))}; {len(kills)} kills")
-        scene.until_moving(time.monotonic())
-        tally.recoveries_s.pop()
-        scene.note_recoveries([*kills, *(each.at for each in fired)])
+        tally.faults += len(fired) + kills
+        tally.notes.append(f"{len(fired)} late: {dict(Counter(f.api.name for f in fired))}; {kills} kills")
+        scene.note_recoveries(bursts)
         scene.judge(with_replay=True)
+
+
+def _late_burst(scene: Scene, seconds: float, workers: int) -> list[float]:
+    """Late copies of random requests for so long, and kills; when each kill was."""
+    rng, proxy, began = scene.rng, scene.proxy, time.monotonic()
+    next_kill, kills = began + 5, list[float]()
+    while time.monotonic() - began < seconds:
+        time.sleep(rng.uniform(0.2, 0.8))
+        api = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        late_s = round(rng.choice((rng.uniform(0.02, 0.4), rng.uniform(0.05, 3))), 3)
+        proxy.arm(api, Action.LATE, seconds=late_s, lasts_s=3)
+        if time.monotonic() > next_kill:
+            kills.append(time.monotonic())
+            scene.any_running().kill()
+            next_kill = time.monotonic() + rng.uniform(5, 9)
+        scene.keep_up(workers)
+    proxy.disarm()
+    return kills
