@@ -628,10 +628,9 @@ class Worker:
         if self._audit is not None:
             self._audit.passed(owned.state)
         seconds = self._monotonic() - began
+        committed = owned.committed.offset if resumed else owned.state.live_from
         self._telemetry.happened(
-            PartitionRestored(
-                owned.partition, owned.restored_from, owned.state.live_from, owned.checkpoints, seconds, resumed
-            )
+            PartitionRestored(owned.partition, owned.restored_from, committed, owned.checkpoints, seconds, resumed)
         )
         if len(self._owned) == len(self._assigned) and all(o.state.is_live for o in self._owned.values()):
             self._telemetry.happened(StateChanged("live"))

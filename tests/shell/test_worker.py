@@ -708,6 +708,8 @@ async def test_a_rebalance_that_leaves_a_partition_where_it_was_restores_nothing
         claims = len(world.claims)
         await life.rebalanced(0)
         assert world.restored() == [(0, False), (1, False), (0, True)]
+        resumed = next(h for h in reversed(world.told) if isinstance(h, PartitionRestored))
+        assert (resumed.restore_from, resumed.committed) == (0, 3), "where it stands, not where it stood when restored"
         assert len(world.claims) == claims
         await life.rebalanced(0, 1)
         await life.applied(3)
