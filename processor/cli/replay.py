@@ -114,7 +114,7 @@ def replay(
         pool.begin()
     from processor.audit.judge.regimes import Accepted
     from processor.audit.replay.command import replay as run
-    from processor.audit.replay.plan import Options
+    from processor.audit.replay.options import Options
     from processor.audit.replay.task import StepFilter
 
     settings = load_settings(config)

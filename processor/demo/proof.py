@@ -39,7 +39,7 @@ def audit(screen: Screen, settings: Settings) -> int:
         screen.say(f"skipped: {', '.join(absent)} not installed; to see it: {extra.HINT}")
         return 0
     from processor.audit.replay.command import replay
-    from processor.audit.replay.plan import Options
+    from processor.audit.replay.options import Options
 
     folder, stages = report_folder(), _Stages(screen)
     began = time.monotonic()

@@ -85,7 +85,7 @@ def _main() -> None:
 
         pool.begin()
     from processor.audit.replay.command import replay
-    from processor.audit.replay.plan import Options
+    from processor.audit.replay.options import Options
     from processor.audit.report.manifest import Outcome
     from processor.config.loading import load
     from processor.kafka.client_config import Connection

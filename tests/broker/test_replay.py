@@ -17,8 +17,8 @@ from processor.audit.explain import explain
 from processor.audit.judge.verdicts import Verdict
 from processor.audit.replay import record_sources as sources
 from processor.audit.replay.command import replay
+from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Replayed
-from processor.audit.replay.plan import Options
 from processor.audit.report.manifest import Outcome
 from processor.broker import Broker
 from processor.config.settings import Settings

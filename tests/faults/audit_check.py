@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from processor.audit.replay.command import replay
+from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Replayed
-from processor.audit.replay.plan import Options
 from processor.audit.report.manifest import Outcome
 from processor.config.loading import load
 from processor.kafka.client_config import Connection

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 from processor.audit.replay.command import replay
-from processor.audit.replay.plan import Options
+from processor.audit.replay.options import Options
 from processor.audit.report.manifest import Outcome
 from processor.config.loading import load
 from processor.kafka.client_config import Connection

@@ -20,7 +20,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.cimpl import NewPartitions
 
 from processor.audit.replay.command import replay
-from processor.audit.replay.plan import Options
+from processor.audit.replay.options import Options
 from processor.audit.report.manifest import Outcome
 from processor.broker import Broker
 from processor.config.loading import load

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Replayed
-from processor.audit.replay.plan import Options
 from processor.audit.report.manifest import Outcome
 from processor.config.settings import Settings
 from processor.core.effects import Publish

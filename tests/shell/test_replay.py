@@ -22,8 +22,8 @@ from processor.audit.replay import partition_task as partition
 from processor.audit.replay import range_bounds as bounds
 from processor.audit.replay import task_tables as evidence
 from processor.audit.replay.command import replay
+from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Progress, Replayed
-from processor.audit.replay.plan import Options
 from processor.audit.replay.range_bounds import Committed, Edge, Offset, Time
 from processor.audit.replay.record_sources import Ledger, laid_end_to_end
 from processor.audit.replay.task import ArchiveRange, StepFilter

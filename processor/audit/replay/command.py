@@ -18,25 +18,35 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 from processor.archives import Recorder, manifest
 from processor.audit.judge.range_result import RangeResult
 from processor.audit.judge.verdicts import Finding
 from processor.audit.replay.index_output import IndexJob, IndexResult, progress_path, run_index_job
+from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Progress, Replayed, Show, program
-from processor.audit.replay.plan import LOOK_S, InconsistentCounts, Options, Plan
+from processor.audit.replay.output_survey import OutputSurvey
+from processor.audit.replay.plan import about_replay, make_tasks
 from processor.audit.replay.process_pool import processes
 from processor.audit.replay.progress_file import read_progress
 from processor.audit.replay.run_task import run_task
+from processor.audit.replay.source_survey import SourceSurvey
 from processor.audit.replay.task import Task, TaskResult
-from processor.audit.report.manifest import not_judged, open_questions, outcome, total_counts, total_coverage
+from processor.audit.report.manifest import About, not_judged, open_questions, outcome, total_counts, total_coverage
 from processor.config.settings import Settings
-from processor.errors import UsageError
+from processor.errors import RunStepsError, UsageError
 from processor.kafka.client_config import Connection
 
+_LOOK_S: Final = 0.4
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
+
+
+class InconsistentCounts(RunStepsError):
+    """The replay's own counts contradict each other: a bug of ours, and no verdict."""
+
+    exit_code = 70
 
 
 def replay(options: Options, settings: Settings, connection: Callable[[], Connection], show: Show) -> Replayed:
@@ -57,23 +67,29 @@ def replay(options: Options, settings: Settings, connection: Callable[[], Connec
 
         require_whole(Path(options.against), program())
     with _folder(options.work) as work, _executor(options) as executor:
-        plan = Plan(options, settings, connection, show, work)
-        asyncio.run(plan.prepare())
+        source, output = SourceSurvey(options, settings, connection, show), OutputSurvey(options, settings, connection)
+        asyncio.run(_find(source, output))
         pool = _Pool(executor, options, show)
-        plan.indexed(_run_index_jobs(plan.index_jobs(), pool, work))
-        asyncio.run(plan.look_again())
-        tasks = plan.tasks()
+        output.indexed(_run_index_jobs(output.index_jobs(source, work), pool, work))
+        asyncio.run(source.look_again())
+        tasks = make_tasks(options, settings, source, output, work)
         if options.record:
             begin_recording(options, tasks)
         results = _run_tasks(tasks, pool, work)
         if options.record:
             manifest.finish(Path(options.record), [(task.topic, task.partition) for task in tasks])
         ranges = [result.range for result in results]
-        trouble = [line for one in ranges for line in one.trouble] + plan.trouble(ranges)
+        trouble = [line for one in ranges for line in one.trouble] + output.trouble(ranges)
         if trouble:
             raise InconsistentCounts("replay: the counts do not add up: " + "; ".join(trouble), hint="please report it")
         first = [finding for result in results for finding in result.first]
-        return _summed(plan, plan.questioned(ranges), first, options, work)
+        about = about_replay(options, settings, source, output)
+        return _summed(about, output.outputs(), source.questioned(ranges), first, options, work)
+
+
+async def _find(source: SourceSurvey, output: OutputSurvey) -> None:
+    await source.find()
+    await output.find()
 
 
 def begin_recording(options: Options, tasks: Sequence[Task]) -> None:
@@ -83,8 +99,14 @@ def begin_recording(options: Options, tasks: Sequence[Task]) -> None:
     manifest.begin(folder, {(task.topic, task.partition): (task.begin, task.end) for task in tasks})
 
 
-def _summed(plan: Plan, ranges: list[RangeResult], first: list[Finding], options: Options, work: Path) -> Replayed:
-    about = plan.about()
+def _summed(
+    about: About,
+    outputs: dict[str, int],
+    ranges: list[RangeResult],
+    first: list[Finding],
+    options: Options,
+    work: Path,
+) -> Replayed:
     against = None
     # What reports are read and drawn with takes a while to load.
     if options.against:
@@ -106,7 +128,7 @@ def _summed(plan: Plan, ranges: list[RangeResult], first: list[Finding], options
         first=first,
         questions=open_questions(about, ranges),
         not_judged=not_judged(about, ranges),
-        outputs=plan.outputs(),
+        outputs=outputs,
         report=options.report,
         evidence=evidence,
         root=root,
@@ -150,10 +172,10 @@ class _Pool:
             while pending:
                 if self._options.dask:
                     # Dask's futures are its own: they are asked, not waited for with the standard library's `wait`.
-                    time.sleep(LOOK_S)
+                    time.sleep(_LOOK_S)
                     done = {future for future in pending if future.done()}
                 else:
-                    done, _ = wait(pending, timeout=LOOK_S, return_when=FIRST_COMPLETED)
+                    done, _ = wait(pending, timeout=_LOOK_S, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()
                 pending -= done

@@ -1,0 +1,140 @@
+"""Survey of the output of a replay: which published records are read, by which jobs, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from processor.archives import ArchiveError, Capture, lacking, reach, read_manifest, shares
+from processor.audit.judge.range_result import RangeResult
+from processor.audit.replay.index_output import IndexJob, IndexResult, Output, PublishedArchive, shared_out, summed
+from processor.audit.replay.options import Options
+from processor.audit.replay.source_survey import CLIENT_ID, SourceSurvey
+from processor.config.settings import Settings
+from processor.kafka.client_config import Connection
+from processor.kafka.partition_reader import PartitionReader
+
+_MOST_INDEXES: Final = 8
+"""Each look-up goes through all of them: more would make it dearer than reading the output in parallel is worth."""
+
+
+class OutputSurvey:
+    """Extents of the output topics, and the results of the jobs that indexed them.
+
+    Attributes:
+        partitions: how many each topic has.
+        shortened: (topic, partition) whose first records are gone.
+        index_results: of the jobs, in their order.
+        notes: sentences for the report.
+    """
+
+    def __init__(self, options: Options, settings: Settings, connection: Callable[[], Connection]) -> None:
+        self._options, self._settings, self._connect = options, settings, connection
+        self.partitions: dict[str, int] = {}
+        self.shortened: set[tuple[str, int]] = set()
+        self.index_results: list[IndexResult] = []
+        self.notes: list[str] = []
+        self._outputs: list[Output] = []
+
+    async def find(self) -> None:
+        """Ask where the output topics begin and end, unless their archives are read."""
+        if self._options.verify and not self._options.published:
+            for topic in self.topics():
+                await self._find_output(topic)
+
+    def topics(self) -> list[str]:
+        topics = {topic for topic in self._settings.outcome_topics.values() if topic}
+        return sorted(topics | {self._settings.output.dead_letter})
+
+    async def _find_output(self, topic: str) -> None:
+        async with PartitionReader(self._connect(), topic=topic, client_id=CLIENT_ID) as reader:
+            partitions = list(range(reader.partitions_of_topic()))
+            begins = await reader.begin_offsets(partitions)
+            ends = await reader.end_offsets(partitions)
+        self.partitions[topic] = len(partitions)
+        self.shortened.update((topic, p) for p, begin in begins.items() if begin > 0)
+        if gone := [p for p, begin in begins.items() if begin > 0]:
+            self.notes.append(
+                f"{topic}: retention has taken the first records of {'partition' if len(gone) == 1 else 'partitions'} "
+                f"{', '.join(map(str, gone))}: what was published there before is not judged."
+            )
+        self._outputs += [Output(topic, p, begins[p], ends[p]) for p in partitions]
+
+    def index_jobs(self, source: SourceSurvey, work: Path) -> list[IndexJob]:
+        """The jobs that read the output, none without `verify`."""
+        settings, options = self._settings, self._options
+        if not options.verify:
+            return []
+        for path in options.published:
+            _require_as_recorded(Path(path), options.capture)
+        of_archives, of_topics = [], []
+        for number, path in enumerate(options.published):
+            of_archives += [(size, PublishedArchive(number, path, within)) for within, size in shares(Path(path))]
+        if not options.published:
+            of_topics = [(max(0, output.end - output.begin), output) for output in self._outputs]
+        jobs = min(_MOST_INDEXES, len(source.spans) if options.dask else options.workers)
+        return [
+            IndexJob(
+                source=source.topic,
+                partitions=source.partitions,
+                wanted=tuple(sorted(source.spans)),
+                topics=tuple(self.topics()),
+                dead_letter=settings.output.dead_letter,
+                work=str(work.resolve()),
+                number=number,
+                outputs=tuple(part for part in own if isinstance(part, Output)),
+                archives=tuple(part for part in own if isinstance(part, PublishedArchive)),
+                capture=options.capture,
+                sole_source=options.sole_source,
+                connection=settings.kafka.connection() if of_topics else None,
+            )
+            for number, own in enumerate(shared_out([*of_archives, *of_topics], jobs))
+        ]
+
+    def indexed(self, found: list[IndexResult]) -> None:
+        """What came of those jobs, in their order."""
+        self.index_results = found
+        for one in found:
+            self.shortened.update(one.shortened)
+        # Where an output partition begins, the archive says that comes first on the command line.
+        firsts: dict[tuple[str, int], tuple[int, int]] = {}
+        for number, topic, partition, first in sorted(begin for one in found for begin in one.begins):
+            firsts.setdefault((topic, partition), (number, first))
+        self.shortened.update(place for place, (_, first) in firsts.items() if first > 0)
+        self.notes += [
+            f"{topic}, partition {p}: an open transaction holds back what lies behind offset {offset}; end it "
+            f"(kafka-transactions.sh find-hanging --topic {topic}, then abort) and replay again."
+            for topic, p, offset in sorted(held for one in found for held in one.held)
+        ]
+        if self._options.verify and self._options.published:
+            self.notes.append(
+                "On which partition a key stands was not compared: an archive does not say how many there are."
+            )
+
+    def outputs(self) -> dict[str, int]:
+        """What was read of the output topics, and what of it was not in scope."""
+        if not self._options.verify:
+            return {}
+        read, apart, unreadable = summed(self.index_results)
+        return {
+            **dict(sorted(read.items())),
+            "of another source": apart.sources.total(),
+            "of partitions not asked for": apart.partitions.total(),
+            "unreadable": unreadable,
+        }
+
+    def trouble(self, results: Sequence[RangeResult]) -> list[str]:
+        read, not_judged, unreadable = summed(self.index_results)
+        compared = sum(result.published for result in results)
+        apart = not_judged.sources.total() + not_judged.partitions.total() + unreadable
+        if not self._options.verify or read.total() == compared + apart:
+            return []
+        return [f"{read.total()} records read from the output topics, {compared} compared, {apart} out of scope"]
+
+
+def _require_as_recorded(path: Path, capture: Capture) -> None:
+    """Refuse output that lacks what its manifest names: every record of it would be accused as missing."""
+    if read_manifest(path):
+        for one in lacking(path, reach(path, capture=capture)):
+            raise ArchiveError(f"archive {path}: {one}", hint="record it again, or fetch the whole of it")

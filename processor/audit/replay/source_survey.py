@@ -1,0 +1,262 @@
+"""Survey of the source of a replay: which offsets of which partitions, and whether archives or the topic hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from processor.archives import ArchivedRecord, Gap, Lacking, lacking, reach, read
+from processor.audit.judge.block_digests import framed
+from processor.audit.judge.range_result import RangeResult
+from processor.audit.replay.options import Options
+from processor.audit.replay.outcome import Progress, Show
+from processor.audit.replay.range_bounds import Bound, Committed, Edge, Offset, Time, parse
+from processor.audit.replay.record_sources import laid_end_to_end
+from processor.audit.replay.task import ArchiveRange
+from processor.config.settings import Settings
+from processor.errors import CorruptLog, UsageError
+from processor.kafka.admin import Admin
+from processor.kafka.client_config import Connection
+from processor.kafka.partition_reader import PartitionReader
+
+CLIENT_ID: Final = "run-steps.replay"
+
+
+class Span(msgspec.Struct):
+    """Range of one partition, resolved to offsets."""
+
+    begin: int
+    end: int
+    complete: bool
+    switch: int = 0
+    parts: tuple[ArchiveRange, ...] = ()
+
+
+class SourceSurvey:
+    """Ranges of the source, one per partition, and notes on what limits them.
+
+    Attributes:
+        partitions: how many the topic has.
+        log_ends: where the topic ended when `look_again` was called.
+        notes, reading: sentences for the report.
+    """
+
+    def __init__(self, options: Options, settings: Settings, connection: Callable[[], Connection], show: Show) -> None:
+        self._options, self._settings, self._connect, self._show = options, settings, connection, show
+        self.topic = settings.source.topic
+        self.reads_topic = not options.archives or options.and_topic
+        self.spans: dict[int, Span] = {}
+        self.partitions = 0
+        self.log_ends: dict[int, int] = {}
+        self.notes: list[str] = []
+        self.reading: list[str] = []
+        self._lacking: dict[int, list[tuple[str, Lacking]]] = {}
+        self._questions: dict[int, list[str]] = {}
+
+    async def find(self) -> None:
+        """Resolve the range of each partition, from the topic or from the archives."""
+        start, end = self._bounds()
+        if self.reads_topic:
+            await self._find_on_topic(start, end)
+        else:
+            self._find_in_archives(start, end)
+
+    async def look_again(self) -> None:
+        """Where the source ends, now that the output has been read."""
+        if self.reads_topic:
+            async with self._reader() as reader:
+                self.log_ends = await reader.end_offsets(list(self.spans))
+
+    def _bounds(self) -> tuple[Bound, Bound]:
+        start = parse("--from", self._options.start)
+        if start is Edge.END:
+            raise UsageError("replay: --from: nothing lies behind the end", hint="give the end with --to")
+        if self._options.end:
+            return start, parse("--to", self._options.end)
+        if self.reads_topic:
+            return start, Committed(self._settings.source.group_id, or_end=True)
+        return start, Edge.END
+
+    def _reader(self) -> PartitionReader:
+        return PartitionReader(self._connect(), topic=self.topic, client_id=CLIENT_ID)
+
+    def _chosen(self, there: Sequence[int]) -> list[int]:
+        absent = sorted(set(self._options.partitions) - set(there))
+        if absent:
+            raise UsageError(f"replay: --partition: {self.topic} has no partition {absent[0]}")
+        return sorted(set(self._options.partitions) or there)
+
+    async def _find_on_topic(self, start: Bound, end: Bound) -> None:
+        groups = {bound.group for bound in (start, end) if isinstance(bound, Committed)}
+        committed: dict[tuple[str, int], int] = {}
+        if groups:
+            async with Admin(self._connect()) as admin:
+                for group in groups:
+                    rows = await admin.group_offsets(group)
+                    committed |= {(group, p): c.offset for (topic, p), c in rows.items() if topic == self.topic}
+        extents = self._surveyed()
+        async with self._reader() as reader:
+            self.partitions = reader.partitions_of_topic()
+            chosen = self._chosen(range(self.partitions))
+            begins = await reader.begin_offsets(chosen)
+            stable = await reader.stable_end_offsets(chosen)
+            ends = await reader.end_offsets(chosen)
+            times = {
+                b.milliseconds: await reader.offsets_at(chosen, b.milliseconds)
+                for b in (start, end)
+                if isinstance(b, Time)
+            }
+        for p in chosen:
+            if stable[p] < ends[p]:
+                self.notes.append(
+                    f"Partition {p}: an open transaction holds back what lies behind offset {stable[p]}: "
+                    "it is not in the range."
+                )
+
+            def offset_of(bound: Bound, p: int = p) -> int:
+                match bound:
+                    case Edge.BEGINNING:
+                        return begins[p]
+                    case Edge.END:
+                        return stable[p]
+                    case Offset(offset):
+                        return offset
+                    case Time(milliseconds):
+                        found = times[milliseconds][p]
+                        return stable[p] if found is None else found
+                    case Committed(group, or_end):
+                        found = committed.get((group, p), -1)
+                        if found < 0 and not or_end:
+                            raise UsageError(f"replay: group {group} has committed nothing of partition {p}")
+                        return stable[p] if found < 0 else found
+
+            own = extents.get(p, [])
+            low = offset_of(start)
+            if start is Edge.BEGINNING:
+                low = min([low, *(part.begin for part in own), *(begin for begin, _ in self._promised(p))])
+            high = offset_of(end)
+            if high > stable[p]:
+                self.notes.append(f"Partition {p}: the log can be read up to offset {stable[p]} (asked for {high}).")
+                high = stable[p]
+            self._settle(p, low, max(low, high), own, begins[p])
+            if 0 < begins[p] == low:
+                self.notes.append(f"Partition {p}: the log begins at offset {begins[p]}; what was before is gone.")
+            if high < stable[p]:
+                self.notes.append(f"Partition {p}: the range ends at offset {high}; the log goes on to {stable[p]}.")
+
+    def _find_in_archives(self, start: Bound, end: Bound) -> None:
+        if isinstance(start, Committed) or isinstance(end, Committed):
+            raise UsageError("replay: committed:<group> needs the topic", hint="give an offset, or add --and-topic")
+        extents = self._surveyed()
+        if not extents and not self._lacking:
+            raise UsageError(f"replay: --archive: no records of topic {self.topic}", hint="set source.topic")
+        self.partitions = 1 << 31  # not to be known from archives
+        for p in self._chosen(sorted(extents.keys() | self._lacking.keys())):
+            own = extents.get(p, [])
+            spans = [(part.begin, part.end) for part in own] + self._promised(p)
+            first, behind = min(begin for begin, _ in spans), max(end for _, end in spans)
+
+            def offset_of(
+                bound: Bound, p: int = p, own: list[ArchiveRange] = own, first: int = first, behind: int = behind
+            ) -> int:
+                match bound:
+                    case Edge.BEGINNING:
+                        return first
+                    case Offset(offset):
+                        return offset
+                    case Time(milliseconds):
+                        return self._offset_at(own, p, milliseconds, behind)
+                return behind
+
+            low = offset_of(start)
+            self._settle(p, low, max(low, offset_of(end)), own, behind)
+
+    def _offset_at(self, own: list[ArchiveRange], partition: int, milliseconds: int, behind: int) -> int:
+        for part in laid_end_to_end(own, 0, 1 << 62)[0]:
+            for item in self._read(partition, part):
+                if not isinstance(item, Gap) and item.timestamp >= milliseconds:
+                    return item.offset
+        return behind
+
+    def _surveyed(self) -> dict[int, list[ArchiveRange]]:
+        found: dict[int, list[ArchiveRange]] = {}
+        for path in self._options.archives:
+            self._show(Progress(f"surveying {path}", 0, 0))
+            reached = reach(Path(path), capture=self._options.capture)
+            for (topic, partition), (begin, end) in reached.items():
+                if topic == self.topic:
+                    found.setdefault(partition, []).append(ArchiveRange(path, begin, end))
+            for one in lacking(Path(path), reached):
+                if one.held.topic == self.topic:
+                    self._lacking.setdefault(one.held.partition, []).append((path, one))
+        return found
+
+    def _promised(self, partition: int) -> list[tuple[int, int]]:
+        """The offsets [begin, end) that an archive says it holds of a partition, where it does not hold all of them."""
+        return [(one.held.begin, one.held.end) for _, one in self._lacking.get(partition, [])]
+
+    def _tell_lacking(self, partition: int, low: int, high: int, parts: Sequence[ArchiveRange]) -> None:
+        """Say what archives lack of their own manifest. The topic, or another archive, may hold it."""
+        for path, one in self._lacking.get(partition, []):
+            text = f"archive {path}: {one}."
+            others = [part for part in parts if part.path != path]
+            missing = any(_uncovered(max(first, low), min(behind, high), others) for first, behind in one.missing)
+            # Nothing but the recording could have said that what it holds ends here, and it was cut short.
+            is_cut = not one.held.complete and one.there is not None and one.there[1] == high
+            if not self.reads_topic and (missing or is_cut):
+                self._questions.setdefault(partition, []).append(text)
+            else:
+                self.reading.append(f"Partition {partition}: {text}")
+
+    def questioned(self, results: list[RangeResult]) -> list[RangeResult]:
+        """The results, with what archives lack of them."""
+        return [
+            msgspec.structs.replace(result, trouble=(*result.trouble, *self._questions.get(result.partition, ())))
+            for result in results
+        ]
+
+    def _settle(self, partition: int, low: int, high: int, own: list[ArchiveRange], topic_begin: int) -> None:
+        parts, twice = laid_end_to_end(own, low, high)
+        for part in twice:
+            self._compare(partition, part, parts)
+        switch = max((part.end for part in parts), default=low) if self.reads_topic else high
+        if self.reads_topic and parts and switch > topic_begin and switch < high:
+            self.reading.append(f"Partition {partition}: archives up to offset {switch}, the topic from there on.")
+        self.spans[partition] = Span(low, high, low == 0, switch, tuple(parts))
+        self._tell_lacking(partition, low, high, parts)
+
+    def _compare(self, partition: int, twice: ArchiveRange, parts: list[ArchiveRange]) -> None:
+        """What two archives hold must be the same in both."""
+        one = self._records(partition, [twice])
+        other = self._records(
+            partition, [ArchiveRange(p.path, max(p.begin, twice.begin), min(p.end, twice.end)) for p in parts]
+        )
+        for mine, theirs in zip(one, other, strict=False):
+            if mine != theirs:
+                raise CorruptLog(
+                    f"archive {twice.path}: {self.topic}-{partition}: offset {min(mine[0], theirs[0])} differs from "
+                    "what another archive holds",
+                    hint="find out which is right; the other cannot be used",
+                )
+        self.reading.append(
+            f"Partition {partition}: offsets {twice.begin} to {twice.end - 1} are in more than one archive, and agree."
+        )
+
+    def _records(self, partition: int, parts: Sequence[ArchiveRange]) -> Iterator[tuple[int, bytes]]:
+        for part in parts:
+            if part.begin < part.end:
+                for item in self._read(partition, part):
+                    if not isinstance(item, Gap):
+                        yield item.offset, framed(item)
+
+    def _read(self, partition: int, part: ArchiveRange) -> Iterator[ArchivedRecord | Gap]:
+        where, capture = (self.topic, partition), self._options.capture
+        return read(Path(part.path), only=where, begin=part.begin, end=part.end, capture=capture)
+
+
+def _uncovered(low: int, high: int, parts: Sequence[ArchiveRange]) -> bool:
+    """Whether some offset of [low, high) is in none of the parts, which do not overlap."""
+    return low < high and sum(max(0, min(high, part.end) - max(low, part.begin)) for part in parts) < high - low
