@@ -1,5 +1,5 @@
 # mypy: allow-subclassing-any
-"""Asking and arranging: which topics there are, how they are set, what a group has committed."""
+"""Admin requests: create and describe topics, read and set a group's offsets, check settings of topics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from processor.errors import BrokerRefused, BrokerUnavailable, UsageError
 from processor.kafka import aiokafka_compat as pinned
-from processor.kafka import wire
+from processor.kafka import error_codes, wire
 from processor.kafka.aiokafka_compat import with_globals
 from processor.kafka.client import Client
 from processor.kafka.client_config import Connection
@@ -49,7 +49,7 @@ _HAS_MEMBERS: Final = (22, 25, 27)  # ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REB
 
 
 class TopicFacts(NamedTuple):
-    """A topic as it stands. `configs` holds every setting in force, defaults included."""
+    """Partitions, replicas and settings of a topic. `configs` holds every setting in force, defaults included."""
 
     name: str
     partitions: int
@@ -73,7 +73,7 @@ class ClusterTopics(NamedTuple):
 
 
 class NewTopicFacts(NamedTuple):
-    """A topic to be. Without `replicas`: three, or as many as there are brokers."""
+    """A topic to create. Without `replicas`: three, or as many as there are brokers."""
 
     name: str
     partitions: int
@@ -98,7 +98,7 @@ class Admin:
         await self.stop()
 
     async def start(self) -> None:
-        """Connect. Raises `BrokerRefused` or `BrokerUnavailable`, saying what kept us out."""
+        """Connect. Raises `BrokerRefused` or `BrokerUnavailable` with the cause."""
         pinned.verify()
         admin = self._admin = _AdminClient(**self._connection.kwargs())
         try:
@@ -202,7 +202,7 @@ class Admin:
             async with asyncio.timeout(self.timeout_s):
                 response = await _patiently(partial(self._fetched_offsets, group_id, request))
         rows = [row for _, rows in response.topics for row in rows]
-        unstable = [partition for partition, *_, code in rows if wire.UNSTABLE in (code, response.error_code)]
+        unstable = [partition for partition, *_, code in rows if error_codes.UNSTABLE in (code, response.error_code)]
         if unstable:
             raise OffsetsUnstable(
                 f"group {group_id}: offsets of partitions {sorted(unstable)} are pending", partitions=unstable
@@ -213,7 +213,7 @@ class Admin:
         return {partition: Committed(offset, text or "") for partition, offset, text, _ in rows}
 
     async def commit_offsets(self, group_id: str, topic: str, offsets: Mapping[int, Committed]) -> None:
-        """Set a group's offsets as one that is no member. Said again only after a refusal; the broker takes
+        """Set a group's offsets without being a member. Sent again only after a refusal; the broker takes
         it of an empty group alone, so a late copy finds no workers' offsets to change.
 
         Raises:
@@ -276,7 +276,7 @@ class Admin:
 
 
 def _require_settings(name: str, configs: Mapping[str, str]) -> None:
-    """See that the broker says what cannot be guessed. Some that only speak Kafka's protocol leave settings out."""
+    """Require the settings that have no safe default. Some brokers that only speak Kafka's protocol leave them out."""
     lacking = [key for key in _NEEDED_SETTINGS if key not in configs]
     no_number = [key for key in _NUMBERS if not configs.get(key, "0").lstrip("-").isdigit()]
     if lacking or no_number:
@@ -353,7 +353,7 @@ def retention_ms(topic: TopicFacts) -> int | None:
 
 
 def _tighter_timestamps(topic: TopicFacts, source: TopicFacts) -> list[str]:
-    """Limits that would refuse the timestamp of a record that the source took: what is published has that of its cause.
+    """Timestamp limits stricter than the source's: a published record has the timestamp of its source record.
 
     A source with LogAppendTime has no timestamps but the broker's own.
     """
@@ -372,7 +372,7 @@ def _tighter_timestamps(topic: TopicFacts, source: TopicFacts) -> list[str]:
 
 
 async def _patiently(ask: Callable[[], Awaitable[Any]]) -> Any:
-    """Ask until the answer is one: a young cluster makes the topic of the offsets when it is first asked for."""
+    """Repeat a request until the coordinator is there: a new cluster creates the offsets topic on the first request."""
     while True:
         try:
             return await ask()
@@ -383,7 +383,7 @@ async def _patiently(ask: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def _raise_not_yet(codes: Collection[int], name: str) -> None:
-    """Raise what `_patiently` takes for no answer yet: the coordinator that was asked is loading, or is another."""
+    """Raise the errors that `_patiently` retries: the coordinator is loading, or is another broker."""
     if pending := _NOT_YET.intersection(codes):
         raise for_code(min(pending))(name)
 

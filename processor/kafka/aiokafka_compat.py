@@ -1,6 +1,6 @@
 """The pinned aiokafka version, and the private names of it that this package uses.
 
-aiokafka 0.14.0 lacks what exactly-once needs (KIP-447) and has faults that matter here. Both are mended by subclasses
+aiokafka 0.14.0 lacks what exactly-once needs (KIP-447) and has faults that matter here. Both are fixed by subclasses
 and by `with_globals` functions, never by patching the library: other users of aiokafka in the process see it untouched.
 The price is that private names are used. They are all listed in `PRIVATE`, `verify` looks for them at start-up, and
 `tests/shell/test_kafka_contract.py` holds the list complete.
@@ -106,7 +106,7 @@ PRIVATE: Final[Mapping[type, frozenset[str]]] = {
 
 
 def with_globals(function: F, **names: object) -> F:
-    """The same function, seeing other objects under some of its module's global names.
+    """A copy of the function in which some of its module's global names refer to other objects.
 
     This is how one of our classes takes the place of the library's own inside a long method without a copy of that
     method here, and without touching the module that everybody else imports.
@@ -128,7 +128,7 @@ def with_globals(function: F, **names: object) -> F:
 
 
 def verify() -> None:
-    """Refuse to start on anything but the library as it was tested.
+    """Refuse to start with an aiokafka, or a Python mode, that was not tested.
 
     Raises:
         RunStepsError: another version, pure-Python records (28 times slower, silently), `python -O` (the library's

@@ -1,5 +1,5 @@
 # mypy: allow-subclassing-any
-"""The aiokafka consumer that both readers are made of, and its offsets."""
+"""The aiokafka consumer that `Consumer` and `PartitionReader` are built on, and its offsets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def stop_consumer(consumer: BatchConsumer, *, timeout_s: float) -> None:
         consumer._closed = True
         tasks = _tasks(consumer)
         if isinstance(consumer._coordinator, GroupCoordinator):
-            # A member that is gone without a word holds up the rebalance of all others.
+            # A member that does not leave the group holds up the rebalance of all others.
             leaving = asyncio.create_task(consumer._coordinator._maybe_leave_group())
             await asyncio.wait([leaving], timeout=_LEAVE_S)
             tasks.append(leaving)

@@ -1,10 +1,10 @@
 # mypy: allow-subclassing-any
 """Broker connections that raise the errors aiokafka handles, and a client that can be force-closed.
 
-A broker that hangs keeps its connections open and takes new ones: only time tells. So each connection attempt has
-seconds of its own, a question that a broker answers from memory has few more, and whatever may rightly take long (a
-join, a commit) is waited for only as long as the broker still takes new connections. An address that did not answer is
-tried last, by all clients of the process, until it answers again (`SILENT`).
+A broker that hangs keeps its connections open and accepts new ones, so only timeouts find it. A connection attempt has
+a timeout of seconds, a request that a broker answers from memory a few more, and a request that may take long (a join,
+a commit) is waited for only as long as the broker accepts new connections. An address that did not answer is tried
+last, by all clients of the process, until it answers again (`SILENT`).
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from processor.kafka.throttling import OBSERVED
 
 _LAST_WORD_S: Final = 1.0
 _CONNECT_S: Final = 3.0
-"""For one connection attempt: TCP, TLS, ApiVersions and SASL."""
+"""Timeout of one connection attempt: TCP, TLS, ApiVersions and SASL."""
 _CONNECT_MOST_S: Final = 10.0
 _DIAGNOSE_S: Final = 6.0
 _STAGGER_S: Final = 0.5
 """The next bootstrap address is tried when the ones before have not answered for so long (as RFC 8305 does)."""
 _ANSWER_S: Final = 5.0
-"""For what a broker answers from memory, or from its log."""
+"""Timeout of a request that a broker answers from memory or from its log."""
 _ALIVE_AFTER_S: Final = 2.0
-"""What may rightly take long is waited for so long before the broker is asked whether it lives, and so again."""
+"""Timeout of a request that may take long, after which a new connection tests whether the broker is alive."""
 _JOIN_MORE_S: Final = 5.0
 
 _PLAINTEXT: Final = "PLAINTEXT"
@@ -63,9 +63,9 @@ _log: Final = logging.getLogger(__name__)
 
 
 class Silence:
-    """The addresses that let a connection attempt or a question time out, and have answered none since.
+    """Addresses where a connection attempt or a request timed out, and that have answered nothing since.
 
-    Also those that have ever answered a question, and over which protocol.
+    Also the addresses that have ever answered a request, and over which protocol.
     """
 
     def __init__(self) -> None:
@@ -88,21 +88,21 @@ class Silence:
         return address in self._since
 
     def late(self, address: _Address, api_key: int) -> None:
-        """A question of this kind timed out there."""
+        """Note that a request of this kind timed out there."""
         self._late[address, api_key] += 1
 
     def in_time(self, address: _Address, api_key: int) -> None:
         self._late.pop((address, api_key), None)
 
     def served(self, address: _Address, security_protocol: str) -> None:
-        """A question was answered there: these settings are right for that address."""
+        """Note that a request was answered there: these settings are right for that address."""
         self._served.add((address, security_protocol))
 
     def has_served(self, address: _Address, security_protocol: str) -> bool:
         return (address, security_protocol) in self._served
 
     def last(self, nodes: Iterable[tuple[_Address, _Node]]) -> list[_Node]:
-        """Nodes in random order, those that are silent at the end; of these the one first that has been so longest."""
+        """Nodes in random order, silent ones last, of these the longest silent one first."""
         shuffled = list(nodes)
         random.shuffle(shuffled)
         return [node for _, node in sorted(shuffled, key=lambda pair: self._since.get(pair[0], 0.0))]
@@ -159,7 +159,7 @@ class BrokerConnection(AIOKafkaConnection):
         """
         provider = self._options.get("sasl_oauth_token_provider")
         if provider is not None:
-            # A token may be long in coming, from somewhere else: that says nothing about the broker.
+            # A token provider may be slow: that says nothing about the broker.
             async with asyncio.timeout(self._request_timeout):
                 self._sasl_oauth_token_provider = _Given(await provider.token(), provider.extensions())
         patience_s = min(self._request_timeout, max(self._connect_least_s, SILENT.connect_s(self._address)))
@@ -197,7 +197,7 @@ class BrokerConnection(AIOKafkaConnection):
         return self._answer(request.API_KEY, waiting, is_quick=is_quick)
 
     def muted_s(self) -> float:
-        """For how many seconds yet the broker does not read this connection: it has throttled us (KIP-219)."""
+        """Seconds for which the broker will still not read this connection, because it throttles us (KIP-219)."""
         return max(0.0, self._muted_until - time.monotonic())
 
     def _is_quick(self, api_key: int) -> bool:
@@ -250,7 +250,7 @@ class BrokerConnection(AIOKafkaConnection):
             self._looking = asyncio.create_task(self._while_it_lives(), name=f"look at {self.host}:{self.port}")
 
     async def _while_it_lives(self) -> None:
-        """Connect anew from time to time while an answer is outstanding, and break this connection when that fails."""
+        """Open a test connection from time to time while an answer is outstanding; close this one when that fails."""
         while self._slow and self.connected():
             try:
                 other = await connect(self.host, self.port, **self._options)
@@ -276,7 +276,7 @@ class BrokerConnection(AIOKafkaConnection):
 
     @staticmethod
     async def _read(self_ref: weakref.ref[BrokerConnection]) -> None:
-        """In place of the loop that reads responses: they are delivered, and only the end is left to wait for."""
+        """Wait for the end of the connection. Replaces upstream's read loop: the protocol delivers the responses."""
         connection = self_ref()
         if connection is not None:
             ended = connection._protocol.ended
@@ -284,9 +284,9 @@ class BrokerConnection(AIOKafkaConnection):
             await ended
 
     def close(self, reason: CloseReason | None = None, exc: BaseException | None = None) -> Any:
-        """As upstream, but at once: nothing is lost by it, for whatever we want to know the outcome of we have awaited.
+        """As upstream, but at once: every request whose outcome matters has been awaited before.
 
-        Over TLS there would be parting words, which a broker does not hear while it holds a fetch of ours back, and
+        Over TLS a close_notify would be sent, which a broker does not read while it holds back a fetch of ours, and
         uvloop waits 30 s for its answer.
         """
         writer = self._writer
@@ -307,11 +307,11 @@ class _PatientConnection(BrokerConnection):
 
 
 connect_patiently = with_globals(conn.create_conn, AIOKafkaConnection=_PatientConnection)
-"""As `connect`, with more time: for the diagnosis of a failed connection a slow answer is better than none."""
+"""As `connect`, with a longer timeout: a diagnosis needs an answer even if it is slow."""
 
 
 class _Given(AbstractTokenProvider):
-    """A token that is there already."""
+    """Provider of a token that was fetched before."""
 
     def __init__(self, token: str, extensions: dict[str, str]) -> None:
         self._token, self._extensions = token, extensions
@@ -362,7 +362,7 @@ class Client(AIOKafkaClient):
                     else:
                         _part(task)
         finally:
-            # They end by themselves, in seconds. To cancel one as it connects makes uvloop log an AssertionError.
+            # They end by themselves, in seconds. Cancelling one while it connects makes uvloop log an AssertionError.
             for task in asked:
                 self._meeting.add(task)
                 task.add_done_callback(_part)
@@ -414,7 +414,7 @@ class Client(AIOKafkaClient):
                 task = asyncio.create_task(self.send(waiting.pop(0), request), name="find a coordinator")
                 task.add_done_callback(self._asking.discard)
                 task.add_done_callback(_seen)
-                self._asking.add(task)  # one that is late ends by itself, in seconds, and tells then who is silent
+                self._asking.add(task)  # a late one ends by itself, in seconds, and marks the address as silent
                 asked.add(task)
             done, asked = await asyncio.wait(
                 asked, timeout=_STAGGER_S if waiting else None, return_when=asyncio.FIRST_COMPLETED
@@ -507,7 +507,7 @@ class Client(AIOKafkaClient):
             raise RequestTimedOutError from error
 
     def abort(self) -> None:
-        """Say nothing more to any broker: cut every connection, open no other.
+        """Close every connection to every broker at once, and open no other.
 
         An abandoned producer goes on retrying in the background and might commit what its owner has given up.
         """
@@ -546,7 +546,7 @@ _NOT_OF_A_LINK: Final = frozenset(
 
 
 async def force_close(client: Client, tasks: Iterable[asyncio.Task[Any] | None]) -> None:
-    """End a consumer or producer that did not end by itself, in about a second, whatever state it is in."""
+    """Force-close a consumer or producer within about a second, in whatever state it is."""
     client.abort()
     pending = {task for task in tasks if task is not None and not task.done()}
     deadline = asyncio.get_running_loop().time() + _LAST_WORD_S

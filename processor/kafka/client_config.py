@@ -19,7 +19,7 @@ _MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """All that a client needs to reach the brokers. Made by `Connection.build`; secrets stay out of its repr."""
+    """Settings that a client needs to reach the brokers. Made by `Connection.build`; its repr has no secrets."""
 
     bootstrap_servers: str
     client_id: str = "run-steps"

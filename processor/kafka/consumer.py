@@ -1,8 +1,8 @@
 # mypy: allow-subclassing-any
-"""Reading: a member of the consumer group, and a reader that needs no group.
+"""Consumer of the source topic: a member of the consumer group.
 
-Both raise only this program's errors (`kafka.trouble`). After any of them the object is done for: stop it and make a
-new one from the committed offsets.
+It raises only this program's errors (`processor.kafka.errors`). After any of them it cannot be used any more: stop it
+and make a new one, which starts from the committed offsets.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from processor.core.effects import Record
 from processor.core.offset_metadata import LogIdentity
 from processor.errors import BrokerUnavailable, Fenced
 from processor.kafka import aiokafka_compat as pinned
-from processor.kafka import wire
+from processor.kafka import error_codes, wire
 from processor.kafka.batch_consumer import BatchConsumer, begin_offsets, end_offsets, stop_consumer
 from processor.kafka.client_config import Connection
 from processor.kafka.diagnosis import explained
@@ -33,11 +33,11 @@ _Answer = TypeVar("_Answer")
 _NEVER_IDLE_MS: Final = 2**31 - 1
 _RETRY_S: Final = 0.05
 _FETCH_WAIT_MS: Final = 150
-"""The broker answers a connection's requests in order: all else waits for a fetch that waits for records."""
+"""Longest wait of a fetch for records. The broker answers in order, so other requests wait behind the fetch."""
 
 
 class GroupToken(NamedTuple):
-    """Who we are to the group (KIP-447). A negative generation: not a member."""
+    """Membership in the group (KIP-447): generation, member id, instance id. A negative generation: not a member."""
 
     generation: int
     member_id: str
@@ -110,7 +110,7 @@ class Consumer:
             fetch_max_bytes=fetch_max_bytes,
             max_partition_fetch_bytes=partition_fetch_bytes,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
-            # Ours to decide: what is committed, where reading begins, and whether the loop still turns.
+            # The worker decides what is committed, where reading begins, and whether the loop still runs.
             enable_auto_commit=False,
             auto_offset_reset="none",
             max_poll_interval_ms=_NEVER_IDLE_MS,
@@ -149,7 +149,7 @@ class Consumer:
     def token(self) -> GroupToken:
         """Our membership as of now: compare it with a unit's before committing the unit."""
         coordinator = None if self._consumer is None else self._consumer._coordinator
-        if coordinator is None:  # not started yet, and the pages may ask all the same
+        if coordinator is None:  # not started yet; the HTTP endpoints may ask before that
             return GroupToken(-1, "", None)
         return GroupToken(coordinator.generation, coordinator.member_id, coordinator._group_instance_id)
 
@@ -175,7 +175,7 @@ class Consumer:
         return {tp.partition: records for tp, records in taken.items()}
 
     def hold(self, partitions: Collection[int]) -> None:
-        """Fetch nothing of these until `seek` says from where: it would be thrown away, and be waited for."""
+        """Pause these partitions until `seek` gives a position: records fetched before it would be thrown away."""
         with translated(self._where):
             self._joined().pause(*self._topic_partitions(partitions))
 
@@ -278,7 +278,7 @@ class Consumer:
         }
 
         async def commit() -> None:
-            # The broker checks member and generation, never who owns the partition: so not a word in a newer one.
+            # The broker checks member and generation, not who owns the partition: send nothing in a newer generation.
             if token.generation < 0 or self.token() != token:
                 raise Fenced(f"{self._where}: the group rebalanced before a commit", hint="rejoin from the log")
             try:
@@ -331,16 +331,16 @@ class Consumer:
         async def fetch() -> tuple[dict[int, Committed], set[int]]:
             response = await self._joined()._coordinator._send_req(request)
             rows = [row for _, rows in response.topics for row in rows]
-            if response.error_code not in (0, wire.UNSTABLE):
+            if response.error_code not in (0, error_codes.UNSTABLE):
                 raise for_code(response.error_code)(self._group_id)
             for *_, code in rows:
-                if code not in (0, wire.UNSTABLE):
+                if code not in (0, error_codes.UNSTABLE):
                     raise for_code(code)(self._group_id)
-            if response.error_code == wire.UNSTABLE:
+            if response.error_code == error_codes.UNSTABLE:
                 return {}, set(partitions)
             return (
                 {partition: Committed(offset, text or "") for partition, offset, text, _ in rows},
-                {partition for partition, *_, code in rows if code == wire.UNSTABLE},
+                {partition for partition, *_, code in rows if code == error_codes.UNSTABLE},
             )
 
         return await self._coordinated(fetch) if partitions else ({}, set())
@@ -365,7 +365,7 @@ class Consumer:
 
 
 class _Bridge(ConsumerRebalanceListener):
-    """Between the library's callbacks and ours: bare partition numbers, and no error lost."""
+    """Adapter of aiokafka's rebalance listener to ours: partition numbers only, and errors are kept."""
 
     def __init__(self, listener: RebalanceListener, wake: Callable[[], None]) -> None:
         self._listener = listener

@@ -25,7 +25,7 @@ _ASK_AGAIN_S: Final = 0.5
 
 @asynccontextmanager
 async def explained(connection: Connection, where: str) -> AsyncIterator[None]:
-    """Around the start of a client: when no broker lets us in, ask once more and say why.
+    """Context of a client's start: when no broker accepts the client, connect once more and raise the cause.
 
     The library tells a wrong password, a missing certificate, an untrusted authority and a dead host with one and
     the same "Unable to bootstrap"; the cause is only in its log.
@@ -39,16 +39,17 @@ async def explained(connection: Connection, where: str) -> AsyncIterator[None]:
 
 
 async def refusal(connection: Connection) -> RunStepsError | None:
-    """Connect to the bootstrap brokers; None if one of them lets us in, else the most telling refusal."""
+    """Connect to the bootstrap brokers; None if one accepts the client, else the most specific refusal."""
     reason = await diagnose(connection)
     return None if isinstance(reason, _Answers) else reason
 
 
 async def diagnose(connection: Connection) -> RunStepsError:
-    """Connect to the first few brokers at once and return the most telling refusal.
+    """Connect to the first few brokers at once and return the most specific refusal.
 
-    A connection that is closed at our first words may be that of another protocol, or one whose broker has died, or a
-    load balancer's that has no broker: where these settings have worked it is an outage, else it is asked again.
+    A connection that is closed at the first request may be to a listener of another protocol, to a broker that has
+    died, or to a load balancer without a broker. Where these settings have worked before it is an outage; else the
+    address is tried again.
     """
     for _ in range(_ASK_AGAIN):
         reason = await _diagnosed(connection)
@@ -79,7 +80,7 @@ async def _diagnosed(connection: Connection) -> RunStepsError:
 async def _attempt(address: tuple[str, int], connection: Connection, arguments: Mapping[str, Any]) -> Any:
     known = client.SILENT
     if known.is_silent(address) and known.has_served(address, connection.security_protocol):
-        # It has just let an attempt time out, and these settings are right for it: patience would only delay the word.
+        # An attempt has just timed out there, and these settings have worked before: waiting only delays the error.
         raise TimeoutError
     return await client.connect_patiently(*address, **arguments)
 
@@ -91,15 +92,15 @@ _HAS_SERVED: Final = "it has answered before: check the broker, and what lies be
 
 
 class _Answers(BrokerUnavailable):
-    """It let us in."""
+    """The broker accepted the client."""
 
 
 class _Closed(BrokerRefused):
-    """The connection was closed at our first words, at an address that has never answered."""
+    """The connection was closed at the first request, at an address that has never answered."""
 
 
 def _blame(error: BaseException, address: tuple[str, int], connection: Connection) -> RunStepsError:
-    """Which of address, TLS and SASL kept us out of this broker, and the remedy."""
+    """Cause of a failed connection (address, TLS or SASL), and the remedy."""
     where = f"broker {address[0]}:{address[1]}"
     causes = list(_chain(error))
     for cause in causes:

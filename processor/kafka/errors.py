@@ -23,7 +23,7 @@ from aiokafka import errors
 from aiokafka.errors import KafkaError
 
 from processor.errors import BrokerRefused, BrokerUnavailable, CorruptLog, Fenced, RunStepsError
-from processor.kafka import wire
+from processor.kafka import error_codes
 
 _NONE: Final[Mapping[int, tuple[int, str]]] = MappingProxyType({})
 
@@ -108,9 +108,9 @@ _FENCED: Final[tuple[type[Exception], ...]] = (
     errors.RebalanceInProgressError,
     errors.UnknownMemberIdError,
     errors.UnknownProducerId,
-    wire.FencedInstanceIdError,
-    wire.ProducerFencedError,
-    wire.TransactionAbortableError,
+    error_codes.FencedInstanceIdError,
+    error_codes.ProducerFencedError,
+    error_codes.TransactionAbortableError,
 )
 
 _REFUSED: Final[dict[type[Exception], str]] = {
@@ -144,9 +144,9 @@ _REFUSED: Final[dict[type[Exception], str]] = {
     "message.timestamp.difference.max.ms) no tighter than the source's",
     errors.RecordTooLargeError: "raise [kafka] partition_fetch_bytes above the largest record",
     errors.UnsupportedCodecError: "pip install cramjam",
-    wire.GroupMaxSizeReachedError: "raise the broker's group.max.size, or run fewer workers",
-    wire.UnsupportedCompressionTypeError: "choose another compression",
-    wire.InvalidRecordError: "a record breaks a rule of its topic (a compacted topic needs keys)",
+    error_codes.GroupMaxSizeReachedError: "raise the broker's group.max.size, or run fewer workers",
+    error_codes.UnsupportedCompressionTypeError: "choose another compression",
+    error_codes.InvalidRecordError: "a record breaks a rule of its topic (a compacted topic needs keys)",
 }
 
 _PERMISSION: Final = (
@@ -160,7 +160,7 @@ _BY_NAME: Final = {error.__name__: error for error in errors.kafka_errors.values
 
 
 def translate(error: BaseException, where: str) -> RunStepsError:
-    """The same trouble in our words. `where` begins the message: which group, topic or transactional id.
+    """This program's error for an aiokafka error. `where` begins the message: group, topic or transactional id.
 
     Returns:
         `BrokerRefused` (the broker said no; a person must act), `Fenced` (others own it now; restart from the log),
@@ -177,7 +177,7 @@ def translate(error: BaseException, where: str) -> RunStepsError:
             hint="it was idle for longer than the broker's transactional.id.expiration.ms; a restart gets a new "
             "producer id, nothing is lost",
         )
-    if isinstance(error, wire.FencedInstanceIdError):
+    if isinstance(error, error_codes.FencedInstanceIdError):
         return Fenced(
             f"{where}: another process uses the same source.instance_id ({text})",
             hint="give every process an instance_id of its own, or none",
@@ -209,7 +209,7 @@ def translate(error: BaseException, where: str) -> RunStepsError:
 
 @contextmanager
 def translated(where: str | Callable[[], str]) -> Iterator[None]:
-    """Let only our own errors out of a block that talks to the broker."""
+    """Context that translates aiokafka errors raised in it into this program's errors."""
     try:
         yield
     except (
@@ -224,7 +224,7 @@ def translated(where: str | Callable[[], str]) -> Iterator[None]:
 
 
 def _root(error: BaseException) -> BaseException:
-    """The error that says most: the library wraps some in a bare `KafkaError`, as cause or as text."""
+    """The most specific error: the library wraps some in a bare `KafkaError`, as cause or as text."""
     while type(error) is KafkaError and error.__cause__ is not None:
         error = error.__cause__
     if type(error) is KafkaError:

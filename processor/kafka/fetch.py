@@ -1,8 +1,8 @@
 # mypy: allow-subclassing-any, disable-error-code=has-type
 """The fast fetch path: a batch becomes a list of the compiled record objects, with no Python per record.
 
-Upstream builds an eleven-field dataclass per record inside a generator; two thirds of a consumer's time goes there
-and a sixth into collecting them. The compiled `DefaultRecord` already has all that `core.effects.Record` asks for.
+Upstream builds an eleven-field dataclass per record inside a generator: two thirds of a consumer's time, and collecting
+them is a sixth. The compiled `DefaultRecord` already has every field of `core.effects.Record`.
 Kept as upstream: what a checksum must be, the filter of aborted transactions (KIP-98), the skipping of control batches,
 and what the next fetch offset is after each of them.
 """
@@ -46,10 +46,10 @@ class Hidden(NamedTuple):
 
 
 class CheckedRecords(MemoryRecords):
-    """The batches of upstream's class, with their checksums taken by the CPU's own instruction.
+    """Batches of upstream's class, with checksums computed by the CPU's CRC instruction.
 
-    Upstream takes them in software, which was a quarter of the time of reading a topic. Its class does not show the
-    bytes that it reads, so this one goes along with it from batch to batch.
+    Upstream computes them in software, which takes a quarter of the time of reading a topic. Its class does not expose
+    the bytes that it reads, so this one follows it from batch to batch.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -71,7 +71,7 @@ class CheckedRecords(MemoryRecords):
         return self._content[self._begin : self._end]
 
     def is_intact(self, batch: Any) -> bool:
-        """Whether the batch that came last has the checksum that was sent with it. To be asked before its records."""
+        """Whether the checksum of the last batch is right. Call it before reading the batch's records."""
         if google_crc32c.implementation == "c" and isinstance(batch, DefaultRecordBatch):
             checksum = google_crc32c.value(self._content[self._begin + _CHECKED_FROM : self._end])
             return bool(checksum == batch.crc)
@@ -81,7 +81,7 @@ class CheckedRecords(MemoryRecords):
 
 
 class BatchRecords:
-    """What one fetch brought of one partition, taken in lists.
+    """Records that one fetch returned for one partition, taken in lists.
 
     `next_fetch_offset` is the position after what was taken, past aborted and control batches and compacted gaps.
     The signature is that of upstream's `PartitionRecords`, in whose place the fetcher makes it.
@@ -100,7 +100,7 @@ class BatchRecords:
     ) -> None:
         self.next_fetch_offset: int = fetch_offset
         self.hidden: list[Hidden] = []
-        """What was passed over on the way to what was taken."""
+        """Batches that were skipped before the records that were taken."""
         self.broker_time_from: int | None = None
         """Base offset of the first batch whose timestamps are the broker's (LogAppendTime)."""
         self._tp = tp
@@ -132,7 +132,7 @@ class BatchRecords:
         return taken, False
 
     def _open_next(self) -> bool:
-        """Go on to the next batch that has records for us; False at the end of the fetched bytes."""
+        """Advance to the next batch with records to return; False at the end of the fetched bytes."""
         while self._batches.has_next():
             batch = self._batches.next_batch()
             if self._check_crcs and not self._batches.is_intact(batch):
@@ -179,7 +179,7 @@ def _ends_in_abort(batch: Any) -> bool:
 
 
 class BatchResult(FetchResult):
-    """What is buffered of one partition."""
+    """Buffered records of one partition."""
 
     def getall(self, max_records: int | None = None) -> list[Record]:
         """Take records and move the position behind them; after an error the buffer is gone, to be fetched again."""
@@ -201,7 +201,7 @@ class BatchResult(FetchResult):
 
 
 class BatchFetcher(Fetcher):
-    """A fetcher whose records are taken in lists, within a time that is kept."""
+    """A fetcher that returns records in lists, and keeps to the timeout."""
 
     _proc_fetch_request = with_globals(
         Fetcher._proc_fetch_request,
@@ -219,11 +219,11 @@ class BatchFetcher(Fetcher):
     async def take(
         self, wanted: Collection[TopicPartition], *, timeout_s: float, limit: int | None
     ) -> dict[TopicPartition, list[Record]]:
-        """What is there for these partitions; else wait once, for news or until the timeout.
+        """Buffered records of these partitions; if there are none, wait once, for data or until the timeout.
 
-        Takes the place of `getmany`, which leaves its time out during a rebalance and never returns when the
-        consumer is stopped in one, does not yield to the loop while data is there (heartbeats then starve), takes
-        no partitions to mean all of them, and counts itself as polling for ever once it was cancelled.
+        Replaces `getmany`, which ignores its timeout during a rebalance and never returns when the consumer is
+        stopped in one, does not yield to the loop while there is data (so heartbeats are late), reads an empty set
+        of partitions as all of them, and counts itself as polling for ever once it was cancelled.
 
         Returns:
             Lists of records by partition. May be empty before the timeout, when a rebalance or data for other
@@ -239,7 +239,7 @@ class BatchFetcher(Fetcher):
                 if not news.done():
                     news.cancel()
             if not news.cancelled():
-                news.result()  # trouble with the group comes this way
+                news.result()  # errors of the group are raised here
             taken = self._drain(wanted, limit)
         self._subscriptions._last_fetch_ended = time.monotonic()
         return taken

@@ -1,4 +1,4 @@
-"""Framing of broker responses: each is received into the buffer it is read from.
+"""Framing of broker responses: each is received into the buffer from which it is decoded.
 
 Upstream goes through `asyncio.StreamReader`: a fetched byte is copied when it leaves the loop, when it joins what was
 read before, and when a response is cut out of that. Here the socket writes into the memory that the response is
@@ -22,11 +22,11 @@ _TLS_ALERT: Final = b"\x15\x03"
 
 
 class ForeignProtocol(ConnectionError):
-    """What listens there does not speak Kafka's protocol, or not in plain."""
+    """The listener does not speak Kafka's protocol, or expects TLS."""
 
 
 class FrameProtocol(asyncio.BufferedProtocol):
-    """The receiving side of one connection. The signature is that of upstream's protocol, in whose place it is made.
+    """Receiving protocol of one connection. It has the signature of upstream's protocol, which it replaces.
 
     `deliver` is given every response, as bytes when it is small; else as a view that is good until it returns. `ended`
     resolves when nothing more will come: with `EOFError` after an end in order, with the error that cut the
@@ -69,14 +69,14 @@ class FrameProtocol(asyncio.BufferedProtocol):
             self._end(error)
 
     def _cut(self) -> None:
-        """Deliver what is there as a whole, and see to it that there is room for the rest of what is not."""
+        """Deliver the complete responses, and make room for the rest of an incomplete one."""
         small, received, at = self._small, self._received, 0
         while received - at >= _LENGTH.size and not self.ended.done():
             (length,) = _LENGTH.unpack_from(small, at)
             if length < 0:
                 raise ValueError(f"a response of {length} bytes")
             if self._is_first and length > _FIRST_MOST_BYTES:
-                # Read as a length, the first bytes of other protocols would have us get hundreds of megabytes.
+                # Read as a length, the first bytes of other protocols would ask for hundreds of megabytes.
                 is_tls = bytes(small[at : at + 2]) == _TLS_ALERT
                 raise ForeignProtocol("it speaks TLS" if is_tls else "it does not speak Kafka's protocol")
             self._is_first = False

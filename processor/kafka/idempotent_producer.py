@@ -1,5 +1,5 @@
 # mypy: allow-subclassing-any, disable-error-code=has-type
-"""The idempotent producer of at-least-once delivery, with what aiokafka lacks."""
+"""Idempotent producer of at-least-once delivery: aiokafka's, with prepared batches and a bounded end."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class ProducerSession:
     async def batches(
         self, records: Sequence[OutRecord], ack_positions: AckPositions | None = None
     ) -> list[RecordBatch]:
-        """As `RecordBatches.batches`. Raises `RecordTooLarge`; the writer is none the worse."""
+        """As `RecordBatches.batches`. Raises `RecordTooLarge`; the writer can still be used."""
         partitions: dict[str, int] = {}
         for topic in {record.topic for record in records}:
             with translated(f"topic {topic}"):
@@ -89,7 +89,7 @@ class ProducerSession:
         return self._batching.batches(records, partitions, self._batching.next_turn(), ack_positions)
 
     async def send(self, batches: Sequence[RecordBatch]) -> list[Coroutine[Any, Any, None]]:
-        """Hand the batches to the producer; what is returned resolves when the broker has them."""
+        """Pass the batches to the producer; the futures returned resolve when the broker has them."""
         acks: list[Coroutine[Any, Any, None]] = []
         for batch in batches:
             batch.builder.close()

@@ -1,7 +1,7 @@
 # mypy: allow-subclassing-any
 """A transactional producer's requests over aiokafka's connections, each sent once at the most.
 
-The library's own sender repeats a request whose connection died. Here the caller hears of it (`Unanswered`), and the
+The library's own sender repeats a request whose connection died. Here the caller gets `Unanswered`, and the
 connection is cut, so that a late answer cannot be taken for that of another request.
 """
 
@@ -26,7 +26,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import AddOffsetsToTxnRequest, AddPartitionsToTxnRequest, EndTxnRequest
 from aiokafka.structs import TopicPartition
 
-from processor.kafka import wire
+from processor.kafka import error_codes, wire
 from processor.kafka.client import SILENT, Client
 from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Committed, GroupToken
@@ -35,7 +35,7 @@ from processor.kafka.transactions import Identity, NotSent, Produced, TopicParti
 
 _API_VERSIONS: Final = 18
 _SILENT_S: Final = 0.5
-"""For a connection to a broker that is silent: long enough for one that is back, while another may have its part."""
+"""Timeout of a connection to a silent broker: long enough for one that is back; another may lead by now."""
 _TRANSACTION_VERSION: Final = "transaction.version"
 
 
@@ -183,7 +183,7 @@ class BrokerLink:
         answer = await self._coordinated(request, patience_s, CoordinationType.GROUP)
         rows = [row for _, found in answer.topics for row in found]
         codes = {answer.error_code, *(code for *_, code in rows)} - {0}
-        if wire.UNSTABLE in codes:
+        if error_codes.UNSTABLE in codes:
             return None
         for code in codes:
             error = for_code(code)(self._group_id)

@@ -25,7 +25,7 @@ SMALLEST_LIMIT_BYTES: Final = 16 << 10
 
 
 class Outputs:
-    """The topics of one processor.
+    """Conversion of effects into records for the topics of one processor.
 
     Args:
         outcomes: status on the wire -> topic; an empty topic is switched off.
@@ -76,7 +76,7 @@ class Outputs:
 
 
 def fitting(record: OutRecord, limit: int) -> OutRecord:
-    """A dead letter as it is written: whole if a batch of `limit` bytes holds it, else without what is too large.
+    """Record of a dead letter: whole if a batch of `limit` bytes holds it, else without its largest parts.
 
     A record that came in a compressed batch may be larger unpacked than any batch may be. Sizes are those before
     compression: what fits does so whatever codec is set, here or by the topic's compression.type.
@@ -93,7 +93,7 @@ def fitting(record: OutRecord, limit: int) -> OutRecord:
 def omitting(record: OutRecord) -> Iterator[OutRecord]:
     """The shorter forms of a dead letter: without the largest of value, own headers and key, without the next, too.
 
-    Its origin names where all of it still is. What was left out is told by headers, a value by its digest as well.
+    Its origin names the offset of the whole record. Headers name what was left out, and the digest of a left-out value.
     """
     number = next((at for at, (name, _) in enumerate(record.headers) if name == REASON), 0)
     own, headers = record.headers[:number], tuple(record.headers[number:])

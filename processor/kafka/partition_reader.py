@@ -108,7 +108,7 @@ class PartitionReader:
         return {tp.partition: None if place is None else place.offset for tp, place in found.items()}
 
     def observe(self, told: Callable[[int, list[Hidden]], None]) -> None:
-        """Have `read_to` tell of the batches that it hides, before it yields what it read with them."""
+        """Call `told` with the batches that `read_to` skips, before it yields the records read with them."""
         self._started()._fetcher.observer = lambda tp, hidden: told(tp.partition, hidden)
 
     def broker_times(self) -> dict[int, int]:

@@ -1,5 +1,5 @@
 # mypy: allow-subclassing-any
-"""Plain records onto a topic, each acknowledged or accounted for: the producer behind `publish`.
+"""Producer behind `publish`: sends records to a topic and counts acknowledgements.
 
 Not the worker's writer: no transaction, no offsets. Once anything failed the producer is finished, because the
 client's idempotent sequence numbers have a gap from then on and a later record would overtake the lost one.
@@ -99,7 +99,7 @@ class EventProducer:
         """
         pinned.verify()
         arguments = self._connection.kwargs()
-        # Made here and not in __init__: the client binds to the running loop.
+        # Created here and not in __init__: the client binds to the running loop.
         producer = self._producer = _Producer(
             **arguments
             | {"request_timeout_ms": min(arguments["request_timeout_ms"], max(1, int(self._timeout_s * 1000)))},
@@ -272,7 +272,7 @@ class EventProducer:
         return ours
 
     async def _silence(self, producer: _Producer) -> None:
-        """Disconnect at once: the client's own stop() would first deliver what is queued, for ever if need be."""
+        """Disconnect at once: the client's own stop() would first deliver what is queued, without a time limit."""
         self._producer = None
         if self._failure is None:
             self._failure = BrokerUnavailable(f"{self._where}: disconnected", hint="publish again with a new producer")

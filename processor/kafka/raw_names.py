@@ -1,7 +1,7 @@
 # mypy: allow-subclassing-any, disable-error-code=has-type
 """Record batches with header names that are not UTF-8, which aiokafka's compiled code neither reads nor writes.
 
-Both are slow and rare: nothing comes here but a batch that the compiled code has refused for its names.
+This path is slow and rare: it is used only for a batch that the compiled code has refused because of its names.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _take(content: bytearray, at: int) -> tuple[bytes | None, int]:
 
 
 class _Builder:
-    """A batch in the making, with the methods that the library's builder has. Never compressed."""
+    """Batch builder with the methods of the library's builder. Never compresses."""
 
     def __init__(
         self,

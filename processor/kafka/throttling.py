@@ -1,7 +1,7 @@
 """Throttle times that brokers report: quotas are visible only in `throttle_time_ms`.
 
-Every answer has it and the client library reads it nowhere. A throttled broker answers at once and then leaves the
-connection alone for that time, so the next request on it waits without a word.
+Every response has it, and the client library does not read it. A throttled broker answers at once and then does not
+read the connection for that time, so the next request on it waits without any sign.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OTHER: Final = "other"
 
 
 class Throttling:
-    """Sums of what was said since it was last asked for, by kind of request."""
+    """Sums of throttle times since the last `take`, by kind of request."""
 
     def __init__(self) -> None:
         self._answers: Counter[str] = Counter()
@@ -24,7 +24,7 @@ class Throttling:
         """Of all answers, whether asked for or not."""
 
     def note(self, api_key: int, answer: asyncio.Future[object]) -> None:
-        """Look at an answer that has come."""
+        """Add the throttle time of a response."""
         if answer.cancelled() or answer.exception() is not None:
             return
         ms = getattr(answer.result(), "throttle_time_ms", 0)
@@ -35,7 +35,7 @@ class Throttling:
             self.total_ms += ms
 
     def take(self) -> dict[str, tuple[int, float]]:
-        """(answers, seconds) by kind of request, and begin anew."""
+        """Return (responses, seconds) by kind of request, and reset the sums."""
         taken = {kind: (answers, self._ms[kind] / 1000) for kind, answers in self._answers.items()}
         self._answers.clear()
         self._ms.clear()

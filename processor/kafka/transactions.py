@@ -1,8 +1,8 @@
 """Transaction protocol of one producer: requests, what each answer means, and what follows a lost one.
 
-A request whose connection dies may still reach the broker, seconds later, and is then valid for whatever is under way
-in the same producer epoch. So the rule here is: what may have been sent and was not answered is never followed by
-anything in that epoch but its end.
+A request whose connection dies may still reach the broker seconds later, and is then valid for the transaction that is
+open in the same producer epoch. So the rule is: after a request that may have been sent and was not answered, nothing
+is sent in that epoch but the end of the transaction.
 
 On clusters with transaction.version 2 (KIP-890, Kafka 4.0+) `EndTxn` raises the epoch itself, saying the same `EndTxn`
 again is answered with the same next epoch, and any late copy is refused. On older ones a transaction with a lost answer
@@ -24,7 +24,7 @@ from aiokafka import errors
 from aiokafka.errors import for_code
 
 from processor.errors import BrokerUnavailable, Fenced, RunStepsError
-from processor.kafka import wire
+from processor.kafka import error_codes
 from processor.kafka.consumer import Committed, GroupToken
 from processor.kafka.errors import RecordTooLarge, translate
 
@@ -37,17 +37,17 @@ _LONGEST_PAUSE_S: Final = 0.05
 _PRODUCE_BYTES: Final = 8 << 20
 _SEQUENCES: Final = 1 << 31
 
-# What an answered error allows. All of these come from a broker that has done nothing, or that recognises a repeat.
+# What may follow an error code. All of these come from a broker that has done nothing, or that recognises a repeat.
 _AGAIN: Final = frozenset({3, 5, 6, 7, 14, 15, 16, 19, 20, 51, 56, 89})
-"""Say the same once more. Unknown topic (yet), leaders and coordinators that move, time-outs, replicas, throttling."""
+"""Send the same request again: unknown topic (yet), leader or coordinator moved, timeouts, replicas, throttling."""
 _CONCURRENT: Final = 51
 _MOVED: Final = frozenset({3, 5, 6, 14, 15, 16, 56})
-"""Ask anew who leads and who coordinates."""
+"""Look up leader and coordinator again first."""
 _DUPLICATE: Final = 46
 _ABORTABLE: Final = frozenset({45, 120})
 """Out-of-order sequence, transaction abortable: abort, and write the unit anew."""
 _TOO_LARGE: Final = frozenset({10, 18})
-_GROUP_FENCED: Final = frozenset({*(error.errno for error in wire.GROUP_FENCED), 27})
+_GROUP_FENCED: Final = frozenset({*(error.errno for error in error_codes.GROUP_FENCED), 27})
 _REFUSED: Final = frozenset({2, 10, 12, 17, 18, 29, 30, 31, 32, 44, 76, 87})
 """The broker does not take what this unit holds: abort, and raise. The writer is in order."""
 
@@ -67,7 +67,7 @@ class Unanswered(Exception):
 
 
 class NotSent(Exception):
-    """A request that has certainly not left this process: no connection, no known leader or coordinator."""
+    """A request that was certainly not sent: no connection, no known leader or coordinator."""
 
 
 class Batch(Protocol):
@@ -133,11 +133,11 @@ class Link(Protocol):
 
 
 class _InDoubt(Exception):
-    """Something of the transaction may have been sent and was not answered, or the broker asks to abort it."""
+    """A request of the transaction may have been sent and was not answered, or the broker asks to abort it."""
 
 
 class _GroupFenced(Exception):
-    """The group does not know us as the member that we say we are."""
+    """The group does not know this member, or not in this generation."""
 
 
 class Transactions:

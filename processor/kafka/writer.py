@@ -1,8 +1,8 @@
-"""Writers of units: records and source offsets, all of it or nothing (exactly once), or at least once.
+"""Writers of units: records and offsets in one transaction (exactly once), or one after the other (at least once).
 
-A writer ends with its first error that is not a clean abort: what the broker did last is then unknown, and only the
-log can tell. Make a new one with the same transactional id (that settles whatever is open), read the offsets again.
-What is done about a lost answer stands in kafka/transactions.py.
+A writer ends with its first error that is not a clean abort: whether the broker committed is then unknown, and only the
+log shows it. Make a new one with the same transactional id (which ends an open transaction), and read the offsets
+again. What follows a lost response is in kafka/transactions.py.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _START_S: Final = 10.0
 
 @dataclass(slots=True)
 class Unit:
-    """What must happen together: records, checkpoints, and the source offsets (by partition) that they account for.
+    """What is committed together: records, checkpoints, and the source offsets (by partition) that they account for.
 
     `token` is the membership under which the first record of the unit was applied; in any other it is void.
     `ack_positions` has the index in `records` of each record whose position is wanted: a commit sets
@@ -60,7 +60,7 @@ class Unit:
 
 
 class Writer(Protocol):
-    """AckPositions units go. `dead` is True after an error that leaves the outcome unknown: replace the writer."""
+    """Commits units. `dead` is True after an error that leaves the outcome unknown: replace the writer."""
 
     @property
     def transactional_id(self) -> str | None: ...
@@ -309,10 +309,10 @@ class IdempotentWriter:
 
 
 async def takeover(connection: Connection, transactional_id: str, timeout_s: float) -> bool:
-    """End what a dead writer left open, at once: initialising its id aborts its transaction and fences it.
+    """Fence a dead writer: initialising its transactional id aborts its open transaction.
 
-    Only for a writer that is known to be gone: a living one is fenced by this, too. Returns whether a transaction of
-    its was open: one that ended in order has none.
+    Only for a writer that is known to be gone: a live one is fenced as well. Returns whether it had a transaction
+    open: a writer that stopped in order has none.
 
     Raises:
         BrokerRefused, BrokerUnavailable

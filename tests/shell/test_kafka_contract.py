@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 
 from processor.errors import BrokerRefused, BrokerUnavailable, CorruptLog, Fenced, RunStepsError
 from processor.kafka import aiokafka_compat as pinned
-from processor.kafka import wire
+from processor.kafka import error_codes, wire
 from processor.kafka.errors import OffsetLost, PermissionMissing, translate
 from processor.kafka.fetch import BatchFetcher, BatchRecords, BatchResult, CheckedRecords
 from processor.kafka.records import murmur2
@@ -208,7 +208,7 @@ def test_other_users_of_the_library_see_none_of_it() -> None:
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", wire.ERRORS)
+@pytest.mark.parametrize("error", error_codes.ERRORS)
 def test_the_newer_codes_have_names(error: type[errors.BrokerResponseError]) -> None:
     assert errors.for_code(error.errno) is error
 
@@ -258,7 +258,7 @@ def test_want_of_memory_is_no_corrupt_record() -> None:
 
 def test_a_wrapped_error_is_judged_by_its_cause() -> None:
     wrapped = errors.KafkaError("Unexpected error during batch delivery")
-    wrapped.__cause__ = wire.ProducerFencedError()
+    wrapped.__cause__ = error_codes.ProducerFencedError()
     assert isinstance(translate(wrapped, "here"), Fenced)
 
 
