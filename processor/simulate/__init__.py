@@ -1,7 +1,7 @@
-"""A seeded generator of agent runs as the services emit them, and of the result that must come of them.
+"""Seeded generator of agent runs as services emit them, and of the result that must be published.
 
 The expected result is computed from the plan of each run, by code that shares nothing with the core and folds no
-events: a third witness beside the worker and the replay. What `docs/semantics.md` leaves open is not generated.
+events, so it checks worker and replay independently. What `docs/semantics.md` leaves open is not generated.
 
     simulation = Simulation(Parameters(runs=100, seed=7))
     for produced in simulation: ...
@@ -20,7 +20,8 @@ from processor.simulate.garbage import garbage
 from processor.simulate.parameters import ENVELOPES, Parameters
 from processor.simulate.responses.records import ResponseRecords, envelopes_of
 from processor.simulate.responses.run import ResponseRun
-from processor.simulate.runs import Event, Kind, Mixes, Run
+from processor.simulate.runs import Mixes, Run
+from processor.simulate.steps import Event, Kind
 from processor.simulate.texts import Mix, Texts
 from processor.simulate.tools import text_of
 from processor.simulate.wire import MANY, Wrapped, fits, wrap
@@ -28,9 +29,9 @@ from processor.simulate.wire import MANY, Wrapped, fits, wrap
 __all__ = ["Expected", "Parameters", "Produced", "Simulation", "generate", "partition_of"]
 
 _JITTER_MS: Final = 1_500
-"""Producers' clocks differ: a late timestamp is at most this much behind."""
+"""Largest clock difference of producers: a late timestamp is at most this much behind."""
 _BUNDLE_GAP_MS: Final = 500
-"""Events further apart than this do not share a record, and a repeat comes no later."""
+"""Longest time between events that share a record, and between a record and its repeat."""
 _START_SPREAD_MS: Final = 2_000
 _UNKNOWN_EVENTS: Final = ("vendor.heartbeat", "vendor.output_text.delta", "session.created", "ping")
 _STEP_KINDS: Final = frozenset((Kind.CREATED, Kind.PROGRESS, Kind.DELTA, Kind.END))
@@ -48,7 +49,7 @@ class Produced(NamedTuple):
 
 
 class Simulation:
-    """The records of some parameters, and what must come of them. Iterating anew starts anew, with the same records."""
+    """Records generated from parameters, and the expected result. Each iteration yields the same records."""
 
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
@@ -68,7 +69,7 @@ def generate(parameters: Parameters) -> Iterator[Produced]:
 
 
 class _Play:
-    """One iteration: the runs that are open, in the order of their next record."""
+    """State of one iteration: the open runs, in the order of their next record."""
 
     def __init__(self, parameters: Parameters, expected: Expected) -> None:
         self._parameters = parameters
@@ -116,7 +117,7 @@ class _Play:
         return at_ms, self._started, told, batch
 
     def _tell(self, run: Run) -> Iterator[tuple[int, list[Produced]]]:
-        """The records of one run, each with what comes in its wake, at the time of its last event."""
+        """Records of one run at the time of their last events, with the faults generated after each."""
         rng, d = self._rng, self._parameters
         partition = partition_of(run.key, d.partitions)
         events = run.events()
@@ -191,7 +192,7 @@ class _Play:
                 self._expected.set_aside(event.reason, produced.value or b"", produced.partition)
 
     def _repeat(self, produced: Produced, bundle: list[Event], identified: bool, bare: bool) -> Produced:
-        """The same record once more: nothing may come of it. A bare opening said again is a refresh: not counted."""
+        """The same record once more: it must have no effect. A repeated bare opening is a refresh: not counted."""
         counts = self._expected.counts
         self._count(bundle, produced)
         for event in bundle:
@@ -254,7 +255,7 @@ class _Play:
 
 
 def _fill(bundle: list[Event], held: Event | None, events: Iterator[Event], envelope: str, size: int) -> Event | None:
-    """Take further events into a record that can hold several; return the first that did not go in."""
+    """Add further events to a record that can hold several; return the first that was not added."""
     refused = bool(bundle[0].reason)
     while (
         held is not None
@@ -272,7 +273,7 @@ def _fill(bundle: list[Event], held: Event | None, events: Iterator[Event], enve
 
 
 def _repeatable(bundle: list[Event], wrapped: Wrapped) -> bool:
-    """Whether a repeat can be told from news: by an id, or because the event says nothing new."""
+    """Whether a repeat can be recognised: by an id, or because the event has no new content."""
     if bundle[0].alone:
         return False
     return wrapped.identified or (len(bundle) == 1 and bundle[0].kind is not Kind.DELTA)

@@ -1,6 +1,6 @@
 """Expected result: filled by the generator from its plan, kept in a file, and compared with the published records.
 
-Nothing here folds events or knows how the worker does it: this is the third witness beside the worker and the replay.
+Nothing here folds events or uses the core: it checks worker and replay independently.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def read_expected(path: Path) -> Expected:
 
 
 class Difference(NamedTuple):
-    """One way in which what came out is not what must come out."""
+    """One difference between the output and the expected result."""
 
     kind: str
     """missing, extra, twice, status, key, content, inferred, anomalies, partition, unreadable, dead_letter_missing
@@ -147,7 +147,7 @@ def compare(
     dead_letters: Iterable[Any],
     statuses: Mapping[str, str] | None = None,
 ) -> list[Difference]:
-    """Say how the output differs from the expectation; an empty list says that it does not.
+    """Compare the output with the expected result; an empty list: no difference.
 
     Args:
         expected: of a generator that has been iterated to its end.
@@ -233,7 +233,7 @@ def _name(step_id: str, revision: int) -> str:
 
 
 def _first_difference(wanted: Any, got: Any, path: str) -> str:
-    """Where two JSON values first differ, in the order of their keys."""
+    """First difference of two JSON values, in the order of their keys."""
     if isinstance(wanted, dict) and isinstance(got, dict):
         for key in sorted(wanted.keys() | got.keys()):
             if key not in got:

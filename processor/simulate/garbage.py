@@ -1,4 +1,4 @@
-"""Unusable records, each with the reason for which it must be dead-lettered."""
+"""Generator of unusable records, each with the reason of its dead letter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Garbage(NamedTuple):
 
 
 def garbage(rng: Random, step_id: str) -> Garbage:
-    """Draw a record that names, where it names one at all, the step `step_id`."""
+    """Draw an unusable record; if it names a step, it names `step_id`."""
     if rng.random() < 0.005:
         return Garbage("too_deep", _deep())
     reason, makers = ("not_json", _NOT_JSON) if rng.random() < 0.5 else ("malformed", _MALFORMED)
@@ -32,7 +32,7 @@ def garbage(rng: Random, step_id: str) -> Garbage:
 
 @cache
 def _deep() -> bytes:
-    """Nested deeper than any decoder goes; small enough for a topic."""
+    """JSON nested deeper than any decoder accepts; small enough for a topic."""
     return _DELTA.format("step_deep", f'"delta":{{"step_details":{"[" * _DEPTH}{"]" * _DEPTH}}}').encode()
 
 

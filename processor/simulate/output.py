@@ -40,7 +40,7 @@ async def main(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> Expected:
-    """Generate, and give each record to `send`, or write it to `out` (`-`: stdout); then write what must come of it.
+    """Generate records into `send`, or write them to `out` (`-`: stdout); then write the expected result.
 
     Args:
         rate: records per second; None or 0: as fast as the sink takes them.
@@ -77,7 +77,7 @@ async def _paced(
     clock: Callable[[], float],
     sleep: Callable[[float], Awaitable[None]],
 ) -> None:
-    """Hand records on, at most `rate` a second on the whole since the start; a slow sink is not caught up with."""
+    """Yield records at most `rate` a second on average since the start; time lost to a slow sink is not made up."""
     if not rate:
         for record in records:
             await send(record)

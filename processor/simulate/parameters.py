@@ -1,4 +1,4 @@
-"""The parameters of the generator: what is emitted, how much of it, and how badly. No behaviour but their check."""
+"""Parameters of the generator: what is emitted, how much, and with which faults. Only their check is code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOOLS: Final = (
 """What a step can be. `novel` is an unknown tool type."""
 
 DIALECTS: Final = ("openai", "azure", "lookalike")
-"""Who speaks: the recorded services, and one that only resembles them (fields missing, vendor keys added)."""
+"""The recorded services, and one that only resembles them (fields missing, vendor keys added)."""
 
 RESPONSE_ITEMS: Final = (
     "message",

@@ -6,34 +6,14 @@ The plan decides how each step ends. What must be published follows from the pla
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import Enum
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from processor.simulate.parameters import DIALECTS, TOOLS, Parameters
+from processor.simulate.steps import Ending, Event, Kind, Step, snapshot_of
 from processor.simulate.texts import Mix, Texts, new_id
-from processor.simulate.tools import STREAMED, Call, plan_call, text_of
+from processor.simulate.tools import STREAMED, plan_call, text_of
 
-SCHEMA_KEYS: Final = (
-    "id",
-    "object",
-    "created_at",
-    "assistant_id",
-    "thread_id",
-    "run_id",
-    "type",
-    "status",
-    "step_details",
-    "last_error",
-    "expired_at",
-    "cancelled_at",
-    "failed_at",
-    "completed_at",
-    "metadata",
-)
-"""Every published snapshot has these."""
-
-_BLANK: Final[dict[str, Any]] = dict.fromkeys(SCHEMA_KEYS)
 _SPOKEN: Final = {
     "openai": frozenset(("message_creation", "function", "code_interpreter", "file_search")),
     "azure": frozenset(TOOLS),
@@ -56,115 +36,10 @@ _MAX_EXTRA_INDEX: Final = 3
 _STEP: Final = "thread.run.step."
 
 
-class Kind(Enum):
-    """What an event does, as far as its envelope and its repeats must know."""
-
-    CREATED = "created"
-    PROGRESS = "progress"
-    DELTA = "delta"
-    END = "end"
-    REFUSED = "refused"
-    RUN = "run"
-    IGNORED = "ignored"
-    STREAM_END = "stream_end"
-
-
-class Ending(NamedTuple):
-    """A snapshot that an event causes to be published."""
-
-    step: Step
-    revision: int
-    snapshot: dict[str, Any]
-    inferred: str | None = None
-
-
-class Event(NamedTuple):
-    """One event before it is put into an envelope."""
-
-    at_ms: int
-    kind: Kind
-    name: str
-    data: str
-    """JSON."""
-    bare: bool = False
-    """Can be told from the object alone (E2)."""
-    alone: bool = False
-    """Must be the only event of its record, whose timestamp must be `at_ms`, and never be repeated."""
-    endings: tuple[Ending, ...] = ()
-    reason: str = ""
-    """Why it must be refused."""
-    again: bool = False
-    """Said before, in a record of its own (not a repeat of the record): nothing may come of it."""
-
-
-class Step:
-    """One step of a run: its whole content is known before the first event."""
-
-    def __init__(self, run: Run, tool: str) -> None:
-        rng = run.rng
-        self.run = run
-        self.id = new_id(rng, "step_") if run.dialect != "lookalike" else f"{rng.getrandbits(128):032x}"
-        self.tool = tool
-        self.type = tool if tool in ("message_creation", "activities") else "tool_calls"
-        self.anomalies: set[str] = set()
-        self.calls: list[tuple[int, Call]] = []
-        self.created_at = int(run.now) // 1000
-        self.first_word = ""
-        if self.type == "message_creation":
-            self.message_id = new_id(rng, "msg_")
-        elif self.type == "activities":
-            self.activities = [
-                {"id": new_id(rng, "act_"), "type": "mcp_list_tools", "tools": {"fetch_page": {"required": []}}}
-            ]
-
-    def details(self, calls: list[dict[str, Any]]) -> dict[str, Any]:
-        """`step_details` with these tool calls."""
-        if self.type == "message_creation":
-            return {"type": self.type, self.type: {"message_id": self.message_id}}
-        if self.type == "activities":
-            return {"type": self.type, self.type: self.activities}
-        return {"type": self.type, "tool_calls": calls}
-
-    def object(self, calls: list[dict[str, Any]]) -> dict[str, Any]:
-        """The object of the open step, in the run's dialect."""
-        run = self.run
-        head = {
-            "id": self.id,
-            "object": run.object_type,
-            "created_at": self.created_at,
-            "run_id": run.id,
-            "assistant_id": run.assistant_id,
-            "thread_id": run.thread_id,
-            "type": self.type,
-            "status": "in_progress",
-        }
-        if run.dialect == "lookalike":
-            if not run.object_type:
-                del head["object"]
-            # Some re-serialise the deadline under the name of the past: that says nothing about the status.
-            deadline = {"expired_at": run.expires_at} if run.renames_deadline else {}
-            return head | {"step_details": self.details(calls), "vendor": run.vendor} | deadline
-        rest = {
-            "cancelled_at": None,
-            "completed_at": None,
-            "expires_at": run.expires_at,
-            "failed_at": None,
-            "last_error": None,
-            "step_details": self.details(calls),
-            "usage": None,
-        }
-        return head | rest | ({"metadata": run.metadata} if run.dialect == "azure" else {})
-
-
-def snapshot_of(whole: dict[str, Any]) -> dict[str, Any]:
-    """What is published of a step object: all keys of the schema, and whatever else it has."""
-    return {**_BLANK, "object": "thread.run.step", **whole}
-
-
 class Run:
-    """One run. `events()` tells it; `now` is its clock in milliseconds.
+    """One run. `events()` emits it; `now` is its clock in milliseconds.
 
-    `silent` is what its deadline makes of a step that falls silent; known once the run has been told.
+    `silent`: the ending, by its deadline, of a step without further events; known once all events were emitted.
     """
 
     def __init__(self, parameters: Parameters, rng: Random, texts: Texts, mixes: Mixes, start_ms: int) -> None:
@@ -189,7 +64,7 @@ class Run:
         self._plan_shape()
 
     def _plan_shape(self) -> None:
-        """Decide what becomes of the run before it begins."""
+        """Plan the course of the run before it begins."""
         d, rng = self.parameters, self.rng
         steps = rng.randint(1, 2 * d.steps - 1)
         fate = rng.random()
@@ -218,7 +93,7 @@ class Run:
     # The run as a whole
 
     def events(self) -> Iterator[Event]:
-        """Tell the run."""
+        """Yield the events of the run."""
         if not self._midstream:
             yield self._run_event("created", "queued")
             yield self._run_event("queued", "queued")
@@ -333,7 +208,7 @@ class Run:
         return self._delta(step, entries)._replace(kind=Kind.REFUSED, reason="bad_index")
 
     def _chatter(self, step: Step) -> Iterator[Event]:
-        """The message of a message step: none of the worker's business."""
+        """Events of the message of a message step, which the worker ignores."""
         message = f'{{"id":"{step.message_id}","object":"thread.message'
         yield Event(self._tick(), Kind.IGNORED, "thread.message.created", f'{message}","status":"in_progress"}}')
         for _ in range(self.parameters.chatter):
@@ -353,7 +228,7 @@ class Run:
         self.now += self.rng.random() * self._wait_ms
 
     def _approval(self, step: Step) -> Iterator[Event]:
-        """A person must agree first: the deadline moves, and hours pass."""
+        """Wait for a person's approval: the deadline moves, and hours pass."""
         yield self._extend(step)
         if self._says_it_again():
             # With the old deadline: it must not come back.
@@ -401,7 +276,7 @@ class Run:
         return Event(at_ms, Kind.END, _STEP + name, text_of(sent), bare=bare, endings=(ending,))
 
     def _last_word(self, step: Step, status: str, at: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """How the step stands at its end, and the object that says so (which may leave unsaid what is known)."""
+        """The whole step at its end, and the object that is sent (which may leave out known fields)."""
         rng = self.rng
         whole = step.object([call.final for _, call in step.calls]) | {"status": status}
         if status != "expired" or rng.random() < 0.5:
@@ -415,10 +290,10 @@ class Run:
         sent = whole | {"step_details": step.details([call.sent for _, call in step.calls])}
         way = rng.random()
         if way < 0.1 and self.dialect == "openai":
-            # As lists of steps have it: the last word may take the deadline back.
+            # As in lists of steps: the ending object may remove the deadline.
             whole["expires_at"] = sent["expires_at"] = None
         elif way < 0.2 and self.dialect == "azure":
-            # Nulls that must not erase what is known.
+            # Nulls that must not erase known values.
             sent |= {"run_id": None, "thread_id": None, "assistant_id": None, "created_at": None, "type": None}
         elif way < 0.25 and self.dialect == "azure":
             sent["step_details"] = None
@@ -445,7 +320,7 @@ class Run:
         return Event(self._tick(), Kind.REFUSED, _STEP + status, data, bare=bare, reason="illegal_transition")
 
     def _joined_late(self, step: Step) -> Iterator[Event]:
-        """The first events of the run are missing: what is left is published, and says so."""
+        """A step whose first events are missing: the rest is published with an anomaly."""
         rng = self.rng
         step.anomalies.add("joined_midstream")
         status = "completed" if self.renames_deadline else _ENDS.pick(rng)

@@ -1,4 +1,4 @@
-"""Random material: pieces of text, identifiers, weighted choices. All from one seeded generator."""
+"""Random texts, identifiers and weighted choices, all from one seeded generator."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WORDS: Final = (
     "Ω",
     "🚆",
 )
-# What trips a careless reader: quotes, backslashes, control characters, and the line ends that are none in SSE or JSON.
+# Characters that break careless readers: quotes, backslashes, control characters, line ends that SSE and JSON ignore.
 _SPICE: Final = (
     '"',
     "\\",

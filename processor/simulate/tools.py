@@ -1,4 +1,4 @@
-"""Tool calls: planned as a whole, and only then cut into the deltas that bring them and the object that ends them."""
+"""Tool calls: planned as a whole, then cut into deltas and the object that ends the step."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plan_call(rng: Random, texts: Texts, tool: str, deltas: int) -> Call:
 
 
 def ways_to_name(rng: Random, whole: dict[str, Any], field: str) -> dict[str, Any]:
-    """How an ending object states a text that was streamed: whole, as null, or not at all. All three mean the same."""
+    """Form of a streamed text in an ending object: whole, null, or absent. All three mean the same."""
     way = rng.random()
     if way < 0.5:
         return whole
@@ -46,7 +46,7 @@ def ways_to_name(rng: Random, whole: dict[str, Any], field: str) -> dict[str, An
 
 
 def _named(rng: Random, texts: Texts, tool: str, deltas: int) -> Call:
-    """`function` and its kin: a body with name, arguments and output."""
+    """`function` and similar tools: a body with name, arguments and output."""
     call_id = new_id(rng, "call_")
     body = "function" if tool == "openapi" else tool
     pieces = texts.pieces(deltas)

@@ -6,7 +6,7 @@ from base64 import b64encode
 from random import Random
 from typing import Final, NamedTuple
 
-from processor.simulate.runs import Event, Kind
+from processor.simulate.steps import Event, Kind
 
 EVENT_ID: Final = "runstep-event-id"
 MANY: Final = frozenset(("sse_many", "ce_batch"))

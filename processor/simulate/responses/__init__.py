@@ -1,4 +1,4 @@
-"""Responses runs of the generator: planned item by item, told as events, and what must be published of each item.
+"""Generated Responses streams: planned item by item, emitted as events, with the expected result of each item.
 
-Like the rest of the generator it shares no code with the core: what must come follows from the plan of an item.
+Like the rest of the generator it shares no code with the core: the expected result follows from the plan of an item.
 """

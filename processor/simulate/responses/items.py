@@ -1,4 +1,4 @@
-"""Output items of a response: how each begins, what the stream says of it, and the whole item at its end."""
+"""Output items of a response: the item at its begin, its events, and the whole item at its end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Said(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """An item as it is told."""
+    """Plan of an item: its begin, its events and its end."""
 
     opening: dict[str, Any]
     said: list[Said]

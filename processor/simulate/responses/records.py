@@ -1,4 +1,4 @@
-"""Events of a response into records, as `publish` and other producers write them, and what comes in their wake."""
+"""Records of a response, as `publish` and other producers write them, with the faults generated after each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def envelopes_of(parameters: Parameters) -> Mix:
 
 
 class ResponseRecords:
-    """The records of one response, in order; what must come of them is told to `expected`."""
+    """The records of one response, in order; the expected result is added to `expected`."""
 
     def __init__(
         self, run: ResponseRun, parameters: Parameters, envelopes: Mix, expected: Expected, partition: int
@@ -45,7 +45,7 @@ class ResponseRecords:
         self._place = 0
 
     def records(self) -> Iterator[tuple[int, list[Made]]]:
-        """Each record with what comes in its wake, at the time of its last event."""
+        """Yield records at the time of their last events, with the faults generated after each."""
         rng, d = self._rng, self._parameters
         events = self._run.events()
         held = next(events, None)
@@ -102,7 +102,7 @@ class ResponseRecords:
                 )
 
     def _read_again(self, told: list[ResponseEvent], at_ms: int) -> list[Made]:
-        """A resumed stream: the last events once more, with another order of keys."""
+        """Resume the stream: the last events once more, with another order of keys."""
         again = told[-self._rng.randint(1, 12) :]
         self._expected.counts["duplicate"] += len(again)
         return [self._record([event], "bare", at_ms, shuffled=True) for event in again]

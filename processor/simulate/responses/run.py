@@ -1,4 +1,4 @@
-"""One response: planned first, then told as the events of a service, in order and with timestamps.
+"""One response: planned first, then emitted as the events of a service, in order and with timestamps.
 
 What must be published follows from the plan, never from the events.
 """
@@ -49,9 +49,9 @@ class ResponseEvent(NamedTuple):
 
 
 class ResponseRun:
-    """One response. `events()` tells it; `now` is its clock in milliseconds.
+    """One response. `events()` emits it; `now` is its clock in milliseconds.
 
-    `left_open` are the steps that nothing ends but their deadline; known once the response has been told.
+    `left_open`: the steps that only their deadline ends; known once all events were emitted.
     """
 
     def __init__(self, parameters: Parameters, rng: Random, texts: Texts, start_ms: int) -> None:
@@ -102,7 +102,7 @@ class ResponseRun:
         }
 
     def _plan(self) -> None:
-        """Decide what becomes of the response before it begins."""
+        """Plan the course of the response before it begins."""
         d, rng = self._parameters, self.rng
         items = Mix(RESPONSE_ITEMS, d.response_items)
         self._plans = [
@@ -126,7 +126,7 @@ class ResponseRun:
     # --- the stream ---
 
     def events(self) -> Iterator[ResponseEvent]:
-        """Tell the response."""
+        """Yield the events of the response."""
         for kind in ("created", "in_progress"):
             yield self._event(kind, {"response": self._called()})
         whole = len(self._plans) - self._open_at_end
@@ -207,7 +207,7 @@ class ResponseRun:
         yield event
 
     def _broken(self) -> Iterator[ResponseEvent]:
-        """The connection breaks: what is open ends by its deadline, or by the response as it is retrieved."""
+        """Break the connection: open steps end by their deadline, or by the retrieved response."""
         if self._fate == "dropped":
             self.left_open = [Outcome(step, item, "expired", "deadline") for step, item in self._open.values()]
             return

@@ -1,10 +1,10 @@
-"""What must be published of an output item: the mapping of docs/responses.md, in code of the generator's own."""
+"""Expected step of an output item: the mapping of docs/responses.md, written independently of the core."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from processor.simulate.runs import SCHEMA_KEYS
+from processor.simulate.steps import SCHEMA_KEYS
 
 
 class ResponseStep:
