@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from processor.config.settings import Settings
 from processor.errors import BrokerUnavailable
-from processor.telemetry.happenings import BrokerBack, BrokerLost
+from processor.telemetry.kafka_happenings import BrokerBack, BrokerLost
 from processor.telemetry.telemetry import Telemetry
 
 _Answer = TypeVar("_Answer")
@@ -41,7 +41,7 @@ class BrokerAvailability:
         return max(0.0, since + self._limit_s - time.monotonic())
 
     def answered(self, incarnation_began: float) -> None:
-        """The broker has answered a question in the incarnation that began then."""
+        """Note that the broker answered a request, in the incarnation that began then."""
         now = time.monotonic()
         if self._silent and self._since is not None:
             self._telemetry.happened(BrokerBack(self._bootstrap, now - self._since))
@@ -50,7 +50,7 @@ class BrokerAvailability:
             self._since, self._good_at = None, now
 
     def failed(self, error: BrokerUnavailable) -> None:
-        """Raises `BrokerUnavailable`, saying since when, once the time is over."""
+        """Note a failure. Raises `BrokerUnavailable`, with the time of the last success, once the limit is reached."""
         now = time.monotonic()
         self._silent = True
         if self._since is None:
@@ -66,7 +66,7 @@ class BrokerAvailability:
             ) from error
 
     async def bounded(self, asking: Awaitable[_Answer]) -> _Answer:
-        """Ask for no longer than is left. Raises `BrokerUnavailable`."""
+        """Await with the time that is left as the timeout. Raises `BrokerUnavailable`."""
         left_s = max(_LEAST_S, self.left_s())
         try:
             async with asyncio.timeout(left_s):

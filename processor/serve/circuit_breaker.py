@@ -13,7 +13,7 @@ _NOT_THE_INPUT: Final = frozenset({Reason.SNAPSHOT_TOO_LARGE})
 
 
 class Tripped(TooManyRejections):
-    """What it was that was too much: a share of a window, or a run; and where: the newest of the rejected records.
+    """Too many records were rejected: a share of a window, or a run of them. `offsets`: of the newest ones.
 
     `reason`: the most frequent one of the batch that was the last.
     """
@@ -52,7 +52,7 @@ class Breaker:
         self._runs: dict[int, int] = {}
 
     def saw(self, partition: int, records: Sequence[Record], effects: Sequence[Effect]) -> None:
-        """Take note of a batch.
+        """Count the rejections of a batch.
 
         Raises:
             TooManyRejections: nothing of this batch was committed; a restart begins at the same place.

@@ -34,7 +34,7 @@ STEP_KEYS: Final = (
     "offset",
     "worker",
 )
-"""What `/steps` may say of a step. Whatever else a worker hands over is left out."""
+"""Keys of a step on `/steps`. Everything else that a worker returns is left out."""
 
 STEPS_SHOWN: Final = 100
 STEPS_MAX: Final = 1_000
@@ -70,9 +70,9 @@ _INDEX: Final = """<!doctype html>
 
 
 class Health(NamedTuple):
-    """A verdict. `reasons` say what is wrong, one sentence each; `detail` is shown as it is.
+    """Result of a health check. `reasons` say what is wrong, one sentence each; `detail` is shown as it is.
 
-    Reasons beside `ok` are for people: nothing that a restart would fix.
+    Reasons with `ok` are for operators: a restart would not fix them.
     """
 
     ok: bool
@@ -133,7 +133,7 @@ class _Answer(NamedTuple):
 
 
 class _Unanswered(NamedTuple):
-    """A worker process could not be asked, or answered what its endpoints never do."""
+    """A worker process did not answer, or not with the format of its endpoints."""
 
     reason: str
 
@@ -196,7 +196,7 @@ class Aggregator:
 
     async def _ask(self, path: str) -> dict[str, _Answer | _Unanswered]:
         children = dict(self._children())
-        # A session per question: every fifteen seconds or so there is one, and no state to close.
+        # A session per request: there is one about every fifteen seconds, and no state to close.
         async with aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=self._patience_s), auto_decompress=False
         ) as session:
@@ -293,9 +293,9 @@ class _Connection(asyncio.Protocol):
 
 
 class _Admission:
-    """The connections of a server, of which there are never more than `_CONNECTIONS`.
+    """Connections of a server, at most `_CONNECTIONS`.
 
-    Descriptors are the process's own to connect to brokers with, and a probe must always get through.
+    The process needs its file descriptors for brokers, and a health probe must always get a connection.
     """
 
     def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:
@@ -318,7 +318,7 @@ class _Admission:
 
     @contextmanager
     def answering(self, transport: object) -> Iterator[None]:
-        """A block in which the connection is at work."""
+        """Context in which the connection has a request under way."""
         connection = self._open.get(transport)
         if connection is None:
             yield
@@ -428,7 +428,7 @@ class Server:
         except web.HTTPException as error:
             return _json(error.status, {"error": error.reason.lower()})
         except Exception as error:
-            # What it says may hold anything; its class is enough to look for it.
+            # Its message may hold anything; its class is enough to find it.
             return _json(500, {"error": "internal error", "class": type(error).__name__})
         finally:
             self._asked[is_probe] -= 1

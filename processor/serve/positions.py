@@ -1,8 +1,8 @@
-"""Decide where a partition starts: whether its committed position is of this log, and what must be rebuilt if not.
+"""Start position of a partition: whether the committed offset belongs to this log, and what must be rebuilt if not.
 
-Pure decisions: what the broker answered comes in, a `Start` or a refusal comes out. A position that cannot be of the
-log at hand is refused (exit 65) with both choices; one that lost only its metadata or its checkpoints is rebuilt by a
-silent fold from the log's beginning; nothing is guessed.
+Pure functions from the broker's answers to a `Start` or a refusal. A position that cannot be of this log is refused
+(exit 65) with both choices; one that lost only its metadata or its checkpoints is rebuilt by a silent fold from the
+log's beginning; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PositionRefused(CorruptLog):
 
 
 def all_of(refused: Sequence[PositionRefused]) -> PositionRefused:
-    """One refusal for all of them: the first, and a line for each of the others."""
+    """One refusal from several: the first, and a line for each of the others."""
     first = refused[0]
     message = "\n".join(error.message for error in refused)
     return PositionRefused(message, hint=first.hint, partition=first.partition, reason=first.reason)
@@ -86,7 +86,7 @@ class SourcePartition(NamedTuple):
         return f"`run-steps reset --partition {self.partition} --to {to}`"
 
     def choices(self) -> str:
-        """Both ways on, for one partition."""
+        """The two commands to choose from, for one partition."""
         return (
             f"stop all workers, then {self.command('earliest')} publishes all of it again, --to OFFSET (or latest) "
             "goes on from there and publishes nothing before it"
@@ -94,7 +94,7 @@ class SourcePartition(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What the broker says of one partition of the source."""
+    """Facts from the broker about one partition of the source."""
 
     log: LogIdentity
     begin: int
@@ -130,7 +130,7 @@ class Start(NamedTuple):
 
 
 def survey(found: Mapping[bytes, bytes], log: LogIdentity, offset: int, *, exact: bool) -> Surveyed:
-    """Tell the checkpoints that fit from those of another log, or of a later offset of this one.
+    """Separate the checkpoints that fit from those of another log, or of a later offset of this log.
 
     Args:
         exact: checkpoints and offsets were committed together, so that none can be ahead of the offset.
@@ -205,7 +205,7 @@ def judge(
         return Start(offset, offset, -1, MODE_REBUILD, StartReason.METADATA_MISSING, checkpoints)
     if mode != MODE_RESUME:
         return Start(offset, offset, -1, mode, StartReason.ASKED, checkpoints)
-    # At least once a kill may leave them a unit apart; that all are gone at once it does not explain.
+    # With at_least_once a kill may leave them one unit apart; that does not explain why all are gone.
     if point.kept >= 0 and (point.kept != checkpoints.keys if exact else point.kept and not checkpoints.keys):
         return Start(offset, offset, -1, MODE_REBUILD, StartReason.CHECKPOINTS_LOST, checkpoints, lost_of=point.kept)
     if facts.begin <= point.restore_from <= offset:
@@ -302,7 +302,7 @@ def _check_checkpoints(place: SourcePartition, offset: int, checkpoints: Surveye
 
 
 def unreachable(place: SourcePartition, start: Start, begin: int) -> PositionRefused:
-    """The refusal where checkpoints are lost and the log does not reach back far enough to do without them."""
+    """Refusal where checkpoints are lost and the log does not reach back far enough to rebuild the state."""
     return PositionRefused(
         f"topic {place.checkpoints}: partition {place.partition}: {start.lost_of} checkpoints were committed with "
         f"offset {start.offset} of {place.topic}, {start.checkpoints.keys} are there, and the log from {begin} on "
@@ -321,7 +321,7 @@ def whole_now(group: Group, claimed: Collection[int]) -> int:
 
 
 def resolve(place: SourcePartition, where: Where, facts: Facts) -> int:
-    """The offset that is meant.
+    """Resolve a position to an offset.
 
     Raises:
         UsageError: it is not in the log.

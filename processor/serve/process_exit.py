@@ -1,4 +1,4 @@
-"""Run a process's coroutine to its exit code, and end by force what does not end."""
+"""Run a process's coroutine to its exit code; force the exit if a task does not end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXIT_BUG: Final = 70
 
 
 def run_to_exit(main: Coroutine[Any, Any, int]) -> int:
-    # Collecting among the objects of start-up is work for nothing; what lives long is frozen once more when live.
+    # The garbage collector need not scan the objects of start-up; long-lived ones are frozen again when live.
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)

@@ -21,17 +21,17 @@ from processor.kafka.client_config import Connection
 from processor.serve.broker_availability import BrokerAvailability
 from processor.serve.http import Aggregator, Server
 from processor.serve.process_exit import EXIT_BUG, run_to_exit
-from processor.serve.supervisor import KILL_AFTER_S, run_one, stop_on_signal, wait_or_stop
+from processor.serve.stopping import stop_on_signal, unless, wait_or_stop
+from processor.serve.supervisor import KILL_AFTER_S, run_one
 from processor.serve.topics import check_or_create_topics
-from processor.serve.worker import unless
 from processor.telemetry.happenings import ChildEnded, Listening, WorkerStopped
 from processor.telemetry.telemetry import Telemetry
 
 _SAID_WHY: Final = frozenset({64, 65, 74, 75, 77, 78})
-"""The codes of a worker process that a new one would end with as well.
+"""Exit codes of a worker process with which a new process would end as well: it is not restarted.
 
-74 is one: a disk is as full for the next, and a person must make room. 71 is none: the memory that a process had is
-free once it has ended, and the next goes on from the log; how often is limited as for any other end.
+74 is among them: the disk is still full for the next process. 71 is not: memory is free again once the process has
+ended. Restarts after it are limited as after any other exit.
 """
 
 
@@ -58,7 +58,7 @@ def _child_main(settings: Settings, name: str, pipe: Pipe) -> None:
 
 
 def _child_settings(settings: Settings, number: int) -> Settings:
-    """The same settings; its endpoints on a port of its own, and a static member per process."""
+    """Settings of one child: a port of its own, and a static member id of its own."""
     source = settings.source
     if source.instance_id:
         source = source.model_copy(update={"instance_id": f"{source.instance_id}-{number}"})
@@ -67,7 +67,7 @@ def _child_settings(settings: Settings, number: int) -> Settings:
 
 
 async def run_several(settings: Settings, *, create_topics: bool, workers: int) -> int:
-    """N processes, each a member of the group; this one serves their endpoints as one and watches them."""
+    """Run N processes, each a member of the group; this one merges their endpoints and restarts them."""
     began = time.monotonic()
     telemetry = Telemetry(level=settings.log.level, format=settings.log.format, worker="front")
     telemetry.hear_libraries()
@@ -126,7 +126,7 @@ def _worst_exit(codes: Iterable[int | None]) -> int:
 
 
 async def _watch_children(settings: Settings, telemetry: Telemetry, children: list[_Child], stop: asyncio.Event) -> int:
-    """Note each child's address, and start one again that a signal or a bug ended; else end with its code."""
+    """Note each child's address; restart one that a signal or a bug ended, else return its exit code."""
     supervisor = settings.supervisor
     restarts: deque[float] = deque()
     while not stop.is_set():

@@ -1,8 +1,8 @@
 """`run-steps reset`: set the group's offsets, and have the state there rebuilt from the log, in one commit.
 
-Kafka's own tool sets offsets without a word beside them. This one writes, in the same commit, which log the offset is
-of and that the state at it has to be rebuilt; the worker that takes the partition over forgets the checkpoints that do
-not fit, in its first transaction. So nothing stands half done between here and there.
+Kafka's own tool sets offsets without metadata. This one writes, in the same commit, to which log the offset belongs and
+that the state at it has to be rebuilt; the worker that takes the partition over forgets the checkpoints that do not
+fit, in its first transaction. So there is no half-done state in between.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ async def reset(
     yes: bool,
     echo: Callable[[str], None],
 ) -> int:
-    """Print what would be done, a line per partition, and with `yes` do it. Returns the exit code.
+    """Print the plan, a line per partition, and with `yes` carry it out. Returns the exit code.
 
     Args:
         to: `current` keeps the committed offset.

@@ -2,8 +2,8 @@
 
 Order matters (docs/decisions/0002): stable offset and metadata, then the high watermark of the checkpoint partition (a
 committed transaction's checkpoints may become visible later than its offsets), then the checkpoints up to there, then
-the claim. The silent fold up to the committed offset is the worker's own loop. What is believed of all this is
-decided in `processor.serve.positions`.
+the claim. The silent fold up to the committed offset is the worker's own loop. `processor.serve.positions` decides
+whether offset and checkpoints belong to this log.
 """
 
 from __future__ import annotations
@@ -40,15 +40,21 @@ from processor.serve.positions import (
     unreachable,
     whole_now,
 )
-from processor.telemetry.happenings import RestoreIrregular, WriterTakenOver
+from processor.serve.stalls import Stalls
+from processor.telemetry.happenings import RestoreIrregular, RestoreStalled, WriterTakenOver
 from processor.telemetry.telemetry import Telemetry
 
 _WHOLE_LOG_RECORDS: Final = 2_000_000
 """A rebuild folds a log of this size from its beginning; a larger one only as far back as `max_age_s` asks."""
 _LAST_RECORDS: Final = 500
-"""So many offsets are read to learn what time it is in the log."""
+"""Number of offsets that are read to find the stream time of the log."""
 _TAKEOVER_S: Final = 10.0
+_RESTORE_AGAIN_S: Final = 1.0
 _ABORT_SCAN_S: Final = 15.0  # brokers look for timed-out transactions every 10 s
+
+
+class RestoreGivenUp(BrokerUnavailable):
+    """A partition could not be restored for `unavailable_after_s`, over all incarnations: no restart."""
 
 
 class Restored(NamedTuple):
@@ -122,8 +128,8 @@ class Restorer:
             return
         members = await self._consumer.member_clients()
         if not members or (self._own and self._own not in members):
-            # An answer without ourselves says nothing about others: of a group with members of KIP-848 brokers say
-            # that it is dead and has none, and the living would be fenced.
+            # An answer without this worker is not reliable: for a group with members of KIP-848 brokers answer that
+            # it is dead and has no members, and live writers would be fenced.
             return
         dead = {writer: p for p, writer in sorted(named.items(), reverse=True) if writer not in members}
         ended = await asyncio.gather(
@@ -135,6 +141,35 @@ class Restorer:
             if isinstance(outcome, BaseException):
                 raise outcome
             self._telemetry.happened(WriterTakenOver(partition, writer, time.monotonic() - began, outcome))
+
+    async def restore_all(
+        self, stable: Mapping[int, Committed], stalls: Stalls
+    ) -> AsyncGenerator[list[Restored], None]:
+        """Restore these partitions; try again, with another reader, what cannot be read.
+
+        Raises:
+            RestoreGivenUp: a partition was tried for `unavailable_after_s`.
+        """
+        limit_s = self._settings.kafka.unavailable_after_s
+        for partition in stable:
+            stalls.waits(partition, "its checkpoints are being read")
+        waiting = dict(stable)
+        while waiting:
+            try:
+                async with aclosing(self.restore(waiting)) as restoring:
+                    async for ready in restoring:
+                        done = {found.partition for found in ready}
+                        waiting = {p: at for p, at in waiting.items() if p not in done}
+                        yield ready
+            except ReadStalled as error:
+                waited_s = max(stalls.waited_s(partition) for partition in waiting)
+                self._telemetry.happened(RestoreStalled(tuple(sorted(waiting)), waited_s, error))
+                if waited_s >= limit_s:
+                    raise RestoreGivenUp(
+                        f"{error.message}; tried for {waited_s:.0f} s",
+                        hint=f"{error.hint}; the limit is [kafka] unavailable_after_s = {limit_s:g}; nothing is lost",
+                    ) from error
+                await asyncio.sleep(_RESTORE_AGAIN_S)
 
     async def restore(self, stable: Mapping[int, Committed]) -> AsyncGenerator[list[Restored], None]:
         """Load the checkpoints of these partitions, claim them, and yield their states at `restore_from`.
@@ -148,7 +183,7 @@ class Restorer:
         """
         if not stable:
             return
-        # Before the group's offsets: who publishes has claimed first, so what is seen here without one was before.
+        # Before the group's offsets: a writer claims before it publishes, so output without a claim is older.
         written = await self._written() if any(c.offset < 0 for c in stable.values()) else []
         begin, end, self._log, group = await asyncio.gather(
             self._consumer.begin_offsets(list(stable)),
@@ -200,7 +235,7 @@ class Restorer:
     def metadata(
         self, restore_from: int, stream_time: int, kept: int, *, mode: int = MODE_RESUME, unit: int = 0, whole: int = 0
     ) -> str:
-        """What is committed beside an offset of ours; `kept`: how many keys the checkpoint partition holds then."""
+        """Metadata of an offset commit; `kept`: how many keys the checkpoint partition then holds."""
         return OffsetMetadata(
             restore_from,
             stream_time,
@@ -333,7 +368,7 @@ class Restorer:
         return since, min(oldest_ms)
 
     async def _marks(self, since: Mapping[int, int], since_ms: int) -> dict[int, set[tuple[int, int]]]:
-        """The clock marks that were published for these partitions: (position, ms). No log can give them back."""
+        """Clock marks that were published for these partitions: (position, ms). The source does not have them."""
         marks: dict[int, set[tuple[int, int]]] = {p: set() for p in since}
         output, source = self._settings.output, self._settings.source.topic.encode()
         for topic in {output.expired, output.dead_letter}:
@@ -399,7 +434,7 @@ def _writer(committed: Committed) -> str:
 def _mark_of(record: Record, source: bytes, *, dead_letter: bool) -> tuple[int, int, int] | None:
     """Partition, position and milliseconds of the clock mark that a published record carries; None without one.
 
-    Other dead letters carry the headers of what came in: of those no word is ours.
+    Other dead letters carry the headers of the source record, which this program did not write.
     """
     headers = dict(record.headers)
     if dead_letter and headers.get(REASON) != Reason.SNAPSHOT_TOO_LARGE.value.encode():

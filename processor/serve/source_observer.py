@@ -1,7 +1,6 @@
-"""What the producers of the source do that no record shows alone: timestamps out of step, keys on other partitions.
+"""Checks of the source's producers over a sample of records: timestamp skew, keys on unexpected partitions.
 
-A sample of each batch is looked at, so many keys a second and no more: it costs nothing that a load would show. Nothing
-of it changes an outcome.
+The sample is bounded (records per batch, keys per second), so its cost does not show under load. It changes no outcome.
 """
 
 from __future__ import annotations
@@ -12,11 +11,17 @@ from typing import Final
 from processor.core.effects import Record
 from processor.core.schema_frames import frame_of
 from processor.kafka.records import partition_of
-from processor.telemetry.happenings import KeysChecked, OlderThanKept, SchemaFrameRead, SourceTimes, StreamTimeAhead
+from processor.telemetry.kafka_happenings import (
+    KeysChecked,
+    OlderThanKept,
+    SchemaFrameRead,
+    SourceTimes,
+    StreamTimeAhead,
+)
 from processor.telemetry.telemetry import Telemetry
 
 AHEAD_S: Final = 3600.0
-"""Stream time so far ahead of the clock is told; brokers since Kafka 3.6 take no later timestamp by default."""
+"""Stream time this far ahead of the clock is reported; brokers since Kafka 3.6 refuse later timestamps by default."""
 _SAMPLE: Final = 8
 _KEYS_A_SECOND: Final = 50
 _LONGEST_KEY_BYTES: Final = 256
@@ -37,7 +42,7 @@ class _Times:
 
 
 class SourceObserver:
-    """Of one worker, over all its partitions.
+    """Checks of one worker, over all its partitions.
 
     Args:
         partitions: how many the source has.
@@ -62,7 +67,7 @@ class SourceObserver:
         self._checked: dict[int, list[int]] = {}
 
     def saw(self, partition: int, records: Sequence[Record]) -> None:
-        """Look at some records of a batch that was applied live."""
+        """Check some records of a batch that was applied live."""
         times = self._times.setdefault(partition, _Times())
         count = self._partitions() if self._keys_left > 0 else 0
         for record in records[:: -(-len(records) // _SAMPLE) or 1]:

@@ -30,7 +30,7 @@ class Stalls:
         self._waits: dict[int | str, _Wait] = {}
 
     def waits(self, key: int | str, reason: str) -> None:
-        """Something is to be done there and is not done yet. Said again, only the words change."""
+        """Begin a wait: there is something to do and it is not done yet. During a wait only the reason changes."""
         wait = self._waits.get(key)
         if wait is None:
             now = self._monotonic()
@@ -39,21 +39,21 @@ class Stalls:
             wait.reason = reason
 
     def works(self, key: int | str) -> None:
-        """A restore reads on there. No stall, and no progress: an incarnation that gets no further restores, too."""
+        """Note activity of a restore. It ends no wait: an incarnation that makes no progress restores, too."""
         if (wait := self._waits.get(key)) is not None:
             wait.active_at = self._monotonic()
 
     def moved(self, key: int | str) -> None:
-        """Progress was made there: what still waits begins to wait now."""
+        """Note progress: a wait that goes on counts from now."""
         if (wait := self._waits.get(key)) is not None:
             wait.since = wait.active_at = self._monotonic()
 
     def done(self, key: int | str) -> None:
-        """Nothing is to be done there."""
+        """End a wait: nothing is left to do."""
         self._waits.pop(key, None)
 
     def assigned(self, partitions: Collection[int]) -> None:
-        """These partitions are ours and no others: what another worker owns is no stall of this one."""
+        """Keep the waits of these partitions only: another worker owns the others."""
         self._waits = {key: wait for key, wait in self._waits.items() if key in partitions}
 
     def waited_s(self, key: int | str) -> float:

@@ -1,4 +1,4 @@
-"""Crash-only: one task owns a worker incarnation; an unclassified error ends it, and the next one starts from the log.
+"""Supervisor: run one worker incarnation after the other; after an error the next one starts from the log.
 
 `serve` runs one worker in this process, or N in processes of their own with one place to scrape.
 """
@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import time
 import uuid
 from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from processor.audit.selfaudit.selfaudit import SelfAudit
 from processor.config.settings import Settings
@@ -25,24 +24,26 @@ from processor.serve.broker_availability import BrokerAvailability, BrokerGaveUp
 from processor.serve.circuit_breaker import Tripped
 from processor.serve.highest_committed import HighestCommitted
 from processor.serve.http import Health, OneWorker, Server
+from processor.serve.partition_report import Stalled
 from processor.serve.process_exit import EXIT_BUG
+from processor.serve.restore import RestoreGivenUp
 from processor.serve.stalls import GROUP, Stalls
+from processor.serve.stopping import stop_on_signal, unless, wait_or_stop
 from processor.serve.topic_watch import TopicWatch
 from processor.serve.topics import check_or_create_topics, topic_problems, topic_warnings
 from processor.serve.unit_bound import UnitBound
-from processor.serve.worker import RestoreGivenUp, Stalled, Worker, unless
+from processor.serve.worker import Worker
 from processor.telemetry.happenings import (
     BreakerTripped,
-    BrokerThrottles,
     Listening,
     StateChanged,
     WorkerRestarted,
     WorkerStarted,
     WorkerStopped,
 )
+from processor.telemetry.kafka_happenings import BrokerThrottles
 from processor.telemetry.telemetry import Telemetry
 
-_Answer = TypeVar("_Answer")
 _PROBE_EVERY_S: Final = 5.0
 KILL_AFTER_S: Final = 15.0  # on top of the drain budget, before a child is cut off
 
@@ -67,7 +68,7 @@ class _CurrentWorker:
         else:
             stalled = self.stalls.reasons() if self.stalls is not None else []
             health = Health(not stalled, [*stalled, self.trouble] if stalled else [], {"state": self.trouble})
-        # A reason, and ok all the same: a restart would fold as this one did, and take the evidence along.
+        # Reasons that leave `ok` as it is: a restart would fold the same and lose the evidence.
         doubts = self.audit.reasons() if self.audit is not None else []
         topics = self.watch.reasons() if self.watch is not None else []
         return health._replace(reasons=[*health.reasons, *doubts, *topics])
@@ -118,7 +119,7 @@ async def run_one(
 
 
 def _stop_with(parent: Pipe, stop: asyncio.Event) -> None:
-    """Once the parent's end of the pipe is closed we are orphans."""
+    """Stop once the parent's end of the pipe is closed: the parent is gone."""
     loop = asyncio.get_running_loop()
 
     def closed() -> None:
@@ -128,18 +129,95 @@ def _stop_with(parent: Pipe, stop: asyncio.Event) -> None:
     loop.add_reader(parent.fileno(), closed)
 
 
-def stop_on_signal() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return stop
-
-
 def transactional_id(settings: Settings) -> str:
-    """Stable for a static member; otherwise new with each process, so that two never share one."""
+    """Transactional id: stable for a static member, otherwise new with each process, so that two never share one."""
     own = settings.source.instance_id or uuid.uuid4().hex[:12]
     return f"{settings.transactional_id_prefix}.{own}"
+
+
+class _Incarnations:
+    """Starts one worker incarnation after the other, with what outlives an incarnation."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Connection,
+        telemetry: Telemetry,
+        current: _CurrentWorker,
+        *,
+        name: str,
+        create_topics: bool,
+    ) -> None:
+        self._settings, self._connection, self._telemetry, self._current = settings, connection, telemetry, current
+        self._name = name
+        self.availability = BrokerAvailability(settings, telemetry)
+        self._stalls = current.stalls = Stalls(settings.supervisor.stall_timeout_s / 2)
+        delivery = settings.delivery
+        self._bound = UnitBound(
+            delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s, lambda: OBSERVED.total_ms
+        )
+        self._watch = current.watch = TopicWatch(
+            settings, connection, telemetry, partial(topic_problems, settings), partial(topic_warnings, settings)
+        )
+        self._check = partial(check_or_create_topics, settings, connection, create=create_topics)
+        self._highest = HighestCommitted()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Check the topics, then run one worker until `stop` is set or it fails."""
+        began = time.monotonic()
+        self._telemetry.happened(StateChanged("starting"))
+        self._stalls.waits(GROUP, "no assignment")
+        limits = await unless(stop, self.availability.bounded(self._watch.begin(self._check)))
+        if limits is None:
+            return
+        self.availability.answered(began)
+        worker = Worker(
+            self._settings,
+            self._connection,
+            self._telemetry,
+            transactional_id=self._name,
+            limits=limits,
+            audit=self._current.audit,
+            stalls=self._stalls,
+            served_below=self._watch.served_below,
+            kept=self._watch.shortest_retention,
+            bound=self._bound,
+            highest=self._highest,
+        )
+        self._current.worker, self._current.trouble = worker, ""
+        await _until_stopped(worker, self._watch, self.availability, self._telemetry, stop)
+
+
+class _Restarts:
+    """Counts restarts, and gives the time to wait before the next one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limits = settings.supervisor
+        self._counted: deque[float] = deque()
+        self.attempt = 0
+
+    def ran(self, seconds: float) -> None:
+        """After an incarnation that ran longer than the limit implies on average, the waits begin anew."""
+        if seconds > self._limits.restart_window_s / max(1, self._limits.max_restarts):
+            self.attempt = 0
+
+    def count(self, now: float, failure: Exception) -> None:
+        """Count a restart against the limit.
+
+        Raises:
+            RunStepsError: more than `max_restarts` within `restart_window_s`.
+        """
+        self._counted.append(now)
+        while self._counted and now - self._counted[0] > self._limits.restart_window_s:
+            self._counted.popleft()
+        if len(self._counted) > self._limits.max_restarts:
+            raise _too_many(len(self._counted), self._limits.restart_window_s, failure)
+
+    def backoff_s(self, most_s: float) -> float:
+        """Time to wait before the next incarnation."""
+        backoff_s: float = min(self._limits.backoff_max_s, self._limits.backoff_initial_s * 2**self.attempt, most_s)
+        self.attempt += 1
+        return backoff_s
 
 
 async def _supervise(
@@ -151,47 +229,15 @@ async def _supervise(
         RunStepsError: a restart will not help, the broker stayed away for `unavailable_after_s`, or too many
             restarts.
     """
-    supervisor = settings.supervisor
     connection = Connection.build(**settings.kafka.connection())
     name = transactional_id(settings)
     telemetry.happened(WorkerStarted(settings.source.topic, settings.source.group_id, settings.delivery.mode, name))
-    availability = BrokerAvailability(settings, telemetry)
-    stalls = current.stalls = Stalls(settings.supervisor.stall_timeout_s / 2)
-    delivery = settings.delivery
-    bound = UnitBound(
-        delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s, lambda: OBSERVED.total_ms
-    )
-    watch = current.watch = TopicWatch(
-        settings, connection, telemetry, partial(topic_problems, settings), partial(topic_warnings, settings)
-    )
-    check = partial(check_or_create_topics, settings, connection, create=create_topics)
-    highest = HighestCommitted()
-    restarts: deque[float] = deque()
-    attempt = 0
+    incarnations = _Incarnations(settings, connection, telemetry, current, name=name, create_topics=create_topics)
+    availability, restarts = incarnations.availability, _Restarts(settings)
     while not stop.is_set():
         began = time.monotonic()
         try:
-            telemetry.happened(StateChanged("starting"))
-            stalls.waits(GROUP, "no assignment")
-            limits = await unless(stop, availability.bounded(watch.begin(check)))
-            if limits is None:
-                return
-            availability.answered(began)
-            worker = Worker(
-                settings,
-                connection,
-                telemetry,
-                transactional_id=name,
-                limits=limits,
-                audit=current.audit,
-                stalls=stalls,
-                served_below=watch.served_below,
-                kept=watch.shortest_retention,
-                bound=bound,
-                highest=highest,
-            )
-            current.worker, current.trouble = worker, ""
-            await _until_stopped(worker, watch, availability, telemetry, stop)
+            await incarnations.run(stop)
             return
         except RunStepsError as caught:
             error, now = _naming_the_instance(caught, settings.source.instance_id), time.monotonic()
@@ -203,8 +249,7 @@ async def _supervise(
                 raise
             if isinstance(error, BrokerUnavailable) and not stop.is_set():
                 availability.failed(error)
-            if now - began > supervisor.restart_window_s / max(1, supervisor.max_restarts):
-                attempt = 0
+            restarts.ran(now - began)
             failure: Exception = error
             counts = isinstance(error, Fenced)
         except Exception as error:
@@ -215,24 +260,18 @@ async def _supervise(
         if stop.is_set():
             raise failure  # the last drain did not succeed: the exit code must say so
         if counts:
-            restarts.append(now)
-            while restarts and now - restarts[0] > supervisor.restart_window_s:
-                restarts.popleft()
-            if len(restarts) > supervisor.max_restarts:
-                raise _too_many(len(restarts), supervisor.restart_window_s, failure)
-        backoff_s = min(supervisor.backoff_max_s, supervisor.backoff_initial_s * 2**attempt, availability.left_s())
-        attempt += 1
-        telemetry.happened(
-            WorkerRestarted(failure, attempt, backoff_s, "stalled" if isinstance(failure, Stalled) else "")
-        )
+            restarts.count(now, failure)
+        backoff_s = restarts.backoff_s(availability.left_s())
+        reason = "stalled" if isinstance(failure, Stalled) else ""
+        telemetry.happened(WorkerRestarted(failure, restarts.attempt, backoff_s, reason))
         telemetry.happened(StateChanged("restarting"))
         await wait_or_stop(stop, backoff_s)
 
 
 def _naming_the_instance(error: RunStepsError, instance_id: str) -> RunStepsError:
-    """A static member that has lost its place is told its id: two processes that share one take it from each other.
+    """Add `source.instance_id` to the error of a fenced static member: two processes may share one by mistake.
 
-    The broker does not say who it was: the one that is replaced hears the same as one whose session has timed out.
+    The broker does not say which case it is: a replaced member gets the same error as one whose session timed out.
     """
     if not instance_id or not isinstance(error, Fenced):
         return error
@@ -257,14 +296,6 @@ def _too_many(restarts: int, window_s: float, failure: BaseException) -> RunStep
     return raised
 
 
-async def wait_or_stop(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        pass
-
-
 async def _until_stopped(
     worker: Worker, watch: TopicWatch, availability: BrokerAvailability, telemetry: Telemetry, stop: asyncio.Event
 ) -> None:
@@ -287,7 +318,7 @@ async def _until_stopped(
 
 
 async def _probe_broker(watch: TopicWatch, availability: BrokerAvailability, telemetry: Telemetry) -> None:
-    """Look at the topics every few seconds.
+    """Check the topics every few seconds.
 
     Raises:
         BrokerUnavailable: the broker has not answered for `unavailable_after_s`.

@@ -1,9 +1,9 @@
 """Watch of the topics while a worker runs: recreated, deleted, grown, or with changed settings.
 
-A task beside the worker asks every few seconds. What start would refuse ends the process with the message that start
-would give; the rest is logged with the old and the new value and what follows from it, counted, and named on
-`/healthz` for as long as it lasts. What would end the process is asked again: a broker that has just come up may not
-know yet what there is.
+A task beside the worker describes the topics every few seconds. A change that a start would refuse ends the process
+with the message of that refusal; any other is logged with old value, new value and consequence, counted, and named on
+`/healthz` for as long as it lasts. Before the process ends the topics are described again: a broker that has just come
+up may not know them yet.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from processor.config.settings import Settings
 from processor.errors import ConfigError, CorruptLog, Fenced, RunStepsError
 from processor.kafka.admin import Admin, TopicFacts, retention_ms
 from processor.kafka.client_config import Connection
-from processor.telemetry.happenings import PartitionsNotServed, TopicChanged, TopicWarned
+from processor.telemetry.kafka_happenings import PartitionsNotServed, TopicChanged, TopicWarned
 from processor.telemetry.telemetry import Telemetry
 
 _AGAIN_S: Final = 1.0
 _NOTHING_KNOWN_S: Final = 60.0
-"""A broker of ZooKeeper's days that has just started says of every topic that it does not exist, until its controller
-has written to it; seen for some seconds at 2.8.2."""
+"""A ZooKeeper-based broker that has just started answers that no topic exists, until its controller has written to it;
+seen for some seconds with 2.8.2."""
 
 WATCHED: Final = (
     "cleanup.policy",
@@ -65,7 +65,7 @@ class _Seen(NamedTuple):
 
 
 class TopicWatch:
-    """What is known of the topics, over all worker incarnations of this process.
+    """State of the topics, over all worker incarnations of this process.
 
     Args:
         judge: what start would refuse about topics as they are, one line each.
@@ -113,7 +113,7 @@ class TopicWatch:
         return self.limits
 
     async def look(self) -> None:
-        """Compare the topics with what they were, and say what has changed.
+        """Compare the topics with their last state, and report changes.
 
         Raises:
             ConfigError: as they are now a worker would not start.
@@ -159,7 +159,7 @@ class TopicWatch:
         return min(finite, key=lambda found: found[1]) if finite else None
 
     def reasons(self) -> list[str]:
-        """What a person must see to, one sentence each; a restart would not fix it."""
+        """Conditions that an operator must fix, one sentence each; a restart would not fix them."""
         return list(self._complaints.values())
 
     async def _ask(self) -> _Seen:

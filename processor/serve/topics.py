@@ -29,7 +29,7 @@ def _largest_step_bytes(max_message_bytes: int) -> int:
 
 
 async def check_or_create_topics(settings: Settings, connection: Connection, *, create: bool) -> dict[str, int]:
-    """See that all topics are as they must be. Returns the max.message.bytes of each that we write to.
+    """Check all topics, or create missing ones. Returns max.message.bytes of each topic that the worker writes to.
 
     Raises:
         ConfigError: all that is wrong with them, a line each.
@@ -64,7 +64,7 @@ async def check_or_create_topics(settings: Settings, connection: Connection, *, 
 
 
 def topic_problems(settings: Settings, found: Mapping[str, TopicFacts]) -> list[str]:
-    """What a worker would refuse about the topics as they are, one line each with its remedy."""
+    """Faults of the topics that a worker refuses at start, one line each with its remedy."""
     source, dead_letter, checkpoints = settings.source.topic, settings.output.dead_letter, settings.checkpoint_topic
     outcomes = sorted({topic for topic in settings.outcome_topics.values() if topic})
     problems = check_topics(
@@ -92,7 +92,7 @@ def topic_problems(settings: Settings, found: Mapping[str, TopicFacts]) -> list[
 
 
 def topic_warnings(settings: Settings, found: Mapping[str, TopicFacts]) -> list[str]:
-    """What a worker starts with all the same, and an operator should know; one line each with its remedy."""
+    """Faults of the topics that do not keep a worker from starting, one line each with its remedy."""
     source = found.get(settings.source.topic)
     if source is None:
         return []

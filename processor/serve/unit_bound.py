@@ -1,8 +1,8 @@
 """Bound of the unit size: halved when a throttled broker cannot commit a unit in time, doubled when it can easily.
 
-Without it a unit that a throttled broker cannot take in `commit_timeout_s` is made again from the log as large as it
-was, for ever. The bound outlives an incarnation, for a commit that timed out ends one. A broker that hangs says
-nothing of the size: smaller units would only slow the worker down once it is back.
+Without it a unit that a throttled broker cannot take in `commit_timeout_s` is made again from the log with the same
+size, for ever. The bound outlives an incarnation, because a commit that timed out ends one. A broker that hangs does
+not lower the bound: smaller units would only slow the worker down once it is back.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class UnitBound:
         self, max_records: int, max_bytes: int, commit_timeout_s: float, throttled_ms: Callable[[], int]
     ) -> None:
         self._throttled_ms = throttled_ms
-        # At the ends of the last two commits: what holds a unit up may have been said of the one before it.
+        # At the ends of the last two commits: throttling of the commit before may still delay this one.
         self._before = self._last = throttled_ms()
         self._max_records, self._max_bytes, self._timeout_s = max_records, max_bytes, commit_timeout_s
         self.records, self.bytes = max_records, max_bytes
@@ -36,7 +36,7 @@ class UnitBound:
         return records >= self.records or bytes >= self.bytes
 
     def committed(self, records: int, bytes: int, seconds: float) -> bool:
-        """A unit was taken in this time. Returns whether the bound was lowered."""
+        """Note a commit that took so long. Returns whether the bound was lowered."""
         if self._was_throttled() and seconds >= self._timeout_s / 2:
             return self._halve(records, bytes)
         if seconds < self._timeout_s / 4:
@@ -45,7 +45,7 @@ class UnitBound:
         return False
 
     def failed(self, records: int, bytes: int, seconds: float) -> bool:
-        """A unit was not taken, and this is how long it was tried. Returns whether the bound was lowered."""
+        """Note a commit that failed after so long. Returns whether the bound was lowered."""
         return self._was_throttled() and seconds >= self._timeout_s / 4 and self._halve(records, bytes)
 
     def _was_throttled(self) -> bool:

@@ -2,8 +2,8 @@
 
 A unit of effects belongs to the generation in which its first record was applied. On revoke the gate closes first and
 the unit drains second; a unit of another generation is never committed. A partition is live only once its silent fold
-has passed its committed offset; until then nothing is committed for it. After any error the worker is done for: the
-supervisor makes a new one from the committed offsets.
+has passed its committed offset; until then nothing is committed for it. Any error ends the worker: the supervisor makes
+a new one from the committed offsets.
 """
 
 from __future__ import annotations
@@ -11,42 +11,39 @@ from __future__ import annotations
 import asyncio
 import time
 from bisect import bisect_left
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from heapq import nsmallest
+from functools import partial
 from operator import attrgetter
-from typing import Any, Final, TypeVar
+from typing import Final
 
 from processor.audit.selfaudit.selfaudit import SelfAudit
 from processor.config.settings import Settings
-from processor.core.effects import Checkpoint, Effect, Record
-from processor.core.partition import PartitionState
+from processor.core.effects import Effect, Record
 from processor.core.rules import Rules
 from processor.errors import BrokerUnavailable, Fenced, RunStepsError
 from processor.kafka.client_config import Connection
-from processor.kafka.consumer import Committed, Consumer, GroupToken
-from processor.kafka.errors import ReadStalled
+from processor.kafka.consumer import Committed
 from processor.kafka.output_records import Outputs
 from processor.kafka.throttling import OBSERVED
-from processor.kafka.writer import IdempotentWriter, TransactionalWriter, Unit, Writer
+from processor.serve.assigned_partition import AssignedPartition
 from processor.serve.circuit_breaker import Breaker
+from processor.serve.clients import build_consumer, build_writer
 from processor.serve.highest_committed import HighestCommitted
 from processor.serve.http import Health
-from processor.serve.restore import Restored, Restorer
+from processor.serve.partition_report import NO_ANSWER, PartitionReport, oldest_open_steps
+from processor.serve.restore import Restorer
 from processor.serve.source_observer import SourceObserver
 from processor.serve.stalls import GROUP, Stalls
+from processor.serve.stopping import unless
+from processor.serve.unit import ClosedUnit, PendingUnit
 from processor.serve.unit_bound import UnitBound
 from processor.telemetry.happenings import (
     CommitFailed,
     PartitionRestored,
     PartitionsAssigned,
     PartitionsRevoked,
-    PartitionStatus,
-    ProgressStalled,
     RestoreProgressed,
-    RestoreStalled,
     StateChanged,
     TransactionsRedone,
     UnitBoundLowered,
@@ -58,79 +55,9 @@ from processor.telemetry.telemetry import Telemetry
 _IDLE_POLL_MS: Final = 250
 _REPORT_EVERY_S: Final = 1.0
 _OLDEST_EVERY_S: Final = 15.0
-_SAMPLES: Final = 8  # of positions, per checkpoint interval
 _CHECKPOINTS_AT_ONCE: Final = 5_000
-_RESTORE_AGAIN_S: Final = 1.0
-_REJOIN_S: Final = 5.0  # for what comes between a drain and the join
-_NO_ANSWER: Final = "no fetch was answered yet"
 
 _offset: Final = attrgetter("offset")
-
-_Answer = TypeVar("_Answer")
-
-
-async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, _Answer]) -> _Answer | None:
-    """What comes of the work, or None if `stop` is set before it is done; the work is cancelled then."""
-    working = asyncio.create_task(work)
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else None
-    finally:
-        working.cancel()
-        stopping.cancel()
-        await asyncio.wait({working, stopping})
-
-
-class Stalled(BrokerUnavailable):
-    """A partition did not move for `stall_timeout_s` though there is something to read."""
-
-
-class RestoreGivenUp(BrokerUnavailable):
-    """A partition could not be restored for `unavailable_after_s`, over all incarnations: no restart."""
-
-
-@dataclass(slots=True)
-class AssignedPartition:
-    """A partition of ours from its assignment to its revocation.
-
-    `acked`: the offset whose commit was answered. `end`: where the log ended when we last heard of it.
-    """
-
-    partition: int
-    state: PartitionState
-    committed: Committed
-    checkpoints: int
-    kept: set[bytes]  # the keys that the checkpoint partition holds once every closed unit is committed
-    opened_at: float
-    restored_from: int
-    announced: bool = False
-    position: int = 0
-    acked: int = -1
-    end: int = 0
-    moved_at: float = 0.0
-    last_timestamp_ms: int = -1
-    positions: deque[tuple[float, int]] = field(default_factory=deque)
-
-
-@dataclass(slots=True)
-class _Pending:
-    """What has been applied and not yet closed."""
-
-    token: GroupToken | None = None
-    effects: dict[int, list[Effect]] = field(default_factory=dict)
-    records: int = 0
-    bytes: int = 0
-
-
-@dataclass(slots=True)
-class _ClosedUnit:
-    """A unit on its way, and what to note when it is committed."""
-
-    unit: Unit
-    effects: dict[int, list[Effect]]
-    records: int
-    bytes: int
 
 
 class Worker:
@@ -174,54 +101,20 @@ class Worker:
         self._outputs = Outputs.of_settings(settings, limits)
         breaker = settings.rejections
         self._breaker = Breaker(source.topic, breaker.max_share, breaker.window_records, breaker.max_run)
-        self._consumer = Consumer(
-            connection,
-            topic=source.topic,
-            group_id=source.group_id,
-            client_id=transactional_id,
-            instance_id=source.instance_id or None,
-            session_timeout_ms=source.session_timeout_ms,
-            heartbeat_interval_ms=source.heartbeat_interval_ms,
-            # The group waits for a drain, and a drain that is not done in its time is given up.
-            rebalance_timeout_ms=min(source.rebalance_timeout_ms, int((delivery.drain_timeout_s + _REJOIN_S) * 1000)),
-            fetch_max_bytes=source.fetch_max_bytes,
-            partition_fetch_bytes=source.partition_fetch_bytes,
-            listener=self,
-        )
+        self._consumer = build_consumer(settings, connection, client_id=transactional_id, listener=self)
         self._observer = SourceObserver(
             self._consumer.partitions_of_topic, telemetry, now_ms, kept=kept, with_frames=source.schema_frames
         )
-        self._writer: Writer
-        compression = None if delivery.compression == "none" else delivery.compression
-        if delivery.mode == "exactly_once":
-            self._writer = TransactionalWriter(
-                connection,
-                transactional_id=transactional_id,
-                group_id=source.group_id,
-                source_topic=source.topic,
-                token_now=self._consumer.token,
-                transaction_timeout_ms=delivery.transaction_timeout_ms,
-                commit_timeout_s=delivery.commit_timeout_s,
-                compression=compression,
-                limits=limits,
-            )
-        else:
-            self._writer = IdempotentWriter(
-                connection,
-                claim=self._consumer.claim,
-                token_now=self._consumer.token,
-                commit_timeout_s=delivery.commit_timeout_s,
-                compression=compression,
-                limits=limits,
-            )
-        self._name = self._writer.transactional_id or ""
+        self._writer = build_writer(
+            settings, connection, self._consumer, transactional_id=transactional_id, limits=limits
+        )
         self._restorer = Restorer(
             settings,
             connection,
             self._consumer,
             telemetry,
             self._rules,
-            own_writer=self._name,
+            own_writer=self._writer.transactional_id or "",
             claim=self._writer.claim,
             highest=highest,
         )
@@ -235,11 +128,12 @@ class Worker:
         self._bound = bound or UnitBound(
             delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s, lambda: OBSERVED.total_ms
         )
+        self._report = PartitionReport(settings, telemetry, self._stalls, self._observer, monotonic, now_ms)
         self._unserved: list[int] = []  # assigned to us, and without a partition of the checkpoint topic
         self._assignment_epoch = 0
         self._opening: asyncio.Task[None] | None = None
         self._writer_started = asyncio.Event()
-        self._pending = _Pending()
+        self._pending = PendingUnit()
         self._commit_task: asyncio.Task[None] | None = None
         self._committing: tuple[float, int] | None = None  # since when, and how many records
         self._draining = asyncio.Lock()
@@ -277,13 +171,13 @@ class Worker:
                 ends.create_task(self._writer.stop(timeout_s=5))
 
     async def _start(self) -> None:
-        """Join first: the offsets may name our writer already, and as one that is no member it would be taken over."""
+        """Join first: offsets may name this worker's writer, and a writer that is no member would be taken over."""
         await self._consumer.start()
         await self._writer.start()
         self._writer_started.set()
 
     async def _turn(self) -> None:
-        """Poll, apply, and commit when it is time. One step of the loop, with one place to wait: the poll."""
+        """One turn of the loop: poll, apply, and commit when it is due. It waits in the poll only."""
         interval_s = self._settings.delivery.commit_interval_ms / 1000
         epoch, pollable = self._assignment_epoch, self._pollable
         wait_ms = _IDLE_POLL_MS
@@ -291,8 +185,8 @@ class Worker:
             wait_ms = min(wait_ms, max(1, int((self._unit_closed_at + interval_s - self._monotonic()) * 1000)))
         batch = await self._consumer.poll(pollable, timeout_ms=wait_ms, max_records=self._most_polled())
         now = self._turned_at = self._monotonic()
-        # Behind a closed gate nothing is applied, nor noted, nor committed: the revocation drains, and the consumer may
-        # have handed out what we drop here. It comes again from where the next generation starts.
+        # Behind a closed gate nothing is applied, noted or committed: the revocation drains. Records that the consumer
+        # has handed out are dropped here and are read again from where the next generation starts.
         is_open = bool(pollable) and epoch == self._assignment_epoch
         if is_open:
             for partition, records in batch.items():
@@ -340,9 +234,7 @@ class Worker:
     def _add_effects(self, partition: int, effects: list[Effect]) -> None:
         if self._pending.token is None:
             self._pending.token = self._consumer.token()
-        self._pending.effects.setdefault(partition, []).extend(effects)
-        for effect in effects:
-            self._pending.bytes += len(effect.value or b"")
+        self._pending.add(partition, effects)
 
     def _most_polled(self) -> int:
         """Records of one poll: no more than a unit may hold, also where a restore ends within the poll."""
@@ -367,42 +259,18 @@ class Worker:
         if closed is not None:
             self._commit_task = asyncio.create_task(self._commit(closed), name="commit")
 
-    def _close_unit(self) -> _ClosedUnit | None:
-        """Close the pending unit: offsets, restore points and outputs of every live partition that moved."""
+    def _close_unit(self) -> ClosedUnit | None:
+        """Close the pending unit; the next record begins another."""
         self._unit_closed_at = self._monotonic()
         self._units += 1
-        pending, self._pending = self._pending, _Pending()
-        offsets: dict[int, Committed] = {}
-        for owned in self._owned.values():
-            position = owned.position
-            if not owned.state.is_live or position < owned.committed.offset:
-                continue
-            effects = pending.effects.get(owned.partition, [])
-            if position == owned.committed.offset and not effects:
-                continue
-            restore_from, stream_time, needless = owned.state.restore_point_at(position)
-            if needless:
-                effects = pending.effects.setdefault(owned.partition, effects)
-                effects.extend(needless)
-            for effect in effects:
-                if isinstance(effect, Checkpoint):
-                    (owned.kept.discard if effect.value is None else owned.kept.add)(effect.key)
-            metadata = self._restorer.metadata(restore_from, stream_time, len(owned.kept), unit=self._units)
-            committed = Committed(position, metadata)
-            assert committed.offset >= owned.committed.offset, "a committed offset never goes back"
-            offsets[owned.partition] = owned.committed = committed
-        if not offsets:
-            return None
-        token = pending.token or self._consumer.token()
-        unit = Unit(token, offsets=offsets)
-        for partition, effects in pending.effects.items():
-            for out in self._outputs.of(partition, effects):
-                (unit.checkpoints if out.topic == self._outputs.checkpoints else unit.records).append(out)
-        if self._audit is not None:
-            unit.ack_positions = self._audit.choose(unit.records)
-        return _ClosedUnit(unit, pending.effects, pending.records, pending.bytes)
+        pending, self._pending = self._pending, PendingUnit()
+        metadata = partial(self._restorer.metadata, unit=self._units)
+        closed = pending.close(self._owned.values(), self._consumer.token, metadata, self._outputs)
+        if closed is not None and self._audit is not None:
+            closed.unit.ack_positions = self._audit.choose(closed.unit.records)
+        return closed
 
-    async def _commit(self, closed: _ClosedUnit) -> None:
+    async def _commit(self, closed: ClosedUnit) -> None:
         began, redone = self._monotonic(), self._writer.recovered
         self._committing = began, closed.records
         try:
@@ -464,7 +332,7 @@ class Worker:
     # --- rebalance ----------------------------------------------------------------------------------------
 
     async def revoked(self, partitions: list[int]) -> None:
-        """The gate first, draining second, and the states are retained for the next assignment (see `Consumer`)."""
+        """Close the gate, drain, and retain the states for the next assignment (see `Consumer`)."""
         self._assignment_epoch += 1
         self._pollable, self._assigned, self._assigned_in, self._unserved = (), [], -1, []
         self._stalls.waits(GROUP, "no assignment")
@@ -480,7 +348,7 @@ class Worker:
             else:
                 self._telemetry.happened(UnitDropped("revoked", self._pending.records, tuple(partitions)))
         finally:
-            owned, self._owned, self._pending = self._owned, {}, _Pending()
+            owned, self._owned, self._pending = self._owned, {}, PendingUnit()
             if self._audit is not None:
                 self._audit.closed()
             self._retained = self._retained | {p: o for p, o in owned.items() if o.state.is_live} if drained else {}
@@ -490,7 +358,7 @@ class Worker:
             raise Fenced("group: we were no member any more when our partitions were taken", hint="rejoin from the log")
 
     def assigned(self, partitions: list[int]) -> None:
-        """Mark, and open the partitions in a task: no heartbeat is sent until this returns."""
+        """Note the assignment and open the partitions in a task: no heartbeat is sent until this returns."""
         if self._stopping:
             return
         self._assignment_epoch += 1
@@ -508,14 +376,14 @@ class Worker:
             self._opening = asyncio.create_task(self._open(self._assignment_epoch, partitions), name="open partitions")
 
     def _split(self, partitions: list[int]) -> tuple[list[int], list[int]]:
-        """Those of these partitions that can be served, and those that have to wait for the checkpoint topic."""
+        """Split partitions into those that can be served and those that wait for the checkpoint topic."""
         below = self._served_below()
         if below is None:
             return partitions, []
         return [p for p in partitions if p < below], [p for p in partitions if p >= below]
 
     def _serve_more(self) -> None:
-        """Open what had to wait, once the checkpoint topic has partitions for it and nothing else is being opened."""
+        """Open waiting partitions once the checkpoint topic has partitions for them and no other opening runs."""
         more, self._unserved = self._split(self._unserved)
         if more:
             self._assigned = sorted([*self._assigned, *more])
@@ -524,10 +392,10 @@ class Worker:
             self._opening = asyncio.create_task(self._open(self._assignment_epoch, more), name="open partitions")
 
     async def _open(self, epoch: int, partitions: list[int]) -> None:
-        """Bring the partitions to where their last owner stood: retained states at once, the others from the log.
+        """Open partitions at their committed offsets: retained states at once, the others from the log.
 
-        None waits for another: one whose offsets are not stable, or whose checkpoints cannot be read, is the only one
-        that is not live.
+        They do not wait for each other: one whose offsets are not stable, or whose checkpoints cannot be read, delays
+        only itself.
         """
         began = self._monotonic()
         await self._writer_started.wait()  # it ends what its last incarnation left open, and commits the claims
@@ -547,47 +415,14 @@ class Worker:
             raise errors.exceptions[0] from None
 
     async def _restore(self, epoch: int, stable: dict[int, Committed], began: float) -> None:
-        """Restore partitions and admit each as it is ready; try again, with another reader, what cannot be read.
-
-        Raises:
-            RestoreGivenUp: a partition was tried for `unavailable_after_s`.
-        """
-        limit_s = self._settings.kafka.unavailable_after_s
-        for partition in stable:
-            self._stalls.waits(partition, "its checkpoints are being read")
-        waiting = dict(stable)
-        while waiting:
-            try:
-                async with aclosing(self._restorer.restore(waiting)) as restoring:
-                    async for ready in restoring:
-                        opened = [self._owned_from(found, began) for found in ready]
-                        waiting = {p: at for p, at in waiting.items() if p not in {o.partition for o in opened}}
-                        self._admit(epoch, [(owned, owned.state.next_offset) for owned in opened])
-            except ReadStalled as error:
-                waited_s = max(self._stalls.waited_s(partition) for partition in waiting)
-                self._telemetry.happened(RestoreStalled(tuple(sorted(waiting)), waited_s, error))
-                if waited_s >= limit_s:
-                    raise RestoreGivenUp(
-                        f"{error.message}; tried for {waited_s:.0f} s",
-                        hint=f"{error.hint}; the limit is [kafka] unavailable_after_s = {limit_s:g}; nothing is lost",
-                    ) from error
-                await asyncio.sleep(_RESTORE_AGAIN_S)
-
-    def _owned_from(self, found: Restored, began: float) -> AssignedPartition:
-        return AssignedPartition(
-            found.partition,
-            found.state,
-            found.committed,
-            found.checkpoints,
-            found.kept,
-            began,
-            found.state.next_offset,
-            acked=found.committed.offset,
-            end=found.end,
-        )
+        """Restore partitions and admit each as it is ready."""
+        async with aclosing(self._restorer.restore_all(stable, self._stalls)) as restoring:
+            async for ready in restoring:
+                opened = [AssignedPartition.of(found, began) for found in ready]
+                self._admit(epoch, [(owned, owned.state.next_offset) for owned in opened])
 
     def _admit(self, epoch: int, opened: Iterable[tuple[AssignedPartition, int]]) -> None:
-        """Through the gate, unless the next rebalance has begun."""
+        """Make partitions pollable, unless the next rebalance has begun."""
         if epoch != self._assignment_epoch:
             return
         now = self._monotonic()
@@ -595,13 +430,13 @@ class Worker:
             self._consumer.seek(owned.partition, position)
             owned.position, owned.moved_at = position, now
             self._owned[owned.partition] = owned
-            self._stalls.waits(owned.partition, _NO_ANSWER)
+            self._stalls.waits(owned.partition, NO_ANSWER)
             if owned.state.is_live:
                 self._announce(owned, owned.opened_at)
         self._pollable = tuple(self._owned)
 
     async def _end_opening(self) -> BaseException | None:
-        """Cut it off, if it is not over; returns what had broken it."""
+        """Cancel the opening of partitions, if it still runs; returns its error."""
         opening, self._opening = self._opening, None
         if opening is None:
             return None
@@ -640,8 +475,8 @@ class Worker:
     def _note_position(self, owned: AssignedPartition, now: float) -> None:
         """Note the consumer's position, markers included, right after all records that it returned were applied.
 
-        Never at another time: between a poll's end and our turn the consumer is ahead of us, and a commit of its
-        position would lose what lies between.
+        Never at another time: between a poll's end and the loop's turn the consumer is ahead of the state, and a commit
+        of its position would skip the records in between.
         """
         position = self._consumer.position_now(owned.partition)
         if position is None or position <= owned.position:
@@ -657,7 +492,7 @@ class Worker:
             return
         self._reported_at = now
         if not self._assigned and 0 <= self._assigned_in == self._consumer.token().generation:
-            self._telemetry.progressed()  # a stand-by: it has nothing, and is at the end of that
+            self._telemetry.progressed()  # a stand-by owns no partition: it is not behind
         if not is_open:
             return
         count_oldest = now - self._oldest_at >= _OLDEST_EVERY_S
@@ -665,27 +500,10 @@ class Worker:
             self._oldest_at = now
         at_end = True
         for owned in self._owned.values():
-            position = owned.position
-            high_watermark, last_stable = self._consumer.end_of(owned.partition)
-            if high_watermark is None:  # no fetch was answered: we know only what the restore has seen
-                at_end = False
-                behind = max(0, owned.end - position)
-                self._report_status(owned, behind, behind, count_oldest=count_oldest)
-                self._require_progress(owned, now, _NO_ANSWER)
-                continue
-            owned.end = high_watermark
-            readable = high_watermark if last_stable is None or last_stable < 0 else min(high_watermark, last_stable)
-            lag = max(0, high_watermark - position)
-            at_end = at_end and not lag
-            self._report_status(owned, lag, max(0, readable - position), count_oldest=count_oldest)
-            if position < readable:
-                self._stalls.waits(owned.partition, f"at {position} of {readable}")
-                self._require_progress(owned, now, f"the log goes to {readable}")
-            elif owned.state.is_live and owned.acked >= position:
-                self._stalls.done(owned.partition)
-            else:
-                self._stalls.waits(owned.partition, f"at {position}, committed {owned.acked}")
-            if owned.state.is_live:
+            end_of = self._consumer.end_of(owned.partition)
+            lag = self._report.report(owned, *end_of, now, count_oldest=count_oldest)
+            at_end = at_end and lag == 0
+            if owned.state.is_live and lag is not None:
                 if not lag:
                     self._set_clock_marks(owned, now)
                 self._write_checkpoints(owned, now)
@@ -693,15 +511,6 @@ class Worker:
             self._telemetry.progressed()
         if self._audit is not None:
             self._audit.stand()
-
-    def _require_progress(self, owned: AssignedPartition, now: float, detail: str) -> None:
-        stalled_s = now - owned.moved_at
-        if stalled_s > self._settings.supervisor.stall_timeout_s:
-            self._telemetry.happened(ProgressStalled(owned.partition, owned.position, stalled_s))
-            raise Stalled(
-                f"source: partition {owned.partition}: no progress at {owned.position} for {stalled_s:.0f} s: {detail}",
-                hint="check the brokers; a restart tries again",
-            )
 
     def _set_clock_marks(self, owned: AssignedPartition, now: float) -> None:
         """T3: on an idle partition, fire the deadlines that are due by the wall clock."""
@@ -719,49 +528,16 @@ class Worker:
 
     def _write_checkpoints(self, owned: AssignedPartition, now: float) -> None:
         """Write checkpoints of entries dirty for the interval. The clock may decide when: no result depends on it."""
-        interval_s = self._settings.checkpoints.interval_s
-        samples = owned.positions
-        if not samples or now - samples[-1][0] >= interval_s / _SAMPLES:
-            samples.append((now, owned.state.next_offset))
-        dirty_before = -1
-        while samples and now - samples[0][0] >= interval_s:
-            dirty_before = samples[0][1]
-            if len(samples) > 1 and now - samples[1][0] >= interval_s:
-                samples.popleft()
-            else:
-                break
+        dirty_before = owned.applied_before(now, self._settings.checkpoints.interval_s)
         if dirty_before >= 0:
             effects = owned.state.checkpoint(dirty_before, _CHECKPOINTS_AT_ONCE)
             if effects:
                 self._add_effects(owned.partition, effects)
 
-    def _report_status(self, owned: AssignedPartition, lag: int, lag_last_stable: int, *, count_oldest: bool) -> None:
-        state = owned.state
-        self._observer.report(owned.partition, state.stream_time, self._monotonic())
-        lag_s = 0.0
-        if lag and owned.last_timestamp_ms > 0:
-            lag_s = max(0.0, (self._now_ms() - owned.last_timestamp_ms) / 1000)
-        oldest_s = None
-        if count_oldest:
-            oldest = state.oldest_open_ms()
-            oldest_s = max(0.0, (state.stream_time - oldest) / 1000) if oldest is not None else 0.0
-        self._telemetry.happened(
-            PartitionStatus(
-                owned.partition,
-                lag_high_watermark=lag,
-                lag_last_stable=lag_last_stable,
-                lag_s=lag_s,
-                committed=owned.committed.offset,
-                open_steps=state.open_steps,
-                oldest_open_s=oldest_s,
-                ended_remembered=len(state.steps) - state.open_steps,
-            )
-        )
-
     # --- for the HTTP endpoints ---------------------------------------------------------------------------
 
     def healthz(self) -> Health:
-        """The loop turns, and every owned partition moves or stands at its end."""
+        """Whether the loop turns, and every owned partition makes progress or is at its end."""
         now, reasons = self._monotonic(), self._stalls.reasons()
         still_s = now - self._turned_at
         if still_s > self._settings.supervisor.stall_timeout_s / 2:
@@ -773,12 +549,12 @@ class Worker:
         return Health(not reasons, reasons, {"partitions": len(self._owned), "loop_turned_s_ago": round(still_s, 1)})
 
     def readyz(self) -> Health:
-        """Assigned and restored."""
+        """Whether partitions are assigned and restored."""
         reasons = []
         generation = self._consumer.token().generation
         if generation < 0:
             reasons.append("not a member of the group yet")
-        elif generation != self._assigned_in:  # one answer of the group says who is in, the next who has what
+        elif generation != self._assigned_in:  # the join was answered, the assignment was not yet
             reasons.append("the group has not said yet which partitions are ours")
         waiting = sorted(set(self._assigned) - {p for p, owned in self._owned.items() if owned.state.is_live})
         if waiting:
@@ -787,29 +563,4 @@ class Worker:
 
     def steps(self, limit: int) -> list[dict[str, object]]:
         """The oldest open steps; ids and ages, no contents."""
-        oldest = nsmallest(
-            limit,
-            (
-                (entry.opened_s - owned.state.stream_time / 1000, entry.key, owned.partition, entry)
-                for owned in self._owned.values()
-                for entry in owned.state.open_entries()
-            ),
-        )
-        found: list[dict[str, object]] = []
-        for seconds, _, partition, entry in oldest:
-            step = entry.peek()
-            thread_id, details_type = step.peek()
-            found.append(
-                {
-                    "step_id": entry.key,
-                    "run_id": entry.run_id,
-                    "thread_id": thread_id,
-                    "status": entry.status.value,
-                    "type": details_type,
-                    "age_s": round(-seconds, 1),
-                    "deadline_in_s": round(entry.due_s - entry.opened_s + seconds, 1),
-                    "partition": partition,
-                    "offset": step.first_offset,
-                }
-            )
-        return found
+        return oldest_open_steps(self._owned.values(), limit)

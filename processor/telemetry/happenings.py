@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import ClassVar, Protocol
 
@@ -14,24 +14,16 @@ from processor.errors import BrokerUnavailable, Fenced, RunStepsError
 from processor.telemetry.log import Log, described
 from processor.telemetry.meter import Meter
 from processor.telemetry.metrics import (
-    AUDIT_MISMATCHES,
-    AUDIT_SKIPPED,
-    AUDIT_VERIFIED,
-    AUDIT_VERIFIED_AGE,
-    AUDIT_VERIFIED_OFFSET,
     COMMIT_FAILURES,
     COMMIT_SECONDS,
     COMMITTED_OFFSET,
     ENDED_STEPS,
-    KEYS_CHECKED,
-    KEYS_ELSEWHERE,
     LAG_RECORDS,
     LAG_SECONDS,
     LOOP_LAG,
     OLDEST_OPEN_STEP_AGE,
     OPEN_STEPS,
     PARTITIONS_ASSIGNED,
-    PARTITIONS_NOT_SERVED,
     REBALANCES,
     RECORDS_REJECTED,
     RECORDS_RESTORED,
@@ -39,11 +31,7 @@ from processor.telemetry.metrics import (
     RESTORE_PROGRESS,
     RESTORE_SECONDS,
     RESTORES_IRREGULAR,
-    STREAM_TIME_AHEAD,
     TAKEOVERS,
-    THROTTLED_SECONDS,
-    TIMESTAMP_SKEW,
-    TOPIC_CHANGES,
     TRANSACTIONS_REDONE,
     UNIT_BOUND_LOWERED,
     UNIT_RECORDS,
@@ -55,7 +43,7 @@ from processor.telemetry.metrics import (
 
 
 class Happening(Protocol):
-    """Something an operator may want to know. `emit` is all it does."""
+    """An event that an operator may want to know. `emit` counts and logs it."""
 
     def emit(self, meter: Meter, log: Log) -> None: ...
 
@@ -109,7 +97,7 @@ class WorkerStopped:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRestarted:
-    """The worker tore everything down and begins again from committed offsets.
+    """The worker closed everything and starts again from the committed offsets.
 
     `reason`: a value of that metric's label, or "" to take it from the error's class.
     """
@@ -133,14 +121,14 @@ class WorkerRestarted:
             reason=reason,
             attempt=self.attempt,
             backoff_s=round(self.backoff_s, 3),
-            _never_held=True,  # the last word says that the log has each of them
+            _never_held=True,  # the final error message refers to these log lines
             **described(self.error),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ChildEnded:
-    """One of several worker processes ended; its parent says what it does about it."""
+    """One of several worker processes ended. `restarted`: whether its parent starts it again."""
 
     child: str
     exit_code: int
@@ -154,7 +142,7 @@ class ChildEnded:
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """The HTTP pages are up."""
+    """The HTTP endpoints are up."""
 
     url: str
 
@@ -164,7 +152,7 @@ class Listening:
 
 @dataclass(frozen=True, slots=True)
 class PartitionsAssigned:
-    """A rebalance gave us these partitions. `owned`: how many we own now, these among them."""
+    """A rebalance assigned these partitions. `owned`: how many the worker owns now, these included."""
 
     partitions: tuple[int, ...]
     generation: int
@@ -180,7 +168,7 @@ class PartitionsAssigned:
 
 @dataclass(frozen=True, slots=True)
 class PartitionsRevoked:
-    """A rebalance took these partitions. `drained`: whether all that was applied was committed first."""
+    """A rebalance revoked these partitions. `drained`: whether everything applied was committed first."""
 
     partitions: tuple[int, ...]
     generation: int
@@ -203,7 +191,7 @@ class PartitionsRevoked:
 
 @dataclass(frozen=True, slots=True)
 class RestoreProgressed:
-    """A restore read on. `done` and `total` are offsets' distances, in records; `folded` since last told."""
+    """A restore made progress. `done` and `total`: distances of offsets; `folded`: records since the last report."""
 
     partition: int
     folded: int
@@ -221,7 +209,7 @@ class RestoreProgressed:
 
 @dataclass(frozen=True, slots=True)
 class PartitionRestored:
-    """A partition is live. `resumed`: its state was parked here and is used as it was."""
+    """A partition is live. `resumed`: its state was retained in this worker."""
 
     partition: int
     restore_from: int
@@ -246,7 +234,7 @@ class PartitionRestored:
 
 @dataclass(frozen=True, slots=True)
 class RestoreStalled:
-    """The checkpoints of these partitions cannot be read; it is tried again. Other partitions are not held up."""
+    """The checkpoints of these partitions cannot be read; the worker tries again. Other partitions go on."""
 
     partitions: tuple[int, ...]
     waited_s: float
@@ -260,11 +248,11 @@ class RestoreStalled:
 
 @dataclass(frozen=True, slots=True)
 class RestoreIrregular:
-    """A partition is restored otherwise than its committed metadata and checkpoints alone would have it.
+    """A restore that did not follow the committed metadata and checkpoints alone.
 
-    `reason` is a value of the metric's label. `shortened`: retention has removed what a step still open is made of. The
-    others: the state at `committed` is rebuilt by a silent fold from `restore_from` on; `forgotten`: how many
-    checkpoints do not fit and are forgotten. Never held back: it may be the only line that tells of lost data.
+    `reason` is a value of the metric's label. `shortened`: retention has removed records of a step that is still open.
+    The others: the state at `committed` is rebuilt by a silent fold from `restore_from` on; `forgotten`: how many
+    checkpoints do not fit and are forgotten. Never held back: it may be the only line that reports lost data.
     """
 
     partition: int
@@ -290,7 +278,7 @@ class RestoreIrregular:
 
 @dataclass(frozen=True, slots=True)
 class PartitionStatus:
-    """How one owned partition stands; told about once a second. None leaves a gauge as it was."""
+    """Status of one owned partition, about once a second. None leaves a gauge as it was."""
 
     partition: int
     lag_high_watermark: int | None = None
@@ -354,7 +342,7 @@ class CommitFailed:
 
 @dataclass(frozen=True, slots=True)
 class TransactionsRedone:
-    """Answers of the broker were lost; their transactions were aborted and done again, the unit is committed."""
+    """Responses of the broker were lost; their transactions were aborted and repeated, the unit is committed."""
 
     count: int
 
@@ -365,7 +353,7 @@ class TransactionsRedone:
 
 @dataclass(frozen=True, slots=True)
 class UnitDropped:
-    """Effects were dropped before commit, as they are no longer ours to publish. Nothing is lost by it."""
+    """Effects were dropped before commit: another worker publishes them. Nothing is lost."""
 
     reason: str
     records: int
@@ -401,7 +389,7 @@ class RecordsRejected:
 
 @dataclass(frozen=True, slots=True)
 class BreakerTripped:
-    """So much was rejected that the worker stops rather than flood the dead-letter topic.
+    """The circuit breaker stopped the worker: too many records were rejected.
 
     The offsets are those of the last batch's rejections, `reason` the most frequent of them.
     """
@@ -431,7 +419,7 @@ class BreakerTripped:
 
 @dataclass(frozen=True, slots=True)
 class WriterTakenOver:
-    """The transactional id of a writer that is gone was initialised: what it left open, if anything, is aborted."""
+    """A dead writer was fenced: its transactional id was initialised, which aborts its open transaction."""
 
     partition: int
     transactional_id: str
@@ -448,76 +436,6 @@ class WriterTakenOver:
             transactional_id=self.transactional_id,
             waited_s=round(self.waited_s, 3),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class SourceTimes:
-    """How the timestamps of a partition stand; told about once a second."""
-
-    partition: int
-    ahead_s: float
-    skew_s: float
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        meter.set(STREAM_TIME_AHEAD, self.ahead_s, partition=self.partition)
-        meter.set(TIMESTAMP_SKEW, self.skew_s, partition=self.partition)
-
-
-@dataclass(frozen=True, slots=True)
-class StreamTimeAhead:
-    """The stream time of a partition passed the clock by more than an hour, or is no longer so far ahead."""
-
-    partition: int
-    ahead_s: float
-    is_ahead: bool
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        if self.is_ahead:
-            log.error(
-                "stream_time_ahead",
-                partition=self.partition,
-                ahead_s=round(self.ahead_s),
-                hint="a record's timestamp is wrong; open steps were expired by it, and new ones do not expire until "
-                "the clock is there: docs/operations.md, 'Timestamps that are wrong'",
-            )
-        else:
-            log.info("stream_time_no_longer_ahead", partition=self.partition, ahead_s=round(self.ahead_s))
-
-
-@dataclass(frozen=True, slots=True)
-class KeysChecked:
-    """The partition of some keys was compared with the one that the Java client's partitioner chooses."""
-
-    partition: int
-    checked: int
-    elsewhere: int
-    offset: int
-    """Of the last key that is elsewhere."""
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        meter.count(KEYS_CHECKED, self.checked, partition=self.partition)
-        if self.elsewhere:
-            meter.count(KEYS_ELSEWHERE, self.elsewhere, partition=self.partition)
-            log.warning(
-                "keys_elsewhere",
-                partition=self.partition,
-                checked=self.checked,
-                elsewhere=self.elsewhere,
-                offset=self.offset,
-                hint="a producer partitions otherwise than the Java client: docs/producers.md",
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class SchemaFrameRead:
-    """A value behind a schema registry's frame was read for the first time (`source.schema_frames`)."""
-
-    partition: int
-    offset: int
-    frame: str
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        log.info("schema_frame_read", partition=self.partition, offset=self.offset, frame=self.frame)
 
 
 @dataclass(frozen=True, slots=True)
@@ -538,18 +456,6 @@ class ProgressStalled:
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerLost:
-    """The broker does not answer; told again while it lasts."""
-
-    bootstrap: str
-    silent_s: float
-    error: BaseException
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        log.warning("broker_lost", bootstrap=self.bootstrap, silent_s=round(self.silent_s, 1), **described(self.error))
-
-
-@dataclass(frozen=True, slots=True)
 class UnitBoundLowered:
     """A unit took too long to be committed: the next ones are smaller."""
 
@@ -562,187 +468,8 @@ class UnitBoundLowered:
 
 
 @dataclass(frozen=True, slots=True)
-class BrokerThrottles:
-    """Brokers said in their answers that they hold us back: a quota. `request`: a value of that metric's label."""
-
-    request: str
-    answers: int
-    seconds: float
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        meter.count(THROTTLED_SECONDS, self.seconds, request=self.request)
-        log.warning(
-            "broker_throttles",
-            request=self.request,
-            answers=self.answers,
-            seconds=round(self.seconds, 3),
-            hint="raise the quota of this user or client id, or give it less to do",
-            _kind=self.request,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class TopicChanged:
-    """A topic is not as it was: a setting, its partitions, or its id.
-
-    `role`, `setting`: values of that metric's labels.
-    """
-
-    topic: str
-    role: str
-    setting: str
-    was: str
-    now: str
-    follows: str
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        meter.count(TOPIC_CHANGES, role=self.role, setting=self.setting)
-        log.warning("topic_changed", **asdict(self), _never_held=True)
-
-
-@dataclass(frozen=True, slots=True)
-class TopicWarned:
-    """The worker starts, and something about its topics should be known."""
-
-    message: str
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        log.warning("topic_warning", message=self.message, _never_held=True)
-
-
-@dataclass(frozen=True, slots=True)
-class OlderThanKept:
-    """Records are applied that are older than an outcome topic keeps records: their results vanish."""
-
-    partition: int
-    topic: str
-    retention_ms: int
-    timestamp: int
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        log.warning(
-            "results_vanish",
-            partition=self.partition,
-            topic=self.topic,
-            retention_ms=self.retention_ms,
-            record_timestamp_ms=self.timestamp,
-            hint="what is published has its source record's timestamp: brokers delete it at their next check, and no "
-            "replay can prove it then; raise retention.ms of the outcome topics first",
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionsNotServed:
-    """Partitions of the source have no partition of the checkpoint topic; none: all have one again."""
-
-    partitions: tuple[int, ...]
-    remedy: str
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        meter.set(PARTITIONS_NOT_SERVED, len(self.partitions))
-        if self.partitions:
-            log.error("partitions_not_served", partitions=self.partitions, remedy=self.remedy)
-        else:
-            log.info("all_partitions_served")
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerBack:
-    """The broker answers again."""
-
-    bootstrap: str
-    silent_s: float
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        log.info("broker_back", bootstrap=self.bootstrap, silent_s=round(self.silent_s, 1))
-
-
-@dataclass(frozen=True, slots=True)
-class StepVerified:
-    """The self-audit found a published step right. `verified_offset`: after its newest verified source record."""
-
-    partition: int
-    verified_offset: int
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        meter.count(AUDIT_VERIFIED)
-        meter.set(AUDIT_VERIFIED_OFFSET, self.verified_offset, partition=self.partition)
-        log.debug("step_verified", partition=self.partition, verified_offset=self.verified_offset)
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """Log fields of a published step that was not verified.
-
-    Offsets are of the source, the last one inclusive; `at` is where the published record stands. `fields` are paths.
-    """
-
-    step_id: str
-    revision: str
-    verdict: str
-    why: str
-    partition: int
-    first_offset: int
-    last_offset: int
-    at: tuple[str, int, int]
-    fields: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AuditMismatch(_Judged):
-    """A published step is not what the log implies: we are wrong, or somebody else wrote it."""
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        meter.count(AUDIT_MISMATCHES)
-        log.error("audit_mismatch", **asdict(self), _never_held=True)
-
-
-@dataclass(frozen=True, slots=True)
-class AuditUndecided(_Judged):
-    """Whether a published step is what the log implies hangs on what came before, and that is not known."""
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        meter.count(AUDIT_SKIPPED, reason="undecidable")
-        log.info("audit_undecided", **asdict(self))
-
-
-@dataclass(frozen=True, slots=True)
-class AuditSkipped:
-    """A published step was to be checked and was not; `reason` is a value of that metric's label."""
-
-    reason: str
-    steps: int = 1
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        meter.count(AUDIT_SKIPPED, self.steps, reason=self.reason)
-
-
-@dataclass(frozen=True, slots=True)
-class AuditStatus:
-    """How long ago a step of an owned partition was last verified; told about once a second."""
-
-    partition: int
-    age_s: float
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        meter.set(AUDIT_VERIFIED_AGE, self.age_s, partition=self.partition)
-
-
-@dataclass(frozen=True, slots=True)
-class SelfAuditTroubled:
-    """A check broke; the next one waits. The worker goes on."""
-
-    error: BaseException
-    backoff_s: float
-
-    def emit(self, meter: Meter, log: Log) -> None:
-        meter.count(AUDIT_SKIPPED, reason="unreadable")
-        log.warning("self_audit_troubled", backoff_s=round(self.backoff_s, 3), **described(self.error))
-
-
-@dataclass(frozen=True, slots=True)
 class LoopTurned:
-    """The event loop ran a timer, this much late. Half a second and more is said aloud."""
+    """The event loop ran a timer this much late. From half a second on it is logged."""
 
     late_s: float
 

@@ -24,7 +24,7 @@ Log = FilteringBoundLogger
 
 
 REPEAT_S: Final = 10.0
-"""A kind of warning or error is written once in this time; the next line says how many were held back."""
+"""A kind of warning or error is written once in this time; the next line has the number held back."""
 
 _KINDS_KEPT: Final = 256  # of lines whose repeats are watched; beyond it the rest of a level share one limit
 _TEXT_MAX: Final = 500  # characters of one value in a log line
@@ -45,7 +45,7 @@ class Repeats:
         self._ended = False
 
     def admit(self, kind: _Kind) -> int | None:
-        """How many lines of this kind were held back before this one; None: hold this one back too."""
+        """Number of lines of this kind that were held back before this one; None: hold this one back too."""
         now = self._monotonic()
         with self._lock:
             if kind not in self._kinds and len(self._kinds) >= _KINDS_KEPT:
@@ -68,7 +68,7 @@ class Repeats:
         return [(kind[0], " ".join(kind[1:]) or "various", held) for kind, held in due.items() if held]
 
     def end(self) -> None:
-        """All kinds' time is over from now on."""
+        """Let every kind pass again from now on."""
         self._ended = True
 
     def processor(self, _: Any, method: str, line: EventDict) -> EventDict:
@@ -88,8 +88,8 @@ class Repeats:
 def described(error: BaseException) -> dict[str, object]:
     """An exception as log fields, without payload text.
 
-    Our own errors, the operating system's and the Kafka client's are free of payload by contract or by nature
-    and keep their message. Of any other (a `KeyError` prints the key) class and place are told.
+    Errors of this program, of the operating system and of the Kafka client have no payload in their messages and keep
+    them. Of any other error (a `KeyError` prints the key) only class and place are logged.
     """
     if isinstance(error, BaseExceptionGroup) and error.exceptions:
         return described(error.exceptions[0]) | {"errors": len(error.exceptions)}
@@ -110,14 +110,14 @@ def described(error: BaseException) -> dict[str, object]:
 
 
 _USUAL: Final = re.compile(r"Group Coordinator Request failed: \[Error (14|15|16)\]")
-"""A young cluster has no coordinator until it has made the topic of the offsets: the client asks again.
+"""A new cluster has no coordinator until it has created the offsets topic: the client retries.
 
-One that stays away is told by the worker's own health and by `broker_lost`.
+A coordinator that stays away shows in the worker's own health and in `broker_lost`.
 """
 
 
 class LibraryLogHandler(logging.Handler):
-    """Takes stdlib log records, of `warning` and above, into ours."""
+    """Handler that writes stdlib log records, of `warning` and above, into this log."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
@@ -128,14 +128,14 @@ class LibraryLogHandler(logging.Handler):
         pattern = _first_line(str(record.msg))
         try:
             message = _first_line(record.getMessage())
-        except Exception:  # arguments that do not fit their pattern are the library's mistake, not ours
+        except Exception:  # the library's arguments do not fit its format
             message = pattern
         if "message" in told:
             told["cause"] = told.pop("message")
         level = "critical" if record.levelno >= 50 else "error" if record.levelno >= 40 else "warning"
         if _USUAL.match(message):
             level = "info"
-        # The pattern tells kinds apart, the message would not: it holds the ever-changing parts.
+        # The format identifies the kind; the message would not, because its arguments change.
         getattr(self._log, level)(
             "library_log", _kind=f"{record.name}: {pattern}", library=record.name, message=message, **told
         )
@@ -147,7 +147,7 @@ def _first_line(text: str) -> str:
 
 
 class _Lines:
-    """Where finished lines go. A log that cannot be written is counted and never stops the worker."""
+    """Output of the log. Lines that cannot be written are counted and never stop the worker."""
 
     def __init__(self, stream: TextIO, unwritable: Callable[[], None]) -> None:
         self._stream = stream
@@ -197,7 +197,7 @@ def make_log(
 
 
 def _plain(_: Any, __: str, line: EventDict) -> EventDict:
-    """Every value as plain JSON of bounded size; first what people look for first."""
+    """Convert every value to plain JSON of bounded size, the most wanted fields first."""
     first = {key: line.pop(key) for key in ("timestamp", "level", "event")}
     return {key: _plain_value(value) for key, value in {**first, **line}.items()}
 
@@ -214,7 +214,7 @@ def _plain_value(value: object) -> object:
     if isinstance(value, list | tuple | set | frozenset):
         more = [f"and {len(value) - _LIST_MAX} more"] if len(value) > _LIST_MAX else []
         return [_plain_value(v) for v in list(value)[:_LIST_MAX]] + more
-    # Bytes are somebody's payload, and an object's repr may hold some.
+    # Bytes may be payload, and an object's repr may hold some.
     return f"<{type(value).__name__}>"
 
 

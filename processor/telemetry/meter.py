@@ -24,10 +24,10 @@ _COLLECTOR: Final = {
 
 
 class Meter:
-    """The metrics of one process, in a registry of its own. Thread-safe, as its counters are.
+    """The metrics of one process, in a registry of its own. Thread-safe.
 
-    Series whose labels are all closed sets exist from the start, at 0: a rate over the first occurrence
-    of a reason is otherwise lost.
+    Series whose labels are all closed sets exist from the start, at 0: otherwise a rate misses the first occurrence
+    of a reason.
     """
 
     def __init__(self) -> None:
@@ -61,9 +61,9 @@ class Meter:
         self._at(metric, labels).observe(value)
 
     def forget(self, partition: int) -> None:
-        """Take down the gauges of a partition that is no longer ours.
+        """Remove the gauges of a revoked partition.
 
-        Its new owner shows them now; two workers showing one partition's lag would be counted twice.
+        Its new owner reports them now; the lag of one partition must not be counted twice.
         """
         for metric in _GONE_WITH_THE_PARTITION:
             self._families[metric].remove_by_labels({PARTITION.name: str(partition)})
@@ -93,7 +93,7 @@ def _bounded(label: Label, value: str | int) -> str:
 
 
 class _WithoutCreated(Collector):
-    """The registry without the `_created` series, which double the count of series and serve no one here.
+    """The registry without the `_created` series, which double the number of series and are not used here.
 
     The client library has a switch for them, but it is global.
     """

@@ -29,7 +29,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """One metric: its name as scraped, and all that a reader of a dashboard has to know about it."""
+    """One metric: its name as scraped, its meaning, and the advice for a reader of a dashboard."""
 
     name: str
     type: Type

@@ -72,10 +72,10 @@ class Telemetry:
         self._handler: LibraryLogHandler | None = None
         self.meter.set(WORKER_UP, 1)
         self.meter.set(BUILD_INFO, 1, **build_labels())
-        self.progressed()  # a process that has just begun is not one that has long stood still
+        self.progressed()  # a process that has just started has not been without progress for long
 
     def happened(self, happening: Happening) -> None:
-        """Count and say what happened."""
+        """Count and log a happening."""
         if self._heard is not None:
             self._heard(happening)
         happening.emit(self.meter, self.log)
@@ -89,11 +89,11 @@ class Telemetry:
         self.progressed()
 
     def progressed(self) -> None:
-        """Something was applied or restored, or everything owned is at its end, if only because nothing is owned."""
+        """Note progress: records were applied or restored, or all owned partitions (perhaps none) are at their end."""
         self.meter.set(LAST_PROGRESS, self._now())
 
     def counted(self, counts: Mapping[str, int]) -> None:
-        """What the core counted in a batch: events by kind, deadlines fired, and what rightly changed nothing."""
+        """Add the core's counts of a batch: events by kind, deadlines fired, events without effect."""
         for kind, n in counts.items():
             own = kind.removeprefix(OF_RESPONSES)
             if own in EVENT_KIND.values:
@@ -108,7 +108,7 @@ class Telemetry:
                 self.meter.count(EVENTS_WITHOUT_EFFECT, n, kind=kind)
 
     def acked(self, partition: int, effects: Iterable[Effect]) -> None:
-        """The effects of one partition are committed (not before: what is dropped was never published)."""
+        """Count the effects of one partition, once they are committed: dropped ones were never published."""
         published: Tally[tuple[Status, str]] = Tally()
         anomalies: Tally[str] = Tally()
         rejected: dict[Reason, tuple[int, DeadLetter]] = {}
@@ -138,11 +138,11 @@ class Telemetry:
             self.happened(RecordsRejected(reason, n, partition, first.offset, first.detail))
 
     def exposition(self) -> bytes:
-        """What `/metrics` serves."""
+        """The body of `/metrics`."""
         return self.meter.exposition()
 
     async def watch(self, every_s: float = 1.0) -> None:
-        """Until cancelled: sample how late the event loop runs, and say what was held back."""
+        """Until cancelled: sample the delay of the event loop, and log how many lines were held back."""
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + every_s
@@ -151,22 +151,22 @@ class Telemetry:
             self.tell_held_back()
 
     def tell_held_back(self) -> None:
-        """Say of each kind of line that was held back, and whose time is over, how often."""
+        """Log the number of lines held back, for each kind whose time is over."""
         for method, kind, n in self._repeats.over():
             getattr(self.log, method)("log_lines_held_back", of=kind, held_back=n, _never_held=True)
 
     def hear_libraries(self) -> None:
-        """Take the libraries' warnings and errors into this log, until `close`: stdlib logging, and `warnings`."""
+        """Write the libraries' warnings and errors into this log, until `close`: stdlib logging, and `warnings`."""
         if self._handler is None:
             self._handler = LibraryLogHandler(self.log)
             logging.getLogger().addHandler(self._handler)
             logging.captureWarnings(True)
 
     def close(self, *, keep_hearing: bool = False) -> None:
-        """Say what is still held back, and give the libraries' logging back.
+        """Log what is still held back, and detach from the libraries' logging.
 
-        With `keep_hearing`, for a process that is about to end, libraries are heard to the last: what a loop reports
-        of tasks and futures whose result was never retrieved comes when they are collected, after all else.
+        With `keep_hearing`, for a process that is about to end, the libraries stay attached: an event loop reports
+        tasks whose result was never retrieved when they are collected, after everything else.
         """
         if self._handler is not None and not keep_hearing:
             logging.getLogger().removeHandler(self._handler)

@@ -1,4 +1,4 @@
-"""What a worker's /metrics and /healthz say at one moment, and the rates between two moments (`run-steps top`)."""
+"""View of a worker from its /metrics and /healthz, and the rates between two views (`run-steps top`)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PARTITION: Final = metrics.PARTITION.name
 
 @dataclass(frozen=True, slots=True)
 class PartitionView:
-    """One source partition as its owner shows it. None: the worker does not say (yet)."""
+    """One source partition as its owner reports it. None: not reported (yet)."""
 
     number: int
     lag_records: float | None = None
@@ -29,7 +29,7 @@ class PartitionView:
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """One address at one moment. `unreachable` says why there is nothing else."""
+    """The workers at one address, at one moment. `unreachable`: why there are none."""
 
     address: str
     at_s: float
@@ -112,7 +112,7 @@ def view(address: str, at_s: float, exposition: str, health: Iterable[str] = ())
 
 
 def rates(before: WorkerView | None, now: WorkerView) -> Rates:
-    """What has grown, per second."""
+    """Growth of counters per second."""
     if before is None or before.unreachable or now.unreachable or now.at_s <= before.at_s:
         return Rates(dict.fromkeys(now.partitions), None, None)
     seconds = now.at_s - before.at_s

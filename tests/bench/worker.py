@@ -20,6 +20,7 @@ from processor.broker import Broker
 from processor.config.loading import load
 from processor.core.effects import Record
 from processor.serve import worker
+from processor.serve.assigned_partition import AssignedPartition
 from processor.serve.command import serve
 from tests import kafka_tools
 from tests.bench.load import DEAD, Expected, Job, records
@@ -158,7 +159,7 @@ def _watch_commits(events: int) -> None:
     measured, done = MeasuredProcess(), dict[int, int]()
     apply, commit = worker.Worker._apply, worker.Worker._commit
 
-    def first(self: worker.Worker, owned: worker.AssignedPartition, records: list[Record], now: float) -> None:
+    def first(self: worker.Worker, owned: AssignedPartition, records: list[Record], now: float) -> None:
         measured.begin()
         worker.Worker._apply = apply  # type: ignore[method-assign]
         apply(self, owned, records, now)

@@ -58,6 +58,7 @@ _WRITER: Final = "processor/kafka/writer.py"
 _TRANSACTIONS: Final = "processor/kafka/transactions.py"
 _CONSUMER: Final = "processor/kafka/consumer.py"
 _WORKER: Final = "processor/serve/worker.py"
+_UNIT: Final = "processor/serve/unit.py"
 _RESTORE: Final = "processor/serve/restore.py"
 _OF_WRITER: Final = "tests/broker/test_kafka_writer.py::"
 _OF_CONSUMER: Final = "tests/broker/test_kafka_consumer.py::"
@@ -158,9 +159,9 @@ SAFEGUARDS: Final = (
     Safeguard(
         "unit-of-its-first-record",
         "a unit belongs to the generation in which its first record was applied",
-        _WORKER,
-        "        token = pending.token or self._consumer.token()\n",
-        "        token = self._consumer.token()\n",
+        _UNIT,
+        "        token = self.token or token_now()\n",
+        "        token = token_now()\n",
         (f"{_OF_WORKER}test_a_unit_of_an_old_generation_is_dropped",),
     ),
     Safeguard(
@@ -174,7 +175,7 @@ SAFEGUARDS: Final = (
     Safeguard(
         "restored-before-committed",
         "nothing is committed for a partition that is still being restored",
-        _WORKER,
+        _UNIT,
         "            if not owned.state.is_live or position < owned.committed.offset:\n",
         "            if position < 0:\n",
         (f"{_OF_WORKER}test_a_partition_that_is_being_restored_is_not_committed",),
@@ -299,15 +300,15 @@ SAFEGUARDS: Final = (
     Safeguard(
         "stall-without-an-answer",
         "a partition of which no fetch was ever answered ends the worker, too",
-        _WORKER,
-        "                self._require_progress(owned, now, _NO_ANSWER)\n",
+        "processor/serve/partition_report.py",
+        "            self._require_progress(owned, now, NO_ANSWER)\n",
         "",
         (f"{_OF_STALLS}test_a_partition_that_is_not_fetched",),
     ),
     Safeguard(
         "drain-bounds-the-rebalance",
         "the group waits for a member no longer than for its drain",
-        _WORKER,
+        "processor/serve/clients.py",
         "min(source.rebalance_timeout_ms, int((delivery.drain_timeout_s + _REJOIN_S) * 1000))",
         "source.rebalance_timeout_ms",
         (f"{_OF_STALLS}test_the_group_waits_for_a_drain_and_no_longer",),

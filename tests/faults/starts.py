@@ -14,7 +14,8 @@ import uvloop
 from processor.config.settings import Settings
 from processor.errors import BrokerUnavailable, Fenced
 from processor.serve.supervisor import _CurrentWorker, _supervise
-from processor.telemetry.happenings import BrokerLost, Happening, WorkerRestarted
+from processor.telemetry.happenings import Happening, WorkerRestarted
+from processor.telemetry.kafka_happenings import BrokerLost
 from processor.telemetry.telemetry import Telemetry
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Tally

@@ -27,7 +27,7 @@ from processor.errors import BrokerUnavailable, CorruptLog, Fenced
 from processor.kafka import transactions, writer
 from processor.kafka.client_config import Connection
 from processor.kafka.output_records import Outputs
-from processor.serve import restore, worker
+from processor.serve import clients, restore
 from processor.serve.highest_committed import HighestCommitted
 from processor.serve.worker import Worker
 from processor.telemetry.happenings import Happening, RestoreIrregular
@@ -391,7 +391,7 @@ def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(transactions, "_FIRST_PAUSE_S", 0)
     monkeypatch.setattr(writer, "BrokerLink", link)
-    monkeypatch.setattr(worker, "Consumer", lambda process, *, listener, **_: process.consumer(listener))
+    monkeypatch.setattr(clients, "Consumer", lambda process, *, listener, **_: process.consumer(listener))
     reader = lambda process, *, topic, **_: CheckpointReader(process.machine.broker, process.name, topic)  # noqa: E731
     monkeypatch.setattr(restore, "PartitionReader", reader)
 

@@ -34,12 +34,12 @@ from processor.kafka.errors import OffsetLost
 from processor.kafka.output_records import Outputs
 from processor.kafka.records import OutRecord
 from processor.simulate import Parameters, Simulation
-from processor.telemetry.happenings import (
+from processor.telemetry.happenings import Happening
+from processor.telemetry.self_audit_happenings import (
     AuditMismatch,
     AuditSkipped,
     AuditStatus,
     AuditUndecided,
-    Happening,
     SelfAuditTroubled,
     StepVerified,
 )

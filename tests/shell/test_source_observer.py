@@ -9,7 +9,13 @@ import pytest
 from processor.core.effects import LogRecord
 from processor.kafka.records import partition_of
 from processor.serve.source_observer import AHEAD_S, SourceObserver
-from processor.telemetry.happenings import KeysChecked, OlderThanKept, SchemaFrameRead, SourceTimes, StreamTimeAhead
+from processor.telemetry.kafka_happenings import (
+    KeysChecked,
+    OlderThanKept,
+    SchemaFrameRead,
+    SourceTimes,
+    StreamTimeAhead,
+)
 
 NOW_MS = 1_800_000_000_000
 

@@ -11,9 +11,10 @@ import pytest
 
 from processor.config.settings import Settings
 from processor.kafka.client_config import Connection
-from processor.serve import worker
+from processor.serve import clients
+from processor.serve.partition_report import Stalled
 from processor.serve.stalls import GROUP, Stalls
-from processor.serve.worker import Stalled, Worker
+from processor.serve.worker import Worker
 from processor.telemetry.happenings import PartitionStatus, ProgressStalled
 from processor.telemetry.telemetry import Telemetry
 from tests.shell.test_worker import DEADLINE_S, Life, Member, World, living, steps
@@ -170,7 +171,7 @@ def test_the_group_waits_for_a_drain_and_no_longer(
         told.append(options)
         return Member(World({}), options["listener"])
 
-    monkeypatch.setattr(worker, "Consumer", consumer)
+    monkeypatch.setattr(clients, "Consumer", consumer)
     settings = Settings.model_validate(
         {"source": {"rebalance_timeout_ms": wanted_ms}, "delivery": {"drain_timeout_s": 10.0}}
     )

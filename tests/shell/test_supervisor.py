@@ -23,15 +23,8 @@ from processor.serve.circuit_breaker import Tripped
 from processor.serve.processes import _Child, _watch_children, _worst_exit
 from processor.serve.supervisor import _CurrentWorker, _supervise
 from processor.serve.topic_watch import TopicWatch
-from processor.telemetry.happenings import (
-    BreakerTripped,
-    BrokerBack,
-    BrokerLost,
-    ChildEnded,
-    Happening,
-    StateChanged,
-    WorkerRestarted,
-)
+from processor.telemetry.happenings import BreakerTripped, ChildEnded, Happening, StateChanged, WorkerRestarted
+from processor.telemetry.kafka_happenings import BrokerBack, BrokerLost
 from processor.telemetry.telemetry import Telemetry
 
 AWAY = BrokerUnavailable("broker b:1: nothing listens there", hint="start it")

@@ -20,26 +20,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from processor.core.effects import Checkpoint, DeadLetter, Publish, Reason, Status
 from processor.errors import BrokerUnavailable, ConfigError
 from processor.kafka.errors import OffsetsUnstable
-from processor.telemetry import happenings
+from processor.telemetry import happenings, kafka_happenings, self_audit_happenings
 from processor.telemetry.happenings import (
-    AuditMismatch,
-    AuditSkipped,
-    AuditStatus,
-    AuditUndecided,
     BreakerTripped,
-    BrokerBack,
-    BrokerLost,
-    BrokerThrottles,
     ChildEnded,
     CommitFailed,
     Happening,
-    KeysChecked,
     Listening,
     LoopTurned,
-    OlderThanKept,
     PartitionRestored,
     PartitionsAssigned,
-    PartitionsNotServed,
     PartitionsRevoked,
     PartitionStatus,
     ProgressStalled,
@@ -47,14 +37,7 @@ from processor.telemetry.happenings import (
     RestoreIrregular,
     RestoreProgressed,
     RestoreStalled,
-    SchemaFrameRead,
-    SelfAuditTroubled,
-    SourceTimes,
     StateChanged,
-    StepVerified,
-    StreamTimeAhead,
-    TopicChanged,
-    TopicWarned,
     TransactionsRedone,
     UnitBoundLowered,
     UnitCommitted,
@@ -64,9 +47,30 @@ from processor.telemetry.happenings import (
     WorkerStopped,
     WriterTakenOver,
 )
+from processor.telemetry.kafka_happenings import (
+    BrokerBack,
+    BrokerLost,
+    BrokerThrottles,
+    KeysChecked,
+    OlderThanKept,
+    PartitionsNotServed,
+    SchemaFrameRead,
+    SourceTimes,
+    StreamTimeAhead,
+    TopicChanged,
+    TopicWarned,
+)
 from processor.telemetry.log import described
 from processor.telemetry.meter import merged
 from processor.telemetry.metrics import COMMIT_FAILURES, OTHER, RESTARTS, TAKEOVERS, UNITS_DROPPED, Metric
+from processor.telemetry.self_audit_happenings import (
+    AuditMismatch,
+    AuditSkipped,
+    AuditStatus,
+    AuditUndecided,
+    SelfAuditTroubled,
+    StepVerified,
+)
 from processor.telemetry.telemetry import Telemetry
 
 SECRET = "the-users-own-words"
@@ -205,7 +209,8 @@ HAPPENINGS: tuple[Happening, ...] = (
 def test_the_list_of_happenings_above_is_complete() -> None:
     classes = {
         c
-        for c in vars(happenings).values()
+        for module in (happenings, kafka_happenings, self_audit_happenings)
+        for c in vars(module).values()
         if isinstance(c, type) and hasattr(c, "__dataclass_fields__") and hasattr(c, "emit")
     }
     assert {type(happening) for happening in HAPPENINGS} == classes

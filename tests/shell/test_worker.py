@@ -26,8 +26,10 @@ from processor.kafka.errors import OffsetsUnstable, ReadStalled
 from processor.kafka.output_records import Outputs
 from processor.kafka.records import OutRecord
 from processor.kafka.writer import Unit, _require_token
-from processor.serve import restore, worker
-from processor.serve.worker import RestoreGivenUp, Worker, _ClosedUnit
+from processor.serve import clients, restore
+from processor.serve.restore import RestoreGivenUp
+from processor.serve.unit import ClosedUnit
+from processor.serve.worker import Worker
 from processor.telemetry.happenings import Happening, PartitionRestored, UnitDropped
 from processor.telemetry.telemetry import Telemetry
 from tests.core.scripted_log import step, text
@@ -358,10 +360,10 @@ async def living(
     def taken_over(_: object, writer: str, __: float) -> None:
         raise AssertionError(f"{writer} lives")
 
-    monkeypatch.setattr(worker, "Consumer", member)
-    monkeypatch.setattr(worker, "TransactionalWriter", lambda *_, **__: ScriptedWriter(world, made[0]))
+    monkeypatch.setattr(clients, "Consumer", member)
+    monkeypatch.setattr(clients, "TransactionalWriter", lambda *_, **__: ScriptedWriter(world, made[0]))
     monkeypatch.setattr(restore, "PartitionReader", lambda *_, **__: NoCheckpoints(world))
-    monkeypatch.setattr(worker, "_RESTORE_AGAIN_S", 0.01)
+    monkeypatch.setattr(restore, "_RESTORE_AGAIN_S", 0.01)
     monkeypatch.setattr(restore, "takeover", taken_over)
     clock, stop = SimpleNamespace(now=0.0), asyncio.Event()
     telemetry = Telemetry(level="error", heard=world.told.append)
@@ -896,7 +898,7 @@ async def test_a_hung_commit_is_a_reason_of_its_own(monkeypatch: pytest.MonkeyPa
         await life.member.inside_poll(0)
         world.may_commit.clear()
         committing = asyncio.create_task(
-            life.worker._commit(_ClosedUnit(Unit(life.member.token(), offsets={}), {}, 7, 0))
+            life.worker._commit(ClosedUnit(Unit(life.member.token(), offsets={}), {}, 7, 0))
         )
         await asyncio.sleep(0)
         assert not any("commit" in reason for reason in life.worker.healthz().reasons)

@@ -34,7 +34,7 @@ from processor.kafka.errors import OffsetLost
 from processor.kafka.output_records import Outputs
 from processor.kafka.partition_reader import PartitionReader
 from processor.kafka.records import OutRecord
-from processor.telemetry.happenings import (
+from processor.telemetry.self_audit_happenings import (
     AuditMismatch,
     AuditSkipped,
     AuditStatus,

@@ -1,0 +1,79 @@
+"""The unit that the worker fills, and the same unit once it is closed and on its way to the broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from processor.core.effects import Checkpoint, Effect
+from processor.kafka.consumer import Committed, GroupToken
+from processor.kafka.output_records import Outputs
+from processor.kafka.writer import Unit
+from processor.serve.assigned_partition import AssignedPartition
+
+
+@dataclass(slots=True)
+class ClosedUnit:
+    """A unit to be committed, and what is counted once it is committed."""
+
+    unit: Unit
+    effects: dict[int, list[Effect]]
+    records: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class PendingUnit:
+    """Effects of the records that were applied since the last unit was closed.
+
+    `token`: the generation in which the first of them was applied.
+    """
+
+    token: GroupToken | None = None
+    effects: dict[int, list[Effect]] = field(default_factory=dict)
+    records: int = 0
+    bytes: int = 0
+
+    def add(self, partition: int, effects: list[Effect]) -> None:
+        self.effects.setdefault(partition, []).extend(effects)
+        for effect in effects:
+            self.bytes += len(effect.value or b"")
+
+    def close(
+        self,
+        assigned: Iterable[AssignedPartition],
+        token_now: Callable[[], GroupToken],
+        metadata: Callable[[int, int, int], str],
+        outputs: Outputs,
+    ) -> ClosedUnit | None:
+        """Collect offsets, restore points and outputs of every live partition that moved; None if none did.
+
+        Args:
+            metadata: offset metadata from restore point, stream time and number of keys on the checkpoint partition.
+        """
+        offsets: dict[int, Committed] = {}
+        for owned in assigned:
+            position = owned.position
+            if not owned.state.is_live or position < owned.committed.offset:
+                continue
+            effects = self.effects.get(owned.partition, [])
+            if position == owned.committed.offset and not effects:
+                continue
+            restore_from, stream_time, needless = owned.state.restore_point_at(position)
+            if needless:
+                effects = self.effects.setdefault(owned.partition, effects)
+                effects.extend(needless)
+            for effect in effects:
+                if isinstance(effect, Checkpoint):
+                    (owned.kept.discard if effect.value is None else owned.kept.add)(effect.key)
+            committed = Committed(position, metadata(restore_from, stream_time, len(owned.kept)))
+            assert committed.offset >= owned.committed.offset, "a committed offset never goes back"
+            offsets[owned.partition] = owned.committed = committed
+        if not offsets:
+            return None
+        token = self.token or token_now()
+        unit = Unit(token, offsets=offsets)
+        for partition, effects in self.effects.items():
+            for out in outputs.of(partition, effects):
+                (unit.checkpoints if out.topic == outputs.checkpoints else unit.records).append(out)
+        return ClosedUnit(unit, self.effects, self.records, self.bytes)
