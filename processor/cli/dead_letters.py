@@ -240,7 +240,7 @@ def _selection(
 
 
 def _facts(letter: Letter, state: State) -> dict[str, Any]:
-    """What is known of a letter without its contents."""
+    """Fields of a letter without its contents."""
     value, key = letter.record.value, letter.record.key
     return {
         "letter": letter.position,

@@ -1,4 +1,4 @@
-"""The command `run-steps`. It wires the parts and maps errors to exit codes; nothing else lives here.
+"""The command `run-steps`: registers the commands and maps errors to exit codes.
 
 Heavy modules are imported inside the commands, so that `--help` and a wrong option answer at once.
 """
@@ -78,7 +78,7 @@ app.add_typer(dead_letters, name="dead-letters", rich_help_panel="Run it")
 def main() -> NoReturn:
     """The console script. Exits with 0, a code of `processor.errors` (64: wrong command line), or 130 (Ctrl-C)."""
     sys.set_int_max_str_digits(MAX_DIGITS)  # or PYTHONINTMAXSTRDIGITS would decide what is dead-lettered
-    # A Ctrl-C between the making of a coroutine and its first step is no news to the one who pressed it.
+    # After a Ctrl-C between the creation of a coroutine and its first step, hide Python's warning about it.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     code = _run(sys.argv[1:])
     # Under `python -m`, a Ctrl-C that crossed an exec of source (a dataclass being made, say) would end the process by
@@ -107,7 +107,7 @@ def _run(args: list[str]) -> int:
         if (denied := of_system(exc)) is not None:
             _say(str(denied), debug)
             return denied.exit_code
-        # Its text may quote a record or a setting, so only its type and place are told unasked.
+        # Its text may quote a record or a setting, so only its type and place are printed without --debug.
         last = traceback.extract_tb(exc.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
         _say(f"{where}: unexpected {type(exc).__name__}\n  hint: a bug of ours; --debug shows more", debug)

@@ -37,7 +37,7 @@ def load_settings(path: Path | None) -> Settings:
 
 
 def permission_note(error: RunStepsError) -> str:
-    """Whom the broker has refused, and what a worker needs there; empty where that is not what is wrong."""
+    """Principal that the broker refused, and the permissions that a worker needs there; empty for other errors."""
     from processor.kafka.errors import PermissionMissing
 
     if not isinstance(error, PermissionMissing) or not _loaded:
@@ -62,7 +62,7 @@ def end_with(code: int) -> NoReturn:
 
 
 def connection_of(settings: Settings) -> Connection:
-    # What the client would print beside our own error says the same in its own words.
+    # The client would log the same fault that our own error reports.
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     from processor.kafka.client_config import Connection
 

@@ -5,117 +5,74 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import msgspec
-import typer
 from rich.console import Console
 
+from processor.cli import replay_options as option
 from processor.cli.options import ConfigOption, connection_of, end_with, load_settings, warn
 from processor.cli.report_check import check_report, require_signing_options, sign_report, signing_key_of
 from processor.cli.terminal import plain, print_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from processor.archives import Capture
+    from processor.audit.judge.regimes import Accepted
+    from processor.audit.replay.options import Options
     from processor.audit.replay.outcome import Progress, Replayed
+    from processor.audit.replay.task import StepFilter
+    from processor.config.settings import Settings
 
 
 def replay(
     config: ConfigOption = None,
-    start: Annotated[
-        str,
-        typer.Option("--from", help="An offset, a time (ISO, or 1720000000000ms), beginning or committed:<group>."),
-    ] = "beginning",
-    end: Annotated[
-        str,
-        typer.Option("--to", help="As --from, or end. Default: the committed offset of source.group_id, else the end."),
-    ] = "",
-    archive: Annotated[
-        list[Path] | None, typer.Option(help="Read the source from this file or folder; may be given again.")
-    ] = None,
-    and_topic: Annotated[
-        bool, typer.Option("--and-topic", help="Read the topic from the end of the archives on.")
-    ] = False,
-    published: Annotated[
-        list[Path] | None, typer.Option(help="Read what was published from this archive, not from the topics.")
-    ] = None,
-    capture_pattern: Annotated[
-        str,
-        typer.Option(metavar="FORMAT", help="Name format of Event Hubs Capture archives: {EventHub}, {PartitionId}..."),
-    ] = "",
-    capture_topic: Annotated[str, typer.Option(metavar="TOPIC", help="Topic of the Capture archives.")] = "",
-    capture_partition: Annotated[int | None, typer.Option(min=0, help="Partition of these archives.")] = None,
-    partition: Annotated[list[int] | None, typer.Option(min=0, help="Only this partition of the source.")] = None,
-    steps: Annotated[list[str] | None, typer.Option(help="Report only this step; may be given again.")] = None,
-    runs: Annotated[list[str] | None, typer.Option(help="Report only the steps of this run.")] = None,
-    threads: Annotated[list[str] | None, typer.Option(help="Report only the steps of this thread.")] = None,
-    record: Annotated[Path | None, typer.Option(help="Also archive the range into this folder.")] = None,
-    record_as: Annotated[str, typer.Option(help="jsonl.gz, jsonl or parquet.")] = "jsonl.gz",
-    workers: Annotated[int, typer.Option(min=1, max=256, help="Processes on this machine.")] = 1,
-    dask: Annotated[str, typer.Option(metavar="ADDRESS", help="Run on this Dask scheduler instead.")] = "",
-    work: Annotated[
-        Path | None, typer.Option(help="Work folder. Default: a temporary one. Dask needs a shared one.")
-    ] = None,
-    report: Annotated[Path | None, typer.Option(help="Write the evidence into this folder, which must be new.")] = None,
-    created: Annotated[str | None, typer.Option(metavar="ISO", help="Creation time to write into the report.")] = None,
-    sole_source: Annotated[
-        bool,
-        typer.Option("--sole-source", help="Nothing else is published to these topics: other sources are extra."),
-    ] = False,
-    accept_fold: Annotated[
-        list[int] | None,
-        typer.Option(
-            metavar="VERSION", help="Fold versions that may stand, not provable. Default: this program's earlier."
-        ),
-    ] = None,
-    accept_rules: Annotated[
-        list[str] | None,
-        typer.Option(metavar="DIGEST", help="[steps] digests that may stand. Default: those changed at rest."),
-    ] = None,
-    earlier_config: Annotated[
-        list[Path] | None, typer.Option(help="A configuration that was in force before: its [steps] are judged by it.")
-    ] = None,
-    verify: Annotated[bool, typer.Option(help="Off: fold only, compare nothing.")] = True,
-    against: Annotated[
-        Path | None,
-        typer.Option(metavar="REPORT", help="Compare the steps with those of this report, e.g. of another version."),
-    ] = None,
-    check: Annotated[
-        Path | None, typer.Option(metavar="REPORT", help="Check this report instead, without a broker (see --archive).")
-    ] = None,
-    sign: Annotated[
-        Path | None, typer.Option(metavar="KEY", help="Sign the report with this Ed25519 private key (PEM).")
-    ] = None,
-    signer: Annotated[str, typer.Option(metavar="NAME", help="Who signs, as the signature says it.")] = "",
-    trust: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="PUBKEY", help="With --check: signed with this key (PEM); may be given again."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    start: option.Start = "beginning",
+    end: option.End = "",
+    archive: option.Archive = None,
+    and_topic: option.AndTopic = False,
+    published: option.Published = None,
+    capture_pattern: option.CapturePattern = "",
+    capture_topic: option.CaptureTopic = "",
+    capture_partition: option.CapturePartition = None,
+    partition: option.Partition = None,
+    steps: option.Steps = None,
+    runs: option.Runs = None,
+    threads: option.Threads = None,
+    record: option.Record = None,
+    record_as: option.RecordAs = "jsonl.gz",
+    workers: option.Workers = 1,
+    dask: option.Dask = "",
+    work: option.Work = None,
+    report: option.Report = None,
+    created: option.Created = None,
+    sole_source: option.SoleSource = False,
+    accept_fold: option.AcceptFold = None,
+    accept_rules: option.AcceptRules = None,
+    earlier_config: option.EarlierConfig = None,
+    verify: option.Verify = True,
+    against: option.Against = None,
+    check: option.Check = None,
+    sign: option.Sign = None,
+    signer: option.Signer = "",
+    trust: option.Trust = None,
+    as_json: option.AsJson = False,
 ) -> None:
     """Prove what was published from the log, or show where it is wrong.
 
     Reads only, joins no group. Exit code 0: proven; 3: a difference was found; 4: not provable.
     """
-    from processor.audit.replay.extra import require
-
-    require("replay")
+    _require_extra()
     require_signing_options(sign=sign, signer=signer, report=report, trust=trust, check=check)
+    capture = _capture(capture_pattern, capture_topic, capture_partition)
     if check is not None:
-        check_report(check, archive or [], _capture(capture_pattern, capture_topic, capture_partition), trust or [])
+        check_report(check, archive or [], capture, trust or [])
         return
     key = signing_key_of(sign)
-    if workers > 1 and not dask:
-        from processor.audit.replay import process_pool as pool
-
-        pool.begin()
-    from processor.audit.judge.regimes import Accepted
-    from processor.audit.replay.command import replay as run
+    _begin_processes(workers, dask)
     from processor.audit.replay.options import Options
-    from processor.audit.replay.task import StepFilter
 
     settings = load_settings(config)
     options = Options(
@@ -124,9 +81,9 @@ def replay(
         archives=tuple(map(str, archive or ())),
         and_topic=and_topic,
         published=tuple(map(str, published or ())),
-        capture=_capture(capture_pattern, capture_topic, capture_partition),
+        capture=capture,
         partitions=tuple(partition or ()),
-        only=StepFilter(tuple(steps or ()), tuple(runs or ()), tuple(threads or ())),
+        only=_filter(steps, runs, threads),
         record=str(record or ""),
         record_files=f".{record_as.removeprefix('.')}",
         workers=workers,
@@ -137,16 +94,11 @@ def replay(
         verify=verify,
         against=str(against or ""),
         sole_source=sole_source,
-        accepted=Accepted(tuple(accept_fold) if accept_fold else None, tuple(accept_rules) if accept_rules else None),
+        accepted=_accepted(accept_fold, accept_rules),
         earlier_rules=tuple(load_settings(path).rules() for path in earlier_config or ()),
     )
-    from processor.archives import left_alone
-
-    for path in (*(archive or ()), *(published or ())):
-        if hidden := left_alone(path):
-            warn(f"archive {path}: {hidden} files left alone: a name on their way begins with _ or .")
-    with _progress() as show:
-        replayed = run(options, settings, lambda: connection_of(settings), show)
+    _warn_of_hidden_files([*(archive or ()), *(published or ())])
+    replayed = _run(options, settings)
     if key is not None and report is not None:
         sign_report(report, replayed.root, key, signer)
     if as_json:
@@ -154,6 +106,46 @@ def replay(
     else:
         _print_summary(replayed)
     end_with(replayed.exit_code)
+
+
+def _require_extra() -> None:
+    from processor.audit.replay.extra import require
+
+    require("replay")
+
+
+def _begin_processes(workers: int, dask: str) -> None:
+    if workers > 1 and not dask:
+        from processor.audit.replay import process_pool
+
+        process_pool.begin()
+
+
+def _run(options: Options, settings: Settings) -> Replayed:
+    from processor.audit.replay.command import replay as run
+
+    with _progress() as show:
+        return run(options, settings, lambda: connection_of(settings), show)
+
+
+def _warn_of_hidden_files(archives: list[Path]) -> None:
+    from processor.archives import left_alone
+
+    for path in archives:
+        if hidden := left_alone(path):
+            warn(f"archive {path}: {hidden} files left alone: a name on their way begins with _ or .")
+
+
+def _filter(steps: list[str] | None, runs: list[str] | None, threads: list[str] | None) -> StepFilter:
+    from processor.audit.replay.task import StepFilter
+
+    return StepFilter(tuple(steps or ()), tuple(runs or ()), tuple(threads or ()))
+
+
+def _accepted(folds: list[int] | None, rules: list[str] | None) -> Accepted:
+    from processor.audit.judge.regimes import Accepted
+
+    return Accepted(tuple(folds) if folds else None, tuple(rules) if rules else None)
 
 
 def _capture(pattern: str, topic: str, partition: int | None) -> Capture:
@@ -211,7 +203,7 @@ _LINE_EVERY_S = 5.0
 
 
 def _print_summary(replayed: Replayed) -> None:
-    """The verdict first, then what it stands on."""
+    """Print the verdict first, then counts, ranges and findings."""
     print_line(replayed.verdict.value + (", but for what is not judged:" if replayed.not_judged else ""))
     for line in replayed.not_judged:
         print_line(f"  not judged: {line}")
@@ -252,7 +244,7 @@ def _print_summary(replayed: Replayed) -> None:
 
 
 def _first_findings(replayed: Replayed) -> Iterator[str]:
-    """What disagrees, else what cannot be verified: the first of it, where and in which fields. The report has all."""
+    """The first findings that differ, else the first unverifiable ones, with place and fields. The report has all."""
     from processor.audit.judge.verdicts import DISAGREES
     from processor.audit.replay.task import FIRST
 

@@ -28,7 +28,7 @@ def require_signing_options(
 
 
 def signing_key_of(path: Path | None) -> SigningKey | None:
-    """Loaded before anything is read: a key that cannot be used should not cost a replay."""
+    """Load the key before anything is read: a replay should not be lost to an unusable key."""
     if path is None:
         return None
     from processor.audit.report.signature import signing_key
@@ -84,7 +84,7 @@ def check_report(folder: Path, archives: list[Path], capture: Capture, trust: li
 
 
 def _signature(folder: Path, manifest: Manifest, trusted: list[TrustedKey]) -> tuple[str, list[str]]:
-    """(What is to be said of a report's signature, what is wrong with it). Verified with trusted keys alone."""
+    """Description and faults of a report's signature. Verified with trusted keys only."""
     from processor.audit.report.manifest import SIGNATURE
 
     if not trusted:

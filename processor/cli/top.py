@@ -33,7 +33,7 @@ def top(
         bool, typer.Option("--once", help="Look twice, print, and end: 1 if a worker is not well.")
     ] = False,
 ) -> None:
-    """Watch workers: partitions, lag, rates, open steps, and what /healthz complains of."""
+    """Watch workers: partitions, lag, rates, open steps, and the reasons of /healthz."""
     from rich.console import Console
     from rich.live import Live
 

@@ -1,0 +1,73 @@
+"""The options of `run-steps replay`, with their help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Start = Annotated[
+    str,
+    typer.Option("--from", help="An offset, a time (ISO, or 1720000000000ms), beginning or committed:<group>."),
+]
+End = Annotated[
+    str,
+    typer.Option("--to", help="As --from, or end. Default: the committed offset of source.group_id, else the end."),
+]
+Archive = Annotated[
+    list[Path] | None, typer.Option(help="Read the source from this file or folder; may be given again.")
+]
+AndTopic = Annotated[bool, typer.Option("--and-topic", help="Read the topic from the end of the archives on.")]
+Published = Annotated[
+    list[Path] | None, typer.Option(help="Read what was published from this archive, not from the topics.")
+]
+CapturePattern = Annotated[
+    str,
+    typer.Option(metavar="FORMAT", help="Name format of Event Hubs Capture archives: {EventHub}, {PartitionId}..."),
+]
+CaptureTopic = Annotated[str, typer.Option(metavar="TOPIC", help="Topic of the Capture archives.")]
+CapturePartition = Annotated[int | None, typer.Option(min=0, help="Partition of these archives.")]
+Partition = Annotated[list[int] | None, typer.Option(min=0, help="Only this partition of the source.")]
+Steps = Annotated[list[str] | None, typer.Option(help="Report only this step; may be given again.")]
+Runs = Annotated[list[str] | None, typer.Option(help="Report only the steps of this run.")]
+Threads = Annotated[list[str] | None, typer.Option(help="Report only the steps of this thread.")]
+Record = Annotated[Path | None, typer.Option(help="Also archive the range into this folder.")]
+RecordAs = Annotated[str, typer.Option(help="jsonl.gz, jsonl or parquet.")]
+Workers = Annotated[int, typer.Option(min=1, max=256, help="Processes on this machine.")]
+Dask = Annotated[str, typer.Option(metavar="ADDRESS", help="Run on this Dask scheduler instead.")]
+Work = Annotated[Path | None, typer.Option(help="Work folder. Default: a temporary one. Dask needs a shared one.")]
+Report = Annotated[Path | None, typer.Option(help="Write the evidence into this folder, which must be new.")]
+Created = Annotated[str | None, typer.Option(metavar="ISO", help="Creation time to write into the report.")]
+SoleSource = Annotated[
+    bool,
+    typer.Option("--sole-source", help="Nothing else is published to these topics: other sources are extra."),
+]
+AcceptFold = Annotated[
+    list[int] | None,
+    typer.Option(
+        metavar="VERSION", help="Fold versions that may stand, not provable. Default: this program's earlier."
+    ),
+]
+AcceptRules = Annotated[
+    list[str] | None,
+    typer.Option(metavar="DIGEST", help="[steps] digests that may stand. Default: those changed at rest."),
+]
+EarlierConfig = Annotated[
+    list[Path] | None, typer.Option(help="A configuration that was in force before: its [steps] are judged by it.")
+]
+Verify = Annotated[bool, typer.Option(help="Off: fold only, compare nothing.")]
+Against = Annotated[
+    Path | None,
+    typer.Option(metavar="REPORT", help="Compare the steps with those of this report, e.g. of another version."),
+]
+Check = Annotated[
+    Path | None, typer.Option(metavar="REPORT", help="Check this report instead, without a broker (see --archive).")
+]
+Sign = Annotated[Path | None, typer.Option(metavar="KEY", help="Sign the report with this Ed25519 private key (PEM).")]
+Signer = Annotated[str, typer.Option(metavar="NAME", help="Who signs, as the signature says it.")]
+Trust = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="PUBKEY", help="With --check: signed with this key (PEM); may be given again."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
