@@ -1,7 +1,7 @@
 """Archives: files that hold records of topics. Read one with `read`, make one with `Recorder`.
 
-The format is docs/archive-format.md. All reading streams and is bounded by `Limits`; what cannot be right is an
-`ArchiveError` that names the file and the place.
+The format is described in docs/archive-format.md. Reading streams and is bounded by `Limits`; damaged or impossible
+content raises `ArchiveError`, which names the file and the place.
 """
 
 from __future__ import annotations

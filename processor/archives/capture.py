@@ -1,8 +1,8 @@
 """Event Hubs Capture: Avro object container files, as the service writes them into a storage account.
 
-The container is taken apart here, so that no block is unpacked beyond its limit whatever the file claims (Avro 1.11
-specification, "Object Container Files"); fastavro decodes the records. How a captured event becomes a record is
-docs/archive-format.md.
+The container is parsed here, so that no block is unpacked beyond its limit whatever the file claims (Avro 1.11
+specification, "Object Container Files"); fastavro decodes the records. docs/archive-format.md says how a captured event
+becomes a record.
 """
 
 from __future__ import annotations
@@ -137,9 +137,9 @@ def _length(source: _Source, limits: Limits) -> int:
 
 
 def _decoder(file: Path, schema: bytes) -> _Decode:
-    """A decoder for the file's own schema, once that is known to be one of a capture.
+    """Decoder for the file's own schema, once that is known to be one of a capture.
 
-    The check is also a guard: a schema of our choosing cannot make a few bytes decode into endless values.
+    The check is also a guard: an arbitrary schema could make a few bytes decode into endless values.
     """
     place = "the schema"
     try:
@@ -173,7 +173,7 @@ def _decoder(file: Path, schema: bytes) -> _Decode:
 
 
 def _kinds(kind: object) -> set[str]:
-    """The names of what a field may be; a map counts as one only if its values are plain."""
+    """Names of the types of a field; a map counts as one only if its values are of plain types."""
     if isinstance(kind, str):
         return {kind}
     if isinstance(kind, list):
@@ -225,7 +225,7 @@ _UNPACKERS: Final[dict[str, Callable[[bytes, int], bytes]]] = {
 
 
 class _NotARecord(Exception):
-    """An event that decodes and still is none."""
+    """A decoded event that is not valid."""
 
 
 def _record(topic: str, partition: int, event: dict[str, Any], limits: Limits) -> ArchivedRecord:
@@ -294,7 +294,7 @@ def _named(file: Path, capture: Capture) -> tuple[str, int]:
 
 
 def _in_path(file: Path, pattern: str) -> dict[str, str]:
-    """What the names in braces stand for in the end of the path; nothing if it is not like the pattern."""
+    """Values of the names in braces, from the end of the path; empty if it does not match the pattern."""
     seen: set[str] = set()
     expression = ""
     for literal, name in re.findall(r"([^{}]*)(?:\{([A-Za-z]\w*)\})?", pattern):

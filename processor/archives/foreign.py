@@ -1,6 +1,6 @@
 """Archives that other programs wrote: Spark's schema, TIMESTAMP columns, folders `topic=.../partition=...`, `kcat -J`.
 
-Each is read as it is where nothing of a record is lost by it; else it is refused with all that is in the way.
+Each is read as it is where nothing of a record is lost; else it is refused, with every reason.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from processor.archives.records import NO_TIMESTAMP, ArchivedRecord, Limits, is_topic, refused
 
 LEFT_OUT: Final = frozenset({"timestampType"})
-"""Columns that say nothing about a record: Spark's kind of timestamp."""
+"""Columns that are ignored: Spark's kind of timestamp."""
 
 CONVERSION: Final = (
     'columns to records, with DuckDB: COPY (SELECT topic, "partition", "offset", epoch_ms("timestamp") AS "timestamp", '
@@ -93,7 +93,7 @@ TABLES: Final = {"_delta_log": "Delta Lake", "metadata": "Iceberg", ".hoodie": "
 
 
 def require_no_table(folder: Path) -> None:
-    """Refuse the folder of a table, whose own log says which files count: others were replaced or never committed.
+    """Refuse the folder of a table format: its own log lists the valid files, others were replaced or not committed.
 
     Raises:
         ArchiveError: it is one.
@@ -110,5 +110,5 @@ def require_no_table(folder: Path) -> None:
 
 
 def told_problems(file: Path, problems: Sequence[str]) -> Exception:
-    """All that is in the way of reading a schema, at once, and the statement that converts."""
+    """Every reason why a schema cannot be read, at once, and the statement that converts it."""
     return refused(file, "the schema", "; ".join(problems), hint=CONVERSION)

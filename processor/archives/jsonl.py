@@ -131,7 +131,7 @@ def _headers(headers: list[tuple[_Name, _Bytes]], limits: Limits) -> tuple[tuple
 
 
 def _decode_other(line: bytes, limits: Limits) -> ArchivedRecord | Gap:
-    """Whatever is not a record with all its fields: those without headers, gaps, and what is to be refused."""
+    """Parse a line that is not a record with all its fields: without headers, a gap, or invalid."""
     try:
         got = _decode(line)
     except msgspec.ValidationError as exc:
@@ -194,7 +194,7 @@ def read_lines(file: Path, limits: Limits) -> Iterator[Batch]:
 
 
 def last_line(file: Path, limits: Limits) -> ArchivedRecord | Gap | None:
-    """The last item of a file; None if the last line is not to be had or no item: who reads it all learns why.
+    """The last item of a file; None if the last line is missing or no item (reading the whole file gives the cause).
 
     Raises:
         ArchiveError: a line too long, a corrupt or too well compressed file.

@@ -1,4 +1,4 @@
-"""What a recorded archive says it holds: archive.manifest.json, at the root of the archive.
+"""Manifest of a recorded archive: archive.manifest.json, at its root, lists the offsets and files that it holds.
 
 `begin` writes it before the first record, with the offsets that are to be recorded and `complete: false`; `finish`
 writes it after the last file is on disk. An archive that was cut short while it was recorded, or lost a file later,
@@ -75,7 +75,7 @@ class Lacking(msgspec.Struct, frozen=True):
 def begin(folder: Path, ranges: Mapping[Partition, tuple[int, int]]) -> None:
     """Write that these offsets [begin, end) of these partitions are being recorded.
 
-    What an earlier recording promised stays promised: recording again does not excuse a file that was lost.
+    Offsets of an earlier recording stay in the manifest: recording again does not excuse a lost file.
     """
     with _locked(folder):
         known = _known(folder)
@@ -107,7 +107,7 @@ def finish(folder: Path, partitions: Collection[Partition]) -> None:
 
 
 def read_manifest(folder: Path) -> list[Held]:
-    """What an archive says it holds; empty where it says nothing.
+    """Partitions in the manifest of an archive; empty without a manifest.
 
     Raises:
         ArchiveError: the manifest is not one that this program wrote.
@@ -194,7 +194,7 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def _locked(folder: Path, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
-    """Keep out another recording that changes the manifest at the same moment."""
+    """Lock against another recording that changes the manifest at the same moment."""
     if sys.platform == "win32":
         yield
         return

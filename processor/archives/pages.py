@@ -1,4 +1,4 @@
-"""What a Parquet file will unpack to, read from its footer and page headers before anything is unpacked.
+"""Unpacked sizes of a Parquet file, read from its footer and page headers before anything is unpacked.
 
 A Parquet reader believes page headers: a few bytes can stand for gigabytes. And asking pyarrow for the metadata of
 a column ends the whole process where its size statistics are damaged (26.0.1: an uncaught C++ exception). So
@@ -105,7 +105,7 @@ def _page(raw: BinaryIO, at: int, end: int) -> tuple[Page, int]:
 
 
 class _Cursor:
-    """The compact protocol, as far as Parquet needs it. IndexError: the bytes ended."""
+    """Reader of Thrift's compact protocol, as far as Parquet needs it. IndexError: the bytes ended."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self.at, self._left = data, 0, _MOST_VALUES

@@ -1,6 +1,6 @@
 """Parquet: one row per record or gap. The columns are in docs/archive-format.md.
 
-The only place of the archives that knows pyarrow (extra `audit`); so unpacking Zstandard is here too.
+The only module of the archives that imports pyarrow (extra `audit`); so it also unpacks Zstandard.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _BATCH_ROWS: Final = 1 << 12
 _TAIL: Final = b"PAR1"
 
 _Errors: Final = (pa.ArrowException, OSError, ValueError, LookupError, TypeError, OverflowError)
-"""What pyarrow lets out over a damaged file: its own, and whatever its Python part trips over."""
+"""Exceptions that pyarrow raises for a damaged file: its own, and those of its Python part."""
 
 
 class RecordingFile:
@@ -150,7 +150,7 @@ def read_parquet(file: Path, limits: Limits) -> Iterator[Batch]:
 
 
 def last_row(file: Path, limits: Limits) -> ArchivedRecord | Gap | None:
-    """The last item of a file; None if it is not to be had: who reads it all learns why.
+    """The last item of a file; None if it cannot be read (reading the whole file gives the cause).
 
     Raises:
         ArchiveError: not Parquet, other columns, or more than the limits allow.
@@ -174,9 +174,9 @@ def last_row(file: Path, limits: Limits) -> ArchivedRecord | Gap | None:
 def batches(
     file: Path, limits: Limits, choose: Callable[[pa.Schema], Sequence[str]], from_group: int = 0
 ) -> Iterator[tuple[int, int, pa.RecordBatch]]:
-    """What a file holds, batch by batch, each with its row group and the rows of that group before it.
+    """Batches of a file, each with its row group and the number of rows of that group before it.
 
-    Nothing is unpacked before footer and page headers have told that it is within the limits. Turn columns into values
+    Nothing is unpacked before footer and page headers show that it is within the limits. Convert columns to values
     with `values`: texts may come as a dictionary, of which a few bytes can name one large entry a million times.
 
     Args:
@@ -304,7 +304,7 @@ def _columns(file: Path, schema: pa.Schema) -> list[str]:
 
 
 def _adapted(batch: pa.RecordBatch, topic: str | None, partition: int | None) -> pa.RecordBatch:
-    """A batch with the columns that others write in another form: times as milliseconds, what folders name added."""
+    """A batch in our form: times as milliseconds, and columns for values that only folder names have."""
     columns = dict(zip(batch.schema.names, batch.columns, strict=True))
     times = columns["timestamp"]
     rows = batch.num_rows

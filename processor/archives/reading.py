@@ -1,4 +1,4 @@
-"""From a path to records and gaps: which files, in which order, and that offsets only ever rise."""
+"""Read records and gaps from a path: choose the files, order them, and check that offsets rise."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def read_batches(
     capture: Capture = CAPTURE,
     limits: Limits = LIMITS,
 ) -> Iterator[list[ArchivedRecord | Gap]]:
-    """As `read`, in lists of one or more; what stands before an item that is refused comes first."""
+    """As `read`, in lists of one or more; items before a refused one are yielded first."""
     if only is None and (begin, end) != (0, MAX_OFFSET):
         raise UsageError("archive: a range of offsets needs a partition")
     order = _Order()
@@ -136,7 +136,7 @@ def _chosen(
 
 
 def shares(path: Path) -> list[tuple[Partition | None, int]]:
-    """The parts in which all of an archive can be read at once, each by a reader of its own, and their bytes on disk.
+    """Parts of an archive that can be read in parallel, and their bytes on disk.
 
     Of a recorded archive its partitions (to be read `within`); None is all of another.
     """
@@ -271,7 +271,7 @@ class _Order:
         return is_topic(item.topic) and 0 <= item.partition <= MAX_PARTITION and len(self._last) < _MAX_PARTITIONS
 
     def broken(self, file: Path, place: str, item: ArchivedRecord | Gap) -> Exception:
-        """Why `follows` said no."""
+        """The error of an item for which `follows` is False."""
         if not is_topic(item.topic):
             return refused(file, place, f"not the name of a topic (got {item.topic!r})")
         if not 0 <= item.partition <= MAX_PARTITION:

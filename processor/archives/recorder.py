@@ -1,10 +1,10 @@
-"""Writing an archive that a crash cannot spoil.
+"""Recorder: writes an archive that a crash cannot damage.
 
-Each partition has a folder, `<topic>/<partition>/`, of files named for their first offset. A file grows under a name
-that ends in `.part` and gets its real name, whole and flushed to disk, once it is full: what has its real name is
-complete. Who records again into the same folder goes on after the last whole file; a `.part` that a crash left
-behind is overwritten. Where one file ends and the next begins depends on the records alone, so a recording that was
-interrupted by a crash is the same, byte for byte, as one that was not.
+Each partition has a folder, `<topic>/<partition>/`, of files named by their first offset. A file grows under a name
+that ends in `.part` and is renamed once it is full and flushed to disk: a file without `.part` is complete. Recording
+again into the same folder goes on after the last complete file; a `.part` that a crash left behind is overwritten.
+Where one file ends and the next begins depends on the records alone, so a recording that was interrupted by a crash is
+the same, byte for byte, as one that was not.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _File(Protocol):
 
 
 class _Open:
-    """A file that grows."""
+    """A file that is being written."""
 
     def __init__(self, raw: BinaryIO, file: _File, part: Path, whole: Path) -> None:
         self.raw, self.file, self.part, self.whole = raw, file, part, whole
@@ -83,7 +83,7 @@ class Recorder:
         part.replace(self._folder / LABEL)
 
     def next_offset(self, topic: str, partition: int) -> int | None:
-        """Where to go on: the first offset that no file holds yet; None if nothing was recorded of the partition.
+        """The first offset that no file holds yet; None if nothing was recorded of the partition.
 
         Raises:
             UsageError: another recorder has this partition.
@@ -133,7 +133,7 @@ class Recorder:
             self._complete(key)
 
     def close(self) -> None:
-        """Make what was written so far whole."""
+        """Complete the files written so far."""
         try:
             for key in sorted(self._open):
                 self._complete(key)
@@ -164,7 +164,7 @@ class Recorder:
         return self._folder / topic / str(partition)
 
     def _lock(self, home: Path) -> None:
-        """Keep others out: two would write into one file. Where the system has no such lock, nothing stops them."""
+        """Lock a partition against other recorders. Without file locks on this system nothing stops them."""
         if sys.platform == "win32" or home in self._locks:
             return
         import fcntl

@@ -1,4 +1,4 @@
-"""What an archive holds: records and gaps; the limits of reading one; and the error when it cannot be read."""
+"""Records and gaps of an archive, the limits of reading one, and the error when it cannot be read."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ refused: the next one is line 8."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How much one archive may make us hold or unpack, whatever it claims.
+    """Limits on memory and unpacked bytes when an archive is read, whatever it claims.
 
     Args:
         line_bytes: the longest JSON line, and so about the largest record.
@@ -103,7 +103,7 @@ CAPTURE: Final = Capture()
 
 
 class ArchiveError(RunStepsError):
-    """An archive cannot be what it should be. The message names the file and the place; it holds no payload."""
+    """An archive is damaged or not valid. The message names the file and the place; it holds no payload."""
 
     exit_code = 65
 
@@ -115,7 +115,7 @@ def refused(path: Path, place: str, what: str, hint: str = "") -> ArchiveError:
 
 
 def told(text: str, limit: int = 200) -> str:
-    """A text from outside, made fit for a terminal."""
+    """Text from outside with its unprintable characters escaped."""
     shown = text if len(text) <= limit else f"{text[:limit]}..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 

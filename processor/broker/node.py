@@ -142,7 +142,7 @@ class Broker:
         return _cpu_seconds(self.pid)
 
     def pause(self) -> None:
-        """Freeze the node as it stands (SIGSTOP): connections stay open, nothing answers."""
+        """Freeze the node (SIGSTOP): connections stay open, nothing answers."""
         self._running().send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -150,7 +150,7 @@ class Broker:
         self._running().send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """End it as a power cut would (SIGKILL). The data stay; `restart` is possible."""
+        """Kill it (SIGKILL). The data stay; `restart` is possible."""
         self._end_at_once(self._running())
 
     def restart(self) -> None:
@@ -319,7 +319,7 @@ class Broker:
     # --- ending ---
 
     def _end(self, timeout_s: float) -> None:
-        """In order if it can be. A node that ended by itself still has its watchdog to be dismissed."""
+        """Stop the node in order if possible. One that ended by itself still has a watchdog process to end."""
         if self._process is None:
             return
         if self._training is not None:
@@ -397,13 +397,13 @@ def _cluster_id(data: Path) -> str:
 
 
 def _rename_cluster(data: Path, cluster_id: str) -> None:
-    """Give a copied directory an identity of its own: a client must be able to tell two brokers apart."""
+    """Give a copied directory its own ids: a client must be able to tell two brokers apart."""
     meta = data / "meta.properties"
     meta.write_text(re.sub(r"^cluster\.id=.*$", f"cluster.id={cluster_id}", meta.read_text(), flags=re.MULTILINE))
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what would change the node behind our back."""
+    """Our environment without the variables that would change the node."""
     return {name: value for name, value in os.environ.items() if name not in _INHERITED_JAVA_OPTIONS}
 
 
@@ -411,10 +411,10 @@ def _environment() -> dict[str, str]:
 
 
 def _watch(group: int, temporary: Path | None) -> subprocess.Popen[bytes] | None:
-    """A shell that kills the process group when we are gone.
+    """Start a shell that kills the process group when this process is gone.
 
-    It waits for a word from us; when we die, in whatever way, its input ends instead. (The kernel's own signal
-    at a parent's death comes when the *thread* that forked ends, which may be long before.)
+    It waits for a line from this process; when the process dies, in whatever way, its input ends instead. (The kernel's
+    own signal at a parent's death comes when the *thread* that forked ends, which may be long before.)
     """
     if os.name != "posix":
         return None

@@ -1,8 +1,8 @@
-"""What the embedded broker is made of: a Java runtime and the jars of Apache Kafka, proven before use.
+"""Parts of the embedded broker: a Java runtime and the jars of Apache Kafka, verified before use.
 
-Jars come from a Maven repository, once, and are kept in the user's cache directory. `jars.txt` says which they
-are and what their bytes must hash to; nothing else is ever put on the class path. Files enter the cache by an
-atomic rename after they were verified, so any number of processes may fill it at once.
+Jars are downloaded once from a Maven repository and kept in the user's cache directory. `jars.txt` lists them with
+their hashes; nothing else is ever put on the class path. Files enter the cache by an atomic rename after they were
+verified, so any number of processes may fill it at once.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Java:
 
 
 def silent(_: str) -> None:
-    """The progress callback of a caller who wants none."""
+    """Progress callback that does nothing."""
 
 
 def cache_dir() -> Path:
@@ -159,7 +159,7 @@ def _download(missing: Sequence[Jar], home: Path, source: str, progress: Progres
 
 
 def _fetcher(incoming: Path, source: str, home: Path) -> Callable[[Jar], Path]:
-    """A function that downloads one jar into `incoming` and says where it lies."""
+    """A function that downloads one jar into `incoming` and returns its path."""
     try:
         from jgo.maven import MavenContext
     except ImportError as exc:

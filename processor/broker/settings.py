@@ -1,4 +1,4 @@
-"""What the node is told: its server.properties, from a few options."""
+"""server.properties of the node, from a few options."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _LIGHT: Final[Mapping[str, str]] = {
 }
 
 _FIXED: Final = frozenset({"process.roles", "node.id", "log.dirs", "listeners", "controller.quorum.voters"})
-"""What the rest of this package relies on."""
+"""Settings on which the rest of this package relies."""
 
 
 @dataclass(frozen=True, slots=True)

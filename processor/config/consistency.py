@@ -14,7 +14,7 @@ from processor.config.settings import Kafka, Origin, Settings
 
 
 class _Contradiction(NamedTuple):
-    """Keys that contradict each other. The message names the first; it points at the source that set one of them."""
+    """Keys that contradict each other. The message names the first key and where one of them was set."""
 
     keys: tuple[str, ...]
     what: str

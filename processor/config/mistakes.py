@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Mistake(NamedTuple):
-    """One thing that is wrong. `got` is already fit to print."""
+    """One mistake. `got` can be printed as it is."""
 
     where: str
     key: str

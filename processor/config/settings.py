@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PREFIX: Final = "RUN_STEPS_"
 
 NOT_SETTINGS: Final = frozenset({"RUN_STEPS_CONFIG", "RUN_STEPS_CACHE", "RUN_STEPS_MAVEN_REPOSITORY"})
-"""Variables with our prefix that the command line and the embedded broker read; no setting of the worker."""
+"""Variables with our prefix that the command line and the embedded broker read; they are no settings of the worker."""
 
 _MIB: Final = 1024 * 1024
 _DAY_MS: Final = 86_400_000
@@ -23,7 +23,7 @@ _YEAR_S: Final = 31_536_000
 
 
 def _key(default: Any, meaning: str, **bounds: Any) -> Any:
-    """A key of a table: its default, what it is for in one line, and its bounds as pydantic spells them."""
+    """A key of a table: its default, its meaning in one line, and its bounds in pydantic's terms."""
     return Field(default=default, description=meaning, **bounds)
 
 
@@ -80,7 +80,7 @@ class Kafka(Section):
 
 
 class Source(Section):
-    """The topic the events come from, and our membership of the group that reads it."""
+    """The source topic, and the consumer group that reads it."""
 
     topic: str = _key("run-step-events", "Topic of the run-step events.", min_length=1)
     group_id: str = _key("run-steps", "Consumer group all workers share.", min_length=1, max_length=200)
@@ -101,7 +101,7 @@ class Source(Section):
 
 
 class Output(Section):
-    """Where finished steps and unusable records go. An empty outcome topic switches that outcome off."""
+    """Topics of finished steps and unusable records. An empty outcome topic switches that outcome off."""
 
     completed: str = _key("run-steps.completed", "Topic of completed steps.")
     failed: str = _key("run-steps.failed", "Topic of failed steps.")
@@ -146,23 +146,23 @@ class Delivery(Section):
 
 
 class Steps(Section):
-    """The rules' own numbers (docs/semantics.md): the same log and the same values give the same outcome."""
+    """Parameters of the rules (docs/semantics.md): the same log and the same values give the same outcome."""
 
-    grace_s: int = _key(60, "How long after its deadline a step is still waited for.", ge=0, le=_YEAR_S)
+    grace_s: int = _key(60, "Wait for late events after a step's deadline.", ge=0, le=_YEAR_S)
     max_age_s: int = _key(86_400, "Deadline of a step that names none, from its first event.", ge=1, le=_YEAR_S)
-    ended_retention_s: int = _key(60, "Remember ended steps and runs for so much stream time.", ge=0, le=_YEAR_S)
+    ended_retention_s: int = _key(60, "Stream time for which ended steps and runs are remembered.", ge=0, le=_YEAR_S)
     ended_retention_records: int = _key(
-        1_000_000, "Remember ended steps and runs for so many offsets.", ge=0, le=10**12
+        1_000_000, "Number of offsets for which ended steps and runs are remembered.", ge=0, le=10**12
     )
     idle_grace_s: float = _key(
         30.0,
-        "A partition at its end for so long has its due deadlines fire by a clock mark.",
+        "Idle time of a partition at its end before due deadlines fire by a clock mark.",
         gt=0,
         le=86_400,
     )
     max_step_bytes: int = _key(
         3 * _MIB // 2,
-        "A step that grows beyond this is rejected; five times as much is max.message.bytes of its checkpoints.",
+        "Largest step; a larger one is rejected. The checkpoint topic needs five times this as max.message.bytes.",
         ge=1024,
         le=16 * _MIB,
     )
@@ -170,41 +170,41 @@ class Steps(Section):
 
 
 class Checkpoints(Section):
-    """State of long-lived steps, so that a restart need not read far back."""
+    """Checkpoints of long-lived steps, so that a restart need not read far back."""
 
     topic: str = _key("", 'Compacted topic; empty: "<source.topic>.checkpoints".')
-    interval_s: float = _key(30.0, "A step open and changed for longer is written down.", gt=0, le=86_400)
-    restore_timeout_s: float = _key(60.0, "A restore without any progress for longer is given up.", gt=0, le=86_400)
+    interval_s: float = _key(30.0, "A step that is open and changed for longer gets a checkpoint.", gt=0, le=86_400)
+    restore_timeout_s: float = _key(60.0, "Longest time of a restore without progress.", gt=0, le=86_400)
 
 
 class Rejections(Section):
-    """The breaker: stop for a person rather than send a whole topic to the dead letters."""
+    """Circuit breaker: stop the worker before a whole topic becomes dead letters."""
 
     max_share: float = _key(0.5, "Stop when a larger share of window_records is rejected; 0: never.", ge=0, le=1)
-    window_records: int = _key(10_000, "Records that max_share is taken over; 0: no such check.", ge=0, le=10_000_000)
+    window_records: int = _key(10_000, "Records over which max_share is measured; 0: no check.", ge=0, le=10_000_000)
     max_run: int = _key(
         5000, "Stop when so many records in a row of one partition are rejected; 0: never.", ge=0, le=10_000_000
     )
 
 
 class Supervisor(Section):
-    """When a worker is torn down and started again, and when it gives up."""
+    """Limits after which a worker is restarted, and after which the process ends."""
 
-    stall_timeout_s: float = _key(120.0, "A partition that stands still for longer is a fault.", gt=0, le=86_400)
+    stall_timeout_s: float = _key(120.0, "Longest time that a partition may make no progress.", gt=0, le=86_400)
     max_restarts: int = _key(5, "More restarts than this in restart_window_s end the process.", ge=0, le=1000)
-    restart_window_s: float = _key(600.0, "The time that max_restarts is counted over.", gt=0, le=86_400)
+    restart_window_s: float = _key(600.0, "Time over which max_restarts is counted.", gt=0, le=86_400)
     backoff_initial_s: float = _key(0.5, "Pause before the first restart; doubles with each.", gt=0, le=3600)
     backoff_max_s: float = _key(30.0, "Longest pause before a restart.", gt=0, le=3600)
 
 
 class SelfAudit(Section):
-    """A worker folds the ranges of random published steps once more and compares, as `replay` does for all of them."""
+    """Self-audit: a worker folds random published steps again and compares, as `replay` does for all of them."""
 
     enabled: bool = _key(False, "Check published steps; needs READ on the outcome topics.")
-    steps_per_minute: float = _key(6.0, "Most steps that a worker process checks in a minute.", gt=0, le=6000)
-    cpu_share: float = _key(0.05, "Most of one processor that checking may take.", gt=0, le=1)
+    steps_per_minute: float = _key(6.0, "Maximum steps that a worker process checks in a minute.", gt=0, le=6000)
+    cpu_share: float = _key(0.05, "Largest share of one processor that checking may take.", gt=0, le=1)
     max_range_records: int = _key(
-        1_000_000, "A check that would read more of the source than this is left out.", ge=1000, le=10**9
+        1_000_000, "Maximum source records that one check reads; else it is skipped.", ge=1000, le=10**9
     )
 
 
@@ -217,7 +217,7 @@ class Http(Section):
 
 
 class Log(Section):
-    """What the worker says on standard error."""
+    """Log of the worker on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = _key("info", "Minimum log level.")
     format: Literal["auto", "json", "console"] = _key("auto", "auto: console on a terminal, JSON elsewhere.")
@@ -243,7 +243,7 @@ class Effective(NamedTuple):
 
 
 class Settings(BaseSettings):
-    """Everything the program can be told. `Settings()` is the defaults, whatever the environment says."""
+    """All settings. `Settings()` is the defaults, whatever the environment says."""
 
     model_config = SettingsConfigDict(
         extra="forbid",
@@ -278,7 +278,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what the constructor is given: a test's settings must not depend on who runs it."""
+        """Read the constructor's arguments only: a test's settings must not depend on the environment."""
         return (init_settings,)
 
     @property
@@ -324,7 +324,7 @@ class Settings(BaseSettings):
         return self.delivery.transactional_id_prefix or self.source.group_id
 
     def rules(self) -> Rules:
-        """What the core needs to know, and nothing else."""
+        """The rules for the core."""
         from processor.core.rules import Rules
 
         return Rules(

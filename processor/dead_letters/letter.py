@@ -52,7 +52,7 @@ _DIGITS: Final = 19
 
 
 class State(StrEnum):
-    """What a redrive does about a dead letter."""
+    """State of a dead letter, which decides what a redrive does with it."""
 
     WAITING = "waiting"
     REDRIVEN = "redriven"
@@ -93,7 +93,7 @@ class Letter(NamedTuple):
         return f"{self.partition}:{self.offset}"
 
     def state(self, source_topic: str, max_redrives: int, *, is_redriven: bool) -> State:
-        """What a redrive to `source_topic` does about it, at most `max_redrives` times for one record."""
+        """State of the letter for a redrive to `source_topic`, at most `max_redrives` times for one record."""
         if is_redriven:
             return State.REDRIVEN
         if self.source_topic != source_topic or self.source_partition < 0 or self.source_offset < 0:
@@ -108,7 +108,7 @@ class Letter(NamedTuple):
 
 
 def letter_of(topic: str, partition: int, record: Record) -> Letter:
-    """The dead letter that a record of the dead-letter topic is; nothing in it is believed that cannot be."""
+    """Parse a record of the dead-letter topic; impossible values are treated as missing."""
     # The last header of a name is the worker's: the producer's own stand before it.
     headers = dict(record.headers)
     timestamp = _number(headers.get(SOURCE_TIMESTAMP))

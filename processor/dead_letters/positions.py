@@ -22,7 +22,7 @@ _STABLE_S: Final = 30.0
 
 
 class RedrivePosition(NamedTuple):
-    """Of one dead-letter partition: below `offset` all letters were redriven or are gone, above it `ranges`."""
+    """Position in one dead-letter partition: all letters below `offset` and in `ranges` were redriven or are gone."""
 
     offset: int
     ranges: RedrivenOffsets

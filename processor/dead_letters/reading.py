@@ -25,7 +25,7 @@ _HOUR_MS: Final = 3_600_000
 
 
 class DeadLetterLog(NamedTuple):
-    """The dead-letter topic as it stands: where its partitions begin and end, and what was redriven of it."""
+    """Extent of the dead-letter topic: begin and end of its partitions, and the redriven letters."""
 
     source: TopicFacts
     begins: Mapping[int, int]
@@ -110,7 +110,7 @@ async def read_letter(
 
 
 class Statistics:
-    """Counts of dead letters, by what an operator asks first."""
+    """Counts of dead letters by reason, detail, state, hour and partition."""
 
     def __init__(self) -> None:
         self.total = 0

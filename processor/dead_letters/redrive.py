@@ -44,7 +44,7 @@ NO_PARTITION: Final = "no_partition"
 
 
 class Wanted(NamedTuple):
-    """What a redrive is asked for.
+    """Options of a redrive.
 
     Args:
         max_redrives: a record that was redriven so often is parked.
@@ -63,7 +63,7 @@ class Wanted(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What was done. `left`: selected letters that were not redriven, by the reason for that."""
+    """Result of a redrive. `left`: selected letters that were not redriven, by reason."""
 
     redriven: int
     transactions: int
@@ -177,7 +177,7 @@ class _Redrive:
         return self._wanted.most is not None and self._redriven + len(self._pending) >= self._wanted.most
 
     def _take(self, letter: Letter, since: int) -> None:
-        """Put a letter with the records to write, or count why not."""
+        """Add a letter to the records to write, or count the reason against it."""
         if self._is_full or not self._wanted.selection.takes(letter):
             return
         position = self._positions[letter.partition]

@@ -87,7 +87,7 @@ class RedrivenOffsets:
 
     @classmethod
     def decode(cls, where: str, offset: int, metadata: str) -> tuple[LogIdentity, RedrivenOffsets]:
-        """Which log the metadata is of, and the ranges above `offset`.
+        """Parse the metadata: the log that it belongs to, and the ranges above `offset`.
 
         Raises:
             CorruptLog: it is not what a redrive writes: which letters were redriven is not known.

@@ -12,7 +12,7 @@ from processor.errors import UsageError
 
 
 class Selection(NamedTuple):
-    """Which dead letters are meant; what is not given excludes none.
+    """Filter of dead letters; a criterion that is not given excludes none.
 
     Args:
         reasons: the values of `runstep-reason`.

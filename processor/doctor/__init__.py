@@ -1,1 +1,1 @@
-"""`run-steps doctor`: what a worker needs of a live cluster, checked without changing anything."""
+"""`run-steps doctor`: check a live cluster for what a worker needs, without changing anything."""

@@ -1,4 +1,4 @@
-"""Examination of a live cluster: every check in turn, none of them stopped by another's failure."""
+"""Examination of a live cluster: run every check, whether or not others fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding of a check: a light, what was found, and the remedy."""
+"""Finding of a check: severity (green, yellow, red), what was found, and the remedy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Light(StrEnum):
-    """Green: as it must be. Yellow: it works, and will not always, or could not be looked at. Red: it does not work."""
+    """Severity. Green: in order. Yellow: works now, but not always, or could not be checked. Red: does not work."""
 
     GREEN = "green"
     YELLOW = "yellow"

@@ -39,7 +39,7 @@ async def check_source(subject: Subject) -> list[Finding]:
 
 
 def keying(topic: str, partitions: int, found: Mapping[int, Iterable[Record]]) -> Iterator[Finding]:
-    """What a sample says of the keys: partition -> its records."""
+    """Check the keys of a sample. `found`: its records by partition."""
     places: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
     keys: defaultdict[bytes, set[int]] = defaultdict(set)
     unkeyed = total = 0

@@ -1,4 +1,4 @@
-"""What the checks share: settings, connection, and the cluster as it was described once."""
+"""Input of the checks: settings, connection, and the description of the cluster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Topics: what the start of a worker would refuse, and what will lose records later."""
+"""Topics: faults that a worker refuses at start, and settings that will lose records later."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def check_topics(subject: Subject) -> list[Finding]:
 
 
 def _start_checks(subject: Subject) -> Iterator[Finding]:
-    """What `serve` would end with 78 for, in its words."""
+    """Faults for which `serve` ends with 78, with its messages."""
     for problem in topic_problems(subject.settings, subject.facts):
         name, _, rest = problem.removeprefix("topic ").partition(": ")
         what, _, remedy = rest.partition("; ")
@@ -45,7 +45,7 @@ def _start_checks(subject: Subject) -> Iterator[Finding]:
 
 
 def _start_warnings(subject: Subject) -> Iterator[Finding]:
-    """What `serve` starts with all the same, and warns of."""
+    """Faults that `serve` only warns of."""
     for warning in topic_warnings(subject.settings, subject.facts):
         name, _, rest = warning.partition(": ")
         what, _, remedy = rest.partition("; ")

@@ -98,7 +98,7 @@ class _Publication:
 
     @property
     def is_complete(self) -> bool:
-        """Whether there was something in every input, and none of it was refused."""
+        """Whether every input had events, and none was refused."""
         return not self._refused and not self._empty
 
     def summary(self) -> str:
@@ -106,7 +106,7 @@ class _Publication:
         return f"{self._sent} events of {len(self._keys)} runs to {self._topic}; {self._refused} refused"
 
     async def play(self, path: Path, sink: Sink) -> None:
-        """Send the events of one input; say what is wrong with it."""
+        """Send the events of one input; report its faults."""
         name = "stdin" if str(path) == "-" else str(path)
         stream = EventStream(self._keyer, self._format, response_id=self._response_id)
         complaints = _Complaints(name, self._warn)
@@ -140,7 +140,7 @@ class _Publication:
 
 
 class _Complaints:
-    """What is wrong with one input, said a bounded number of times and counted all the same."""
+    """Faults of one input: all are counted, a bounded number is reported."""
 
     LIMIT: Final = 10
 
@@ -179,7 +179,7 @@ async def _chunks(path: Path) -> AsyncIterator[bytes]:
 
 
 async def _read_live(descriptor: int) -> bytes:
-    """What is there, as soon as anything is; empty at the end."""
+    """Read the available bytes, as soon as there are any; empty at the end."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     try:

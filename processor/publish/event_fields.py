@@ -1,4 +1,4 @@
-"""One event of a stream read as far as its key needs: a run step's, one of the Responses API, or why it is neither."""
+"""Fields of one event that its key needs: of a run step, of the Responses API, or why it is neither."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NEITHER: Final = (
 
 
 class RunEvent(msgspec.Struct, frozen=True, gc=False):
-    """What one event of a run says of itself, and its record value. `run` None: it does not say."""
+    """Ids in one event of a run, and its record value. `run` None: the event does not name it."""
 
     value: bytes
     id: str | None
@@ -35,12 +35,12 @@ class RunEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class ResponseEvent(msgspec.Struct, frozen=True, gc=False):
-    """What one event of the Responses API says of itself, and its record value."""
+    """Ids and number in one event of the Responses API, and its record value."""
 
     value: bytes
     type: str
     response_id: str | None
-    """Lifecycle events alone say it."""
+    """Only lifecycle events have it."""
     number: int | None
     """Its `sequence_number`."""
     item_id: str | None
@@ -66,7 +66,7 @@ class ServiceError(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Fields(msgspec.Struct, gc=False):
-    """The few fields that decide the key. Typed loosely: a wrong type elsewhere is the worker's to judge."""
+    """The few fields that decide the key. Typed loosely: the worker judges wrong types of other fields."""
 
     event: Any = None
     data: msgspec.Raw = msgspec.Raw(b"")
@@ -207,7 +207,7 @@ def _run_event(fields: _Fields, value: bytes) -> RunEvent:
 
 
 def error_in(fields: _Fields) -> str | None:
-    """What is said of the body of an HTTP error, or of an error without a name in a stream: type and code, no text."""
+    """Description of the body of an HTTP error, or of an unnamed error in a stream: type and code, no text."""
     inner = _inside(fields.error)
     is_one = (
         (bytes(fields.error) not in (b"", b"null"))
@@ -231,7 +231,7 @@ def error_in(fields: _Fields) -> str | None:
 
 
 def _tagged(fields: _Fields) -> str:
-    """What it calls itself, where that is a name and no text."""
+    """The type that the value names, if that is a plain name."""
     tag = _tag(fields.object) or _tag(fields.type)
     return f" (it calls itself {tag})" if tag else ""
 

@@ -1,9 +1,9 @@
 """Keying of events: the dialect is chosen per event, so that run steps and Responses may stand in one input.
 
-Three things go wrong when everybody writes this part alone: deltas carry no run id, so they get a key of their own
-and land on another partition than their step; equal tokens cannot be told from a repeated delivery; and the last
-events are lost because nothing was flushed. So here every event of a run has the run's key, every event has an id
-that a second publication of the same stream gives again, and the exit code says whether all was acknowledged.
+Three faults are usual in producers: deltas carry no run id, so they get another key and partition than their step;
+equal tokens cannot be told from a repeated delivery; and the last events are lost because nothing was flushed. So here
+every event of a run has the run's key, every event has an id that is the same when the stream is published again, and
+the exit code says whether all was acknowledged.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from processor.publish.run_keying import RunKeyer
 
 @dataclass(slots=True)
 class Memory:
-    """What was learnt from all streams: which run a step is of, which response an item."""
+    """Ids learnt from all streams: the run of each step, the response of each item."""
 
     run_of: dict[str, str] = field(default_factory=dict)
     responses: KnownResponses = field(default_factory=KnownResponses)
 
 
 class EventKeyer:
-    """Events of any stream in, records with key and headers out. Pure: no clock, no network.
+    """Converts events of any stream to records with key and headers. Pure: no clock, no network.
 
     One object serves all streams of a process, so that a delta in the second HTTP response of a run finds the step that
     the first one opened. Memory is bounded: the ids longest unused are forgotten first.
 
-    `refusals`: events that cannot be published. `notes`: what a person should know. The caller takes both and clears.
+    `refusals`: events that cannot be published. `notes`: warnings. The caller reads both and clears them.
     """
 
     def __init__(self, memory: Memory | None = None) -> None:
@@ -79,7 +79,7 @@ class EventKeyer:
         self.refusals.append(Refusal(self._events, reason))
 
     def end_stream(self) -> list[Outgoing]:
-        """The HTTP response, or the input, is over: what is still held goes out under what is known of it."""
+        """End the HTTP response, or the input: send what is still held, with the key known by then."""
         return self.run_steps.end_response() + self.responses.end_stream()
 
     def _error(self, error: ServiceError) -> ResponseEvent | RunEvent | str:

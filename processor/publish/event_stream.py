@@ -1,4 +1,4 @@
-"""One input of `run-steps publish`: bytes in any chunks go in, records for the source topic come out. Pure."""
+"""Parser of one input of `run-steps publish`: from chunks of bytes to records for the source topic. Pure."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class EventStream:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong with the encoding of the input."""
+        """Faults in the encoding of the input."""
         return self._text.problems
 
     def feed(self, chunk: bytes) -> list[Outgoing]:
@@ -94,7 +94,7 @@ class EventStream:
         return [record for value in values for record in self._frame(Frame(None, value))]
 
     def _found_format(self, line: bytes) -> bool:
-        """Whether the line is of the stream; what stands before it (`curl -i`) is read over."""
+        """Whether the line belongs to the stream; HTTP headers before it (`curl -i`) are skipped."""
         start = line.strip(b"\x1e \t")
         if (status := _STATUS_LINE.match(start)) is not None:
             self._in_http_head = True
@@ -134,7 +134,7 @@ class EventStream:
         return out
 
     def _each_line(self, frame: Frame, refused: int) -> list[Outgoing]:
-        """Events out of a frame that is none: a cut line before one, or `data:` lines without blank lines between."""
+        """Events in a broken frame: a cut line before one, or `data:` lines without blank lines between."""
         lines = frame.data.split(b"\n")
         whole = [line for line in lines if line[:1] == b"{" and line[-1:] == b"}"]
         if not whole:

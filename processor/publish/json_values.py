@@ -1,7 +1,7 @@
-"""JSON values out of lines: one on each line, one over several (pretty-printed), or the entries of an array.
+"""Split lines into JSON values: one per line, one over several lines (pretty-printed), or the entries of an array.
 
-Line by line, so that one bad line costs no more than itself: a line that is a whole JSON value is taken as one; only
-where a line leaves a bracket open do the following ones belong to it.
+Line by line, so that a bad line spoils no other: a line that is a whole JSON value is taken as one; only where a line
+leaves a bracket open do the following lines belong to it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _is_json: Final = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class JsonValues:
-    """Collects lines to JSON texts. What is no JSON comes out as it stood: the reader of the value says why.
+    """Collects lines to JSON texts. A text that is not JSON is returned unchanged: its decoder reports why.
 
     `held_bytes`: of the value that has begun.
     """

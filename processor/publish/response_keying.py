@@ -77,7 +77,7 @@ class KnownResponses:
 
 @dataclass(slots=True)
 class _Stream:
-    """What one HTTP response, or one input without ends, has said so far."""
+    """State of one HTTP response, or of one input without end marks."""
 
     sequential: bool
     responses: list[_Response] = field(default_factory=list)  # the one last named is last
@@ -115,7 +115,7 @@ class ResponseKeyer:
 
     @property
     def is_speaking(self) -> bool:
-        """Whether the stream at hand has said anything of a response."""
+        """Whether the current stream has named a response."""
         return bool(self._stream.responses or self._stream.held)
 
     def take(self, number: int, event: ResponseEvent, *, sequential: bool) -> list[Outgoing]:
@@ -157,7 +157,7 @@ class ResponseKeyer:
         return [Outgoing(key, event.value, headers)]
 
     def end_stream(self) -> list[Outgoing]:
-        """The HTTP response or the input is over: what was held goes out, and what is missing is noted."""
+        """End the HTTP response or the input: send what was held, and note what is missing."""
         out = self._flush_held()
         for response in self._stream.responses:
             self._note_end(response)
@@ -165,7 +165,7 @@ class ResponseKeyer:
         return out
 
     def use(self, response_id: str) -> None:
-        """The stream that comes now is of this response, though it does not say so."""
+        """Set the response of the next stream, which does not name it."""
         response = self._named.get(response_id)
         if response is None:
             response = _Response(response_id)
@@ -255,7 +255,7 @@ class ResponseKeyer:
     # --- events that wait for a name ---
 
     def _release(self, response: _Response, event: ResponseEvent) -> list[Outgoing]:
-        """What waited, now that a response is known: its own, unless this one only begins here."""
+        """Events that waited, now that a response is named: they are its own, unless it only begins here."""
         last = self._stream.held[-1][1].number
         if event.type == _CREATED or (last is not None and event.number is not None and event.number < last):
             return self._flush_held()
@@ -263,7 +263,7 @@ class ResponseKeyer:
         return [record for _, waiting in held for record in self._outgoing(response, waiting)]
 
     def _flush_held(self) -> list[Outgoing]:
-        """What waited and is never named: it goes on with the one response that it fits, or gets a stand-in key."""
+        """Events that waited in vain for a name: they get the key of the response they fit, or a stand-in key."""
         held, self._stream.held = self._stream.held, []
         if not held:
             return []

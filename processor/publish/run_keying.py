@@ -26,7 +26,7 @@ from processor.publish.outgoing import (
 
 @dataclass(slots=True)
 class _Chain:
-    """What was said of one key in one HTTP response: the digest of all, how many, and the first of them."""
+    """Events of one key in one HTTP response: their digest, their number, and the first of them."""
 
     digest: bytes
     events: int = 0
@@ -35,7 +35,7 @@ class _Chain:
 
 @dataclass(slots=True)
 class _Response:
-    """What one HTTP response has said so far."""
+    """State of one HTTP response."""
 
     run: str | None = None
     thread: str | None = None
@@ -76,7 +76,7 @@ class RunKeyer:
         return self._without_run(number, event)
 
     def end_response(self) -> list[Outgoing]:
-        """The response is over: what is still held goes out under its thread, or is refused."""
+        """End the HTTP response: send what is still held under the key of its thread, or refuse it."""
         out = self._stop_waiting()
         self._response = _Response()
         return out

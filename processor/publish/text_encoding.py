@@ -1,4 +1,4 @@
-"""Bytes of an input to UTF-8: gzip bodies, and UTF-16 as PowerShell writes it, are read as what they hold."""
+"""Conversion of an input to UTF-8: gzip bodies are decompressed, UTF-16 (as PowerShell writes it) is decoded."""
 
 from __future__ import annotations
 
