@@ -1,1 +1,1 @@
-"""The audit: what was published is derived again from the log and compared."""
+"""The audit: derive the published records again from the log, and compare."""

@@ -1,9 +1,9 @@
-"""The command `explain`: one step's life, from the offsets that its published records name.
+"""The command `explain`: the timeline of one step, from the offsets that its published records name.
 
 Outcome topics are keyed by step id, so only one partition of each is searched, unless all are asked for. Then the
-source is read between the first and the last offset that the headers name, and folded. Where that does not give what
-was published, it is folded again from far enough before that no ended run or step from before can have had a say, and
-with the clock marks that came with other steps; only then is it called different.
+source is read between the first and the last offset that the headers name, and folded. If the result is not what was
+published, the fold begins again so far before that no earlier run or step can matter, and with the clock marks that
+other steps name; only then is the record called different.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Marks(msgspec.Struct, frozen=True):
 
 
 class Logs(Protocol):
-    """Where a step is looked up: the topics, or whatever holds the same."""
+    """Access to the published records and the source: on topics, or in another store with the same records."""
 
     async def published(self, step_id: str) -> list[Published | Unreadable]:
         """What stands under the key of a step, of this source; places of it that there are not are `Unreadable`."""
@@ -100,7 +100,7 @@ def explain(
     offset: int | None = None,
     all_partitions: bool = False,
 ) -> Explained:
-    """Find and retell.
+    """Find the published records of a step, fold its range, and return its timeline.
 
     Args:
         partition, offset: of the source, where the step begins; for a step of which nothing is published yet.
@@ -140,7 +140,7 @@ async def explain_from(logs: Logs, step_id: str, partition: int | None = None, o
 
 
 def _split(partitions: Sequence[int]) -> tuple[str, ...]:
-    """Why there are lives on several partitions of the source; nothing where there is one."""
+    """Why the step has incarnations on several partitions of the source; empty where it has one."""
     if len(partitions) < 2:
         return ()
     where = ", ".join(map(str, partitions))
@@ -160,7 +160,7 @@ async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: li
         return _open(life, f"The log begins at offset {log_begin}: what was before is gone.")
     if life.verdict == Verdict.EQUAL.value:
         return _marked(life, issued)
-    # What came before may have had a say: an ended run, a clock that was ahead, marks that came with other steps.
+    # Earlier records may matter: an ended run, a clock that was ahead, marks that other steps name.
     begin = await _far_enough_before(logs, partition, first, log_begin)
     marks = await logs.marks(partition)
     complete = begin == 0
@@ -173,7 +173,7 @@ async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: li
 
 
 def _marked(life: StepIncarnation, issued: list[Published]) -> StepIncarnation:
-    """A clock mark was due where it is said to be, and gives these records; whether others contradict it is open."""
+    """A clock mark was due at its position and gives these records; whether other records contradict it is open."""
     mark = next((mark for one in issued if (mark := mark_of(one)) is not None), None)
     return life if mark is None else _open(life, _MARKED.format(mark[0]))
 
@@ -183,7 +183,7 @@ def _open(life: StepIncarnation, note: str) -> StepIncarnation:
 
 
 async def _far_enough_before(logs: Logs, partition: int, first: int, log_begin: int) -> int:
-    """An offset from which on nothing that is not read can have a say in the step."""
+    """An offset from which on no record that is not read can matter to the step."""
     began_ms = await logs.timestamp_of(partition, first)
     if began_ms is None:
         return log_begin
@@ -204,7 +204,7 @@ async def _told(
     log_end: int | None = None,
     beside: Sequence[Published] = (),
 ) -> StepIncarnation:
-    """Args: `beside` are published records that are no part of this life and have a say in it by their clock marks."""
+    """Args: `beside` are published records of other incarnations whose clock marks matter to this one."""
     begin, end = span
     task = msgspec.structs.replace(logs.task(partition, begin, end, complete=complete), log_end=log_end)
     places = {(one.topic, one.partition, one.offset) for one in issued}

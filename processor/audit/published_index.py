@@ -199,7 +199,7 @@ class _PartitionWriter:
             begin = end
 
     def close(self, topics: Iterable[str]) -> None:
-        """Make the files whole. `topics` are those that rows name by number."""
+        """Complete the files. `topics` are those that rows name by number."""
         self.flush()
         self._close_run()
         with _file(self._stem, "order").open("wb") as file, _Numbers(_file(self._stem, "runs")) as numbers:
@@ -373,7 +373,7 @@ class IndexWriter:
         return chain(self._writers.values(), () if self._strays is None else (self._strays,))
 
     def close(self) -> None:
-        """Make the files whole."""
+        """Complete the files."""
         for each in self._all():
             each.close(self._topics)
         self._writers, self._strays = {}, None

@@ -1,4 +1,4 @@
-"""The timeline of one step: folds a range of the source and notes what has to do with the step."""
+"""Timeline of one step: folds a range of the source and notes every event that changes the step."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _NOT_COMPARED: Final = (
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One field of the snapshot: its path, and in words what became of it."""
+    """Change of one field of the snapshot: its path, and the change in words."""
 
     path: str
     what: str
 
 
 class Happened(msgspec.Struct, frozen=True):
-    """A record that had to do with the step. `timestamp` is the record's, in milliseconds."""
+    """A record with an event of the step. `timestamp` is the record's, in milliseconds."""
 
     offset: int
     timestamp: int
@@ -55,7 +55,7 @@ class Happened(msgspec.Struct, frozen=True):
 
 
 class Issued(msgspec.Struct, frozen=True):
-    """A revision: where it stands, and what the log says of it. Without a place it should be there and is not."""
+    """A revision: its location and its verdict. Without a location it should be there and is not."""
 
     revision: int
     status: str
@@ -67,7 +67,7 @@ class Issued(msgspec.Struct, frozen=True):
 
 
 class StepIncarnation(msgspec.Struct, frozen=True):
-    """One life of a step: an id that is forgotten and comes again lives twice.
+    """One incarnation of a step: an id that is forgotten and comes again has two.
 
     `read` is [begin, end) of the offsets that were read for the verdict.
     """
@@ -88,7 +88,7 @@ class StepIncarnation(msgspec.Struct, frozen=True):
 
 
 class StepTimeline:
-    """Folds a range and notes what has to do with one step."""
+    """Folds a range and builds the timeline of one step."""
 
     def __init__(
         self, step_id: str, task: Task, index: PublishedIndex, issued: list[Published], earlier_ms: int
@@ -199,7 +199,7 @@ class StepTimeline:
     def _changes_by(
         self, offset: int, before: dict[str, Any], events: list[StepEvent], *, moved: bool
     ) -> tuple[Change, ...]:
-        """What the step is now beside what it was: a snapshot is as large as the step, so only as far as that goes."""
+        """Differences of the step since the last event, within a budget: a snapshot is as large as the step."""
         deltas = [event for event in events if isinstance(event, StepDelta)]
         limit = _COMPARED if not moved and (deltas or not events) else 2 * _COMPARED
         if self._compared >= limit:
@@ -319,7 +319,7 @@ def _name(event: StepEvent) -> str:
 
 
 def _changes(path: str, before: Any, after: Any) -> Iterator[Change]:
-    """What of a snapshot is another now. Text that only grew is told by its growth."""
+    """Differences of two snapshots. Of a text that only grew, the added part."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in sorted(after.keys() | before.keys()):
             yield from _changes(f"{path}.{key}" if path else key, before.get(key), after.get(key))

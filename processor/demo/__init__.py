@@ -1,8 +1,8 @@
-"""`run-steps demo`: all of it on a real Kafka, one worker killed half way, the result compared and then audited.
+"""`run-steps demo`: the whole program on a real Kafka; one worker is killed, the result is compared and audited.
 
-The story is told here; `processes` has the workers, `tails` what a consumer downstream sees, `recordings` what must
-come of recorded streams, `proof` the audit at the end, `screen` how it looks. What must come of the simulated runs is
-the simulator's own.
+This module runs the sections; `processes` has the workers, `tails` the downstream consumers, `recordings` the expected
+result of recorded streams, `proof` the audit at the end, `screen` the output. The simulator gives the expected result
+of the simulated runs.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def run(recordings: Path | None, keep: bool, runs: int, seed: int) -> int:
 
 
 class _Demo:
-    """One showing: the parts that have to be ended, and what is known so far."""
+    """State of one demo: the parts that have to be stopped, and the results so far."""
 
     def __init__(self, screen: Screen, home: Path, files: Sequence[Path], keep: bool, runs: int, seed: int) -> None:
         self._screen, self._home, self._files, self._keep = screen, home, files, keep
@@ -198,7 +198,7 @@ class _Demo:
     ) -> Expected:
         self._screen.section(
             f"{self._runs:,} simulated runs, and a kill",
-            "Run steps and Responses, every kind of step, envelope and mischief. Half way, one worker gets kill -9.",
+            "Run steps and Responses, every kind of step, envelope and fault. Half way, one worker gets kill -9.",
         )
         began_with = sum((await source.ends()).values())
         start_ms = time.time_ns() // 1_000_000 + _AHEAD_MS
@@ -330,7 +330,7 @@ class _Demo:
         await self._until(shared, what="the workers to share the partitions")
 
     async def _until_done(self, source: _Source, ends: dict[int, int]) -> None:
-        """Until the group has committed all of these offsets. Raises when it makes no headway."""
+        """Wait until the group has committed all of these offsets. Raises when it makes no progress."""
         moved_at, before = time.monotonic(), -1
         while (done := await source.done()) < sum(ends.values()):
             if done != before:
@@ -341,7 +341,7 @@ class _Demo:
     async def _until(
         self, condition: Callable[[], Awaitable[bool]], *, what: str = "", timeout_s: float | None = None
     ) -> None:
-        """Until it is so. With `timeout_s` it may also stay as it is, else that is an error."""
+        """Wait until a condition holds. With `timeout_s` it need not come true, else that is an error."""
         began = time.monotonic()
         while not await condition():
             if timeout_s is not None and time.monotonic() - began > timeout_s:
@@ -370,7 +370,7 @@ class _Demo:
 
 
 class _Source:
-    """How far the source topic goes, and how far the group has come."""
+    """End of the source topic, and the group's committed offsets."""
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self._topic, self._group = settings.source.topic, settings.source.group_id
@@ -456,7 +456,7 @@ def _stories(told: dict[str, recorded.Told], published: Sequence[Out]) -> list[l
 def _sums(
     expected: Expected, steps: Sequence[Out], letters: Sequence[Out], earlier: Sequence[Out]
 ) -> Iterator[list[str]]:
-    """The rows of the last table: what came of the recordings, of the simulation, and what must come of the latter."""
+    """The rows of the last table: results of the recordings, of the simulation, and the latter's expected result."""
     wanted = Counter(expected.counts)
     for status in ("completed", "failed", "cancelled", "expired"):
         yield _row(
@@ -495,7 +495,7 @@ def _is_beyond(border: dict[int, int], out: Out) -> bool:
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error to tell: one of ours if there is one."""
+    """The error to report: one of ours if there is one."""
     ours = errors.subgroup(RunStepsError)
     found: BaseException = ours if ours is not None else errors
     while isinstance(found, BaseExceptionGroup):
@@ -504,7 +504,7 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _heard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A Ctrl-C in the middle of a connection's first words leaves it to the garbage collector: no news to anybody."""
+    """Hide warnings about a connection that a Ctrl-C interrupted during its first request."""
     if not str(context.get("message", "")).startswith("Unclosed"):
         loop.default_exception_handler(context)
 

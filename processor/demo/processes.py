@@ -103,7 +103,7 @@ class WorkerProcess:
         return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
 
     def kill(self) -> None:
-        """SIGKILL: no drain, no goodbye to the group, perhaps an open transaction."""
+        """SIGKILL: no drain, no LeaveGroup, perhaps an open transaction."""
         self._process.kill()
         self._process.wait()
 

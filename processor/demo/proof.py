@@ -57,7 +57,7 @@ def audit(screen: Screen, settings: Settings) -> int:
 
 
 def tell(screen: Screen, replayed: Replayed, seconds: float) -> int:
-    """The verdict first, then what it stands on and where it is written. Returns the exit code."""
+    """Print the verdict first, then numbers and the report's path. Returns the exit code."""
     verdicts = sorted({name for counts in replayed.counts.values() for name in counts})
     rows = [
         [kind.replace("_", " ") + "s", *(f"{counts.get(name, 0):,}" for name in verdicts)]

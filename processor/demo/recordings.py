@@ -28,7 +28,7 @@ _RUN_ENDS: Final = {
 
 @dataclass(slots=True)
 class Told:
-    """What the files say of one step. `status` None: it is still open when they end."""
+    """Content of one step in the files. `status` None: it is still open when they end."""
 
     step_id: str
     story: str
@@ -45,7 +45,7 @@ def story_of(path: Path) -> str:
 
 
 def read(files: Sequence[Path]) -> dict[str, Told]:
-    """Step id -> what must come of it, in the order of the files."""
+    """Step id -> expected result, in the order of the files."""
     steps: dict[str, Told] = {}
     run_of: dict[str, str] = {}
     keyer = EventKeyer()
@@ -101,7 +101,7 @@ def _end_item(steps: dict[str, Told], key: str, index: int, item: dict[str, Any]
 
 
 def compare(told: dict[str, Told], published: Iterable[Out]) -> list[Difference]:
-    """How what came out of the recordings is not what they say; empty when it is.
+    """Differences between the published steps and the recordings; empty if there are none.
 
     Each step must have come out as revisions 0, 1, ... once each, the last of them on the topic of its last status,
     holding all that the step's last object says.

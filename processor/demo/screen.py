@@ -30,13 +30,13 @@ class Screen:
         self._section = 0
 
     def section(self, title: str, why: str) -> None:
-        """A heading, and in a sentence or two why one should care."""
+        """Print a heading, and one or two sentences on its purpose."""
         self._section += 1
         self._console.print(f"\n[bold cyan]{self._section}/{self._sections}  {title}[/]")
         self._console.print(f"     [dim]{why}[/]")
 
     def say(self, text: str, mark: str = "·", style: str = "") -> None:
-        """One thing that has happened; `text` is shown as it is."""
+        """Print one event; `text` is shown as it is."""
         if not self._console.is_terminal:
             self._console.print(Text(f"  {mark}  {text}"), soft_wrap=True)
             return

@@ -54,7 +54,7 @@ class Simulation:
     def __init__(self, parameters: Parameters) -> None:
         self.parameters = parameters
         self.expected = Expected()
-        """What must come of the records yielded so far; silent steps count when the last records have come."""
+        """Expected result of the records yielded so far; silent steps count once the last records were yielded."""
 
     def __iter__(self) -> Iterator[Produced]:
         expected = self.expected = Expected()
@@ -165,7 +165,7 @@ class _Play:
             yield at_ms, produced
         self._left_open.append((partition, made))
 
-    # What must come of it
+    # The expected result
 
     def _expect(self, bundle: list[Event], produced: Produced) -> None:
         expected = self._expected

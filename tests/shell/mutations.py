@@ -158,10 +158,10 @@ def hear(
     heard = Heard()
     with ExitStack() as exits:
         audits = _audits(made, work, partitions, begin, end, exits)
-        for partition, (audit, shelf) in audits.items():
+        for partition, (audit, index) in audits.items():
             log = [r for r in made.logs[partition] if isinstance(r, ArchivedRecord)]
             records = [r for r in log if begin <= r.offset and (end is None or r.offset < end)]
-            _listen(heard, partition, made.ends[partition], audit, shelf, [records] if records else [])
+            _listen(heard, partition, made.ends[partition], audit, index, [records] if records else [])
     return heard
 
 
@@ -170,12 +170,12 @@ def hear_archive(made: World, work: Path, lines: dict[int, bytes]) -> Heard:
     heard = Heard()
     with ExitStack() as exits:
         audits = _audits(made, work, range(PARTITIONS), 0, None, exits)
-        for partition, (audit, shelf) in audits.items():
+        for partition, (audit, index) in audits.items():
             file = work / f"source-{partition}.jsonl"
             file.write_bytes(lines[partition])
             task = task_of(made, partition, str(file))
             try:
-                _listen(heard, partition, task.end, audit, shelf, asyncio.run(_walked(task, heard)))
+                _listen(heard, partition, task.end, audit, index, asyncio.run(_walked(task, heard)))
             except ArchiveError as error:
                 heard.error = error.message
                 return heard
@@ -201,11 +201,11 @@ def _audits(
                 shelves.put(topic, partition, record, dead_letters=topic == DEAD)
     audits = {}
     for p in partitions:
-        shelf = exits.enter_context(FileIndex(work, p))
+        index = exits.enter_context(FileIndex(work, p))
         task = task_of(made, p, begin=begin, end=end)
         audit = PartitionAudit(
             partial(_state, p),
-            shelf,
+            index,
             _PLACES[p].whole,
             begin=task.begin,
             end=task.end,
@@ -214,7 +214,7 @@ def _audits(
             shortened=_PLACES[p].shortened,
             yield_equal=p % 2 == 0,  # as with a report, and as without
         )
-        audits[p] = (audit, shelf)
+        audits[p] = (audit, index)
     return audits
 
 
@@ -223,7 +223,7 @@ def _state(partition: int, offset: int, stream_time: int) -> PartitionState:
 
 
 def _listen(
-    heard: Heard, partition: int, end: int, audit: PartitionAudit, shelf: FileIndex, walk: Sequence[Any]
+    heard: Heard, partition: int, end: int, audit: PartitionAudit, index: FileIndex, walk: Sequence[Any]
 ) -> None:
     links, told = BlockDigests(0, end), heard.links.setdefault(partition, [])
 
@@ -242,7 +242,7 @@ def _listen(
         if finding.verdict not in HARMLESS:
             heard.findings.append((partition, finding))
     heard.counts[Verdict.EQUAL] += audit.equal_not_yielded
-    heard.strays += [(stray.topic, stray.partition, stray.offset) for _, stray in shelf.strays()]
+    heard.strays += [(stray.topic, stray.partition, stray.offset) for _, stray in index.strays()]
 
 
 # --- mutations of what was published --------------------------------------------------------------------------------

@@ -549,10 +549,10 @@ def test_the_times_of_records_are_told_across_holes_and_however_they_are_cut(cut
     def state(offset: int, now: int) -> PartitionState:
         return PartitionState("source", 3, RULES, next_offset=offset, live_from=offset, stream_time=now)
 
-    def audited(*stretches: list[int]) -> tuple[int, int]:
+    def audited(*segments: list[int]) -> tuple[int, int]:
         audit = PartitionAudit(state, MemoryIndex(), lambda _: None, begin=0, end=100, complete=True)
         at = 0
-        for number, times in enumerate(stretches):
+        for number, times in enumerate(segments):
             if number:
                 assert list(audit.lost(at, at + 9)) == []
                 at += 10

@@ -54,17 +54,17 @@ OUTPUTS = Outputs({status: f"out.{status}" for status in ("completed", "failed",
 
 
 class Owner:
-    """A worker's fold of partition 3, with a trail as its self-audit keeps it, and what it has published since."""
+    """A worker's fold of partition 3, with a history as its self-audit keeps it, and what it has published since."""
 
     def __init__(self, state: PartitionState) -> None:
         self.state = state
-        self.trail = PartitionHistory(3, state, 0.0)
-        self.trail.passed(state)
+        self.history = PartitionHistory(3, state, 0.0)
+        self.history.passed(state)
         self.published: list[Published] = []
 
     def apply(self, records: Sequence[LogRecord]) -> list[Effect]:
         effects = self.state.apply(records)
-        self.trail.passed(self.state)
+        self.history.passed(self.state)
         self._publish(effects)
         return effects
 
@@ -73,7 +73,7 @@ class Owner:
         due = self.state.next_due_ms()
         if due is None or due < self.state.stream_time:
             return []
-        self.trail.marked(self.state.next_offset, due)
+        self.history.marked(self.state.next_offset, due)
         effects = self.state.advance(due)
         self._publish(effects)
         return effects
@@ -91,7 +91,7 @@ class Owner:
 def judged(owner: Owner, published: Published, log: Sequence[LogRecord]) -> Finding:
     """As the task judges it, the log in memory."""
     first, end = span(published)
-    for known_range in owner.trail.ranges(first, end, mark_of(published)):
+    for known_range in owner.history.ranges(first, end, mark_of(published)):
         finding = folded(owner, published, known_range, log)
         if finding.verdict is not Verdict.UNVERIFIABLE:
             break
@@ -101,9 +101,9 @@ def judged(owner: Owner, published: Published, log: Sequence[LogRecord]) -> Find
 def decided(owner: Owner, published: Published, log: Sequence[LogRecord]) -> Iterator[Finding]:
     """From everywhere that a decision may be tried from, even where it can hardly be had."""
     first, end = span(published)
-    for waypoint in owner.trail.waypoints:
-        if waypoint.offset <= first:
-            yield folded(owner, published, owner.trail.decisive(waypoint, end, mark_of(published)), log)
+    for sample in owner.history.samples:
+        if sample.offset <= first:
+            yield folded(owner, published, owner.history.decisive(sample, end, mark_of(published)), log)
 
 
 def span(published: Published) -> tuple[int, int]:
@@ -137,7 +137,7 @@ SHORT = [
 
 @given(logs(max_size=120), st.sampled_from([RULES, *SHORT]), st.data())
 def test_what_is_right_is_never_accused(log: list[LogRecord], rules: Rules, data: st.DataObject) -> None:
-    """Whatever the log, wherever the owner took over, however it was cut, clock marks and waypoints included."""
+    """Whatever the log, wherever the owner took over, however it was cut, clock marks and samples included."""
     topics = Topics(log[0].offset if log else 0)
     owner = Owner(topics.restore(rules))
     at = 0
@@ -157,7 +157,7 @@ def test_what_is_right_is_never_accused(log: list[LogRecord], rules: Rules, data
 
 
 def _takes_over(topics: Topics, rules: Rules, log: Sequence[LogRecord]) -> Owner:
-    """The next life: its trail begins where it went live."""
+    """The next life: its history begins where it went live."""
     state = topics.restore(rules)
     state.apply([record for record in log if state.next_offset <= record.offset < state.live_from])
     state.moved_to(topics.committed[0])
@@ -237,11 +237,11 @@ class Script:
         self.say(at, "step.completed", step("completed", step_id=step_id, **fields))
 
     def taken_over(self) -> None:
-        """From here on there is a trail; what was before is remembered and not known to it."""
+        """From here on there is a history; what was before is remembered and not known to it."""
         self.owner = Owner(self.owner.state)
 
     def decided(self, step_id: str) -> tuple[Verdict, str]:
-        """What is said of the last revision of a step by a fold from where the trail begins."""
+        """What is said of the last revision of a step by a fold from where the history begins."""
         published = [one for one in self.owner.published if one.identity[0] == step_id][-1]
         finding, *_ = decided(self.owner, published, self.log)
         return finding.verdict, finding.why
@@ -264,7 +264,7 @@ def test_a_run_that_may_have_ended_before_leaves_a_doubt() -> None:
 
 
 def test_a_step_that_may_have_been_open_before_leaves_a_doubt() -> None:
-    """Its earlier life began before the trail and ended at a deadline that only its beginning tells."""
+    """Its earlier life began before the history and ended at a deadline that only its beginning tells."""
     script = Script()
     script.say(1000, "step.created", step(step_id="twice"))
     script.taken_over()
@@ -316,7 +316,7 @@ def test_a_broken_rule_is_found_in_mid_log_once_what_came_before_is_forgotten() 
     script.whole(1000, "s0")
     script.taken_over()
     renamed(script, 1001, "soon")
-    assert script.verdict("soon") is Verdict.UNVERIFIABLE, "the trail has only begun"
+    assert script.verdict("soon") is Verdict.UNVERIFIABLE, "the history has only begun"
     for at in range(1002, 1060, 5):
         script.whole(at, f"between{at}")
     renamed(script, 1060, "later")
@@ -345,25 +345,25 @@ def test_offsets_set_back_by_hand_bring_memories_from_later_and_nothing_is_decid
     script.owner.state.load((e.key, e.value) for e in marked if isinstance(e, Checkpoint) and e.value is not None)
     script.taken_over()
     script.whole(1050, "s0", run_id=None)
-    assert not script.owner.trail.waypoints
+    assert not script.owner.history.samples
     script.say(1051, "step.created", step(step_id="again"))
     assert script.owner.published[-1].identity[0] == "again", "its run is remembered"
     assert script.verdict("again") is Verdict.UNVERIFIABLE
     script.whole(due / 1000, "s1", run_id=None)
-    assert script.owner.trail.waypoints
+    assert script.owner.history.samples
 
 
-def test_a_trail_is_bounded_and_decides_nothing_before_the_marks_that_it_dropped() -> None:
+def test_a_history_is_bounded_and_decides_nothing_before_the_marks_that_it_dropped() -> None:
     script = Script(msgspec.structs.replace(PLAIN, max_age_s=1, ended_retention_s=0))
     script.whole(1000, "s0")
-    trail = script.owner.trail
+    history = script.owner.history
     for number in range(5_000):
-        trail.passed(PartitionState(TOPIC, 3, PLAIN, next_offset=2 + number, stream_time=1_000_000 + 2_000 * number))
-    assert len(trail.waypoints) == 1_024
-    oldest = trail.waypoints[0].offset
+        history.passed(PartitionState(TOPIC, 3, PLAIN, next_offset=2 + number, stream_time=1_000_000 + 2_000 * number))
+    assert len(history.samples) == 1_024
+    oldest = history.samples[0].offset
     for number in range(4_096 + 1):
-        trail.marked(oldest + 10 + number, 20_000_000 + number)
-    assert trail.waypoints[0].offset == oldest + 10
+        history.marked(oldest + 10 + number, 20_000_000 + number)
+    assert history.samples[0].offset == oldest + 10
 
 
 # --- what it may spend ------------------------------------------------------------------------------------------------
@@ -548,7 +548,7 @@ class Shop:
 ANSWERS = (StepVerified, AuditMismatch, AuditUndecided, AuditSkipped, SelfAuditTroubled)
 
 
-async def test_what_is_right_is_counted_and_moves_the_frontier(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_right_is_counted_and_moves_the_verified_offset(monkeypatch: pytest.MonkeyPatch) -> None:
     shop = Shop(monkeypatch)
     shop.script.whole(1000, "s1")
     shop.script.whole(1000, "s2")

@@ -189,10 +189,10 @@ def audited(
 
     places = places_under(made.rules)
     found: list[Finding] = []
-    with FileIndex(work, 0) as shelf:
+    with FileIndex(work, 0) as index:
         audit = PartitionAudit(
-            state, shelf, places.whole, begin=begin, end=end, complete=begin == 0, log_end=made.end,
-            shortened=places.shortened, kept_from=shelf.kept_from(cuts or {}), dead_letter=mutations.DEAD,
+            state, index, places.whole, begin=begin, end=end, complete=begin == 0, log_end=made.end,
+            shortened=places.shortened, kept_from=index.kept_from(cuts or {}), dead_letter=mutations.DEAD,
             expired=mutations.OUTCOMES["expired"],
         )  # fmt: skip
         records = [r for r in made.log if begin <= r.offset < end]

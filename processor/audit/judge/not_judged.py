@@ -93,7 +93,7 @@ class ClaimCounter:
 
 
 def merged(parts: Iterable[Claims]) -> Claims:
-    """Over several readings."""
+    """Sum of several readings."""
     counter = ClaimCounter()
     for part in parts:
         counter.merge(part)

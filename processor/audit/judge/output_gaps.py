@@ -1,4 +1,4 @@
-"""What is known to be gone or held back of the output topics, and what that leaves undecided. Pure."""
+"""Published records that are gone or held back, and the findings that are undecidable because of it. Pure."""
 
 from __future__ import annotations
 

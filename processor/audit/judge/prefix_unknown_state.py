@@ -1,8 +1,8 @@
-"""A partition state that begins in mid-log, and whether what it does not remember may have had a say in one step.
+"""Partition state that begins in mid-log and records whether unknown earlier state could have changed one step.
 
-Unknown is what the owner of the partition remembered at the beginning: ended steps, refused steps and ended runs until
-L10 has them forgotten, open steps for ever. The stream time there is known. One step is judged; whatever could make
-its fold another one than the owner's leaves an uncertainty.
+What the owner of the partition remembered at the beginning is unknown: ended steps, refused steps and ended runs until
+L10 forgets them, open steps for ever. The stream time there is known. One step is judged; each way in which its fold
+could differ from the owner's is an uncertainty.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long what a partition remembered before an offset can still matter to a step that begins behind it."""
+"""Distance behind an offset after which earlier records of the partition cannot matter to a step any more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `reconcile`: are the steps that the service lists the ones that were published?"""
+"""The command `reconcile`: compare the steps that the service lists with the published ones."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def reconcile(
 
 
 def compared(lists: ServiceLists, found: PublishedSteps, *, partial: bool = False) -> Reconciled:
-    """Compare what was read."""
+    """Compare the lists with the published steps."""
     results, still_open = [], 0
     for step_id, listed in sorted(lists.steps.items()):
         result = compare_listed(

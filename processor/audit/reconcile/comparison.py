@@ -42,7 +42,7 @@ class PublishedStep(msgspec.Struct, frozen=True):
 
 
 class StepResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found of a step.
+    """Result for one step.
 
     Attributes:
         listed, published: its status there; None: it is not there.
@@ -63,7 +63,7 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Doubt(msgspec.Struct, frozen=True):
-    """Why a record that is not there may have been, or may be yet; "" where nothing speaks for it.
+    """Reasons why a missing record may have been published, or may still be; "" where there is none.
 
     Attributes:
         always: whatever the step.
@@ -138,7 +138,7 @@ def _with(found: StepResult, verdict: Verdict, why: str) -> StepResult:
 
 
 def _cause(published: PublishedStep) -> str:
-    """What the published record itself says of how it came about."""
+    """Facts in the published record about how it was made: an inferred end, anomalies."""
     causes = [f"its end was inferred ({published.inferred}): no event said it"] if published.inferred else []
     if published.anomalies:
         causes.append(f"published with the anomalies {', '.join(published.anomalies)}")

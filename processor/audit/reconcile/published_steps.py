@@ -25,7 +25,7 @@ from processor.kafka.partition_reader import PartitionReader
 _CLIENT_ID: Final = "run-steps.reconcile"
 _WAIT_S: Final = 20.0
 _SKEW_MS: Final = 60_000
-"""By how much the clocks of the service and of the records may differ."""
+"""Largest difference between the clocks of the service and of the records."""
 _MANY: Final = 1 << 31
 """Partitions of a source where they cannot be counted: an archive of its output does not say how many there are."""
 _REFERENCES: Final = frozenset({Reason.SNAPSHOT_TOO_LARGE.value, Reason.INTERNAL_ERROR.value})

@@ -1,4 +1,4 @@
-"""Is the extra `audit` installed? Asked before what needs it is imported, so that the answer is a sentence."""
+"""Check that the extra `audit` is installed, before its libraries are imported, for a clear error message."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Index the published records of the output topics: jobs independent of each other, like the tasks that follow.
+"""Index the published records of the output topics, in independent jobs.
 
 A job reads some partitions of the output topics, or some archives of them, and writes an index of its own, by the
 source partition that each record names. A reader of several indexes sees them as one, in the order of topic, partition
@@ -80,7 +80,7 @@ class IndexJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a job.
+    """Result of a job.
 
     Attributes:
         name: of its index.
@@ -114,7 +114,7 @@ def shared_out(units: Iterable[tuple[int, _Unit]], jobs: int) -> list[list[_Unit
 
 
 def progress_path(work: str | Path, number: int) -> Path:
-    """Where a job says how far it is."""
+    """The progress file of a job."""
     return Path(work) / f"reading-{number:05d}"
 
 

@@ -1,4 +1,4 @@
-"""What a replay returns: progress while it runs, the result, and the exit code of its verdict."""
+"""Result of a replay: progress while it runs, the verdict with its numbers, and the exit code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXIT_CODES: Final = {
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far it is. `what` is the stage in words, `done` and `total` are offsets (total 0: not known)."""
+    """Progress. `what` is the stage in words, `done` and `total` are offsets (total 0: not known)."""
 
     what: str
     done: int

@@ -1,4 +1,4 @@
-"""Survey of the output of a replay: which published records are read, by which jobs, and what came of them."""
+"""Survey of the output of a replay: extents of the output topics, jobs that index them, and their results."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class OutputSurvey:
         ]
 
     def indexed(self, found: list[IndexResult]) -> None:
-        """What came of those jobs, in their order."""
+        """Take the results of the jobs, in their order."""
         self.index_results = found
         for one in found:
             self.shortened.update(one.shortened)

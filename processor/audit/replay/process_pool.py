@@ -1,7 +1,7 @@
 """Processes for the tasks of a replay.
 
-They come from a server process, where there is one (all but Windows): it loads what the tasks need once, while the
-command still loads what it needs itself. Forking the command is no choice: it may have threads.
+They are forked from a server process, where the system has one (all but Windows): it imports the tasks' libraries once,
+while the command imports its own. The command itself is not forked: it may have threads.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LOADED: Final = [
 
 
 def begin() -> None:
-    """Have the server load from now on: before anything else is loaded here."""
+    """Start the server's imports. Call it before the command imports anything else."""
     if _context().get_start_method() == "forkserver":
         from multiprocessing import forkserver
 

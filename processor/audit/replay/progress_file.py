@@ -1,4 +1,4 @@
-"""The file in which a job of a replay says how far it is: for the progress bar, no part of the evidence."""
+"""Progress file of a job of a replay: for the progress bar, not part of the evidence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a range begins and ends, as people write it."""
+"""Parse the bounds of a range: --from and --to."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Time(msgspec.Struct, frozen=True):
 
 
 class Committed(msgspec.Struct, frozen=True):
-    """Where a group stands; with `or_end` the end, in partitions where it has committed nothing."""
+    """The committed offset of a group; with `or_end` the end, in partitions without one."""
 
     group: str
     or_end: bool = False

@@ -1,7 +1,7 @@
-"""Where the records of one partition come from: archives, the topic, or archives first and the topic from there on.
+"""Source of one partition's records: archives, the topic, or archives first and the topic from there on.
 
-What is read comes in offset order, as lists of records with `Gap`s between them where records cannot be had. Every
-offset is accounted for on the way, in the `Ledger`.
+Records are read in offset order, as lists with `Gap`s between them where records cannot be read. The `Ledger` accounts
+for every offset.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Ledger:
     """Every offset of [begin, end) exactly once, as data or as a gap of some kind, in ascending order.
 
     Args:
-        note: told of each stretch (first and last offset, inclusive), neighbours of one kind joined.
+        note: called with each range of one kind (first and last offset, inclusive), neighbours joined.
     """
 
     def __init__(self, begin: int, end: int, note: Callable[[int, int, str], None]) -> None:
@@ -47,25 +47,25 @@ class Ledger:
         self.offsets: Counter[str] = Counter()
 
     def records(self, records: Sequence[Record], unexplained: GapKind) -> None:
-        """These were read; what lies between them and before them is `unexplained`."""
+        """Note records that were read; offsets between them and before them are `unexplained`."""
         if not records:
             return
         first, last = records[0].offset, records[-1].offset
         if last - first + 1 == len(records):
             self._until(first, unexplained)
-            self._stretch(first, last, DATA)
+            self._add_range(first, last, DATA)
             return
         for record in records:
             offset = record.offset
             if offset != self.at:
                 self._until(offset, unexplained)
-            self._stretch(offset, offset, DATA)
+            self._add_range(offset, offset, DATA)
 
     def gap(self, first: int, last: int, kind: str, unexplained: GapKind) -> None:
         first, last = max(first, self.at), min(last, self._end - 1)
         if first <= last:
             self._until(first, unexplained)
-            self._stretch(first, last, kind)
+            self._add_range(first, last, kind)
 
     def finish(self, unexplained: GapKind) -> None:
         """The range has been read."""
@@ -76,9 +76,9 @@ class Ledger:
 
     def _until(self, offset: int, kind: GapKind) -> None:
         if offset > self.at:
-            self._stretch(self.at, offset - 1, kind.value)
+            self._add_range(self.at, offset - 1, kind.value)
 
-    def _stretch(self, first: int, last: int, kind: str) -> None:
+    def _add_range(self, first: int, last: int, kind: str) -> None:
         assert first == self.at, "each offset once"
         self.at = last + 1
         self.offsets[kind] += last - first + 1
@@ -152,7 +152,7 @@ def _with_gaps(task: Task, items: Sequence[ArchivedRecord | Gap], ledger: Ledger
 
 
 async def _from_topic(task: Task, ledger: Ledger) -> AsyncIterator[Piece]:
-    """Retention may take records away while we read: that is a hole, said and not waited for."""
+    """Retention may remove records while they are read: that is a hole, which is reported and not waited for."""
     assert task.connection is not None
     connection = Connection.build(**task.connection)
     position = max(ledger.at, task.switch)
@@ -169,7 +169,7 @@ async def _from_topic(task: Task, ledger: Ledger) -> AsyncIterator[Piece]:
                 lost = Gap(task.topic, task.partition, ledger.at, min(begin, task.end) - 1, GapKind.MISSING)
                 ledger.gap(lost.first, lost.last, lost.kind, GapKind.COMPACTED)
                 yield lost
-            async for piece in _stretch(task, reader, ledger):
+            async for piece in _read_range(task, reader, ledger):
                 yield piece
             hole = _hole(task, ledger.at, task.end, GapKind.COMPACTED)
             if hole is not None:
@@ -186,7 +186,7 @@ async def _from_topic(task: Task, ledger: Ledger) -> AsyncIterator[Piece]:
             await reader.stop(timeout_s=2)
 
 
-async def _stretch(task: Task, reader: PartitionReader, ledger: Ledger) -> AsyncIterator[Piece]:
+async def _read_range(task: Task, reader: PartitionReader, ledger: Ledger) -> AsyncIterator[Piece]:
     """Read on from where the ledger stands, as far as it goes."""
     if ledger.at >= task.end:
         return

@@ -14,7 +14,7 @@ _Answer = TypeVar("_Answer")
 
 @contextmanager
 def collecting_seldom() -> Iterator[None]:
-    """As in the worker: what a job holds is no garbage, and looking it through each time is dear.
+    """As in the worker: a job's long-lived objects are no garbage, and scanning them each time is expensive.
 
     Nothing is collected first, as there: a job is one of many, and what the libraries hold is looked through for each.
     """
@@ -29,7 +29,7 @@ def collecting_seldom() -> Iterator[None]:
 
 
 def waited_for(main: Coroutine[Any, Any, _Answer]) -> _Answer:
-    """What comes of it, in a loop of its own, as the worker's: of a replay, the reading is done there."""
+    """Run a coroutine in an event loop of the worker's kind: a replay reads in it."""
     if sys.platform == "win32":
         return asyncio.run(main)
     import uvloop

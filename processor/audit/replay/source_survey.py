@@ -229,7 +229,7 @@ class SourceSurvey:
         self._tell_lacking(partition, low, high, parts)
 
     def _compare(self, partition: int, twice: ArchiveRange, parts: list[ArchiveRange]) -> None:
-        """What two archives hold must be the same in both."""
+        """Require that two archives agree on the offsets that both hold."""
         one = self._records(partition, [twice])
         other = self._records(
             partition, [ArchiveRange(p.path, max(p.begin, twice.begin), min(p.end, twice.end)) for p in parts]

@@ -1,4 +1,4 @@
-"""Who is reported where only some steps, runs or threads are asked for. What is folded does not change by it."""
+"""Filter for --steps, --runs and --threads. It limits the report, not the fold."""
 
 from __future__ import annotations
 

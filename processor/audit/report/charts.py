@@ -1,4 +1,4 @@
-"""Charts as SVG text: pure, without a library, colours by CSS class so that light and dark are the page's business.
+"""Charts as SVG text: pure, without a library. Colours are CSS classes: the page sets them for light and dark.
 
 Sizes are in CSS pixels and the text is 12 px high, so a chart is drawn at the width it is shown at, not scaled.
 """

@@ -1,8 +1,8 @@
-"""Two folds of one log side by side: what would this version publish that a report says otherwise.
+"""Compare two folds of one log: the steps of this replay with those of an earlier report.
 
-The gate before a change of the fold: every difference is either meant or a mistake. Compared are the records of the
-offsets that both have read, by the digests of their blocks: two folds can be held against each other only over one log.
-Then the steps, by partition, step id, revision and first offset; their contents by digest.
+It is the check before a change of the fold: every difference is either meant or a mistake. First the source records of
+the offsets that both have read are compared by the digests of their blocks: two folds can be compared only over one
+log. Then the steps, by partition, step id, revision and first offset, with their contents by digest.
 """
 
 from __future__ import annotations

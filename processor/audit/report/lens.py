@@ -1,4 +1,4 @@
-"""The tables of a report folder, open for questions in SQL."""
+"""SQL access to the tables of a report folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _VIEWS: Final = (
 
 
 class Lens:
-    """The tables of a report folder, open for questions. Use as a context manager.
+    """SQL access to the tables of a report folder. Use as a context manager.
 
     Args:
         folder: the report.

@@ -53,7 +53,7 @@ VERDICTS: Final = {
     Verdict.MISSING: "is implied by the log and was not published",
     Verdict.EXTRA: "was published, and the log does not imply it",
     Verdict.DUPLICATE: "was published more than once",
-    Verdict.OUT_OF_ORDER: "stands behind a later one of the same partition",
+    Verdict.OUT_OF_ORDER: "comes after a later one of the same partition",
     Verdict.UNVERIFIABLE: "cannot be decided from this range",
 }
 
@@ -176,7 +176,7 @@ def when(milliseconds: int | None) -> str:
 
 
 def _moment(milliseconds: int) -> datetime | None:
-    # The first and last days of the calendar are left out: nobody's records, and half of datetime fails on them.
+    # The first and last days of the calendar are left out: no records have them, and half of datetime fails on them.
     if not -60_000_000_000_000 < milliseconds < 250_000_000_000_000:
         return None
     return datetime.fromtimestamp(milliseconds // 1000, UTC)

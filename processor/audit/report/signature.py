@@ -56,7 +56,7 @@ class Envelope(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Signing(msgspec.Struct, frozen=True):
-    """What the signer says of the signing. Only the key is proven.
+    """Claims of the signer. Only the key is proven.
 
     Attributes:
         key: SHA-256 of the public key (DER, SubjectPublicKeyInfo).
@@ -235,7 +235,7 @@ def sign(
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """A signature held against trusted keys: all that is wrong, one sentence each; who signed, if one verifies."""
+    """Result of verifying a signature: faults, one sentence each; who signed, if one verifies."""
 
     problems: list[str]
     signing: Signing | None = None

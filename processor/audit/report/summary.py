@@ -1,6 +1,6 @@
-"""What the page says, asked of the tables. Every answer has a fixed order and a bounded length.
+"""Queries for the page. Every answer has a fixed order and a bounded length.
 
-All conditions are fixed texts; what comes from the tables never becomes part of a query.
+All conditions are fixed texts; values from the tables never become part of a query.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summarise(lens: Lens, stream_times: Mapping[int, int], *, bars: int = 48) -> Summary:
-    """Ask all that the page says.
+    """Run all queries of the page.
 
     Args:
         stream_times: partition -> stream time at the end of its range, in milliseconds: how old the open steps are.

@@ -247,7 +247,7 @@ class Tables:
         return {sink.name: sink.close() for sink in self._sinks.values()}
 
     def abandon(self) -> None:
-        """Take away what is half written; for the one who failed in between."""
+        """Remove half-written files, after an error."""
         for sink in self._sinks.values():
             sink.abandon()
 
@@ -260,7 +260,7 @@ def _row_of(difference: Difference) -> dict[str, str]:
 
 
 class _Sink:
-    """Rows of one table on their way to a file."""
+    """Buffered writer of one table."""
 
     def __init__(self, folder: Path, name: str, schema: pa.Schema) -> None:
         self.name = name

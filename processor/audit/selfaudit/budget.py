@@ -8,13 +8,13 @@ from typing import Any, Final, TypeVar
 
 _Answer = TypeVar("_Answer")
 UNMETERED: Final = 1.3
-"""What a check takes in all, as a multiple of its own turns: the client fetches for it in tasks of its own."""
+"""Total cost of a check, as a multiple of its own turns: the client fetches for it in other tasks."""
 SAVED_S: Final = 0.01
-"""Processor time that may be saved up, and so the longest that a check runs on without a pause."""
+"""Processor time that may be saved up: the longest that a check runs without a pause."""
 
 
 class TokenBucket:
-    """So much a second, saved up to `most`. More than there is may be taken, and is owed then."""
+    """Token bucket: refilled at a rate per second, up to `most`. Taking more than is left makes a debt."""
 
     def __init__(self, per_s: float, most: float, monotonic: Callable[[], float]) -> None:
         self._per_s, self._most, self._monotonic = per_s, most, monotonic
@@ -30,7 +30,7 @@ class TokenBucket:
         self._left = self.left() - amount
 
     def owed_s(self) -> float:
-        """How long until nothing is owed."""
+        """Time until the debt is paid."""
         return max(0.0, -self.left() / self._per_s)
 
 
@@ -38,7 +38,7 @@ class TokenBucket:
 def run_metered(
     work: Coroutine[Any, Any, _Answer], clock: Callable[[], float], spent: Callable[[float], None]
 ) -> Generator[Any, Any, _Answer]:
-    """Await `work`; each of its turns is told to `spent`, in seconds of `clock`, without what others did meanwhile."""
+    """Await `work`, and call `spent` with the seconds of `clock` of each of its turns, without those of other tasks."""
     step: Callable[[Any], Any] = work.send
     value: Any = None
     while True:
@@ -53,5 +53,5 @@ def run_metered(
         try:
             value = yield waiting
             step = work.send
-        except BaseException as error:  # a cancellation, first of all: it is the work's to take
+        except BaseException as error:  # above all a cancellation, which the work itself must see
             value, step = error, work.throw

@@ -66,15 +66,13 @@ class Recheck:
         self._state.counts.clear()
 
     def judged(self) -> Finding:
-        """All of the range has been taken: what is to be said of the record. Undecided is `UNVERIFIABLE`."""
+        """The verdict on the record, after the whole range was folded. Undecided is `UNVERIFIABLE`."""
         self._findings += [finding for _, finding in self._audit.finish() if finding.at is not None]
         (finding,) = self._findings
         if finding.verdict is Verdict.EQUAL:
             uncertainty = "it joined midstream: it may have begun before" if self._may_be_older else ""
         else:
-            uncertainty = (
-                self._prefix.uncertainty if self._decisive else "what came before its range may have had a say"
-            )
+            uncertainty = self._prefix.uncertainty if self._decisive else "records before its range may matter"
         if uncertainty and finding.verdict is not Verdict.UNVERIFIABLE:
             finding = msgspec.structs.replace(finding, verdict=Verdict.UNVERIFIABLE, why=uncertainty)
         return finding
@@ -86,7 +84,7 @@ class Recheck:
 
 
 def slices(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-    """The records in parts that are folded without a pause."""
+    """Cut the records into parts that are folded without a pause."""
     begin = size = 0
     for at, record in enumerate(records):
         size += len(record.value or b"")

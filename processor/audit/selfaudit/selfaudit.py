@@ -1,13 +1,12 @@
 """The sampled self-audit: a worker reads the ranges of random published steps again, folds them afresh and compares.
 
-What is judged is the record on the outcome topic, by the judge of the replay. First its own range is folded, from the
-first offset that it names to the last. Where that does not give it, something from before the range may have had a
-say (an ended run, say): then it is folded again from far enough before, at a stream time that the worker noted, and
-only what that fold cannot doubt either (`UnknownPrefix`) is a mismatch. All else that disagrees is undecidable.
+The judge of the replay judges the record on the outcome topic. First its own range is folded, from the first offset
+that it names to the last. If the result differs, earlier records may matter (an ended run, for example): then the fold
+begins again far enough before, at a stream time that the worker noted, and only a difference without any uncertainty
+(`UnknownPrefix`) is a mismatch. Every other difference is undecidable.
 
-It must not cost the worker anything but its share of a processor: it reads with consumers of its own, in short
-slices, one step at a time, and whatever breaks it is told and left behind. The worker calls it from its loop and never
-waits for it.
+It costs the worker no more than its share of a processor: it reads with its own consumers, in short slices, one step at
+a time, and its errors are counted and logged. The worker calls it from its loop and never waits for it.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ from processor.telemetry.telemetry import Telemetry
 _Answer = TypeVar("_Answer")
 
 _QUEUE: Final = 16
-"""Steps that wait to be checked."""
+"""Maximum steps that wait to be checked."""
 _WAIT_S: Final = 20.0
 _STOP_S: Final = 1.0
 _BACKOFF_S: Final = 1.0
@@ -58,17 +57,17 @@ _FIELDS_TOLD: Final = 20
 
 
 class _Sample(NamedTuple):
-    """A published step to be checked: where its record stands, and the trail of the partition that it came from."""
+    """A published step to be checked: the location of its record, and the history of its source partition."""
 
     topic: str
     partition: int
     offset: int
     key: bytes
-    trail: PartitionHistory
+    history: PartitionHistory
 
 
 class _Skipped(Exception):
-    """A check that cannot be made, for a reason that the metric knows."""
+    """A check that cannot be made; the reason is a value of the metric's label."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -104,37 +103,37 @@ class SelfAudit:
         per_s = own.steps_per_minute / 60
         self._steps = TokenBucket(per_s, max(2.0, per_s), monotonic)
         self._cpu = TokenBucket(own.cpu_share, SAVED_S, monotonic)
-        self._trails: dict[int, PartitionHistory] = {}
+        self._histories: dict[int, PartitionHistory] = {}
         self._queue: deque[_Sample] = deque()
         self._news = asyncio.Event()
         self._readers: dict[str, PartitionReader] = {}
         self._mismatches = 0
         self._last_mismatch = ""
 
-    # What the worker tells, from its loop
+    # Called by the worker, from its loop
 
     def passed(self, state: PartitionState) -> None:
-        """A live partition of ours stands where its state says."""
-        trail = self._trails.get(state.partition)
-        if trail is None:
-            trail = self._trails[state.partition] = PartitionHistory(state.partition, state, self._monotonic())
-        trail.passed(state)
+        """Note the position and the stream time of a live partition."""
+        history = self._histories.get(state.partition)
+        if history is None:
+            history = self._histories[state.partition] = PartitionHistory(state.partition, state, self._monotonic())
+        history.passed(state)
 
     def marked(self, partition: int, position: int, mark_ms: int) -> None:
-        """A clock mark was set."""
-        trail = self._trails.get(partition)
-        if trail is not None:
-            trail.marked(position, mark_ms)
+        """Note a clock mark."""
+        history = self._histories.get(partition)
+        if history is not None:
+            history.marked(position, mark_ms)
 
     def closed(self) -> None:
-        """No partition is ours any more: what waits or is under way is given up."""
-        self._trails.clear()
+        """Give up all checks: the worker has no partition any more."""
+        self._histories.clear()
         if self._queue:
             self._telemetry.happened(AuditSkipped("revoked", len(self._queue)))
             self._queue.clear()
 
     def choose(self, records: Sequence[OutRecord]) -> dict[int, tuple[int, int] | None]:
-        """By their numbers, the records of a unit that shall be checked: published steps, each as likely as the other.
+        """Choose records of a unit to check, by index: published steps, each with the same probability.
 
         The places are to be filled in for `published`.
         """
@@ -148,39 +147,39 @@ class SelfAudit:
         return dict.fromkeys(chosen)
 
     def published(self, records: Sequence[OutRecord], places: Mapping[int, tuple[int, int] | None]) -> None:
-        """The unit is committed; what was chosen of it stands at these places."""
+        """Queue the chosen records of a committed unit, with their positions."""
         for number, place in places.items():
             topic, _, key, *_, headers = records[number]
-            trail = self._trails.get(int(dict(headers)[SOURCE_PARTITION] or b"-1"))
+            history = self._histories.get(int(dict(headers)[SOURCE_PARTITION] or b"-1"))
             assert key is not None, "outcome topics are keyed by step id"
-            if trail is None:
+            if history is None:
                 self._telemetry.happened(AuditSkipped("revoked"))
             elif place is None:
                 self._telemetry.happened(AuditSkipped("unplaced"))
             elif len(self._queue) >= _QUEUE:
                 self._telemetry.happened(AuditSkipped("queue_full"))
             else:
-                self._queue.append(_Sample(topic, *place, key, trail))
+                self._queue.append(_Sample(topic, *place, key, history))
                 self._news.set()
 
     def stand(self) -> None:
-        """Tell how old the frontiers are."""
+        """Report the time since a step of each partition was last verified."""
         now = self._monotonic()
-        for trail in self._trails.values():
-            self._telemetry.happened(AuditStatus(trail.partition, now - trail.verified_at))
+        for history in self._histories.values():
+            self._telemetry.happened(AuditStatus(history.partition, now - history.verified_at))
 
     def reasons(self) -> list[str]:
-        """What the health page has to say, once there was a mismatch: it stays as long as the process."""
+        """Reasons for /healthz after a mismatch: they stay as long as the process."""
         if not self._mismatches:
             return []
         return [
             f"self-audit: published steps that are not what the log implies: {self._mismatches}; {self._last_mismatch}"
         ]
 
-    # The task
+    # The background task
 
     async def run(self) -> None:
-        """Check what is chosen, one step after the other, until cancelled. Errors are told, not raised."""
+        """Check the chosen steps, one after the other, until cancelled. Errors are reported, not raised."""
         backoff_s = _BACKOFF_S
         try:
             while True:
@@ -211,7 +210,7 @@ class SelfAudit:
         if first is None or cause is None or cause < first:
             raise _Skipped("unreadable")
         undecided: Finding | None = None
-        for known_range in sample.trail.ranges(first, cause + 1, mark_of(published)):
+        for known_range in sample.history.ranges(first, cause + 1, mark_of(published)):
             try:
                 finding = await self._judged(sample, published, known_range)
             except _Skipped:
@@ -219,7 +218,7 @@ class SelfAudit:
                     raise
                 break
             if finding.verdict is Verdict.EQUAL:
-                self._verified(sample.trail, cause + 1)
+                self._verified(sample.history, cause + 1)
                 return
             if finding.verdict is not Verdict.UNVERIFIABLE:
                 self._mismatched(finding, published, first, cause)
@@ -229,7 +228,7 @@ class SelfAudit:
         self._telemetry.happened(AuditUndecided(*_told(undecided, published, first, cause)))
 
     async def _record(self, sample: _Sample) -> Published:
-        """What stands on the outcome topic."""
+        """Read the record on the outcome topic."""
         reader = await self._reader(sample.topic, _OUTCOME_FETCH_BYTES)
         begin, end = {sample.partition: sample.offset}, {sample.partition: sample.offset + 1}
         found: list[Record] = []
@@ -252,7 +251,7 @@ class SelfAudit:
         """
         if known_range.end - known_range.begin > self._settings.self_audit.max_range_records:
             raise _Skipped("range_too_long")
-        topic, partition = self._settings.source.topic, sample.trail.partition
+        topic, partition = self._settings.source.topic, sample.history.partition
         recheck = Recheck(published, known_range, topic, self._rules, self._outputs)
         reader = await self._reader(topic, _SOURCE_FETCH_BYTES)
         reading = reader.read_to({partition: known_range.begin}, {partition: known_range.end}, _WAIT_S)
@@ -269,12 +268,12 @@ class SelfAudit:
         return recheck.judged()
 
     def _is_ours(self, sample: _Sample) -> bool:
-        return self._trails.get(sample.trail.partition) is sample.trail
+        return self._histories.get(sample.history.partition) is sample.history
 
-    def _verified(self, trail: PartitionHistory, frontier: int) -> None:
-        trail.frontier = max(trail.frontier, frontier)
-        trail.verified_at = self._monotonic()
-        self._telemetry.happened(StepVerified(trail.partition, trail.frontier))
+    def _verified(self, history: PartitionHistory, verified_offset: int) -> None:
+        history.verified_offset = max(history.verified_offset, verified_offset)
+        history.verified_at = self._monotonic()
+        self._telemetry.happened(StepVerified(history.partition, history.verified_offset))
 
     def _mismatched(self, finding: Finding, published: Published, first: int, last: int) -> None:
         self._mismatches += 1
@@ -302,7 +301,7 @@ class SelfAudit:
 def _told(
     finding: Finding, published: Published, first: int, last: int
 ) -> tuple[str, str, str, str, int, int, int, tuple[str, int, int], tuple[str, ...]]:
-    """What a log line says of it: names and paths, no contents."""
+    """Log fields of a finding: names and paths, no contents."""
     step_id, revision = published.identity
     at = (published.topic, published.partition, published.offset)
     paths = tuple(difference.path for difference in finding.differences[:_FIELDS_TOLD])

@@ -1,4 +1,4 @@
-"""IndexWriter: what is put away is found again by identity, in order and once, however it was cut and shared out."""
+"""IndexWriter: indexed records are found by identity, in order and once, however they were cut and shared out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from msgspec.structs import replace
 
-from processor.audit import published_index as shelf
+from processor.audit import published_index
 from processor.audit.judge.published_headers import caused_at
 from processor.audit.judge.verdicts import ExpectedRecord, FindingKind, Published, Unreadable
 from processor.audit.published_index import FileIndex, IndexWriter
@@ -70,8 +70,8 @@ def places(found: Iterable[Published]) -> list[tuple[str, int, int]]:
 def cut(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything in memory, or hardly anything: what is held is written every few rows, the order in short runs."""
     if request.param == "in pieces":
-        monkeypatch.setattr(shelf, "_HELD_BYTES", 2_000)
-        monkeypatch.setattr(shelf, "_RUN_ROWS", 5)
+        monkeypatch.setattr(published_index, "_HELD_BYTES", 2_000)
+        monkeypatch.setattr(published_index, "_RUN_ROWS", 5)
 
 
 @pytest.mark.usefixtures("cut")
@@ -173,7 +173,7 @@ def test_marks_refusals_and_what_retention_left_are_told(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("cut")
-def test_strays_stand_on_the_first_shelf_in_order(tmp_path: Path) -> None:
+def test_strays_stand_in_the_first_index_in_order(tmp_path: Path) -> None:
     rows: list[Row] = [(topic, p, LogRecord(n, 0, b"k", b"v", ())) for n in range(9) for topic in "ba" for p in (1, 0)]
     shelves = fill(tmp_path, rows[::2], "one"), fill(tmp_path, rows[1::2], "two")
     assert [one.unreadable for one in shelves] == [18, 18]
@@ -189,7 +189,7 @@ def test_identities_with_one_checksum_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checksums: tuple[int, ...]
 ) -> None:
     """Wherever their rows crowd: first, last, or in the middle with what is looked for next behind them."""
-    monkeypatch.setattr(shelf, "crc32", lambda text, _: checksums[sum(text) % len(checksums)])
+    monkeypatch.setattr(published_index, "crc32", lambda text, _: checksums[sum(text) % len(checksums)])
     fill(tmp_path, [("a", 0, record(n, f"s{n}")) for n in range(40)])
     with FileIndex(tmp_path, 0) as filed:
         for n in range(40):
@@ -223,7 +223,7 @@ def test_what_is_equal_in_every_byte_is_taken_at_once(tmp_path: Path) -> None:
                 assert filed.take_equal(FindingKind.STEP, identity, replace(placed, **other)) is None
             assert filed.take_equal(FindingKind.DEAD_LETTER, identity, placed) is None
             anywhere = replace(placed, partition=None)
-            if one.offset < 5:  # there are two of it: which is meant is not for the shelf to say
+            if one.offset < 5:  # there are two of it: which is meant is not for the index to say
                 assert filed.take_equal(FindingKind.STEP, identity, anywhere) is None
                 continue
             assert filed.take_equal(FindingKind.STEP, identity, anywhere) == (topic, partition, one.offset)
@@ -233,8 +233,8 @@ def test_what_is_equal_in_every_byte_is_taken_at_once(tmp_path: Path) -> None:
 
 
 def test_rows_are_the_same_however_many_blocks_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelf, "_BLOCK_BITS", 4)
-    monkeypatch.setattr(shelf, "_BLOCKS", 2)
+    monkeypatch.setattr(published_index, "_BLOCK_BITS", 4)
+    monkeypatch.setattr(published_index, "_BLOCKS", 2)
     rows: list[Row] = [("a", 0, record(n, f"s{n}")) for n in range(40)]
     fill(tmp_path, rows)
     with FileIndex(tmp_path, 0) as filed:
@@ -243,7 +243,7 @@ def test_rows_are_the_same_however_many_blocks_are_held(tmp_path: Path, monkeypa
             assert LogRecord(found.offset, found.timestamp, found.key, found.value, found.headers) == one
 
 
-def test_a_shelf_of_the_same_name_is_replaced(tmp_path: Path) -> None:
+def test_an_index_of_the_same_name_is_replaced(tmp_path: Path) -> None:
     fill(tmp_path, [("a", 0, record(n, f"s{n}")) for n in range(9)])
     fill(tmp_path, [("a", 0, record(0, "s"))])
     with FileIndex(tmp_path, 0) as filed:
