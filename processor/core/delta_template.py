@@ -1,7 +1,7 @@
 """Delta templates: the bytes around the step's id and the text, the same in all plain deltas of a producer.
 
-An accelerator, no second truth. A template is learned from a delta that was read in full, and only believed if other
-ids and texts in the same places are read back as just these; then a value that matches need not be parsed.
+A template makes reading faster and decides no outcome. It is learned from a delta that was read in full, and used only
+if other ids and texts in the same two places are read back as just these; then a value that matches need not be parsed.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from processor.core.text_place import TextPlace
 from processor.core.wire_types import ExactData, exact_delta
 
 _PROBES: Final = (("s", ""), ('"\\', 'a"\\\n\u00e9'), ("t", "}]"))
@@ -21,14 +22,13 @@ _encode: Final = msgspec.json.Encoder().encode
 class DeltaTemplate:
     """`head`, the id, `middle`, the text as JSON, `tail`. The quotes of id and text belong to the parts around them.
 
-    `index`, `body` and `kind`: of the call whose text it is, as in `Step.text_of`.
+    `place` is where the text belongs.
     """
 
-    __slots__ = ("body", "head", "index", "kind", "middle", "tail")
+    __slots__ = ("head", "middle", "place", "tail")
 
-    def __init__(self, head: bytes, middle: bytes, tail: bytes, index: int, body: str, kind: str) -> None:
-        self.head, self.middle, self.tail = head, middle, tail
-        self.index, self.body, self.kind = index, body, kind
+    def __init__(self, head: bytes, middle: bytes, tail: bytes, place: TextPlace) -> None:
+        self.head, self.middle, self.tail, self.place = head, middle, tail, place
 
     def fits(self, value: bytes) -> bool:
         if not (value.startswith(self.head) and value.endswith(self.tail)):
@@ -41,8 +41,8 @@ def is_plain(step_id: str) -> bool:
     return step_id.isascii() and _inside(step_id) == step_id.encode()
 
 
-def learn_template(value: bytes, data: ExactData, index: int, body: str, kind: str) -> DeltaTemplate | None:
-    """The template of a value that was read as `data`, a delta that adds text to one call and does nothing else.
+def learn_template(value: bytes, data: ExactData, place: TextPlace) -> DeltaTemplate | None:
+    """The template of a value that was read as `data`, a delta that adds text at one place and does nothing else.
 
     None: it has none that could be used.
     """
@@ -52,7 +52,7 @@ def learn_template(value: bytes, data: ExactData, index: int, body: str, kind: s
     begin = _opening_quote(value, end_of_text)
     if not 0 < head < end_of_id < begin:
         return None
-    found = DeltaTemplate(value[:head], value[end_of_id : begin + 1], value[end_of_text:], index, body, kind)
+    found = DeltaTemplate(value[:head], value[end_of_id : begin + 1], value[end_of_text:], place)
     return found if all(_is_read_back(found, data, *probe) for probe in _PROBES) else None
 
 
@@ -73,8 +73,7 @@ def _is_read_back(template: DeltaTemplate, data: ExactData, step_id: str, text: 
     value = b"".join((template.head, _inside(step_id), template.middle, _inside(text), template.tail))
     expected: Any = msgspec.to_builtins(data)
     expected["id"] = step_id
-    field = "arguments" if template.body == "function" else "input"
-    expected["delta"]["step_details"]["tool_calls"][0][template.body][field] = text
+    template.place.put(expected["delta"]["step_details"], text)
     try:
         return bool(msgspec.to_builtins(exact_delta(value).data) == expected)
     except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -51,7 +51,7 @@ class Decision:
 
 
 class AppendText(Decision):
-    """Append a text to the call that `Step.text_of` has found. `event` is where its template may be learned from."""
+    """Append a text at the place that `Step.text_of` has found. `event` is where its template may be learned from."""
 
     __slots__ = ("entry", "event", "step", "text")
 
@@ -196,7 +196,7 @@ class Templates:
         """A call has begun: its deltas may match a known template."""
         for known in self.known:
             if known.head is self.head and step.fits_template(known) and is_plain(step.step_id):
-                step.template = known
+                step.use_template(known)
                 return
 
     def learn(self, step: Step, value: bytes, event: ExactData) -> None:
@@ -215,5 +215,6 @@ class Templates:
                 if known.head == found.head:
                     found.head = known.head  # compared by identity, not equality, for speed
             self.known.append(found)
-        step.template, self.head = found, found.head
+        step.use_template(found)
+        self.head = found.head
         self.id_end = len(found.head) + len(event.id.encode())

@@ -29,6 +29,7 @@ from processor.core.merge import (
     unpack,
 )
 from processor.core.step_state import SCHEMA_KEYS, StepState
+from processor.core.text_place import TextPlace, body_of, piece_of
 from processor.core.wire_types import ExactData, ExactObject, StepDelta, StepObject, canonical
 
 _UNMADE: Final[dict[str, Any]] = {}
@@ -58,10 +59,8 @@ class Step(StepState):
 
     __slots__ = (
         "_fields",
+        "_place",
         "_text",
-        "_text_body",
-        "_text_index",
-        "_text_kind",
         "_tree",
         "compact_form",
         "template",
@@ -74,8 +73,7 @@ class Step(StepState):
         self.compact_form: CompactStep | None = None
         self.template: DeltaTemplate | None = None  # of deltas for the text below
         self._text: Text | None = None  # where the last delta's text went, for the fast path
-        self._text_index = 0
-        self._text_body = self._text_kind = ""
+        self._place: TextPlace | None = None  # of that text
 
     # --- what the partition asks --------------------------------------------------------------------------
 
@@ -203,49 +201,27 @@ class Step(StepState):
         return self.object_bytes + self.characters + brought + more <= limit and not self.has_folded(event_id)
 
     def text_of(self, data: ExactData) -> str | None:
-        """The text of a delta that only adds text to one known call, which is found for `append_text`."""
-        calls = data.delta.step_details.tool_calls
-        if len(calls) != 1:
+        """The text of a delta that only adds to one known text, which is found for `append_text`."""
+        piece = piece_of(data)
+        if piece is None:
             return None
-        call = calls[0]
-        function, code = call.function, call.code_interpreter
-        if code is _UNSET:
-            if function is _UNSET or function.name is not _UNSET or function.output is not _UNSET:
+        place, last = piece.place, self._place
+        if self._text is None or last is None or place.key != last.key:
+            text = self._find_text(place)
+            if text is None:
                 return None
-            body, brought = "function", function.arguments
-        elif function is _UNSET:
-            body, brought = "code_interpreter", code.input
-        else:
-            return None
-        if type(brought) is not str or call.id is not _UNSET:
-            return None
-        if (self._text is None or call.index != self._text_index or body != self._text_body) and not self._find_text(
-            call.index, body
-        ):
-            return None
-        return brought if call.type == self._text_kind else None
+            self._remember_text(text, place)
+        return piece.text
 
-    def _find_text(self, index: int, body: str) -> bool:
-        """Find the text that deltas of this call add to, remembered until something else changes the tree."""
+    def _find_text(self, place: TextPlace) -> Text | None:
+        """The text at a place, if deltas may still add to it."""
         held = None if self.compact_form is None else self.compact_form.calls
-        if held is not None:
-            if body != "function" or not 0 <= index < len(held):
-                return False
-            call = held[index]
-            self._remember_text(call.text, index, body, call.kind)
-            return True
-        calls = self.tree.get("tool_calls")
-        if type(calls) is not Indexed or self.tree.get("type") != "tool_calls" or self.oversize:
-            return False
-        entry = calls.entries.get(index)
-        if entry is None:
-            return False
-        kind, held_body = entry.get("type"), entry.get(body)
-        text = held_body.get("arguments" if body == "function" else "input") if type(held_body) is dict else None
-        if type(kind) is not str or len(kind) > SHORT or type(text) is not Text:
-            return False
-        self._remember_text(text, index, body, kind)
-        return True
+        if held is None:
+            return None if self.oversize else place.text_in(self.tree)
+        if place.body != "function" or not 0 <= place.index < len(held):
+            return None
+        call = held[place.index]
+        return call.text if place.kind is None or (place.kind == call.kind and len(call.kind) <= SHORT) else None
 
     def call_of(self, data: ExactData, limit: int, event_id: str | None) -> OpenedCall | None:
         """The function call that a delta begins and the step has room for."""
@@ -256,7 +232,7 @@ class Step(StepState):
         index, kind, call_id, function = call.index, call.type, call.id, call.function
         if (
             function is _UNSET
-            or call.code_interpreter is not _UNSET
+            or body_of(call) != _FUNCTION
             or type(kind) is not str
             or len(kind) > SHORT
             or type(call_id) is not str
@@ -300,7 +276,7 @@ class Step(StepState):
             held.append(call)
         else:
             self.tree["tool_calls"].entries[opened.index] = call.entry()
-        self._remember_text(call.text, opened.index, "function", call.kind)
+        self._remember_text(call.text, TextPlace(opened.index, call.kind, _FUNCTION, -1, None, "arguments"))
         self.characters += opened.brought
         self.events += 1
 
@@ -356,25 +332,26 @@ class Step(StepState):
         else:
             self._fields, self._tree = form.general()
 
-    def _remember_text(self, text: Text, index: int, body: str, kind: str) -> None:
-        self._text, self._text_index, self._text_body, self._text_kind = text, index, body, kind
+    def _remember_text(self, text: Text, place: TextPlace) -> None:
+        self._text, self._place = text, place
         self.template = None
 
     def _forget_text(self) -> None:
-        self._text = self.template = None
+        self._text = self._place = self.template = None
+
+    def use_template(self, template: DeltaTemplate) -> None:
+        """Expect that deltas for the text that was added to last match a template."""
+        self.template, self._place = template, template.place  # the same place, and one object for all steps
 
     def fits_template(self, template: DeltaTemplate) -> bool:
         """Whether deltas of the text that was added to last may match it."""
-        return (
-            self._text is not None
-            and template.index == self._text_index
-            and template.body == self._text_body
-            and template.kind == self._text_kind
-        )
+        place = self._place
+        return place is not None and place.key == template.place.key
 
     def learn_template(self, value: bytes, data: ExactData) -> DeltaTemplate | None:
         """The template of the delta that was just added, if it has one."""
-        return learn_template(value, data, self._text_index, self._text_body, self._text_kind)
+        place = self._place
+        return None if place is None else learn_template(value, data, place)
 
     # --- what is published --------------------------------------------------------------------------------
 

@@ -70,24 +70,46 @@ class Decoded(msgspec.Struct, frozen=True, gc=False):
 # --- exact shapes: what nearly every record is -------------------------------------------------------------------
 
 
-class _Function(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class DeltaFunction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The body of a function call, and of those that are like one."""
+
     name: str | UnsetType | None = UNSET
     arguments: str | UnsetType | None = UNSET
     output: str | UnsetType | None = UNSET
 
 
-class _Code(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class DeltaOutput(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One output of a code interpreter. `index` is not yet checked."""
+
+    index: int
+    type: str | UnsetType = UNSET
+    logs: str | UnsetType = UNSET
+
+
+class DeltaCode(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     input: str | UnsetType | None = UNSET
+    outputs: list[DeltaOutput] | UnsetType = UNSET
+
+
+class DeltaQuestion(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    input: str | UnsetType = UNSET
 
 
 class ExactCall(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """One entry of a tool call delta in one of its two commonest shapes. `index` is not yet checked."""
+    """One entry of a tool call delta in one of its commonest shapes. `index` is not yet checked.
+
+    Behind the first three fields stand those that hold the text of a delta, or lead to it.
+    """
 
     index: int
     type: str | UnsetType = UNSET
     id: str | UnsetType | None = UNSET
-    function: _Function | UnsetType = UNSET
-    code_interpreter: _Code | UnsetType = UNSET
+    function: DeltaFunction | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+    code_interpreter: DeltaCode | UnsetType = UNSET
+    azure_function: DeltaFunction | UnsetType = UNSET
+    connected_agent: DeltaFunction | UnsetType = UNSET
+    fabric_dataagent: DeltaQuestion | UnsetType = UNSET
 
 
 class _ExactDetails(msgspec.Struct, forbid_unknown_fields=True, gc=False):

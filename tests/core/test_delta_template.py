@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from processor.core.delta_template import DeltaTemplate, is_plain, learn_template
 from processor.core.events import exact, prefix_of
 from processor.core.step import Step
+from processor.core.text_place import piece_of
 from processor.core.wire_types import ExactData
 from tests.core.scripted_log import Play, call, calls, text
 
@@ -22,7 +23,9 @@ TEXTS = st.text(max_size=6) | st.sampled_from(["", '"', '\\"', '"}}]}}}}', "s1",
 def learned(value: bytes) -> DeltaTemplate | None:
     found = exact(value, prefix_of(value))
     assert isinstance(found, ExactData)
-    return learn_template(value, found, 0, "function", "function")
+    piece = piece_of(found)
+    assert piece is not None
+    return learn_template(value, found, piece.place)
 
 
 @given(IDS, TEXTS, IDS, TEXTS, st.booleans(), st.sampled_from([(",", ":"), (", ", ": ")]), st.data())

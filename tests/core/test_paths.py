@@ -25,6 +25,8 @@ from tests.core.strategies import ODDITIES, lives, logs
 from tests.core.strategies import RULES as LOG_RULES
 from tests.core.test_restart import Topics, mark, outcomes, portrait
 
+USUAL: dict[str, Any] = {"type": "tool_calls", "step_details": {"type": "tool_calls", "tool_calls": []}}
+"""With these an object is of the exact shape."""
 ENTRIES = st.builds(
     lambda index, kind, bodies, ids: {"index": index} | kind | bodies | ids,
     st.sampled_from([0, 0, 0, 1, -1]),
@@ -50,6 +52,72 @@ def test_the_fast_path_weighs_a_long_type_as_the_slow_path_does(length: int) -> 
     found = play.state.steps["s1"].step
     assert found is not None
     assert found.characters == 3 * (2 + (length if length > 64 else 0))
+
+
+def _logs(*pieces: dict[str, Any]) -> dict[str, Any]:
+    return {"code_interpreter": {"outputs": list(pieces)}}
+
+
+GROWN: tuple[dict[str, Any], ...] = (
+    {"type": "mcp", "arguments": "a"},
+    {"arguments": "a"},
+    {"type": "t" * 65, "arguments": "a"},
+    {"type": "openapi", "function": {"arguments": "a"}},
+    {"function": {"arguments": "a"}},
+    {"type": "azure_function", "azure_function": {"arguments": "a"}},
+    {"type": "connected_agent", "connected_agent": {"arguments": "a"}},
+    {"type": "fabric_dataagent", "fabric_dataagent": {"input": "a"}},
+    {"type": "code_interpreter", "code_interpreter": {"input": "a"}},
+    {"type": "code_interpreter"} | _logs({"index": 0, "type": "logs", "logs": "a"}),
+    {"type": "code_interpreter"} | _logs({"index": 1, "logs": "a"}),
+    {"type": "code_interpreter"} | _logs({"index": 0, "type": "t" * 65, "logs": "a"}),
+)
+"""Deltas that append text, one for each place (M2), and some that say less or more of their types."""
+NEARLY: tuple[dict[str, Any], ...] = (
+    {"type": "mcp", "arguments": "a", "function": {"arguments": "b"}},
+    {"type": "mcp", "arguments": None},
+    {"type": "mcp", "arguments": "a", "id": "c"},
+    {"type": "mcp", "arguments": "a", "output": "o"},
+    {"type": "mcp", "output": "o"},
+    {"type": "odd", "arguments": "a"},
+    {"type": "mcp"},
+    {"azure_function": {"name": "f"}},
+    {"azure_function": {"arguments": "a", "name": "g"}},
+    {"azure_function": {"output": "o"}},
+    {"fabric_dataagent": {"output": "o"}},
+    {"azure_ai_search": {"input": "q"}},
+    {"code_interpreter": {"input": "a", "outputs": []}},
+    {"code_interpreter": {"outputs": []}},
+    _logs({"index": 0, "type": "odd", "logs": "a"}),
+    _logs({"index": 0, "type": "logs", "logs": "a"}, {"index": 0, "type": "logs", "logs": "b"}),
+    _logs({"index": 0, "type": "logs"}),
+    _logs({"index": 1024, "type": "logs", "logs": "a"}),
+    _logs({"index": -1, "type": "logs", "logs": "a"}),
+    _logs({"type": "logs", "logs": "a"}),
+    _logs({"index": 0, "type": "image", "image": {"file_id": "f"}}),
+)
+"""Deltas that look like those and say something else, too."""
+
+
+@st.composite
+def grown(draw: st.DrawFn) -> list[LogRecord]:
+    """Deltas for one place or two, mostly, in the commonest spelling, and objects among them."""
+    places = draw(st.lists(st.sampled_from(GROWN), min_size=1, max_size=2))
+    values: list[dict[str, Any]] = []
+    if draw(st.booleans()):
+        values.append({"event": "thread.run.step.created", "data": step(**USUAL)})
+    for _ in range(draw(st.integers(3, 15))):
+        odd = draw(st.integers(0, 5))
+        said = draw(st.sampled_from(places if odd else (*NEARLY, *GROWN)))
+        index = draw(st.sampled_from([0, 0, 0, 0, 1])) if odd > 1 else draw(st.sampled_from([0, 1, -1, 1024]))
+        values.append({"event": "thread.run.step.delta", "data": calls({"index": index} | said)})
+    tool = {"type": "mcp", "arguments": "z", "code_interpreter": {"input": "z", "outputs": [{"logs": "z"}]}}
+    for name in draw(st.lists(st.sampled_from(["in_progress", "completed"]), max_size=2)):
+        status = "completed" if name == "completed" else "in_progress"
+        stated = {"type": "tool_calls", "tool_calls": draw(st.sampled_from([[], [tool]]))}
+        at = draw(st.integers(0, len(values)))
+        values.insert(at, {"event": f"thread.run.step.{name}", "data": step(status, step_details=stated)})
+    return [LogRecord(n, 1_000_000 + n, b"k", text(value)) for n, value in enumerate(values)]
 
 
 @st.composite
@@ -80,7 +148,7 @@ def come_to_the_same(records: list[LogRecord], rules: Rules = LOG_RULES) -> None
     PartitionState("t", 3, rules, paths=Paths.BOTH).apply(records)
 
 
-@given(st.one_of(logs(), crowded(), crowded(), crowded()))
+@given(st.one_of(logs(), crowded(), crowded(), grown(), grown(), grown()))
 def test_the_fast_and_the_slow_path_come_to_the_same(records: list[LogRecord]) -> None:
     come_to_the_same(records)
 
@@ -115,10 +183,6 @@ def test_a_repeat_that_the_limit_refuses_does_not_take_the_fast_path() -> None:
     play = Play(Rules(max_step_bytes=size + 3))
     play.say("step.created", stated)
     assert refused(play.say("step.in_progress", stated)) == "step_too_large"
-
-
-USUAL: dict[str, Any] = {"type": "tool_calls", "step_details": {"type": "tool_calls", "tool_calls": []}}
-"""With these an object is of the exact shape."""
 
 
 def test_the_fast_path_keeps_to_the_limits() -> None:
@@ -186,6 +250,28 @@ def test_the_fast_path_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {k: n for k, n in play.state.counts.items() if n} == dict.fromkeys(
         ("created", "in_progress", "completed"), 2
     ) | {"delta": 6}
+
+
+@pytest.mark.parametrize("said", [said for said in GROWN if "t" * 65 not in str(said)])
+@pytest.mark.parametrize("output", [{"output": "o"}, {}])
+def test_deltas_of_every_place_take_the_fast_path(said: dict[str, Any], output: dict[str, Any]) -> None:
+    """The first one makes the text, whatever else it says; from the third on nothing is parsed."""
+    first = {"type": "tool", "id": "c", "function": {}} | output | said
+    play = Play()
+    play.created(**USUAL)
+    play.say("step.delta", calls({"index": 0} | first))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SlowPath, "apply_event", _never)
+        play.say("step.delta", calls({"index": 0} | said))
+        patch.setattr(FastPath, "decide", _never)
+        play.say("step.delta", calls({"index": 0} | said))
+    assert play.state.templates == 1
+    assert text(play.state.steps["s1"].materialise().snapshot()["step_details"]).count(b'"aaa"') == 1
+    come_to_the_same(play.log)
+
+
+def _never(*_: object) -> None:
+    raise AssertionError("not by this path")
 
 
 # --- the check of both paths
