@@ -11,11 +11,14 @@ from processor.core.effects import Checkpoint, Status
 from processor.core.entry import Entry
 from processor.core.merge import pack, unpack
 from processor.core.responses.response import ENTRY
+from processor.core.step import WITH_IDS
 from processor.core.wire_types import RunEnd
 
 CHECKPOINT_VERSION: Final = 1
 RESPONSE_VERSION: Final = 2
 """Of a response, which earlier programs cannot read: they refuse it, and say so."""
+IDS_VERSION: Final = 3
+"""Of a run step with event ids, which earlier programs cannot read either."""
 encode_checkpoint: Final = msgspec.msgpack.Encoder().encode
 _decode_checkpoint: Final = msgspec.msgpack.Decoder(CheckpointEntry).decode
 
@@ -39,8 +42,13 @@ def checkpoint_of(entry: Entry, applied_below: int, log: str) -> Checkpoint:
         body = pack([run.run_id, run.status, run.ended_at, run.last_error])
     else:
         body = entry.packed()
+    version = CHECKPOINT_VERSION
+    if run is None and entry.key.startswith(ENTRY):
+        version = RESPONSE_VERSION
+    elif run is None and body.startswith(WITH_IDS):
+        version = IDS_VERSION
     value = CheckpointEntry(
-        RESPONSE_VERSION if run is None and entry.key.startswith(ENTRY) else CHECKPOINT_VERSION,
+        version,
         "step" if run is None else "run",
         applied_below,
         entry.touched_ms,
@@ -76,8 +84,8 @@ def read_checkpoint(key: bytes, value: bytes) -> CheckpointEntry:
         key[1:].decode()
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(f"checkpoint {key[:80]!r}: {error}") from None
-    if found.version not in (CHECKPOINT_VERSION, RESPONSE_VERSION):
-        raise ValueError(f"checkpoint {key[:80]!r}: version {found.version}, this program writes {RESPONSE_VERSION}")
+    if not CHECKPOINT_VERSION <= found.version <= IDS_VERSION:
+        raise ValueError(f"checkpoint {key[:80]!r}: version {found.version}, this program reads up to {IDS_VERSION}")
     return found
 
 

@@ -10,16 +10,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from io import StringIO
 from typing import Any, Final
 
 import msgspec
 
 MAX_INDEX: Final = 1024
 
-Text = StringIO
 Json = Any
 Tree = dict[str, Any]
+
+
+class Text:
+    """A text that grows at its end, kept as one piece of UTF-8: a piece of text as an object has 50 bytes more."""
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def write(self, piece: str) -> None:
+        self._held += piece.encode()
+
+    def getvalue(self) -> str:
+        return self._held.decode()
+
+    def encoded(self) -> bytes:
+        """The same as UTF-8."""
+        return bytes(self._held)
 
 
 class Rule(Enum):
@@ -360,7 +377,7 @@ _TEXT, _INDEXED, _INTEGER = 1, 2, 3
 
 def _pack_leaf(value: Any) -> msgspec.msgpack.Ext:
     if isinstance(value, Text):
-        return msgspec.msgpack.Ext(_TEXT, value.getvalue().encode())
+        return msgspec.msgpack.Ext(_TEXT, value.encoded())
     if isinstance(value, Indexed):
         return msgspec.msgpack.Ext(_INDEXED, pack(list(value.entries.items())))
     raise TypeError(f"no such leaf in a details tree: {type(value).__name__}")

@@ -10,7 +10,7 @@ from processor.core.delta_template import DeltaTemplate
 from processor.core.effects import Headers, Record, Rejected
 from processor.core.endings import Endings
 from processor.core.entry import Cause, Entry
-from processor.core.events import EVENT_ID, decode, run_named
+from processor.core.events import EVENT_ID, RUN_ID, decode, run_named
 from processor.core.fast_path import (
     AppendText,
     BeginStep,
@@ -36,6 +36,7 @@ from processor.core.wire_types import StepDelta, StepObject, read_text
 
 SPECIAL: Final = "\0"
 """In place of an event id: headers that hold an envelope."""
+_SEQUENCE: Final = "runstep-sequence"
 _USUAL: Final = ("delta", "created", "in_progress", *(status.value for status in TERMINAL))
 _read_text: Final = read_text
 
@@ -180,7 +181,14 @@ def plain_id(headers: Headers) -> str | None:
     found: str | None = None
     for name, content in headers:
         if name == EVENT_ID:
-            found = content.decode("utf-8", "backslashreplace") if content else None
+            if not content:
+                found = None
+            elif content.isascii():
+                found = content.decode("latin-1")
+            else:
+                found = content.decode("utf-8", "backslashreplace")
+        elif name in (RUN_ID, _SEQUENCE):  # the others that `publish` writes
+            continue
         elif name[:3].lower() == "ce_" or name.lower() in ("content-type", EVENT_ID):
             return SPECIAL
     return found

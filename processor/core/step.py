@@ -11,6 +11,7 @@ from processor.core.checkpoint_format import Inference
 from processor.core.compact_step import KEPT_OVER_NULL, Call, CompactStep, Ending
 from processor.core.delta_template import DeltaTemplate, learn_template
 from processor.core.effects import Reason, Rejected, Status
+from processor.core.event_ids import EventIds
 from processor.core.merge import (
     MAX_INDEX,
     NULL_SIZE,
@@ -37,6 +38,8 @@ _UNMADE: Final[dict[str, Any]] = {}
 _BLANK: Final[dict[str, Any]] = dict.fromkeys(SCHEMA_KEYS)
 _UNSET: Final = UNSET
 _FUNCTION: Final = "function"
+WITH_IDS: Final = b"S"
+"""In front of a packed step that has event ids. Before there was `EventIds` nothing stood there, and a list of ids."""
 
 
 class OpenedCall:
@@ -59,6 +62,7 @@ class Step(StepState):
 
     __slots__ = (
         "_fields",
+        "_ids",
         "_place",
         "_text",
         "_tree",
@@ -70,6 +74,7 @@ class Step(StepState):
         super().__init__(step_id, offset, opened_s)
         self._fields: dict[str, Any] = _UNMADE
         self._tree: Tree = _UNMADE
+        self._ids: EventIds | None = None
         self.compact_form: CompactStep | None = None
         self.template: DeltaTemplate | None = None  # of deltas for the text below
         self._text: Text | None = None  # where the last delta's text went, for the fast path
@@ -125,6 +130,21 @@ class Step(StepState):
         if known is not None and told is not None and known != told:
             return Rejected(Reason.TYPE_CHANGED, "step_details.type differs from what the step began with")
         return None
+
+    def has_folded(self, event_id: str | None) -> bool:
+        return event_id is not None and self._ids is not None and self._ids.holds(event_id)
+
+    def note_folded(self, event_id: str) -> None:
+        if self._ids is None:
+            self._ids = EventIds()
+        self._ids.add(event_id)
+
+    def folded_ids(self) -> Any:
+        """The ids of folded events, to be compared."""
+        return None if self._ids is None else self._ids.state()
+
+    def summary(self) -> tuple[Any, ...]:
+        return (*super().summary(), self.folded_ids())
 
     # --- what events do -----------------------------------------------------------------------------------
 
@@ -184,12 +204,11 @@ class Step(StepState):
         if held is None or self.object_bytes + self.characters + brought > limit:
             return False
         if event_id is not None:
-            if self.seen is None:
-                self.seen = {event_id}
-            elif event_id in self.seen:
+            ids = self._ids
+            if ids is None:
+                ids = self._ids = EventIds()
+            if not ids.add(event_id):
                 return False
-            else:
-                self.seen.add(event_id)
         held.write(text)
         self.characters += brought
         self.events += 1
@@ -312,13 +331,12 @@ class Step(StepState):
 
     def materialise(self) -> Step:
         step = Step(self.step_id, self.first_offset, self.opened_s)
-        step.status, step.seen, step.anomalies, step.trace = self.status, self.seen, self.anomalies, self.trace
+        step.status, step.anomalies, step.trace = self.status, self.anomalies, self.trace
         step.last_offset, step.usable_expires_at = self.last_offset, self.usable_expires_at
         step.events, step.revision = self.events, self.revision
         step.object_bytes, step.characters = self.object_bytes, self.characters
         step.irregular = self.irregular
-        if step.seen is not None:
-            step.seen = set(step.seen)
+        step._ids = None if self._ids is None else self._ids.copy()
         form = self.compact_form
         assert form is not None
         step._fields, step._tree = form.general()
@@ -379,13 +397,14 @@ class Step(StepState):
     # --- checkpoints --------------------------------------------------------------------------------------
 
     def pack(self) -> bytes:
-        return pack(
+        ids = self._ids
+        packed = pack(
             [
                 self.step_id,
                 self.status,
                 self.fields,
                 self.tree,
-                sorted(self.seen) if self.seen is not None else None,
+                None if ids is None else ids.pack(),
                 sorted(self.anomalies) if self.anomalies else (),
                 self.trace,
                 self.first_offset,
@@ -401,6 +420,7 @@ class Step(StepState):
                 self.irregular,
             ]
         )
+        return packed if ids is None else WITH_IDS + packed
 
     @staticmethod
     def unpack(data: bytes) -> Step:
@@ -425,9 +445,9 @@ class Step(StepState):
             step.characters,
             step.oversize,
             step.irregular,
-        ) = unpack(data)
+        ) = unpack(data.removeprefix(WITH_IDS))
         step.status = Status(status)
-        step.seen = None if seen is None else set(seen)
+        step._ids = None if seen is None else EventIds.unpack(seen)
         step.anomalies = frozenset(anomalies)
         step.trace = tuple((name, content) for name, content in trace)
         step.inference = None if inference is None else msgspec.convert(inference, Inference)

@@ -118,6 +118,12 @@ class StepState:
         """Whether an event of this id was folded before; without ids that is not known."""
         return event_id is not None and self.seen is not None and event_id in self.seen
 
+    def note_folded(self, event_id: str) -> None:
+        """An event of this id has been folded."""
+        if self.seen is None:
+            self.seen = set()
+        self.seen.add(event_id)
+
     def size_with(self, object_bytes: int, more: int) -> int:
         """X1: the size the step would have with this event."""
         return max(self.object_bytes, object_bytes) + self.characters + more

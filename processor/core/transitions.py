@@ -152,9 +152,7 @@ class Transitions:
         """The step has taken in an event: note its offset and its id."""
         step.last_offset = cause.offset
         if event_id is not None:
-            if step.seen is None:
-                step.seen = set()
-            step.seen.add(event_id)
+            step.note_folded(event_id)
             step.characters += len(event_id)
 
     def opened(self, entry: Entry, step: StepState, cause: Cause, event_id: str | None, expires_at: Any) -> None:

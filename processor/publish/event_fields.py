@@ -32,6 +32,8 @@ class RunEvent(msgspec.Struct, frozen=True, gc=False):
     run: str | None
     thread: str | None
     kind: str
+    name: str = ""
+    """Of the event; "" of a bare object."""
 
 
 class ResponseEvent(msgspec.Struct, frozen=True, gc=False):
@@ -134,7 +136,7 @@ def _read(frame: Frame) -> Event | str | None:
         if is_of_responses(outer, name):
             return _response_event(outer, name, frame.data)
         # Bytes around bytes, not decode and encode: numbers, escapes and spacing stay as the service sent them.
-        event = _run_event(outer, b'{"event":' + msgspec.json.encode(name) + b',"data":' + frame.data + b"}")
+        event = _run_event(outer, b'{"event":' + msgspec.json.encode(name) + b',"data":' + frame.data + b"}", name)
         if name == "error":
             typed = outer.type == "error"
             return ServiceError(frame.data if typed else event.value, event, error_in(outer) or _NEITHER)
@@ -148,7 +150,7 @@ def _read(frame: Frame) -> Event | str | None:
         inner = _fields(data)
         if is_of_responses(inner, outer.event):
             return _response_event(inner, outer.event, data)
-        return _run_event(inner, frame.data)
+        return _run_event(inner, frame.data, outer.event)
     if is_of_responses(outer, ""):
         return _response_event(outer, "", frame.data)
     if outer.object in BARE_OBJECTS:
@@ -198,12 +200,12 @@ def _retrieved(fields: _Fields, data: bytes) -> Retrieved | str:
     return Retrieved(b'{"type":"response.' + status.encode() + b'","response":' + data.strip() + b"}", own)
 
 
-def _run_event(fields: _Fields, value: bytes) -> RunEvent:
+def _run_event(fields: _Fields, value: bytes, name: str = "") -> RunEvent:
     kind = _text(fields.object) or "event"
     own = _text(fields.id)
     run = own if kind == "thread.run" else _text(fields.run_id)
     thread = own if kind == "thread" else _text(fields.thread_id)
-    return RunEvent(value, own, run, thread, kind)
+    return RunEvent(value, own, run, thread, kind, name)
 
 
 def error_in(fields: _Fields) -> str | None:

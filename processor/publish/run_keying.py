@@ -5,6 +5,10 @@ the event. Publishing a recording again therefore gives the same ids. Two equal 
 said before them differs. And the several HTTP responses of one run (a new one comes after tool outputs are
 submitted) cannot collide, because they say different things; two responses that agree byte for byte from the
 start are taken for what they then are, a repeat.
+
+Once a response has told that a step was created, the deltas of steps are numbered: the id of the last event that is no
+delta, a colon, and which delta since then it is. A worker keeps ids that count up as one range (`core.event_ids`). Two
+responses that agree up to a creation are the same stream: there a number says as much as a digest.
 """
 
 from __future__ import annotations
@@ -31,6 +35,8 @@ class _Chain:
     digest: bytes
     events: int = 0
     first: bytes = b""
+    stated: bytes = b""  # the id that the numbers of deltas stand behind; b"" before a step was created
+    deltas: int = 0  # since then
 
 
 @dataclass(slots=True)
@@ -145,9 +151,20 @@ class RunKeyer:
         if chain is None:
             chain = _Chain(key.encode(), first=event.value)
         chain.digest = hashlib.blake2b(chain.digest + event.value, digest_size=16).digest()
-        headers = [(HEADER_EVENT_ID, chain.digest.hex().encode()), (HEADER_SEQUENCE, b"%d" % chain.events)]
+        headers = [(HEADER_EVENT_ID, _identity(chain, event)), (HEADER_SEQUENCE, b"%d" % chain.events)]
         chain.events += 1
         remember(chains, key, chain)
         if run is not None:
             headers.insert(1, (HEADER_RUN_ID, run.encode()))
         return Outgoing(key.encode(), event.value, tuple(headers))
+
+
+def _identity(chain: _Chain, event: RunEvent) -> bytes:
+    """The id of an event that the chain's digest holds already."""
+    if event.kind == "thread.run.step.delta" and chain.stated:
+        chain.deltas += 1
+        return b"%b:%d" % (chain.stated, chain.deltas)
+    identity = chain.digest.hex().encode()
+    if not event.kind.endswith(".delta") and (chain.stated or event.name == "thread.run.step.created"):
+        chain.stated, chain.deltas = identity, 0
+    return identity

@@ -431,7 +431,7 @@ def test_two_lives_in_two_partitions_of_one_step_know_nothing_of_each_other() ->
 
 
 def test_a_checkpoint_that_is_not_ours_is_named() -> None:
-    for key, value, words in ((b"ss1", b"\xc1", "checkpoint"), (b"ss1", b"\x92\x03\xa4step", "version 3")):
+    for key, value, words in ((b"ss1", b"\xc1", "checkpoint"), (b"ss1", b"\x92\x04\xa4step", "version 4")):
         with pytest.raises(ValueError, match=words):
             PartitionState("t", 0, RULES).load([(key, value)])
 

@@ -56,7 +56,8 @@ def portrait(state: PartitionState) -> Any:
         fields = getattr(Step, "__mypyc_attrs__", None) or (*StepState.__slots__, *Step.__slots__)
         how = ("irregular", "template", "compact_form")
         names = [name for name in fields if name not in how and not name.startswith("_")]
-        return {name: getattr(step, name) for name in names} | {"fields": step.fields, "tree": plain(step.tree)}
+        held = {"fields": step.fields, "tree": plain(step.tree), "ids": step.folded_ids()}
+        return {name: getattr(step, name) for name in names} | held
 
     def entry_of(entry: Entry) -> Any:
         return (

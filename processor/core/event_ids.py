@@ -1,0 +1,195 @@
+"""Event ids that a step has folded, in little memory: numbered ids as ranges, other long ones as 16 bytes each.
+
+A numbered id is a name and a decimal number behind it, as `publish` writes them for the deltas of a stream. Of numbers
+that follow one another the first and the last are kept, which is exact. Of other ids of 16 characters and more 16 bytes
+are kept: 32 hexadecimal digits are these bytes, anything else has a BLAKE2b digest of that size (docs/decisions/0013).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from hashlib import blake2b
+from typing import Any, Final
+
+_SIZE: Final = 16
+_MAX_STREAMS: Final = 16
+"""How many names of numbered ids are kept. A numbered id of another name is kept as any other id."""
+_MAX_BOUNDS: Final = 128
+"""How many bounds of ranges one name may have, two for each range. An id that would need more is kept as any other."""
+_MAX_DIGITS: Final = 18
+_BEYOND: Final = 10**_MAX_DIGITS
+_PER_BUCKET: Final = 32
+_MAX_BUCKETS: Final = 1 << 16
+
+
+class _Stream:
+    """The numbers that one name has had: `[first, last, first, last, ...]`, ascending, with gaps between the ranges."""
+
+    __slots__ = ("bounds", "name")
+
+    def __init__(self, name: str, bounds: list[int]) -> None:
+        self.name, self.bounds = name, bounds
+
+    def holds(self, number: int) -> bool:
+        at = bisect_right(self.bounds, number)
+        return at % 2 == 1 or (at > 0 and self.bounds[at - 1] == number)
+
+    def add(self, number: int) -> bool:
+        """Take in a number that is not held. False, and nothing is changed, if there is no room for another range."""
+        bounds = self.bounds
+        at = bisect_right(bounds, number)
+        follows = at > 0 and bounds[at - 1] == number - 1
+        precedes = at < len(bounds) and bounds[at] == number + 1
+        if follows and precedes:
+            del bounds[at - 1 : at + 1]
+        elif follows:
+            bounds[at - 1] = number
+        elif precedes:
+            bounds[at] = number
+        elif len(bounds) < _MAX_BOUNDS:
+            bounds[at:at] = [number, number]
+        else:
+            return False
+        return True
+
+
+class EventIds:
+    """A set of event ids."""
+
+    __slots__ = ("_buckets", "_digests", "_last", "_overflowed", "_short", "_streams")
+
+    def __init__(self) -> None:
+        self._streams: list[_Stream] = []
+        self._last: _Stream | None = None  # of the numbered id that was added last
+        self._overflowed = False  # whether there is a numbered id outside the streams
+        self._short: set[str] | None = None
+        self._buckets: list[bytes] = [b""]  # digests, side by side, by their first two bytes
+        self._digests = 0
+
+    def holds(self, event_id: str) -> bool:
+        """Whether the id was added before."""
+        name, number = _split(event_id)
+        if number >= 0:
+            stream = self._stream(name)
+            if stream is not None and stream.holds(number):
+                return True
+            if not self._overflowed:
+                return False
+        if len(event_id) < _SIZE:
+            return self._short is not None and event_id in self._short
+        return self._digests > 0 and self._holds_digest(_digest(event_id))
+
+    def add(self, event_id: str) -> bool:
+        """Take in an id. False, and nothing is changed, if it was added before."""
+        last = self._last
+        if last is not None and not self._overflowed:
+            following = last.bounds[-1] + 1
+            if event_id == last.name + str(following) and following < _BEYOND:  # nearly every one
+                last.bounds[-1] = following
+                return True
+        if self.holds(event_id):
+            return False
+        name, number = _split(event_id)
+        if number >= 0:
+            stream = self._stream(name)
+            if stream is None and len(self._streams) < _MAX_STREAMS:
+                stream = _Stream(name, [])
+                self._streams.append(stream)
+            if stream is not None and stream.add(number):
+                self._last = stream
+                return True
+            self._overflowed = True
+        if len(event_id) >= _SIZE:
+            self._add_digest(_digest(event_id))
+        elif self._short is None:
+            self._short = {event_id}
+        else:
+            self._short.add(event_id)
+        return True
+
+    def copy(self) -> EventIds:
+        """A set of the same ids, to be added to."""
+        return EventIds.unpack(self.pack())
+
+    def pack(self) -> list[Any]:
+        """For a checkpoint: names with their bounds, short ids, digests, whether one of these is a numbered id."""
+        streams = [[stream.name, list(stream.bounds)] for stream in self._streams]
+        return [streams, sorted(self._short or ()), b"".join(self._buckets), self._overflowed]
+
+    @staticmethod
+    def unpack(packed: list[Any]) -> EventIds:
+        """What `pack` gave, or, from before there was this class, a list of the ids themselves."""
+        ids = EventIds()
+        if not packed or type(packed[0]) is str:
+            for event_id in packed:
+                ids.add(event_id)
+            return ids
+        streams, short, digests, ids._overflowed = packed
+        ids._short = set(short) if short else None
+        ids._streams = [_Stream(name, bounds) for name, bounds in streams]
+        if ids._streams:
+            ids._last = ids._streams[-1]
+        for at in range(0, len(digests), _SIZE):
+            ids._add_digest(digests[at : at + _SIZE])
+        return ids
+
+    def state(self) -> Any:
+        """To be compared with that of another set."""
+        digests = b"".join(self._buckets)
+        return (
+            sorted((stream.name, list(stream.bounds)) for stream in self._streams),
+            sorted(self._short or ()),
+            sorted(digests[at : at + _SIZE] for at in range(0, len(digests), _SIZE)),
+        )
+
+    def _stream(self, name: str) -> _Stream | None:
+        for stream in self._streams:
+            if stream.name == name:
+                return stream
+        return None
+
+    def _bucket(self, digest: bytes) -> int:
+        return (digest[0] | digest[1] << 8) & (len(self._buckets) - 1)
+
+    def _holds_digest(self, digest: bytes) -> bool:
+        bucket = self._buckets[self._bucket(digest)]
+        at = bucket.find(digest)
+        while at > 0 and at % _SIZE:  # found across two of them
+            at = bucket.find(digest, at + 1)
+        return at >= 0
+
+    def _add_digest(self, digest: bytes) -> None:
+        buckets = self._buckets
+        if self._digests >= _PER_BUCKET * len(buckets) and len(buckets) < _MAX_BUCKETS:
+            held = b"".join(buckets)
+            self._buckets = [b""] * (2 * len(buckets))
+            for at in range(0, len(held), _SIZE):
+                moved = held[at : at + _SIZE]
+                self._buckets[self._bucket(moved)] += moved
+        self._buckets[self._bucket(digest)] += digest
+        self._digests += 1
+
+
+def _split(event_id: str) -> tuple[str, int]:
+    """The name and the number of a numbered id; ("", -1) of any other.
+
+    The two give the id back: the number has no zeros in front. The name is empty or ends in no letter or digit.
+    """
+    name = event_id.rstrip("0123456789")
+    digits = event_id[len(name) :]
+    if not digits or len(digits) > _MAX_DIGITS or (digits[0] == "0" and len(digits) > 1):
+        return "", -1
+    if name and name[-1].isalnum():
+        return "", -1
+    return name, int(digits)
+
+
+def _digest(event_id: str) -> bytes:
+    if len(event_id) == 2 * _SIZE:
+        try:
+            found = bytes.fromhex(event_id)
+        except ValueError:
+            found = b""
+        if found.hex() == event_id:
+            return found
+    return blake2b(event_id.encode(), digest_size=_SIZE).digest()

@@ -1,0 +1,178 @@
+"""Event ids in little memory: the same answers as a set of all ids, also across checkpoints, and old ones are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processor.core.checkpoints import CHECKPOINT_VERSION, IDS_VERSION, read_checkpoint
+from processor.core.effects import Checkpoint
+from processor.core.event_ids import EventIds
+from processor.core.partition import PartitionState
+from tests.core.scripted_log import RULES, Play, call, calls, published, snapshot, step, text
+
+SAMPLE = Path(__file__).parent / "checkpoint_samples" / "run_step_version_1.msgpack"
+HEX = "0123456789abcdef" * 2
+USUAL: dict[str, Any] = {"type": "tool_calls", "step_details": {"type": "tool_calls", "tool_calls": []}}
+
+NUMBERED = st.builds("{}{}".format, st.sampled_from(["a:", "b:", "a#", "step_", HEX + ":"]), st.integers(0, 12))
+NEARLY = st.sampled_from(
+    [
+        *(
+            "a:",
+            ":",
+            "",
+            "1",
+            "a1",
+            "a:01",
+            "a:00",
+            "a:-1",
+            "a:1 ",
+            "a:\u0661",
+            "\u00e91",
+            f"a:{10**18 - 1}",
+            f"a:{10**18}",
+        ),
+        *(HEX, HEX.upper(), HEX[:-1] + "g", HEX[:-2] + "  ", "0" * 32, "1" * 31, "1" * 33),
+    ]
+)
+MANY_NAMES = st.builds("n{}:{}".format, st.integers(0, 30), st.integers(0, 3))
+GAPS = st.builds("g:{}".format, st.integers(0, 200).map(lambda n: 2 * n))
+OTHER = st.integers(0, 300).map("x{}".format) | st.integers(0, 300).map("a longer id x{}".format)
+IDS = st.one_of(NUMBERED, NUMBERED, NEARLY, MANY_NAMES, GAPS, OTHER)
+
+
+def answers_alike(added: list[str], asked: list[str]) -> None:
+    """Whatever was added: `EventIds` says of any id what a set says, as does what a checkpoint gives back."""
+    ids, expected = EventIds(), set[str]()
+    for number, event_id in enumerate(added):
+        assert ids.holds(event_id) == (event_id in expected), event_id
+        assert ids.add(event_id) == (event_id not in expected), event_id
+        expected.add(event_id)
+        if number % 7 == 3:
+            before, ids = ids, ids.copy()
+            assert ids.state() == before.state()
+    for event_id in (*asked, *expected):
+        assert ids.holds(event_id) == (event_id in expected), event_id
+    again = EventIds.unpack(sorted(expected))  # as checkpoints had them
+    assert all(again.holds(event_id) for event_id in expected)
+    assert not any(again.holds(event_id) for event_id in asked if event_id not in expected)
+
+
+@given(st.lists(IDS, max_size=60), st.lists(IDS, max_size=20))
+def test_it_is_a_set_of_ids(added: list[str], asked: list[str]) -> None:
+    answers_alike(added, asked)
+
+
+@given(st.lists(st.integers(0, 40), max_size=60))
+def test_numbers_in_any_order(numbers: list[int]) -> None:
+    answers_alike([f"a:{n}" for n in numbers], [f"a:{n}" for n in range(42)])
+
+
+@given(st.randoms(use_true_random=False))
+def test_more_names_gaps_and_digests_than_there_is_room_for(random: object) -> None:
+    added = [f"n{name}:{n}" for name in range(20) for n in range(3)]
+    added += (
+        [f"g:{2 * n}" for n in range(100)] + [f"{n:032x}" for n in range(100)] + [f"a long one {n}" for n in range(50)]
+    )
+    added += [f"x{n}" for n in range(50)] + [str(n) for n in range(50)] + [f"a longer id x{n}" for n in range(50)]
+    random.shuffle(added)  # type: ignore[attr-defined]
+    answers_alike(added, [f"n{name}:{n}" for name in range(22) for n in range(4)] + [f"g:{n}" for n in range(202)])
+
+
+def test_beyond_the_largest_number_an_id_is_as_any_other() -> None:
+    answers_alike([f"a:{10**18 - 2 + n}" for n in range(4)] * 2, [])
+
+
+def test_what_follows_an_id_that_found_no_room_is_still_known() -> None:
+    """The number that comes next may be among the digests."""
+    full = [f"a:{2 * n}" for n in range(64)]
+    answers_alike([*full, "a:129", "a:126", "a:127", "a:128", "a:129", "a:130"], ["a:131"])
+
+
+def test_digests_side_by_side_are_not_read_across() -> None:
+    first, second = bytes(range(16)), bytes(range(16, 32))
+    across = (first + second)[5:21]
+    answers_alike([first.hex(), second.hex()], [across.hex()])
+
+
+@pytest.mark.parametrize("name", [HEX + ":", "urn:producer 7#"])
+def test_what_counts_up_takes_no_room(name: str) -> None:
+    ids = EventIds()
+    for number in range(5_000):
+        assert ids.add(f"{name}{number}")
+    assert len(text(ids.pack()[0])) < 100
+    assert ids.pack()[1:] == [[], b"", False]
+
+
+def test_hexadecimal_ids_take_their_bytes() -> None:
+    ids = EventIds()
+    for number in range(400):
+        ids.add(f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % (1 << 128):032x}")
+    assert len(ids.pack()[2]) == 400 * 16
+
+
+def test_short_ids_do_not_take_more_than_they_are_counted_for() -> None:
+    """X1 counts their characters, and bounds the checkpoint by that."""
+    ids = EventIds()
+    for number in range(400):
+        ids.add(f"x{number}")
+    assert ids.pack()[1:] == [sorted(f"x{number}" for number in range(400)), b"", False]
+
+
+# --- in a partition
+
+
+def test_a_checkpoint_from_before_ids_were_kept_small_is_read() -> None:
+    """Written by revision 0507d5a: seven events with ids of several forms, their texts `0,1,2,3,4,`."""
+    value = SAMPLE.read_bytes()
+    assert read_checkpoint(b"ss1", value).version == CHECKPOINT_VERSION
+    play = Play()
+    play.state = PartitionState("source", 3, RULES, next_offset=7, live_from=7, stream_time=1_000_006)
+    play.state.load([(b"ss1", value)])
+    for known in ("0123456789abcdef" * 2, "e 1", "x:0", "x:1", "x:2", "x:4", "é"):
+        assert play.say("step.delta", calls(call(0, "again")), event_id=known) == []
+    assert play.state.counts["duplicate"] == 7
+    play.say("step.delta", calls(call(0, "5")), event_id="x:3")
+    (written,) = play.state.checkpoint(100)
+    assert isinstance(written, Checkpoint)
+    assert written.value is not None
+    assert read_checkpoint(b"ss1", written.value).version == IDS_VERSION
+    done = published(play.say("step.completed", step("completed", **USUAL), event_id="end"))
+    assert snapshot(done)["step_details"]["tool_calls"][0]["function"]["arguments"] == "0,1,2,3,4,5"
+
+
+def test_a_step_without_ids_has_the_checkpoint_that_it_always_had() -> None:
+    play = Play()
+    play.created(**USUAL)
+    (written,) = play.state.checkpoint(100)
+    assert isinstance(written, Checkpoint)
+    assert written.value is not None
+    assert read_checkpoint(b"ss1", written.value).version == CHECKPOINT_VERSION
+
+
+def test_a_step_of_400_deltas_takes_little_more_than_its_text_in_a_checkpoint() -> None:
+    """Text and ids as they stream: pieces of a few characters, ids as `publish` numbers them."""
+    play, piece = Play(), " word"
+    play.created(**USUAL)
+    play.say("step.delta", calls(call(0, "", id="call_0123456789abcdef01234567", function={"name": "f"})))
+    for number in range(400):
+        play.say("step.delta", calls(call(0, piece)), event_id=f"{HEX}:{number}")
+    (written,) = play.state.checkpoint(1_000)
+    assert isinstance(written, Checkpoint)
+    assert written.value is not None
+    assert len(written.value) <= 1.3 * 400 * len(piece) + 1_000
+
+
+def test_an_amended_step_knows_the_ids_that_came_before_its_end() -> None:
+    play = Play()
+    play.created(**USUAL)
+    play.say("step.delta", calls(call(0, "a", id="c", function={"name": "f"})), event_id="x:1")
+    assert snapshot(play.completed(**USUAL))["step_details"]["tool_calls"][0]["function"]["arguments"] == "a"
+    assert play.say("step.delta", calls(call(0, "a")), event_id="x:1") == []
+    assert len(play.say("step.delta", calls(call(0, "b")), event_id="x:2")) == 1
+    assert play.say("step.delta", calls(call(0, "b")), event_id="x:2") == []
