@@ -19,6 +19,7 @@ from processor.core.responses.decode import is_response, read_numbered, read_res
 from processor.core.responses.event import ERROR, ResponseEvent
 from processor.core.responses.numbers import MAX_NUMBER
 from processor.core.schema_frames import SchemaFrame, frame_of
+from processor.core.split_characters import with_split_characters
 from processor.core.sse import Frame, frames_of, is_sse
 from processor.core.surrogates import may_hold_halves, without_halves
 from processor.core.wire_types import (
@@ -188,7 +189,10 @@ def decode(value: bytes | None, headers: Headers = (), with_frames: bool = False
         # Half a surrogate pair is no UTF-8, and yet JSON: the object counts, with U+FFFD in the place of the half.
         mended = without_halves(value)
         if mended != value:
-            return _marked(found, _decoded(mended, headers, with_frames))
+            marked = _marked(found, _decoded(mended, headers, with_frames))
+            if isinstance(marked, Rejected):
+                return marked
+            return with_split_characters(marked, value, lambda other: _decoded(other, headers, with_frames))
     return found
 
 

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
+from processor.core.surrogates import as_bytes, from_bytes, holds_half, joined
+
 MAX_INDEX: Final = 1024
 
 Json = Any
@@ -21,7 +23,10 @@ Tree = dict[str, Any]
 
 
 class Text:
-    """A text that grows at its end, kept as one piece of UTF-8: a piece of text as an object has 50 bytes more."""
+    """A text that grows at its end, kept as one piece of UTF-8: a piece of text as an object has 50 bytes more.
+
+    A half of a surrogate pair is kept as three bytes of the same kind; its other half may come.
+    """
 
     __slots__ = ("_held",)
 
@@ -29,13 +34,19 @@ class Text:
         self._held = bytearray()
 
     def write(self, piece: str) -> None:
-        self._held += piece.encode()
+        try:
+            self._held += piece.encode()
+        except UnicodeEncodeError:
+            self._held += as_bytes(piece)
 
     def getvalue(self) -> str:
-        return self._held.decode()
+        try:
+            return self._held.decode()
+        except UnicodeDecodeError:
+            return from_bytes(bytes(self._held))
 
     def encoded(self) -> bytes:
-        """The same as UTF-8."""
+        """The same as bytes, which `from_bytes` reads."""
         return bytes(self._held)
 
 
@@ -117,10 +128,20 @@ def plain(value: Json) -> Json:
     if kind is list:
         return [plain(item) for item in value]
     if kind is Text:
-        return value.getvalue()
+        return joined(value.getvalue())
     if kind is Indexed:
         return [plain(entry) for _, entry in sorted(value.entries.items())]
     return value
+
+
+def lacks_half(value: Json) -> bool:
+    """Whether a text of the tree has half a character whose other half did not come."""
+    kind = type(value)
+    if kind is dict:
+        return any(lacks_half(item) for item in value.values())
+    if kind is Indexed:
+        return any(lacks_half(entry) for entry in value.entries.values())
+    return kind is Text and holds_half(value.getvalue())
 
 
 def valid_index(index: Json) -> bool:
@@ -351,7 +372,7 @@ def finish(tree: Tree, details: Tree, notes: Notes, shape: Tree = SHAPE) -> None
         elif value is None or (_lacks(value) and value != ""):
             continue
         elif type(old) is Text:
-            if old.getvalue() != value:
+            if joined(old.getvalue()) != value:
                 notes.fold_divergence = True
             tree[key] = value
         elif rule is Rule.SET_ONCE or key in SET_ONCE:
@@ -386,7 +407,7 @@ def _pack_leaf(value: Any) -> msgspec.msgpack.Ext:
 def _unpack_leaf(code: int, data: memoryview) -> Any:
     if code == _TEXT:
         text = Text()
-        text.write(bytes(data).decode())
+        text.write(from_bytes(bytes(data)))
         return text
     if code == _INTEGER:
         return int(bytes(data))

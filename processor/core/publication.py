@@ -56,7 +56,8 @@ class Publication:
             fold_version: of the rules by which the step was folded; another than ours where a checkpoint brought it.
         """
         value = self.bytes_of(step)
-        anomalies = tuple(sorted(step.anomalies)) if step.anomalies else ()
+        told = step.told_anomalies()
+        anomalies = tuple(sorted(told)) if told else ()
         digest = sha256(value).hexdigest()
         last = max(cause.offset, step.last_offset) if cause.mark is None else step.last_offset
         if len(value) > self._max_record_bytes:

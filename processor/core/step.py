@@ -24,6 +24,7 @@ from processor.core.merge import (
     characters,
     fill,
     finish,
+    lacks_half,
     merge_delta,
     pack,
     plain,
@@ -387,6 +388,12 @@ class Step(StepState):
             if out["last_error"] is None:
                 out["last_error"] = self.inference.last_error
         return out
+
+    def told_anomalies(self) -> frozenset[str]:
+        # In the compact form no text has half a character: the slow path alone appends one, to a tree.
+        if self.compact_form is None and lacks_half(self.tree):
+            return self.anomalies | {"replaced_half"}
+        return self.anomalies
 
     def encoded(self, object_type: str) -> bytes:
         form = self.compact_form

@@ -137,6 +137,10 @@ class StepState:
         """Note what the published step will carry as an anomaly."""
         self.anomalies |= {anomaly}
 
+    def told_anomalies(self) -> frozenset[str]:
+        """The anomalies of the step as it is published now."""
+        return self.anomalies
+
     def infer(self, how: str, status: Status, at_s: int, last_error: Any = None) -> None:
         """End the step though no event of its own said so."""
         self.inference = Inference(how, status, at_s, last_error)

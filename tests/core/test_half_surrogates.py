@@ -65,8 +65,8 @@ def test_a_delta_and_bare_objects_too() -> None:
         assert isinstance(found, Decoded)
         (event,) = found.events
         assert isinstance(event, StepDelta)
-        assert event.mended
-        assert event.details["tool_calls"][0]["function"]["arguments"] == "now \ufffd"
+        assert not event.mended  # the next delta may bring the other half: tests/core/test_split_characters.py
+        assert event.details["tool_calls"][0]["function"]["arguments"] == f"now {HALF}"
 
 
 def test_a_step_that_a_delta_with_a_half_is_merged_into_says_so() -> None:

@@ -136,7 +136,7 @@ class TaskTables:
                 events=step.events,
                 revision=None,
                 status=Status.IN_PROGRESS.value,
-                anomalies=tuple(sorted(step.anomalies)),
+                anomalies=tuple(sorted(step.told_anomalies())),
                 opened_ms=self._observer.opened_ms.get(entry.key),
             )
 

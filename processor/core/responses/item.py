@@ -10,6 +10,7 @@ from processor.core.merge import Text
 from processor.core.responses.mapping import Facts, as_error, error_of, step_details, step_type
 from processor.core.responses.wire import ALL_PLACES, Place
 from processor.core.step_state import SCHEMA_KEYS, StepState
+from processor.core.surrogates import as_bytes, from_bytes, holds_half, joined
 from processor.core.wire_types import canonical
 
 _BLANK: Final[dict[str, Any]] = dict.fromkeys(SCHEMA_KEYS)
@@ -65,7 +66,7 @@ class Item(StepState):
     def check(self, place: Place, index: int, whole: str) -> None:
         """Hold a whole text against what its deltas came to. It stands."""
         text = self.texts.get((place.name, index))
-        if text is not None and text.getvalue() == whole:
+        if text is not None and joined(text.getvalue()) == whole:
             return
         if text is not None and not self._comes_to(place, index, text, whole):
             self.add_anomaly("fold_divergence")
@@ -120,7 +121,7 @@ class Item(StepState):
 
     def _comes_to(self, place: Place, index: int, text: Text, whole: str) -> bool:
         """Whether the deltas come to this text, by themselves or behind what the item began with."""
-        folded = text.getvalue()
+        folded = joined(text.getvalue())
         return folded == whole or folded[len(self._begun_with(place, index)) :] == whole
 
     def _begun_with(self, place: Place, index: int) -> str:
@@ -141,8 +142,13 @@ class Item(StepState):
         for (name, index), text in sorted(self.texts.items(), key=lambda pair: pair[0]):
             place = ALL_PLACES[name]
             if place.holder not in _LISTS:
-                _set(item, place, index, text.getvalue())
+                _set(item, place, index, joined(text.getvalue()))
         return item
+
+    def told_anomalies(self) -> frozenset[str]:
+        if any(holds_half(text.getvalue()) for text in self.texts.values()):
+            return self.anomalies | {"replaced_half"}
+        return self.anomalies
 
     def snapshot(self, object_type: str = "") -> dict[str, Any]:
         item, facts = self.whole(), self.facts
@@ -199,7 +205,7 @@ class Item(StepState):
             self.status.value,
             self.item,
             [[name, index, part] for (name, index), part in self.parts.items()],
-            [[name, index, text.getvalue()] for (name, index), text in self.texts.items()],
+            [[name, index, _packed_text(text.getvalue())] for (name, index), text in self.texts.items()],
             sorted(self.anomalies),
             self.trace,
             self.last_offset,
@@ -227,7 +233,7 @@ class Item(StepState):
         item.parts = {(name, index): part for name, index, part in packed[3]}
         for name, index, content in packed[4]:
             text = item.texts[name, index] = Text()
-            text.write(content)
+            text.write(from_bytes(content) if isinstance(content, bytes) else content)
         item.anomalies = frozenset(packed[5])
         item.trace = tuple((name, content) for name, content in packed[6])
         item.last_offset, item.opened_s, item.began_s, item.ended_s = packed[7:11]
@@ -238,6 +244,11 @@ class Item(StepState):
         item.events, item.revision, item.object_bytes, item.characters, item.oversize = packed[12:17]
         item.is_stated, item.stated_digest, item.incomplete = packed[17:20]
         return item
+
+
+def _packed_text(text: str) -> str | bytes:
+    """A text as a checkpoint holds it: as bytes where it has half a character, which no string there may."""
+    return as_bytes(text) if holds_half(text) or joined(text) != text else text
 
 
 def _found(item: dict[str, Any], place: Place, index: int) -> str | None:
@@ -276,7 +287,7 @@ def _overlay_parts(
         if place.holder == holder:
             part = merged.get(index)
             known = part if type(part) is dict else {}
-            merged[index] = {"type": place.part_type, **known, place.field: text.getvalue()}
+            merged[index] = {"type": place.part_type, **known, place.field: joined(text.getvalue())}
     if merged:
         item[holder] = [merged[index] for index in sorted(merged)]
 
