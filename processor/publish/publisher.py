@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -184,11 +185,11 @@ async def _each(events: AsyncIterable[object] | Iterable[object]) -> AsyncIterat
 def _frame_of(event: object) -> Frame:
     """An event in any of the shapes programs hold it in."""
     if isinstance(event, str):
-        event = event.encode()
+        event = _utf8(event)
     if isinstance(event, (bytes, bytearray, memoryview)):
         return Frame(None, bytes(event))
     if isinstance(event, Mapping):
-        return Frame(None, msgspec.json.encode(dict(event)))
+        return Frame(None, _json(dict(event)))
     if isinstance(event, tuple) and len(event) >= 2:
         name, data = event[0], event[1]
     elif isinstance(getattr(event, "type", None), str) or getattr(event, "object", None) == "response":
@@ -201,27 +202,30 @@ def _frame_of(event: object) -> Frame:
             f"publish: a {type(event).__name__} is not an event",
             hint="hand over what the SDK's stream yields, a dict with event and data, or bytes",
         )
-    return Frame(name.encode(), _json_of(data))
+    return Frame(_utf8(name), _json_of(data))
 
 
 def _json_of(data: object) -> bytes:
     """An SDK's object as the JSON it was read from, as far as the SDK still knows it."""
     if isinstance(data, str):
-        return data.encode()
+        return _utf8(data)
     if isinstance(data, bytes):
         return data
     if hasattr(data, "model_dump_json"):
         # Only what the service sent: a field it left out must not come back as null, which erases at a step's end.
         # No warnings: tools the SDK does not know yet keep all their fields, they only lack a class.
-        return _encoded(
-            data.model_dump_json(exclude_unset=True, by_alias=True, warnings=False, exclude=_added_by_helper(data))
-        )
+        model: Any = data
+        kept = {"exclude_unset": True, "by_alias": True, "warnings": False, "exclude": _added_by_helper(data)}
+        try:
+            return _encoded(model.model_dump_json(**kept))
+        except ValueError:  # half a surrogate pair, which pydantic does not write
+            return _ascii(model.model_dump(**kept))
     if hasattr(data, "as_dict"):
-        return msgspec.json.encode(data.as_dict())
+        return _json(data.as_dict())
     if hasattr(data, "to_json"):
         return _encoded(data.to_json())
     if isinstance(data, Mapping):
-        return msgspec.json.encode(dict(data))
+        return _json(dict(data))
     raise UsageError(f"publish: the data of an event is a {type(data).__name__}, which has no JSON form")
 
 
@@ -233,5 +237,21 @@ def _added_by_helper(data: object) -> dict[str, Any] | None:
     return {"snapshot": True, "parsed": True, "response": parsed, **parsed}
 
 
+def _json(value: object) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # half a surrogate pair: as an escape it can be written
+        return _ascii(value)
+
+
+def _ascii(value: object) -> bytes:
+    return json.dumps(msgspec.to_builtins(value), separators=(",", ":")).encode()
+
+
 def _encoded(text: str | bytes) -> bytes:
-    return text.encode() if isinstance(text, str) else text
+    return _utf8(text) if isinstance(text, str) else text
+
+
+def _utf8(text: str) -> bytes:
+    """JSON text as bytes. Half a surrogate pair, which UTF-8 cannot hold, is written as JSON's escape of it."""
+    return text.encode("utf-8", "backslashreplace")

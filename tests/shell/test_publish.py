@@ -448,6 +448,31 @@ async def test_an_event_may_be_a_dict_a_tuple_or_bytes(collected: list[Collector
     assert texts == [delta("a"), delta("b"), delta("c"), delta("d")]
 
 
+async def test_half_a_surrogate_pair_goes_on_as_the_escape_that_it_was(collected: list[Collector]) -> None:
+    """SDKs read it with `json.loads`, which keeps it: no UTF-8 can be made of such a text."""
+    data = delta("now \ud83d")
+    event = {"event": "thread.run.step.delta", "data": data}
+
+    class Chunk:
+        def as_dict(self) -> dict[str, Any]:
+            return data
+
+    shapes: list[object] = [
+        event,
+        json.dumps(event, ensure_ascii=False),
+        json.dumps(event).encode(),
+        construct_type(type_=AssistantStreamEvent, value=event),
+        ("thread.run.step.delta", data),
+        ("thread.run.step.delta", Chunk()),
+        ("thread.run.step.delta", json.dumps(data, ensure_ascii=False)),
+    ]
+    async with RunPublisher(bootstrap_servers="nowhere:1", topic="t") as publisher:
+        await publisher.publish(STEP)
+        for shape in shapes:
+            await publisher.publish(shape)
+    assert [json.loads(record.value)["data"] for record in collected[0].kept[1:]] == [data] * len(shapes)
+
+
 async def test_an_end_mark_of_one_run_does_not_repeat_the_ids_of_another(collected: list[Collector]) -> None:
     async with RunPublisher(bootstrap_servers="nowhere:1", topic="t") as publisher:
         await publisher.publish(STEP)
