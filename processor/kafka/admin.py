@@ -41,10 +41,18 @@ _TIMESTAMP_LIMITS: Final = (
     "message.timestamp.after.max.ms",
     "message.timestamp.difference.max.ms",
 )
+_NO_SUCH_BROKER: Final = "this broker does not do all that is needed: docs/compatibility.md"
 _NEEDED_SETTINGS: Final = ("cleanup.policy", "max.message.bytes")
 _NUMBERS: Final = ("max.message.bytes", "min.insync.replicas", *_TIMESTAMP_LIMITS)
 _NO_TIMESTAMP_LIMIT_MS: Final = (1 << 63) - 1
 _NOT_YET: Final = frozenset({14, 15, 16})  # the group's coordinator is loading, unknown, or another: nothing was done
+REQUESTS: Final[Mapping[str, int]] = {
+    "Produce": 0, "Fetch": 1, "ListOffsets": 2, "Metadata": 3, "OffsetCommit": 8, "OffsetFetch": 9,
+    "FindCoordinator": 10, "JoinGroup": 11, "Heartbeat": 12, "LeaveGroup": 13, "SyncGroup": 14, "DescribeGroups": 15,
+    "CreateTopics": 19, "InitProducerId": 22, "AddPartitionsToTxn": 24, "AddOffsetsToTxn": 25, "EndTxn": 26,
+    "TxnOffsetCommit": 28, "DescribeConfigs": 32,
+}  # fmt: skip
+"""Requests by name: their API keys."""
 _HAS_MEMBERS: Final = (22, 25, 27)  # ILLEGAL_GENERATION, UNKNOWN_MEMBER_ID, REBALANCE_IN_PROGRESS
 
 
@@ -113,6 +121,21 @@ class Admin:
             self._admin._client.abort()
             await self._admin.close()
 
+    async def require_requests(self, names: Collection[str]) -> None:
+        """See that the broker knows these requests (`REQUESTS`), in any version.
+
+        Raises:
+            BrokerRefused: it does not: it only speaks a part of Kafka's protocol.
+        """
+        with translated(self.where):
+            async with asyncio.timeout(self.timeout_s):
+                known = await self.client()._client.known_requests()
+        lacking = [name for name in names if REQUESTS[name] not in known]
+        if lacking:
+            raise BrokerRefused(
+                f"{self.where}: the broker's answer to ApiVersions lacks {', '.join(lacking)}", hint=_NO_SUCH_BROKER
+            )
+
     async def topics(self, names: Collection[str]) -> dict[str, TopicFacts]:
         """The facts of those among `names` that exist; asking does not create them."""
         with translated(self.where):
@@ -153,6 +176,7 @@ class Admin:
         if not wanted:
             return
         admin = self.client()
+        await self.require_requests(["CreateTopics"])
         with translated(self.where):
             async with asyncio.timeout(self.timeout_s):
                 brokers = len((await admin.describe_cluster())["brokers"])
@@ -253,6 +277,7 @@ class Admin:
     async def _configs(self, names: Collection[str]) -> dict[str, dict[str, str]]:
         if not names:
             return {}
+        await self.require_requests(["DescribeConfigs"])
         answers = await self.client().describe_configs(
             [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         )
@@ -286,7 +311,7 @@ def _require_settings(name: str, configs: Mapping[str, str]) -> None:
         )
         raise BrokerRefused(
             f"topic {name}: the broker's answer to DescribeConfigs {what}",
-            hint="this broker does not do what is needed to see that its topics are right: docs/compatibility.md",
+            hint=_NO_SUCH_BROKER,
         )
 
 

@@ -517,6 +517,14 @@ class Client(AIOKafkaClient):
                 connection._writer.transport.abort()
             connection.close()
 
+    async def known_requests(self) -> frozenset[int]:
+        """The API keys of all requests that the broker knows."""
+        for node_id in self.nodes():
+            connection = await self._get_conn(node_id)
+            if connection is not None:
+                return frozenset(connection._versions)
+        raise KafkaConnectionError("no broker is reachable")
+
     async def speaks(self, api_key: int, version: int) -> bool:
         """Whether the broker knows this version of a request."""
         for node_id in self.nodes():

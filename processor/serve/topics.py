@@ -16,6 +16,11 @@ _CHECKPOINT_GROWTH: Final = 5
 _CHECKPOINT_FRAME_BYTES: Final = 256 << 10
 _LATER: Final = "message.timestamp.after.max.ms"
 _DAY_MS: Final = 86_400_000
+_REQUESTS: Final = (
+    "Produce", "Fetch", "ListOffsets", "Metadata", "OffsetFetch", "FindCoordinator", "JoinGroup", "Heartbeat",
+    "LeaveGroup", "SyncGroup", "DescribeGroups", "InitProducerId", "DescribeConfigs",
+)  # fmt: skip
+_OF_TRANSACTIONS: Final = ("AddPartitionsToTxn", "AddOffsetsToTxn", "EndTxn", "TxnOffsetCommit")
 
 
 def checkpoint_record_bytes(settings: Settings) -> int:
@@ -33,11 +38,14 @@ async def check_or_create_topics(settings: Settings, connection: Connection, *, 
 
     Raises:
         ConfigError: all that is wrong with them, a line each.
-        BrokerRefused, BrokerUnavailable
+        BrokerRefused: the broker does not know a request that a worker sends, or refuses one.
+        BrokerUnavailable
     """
     source, dead_letter, checkpoints = settings.source.topic, settings.output.dead_letter, settings.checkpoint_topic
     outcomes = sorted({topic for topic in settings.outcome_topics.values() if topic})
+    of_delivery = _OF_TRANSACTIONS if settings.delivery.mode == "exactly_once" else ("OffsetCommit",)
     async with Admin(connection) as admin:
+        await admin.require_requests([*_REQUESTS, *of_delivery, *(["CreateTopics"] if create else [])])
         found = await admin.topics([source, dead_letter, checkpoints, *outcomes])
         if create:
             partitions = found[source].partitions if source in found else _SOURCE_PARTITIONS

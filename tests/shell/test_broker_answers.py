@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from processor.errors import BrokerRefused
-from processor.kafka.admin import Admin
+from processor.kafka.admin import REQUESTS, Admin, NewTopicFacts
 from processor.kafka.client_config import Connection
 from processor.kafka.errors import RecordTooLarge
 
@@ -19,8 +19,15 @@ _WHOLE = (("cleanup.policy", "delete"), ("max.message.bytes", "1000012"), ("min.
 class _Answers:
     """What a broker says of one topic, as aiokafka's admin client hands it out."""
 
-    def __init__(self, settings: Sequence[tuple[str, str | None]], partitions: int = 1) -> None:
+    def __init__(
+        self, settings: Sequence[tuple[str, str | None]], partitions: int = 1, without: Sequence[str] = ()
+    ) -> None:
         self._settings, self._partitions = settings, partitions
+        self._known = frozenset(key for name, key in REQUESTS.items() if name not in without)
+        self._client = self
+
+    async def known_requests(self) -> frozenset[int]:
+        return self._known
 
     async def describe_topics(self, names: list[str]) -> list[dict[str, Any]]:
         partition = {"replicas": [1]}
@@ -54,6 +61,20 @@ async def test_a_setting_that_is_no_number_is_named(value: str | None) -> None:
     settings = [(key, value if key == "max.message.bytes" else known) for key, known in _WHOLE]
     with pytest.raises(BrokerRefused, match=r"DescribeConfigs (lacks|has) max\.message\.bytes"):
         await _asked(_Answers(settings))
+
+
+async def test_a_request_that_a_broker_does_not_know_is_named() -> None:
+    """librdkafka's mock cluster knows neither: a start waited for a controller, which it never names."""
+    admin = Admin(Connection.build("127.0.0.1:1"))
+    admin._admin = _Answers(_WHOLE, without=["CreateTopics", "DescribeConfigs"])  # type: ignore[assignment]
+    with pytest.raises(BrokerRefused) as caught:
+        await admin.topics(["in"])
+    assert caught.value.exit_code == 77
+    assert caught.value.message.endswith("ApiVersions lacks DescribeConfigs")
+    with pytest.raises(BrokerRefused, match="ApiVersions lacks CreateTopics"):
+        await admin.create([NewTopicFacts("in", 1)])
+    with pytest.raises(BrokerRefused, match="ApiVersions lacks CreateTopics, DescribeConfigs"):
+        await admin.require_requests(["CreateTopics", "Fetch", "DescribeConfigs"])
 
 
 async def test_a_topic_without_partitions_is_named() -> None:
