@@ -19,6 +19,7 @@ from typing import Any, Final
 from processor.broker import Broker, probe
 from tests.compat import page
 from tests.compat.clients import CLIENTS, KFAKE, KFAKE_VERSION
+from tests.compat.lacking import LACKING, refused
 from tests.compat.rounds import exactly_once, produced
 from tests.compat.versions import Served
 from tests.faults.lab import Tally
@@ -85,14 +86,16 @@ def _client(name: str, home: Path, tally: Tally) -> dict[str, Any]:
     }
 
 
-def _tried(name: str, turns: int, home: Path) -> dict[str, Any]:
-    tally = Tally("compat", 1)
+def _tried(name: str, turns: int, home: Path, seed: int) -> dict[str, Any]:
+    tally = Tally("compat", seed)
     began = time.monotonic()
     try:
         if name in KAFKAS:
             found = _kafka(name, home, tally, turns)
         elif name == "kfake":
             found = _kfake(home, tally, turns)
+        elif name in LACKING:
+            found = refused(name, home, tally)
         else:
             found = _client(name, home, tally)
     except Exception as error:
@@ -114,10 +117,11 @@ def _tried(name: str, turns: int, home: Path) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Returns 0 where all that was tried is right, else 1."""
-    every = [*KAFKAS, "kfake", *(client.name for client in CLIENTS)]
+    every = [*KAFKAS, "kfake", *LACKING, *(client.name for client in CLIENTS)]
     parser = argparse.ArgumentParser("python -m tests.compat")
     parser.add_argument("--only", help=f"of {', '.join(every)}, separated by commas; a beginning is enough")
     parser.add_argument("--turns", type=int, default=2, help="rounds of faults for each broker")
+    parser.add_argument("--seed", type=int, default=1, help="of the simulation and of which worker is hit")
     parser.add_argument("--home", type=Path, help="for logs; default: a temporary folder")
     given = parser.parse_args(arguments)
     asked = [one.strip() for one in given.only.split(",")] if given.only else [""]
@@ -126,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     is_right = bool(chosen)
     for name in chosen:
         sys.stdout.write(f"{name}: logs in {home}\n")
-        found = _tried(name, given.turns, home / name.replace("/", "-").replace(" ", "-"))
+        found = _tried(name, given.turns, home / name.replace("/", "-").replace(" ", "-"), given.seed)
         told = ("faults", "records", "lost", "doubled", "wrong", "problems", "notes", "seconds")
         sys.stdout.write(f"  {json.dumps({key: found[key] for key in told})}\n")
         sys.stdout.flush()

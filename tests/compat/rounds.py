@@ -12,6 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from processor.audit.report.manifest import Outcome
 from processor.simulate import Parameters, Simulation
 from processor.simulate.expected import compare
@@ -108,14 +110,22 @@ def produced(client: Client, bootstrap: str, home: Path, tally: Tally) -> dict[s
     kt.create_topics(
         bootstrap, odd := names.topic("odd"), config={"retention.ms": "-1", "max.message.bytes": "4000000"}
     )
-    simulation = Simulation(Parameters(runs=60, seed=tally.seed, partitions=3, open_runs=20, deltas=8))
+    told = Parameters(runs=60, seed=tally.seed, partitions=3, open_runs=20, deltas=8)
+    if not client.has_timestamps:  # then nothing that must come may hang on the time of a record
+        told = replace(told, start_ms=time.time_ns() // 1_000_000, hung=0, interrupted=0)
+    simulation = Simulation(told)
     records = iter(simulation)
     refused: dict[str, str] = {}
     modes = [*client.codecs, *(["transactions"] if client.has_transactions else [])]
     for number, mode in enumerate(modes):
         count = None if number + 1 == len(modes) else _PART
         part = [
-            Planned(one.key, one.value, one.timestamp, [(name.encode(), content) for name, content in one.headers])
+            Planned(
+                one.key,
+                one.value,
+                one.timestamp if client.has_timestamps else None,
+                [(name.encode(), content) for name, content in one.headers],
+            )
             for one in islice(records, count)
         ]
         tally.records += len(part)
