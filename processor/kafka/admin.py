@@ -121,7 +121,7 @@ class Admin:
             self._admin._client.abort()
             await self._admin.close()
 
-    async def require_requests(self, names: Collection[str]) -> None:
+    async def require_requests(self, names: Collection[str], hint: str = _NO_SUCH_BROKER) -> None:
         """See that the broker knows these requests (`REQUESTS`), in any version.
 
         Raises:
@@ -133,7 +133,7 @@ class Admin:
         lacking = [name for name in names if REQUESTS[name] not in known]
         if lacking:
             raise BrokerRefused(
-                f"{self.where}: the broker's answer to ApiVersions lacks {', '.join(lacking)}", hint=_NO_SUCH_BROKER
+                f"{self.where}: the broker's answer to ApiVersions lacks {', '.join(lacking)}", hint=hint
             )
 
     async def topics(self, names: Collection[str]) -> dict[str, TopicFacts]:
@@ -201,7 +201,13 @@ class Admin:
         """All that a group has committed, by topic and partition; pending transactions do not count."""
         with translated(f"group {group_id}"):
             async with asyncio.timeout(self.timeout_s):
-                rows = await _patiently(partial(self.client().list_consumer_group_offsets, group_id))
+                try:
+                    rows = await _patiently(partial(self.client().list_consumer_group_offsets, group_id))
+                except TypeError as error:  # upstream reads the list of topics without looking whether there is one
+                    raise BrokerRefused(
+                        f"group {group_id}: the broker's answer to OffsetFetch has no list of topics",
+                        hint=_NO_SUCH_BROKER,
+                    ) from error
         return {(tp.topic, tp.partition): Committed(row.offset, row.metadata or "") for tp, row in rows.items()}
 
     async def members(self, group_id: str) -> list[str]:

@@ -18,9 +18,10 @@ _LATER: Final = "message.timestamp.after.max.ms"
 _DAY_MS: Final = 86_400_000
 _REQUESTS: Final = (
     "Produce", "Fetch", "ListOffsets", "Metadata", "OffsetFetch", "FindCoordinator", "JoinGroup", "Heartbeat",
-    "LeaveGroup", "SyncGroup", "DescribeGroups", "InitProducerId", "DescribeConfigs",
+    "LeaveGroup", "SyncGroup", "DescribeGroups", "DescribeConfigs",
 )  # fmt: skip
-_OF_TRANSACTIONS: Final = ("AddPartitionsToTxn", "AddOffsetsToTxn", "EndTxn", "TxnOffsetCommit")
+_OF_TRANSACTIONS: Final = ("InitProducerId", "AddPartitionsToTxn", "AddOffsetsToTxn", "EndTxn", "TxnOffsetCommit")
+_NO_TRANSACTIONS: Final = 'Apache Kafka 2.5 or newer is needed, or set [delivery] mode = "at_least_once"'
 
 
 def checkpoint_record_bytes(settings: Settings) -> int:
@@ -43,9 +44,10 @@ async def check_or_create_topics(settings: Settings, connection: Connection, *, 
     """
     source, dead_letter, checkpoints = settings.source.topic, settings.output.dead_letter, settings.checkpoint_topic
     outcomes = sorted({topic for topic in settings.outcome_topics.values() if topic})
-    of_delivery = _OF_TRANSACTIONS if settings.delivery.mode == "exactly_once" else ("OffsetCommit",)
     async with Admin(connection) as admin:
-        await admin.require_requests([*_REQUESTS, *of_delivery, *(["CreateTopics"] if create else [])])
+        await admin.require_requests([*_REQUESTS, *(["CreateTopics"] if create else [])])
+        if settings.delivery.mode == "exactly_once":
+            await admin.require_requests(_OF_TRANSACTIONS, hint=_NO_TRANSACTIONS)
         found = await admin.topics([source, dead_letter, checkpoints, *outcomes])
         if create:
             partitions = found[source].partitions if source in found else _SOURCE_PARTITIONS

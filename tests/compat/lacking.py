@@ -115,5 +115,6 @@ def _tried(bootstrap: str, command: tuple[str, ...], home: Path) -> list[Any]:
     except subprocess.TimeoutExpired:
         return [None, f"no end within {_END_S:g} s"]
     lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    telling = [line for line in lines if "answer" in line or "broker" in line]
-    return [done.returncode, (telling or lines or [""])[-1].strip()[:300]]
+    telling = [line for line in lines if line.startswith("run-steps: ")] or [line for line in lines if "RED" in line]
+    said = (telling or lines or [""])[-1].strip().replace(bootstrap, "ADDRESS")
+    return [done.returncode, said.removeprefix("run-steps: ")[:300]]

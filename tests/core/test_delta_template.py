@@ -99,7 +99,9 @@ def test_a_broken_text_in_a_known_template_is_told_as_ever() -> None:
     assert isinstance(step, Step)
     assert (step.events, step.tree["tool_calls"].entries[0]["function"]["arguments"].getvalue()) == (3, "a@")
     assert play.put(value.replace(b"@", b"\\ud800")) == []  # half a character
-    assert step.tree["tool_calls"].entries[0]["function"]["arguments"].getvalue() == "a@\ud800"  # its other half may come
+    assert (
+        step.tree["tool_calls"].entries[0]["function"]["arguments"].getvalue() == "a@\ud800"
+    )  # its other half may come
 
 
 def test_an_id_that_ends_in_a_backslash_has_no_template() -> None:

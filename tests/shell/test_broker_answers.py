@@ -77,6 +77,19 @@ async def test_a_request_that_a_broker_does_not_know_is_named() -> None:
         await admin.require_requests(["CreateTopics", "Fetch", "DescribeConfigs"])
 
 
+async def test_offsets_without_a_list_of_topics_are_named() -> None:
+    """librdkafka's mock cluster answers null where all topics are asked for: that was a TypeError, and 70."""
+
+    async def list_consumer_group_offsets(_: str) -> None:
+        for _ in None:  # type: ignore[attr-defined]
+            pass
+
+    admin = Admin(Connection.build("127.0.0.1:1"))
+    admin._admin = SimpleNamespace(list_consumer_group_offsets=list_consumer_group_offsets)  # type: ignore[assignment]
+    with pytest.raises(BrokerRefused, match="group g: the broker's answer to OffsetFetch has no list of topics"):
+        await admin.group_offsets("g")
+
+
 async def test_a_topic_without_partitions_is_named() -> None:
     with pytest.raises(BrokerRefused, match="names no partition"):
         await _asked(_Answers(_WHOLE, partitions=0))
