@@ -20,6 +20,7 @@ from tests.compat.clients import PROGRAMS, built, python_client, run
 from tests.faults.lab import Tally
 from tests.faults.proxy import HOST
 
+_SAMPLES: Final = Path(__file__).parents[2] / "processor" / "samples"
 _START_S: Final = 60.0
 _END_S: Final = 90.0
 REFUSED: Final = 77
@@ -29,7 +30,7 @@ COMMANDS: Final = (
     ("serve", "--create-topics"),
     ("serve",),
     ("doctor",),
-    ("publish", "{sample}"),
+    ("publish", "message.sse"),
     ("replay",),
 )
 """`serve` must refuse the broker. What the others end with is told, and is no bug of ours (70)."""
@@ -93,7 +94,7 @@ def refused(name: str, home: Path, tally: Tally) -> dict[str, Any]:
     said: dict[str, list[Any]] = {}
     with start(home) as bootstrap:
         for command in COMMANDS:
-            said[command[0] if command[1:] == () else " ".join(command[:2])] = _tried(bootstrap, command, home)
+            said[" ".join(command)] = _tried(bootstrap, command, home)
     for told, (code, line) in said.items():
         if code == 70 or (told.startswith("serve") and code != REFUSED):
             tally.problems.append(f"{told}: ended with {code}: {line}")
@@ -101,8 +102,7 @@ def refused(name: str, home: Path, tally: Tally) -> dict[str, Any]:
 
 
 def _tried(bootstrap: str, command: tuple[str, ...], home: Path) -> list[Any]:
-    sample = next((Path(__file__).parents[2] / "processor" / "samples").glob("*.sse"))
-    words = [word.format(sample=sample) for word in command]
+    words = [str(_SAMPLES / word) if word.endswith(".sse") else word for word in command]
     try:
         done = subprocess.run(
             [sys.executable, "-m", "processor", *words],
