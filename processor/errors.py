@@ -83,6 +83,18 @@ class TooManyRejections(RunStepsError):
     exit_code = 65
 
 
+_WANT_OF_MEMORY: Final = ("failed to map segment", "annot allocate memory", "can't start new thread")
+"""How the dynamic loader and CPython say it in errors that have no number: a thread needs memory for its stack."""
+
+
+def _is_want_of_memory(error: BaseException) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    if isinstance(error, ImportError | RuntimeError):
+        return any(words in str(error) for words in _WANT_OF_MEMORY)
+    return isinstance(error, MemoryError)
+
+
 def of_system(error: BaseException) -> RunStepsError | None:
     """What the operating system denied, in our words: memory, or space on a disk; None if it is neither.
 
@@ -96,11 +108,11 @@ def of_system(error: BaseException) -> RunStepsError | None:
             seen = seen.exceptions[0]
         if isinstance(seen, OutOfMemory | OutOfSpace):
             return seen
-        if isinstance(seen, MemoryError):
+        if _is_want_of_memory(seen):
             return OutOfMemory(
                 "memory: the process could not get as much as it needs",
-                hint="raise its memory limit, or lower [source] fetch_max_bytes, max_poll_records or the step limits; "
-                "nothing is lost, a restart goes on from the log",
+                hint="raise its limit of memory (or of threads), or lower [source] fetch_max_bytes, max_poll_records "
+                "or the step limits; nothing is lost, a restart goes on from the log",
             )
         if isinstance(seen, OSError) and seen.errno in _FULL:
             where = seen.filename or "a file"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,38 @@ def test_want_of_memory_in_a_group_of_errors_is_found() -> None:
     told = of_system(ExceptionGroup("of tasks", [MemoryError()]))
     assert isinstance(told, OutOfMemory)
     assert told.exit_code == 71
+
+
+_STARVED = """
+import resource, sys
+from pathlib import Path
+from processor.errors import OutOfMemory, of_system
+has = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (has + (64 << 10), -1))
+try:
+    {statement}
+except Exception as error:
+    told = of_system(error)
+    sys.exit(told.exit_code if told is not None else f"{{type(error).__name__}}: {{error}}")
+"""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import threading; threading.Thread(target=print).start()",
+        "import msgspec",
+        "import os, mmap; mmap.mmap(-1, 1 << 30)",
+        "bytearray(1 << 30)",
+    ],
+    ids=["thread", "extension-module", "mapping", "object"],
+)
+def test_want_of_memory_is_known_by_whatever_says_it(statement: str) -> None:
+    """In a process that may have no more: three of these raise no `MemoryError`."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _STARVED.format(statement=statement)], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 71, ended.stderr
 
 
 def test_commands_end_with_the_code_of_what_was_denied(
