@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import resource
 import socket
@@ -23,7 +24,7 @@ from tests import kafka_tools as kt
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Scene, Tally
 from tests.faults.trouble import WORKERS, under_load
-from tests.faults.worker_fleet import Process
+from tests.faults.worker_fleet import START_S, Process
 
 FAKETIME: Final = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 _BEYOND_SESSION_S: Final = 10
@@ -229,7 +230,10 @@ def memory(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
         scene.begin(400)
         began = time.monotonic()
         while time.monotonic() - began < seconds:
-            process, at = scene.any_running(), time.monotonic()
+            process = scene.any_running()
+            # Before its first words it is the interpreter that would end, with a code of its own.
+            scene.until("the worker has begun", functools.partial(process.log, "worker_started"), START_S)
+            at = time.monotonic()
             room = scene.rng.choice((0, 64 << 10, 1 << 20, 4 << 20))
             resource.prlimit(process.pid, resource.RLIMIT_AS, (_address_space_bytes(process) + room, -1))
             tally.faults += 1

@@ -227,27 +227,40 @@ def twins(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
             turn += 1
 
 
+_STORM_S: Final = 30.0
+"""How long members come and go before the group is left alone until all partitions move."""
+
+
 def storm(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
     """Members join, leave and are killed every 1-2 s."""
     with under_load(cluster, home, tally, workers=2) as scene:
-        rng, began = scene.rng, time.monotonic()
+        began, bursts = time.monotonic(), list[list[float]]()
         leaving: list[Process] = []
-        while time.monotonic() - began < seconds:
-            time.sleep(rng.uniform(1, 2))
-            live = [process for process in scene.fleet.running if process not in leaving]
-            tally.faults += 1
-            if len(live) < 2 or (len(live) < 5 and rng.random() < 0.5):
-                scene.fleet.start()
-            elif rng.random() < 0.8:
-                one = rng.choice(live)
-                one.terminate()
-                leaving.append(one)
-            else:
-                rng.choice(live).kill()
-        scene.keep_up(2)
-        quiet_at = time.monotonic()
-        scene.until_moving(quiet_at)
-        tally.recoveries_s[-1] = round(scene.offsets.longest_partition_pause_s(began, time.monotonic()), 2)
+        while not bursts or time.monotonic() - began < seconds:
+            bursts.append(_come_and_go(scene, min(_STORM_S, seconds), leaving))
+            scene.until_quiet(90)
+        scene.note_recoveries(bursts)
         for process in leaving:
             if process.exit_code not in (None, 0) and process.log():  # a signal before it began to listen ends it
                 tally.problems.append(f"worker {process.label}: exit {process.exit_code} on SIGTERM")
+
+
+def _come_and_go(scene: Scene, seconds: float, leaving: list[Process]) -> list[float]:
+    """Members that join, leave and are killed for so long; when each did. `leaving` gets those that were asked to."""
+    rng, began, at = scene.rng, time.monotonic(), list[float]()
+    while time.monotonic() - began < seconds:
+        time.sleep(rng.uniform(1, 2))
+        live = [process for process in scene.fleet.running if process not in leaving]
+        at.append(time.monotonic())
+        scene.tally.faults += 1
+        if len(live) < 2 or (len(live) < 5 and rng.random() < 0.5):
+            scene.fleet.start()
+        elif rng.random() < 0.8:
+            one = rng.choice(live)
+            one.terminate()
+            leaving.append(one)
+        else:
+            rng.choice(live).kill()
+    scene.keep_up(2)
+    at.append(time.monotonic())
+    return at
