@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from math import isnan, nan
 from os import environ
 from pathlib import Path
 from statistics import median
@@ -26,6 +27,7 @@ from aiokafka.record._crecords import DefaultRecordBatchBuilder
 
 from tests.bench import load, recorded_job
 from tests.bench.recorded_job import Made, step_object, token, tool_delta, wire_record
+from tests.bench.responses_job import response_record, responses, text_delta
 
 ROOT: Final = Path(__file__).parents[2]
 CHILD: Final = Path(__file__).parent / "apply_batches.py"
@@ -35,12 +37,16 @@ _STEPS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Records to be timed in a state that has applied `before`; with `steps` their memory is measured instead."""
+    """Records to be timed in a state that has applied `before`; with `steps` their memory is measured instead.
+
+    `is_new`: of a dialect that a base may not know; then it is measured with this tree alone.
+    """
 
     name: str
     timed: Sequence[Made]
     before: Sequence[Made] = ()
     steps: int = 0
+    is_new: bool = False
 
 
 def built(revision: str, room: Path, *, compiled: bool) -> None:
@@ -72,7 +78,7 @@ def built(revision: str, room: Path, *, compiled: bool) -> None:
 
 
 def cases(events: int) -> list[Case]:
-    """Two jobs, each kind of delta, an ignored event, headers, memory."""
+    """The jobs, each kind of delta, an ignored event, headers, both dialects on one topic, memory."""
     made = [
         Made(m.timestamp, m.key, m.value, []) for m in load.records(load.Job(events, partitions=1), load.Expected())
     ]
@@ -88,6 +94,11 @@ def cases(events: int) -> list[Case]:
     for tool in ("function", "code_interpreter", "mcp", "code_interpreter_logs"):
         before, timed = _tool_deltas(tool, events // 4)
         found.append(Case(f"delta of {tool}", timed, before))
+    before, timed = ([made._replace(headers=[]) for made in part] for part in _tool_deltas("function", events // 4))
+    found.append(Case("delta of function, without headers", timed, before))
+    before, timed = _text_deltas(events // 4)
+    found.append(Case("delta of a Responses text", timed, before, is_new=True))
+    found += _jobs_together(events)
     for deltas in (20, 100, 400):
         steps = max(50, 40_000 // deltas)
         found.append(Case(f"open step of {deltas} deltas", _open_steps(steps, deltas), steps=steps))
@@ -118,6 +129,39 @@ def _tool_deltas(tool: str, count: int) -> tuple[list[Made], list[Made]]:
         for n in range(count)
     ]
     return before, timed
+
+
+def _text_deltas(count: int) -> tuple[list[Made], list[Made]]:
+    """Pieces of as many messages as `_tool_deltas` has calls, in turn."""
+    rng = random.Random(5)
+    before, timed, opening = [], [], 5
+    for n in range(_STEPS):
+        key, at = f"resp_{n:050x}", {"item_id": f"msg_{n:050x}", "output_index": 0, "content_index": 0}
+        item = {"id": at["item_id"], "type": "message", "content": []}
+        opened: list[dict[str, Any]] = [
+            {"type": "response.created", "response": {"id": key, "model": "gpt-5-mini"}},
+            {"type": "response.output_item.added", "output_index": 0, "item": item},
+            {"type": "response.content_part.added", **at, "part": {"type": "output_text", "text": ""}},
+            *(text_delta(rng, "output_text", f"msg_{n:050x}", 0, token(rng)) for _ in range(2)),
+        ]
+        before += [response_record(key, number, event) for number, event in enumerate(opened)]
+    for n in range(count):
+        of = n % _STEPS
+        event = text_delta(rng, "output_text", f"msg_{of:050x}", 0, token(rng))
+        timed.append(response_record(f"resp_{of:050x}", opening + n // _STEPS, event))
+    return before, timed
+
+
+def _jobs_together(events: int) -> list[Case]:
+    """The job of Responses alone, and with that of run steps on the same topic: one event of each in turn."""
+    ours = list(responses(events // 2, recorded_job.Expected()))
+    theirs = list(recorded_job.recorded(events // 2, recorded_job.Expected()))
+    count = min(len(ours), len(theirs))
+    both = [made for pair in zip(ours[:count], theirs[:count], strict=True) for made in pair]
+    return [
+        Case("job `responses`", ours, is_new=True),
+        Case("jobs `responses` and `recorded` on one topic", both, is_new=True),
+    ]
 
 
 def _open_steps(steps: int, deltas: int) -> list[Made]:
@@ -170,20 +214,23 @@ def compared(base: str, *, rounds: int, events: int, compiled: bool) -> list[str
         rooms = {name: Path(folder) / str(n) for n, name in enumerate((base, THIS))}
         for revision, room in rooms.items():
             built(revision, room, compiled=compiled)
-        lines = []
+        lines, known = [], []
         for number, case in enumerate(cases(events)):
             timed = encoded(case.timed, Path(folder) / f"{number}.timed")
             before = encoded(case.before, Path(folder) / f"{number}.before") if case.before else ""
             asked = {"name": case.name, "before": before, "timed": timed, "rounds": 3}
             lines.append(json.dumps(asked | ({"steps": case.steps} if case.steps else {})))
-        asked_of_all = "\n".join(lines)
+            if not case.is_new:
+                known.append(lines[-1])
         taken: dict[str, list[tuple[float, float]]] = {}
         for _ in range(rounds):
-            theirs, ours = (measured(room, asked_of_all) for room in rooms.values())
+            theirs = measured(rooms[base], "\n".join(known))
+            ours = measured(rooms[THIS], "\n".join(lines))
             for name, row in ours.items():
-                if row["effects"] != theirs[name]["effects"]:
-                    raise RuntimeError(f"{name}: {row['effects']} effects, {base} has {theirs[name]['effects']}")
-                taken.setdefault(name, []).append((theirs[name]["value"], row["value"]))
+                known_row = theirs.get(name)
+                if known_row is not None and row["effects"] != known_row["effects"]:
+                    raise RuntimeError(f"{name}: {row['effects']} effects, {base} has {known_row['effects']}")
+                taken.setdefault(name, []).append((nan if known_row is None else known_row["value"], row["value"]))
     return _table(base, taken)
 
 
@@ -193,6 +240,9 @@ def _table(base: str, taken: dict[str, list[tuple[float, float]]]) -> list[str]:
     for name, pairs in taken.items():
         digits = 0 if "open step" in name else 2
         theirs, ours = median(p[0] for p in pairs), median(p[1] for p in pairs)
+        if isnan(theirs):
+            rows.append(f"| {name} | | {ours:,.{digits}f} | |")
+            continue
         rows.append(
             f"| {name} | {theirs:,.{digits}f} | {ours:,.{digits}f} | {median(p[0] / p[1] for p in pairs):.2f} |"
         )
