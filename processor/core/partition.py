@@ -162,7 +162,7 @@ class PartitionState:
 
     def _walk(self, records: Sequence[Record]) -> None:
         transitions, run_steps = self._transitions, self._run_steps
-        templates, at_work, responses = run_steps.templates, self._at_work, self._responses
+        templates, at_work, responses = run_steps.templates, self._at_work, self._responses.fast
         now, next_offset, size = transitions.stream_time, transitions.next_offset, 0
         earliest, latest = self.earliest_ms, self.latest_ms
         ignored = 0
@@ -186,8 +186,9 @@ class PartitionState:
                 if value:
                     size += len(value)
                     if at_work:
-                        entry = at_work.get(record.key or b"")
-                        if entry is not None and responses.append(entry, record, before):
+                        key = record.key or b""
+                        entry = at_work.get(key)
+                        if entry is not None and responses.append(entry, value, key, headers, offset, before):
                             continue
                     if headers:
                         event_id = plain_id(headers)

@@ -136,3 +136,92 @@ def _numbered(draw: st.DrawFn, numbers: dict[str, int], offset: int, now: int) -
     if style == 3:
         value = json.dumps({"event": event["type"], "data": event}).encode()
     return LogRecord(offset, now, key.encode(), value, headers if draw(st.integers(0, 4)) else ())
+
+
+# --- what nearly all responses do, as the wire has it, and what is nearly that --------------------------------------
+
+SHAPES = (
+    ("type", "sequence_number", "item_id", "output_index", "content_index", "delta", "logprobs", "obfuscation"),
+    ("type", "content_index", "delta", "item_id", "logprobs", "obfuscation", "output_index", "sequence_number"),
+    ("sequence_number", "type", "content_index", "delta", "item_id", "output_index", "logprobs"),
+    ("content_index", "delta", "item_id", "logprobs", "output_index", "sequence_number", "type"),
+    ("type", "item_id", "output_index", "content_index", "delta", "sequence_number"),
+    ("type", "sequence_number", "item_id", "output_index", "obfuscation", "content_index", "delta"),
+    ("delta", "sequence_number", "type", "output_index"),
+)
+"""Keys of a delta in the orders of different services."""
+SPELLINGS = ((",", ":"), (", ", ": "), (",", ": "))
+ODD_DELTAS: tuple[dict[str, Any], ...] = (
+    {"content_index": 1}, {"content_index": None}, {"content_index": 1.0}, {"output_index": 1}, {"output_index": 0.0},
+    {"sequence_number": 3.0}, {"sequence_number": -1}, {"sequence_number": "1"}, {"obfuscation": 'a"b'},
+    {"obfuscation": "a b"}, {"obfuscation": ""}, {"obfuscation": 7}, {"obfuscation": "é"}, {"logprobs": [{"t": "a"}]},
+    {"item_id": 'i"1'}, {"item_id": None}, {"item_id": "rotated"}, {"event": "x"}, {"specversion": "1.0"},
+    {"data": {}}, {"delta": None}, {"delta": 7}, {"delta": ["a"]}, {"type": "response.refusal.delta"},
+    {"delta": "\ud83d"}, {"summary_index": 3}, {"response": {}},
+)  # fmt: skip
+"""What may be different in one delta."""
+ODD_BYTES = ((b'"delta"', b'"delta":"z","delta"'), (b"}", b'}"'), (b"}", b""), (b'":"', b'":"\xff'), (b'":"', b'":"\\'))
+ODD_HEADERS: tuple[tuple[tuple[str, bytes], ...], ...] = (
+    (("content-type", b"application/json"),), (("ce_type", b"x"),), (("runstep-run-id", b"resp_2"),),
+    (("traceparent", b"00-1"),), (("custom", b"x"),), (("Runstep-Run-Id", b"resp_3"),),
+)  # fmt: skip
+
+
+@st.composite
+def usual_streams(draw: st.DrawFn) -> list[LogRecord]:
+    """Responses that stream texts, one event of the one and then of the other; one event in ten is odd in something."""
+    streams = [(key, draw(_usual_stream(key))) for key in KEYS[: draw(st.integers(1, 3))]]
+    now, offset, records = 1_000_000, 0, []
+    while streams:
+        at = draw(st.integers(0, len(streams) - 1))
+        key, values = streams[at]
+        for _ in range(draw(st.integers(1, 12))):
+            if values:
+                value, headers = values.pop(0)
+                now += draw(st.sampled_from([0, 0, 0, 0, 0, 0, 1_000, 12_000]))
+                records.append(LogRecord(offset, now, key.encode(), value, headers))
+                offset += 1
+        if not values:
+            del streams[at]
+    return records
+
+
+@st.composite
+def _usual_stream(draw: st.DrawFn, key: str) -> list[tuple[bytes, tuple[tuple[str, bytes], ...]]]:
+    shape, separators = draw(st.sampled_from(SHAPES)), draw(st.sampled_from(SPELLINGS))
+    number, events = draw(st.sampled_from([0, 0, 1])), list[dict[str, Any]]()
+    events.append({"type": "response.created", "response": {"id": key, "model": "m"}})
+    for index in range(draw(st.integers(1, 3))):
+        name, at, field = draw(st.sampled_from(TEXTS))
+        where = {"output_index": index, "item_id": f"i{index}", at or "content_index": 0}
+        events.append({"type": "response.output_item.added", "output_index": index, "item": {"type": "message"}})
+        pieces = draw(st.lists(PIECES | st.sampled_from(['\\"', "😀", '","obfuscation":"', "}]"]), max_size=8))
+        for piece in pieces:
+            told = where | {"type": f"response.{name}.delta", "delta": piece, "logprobs": [], "obfuscation": "aZ09"}
+            events.append({name: told[name] for name in shape if name in told} | {k: told[k] for k in (at,) if k})
+        if draw(st.booleans()):
+            events.append(where | {"type": f"response.{name}.done", field: "".join(pieces)})
+        if draw(st.booleans()):
+            item = {"type": "message", "content": [{"type": "output_text", "text": "".join(pieces)}]}
+            events.append({"type": "response.output_item.done", "output_index": index, "item": item})
+    if draw(st.booleans()):
+        events.append({"type": "response.completed", "response": {"id": key, "output": []}})
+    found = list[tuple[bytes, tuple[tuple[str, bytes], ...]]]()
+    for event in events:
+        number += draw(st.sampled_from([0] * 20 + [1, -1]))
+        event["sequence_number"] = number
+        odd = draw(st.integers(0, 29))
+        if odd == 0:
+            event |= draw(st.sampled_from(ODD_DELTAS))
+        value = json.dumps(event, separators=separators, ensure_ascii=draw(st.sampled_from([False, False, True])))
+        text = value.encode("utf-8", "surrogatepass")
+        if odd == 1:
+            text = text.replace(*draw(st.sampled_from(ODD_BYTES)))
+        headers: tuple[tuple[str, bytes], ...] = (
+            ("runstep-event-id", f"{key}:{number}".encode()),
+            ("runstep-run-id", key.encode()),
+            ("runstep-sequence", b"%d" % number),
+        )
+        found.append((text, headers + (draw(st.sampled_from(ODD_HEADERS)) if odd == 2 else ())))
+        number += 1
+    return found

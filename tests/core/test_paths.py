@@ -20,6 +20,7 @@ from processor.core.rules import Rules
 from processor.core.slow_path import SlowPath
 from processor.core.step import Step
 from processor.core.step_state import StepState
+from tests.core.responses_strategies import response_logs, usual_streams
 from tests.core.scripted_log import RULES, Play, call, calls, headers, published, refused, snapshot, step, text
 from tests.core.strategies import ODDITIES, lives, logs
 from tests.core.strategies import RULES as LOG_RULES
@@ -148,7 +149,11 @@ def come_to_the_same(records: list[LogRecord], rules: Rules = LOG_RULES) -> None
     PartitionState("t", 3, rules, paths=Paths.BOTH).apply(records)
 
 
-@given(st.one_of(logs(), crowded(), crowded(), grown(), grown(), grown()))
+@given(
+    st.one_of(
+        logs(), crowded(), crowded(), grown(), grown(), grown(), response_logs(), usual_streams(), usual_streams()
+    )
+)
 def test_the_fast_and_the_slow_path_come_to_the_same(records: list[LogRecord]) -> None:
     come_to_the_same(records)
 
@@ -174,6 +179,13 @@ def test_who_watches_changes_nothing(records: list[LogRecord], run_id: str | Non
     plain = PartitionState("t", 3, LOG_RULES)
     assert outcomes(watched.apply(records)) == outcomes(plain.apply(records))
     assert portrait(watched) == portrait(plain)
+
+
+@given(usual_streams())
+def test_who_watches_responses_changes_nothing_that_is_published(records: list[LogRecord]) -> None:
+    """Contents of items that have ended are kept for a watcher: the states differ in that."""
+    watched = PartitionState("t", 3, LOG_RULES, observer=TransitionObserver(lambda _: None, lambda _, __: None))
+    assert outcomes(watched.apply(records)) == outcomes(PartitionState("t", 3, LOG_RULES).apply(records))
 
 
 def test_a_repeat_that_the_limit_refuses_does_not_take_the_fast_path() -> None:
@@ -277,7 +289,7 @@ def _never(*_: object) -> None:
 # --- the check of both paths
 
 
-@given(st.one_of(logs(), lives()), st.data())
+@given(st.one_of(logs(), lives(), usual_streams()), st.data())
 def test_both_paths_are_compared_across_checkpoints_marks_and_restarts(
     records: list[LogRecord], data: st.DataObject
 ) -> None:

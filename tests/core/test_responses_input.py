@@ -84,7 +84,7 @@ def test_an_index_that_is_none_is_refused_and_changes_nothing(field: str, index:
     [
         ({"type": "response.output_text.delta", "delta": 7}, "malformed"),
         ({"type": "response.output_text.delta"}, "malformed"),
-        ({"type": "response.output_item.added", "item": None}, "malformed"),
+        ({"type": "response.output_item.added", "item": 7}, "malformed"),
         ({"type": "response.output_item.done", "item": [1]}, "malformed"),
         ({"type": "response.completed", "response": None}, "malformed"),
         ({"type": "response.completed", "response": {"output": [7]}}, "malformed"),
@@ -102,6 +102,42 @@ def test_what_cannot_be_read_is_set_aside(fields: dict[str, Any], why: str) -> N
     assert isinstance(effect, DeadLetter)
     assert (effect.reason.value, effect.value, effect.key) == (why, value, KEY.encode())
     assert not stream.state.steps
+
+
+@pytest.mark.parametrize("fields", [{"item": None}, {}])
+def test_an_item_that_is_announced_empty_begins_nothing(fields: dict[str, Any]) -> None:
+    """Its index stays unused: the next item has another."""
+    stream = Stream()
+    stream.created()
+    assert stream.say("response.output_item.added", output_index=0, **fields) == []
+    stream.added(1)
+    effect = one(stream.done(1))
+    assert (effect.step_id, effect.anomalies) == (f"{KEY}:1", ())
+    item = {"type": "message", "id": "i1"}
+    assert stream.say("response.completed", response={"id": KEY, "output": [item]}) == []
+
+
+@pytest.mark.parametrize("name", ["output_text", "function_call_arguments", "shell_call_output_content"])
+def test_a_text_that_is_not_said_changes_nothing(name: str) -> None:
+    """A delta of null, and a `done` without its text."""
+    stream = Stream()
+    stream.created()
+    stream.added()
+    stream.say(f"response.{name}.done", output_index=0)
+    if name != "shell_call_output_content":
+        assert stream.say(f"response.{name}.delta", output_index=0, delta=None) == []
+    effect = one(stream.done())
+    assert effect.anomalies == ()
+
+
+def test_an_index_of_a_part_that_is_not_said_is_the_first() -> None:
+    stream = Stream()
+    stream.created()
+    stream.added()
+    for piece in "abc":  # the first by the slow path, the others by the fast one
+        stream.say("response.output_text.delta", output_index=0, delta=piece)
+    effect = one(stream.pass_s(200))
+    assert item_in(snapshot(effect))["content"] == [{"type": "output_text", "text": "abc"}]
 
 
 def test_an_item_nested_too_deep_is_set_aside() -> None:

@@ -90,6 +90,10 @@ def _event(name: str, wire: WireEvent) -> ResponseEvent:
         return ResponseEvent(SKIP, number)
     stem, _, last = own.rpartition(".")
     if stem == "output_item" and last in (ADDED, DONE):
+        if last == ADDED and (
+            wire.item is None or wire.item is UNSET
+        ):  # some services announce an item that never comes
+            return ResponseEvent(SKIP, number)
         return ResponseEvent(last, number, index=_index(wire.output_index, "output"), value=_object(wire.item, "item"))
     if stem in PARTS and last in (ADDED, DONE):
         holder, field = PARTS[stem]
@@ -127,6 +131,8 @@ def _text_event(stem: str, last: str, number: int | None, wire: WireEvent) -> Re
         text = wire.delta
     else:
         text = getattr(wire, "command" if stem == "shell_call_command" else place.field)
+    if text is None or (text is UNSET and last == DONE):  # it says nothing of the text
+        return ResponseEvent(WHOLES if last == DONE else PIECES, number, index=output)
     if type(text) is not str:
         raise _BadEventError(Reason.MALFORMED, f"{stem}.{last}: its text is not a string")
     return ResponseEvent(WHOLES if last == DONE else PIECES, number, index=output, texts=((place, at, text),))
@@ -138,6 +144,8 @@ def _shell_output(wire: WireEvent, last: str) -> tuple[tuple[Place, int, str], .
         held = _object(wire.delta, "delta")
     else:
         output = wire.output
+        if output is None or output is UNSET:  # it says nothing of the texts
+            return ()
         if type(output) is not list or not all(type(one) is dict for one in output):
             raise _BadEventError(Reason.MALFORMED, "output is not a list of objects")
         held = output[at] if at < len(output) else output[0] if len(output) == 1 else {}

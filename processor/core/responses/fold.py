@@ -5,12 +5,9 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any, Final
 
-import msgspec
-from msgspec import UNSET
-
-from processor.core.effects import FOLD_VERSION, Reason, Record, Rejected, Status
+from processor.core.effects import FOLD_VERSION, Reason, Rejected, Status
 from processor.core.entry import Cause, Entry
-from processor.core.events import RUN_ID, run_named
+from processor.core.events import run_named
 from processor.core.headers import trace_of
 from processor.core.lifecycle import Kind, Move, move
 from processor.core.merge import MAX_INDEX
@@ -19,18 +16,16 @@ from processor.core.quarantine import Quarantine
 from processor.core.responses import event as said
 from processor.core.responses.decode import named_response
 from processor.core.responses.event import OF_RESPONSES, ResponseEvent
+from processor.core.responses.fast_path import TextPath
 from processor.core.responses.item import Item
-from processor.core.responses.mapping import as_error, stated_status
+from processor.core.responses.mapping import as_error, holds_replacement, stated_status
 from processor.core.responses.numbers import Order
 from processor.core.responses.response import Response, entry_key
-from processor.core.responses.wire import DELTAS, read_delta
 from processor.core.rules import Rules
 from processor.core.transitions import SKIP, Transitions
 from processor.core.wire_types import RunEnd, canonical
 
 _OPEN: Final = Status.IN_PROGRESS
-_OWN_HEADERS: Final = frozenset({"runstep-event-id", "runstep-run-id", "runstep-sequence", "traceparent", "tracestate"})
-"""Headers that say nothing which the value of a numbered event does not."""
 
 
 class ResponseFold:
@@ -47,8 +42,8 @@ class ResponseFold:
         "_quarantine",
         "_transitions",
         "_unknown",
-        "appended",
         "at_work",
+        "fast",
     )
 
     def __init__(
@@ -59,56 +54,10 @@ class ResponseFold:
         self._transitions, self._quarantine, self._observer = transitions, quarantine, observer
         self.at_work: dict[bytes, Entry] = {}
         """Open responses by the key of their records, for the fast path: may lack some, or hold some that ended."""
-        self.appended = 0
+        self.fast = TextPath(rules.max_step_bytes, transitions)
         self._fold_version = FOLD_VERSION  # of the response at hand
         self._named_at = -1
         self._named = ""  # the response that an earlier event of the same record named
-
-    # --- the fast path: a piece of text for an open item, in order ----------------------------------------------
-
-    def append(self, entry: Entry, record: Record, before_ms: int) -> bool:
-        """Append the text of a delta to an open item. False, and nothing is changed, if it is another event."""
-        response, value = entry.step, record.value
-        if not isinstance(response, Response) or not value or record.offset < entry.applied_below:
-            return False
-        for name, content in record.headers:
-            if name not in _OWN_HEADERS or (name == RUN_ID and content != record.key):
-                return False
-        try:
-            delta = read_delta(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            return False
-        place = DELTAS.get(delta.type)
-        if delta.event is not UNSET or delta.specversion is not UNSET:  # an envelope
-            return False
-        if place is None or delta.sequence_number != response.numbers.next:
-            return False
-        item = response.items.get(delta.output_index)
-        if item is None or item.status is not _OPEN:
-            return False
-        index = 0
-        if place.index:
-            index = (
-                delta.content_index
-                if place.index == "content_index"
-                else (delta.summary_index if place.index == "summary_index" else delta.command_index)
-            )
-        text, piece = item.texts.get((place.name, index)), delta.delta
-        brought = len(piece)
-        if text is None or item.oversize or response.held_bytes + brought > self._max_step_bytes:
-            return False
-        if not value.isascii() and not _is_utf8(value):
-            return False
-        response.numbers.next = delta.sequence_number + 1
-        text.write(piece)
-        item.characters += brought
-        response.held_bytes += brought
-        item.events += 1
-        item.last_offset = response.last_offset = record.offset
-        if entry.dirty_from < 0:
-            self._transitions.retention.mark_dirty(entry, record.offset, before_ms)
-        self.appended += 1
-        return True
 
     # --- any event ----------------------------------------------------------------------------------------------
 
@@ -181,10 +130,12 @@ class ResponseFold:
             assert isinstance(held, Response)
             response = held
         response.last_offset, self._fold_version = cause.offset, entry.fold_version
+        response.cursor = None
         refused = None
         if self._is_news(response, event, event_id):
-            response.events += 1
             refused = self._take(entry, response, cause, event)
+            if refused is not None:
+                self._give_back(response, event, event_id)
         self._settle(entry, response, cause)
         return refused
 
@@ -207,11 +158,22 @@ class ResponseFold:
         if order is Order.GAP:
             counts["sequence_gap"] += 1
             response.note_gap()
-        elif order is Order.REPEAT or (order is Order.LATE and event.what in said.INSIDE):
-            # Late text would stand in the wrong place: what is missing stays missing, until the item is done.
-            counts["duplicate" if order is Order.REPEAT else "late"] += 1
+        elif order is Order.REPEAT:
+            counts["duplicate"] += 1
+            return False
+        elif order is Order.LATE and event.what == said.PIECES and not response.is_behind_all(event.index, number):
+            counts["late"] += 1  # it would stand in the wrong place: it stays missing, until the text is done
             return False
         return True
+
+    def _give_back(self, response: Response, event: ResponseEvent, event_id: str | None) -> None:
+        """Forget that a refused event has come: put back later (a redrive), it is no repeat."""
+        if event.number is not None:
+            response.numbers.give_back(event.number)
+        elif event_id is not None and response.has_folded(event_id):
+            assert response.seen is not None
+            response.seen.discard(event_id)
+            response.held_bytes -= len(event_id)
 
     def _take(self, entry: Entry, response: Response, cause: Cause, event: ResponseEvent) -> Rejected | None:
         counts, what = self._transitions.counts, event.what
@@ -219,14 +181,15 @@ class ResponseFold:
             return self._item_event(response, cause, event)
         if what == said.LIFE:
             counts[OF_RESPONSES + Kind.IN_PROGRESS.value] += 1
-            response.facts.take(event.value)
+            response.facts.take(event.value, mended=event.mended)
         elif what == said.END:
             counts[OF_RESPONSES + "run_end"] += 1
-            self._end(entry, response, cause, event.value, event.status)
+            self._end(response, cause, event)
         elif what == said.ERROR:
             counts[OF_RESPONSES + "run_end"] += 1
             entry.irregular = True
-            self._end_open(response, cause, RunEnd(response.response_id, "failed", None, as_error(event.value)))
+            run = RunEnd(response.response_id, "failed", None, as_error(event.value))
+            self._end_open(response, cause, run, mended=event.mended)
         elif what == said.UNKNOWN:
             if self._unknown == "dead-letter":
                 return Rejected(Reason.UNKNOWN_EVENT, "an event of this name is not known")
@@ -293,6 +256,8 @@ class ResponseFold:
         before = None if item.status is _OPEN else item.encoded(self._object_type)
         size, characters = 0, item.characters
         if event.what == said.PIECES:
+            if event.number is not None:
+                item.numbered = event.number
             for place, index, text in event.texts:
                 item.append(place, index, text)
         elif event.what == said.WHOLES:
@@ -330,10 +295,12 @@ class ResponseFold:
             self._observer.opened(entry_of_item(item), item, cause)
         return item
 
-    def _state(self, response: Response, item: Item, cause: Cause, value: dict[str, Any]) -> None:
+    def _state(
+        self, response: Response, item: Item, cause: Cause, value: dict[str, Any], *, may_be_cut: bool = False
+    ) -> None:
         """End an item with its own last word, and publish it."""
         before = item.status
-        item.end(value, stated_status(value), max(0, cause.timestamp) // 1000)
+        item.end(value, stated_status(value), max(0, cause.timestamp) // 1000, may_be_cut=may_be_cut)
         item.stated_digest = sha256(canonical(value)).digest()
         response.held_bytes -= item.object_bytes + item.characters
         item.object_bytes = item.characters = 0
@@ -351,6 +318,8 @@ class ResponseFold:
 
     def _publish(self, item: Item, cause: Cause) -> None:
         item.revision += 1
+        if item.facts.mended:
+            item.add_anomaly("replaced_half")
         transitions = self._transitions
         if not transitions.is_silent:
             transitions.effects.append(transitions.publication.of_step(item, cause, self._fold_version))
@@ -372,22 +341,22 @@ class ResponseFold:
 
     # --- the end of a response --------------------------------------------------------------------------------
 
-    def _end(self, entry: Entry, response: Response, cause: Cause, value: dict[str, Any], status: str) -> None:
+    def _end(self, response: Response, cause: Cause, event: ResponseEvent) -> None:
         """Close what is open from the items that the response carries, and publish those that were never seen."""
-        response.facts.take(value)
+        value, status = event.value, event.status
+        response.facts.take(value, mended=event.mended)
         ended_at, error = value.get(f"{status}_at"), as_error(value.get("error"))
         run = RunEnd(response.response_id, status, ended_at if type(ended_at) is int else None, error)
-        incomplete = value.get("incomplete_details")
         outputs: list[dict[str, Any]] = value.get("output") or []
         for index, output in self._matched(response, outputs):
             item = response.items.get(index)
             if item is not None and item.is_stated:
                 continue  # an item that is done is final: its copy here may be another (encrypted content, rotated ids)
-            self._close_item(response, cause, run, index, output, incomplete)
-        self._end_open(response, cause, run, incomplete)
+            self._close_item(response, cause, event, run, index, output)
+        self._end_open(response, cause, run, value.get("incomplete_details"), mended=event.mended)
 
     def _close_item(
-        self, response: Response, cause: Cause, run: RunEnd, index: int, output: dict[str, Any], incomplete: Any
+        self, response: Response, cause: Cause, event: ResponseEvent, run: RunEnd, index: int, output: dict[str, Any]
     ) -> None:
         item = response.items.get(index)
         if item is None:
@@ -396,17 +365,21 @@ class ResponseFold:
             item.add_anomaly("orphaned_by_run")
         if response.gaps:
             item.add_anomaly("sequence_gap")
+        if event.mended and holds_replacement(output):
+            item.add_anomaly("replaced_half")
+        # Numbers without a gap prove that all of the text came. Else it may be cut, and its beginning is no difference.
+        may_be_cut = event.number is None or response.gaps > 0
         is_stated = run.status == "completed" or output.get("status") in ("completed", "failed")
         if is_stated:
             self._folded(item, cause)
-            self._state(response, item, cause, output)
+            self._state(response, item, cause, output, may_be_cut=may_be_cut)
         elif item.status is _OPEN:
             self._folded(item, cause)
-            item.end(output, item.status, 0)
+            item.end(output, item.status, 0, may_be_cut=may_be_cut)
             item.is_stated, item.ended_s = False, None
             response.held_bytes += _size_of(cause) - item.object_bytes - item.characters
             item.object_bytes, item.characters = _size_of(cause), 0
-            item.incomplete = incomplete
+            item.incomplete = event.value.get("incomplete_details")
             self._infer(response, item, cause, run)
 
     def _matched(self, response: Response, outputs: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
@@ -421,11 +394,13 @@ class ResponseFold:
                 found[index] = output
         return sorted(found.items())
 
-    def _end_open(self, response: Response, cause: Cause, run: RunEnd, incomplete: Any = None) -> None:
+    def _end_open(self, response: Response, cause: Cause, run: RunEnd, incomplete: Any = None, *, mended: bool) -> None:
         """L6: end the items that are open still, and remember the end for what arrives late."""
         for item in response.open_items():
             if response.gaps:
                 item.add_anomaly("sequence_gap")
+            if mended and holds_replacement(run.last_error):
+                item.add_anomaly("replaced_half")
             item.incomplete = incomplete
             self._infer(response, item, cause, run)
         response.ending = run
@@ -522,11 +497,3 @@ def _size_of(cause: Cause) -> int:
     assert record is not None
     assert record.value is not None
     return len(record.value)
-
-
-def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -15,6 +15,10 @@ from processor.core.wire_types import canonical
 
 _BLANK: Final[dict[str, Any]] = dict.fromkeys(SCHEMA_KEYS)
 _LISTS: Final = ("content", "summary")
+_ANNOTATIONS: Final = "annotations:"
+"""In front of the index of a part, in the name of the list of `parts` that holds its annotations."""
+PACKED_BEFORE_NUMBERED: Final = 20
+"""How many fields a packed item had that did not say the number of its last piece."""
 
 
 class Item(StepState):
@@ -32,6 +36,7 @@ class Item(StepState):
         "index",
         "is_stated",
         "item",
+        "numbered",
         "parts",
         "response_id",
         "stated_digest",
@@ -49,6 +54,8 @@ class Item(StepState):
         self.is_stated = False
         self.stated_digest = b""
         self.incomplete: Any = None
+        self.numbered = -1
+        """The number of the last piece of text; -1 where none had one."""
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -76,7 +83,7 @@ class Item(StepState):
         self.characters += len(whole)
 
     def add_part(self, holder: str, index: int, part: dict[str, Any], *, is_done: bool) -> None:
-        """Take in a part that opens or is complete."""
+        """Take in a part that opens or is complete. One that is complete has all its annotations."""
         if "type" not in self.item:
             self.item["type"] = (
                 "reasoning" if str(part.get("type")) in ("summary_text", "reasoning_text") else "message"
@@ -90,26 +97,25 @@ class Item(StepState):
                         self.check(place, at, whole)
                     elif text.getvalue():
                         self.add_anomaly("fold_divergence")
+            for key in [key for key in self.parts if key[0] == f"{_ANNOTATIONS}{index}" and holder == "content"]:
+                del self.parts[key]
         elif (holder, index) in self.parts:
             return
         self.parts[holder, index] = part
 
-    def annotate(self, index: int, at: int, annotation: Any) -> None:
-        """Put an annotation into a part."""
-        part = self.parts.setdefault(("content", index), {"type": "output_text"})
-        held = part.get("annotations")
-        found = list(held) if type(held) is list else []
-        if at < len(found):
-            found[at] = annotation
-        else:
-            found.append(annotation)
-        part["annotations"] = found
+    def annotate(self, index: int, at: int, annotation: dict[str, Any]) -> None:
+        """Put an annotation into a part, in its place among the others, whichever comes first."""
+        self.item.setdefault("type", "message")
+        self.parts[f"{_ANNOTATIONS}{index}", at] = annotation
 
-    def end(self, item: dict[str, Any], status: Status, ended_s: int) -> None:
-        """Let the item that is done have the last word."""
+    def end(self, item: dict[str, Any], status: Status, ended_s: int, *, may_be_cut: bool = False) -> None:
+        """Let the item that is done have the last word. `may_be_cut`: the end of a text may not have come."""
         for (name, index), text in self.texts.items():
             place = ALL_PLACES[name]
-            if not self._comes_to(place, index, text, _found(item, place, index) or ""):
+            whole = _found(item, place, index) or ""
+            if may_be_cut and self._begins(place, index, text, whole):
+                continue
+            if not self._comes_to(place, index, text, whole):
                 self.add_anomaly("fold_divergence")
         self.inference, self.is_stated = None, True
         self.status, self.item, self.ended_s = status, item, ended_s
@@ -123,6 +129,11 @@ class Item(StepState):
         """Whether the deltas come to this text, by themselves or behind what the item began with."""
         folded = joined(text.getvalue())
         return folded == whole or folded[len(self._begun_with(place, index)) :] == whole
+
+    def _begins(self, place: Place, index: int, text: Text, whole: str) -> bool:
+        """Whether this text begins with what the deltas come to."""
+        folded = joined(text.getvalue())
+        return whole.startswith((folded, folded[len(self._begun_with(place, index)) :]))
 
     def _begun_with(self, place: Place, index: int) -> str:
         """The text that the item or its part began with, which deltas may add to."""
@@ -223,6 +234,7 @@ class Item(StepState):
             self.is_stated,
             self.stated_digest,
             self.incomplete,
+            self.numbered,
         ]
 
     @staticmethod
@@ -243,6 +255,8 @@ class Item(StepState):
             item.inference = Inference(how, Status(status), at_s, last_error)
         item.events, item.revision, item.object_bytes, item.characters, item.oversize = packed[12:17]
         item.is_stated, item.stated_digest, item.incomplete = packed[17:20]
+        if len(packed) > PACKED_BEFORE_NUMBERED:
+            item.numbered = packed[20]
         return item
 
 
@@ -288,8 +302,22 @@ def _overlay_parts(
             part = merged.get(index)
             known = part if type(part) is dict else {}
             merged[index] = {"type": place.part_type, **known, place.field: joined(text.getvalue())}
+    if holder == "content":
+        _overlay_annotations(merged, parts)
     if merged:
         item[holder] = [merged[index] for index in sorted(merged)]
+
+
+def _overlay_annotations(merged: dict[int, Any], parts: dict[tuple[str, int], dict[str, Any]]) -> None:
+    """Lay the annotations that came one by one over those that the parts hold."""
+    for name, at in sorted(key for key in parts if key[0].startswith(_ANNOTATIONS)):
+        index = int(name.removeprefix(_ANNOTATIONS))
+        part = merged.get(index)
+        known = part if type(part) is dict else {"type": "output_text"}
+        held = known.get("annotations")
+        found = list(held) if type(held) is list else []
+        found[at : at + 1] = [parts[name, at]]
+        merged[index] = {**known, "annotations": found}
 
 
 def _set(item: dict[str, Any], place: Place, index: int, text: str) -> None:

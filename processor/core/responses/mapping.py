@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 from processor.core.effects import Status
+from processor.core.wire_types import canonical
 
 _CALLS: Final = frozenset({"program"})
 """Items that are calls though their type does not end in `_call`."""
 UNKNOWN: Final = "unknown"
+_REPLACEMENT: Final = "\ufffd".encode()
 
 
 def step_type(item: dict[str, Any]) -> str:
@@ -50,18 +52,25 @@ def as_error(error: Any) -> Any:
     return error if type(error) is dict else {"message": error}
 
 
+def holds_replacement(value: Any) -> bool:
+    """Whether U+FFFD stands anywhere in a JSON value: in the place of half a surrogate pair, where one was replaced."""
+    return _REPLACEMENT in canonical(value)
+
+
 class Facts:
     """What a response says of itself that its steps carry."""
 
-    __slots__ = ("assistant_id", "metadata", "thread_id")
+    __slots__ = ("assistant_id", "mended", "metadata", "thread_id")
 
     def __init__(self) -> None:
         self.thread_id: str | None = None
         self.assistant_id: str | None = None
         self.metadata: dict[str, Any] | None = None
+        self.mended = False
+        """A half of a surrogate pair was replaced in one of them."""
 
-    def take(self, response: dict[str, Any]) -> None:
-        """Take what a lifecycle event says; what it does not say stays."""
+    def take(self, response: dict[str, Any], *, mended: bool) -> None:
+        """Take what a lifecycle event says; what it does not say stays. `mended`: a half was replaced in the event."""
         thread_id = _name_of(response.get("conversation"))
         if thread_id is not None:
             self.thread_id = thread_id
@@ -71,6 +80,8 @@ class Facts:
         metadata = response.get("metadata")
         if type(metadata) is dict:
             self.metadata = metadata
+        if mended:
+            self.mended = self.mended or holds_replacement([self.thread_id, self.assistant_id, self.metadata])
 
 
 def _name_of(value: Any) -> str | None:

@@ -14,12 +14,13 @@ class Order(Enum):
 
     NEXT = "next"
     GAP = "gap"  # it is further than the next one: some are missing
-    LATE = "late"  # it is one of those that were missing
+    LATE = "late"  # it is one of those that were missing, or were refused
     REPEAT = "repeat"
 
 
 class SequenceNumbers:
-    """What a response has numbered so far. `missing` are ranges [first, last] below `next`, in ascending order."""
+    """What a response has numbered so far. `missing` are ranges [first, last] below `next`, in ascending order: numbers
+    that did not come, and those whose events were refused."""
 
     __slots__ = ("missing", "next")
 
@@ -38,8 +39,7 @@ class SequenceNumbers:
         if number > expected:
             self.next = number + 1
             self.missing.append((expected, number - 1))
-            if len(self.missing) > MAX_RANGES:  # what lies between the oldest two counts as missing, too
-                self.missing[:2] = [(self.missing[0][0], self.missing[1][1])]
+            self._keep_few()
             return Order.GAP
         for at, (first, last) in enumerate(self.missing):
             if first <= number <= last:
@@ -48,3 +48,20 @@ class SequenceNumbers:
                 ]
                 return Order.LATE
         return Order.REPEAT
+
+    def give_back(self, number: int) -> None:
+        """Have the event of a number that was just taken be refused: it may come again, and is no repeat then."""
+        self.missing = sorted([*self.missing, (number, number)])
+        merged: list[tuple[int, int]] = []
+        for first, last in self.missing:
+            if merged and first <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+            else:
+                merged.append((first, last))
+        self.missing = merged
+        self._keep_few()
+
+    def _keep_few(self) -> None:
+        """Bound the ranges: what lies between the oldest two counts as missing, too."""
+        if len(self.missing) > MAX_RANGES:
+            self.missing[:2] = [(self.missing[0][0], self.missing[1][1])]

@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any, Final
 
 from processor.core.effects import Status
-from processor.core.merge import pack, unpack
-from processor.core.responses.item import Item
+from processor.core.merge import Text, pack, unpack
+from processor.core.responses.item import PACKED_BEFORE_NUMBERED, Item
 from processor.core.responses.mapping import Facts
 from processor.core.responses.numbers import SequenceNumbers
+from processor.core.responses.text_template import TextTemplate
 from processor.core.step_state import StepState
 from processor.core.wire_types import RunEnd
 
@@ -26,10 +27,26 @@ def entry_key(response_id: str) -> str:
     return ENTRY + response_id
 
 
+class TextCursor:
+    """The text that the last delta went to, for the fast path. Any other event of the response ends it.
+
+    `decoded`: how many of its deltas had to be decoded; `piece`: the text of the last of these.
+    """
+
+    __slots__ = ("decoded", "item", "piece", "template", "text")
+
+    def __init__(self, item: Item, text: Text) -> None:
+        self.item, self.text = item, text
+        self.template: TextTemplate | None = None
+        self.decoded = 0
+        self.piece = ""
+
+
 class Response(StepState):
     """An open or ended response. `held_bytes` is the size (X1) of the items that are kept."""
 
     __slots__ = (
+        "cursor",
         "ending",
         "facts",
         "gaps",
@@ -51,6 +68,7 @@ class Response(StepState):
         """A number is missing, and no item was open then: the next that begins carries it."""
         self.ending: RunEnd | None = None
         self.held_bytes = 0
+        self.cursor: TextCursor | None = None
 
     def open_items(self) -> list[Item]:
         """The open items, by index."""
@@ -59,6 +77,11 @@ class Response(StepState):
     def weight(self) -> int:
         """How many open steps it counts as (X2): those of its items, and one while it has none."""
         return max(1, sum(item.status is Status.IN_PROGRESS for item in self.items.values()))
+
+    def is_behind_all(self, index: int, number: int) -> bool:
+        """Whether a piece of this number may be appended to an item: no piece behind it has been."""
+        item = self.items.get(index)
+        return item is None or number > item.numbered
 
     def note_gap(self) -> None:
         """A number is missing: of every item that is open, or of the next one."""
@@ -98,7 +121,7 @@ class Response(StepState):
                 self.first_offset,
                 self.last_offset,
                 self.opened_s,
-                [facts.thread_id, facts.assistant_id, facts.metadata],
+                [facts.thread_id, facts.assistant_id, facts.metadata, facts.mended],
                 [numbers.next, numbers.missing, self.gaps, self.unsaid_gap],
                 None if ending is None else [ending.status, ending.ended_at, ending.last_error],
                 sorted(self.seen) if self.seen is not None else None,
@@ -114,7 +137,8 @@ class Response(StepState):
         response_id, status, first, last, opened_s, facts, numbers, ending, seen, held, events, items = unpack(body[1:])
         response = Response(response_id, first, opened_s)
         response.status, response.last_offset = Status(status), last
-        response.facts.thread_id, response.facts.assistant_id, response.facts.metadata = facts
+        response.facts.thread_id, response.facts.assistant_id, response.facts.metadata = facts[:3]
+        response.facts.mended = facts[3:] == [True]  # older versions did not say it
         response.numbers.next, missing, response.gaps, response.unsaid_gap = numbers
         response.numbers.missing = [(begin, end) for begin, end in missing]
         if ending is not None:
@@ -123,5 +147,7 @@ class Response(StepState):
         response.held_bytes, response.events = held, events
         for packed in items:
             item = Item.unpacked(response_id, response.facts, first, packed)
+            if len(packed) == PACKED_BEFORE_NUMBERED:  # by an older version: whatever is late for it stays so
+                item.numbered = response.numbers.next
             response.items[item.index] = item
         return response

@@ -25,13 +25,16 @@ class TextDelta(msgspec.Struct, gc=False):
 
 
 class WireEvent(msgspec.Struct, gc=False):
-    """The fields of all events that are folded. What images, audio and padding hold is skipped unread."""
+    """The fields of all events that are folded. What images, audio and padding hold is skipped unread.
+
+    An index of a part that is not said is that of the first one, as in `TextDelta`.
+    """
 
     sequence_number: Any = None
     output_index: Any = None
-    content_index: Any = None
-    summary_index: Any = None
-    command_index: Any = None
+    content_index: Any = 0
+    summary_index: Any = 0
+    command_index: Any = 0
     annotation_index: Any = None
     item: Any = UNSET
     part: Any = UNSET

@@ -1,0 +1,133 @@
+"""The fast path of Responses: a piece of text for an open item, in order; it changes nothing before it accepts."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import UNSET
+
+from processor.core.effects import Headers, Status
+from processor.core.entry import Entry
+from processor.core.events import EVENT_ID, RUN_ID
+from processor.core.headers import TRACE
+from processor.core.responses.response import Response, TextCursor
+from processor.core.responses.text_template import DeltaShape, TextTemplate, learn_shape
+from processor.core.responses.wire import DELTAS, read_delta
+from processor.core.transitions import Transitions
+
+_OPEN: Final = Status.IN_PROGRESS
+_SEQUENCE: Final = "runstep-sequence"
+_MAX_SHAPES: Final = 16
+"""How many shapes of deltas are learned: producers have few."""
+_SHAPE_ATTEMPTS: Final = 64
+"""How often learning one may fail before nothing more is learned."""
+_MAX_DECODED: Final = 3
+"""A template is made from the second delta of a text in a row, or the third: where ids rotate, it fits no other."""
+
+
+class TextPath:
+    """Appends the text of deltas to open items. `appended`: how many, to be read and cleared by its reader."""
+
+    __slots__ = ("_attempts", "_max_step_bytes", "_shapes", "_transitions", "appended")
+
+    def __init__(self, max_step_bytes: int, transitions: Transitions) -> None:
+        self._max_step_bytes, self._transitions = max_step_bytes, transitions
+        self._shapes: list[DeltaShape] = []
+        self._attempts = _SHAPE_ATTEMPTS
+        self.appended = 0
+
+    def append(self, entry: Entry, value: bytes, key: bytes, headers: Headers, offset: int, before_ms: int) -> bool:
+        """Append the text of a delta to an open item. False, and nothing is changed, if it is another event."""
+        response = entry.step
+        if not isinstance(response, Response) or offset < entry.applied_below:
+            return False
+        for name, content in headers:
+            if name == EVENT_ID or name == _SEQUENCE:  # noqa: SIM109  a tuple would be searched by hash or in a loop
+                continue
+            if name == RUN_ID:
+                if content != key:
+                    return False
+            elif name not in TRACE:
+                return False
+        cursor, number = response.cursor, response.numbers.next
+        piece = None
+        if cursor is not None and cursor.template is not None:
+            piece = cursor.template.text_in(value, number)
+        if piece is None:
+            cursor = self._decoded(response, value, number)
+            if cursor is None:
+                return False
+            piece = cursor.piece
+        assert cursor is not None
+        item, text = cursor.item, cursor.text
+        brought = len(piece)
+        if item.status is not _OPEN or item.oversize or response.held_bytes + brought > self._max_step_bytes:
+            return False
+        text.write(piece)
+        response.numbers.next = number + 1
+        item.numbered = number
+        item.characters += brought
+        response.held_bytes += brought
+        item.events += 1
+        item.last_offset = response.last_offset = offset
+        if entry.dirty_from < 0:
+            self._transitions.retention.mark_dirty(entry, offset, before_ms)
+        self.appended += 1
+        return True
+
+    def _decoded(self, response: Response, value: bytes, number: int) -> TextCursor | None:
+        """Where the text of a delta goes that no template has read; None if it is another event or of no known text."""
+        try:
+            delta = read_delta(value)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        place = DELTAS.get(delta.type)
+        if delta.event is not UNSET or delta.specversion is not UNSET:  # an envelope
+            return None
+        if place is None or delta.sequence_number != number:
+            return None
+        item = response.items.get(delta.output_index)
+        if item is None:
+            return None
+        index = 0
+        if place.index:
+            index = (
+                delta.content_index
+                if place.index == "content_index"
+                else (delta.summary_index if place.index == "summary_index" else delta.command_index)
+            )
+        text = item.texts.get((place.name, index))
+        if text is None or not (value.isascii() or _is_utf8(value)):
+            return None
+        cursor = response.cursor
+        if cursor is None or cursor.text is not text:
+            cursor = response.cursor = TextCursor(item, text)
+        cursor.piece = delta.delta
+        cursor.decoded += 1
+        if 1 < cursor.decoded <= _MAX_DECODED:
+            cursor.template = self._template_of(value)
+        return cursor
+
+    def _template_of(self, value: bytes) -> TextTemplate | None:
+        """The template of the text that this delta belongs to, by a shape that is known, or is learned from it."""
+        for shape in self._shapes:
+            found = shape.template_of(value)
+            if found is not None:
+                return found
+        if not self._attempts or len(self._shapes) >= _MAX_SHAPES:
+            return None
+        learned = learn_shape(value)
+        if learned is None:
+            self._attempts -= 1
+            return None
+        self._shapes.append(learned)
+        return learned.template_of(value)
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

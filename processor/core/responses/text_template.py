@@ -1,0 +1,192 @@
+"""Templates of text deltas: the bytes around sequence number, text and padding, the same in all deltas of one text.
+
+A shape is learned from a delta that was decoded in full, and kept only if other contents in its places are read back as
+just these. From a shape comes the template of each text; a value that matches a template need not be decoded.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from processor.core.wire_types import read_any, read_text
+
+NUMBER: Final = "sequence_number"
+TEXT: Final = "delta"
+PADDING: Final = "obfuscation"
+ITEM: Final = "item_id"
+INDEX: Final = "output_index"
+_PLACES: Final = (NUMBER, TEXT, PADDING, ITEM, INDEX)
+_ORDERS: Final = frozenset({(NUMBER, TEXT), (TEXT, NUMBER), (NUMBER, TEXT, PADDING), (TEXT, PADDING, NUMBER)})
+"""Of the places whose contents change from delta to delta."""
+_PROBES: Final = ((0, "", "", "i", 0), (1234567, 'a"\\\n\u00e9', "Zz09", "msg-1_a", 17), (9, "}],", "x", "", 1023))
+_PLAIN: Final = re.compile(rb"[A-Za-z0-9_.:+/=-]*")
+"""Contents of a string that stand in JSON as they are."""
+_DIGITS: Final[list[bytes]] = [b"%d" % number for number in range(4_096)]
+_KNOWN_DIGITS: Final = len(_DIGITS)
+
+_encode: Final = msgspec.json.Encoder().encode
+_read_text: Final = read_text
+
+
+class TextTemplate:
+    """The deltas of one text: `head`, number or text, `middle`, text or number, `tail`; padding after the text, if any.
+
+    The quotes of text and padding belong to the parts around them. `padding` is what stands between both.
+    """
+
+    __slots__ = ("head", "is_numbered_first", "middle", "padding", "tail")
+
+    def __init__(self, head: bytes, middle: bytes, padding: bytes, tail: bytes, *, is_numbered_first: bool) -> None:
+        self.head, self.middle, self.padding, self.tail = head, middle, padding, tail
+        self.is_numbered_first = is_numbered_first
+
+    def text_in(self, value: bytes, number: int) -> str | None:
+        """The text of a delta of this number that matches; None if it does not."""
+        head, middle, tail = self.head, self.middle, self.tail
+        if not (value.startswith(head) and value.endswith(tail)):
+            return None
+        digits = _DIGITS[number] if 0 <= number < _KNOWN_DIGITS else b"%d" % number
+        begin, end = len(head), len(value) - len(tail)
+        if self.is_numbered_first:
+            at = begin + len(digits)
+            begin = at + len(middle)
+            if value[at - len(digits) : begin] != digits + middle:
+                return None
+        else:
+            at = end - len(digits)
+            if value[at - len(middle) : end] != middle + digits:
+                return None
+            end = at - len(middle)
+        padding = self.padding
+        if padding:
+            found = value.find(padding, begin)
+            behind = found + len(padding)
+            if found < 0 or behind > end:
+                return None
+            content = value[behind:end]
+            if content and not content.isalnum():
+                return None
+            end = found
+        if end < begin:
+            return None
+        try:
+            return _read_text(value[begin - 1 : end + 1])
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+
+
+class DeltaShape:
+    """What the deltas of a producer have in common: the parts, and the places between them."""
+
+    __slots__ = ("parts", "places")
+
+    def __init__(self, parts: list[bytes], places: tuple[str, ...]) -> None:
+        self.parts, self.places = parts, places
+
+    def template_of(self, value: bytes) -> TextTemplate | None:
+        """The template of the text that a delta of this shape belongs to; None if the value is of another shape."""
+        at, parts = len(self.parts[0]), [self.parts[0]]
+        if not value.startswith(self.parts[0]):
+            return None
+        for place, part in zip(self.places, self.parts[1:], strict=True):
+            end = _end_of(place, value, at)
+            if end < 0 or value[end : end + len(part)] != part:
+                return None
+            content = value[at:end]
+            at = end + len(part)
+            if place in (ITEM, INDEX):
+                parts[-1] = parts[-1] + content + part
+            else:
+                parts.append(part)
+        if at != len(value):
+            return None
+        first = self.places[0] if self.places[0] not in (ITEM, INDEX) else self._changing()[0]
+        if len(parts) == 3:
+            return TextTemplate(parts[0], parts[1], b"", parts[2], is_numbered_first=first == NUMBER)
+        if first == NUMBER:
+            return TextTemplate(parts[0], parts[1], parts[2], parts[3], is_numbered_first=True)
+        return TextTemplate(parts[0], parts[2], parts[1], parts[3], is_numbered_first=False)
+
+    def _changing(self) -> list[str]:
+        return [place for place in self.places if place not in (ITEM, INDEX)]
+
+
+def learn_shape(value: bytes) -> DeltaShape | None:
+    """The shape of a value that was read as a delta with a number; None: it has none that could be used."""
+    try:
+        told = read_any(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    spans: list[tuple[int, int, str]] = []
+    for place in _PLACES:
+        if place in told:
+            begin = _begin_of(place, value)
+            end = _end_of(place, value, begin) if begin > 0 else -1
+            if end < 0:
+                return None
+            spans.append((begin, end, place))
+    spans.sort()
+    places = tuple(place for _, _, place in spans)
+    if tuple(place for place in places if place not in (ITEM, INDEX)) not in _ORDERS:
+        return None
+    ends = [0, *(end for _, end, _ in spans)]
+    begins = [*(begin for begin, _, _ in spans), len(value)]
+    if any(begin < end for begin, end in zip(begins, ends, strict=True)):
+        return None
+    found = DeltaShape([value[end:begin] for begin, end in zip(begins, ends, strict=True)], places)
+    return found if all(_is_read_back(found, told, probe) for probe in _PROBES) else None
+
+
+def _begin_of(place: str, value: bytes) -> int:
+    """Where the content of a place begins: behind the quote of a string; -1 if nowhere."""
+    name = f'"{place}":'.encode()
+    at = value.find(name) + len(name)
+    if at < len(name):
+        return -1
+    if value[at : at + 1] == b" ":
+        at += 1
+    if place in (NUMBER, INDEX):
+        return at
+    return at + 1 if value[at : at + 1] == b'"' else -1
+
+
+def _end_of(place: str, value: bytes, begin: int) -> int:
+    """Where the content ends that begins there; -1 if it is none for this place."""
+    if place in (NUMBER, INDEX):
+        end = begin
+        while value[end : end + 1].isdigit():
+            end += 1
+        return end if end > begin and (end == begin + 1 or value[begin : begin + 1] != b"0") else -1
+    end = value.find(b'"', begin)
+    if place == TEXT:
+        while end > 0 and _escapes_before(value, end) % 2:
+            end = value.find(b'"', end + 1)
+        return end
+    if end < 0 or _PLAIN.fullmatch(value[begin:end]) is None:
+        return -1
+    return end if place == ITEM or end == begin or value[begin:end].isalnum() else -1
+
+
+def _escapes_before(value: bytes, at: int) -> int:
+    begin = at
+    while value[begin - 1 : begin] == b"\\":
+        begin -= 1
+    return at - begin
+
+
+def _is_read_back(shape: DeltaShape, told: dict[str, Any], probe: tuple[int, str, str, str, int]) -> bool:
+    number, text, padding, item_id, index = probe
+    contents: dict[str, Any] = {NUMBER: number, TEXT: text, PADDING: padding, ITEM: item_id, INDEX: index}
+    value, expected = shape.parts[0], dict(told)
+    for place, part in zip(shape.places, shape.parts[1:], strict=True):
+        content = contents[place]
+        expected[place] = content
+        value += (_encode(content)[1:-1] if type(content) is str else b"%d" % content) + part
+    try:
+        read = read_any(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return bool(read == expected) and all(type(read[place]) is type(contents[place]) for place in shape.places)

@@ -1,0 +1,249 @@
+"""Sequence numbers: what was refused or missing and comes later counts; what was folded does not count twice."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish
+from processor.core.partition import PartitionState
+from processor.core.responses.numbers import MAX_RANGES, Order, SequenceNumbers
+from processor.core.responses.response import Response
+from tests.core.responses_log import RULES, item_in, snapshot, text
+from tests.core.test_responses_input import KEY, Stream, one, reason
+
+MESSAGE: dict[str, Any] = {"content": [{"type": "output_text", "text": "abc"}]}
+
+
+def text_of(effect: Publish) -> str:
+    return str(item_in(snapshot(effect))["content"][0]["text"])
+
+
+def opened(rules: Any = RULES) -> Stream:
+    stream = Stream(rules)
+    stream.created()
+    stream.added()
+    return stream
+
+
+def test_a_refused_event_that_is_put_back_is_no_repeat() -> None:
+    """Refused for its size under settings that were then raised; numbers went on meanwhile."""
+    stream = opened(msgspec.structs.replace(RULES, max_step_bytes=1_000))
+    stream.added(1, "function_call", arguments="")
+    item = {"type": "function_call", "id": "i1", "arguments": "x" * 2_000}
+    refused = {"output_index": 1, "item": item, "sequence_number": stream.number}
+    assert reason(stream.say("response.output_item.done", **refused)) == "step_too_large"
+    one(stream.done(0))
+    kept = {e.key: e.value for e in stream.state.checkpoint(1 << 40) if isinstance(e, Checkpoint) and e.value}
+    roomy = Stream()
+    roomy.state = PartitionState("source", 3, RULES, next_offset=stream.state.next_offset, stream_time=stream.at_ms)
+    roomy.state.load(kept.items())
+    assert item_in(snapshot(one(roomy.say("response.output_item.done", **refused)))) == item
+    assert roomy.say("response.output_item.done", **refused) == [], "folded once, it is a repeat"
+    assert roomy.state.counts["duplicate"] == 1
+    assert not stream.state.counts["sequence_gap"], "it came: nothing is missing"
+
+
+def test_an_unnumbered_event_that_was_refused_is_no_repeat_either() -> None:
+    stream = opened(msgspec.structs.replace(RULES, unknown_events="dead-letter"))
+    value = text({"type": "response.brand.new", "output_index": 0})
+    headers = (("runstep-event-id", b"e1"),)
+    for _ in range(2):
+        assert reason(stream.put(value, headers=headers)) == "unknown_event"
+
+
+@pytest.mark.parametrize("late", ["added", "done", "completed", "text done", "part", "annotation"])
+def test_what_was_missing_and_comes_late_counts(late: str) -> None:
+    stream = opened()
+    where = {"output_index": 0, "content_index": 0}
+    told: dict[str, dict[str, Any]] = {
+        "added": {"type": "response.output_item.added", "output_index": 1, "item": {"type": "reasoning", "id": "r"}},
+        "done": {"type": "response.output_item.done", "output_index": 0, "item": {"type": "message", "id": "i0"}},
+        "completed": {"type": "response.completed",
+                      "response": {"id": KEY, "output": [{"type": "message", "id": "i0"}]}},
+        "text done": {"type": "response.output_text.done", **where, "text": "abc"},
+        "part": {"type": "response.content_part.added", **where, "part": {"type": "output_text", "x": 1}},
+        "annotation": {"type": "response.output_text.annotation.added", **where, "annotation_index": 0,
+                       "annotation": {"type": "first"}},
+    }  # fmt: skip
+    missing = stream.number
+    stream.number += 1
+    stream.delta("a")
+    second = {"type": "second"}
+    stream.say("response.output_text.annotation.added", **where, annotation_index=1, annotation=second)
+    effects = stream.put(text(told[late] | {"sequence_number": missing}))
+    assert stream.put(text(told[late] | {"sequence_number": missing})) == []
+    assert stream.state.counts["duplicate"] == 1
+    if late in ("done", "completed"):
+        assert "sequence_gap" in one(effects).anomalies
+        return
+    found = {effect.step_id: effect for effect in stream.pass_s(200) if isinstance(effect, Publish)}
+    part = item_in(snapshot(found[f"{KEY}:0"]))["content"][0]
+    assert part["text"] == ("abc" if late == "text done" else "a")
+    assert part["annotations"] == ([{"type": "first"}] if late == "annotation" else []) + [second]
+    assert ("x" in part) is (late == "part")
+    assert (f"{KEY}:1" in found) is (late == "added")
+
+
+def test_a_late_piece_is_appended_where_nothing_stands_behind_it() -> None:
+    stream = opened()
+    stream.added(1)
+    stream.delta("a")
+    missing = stream.number
+    stream.number += 1
+    stream.delta("z", index=1)
+    stream.number, after = missing, stream.number
+    stream.delta("b")
+    stream.number = after
+    stream.delta("c")
+    effect = one(stream.done(0, **MESSAGE))
+    assert (effect.anomalies, text_of(effect)) == (("sequence_gap",), "abc")
+    assert not stream.state.counts["late"]
+
+
+def test_a_late_piece_that_others_stand_behind_stays_missing() -> None:
+    stream = opened()
+    stream.delta("a")
+    missing = stream.number
+    stream.number += 1
+    stream.delta("c")
+    stream.delta("d")  # by the fast path
+    stream.number, after = missing, stream.number
+    assert stream.delta("b") == []
+    stream.number = after
+    assert stream.state.counts["late"] == 1
+    effect = one(stream.done(0, **MESSAGE))
+    assert (effect.anomalies, text_of(effect)) == (("fold_divergence", "sequence_gap"), "abc")
+
+
+def test_whether_a_late_piece_may_be_appended_survives_a_restart() -> None:
+    stream = opened()
+    stream.delta("a")
+    stream.number += 1
+    stream.delta("c")
+    kept = {e.key: e.value for e in stream.state.checkpoint(1 << 40) if isinstance(e, Checkpoint) and e.value}
+    restored = Stream()
+    restored.state = PartitionState("source", 3, RULES, next_offset=stream.state.next_offset, stream_time=stream.at_ms)
+    restored.state.load(kept.items())
+    restored.number = stream.number - 2
+    assert restored.delta("b") == []
+    assert restored.state.counts["late"] == 1
+
+
+def test_a_checkpoint_of_a_version_that_did_not_say_it_is_read() -> None:
+    stream = opened()
+    stream.delta("a")
+    stream.number += 1
+    stream.delta("c")
+    response = stream.state.steps["\0" + KEY].materialise()
+    assert isinstance(response, Response)
+    packed = msgspec.msgpack.decode(response.pack()[1:])
+    packed[5] = packed[5][:3]
+    packed[11] = [item[:20] for item in packed[11]]
+    older = Response.unpack(b"R" + msgspec.msgpack.encode(packed))
+    assert older.items[0].packed()[:20] == response.items[0].packed()[:20]
+    assert not older.is_behind_all(0, response.numbers.next - 2), "whatever is late for it stays so"
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=80))
+def test_a_number_is_taken_once_and_as_often_as_it_is_refused(said: list[tuple[int, bool]]) -> None:
+    """Against a set of those that were folded."""
+    numbers, folded = SequenceNumbers(), set[int]()
+    for number, refused in said:
+        order = numbers.take(number, is_first=False)
+        assert (order is Order.REPEAT) is (number in folded)
+        if order is not Order.REPEAT:
+            if refused:
+                numbers.give_back(number)
+            else:
+                folded.add(number)
+        assert numbers.missing == sorted(numbers.missing)
+        assert all(last < first for (_, last), (first, _) in zip(numbers.missing, numbers.missing[1:], strict=False))
+
+
+def test_numbers_that_are_given_back_need_no_memory_for_each() -> None:
+    numbers = SequenceNumbers()
+    for number in range(3_000):
+        numbers.take(number, is_first=False)
+        if number % 2:
+            numbers.give_back(number)
+    assert len(numbers.missing) <= MAX_RANGES
+
+
+# --- texts that only the response's end completes --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("way", "whole", "anomalies"),
+    [
+        ("in the stream", "abc", {"orphaned_by_run", "fold_divergence"}),
+        ("in the stream", "ab", {"orphaned_by_run"}),
+        ("retrieved", "abc", {"orphaned_by_run"}),
+        ("retrieved", "axc", {"orphaned_by_run", "fold_divergence"}),
+        ("after a gap", "abc", {"orphaned_by_run", "sequence_gap"}),
+        ("after a gap", "xyz", {"orphaned_by_run", "sequence_gap", "fold_divergence"}),
+        ("after the deadline", "abc", set()),
+        ("after the deadline", "b", {"fold_divergence"}),
+    ],
+)
+def test_a_text_that_may_be_cut_is_no_difference(way: str, whole: str, anomalies: set[str]) -> None:
+    stream = opened()
+    stream.delta("ab")
+    if way == "after the deadline":
+        one(stream.pass_s(110))
+    item = {"type": "message", "id": "i0", "content": [{"type": "output_text", "text": whole}]}
+    ended: dict[str, Any] = {"type": "response.completed", "response": {"id": KEY, "output": [item]}}
+    if way in ("in the stream", "after a gap"):
+        ended["sequence_number"] = stream.number + (way == "after a gap")
+    effect = one(stream.put(text(ended)))
+    assert set(effect.anomalies) == anomalies
+    assert text_of(effect) == whole
+
+
+# --- halves of surrogate pairs ---------------------------------------------------------------------------------------
+
+
+def halved(value: dict[str, Any]) -> bytes:
+    return json.dumps(value).replace("HALF", "\\ud83d").encode()
+
+
+HALVES: dict[str, list[dict[str, Any]]] = {
+    "delta": [{"type": "response.output_text.delta", "output_index": 0, "content_index": 0, "delta": "HALF"}],
+    "text done": [{"type": "response.output_text.done", "output_index": 0, "content_index": 0, "text": "HALF"}],
+    "part": [{"type": "response.content_part.added", "output_index": 0, "content_index": 0, "part": {"x": "HALF"}}],
+    "item": [{"type": "response.output_item.done", "output_index": 0, "item": {"type": "message", "x": "HALF"}}],
+    "metadata": [{"type": "response.in_progress", "response": {"id": KEY, "metadata": {"a": "HALF"}}}],
+    "end": [{"type": "response.completed", "response": {"id": KEY, "output": [{"type": "message", "x": "HALF"}]}}],
+    "failed": [{"type": "response.failed", "response": {"id": KEY, "error": {"message": "HALF"}}}],
+    "error": [{"type": "error", "error": {"message": "HALF"}}],
+    "elsewhere": [{"type": "response.in_progress", "response": {"id": KEY, "instructions": "HALF"}}],
+    "other item": [
+        {"type": "response.output_item.done", "output_index": 0, "item": {"type": "message", "x": 1}},
+        {"type": "response.completed", "response": {"id": KEY, "output": [{"type": "message", "x": "HALF"}]}},
+    ],
+}
+
+
+@pytest.mark.parametrize("where", HALVES)
+def test_half_a_surrogate_pair_is_said_by_the_step_that_has_it(where: str) -> None:
+    stream = opened()
+    effects: list[Effect] = []
+    for event in HALVES[where]:
+        effects += stream.put(halved(event | {"sequence_number": stream.number}))
+        stream.number += 1
+    kept = {e.key: e.value for e in stream.state.checkpoint(1 << 40) if isinstance(e, Checkpoint) and e.value}
+    if not effects:  # and after a restart
+        restored = PartitionState("source", 3, RULES, next_offset=stream.state.next_offset, stream_time=stream.at_ms)
+        restored.load(kept.items())
+        late = LogRecord(restored.next_offset, stream.at_ms + 200_000, b"x", None, ())
+        effects = [e for e in restored.apply([late]) if not isinstance(e, Checkpoint)]
+    assert not any(isinstance(effect, DeadLetter) for effect in effects)
+    effect = one(effects)
+    says = where not in ("elsewhere", "other item")
+    assert ("replaced_half" in effect.anomalies) is says
+    assert ("\ufffd".encode() in effect.value) is says

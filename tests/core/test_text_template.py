@@ -1,0 +1,160 @@
+"""Templates of text deltas of Responses: whatever a template takes, decoding in full reads the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from processor.core.partition import PartitionState
+from processor.core.responses.response import Response
+from processor.core.responses.text_template import TextTemplate, learn_shape
+from processor.core.wire_types import read_any
+from tests.core.responses_log import RULES, log_of
+from tests.core.responses_strategies import SHAPES, SPELLINGS
+
+TEXTS = st.text(max_size=6) | st.sampled_from(["", '"', "\\", '\\"', '"}', '","obfuscation":"', "\x00", "\ud7ff", "é"])
+IDS = st.sampled_from(["msg_1", "", "a-b.c", "fa6f3a83-5d25"])
+PADDINGS = st.sampled_from(["", "aZ09", "0"])
+NUMBERS = st.sampled_from([0, 9, 10, 4_095, 4_096, 1 << 40])
+USED = {0, 1, 2, 3, 4, 6}
+"""The shapes that have a template: in the others the padding stands before the text."""
+
+
+def delta(shape: Sequence[str], number: int, text: str, padding: str, item_id: str, index: int = 2) -> dict[str, Any]:
+    told = {
+        "type": "response.output_text.delta", "sequence_number": number, "item_id": item_id, "output_index": index,
+        "content_index": 0, "delta": text, "logprobs": [], "obfuscation": padding,
+    }  # fmt: skip
+    return {name: told[name] for name in shape}
+
+
+def spelled(event: dict[str, Any], separators: tuple[str, str], ascii_only: bool) -> bytes:
+    return json.dumps(event, separators=separators, ensure_ascii=ascii_only).encode()
+
+
+def learned(value: bytes) -> TextTemplate | None:
+    shape = learn_shape(value)
+    return None if shape is None else shape.template_of(value)
+
+
+@pytest.mark.parametrize("number", range(len(SHAPES)))
+@pytest.mark.parametrize("separators", SPELLINGS)
+def test_the_shapes_of_services_are_learned_and_serve_every_text(number: int, separators: tuple[str, str]) -> None:
+    shape = SHAPES[number]
+    found = learn_shape(spelled(delta(shape, 7, 'a"b', "aZ", "msg_1"), separators, True))
+    assert (found is not None) is (number in USED)
+    if found is None:
+        return
+    other = spelled(delta(shape, 12, "of another item", "", "msg_2", 31), separators, True)
+    template = found.template_of(other)
+    assert template is not None
+    for count, text in ((12, ""), (99, 'x"\\\n'), (4_321, "é")):
+        value = spelled(delta(shape, count, text, "0a", "msg_2", 31), separators, False)
+        assert template.text_in(value, count) == text
+        assert template.text_in(value, count + 1) is None
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.sampled_from(SHAPES), st.sampled_from(SPELLINGS), st.booleans(), st.data())
+def test_what_a_template_takes_is_read_the_same_in_full(
+    shape: Sequence[str], separators: tuple[str, str], ascii_only: bool, data: st.DataObject
+) -> None:
+    """Of a delta that is right, and of one with a byte too many, too few, or another."""
+    item_id, number = data.draw(IDS), data.draw(NUMBERS)
+    first = delta(shape, data.draw(NUMBERS), data.draw(TEXTS), data.draw(PADDINGS), item_id)
+    template = learned(spelled(first, separators, ascii_only))
+    if template is None:
+        return
+    event = delta(shape, number, data.draw(TEXTS), data.draw(PADDINGS), item_id)
+    value = bytearray(spelled(event, separators, ascii_only))
+    assert template.text_in(bytes(value), number) == event["delta"]
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(value) - 1))
+        cut = data.draw(st.integers(0, 30))
+        value[at : at + cut] = data.draw(
+            st.sampled_from([b"", b'"', b"\\", b"0", b"-", b"\xff", b"\n", b'"x":1,', b"}"])
+        )
+        if not value:
+            return
+        text = template.text_in(bytes(value), number)
+        if text is not None:
+            bytes(value).decode()
+            expected = first | {"delta": text, "sequence_number": number}
+            told = read_any(bytes(value))
+            assert told | {"obfuscation": 0} == expected | {"obfuscation": 0}
+            assert isinstance(told.get("obfuscation", ""), str)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=40), st.integers(0, 12))
+@example(b'":"', 1)
+def test_any_bytes_for_a_text_and_its_padding(odd: bytes, number: int) -> None:
+    """Head and tail overlap, parts are found inside of a text: what is taken is JSON and says so."""
+    for shape in (SHAPES[0], SHAPES[1], SHAPES[2]):
+        value = spelled(delta(shape, 7, "a", "b", "m"), (",", ":"), True)
+        template = learned(value)
+        assert template is not None
+        begin = value.index(b'"delta":"') + 9
+        for end in range(begin, len(value) + 1):
+            other = value[:begin] + odd + value[end:]
+            text = template.text_in(other, number)
+            assert text is None or read_any(other)["delta"] == text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '{"type":"response.output_text.delta","delta":"a","delta":"b","sequence_number":1,"output_index":0}',
+        '{"x":{"delta":"a"},"delta":"b","sequence_number":1,"output_index":0}',
+        '{"delta":"a","sequence_number":1e0,"output_index":0}',
+        '{"delta":"a","sequence_number":1,"output_index":0,"obfuscation":"a b"}',
+        '{"delta":"a","sequence_number":1,"output_index":0,"item_id":null}',
+        '{"x":"\\"delta\\":\\"","delta":"b","sequence_number":1,"output_index":0,"sequence_number":2}',
+    ],
+)
+def test_where_the_places_are_not_certain_nothing_is_learned(value: str) -> None:
+    assert learn_shape(value.encode()) is None
+
+
+def test_the_template_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the properties would compare decoding with itself: of a text only its first deltas are decoded."""
+    events: list[dict[str, Any]] = [
+        {"type": "response.created", "sequence_number": 0, "response": {"id": "resp_1"}},
+        {"type": "response.output_item.added", "sequence_number": 1, "output_index": 2, "item": {"type": "message"}},
+        *(delta(SHAPES[1], number, f" w{number}", "pad", "msg_1") for number in range(2, 20)),
+    ]
+    records = log_of(events)
+    state = PartitionState("t", 3, RULES)
+    state.apply(records[:6])
+    calls: list[int] = []
+    real = TextTemplate.text_in
+
+    def seen(self: TextTemplate, value: bytes, number: int) -> str | None:
+        calls.append(number)
+        return real(self, value, number)
+
+    if not hasattr(TextTemplate, "__mypyc_attrs__"):
+        monkeypatch.setattr(TextTemplate, "text_in", seen)
+        monkeypatch.setattr("processor.core.responses.fast_path.read_delta", None)
+    state.apply(records[6:])
+    response = state.steps["\0resp_1"].step
+    assert isinstance(response, Response)
+    (text,) = response.items[2].texts.values()
+    assert text.getvalue() == "".join(f" w{number}" for number in range(2, 20))
+    assert calls in ([], list(range(6, 20)))
+
+
+def test_a_text_that_json_cannot_hold_is_not_taken() -> None:
+    template = learned(spelled(delta(SHAPES[0], 7, "a", "b", "m"), (",", ":"), True))
+    assert template is not None
+    for broken in (b"\xff", b"\\x", b"\n", b'"', b"\\", b"\\ud83d"):
+        value = spelled(delta(SHAPES[0], 7, "@", "b", "m"), (",", ":"), True).replace(b"@", broken)
+        assert template.text_in(value, 7) is None
+        with pytest.raises((msgspec.MsgspecError, UnicodeDecodeError)):
+            read_any(value)
