@@ -131,7 +131,9 @@ def _text_event(stem: str, last: str, number: int | None, wire: WireEvent) -> Re
         text = wire.delta
     else:
         text = getattr(wire, "command" if stem == "shell_call_command" else place.field)
-    if text is None or (text is UNSET and last == DONE):  # it says nothing of the text
+    if (
+        text is None or (text is UNSET and last == DONE) or (text == "" and last == ADDED)
+    ):  # it says nothing of the text
         return ResponseEvent(WHOLES if last == DONE else PIECES, number, index=output)
     if type(text) is not str:
         raise _BadEventError(Reason.MALFORMED, f"{stem}.{last}: its text is not a string")
