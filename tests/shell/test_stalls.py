@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 
 from processor.config.settings import Settings
+from processor.core.offset_metadata import METADATA_VERSION, OffsetMetadata
 from processor.kafka.client_config import Connection
+from processor.kafka.consumer import Committed
 from processor.serve import clients
 from processor.serve.partition_report import Stalled
 from processor.serve.stalls import GROUP, Stalls
@@ -130,6 +133,44 @@ async def test_a_loop_that_does_not_turn(monkeypatch: pytest.MonkeyPatch) -> Non
         await life.assign(0)
         life.clock.now += LONG_S
         assert f"the loop has not turned for {LONG_S:.0f} s" in life.worker.healthz().reasons
+
+
+def last_progress_s(life: Life) -> float:
+    """What the documented alert compares with the time."""
+    found = re.search(rb"^runstep_last_progress_timestamp_seconds (\S+)$", life.worker._telemetry.exposition(), re.M)
+    assert found is not None
+    return float(found[1])
+
+
+async def test_last_progress_moves_on_a_stand_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with living(World({}), monkeypatch) as life:
+        await life.assign()
+        await stood_still(life)
+        assert last_progress_s(life) == life.clock.now
+
+
+async def test_last_progress_moves_during_a_restore(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = OffsetMetadata(0, -1, "another", METADATA_VERSION).encode()
+    world = World({0: steps(10)}, committed={0: Committed(6, point)})
+    async with living(world, monkeypatch) as life:
+        await life.assign(0)
+        life.clock.now += LONG_S
+        await life.applied(2)
+        assert world.restored() == []
+        assert last_progress_s(life) == life.clock.now
+
+
+async def test_last_progress_moves_at_the_end_of_the_log_and_not_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with living(World({0: steps(3)}), monkeypatch) as life:
+        await life.assign(0)
+        before = last_progress_s(life)
+        await stood_still(life)
+        assert last_progress_s(life) == before
+        await life.applied()
+        await life.interval()
+        await stood_still(life)
+        assert last_progress_s(life) == life.clock.now
+        await life.finished()
 
 
 def test_a_restart_is_no_progress() -> None:

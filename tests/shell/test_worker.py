@@ -366,7 +366,7 @@ async def living(
     monkeypatch.setattr(restore, "_RESTORE_AGAIN_S", 0.01)
     monkeypatch.setattr(restore, "takeover", taken_over)
     clock, stop = SimpleNamespace(now=0.0), asyncio.Event()
-    telemetry = Telemetry(level="error", heard=world.told.append)
+    telemetry = Telemetry(level="error", heard=world.told.append, now=lambda: clock.now)
     subject = kind(
         Settings(),
         Connection.build("127.0.0.1:1"),
