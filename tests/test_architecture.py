@@ -11,6 +11,7 @@ import enum
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +22,7 @@ from pydantic import BaseModel
 
 from processor.cli.main import app
 from processor.config.settings import Settings
+from processor.telemetry import metrics
 from processor.telemetry.metrics import ENDS, INFERRED_NO, METRICS, OTHER
 
 ROOT = Path(__file__).parents[1]
@@ -134,9 +136,14 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text("utf-8"))
+
+
 def imports(module: str) -> Iterator[str]:
     """The full names of what is imported: `from a import b` gives a.b where that is a module of ours, else a."""
-    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -155,7 +162,7 @@ def test_the_core_is_pure(module: str) -> None:
     for name in imports(module):
         top = name.partition(".")[0]
         assert top in {"processor", "io"} or top in CORE_MAY_USE, f"{module} imports {name}"
-    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             assert "io" not in {alias.name for alias in node.names}, f"{module}: from io import StringIO, no more"
         if isinstance(node, ast.ImportFrom) and node.module == "io":
@@ -314,9 +321,9 @@ def test_the_words_left_are_of_files_that_exist() -> None:
 
 
 def trees(*but: str) -> Iterator[ast.Module]:
-    for module, path in MODULES.items():
+    for module in MODULES:
         if not any(inside(module, package) for package in but):
-            yield ast.parse(path.read_text("utf-8"))
+            yield tree_of(module)
 
 
 def test_every_value_of_a_closed_label_has_an_emitter() -> None:
@@ -345,6 +352,66 @@ EMITTED_OTHERWISE: dict[tuple[str, str, str], str] = {
     ("runstep_steps_published_total", "inferred", INFERRED_NO): "by the name of the constant",
 }
 """Values that stand nowhere as text or member."""
+
+
+def constants(node: ast.expr | None) -> set[str] | None:
+    """The texts that an expression can be; None if it is computed."""
+    if isinstance(node, ast.Constant):
+        return {str(node.value)}
+    if isinstance(node, ast.IfExp):
+        either, other = constants(node.body), constants(node.orelse)
+        return None if either is None or other is None else either | other
+    return None
+
+
+def given(happening: ast.ClassDef, field: str) -> set[str] | None:
+    """The texts with which a happening is made anywhere; None if one is computed."""
+    fields = [n.target.id for n in happening.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+    found: set[str] = set()
+    for tree in trees():
+        for call in ast.walk(tree):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == happening.name:
+                named = dict(zip(fields, call.args, strict=False))
+                named |= {str(word.arg): word.value for word in call.keywords}
+                texts = constants(named.get(field))
+                if texts is None:
+                    return None
+                found |= texts
+    return found
+
+
+def emitted_as_texts() -> dict[tuple[str, str], set[str] | None]:
+    """By name of the metric's constant and label: the texts that are given to it; None if one is computed."""
+    found: dict[tuple[str, str], set[str] | None] = {}
+    for module in (name for name in MODULES if inside(name, "processor.telemetry")):
+        for outer in ast.walk(tree_of(module)):
+            for call in ast.walk(outer) if isinstance(outer, ast.ClassDef) else ():
+                if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.args):
+                    continue
+                if call.func.attr not in ("count", "set", "observe") or not isinstance(call.args[0], ast.Name):
+                    continue
+                for word in call.keywords:
+                    if isinstance(word.value, ast.Attribute) and isinstance(outer, ast.ClassDef):
+                        texts = given(outer, word.value.attr)
+                    else:
+                        texts = constants(word.value)
+                    before = found.setdefault((call.args[0].id, str(word.arg)), set())
+                    found[call.args[0].id, str(word.arg)] = None if before is None or texts is None else before | texts
+    return found
+
+
+def test_each_value_of_a_label_is_emitted_for_its_own_metric() -> None:
+    """Where a label's values are given as texts, every value has a place that gives it."""
+    named = {id(value): name for name, value in vars(metrics).items() if isinstance(value, metrics.Metric)}
+    emitted = emitted_as_texts()
+    checked = {}
+    for metric in METRICS:
+        for label in metric.labels:
+            texts = emitted.get((named[id(metric)], label.name))
+            if label.values and texts is not None:
+                checked[metric.name, label.name] = {str(value) for value in label.values} - {OTHER} - texts
+    assert len(checked) > 4, "the source is not read as it is written"
+    assert not {name: never for name, never in checked.items() if never}
 
 
 def test_every_setting_is_read() -> None:
