@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final
 import cramjam
 import msgspec
 
-from processor.archives.records import ArchivedRecord, Capture, Limits, refused, told
+from processor.archives.records import ArchivedRecord, Capture, Limits, printable, refused
 from processor.core.header_names import name_bytes
 from processor.errors import RunStepsError, UsageError
 
@@ -156,7 +156,7 @@ def _decoder(file: Path, schema: bytes) -> _Decode:
         there.add(name)
         wrong = _kinds(field.get("type")) - _FIELDS[name]
         if wrong:
-            raise refused(file, place, f"field {name} cannot be {told(', '.join(sorted(wrong)), 40)}")
+            raise refused(file, place, f"field {name} cannot be {printable(', '.join(sorted(wrong)), 40)}")
     if _NEEDED - there:
         raise refused(file, place, f"no field {', '.join(sorted(_NEEDED - there))}")
     try:
@@ -287,7 +287,7 @@ def _named(file: Path, capture: Capture) -> tuple[str, int]:
     if topic is None or partition is None:
         lacking = "topic" if topic is None else "partition"
         raise UsageError(
-            f"archive {told(str(file), 300)}: the path does not say which {lacking} it is of",
+            f"archive {printable(str(file), 300)}: the path does not say which {lacking} it is of",
             hint=f"its end is not like {capture.pattern}; see --capture-pattern, --capture-topic, --capture-partition",
         )
     return topic, partition

@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from processor.archives.reading import LABEL, recorded_files
-from processor.archives.records import MAX_OFFSET, MAX_PARTITION, Partition, is_topic, refused, told
+from processor.archives.records import MAX_OFFSET, MAX_PARTITION, Partition, is_topic, printable, refused
 from processor.errors import UsageError
 
 MANIFEST: Final = "archive.manifest.json"
@@ -67,7 +67,7 @@ class Lacking(msgspec.Struct, frozen=True):
             parts.append(f"offsets {spans} are not there")
         if self.absent:
             more = "" if len(self.absent) == 1 else f" and {len(self.absent) - 1} more"
-            parts.append(f"file {told(self.absent[0], 60)}{more} is not there")
+            parts.append(f"file {printable(self.absent[0], 60)}{more} is not there")
         what = f"manifest of {held.topic}-{held.partition} names offsets {held.begin} to {held.end - 1}"
         return f"{what}: {'; '.join(parts)}"
 

@@ -110,11 +110,11 @@ class ArchiveError(RunStepsError):
 
 def refused(path: Path, place: str, what: str, hint: str = "") -> ArchiveError:
     """`archive FILE PLACE: what`, all of bounded length and printable."""
-    where = f"{told(str(path), 300)} {place}".rstrip()
-    return ArchiveError(f"archive {where}: {told(what)}", hint=hint)
+    where = f"{printable(str(path), 300)} {place}".rstrip()
+    return ArchiveError(f"archive {where}: {printable(what)}", hint=hint)
 
 
-def told(text: str, limit: int = 200) -> str:
+def printable(text: str, limit: int = 200) -> str:
     """Text from outside with its unprintable characters escaped."""
     shown = text if len(text) <= limit else f"{text[:limit]}..."
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)

@@ -28,9 +28,9 @@ def top(
         list[str] | None,
         typer.Argument(metavar="[ADDRESS]...", help=f"Workers, by their HTTP address. [default: {_DEFAULT}]"),
     ] = None,
-    every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two looks.")] = 2.0,
+    every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two updates.")] = 2.0,
     once: Annotated[
-        bool, typer.Option("--once", help="Look twice, print, and end: 1 if a worker is not well.")
+        bool, typer.Option("--once", help="Read twice for rates, print once and exit: 1 if a worker is not healthy.")
     ] = False,
 ) -> None:
     """Watch workers: partitions, lag, rates, open steps, and the reasons of /healthz."""

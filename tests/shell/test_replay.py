@@ -24,7 +24,7 @@ from processor.audit.replay import task_tables as evidence
 from processor.audit.replay.command import replay
 from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Progress, Replayed
-from processor.audit.replay.range_bounds import Committed, Edge, Offset, Time
+from processor.audit.replay.range_bounds import CommittedBound, Edge, Offset, Time
 from processor.audit.replay.record_sources import Ledger, laid_end_to_end
 from processor.audit.replay.task import ArchiveRange, StepFilter
 from processor.audit.report.manifest import Outcome
@@ -52,7 +52,7 @@ from tests.shell.test_archives import capture_file, captured
         ("2024-07-03T11:46:40+02:00", Time(1_720_000_000_000)),
         ("2024-07-03T09:46:40", Time(1_720_000_000_000)),
         ("2024-07-03", Time(1_719_964_800_000)),
-        ("committed:my-group", Committed("my-group")),
+        ("committed:my-group", CommittedBound("my-group")),
     ],
 )
 def test_bounds_as_people_write_them(text: str, bound: bounds.Bound) -> None:

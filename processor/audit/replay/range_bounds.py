@@ -36,14 +36,14 @@ class Time(msgspec.Struct, frozen=True):
     milliseconds: int
 
 
-class Committed(msgspec.Struct, frozen=True):
+class CommittedBound(msgspec.Struct, frozen=True):
     """The committed offset of a group; with `or_end` the end, in partitions without one."""
 
     group: str
     or_end: bool = False
 
 
-Bound = Edge | Offset | Time | Committed
+Bound = Edge | Offset | Time | CommittedBound
 
 
 def parse(option: str, text: str) -> Bound:
@@ -57,7 +57,7 @@ def parse(option: str, text: str) -> Bound:
         return Time(int(found[1]))
     group = text.removeprefix("committed:")
     if group and group != text:
-        return Committed(group)
+        return CommittedBound(group)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

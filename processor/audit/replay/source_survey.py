@@ -13,7 +13,7 @@ from processor.audit.judge.block_digests import framed
 from processor.audit.judge.range_result import RangeResult
 from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Progress, Show
-from processor.audit.replay.range_bounds import Bound, Committed, Edge, Offset, Time, parse
+from processor.audit.replay.range_bounds import Bound, CommittedBound, Edge, Offset, Time, parse
 from processor.audit.replay.record_sources import laid_end_to_end
 from processor.audit.replay.task import ArchiveRange
 from processor.config.settings import Settings
@@ -77,7 +77,7 @@ class SourceSurvey:
         if self._options.end:
             return start, parse("--to", self._options.end)
         if self.reads_topic:
-            return start, Committed(self._settings.source.group_id, or_end=True)
+            return start, CommittedBound(self._settings.source.group_id, or_end=True)
         return start, Edge.END
 
     def _reader(self) -> PartitionReader:
@@ -90,7 +90,7 @@ class SourceSurvey:
         return sorted(set(self._options.partitions) or there)
 
     async def _find_on_topic(self, start: Bound, end: Bound) -> None:
-        groups = {bound.group for bound in (start, end) if isinstance(bound, Committed)}
+        groups = {bound.group for bound in (start, end) if isinstance(bound, CommittedBound)}
         committed: dict[tuple[str, int], int] = {}
         if groups:
             async with Admin(self._connect()) as admin:
@@ -127,7 +127,7 @@ class SourceSurvey:
                     case Time(milliseconds):
                         found = times[milliseconds][p]
                         return stable[p] if found is None else found
-                    case Committed(group, or_end):
+                    case CommittedBound(group, or_end):
                         found = committed.get((group, p), -1)
                         if found < 0 and not or_end:
                             raise UsageError(f"replay: group {group} has committed nothing of partition {p}")
@@ -148,7 +148,7 @@ class SourceSurvey:
                 self.notes.append(f"Partition {p}: the range ends at offset {high}; the log goes on to {stable[p]}.")
 
     def _find_in_archives(self, start: Bound, end: Bound) -> None:
-        if isinstance(start, Committed) or isinstance(end, Committed):
+        if isinstance(start, CommittedBound) or isinstance(end, CommittedBound):
             raise UsageError("replay: committed:<group> needs the topic", hint="give an offset, or add --and-topic")
         extents = self._surveyed()
         if not extents and not self._lacking:

@@ -75,7 +75,7 @@ class _Skipped(Exception):
 
 
 class SelfAudit:
-    """The self-audit of one process, over all lives of its worker.
+    """The self-audit of one process, over all incarnations of its worker.
 
     Args:
         settings: of the worker; `[self_audit]` is what it keeps to.
