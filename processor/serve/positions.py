@@ -196,9 +196,10 @@ def judge(
         )
     exact = exactly_once if point is None or point.version < 2 else point.exact
     mode = MODE_REBUILD if point is None else point.mode
-    checkpoints = survey(found, facts.log, offset, exact=exact)
-    if mode == MODE_ANEW:
+    if mode == MODE_ANEW:  # they are to be forgotten, readable or not
         checkpoints = Surveyed({}, list(found), None, -1)
+    else:
+        checkpoints = survey(found, facts.log, offset, exact=exact)
     if point is None or mode == MODE_RESUME:
         _check_checkpoints(place, offset, checkpoints, facts.log)
     if point is None:

@@ -257,11 +257,12 @@ class Stage:
         workers: int = 1,
         create_topics: bool = False,
         options: Sequence[str] = (),
+        program: Sequence[str] = (sys.executable,),
     ) -> Service:
         self._served += 1
         config = self.home / f"{self.names.prefix}-{self._served}.toml"
         config.write_text(toml(self.tables(changes)))
-        command = [sys.executable, "-m", "processor", "serve", "--config", str(config), "--workers", str(workers)]
+        command = [*program, "-m", "processor", "serve", "--config", str(config), "--workers", str(workers)]
         if create_topics:
             command.append("--create-topics")
         command += options

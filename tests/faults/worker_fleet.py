@@ -124,13 +124,20 @@ class Topics:
 class Process:
     """One `serve`: a process, its log and its pages."""
 
-    def __init__(self, label: str, environment: Mapping[str, str], log_path: Path, module: str = "processor") -> None:
+    def __init__(
+        self,
+        label: str,
+        environment: Mapping[str, str],
+        log_path: Path,
+        module: str = "processor",
+        program: Sequence[str] = (sys.executable,),
+    ) -> None:
         self.label, self.log_path = label, log_path
         self.began = time.monotonic()
         self.is_stopped = False
         with log_path.open("wb") as log:
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", module, "serve"], env=dict(environment), stdout=log, stderr=log
+                [*program, "-m", module, "serve"], env=dict(environment), stdout=log, stderr=log
             )
         self._url = ""
 
@@ -268,14 +275,22 @@ class Fleet:
         return [process for process in self.all if process.exit_code is None]
 
     def start(
-        self, count: int = 1, environment: Mapping[str, str] | None = None, module: str = "processor"
+        self,
+        count: int = 1,
+        environment: Mapping[str, str] | None = None,
+        module: str = "processor",
+        program: Sequence[str] = (sys.executable,),
     ) -> list[Process]:
-        """Start processes, with more in their environment if need be; they join in their own time."""
+        """Start processes, with more in their environment if need be; they join in their own time.
+
+        Args:
+            program: the Python to run, with its options; another one has another version of the module.
+        """
         started = []
         for _ in range(count):
             label = str(len(self.all))
             log_path = self._home / f"worker-{label}.log"
-            process = Process(label, self.environment | dict(environment or {}), log_path, module)
+            process = Process(label, self.environment | dict(environment or {}), log_path, module, program)
             self.all.append(process)
             started.append(process)
         return started

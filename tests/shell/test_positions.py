@@ -197,6 +197,7 @@ def test_what_was_asked_for_takes_the_checkpoints_that_fit() -> None:
         StartReason.ASKED,
         [b"t", b"u"],
     )
+    assert decide(60, point(kept=-1, mode=MODE_ANEW), {b"s1": b"of a later version"}).checkpoints.unfit == [b"s1"]
     anew = decide(60, point(kept=-1, mode=MODE_ANEW), found)
     assert (anew.mode, anew.checkpoints.fit, len(anew.checkpoints.unfit)) == (MODE_ANEW, {}, 3)
 
