@@ -9,9 +9,10 @@ RUN python -m pip install --no-cache-dir --require-hashes -r requirements-build.
 RUN python -m pip wheel --no-cache-dir --require-hashes --wheel-dir /wheels -r requirements-runtime.lock
 RUN command -v gcc >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev; }
 COPY pyproject.toml README.md LICENSE ./
-COPY deploy/compile_core.py ./deploy/
+COPY deploy/build_hook.py ./deploy/
 COPY processor ./processor
-RUN HATCH_BUILD_HOOKS_ENABLE=1 python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
+ARG REVISION=unknown
+RUN BUILD_COMMIT="${REVISION:-unknown}" HATCH_BUILD_HOOKS_ENABLE=1 python -m pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
 RUN python -m venv --without-pip /opt/run-steps
 RUN python -m pip --python /opt/run-steps/bin/python install --no-cache-dir --no-index --no-deps /wheels/*.whl
 RUN /opt/run-steps/bin/python -m compileall -q /opt/run-steps/lib

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from processor.cli import main as cli
+from processor.commit import commit
 from processor.config.settings import keys
 from processor.core.build import CORE
 from processor.core.effects import FOLD_VERSION
@@ -66,7 +67,8 @@ def test_a_wrong_command_line_exits_64(args: list[str], capsys: pytest.CaptureFi
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli._run(["--version"]) == 0
-    assert capsys.readouterr().out == f"run-steps 0.1.0 (core: {CORE}, fold version: {FOLD_VERSION})\n"
+    told = f"core: {CORE}, fold version: {FOLD_VERSION}, commit: {commit()}"
+    assert capsys.readouterr().out == f"run-steps 0.1.0 ({told})\n"
 
 
 @pytest.mark.parametrize("args", [["replay"], ["replay", "--check", "report"], ["explain", "step_1"]])
