@@ -54,8 +54,8 @@ def parse_selection(
         raise UsageError(f"dead-letters: --reason: no such reason (got {reason!r})", hint=", ".join(sorted(known)))
     return Selection(
         frozenset(reasons),
-        None if since is None else _time_ms(since, "--since"),
-        None if until is None else _time_ms(until, "--until"),
+        None if since is None else time_ms(since, "dead-letters: --since"),
+        None if until is None else time_ms(until, "dead-letters: --until"),
         frozenset(partitions),
         frozenset(parse_position(text) for text in letters),
     )
@@ -71,7 +71,8 @@ def parse_position(text: str) -> tuple[int, int]:
     return int(partition), int(offset)
 
 
-def _time_ms(text: str, option: str) -> int:
+def time_ms(text: str, where: str) -> int:
+    """Milliseconds of a time in ISO 8601; `where` begins the message of the `UsageError` that it may be."""
     try:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
@@ -79,6 +80,6 @@ def _time_ms(text: str, option: str) -> int:
         return int(moment.timestamp() * 1000)
     except (ValueError, OverflowError):
         raise UsageError(
-            f"dead-letters: {option}: not a time (got {text!r})",
+            f"{where}: not a time (got {text!r})",
             hint="ISO 8601, UTC if it names no zone: 2026-11-29T04:00",
         ) from None
