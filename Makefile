@@ -8,11 +8,12 @@ WHEEL = $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist
 STAMP := $(VENV)/.installed
 CODE := processor tests deploy
 RELEASE_TOOLS := build/release-tools
+DOCS_TOOLS := build/docs-tools
 JOBS := 2
 PARALLEL := --numprocesses $(JOBS:1=0) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations trial compat serve config contracts dashboard manifests lock wheels sbom audit-deps image-steps clean
+.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations trial compat serve config contracts dashboard manifests docs lock wheels sbom audit-deps image-steps clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,12 +82,22 @@ contracts: venv ## write docs/contracts: JSON Schema of published steps, AsyncAP
 dashboard: venv ## write deploy/grafana/run-steps.json
 	$(BIN)/python deploy/grafana/make_dashboard.py
 
+$(DOCS_TOOLS)/bin/mkdocs: deploy/site/requirements.txt
+	$(PYTHON) -m venv $(DOCS_TOOLS)
+	$(DOCS_TOOLS)/bin/python -m pip --quiet --disable-pip-version-check install --require-hashes -r deploy/site/requirements.txt
+	@touch $@
+
+docs: venv $(DOCS_TOOLS)/bin/mkdocs ## build the documentation as a site, in build/site; a broken link fails it
+	$(BIN)/python -m deploy.site.stage build/site-pages
+	NO_MKDOCS_2_WARNING=1 $(DOCS_TOOLS)/bin/mkdocs build --quiet --strict --config-file deploy/site/mkdocs.yml
+
 manifests: ## write deploy/k8s from the Helm chart (needs helm)
 	deploy/render-manifests.sh
 
 lock: ## resolve the dependencies anew (needs uv)
-	$(COMPILE) pyproject.toml --extra audit --extra sign --extra dask --extra aws --extra azure --extra demo --group dev -o requirements.lock
+	$(COMPILE) pyproject.toml --extra audit --extra sign --extra dask --extra otlp --extra aws --extra azure --extra demo --group dev -o requirements.lock
 	$(COMPILE) pyproject.toml --extra aws --extra azure --constraint requirements.lock -o requirements-runtime.lock
+	$(COMPILE) deploy/site/requirements.in -o deploy/site/requirements.txt
 	for peer in quix faust bytewax; do $(COMPILE) $(PEERS)/$$peer.in -o $(PEERS)/$$peer.txt || exit 1; done
 	$(subst 3.11,3.13,$(COMPILE)) $(PEERS)/flechtwerk.in -o $(PEERS)/flechtwerk.txt
 	printf 'hatchling>=1.27\neditables\nmsgspec\nmypy\nsetuptools\n' | \

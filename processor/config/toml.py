@@ -21,13 +21,14 @@ def render() -> str:
     for section, model in sections().items():
         lines += ["", f"# {(model.__doc__ or '').strip()}", f"[{section}]"]
         for key, info in model.model_fields.items():
-            bounds = _bounds(info)
+            bounds = bounds_of(info)
             lines.append(f"# {info.description}{f' {bounds}.' if bounds else ''}")
             lines.append(f"{key} = {toml_value(default_of(info))}")
     return "\n".join(lines) + "\n"
 
 
-def _bounds(info: FieldInfo) -> str:
+def bounds_of(info: FieldInfo) -> str:
+    """Its choices or its limits, as a text; "" where it has none."""
     choices = [repr(choice) for choice in get_args(info.annotation)]
     if choices:
         return "One of " + ", ".join(c.replace("'", '"') for c in choices)
