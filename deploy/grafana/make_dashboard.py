@@ -53,7 +53,13 @@ ROWS: Final[tuple[tuple[str, tuple[Panel, ...]], ...]] = (
             Panel("Workers live", ((f'sum(runstep_worker_state{{{_WHERE}, state="live"}})', ""),), span=4, single=True),
             Panel("Partitions assigned", ((f"sum(runstep_partitions_assigned{{{_WHERE}}})", ""),), span=4, single=True),
             Panel(
-                "Partitions not served", ((f"max(runstep_partitions_not_served{{{_WHERE}}})", ""),), span=4, single=True
+                "Partitions not served, or paused",
+                (
+                    (f"max(runstep_partitions_not_served{{{_WHERE}}})", "not served"),
+                    (f"sum(runstep_partition_paused{{{_WHERE}}})", "paused"),
+                ),
+                span=4,
+                single=True,
             ),
             Panel(
                 "Since the last progress",

@@ -18,7 +18,9 @@ from processor.cli.dead_letters import dead_letters
 from processor.cli.demo import broker, demo
 from processor.cli.doctor import doctor
 from processor.cli.explain import explain
+from processor.cli.export import export
 from processor.cli.options import permission_note
+from processor.cli.pause import pause, resume
 from processor.cli.publish import publish
 from processor.cli.reconcile import reconcile
 from processor.cli.replay import replay
@@ -45,10 +47,11 @@ def _version(asked: bool) -> None:
     if asked:
         from importlib.metadata import version
 
+        from processor.commit import commit
         from processor.core.build import CORE
         from processor.core.effects import FOLD_VERSION
 
-        print(f"run-steps {version('run-steps')} (core: {CORE}, fold version: {FOLD_VERSION})")
+        print(f"run-steps {version('run-steps')} (core: {CORE}, fold version: {FOLD_VERSION}, commit: {commit()})")
         raise typer.Exit
 
 
@@ -64,7 +67,7 @@ def _options(
 
 _PANELS: Final = {
     "Try it": (demo, broker, simulate),
-    "Run it": (check_config, doctor, serve, top, publish, reset),
+    "Run it": (check_config, doctor, serve, top, pause, resume, publish, reset),
     "Audit it": (replay, explain, reconcile),
 }
 """The commands in the order of use, as `--help` groups them."""
@@ -73,6 +76,7 @@ for _panel, _commands in _PANELS.items():
     for _command in _commands:
         app.command(_command.__name__.replace("_", "-"), rich_help_panel=_panel)(_command)
 app.add_typer(dead_letters, name="dead-letters", rich_help_panel="Run it")
+app.add_typer(export, name="export", rich_help_panel="Run it")
 
 
 def main() -> NoReturn:

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     from processor.telemetry.worker_view import Rates, WorkerView
 
-_DEFAULT: Final = "http://127.0.0.1:8080"
+DEFAULT_ADDRESS: Final = "http://127.0.0.1:8080"
 _TIMEOUT_S: Final = 3.0
 
 
 def top(
     addresses: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ADDRESS]...", help=f"Workers, by their HTTP address. [default: {_DEFAULT}]"),
+        typer.Argument(metavar="[ADDRESS]...", help=f"Workers, by their HTTP address. [default: {DEFAULT_ADDRESS}]"),
     ] = None,
     every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two updates.")] = 2.0,
     once: Annotated[
@@ -37,7 +37,7 @@ def top(
     from rich.console import Console
     from rich.live import Live
 
-    urls = [_url(address) for address in addresses or [_DEFAULT]]
+    urls = [url_of(address) for address in addresses or [DEFAULT_ADDRESS]]
     console = Console()
     with ThreadPoolExecutor(max_workers=len(urls)) as pool:
         before = list(pool.map(_look, urls))
@@ -56,7 +56,8 @@ def top(
                 before = now
 
 
-def _url(address: str) -> str:
+def url_of(address: str) -> str:
+    """The URL of a worker's address. UsageError: it is none."""
     url = address if "://" in address else f"http://{address}"
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"ADDRESS: {address}: not an HTTP address", hint="say HOST:PORT, or http://HOST:PORT")
@@ -137,7 +138,11 @@ def _partitions(now: Sequence[WorkerView], grown: Sequence[Rates]) -> Table:
         table.add_row(
             str(number),
             str(place + 1),
-            f"[yellow]restoring {partition.restored:.0%}[/yellow]" if restoring else _number(partition.lag_records),
+            f"[yellow]restoring {partition.restored:.0%}[/yellow]"
+            if restoring
+            else f"[yellow]paused[/yellow] {_number(partition.lag_records)}"
+            if partition.paused
+            else _number(partition.lag_records),
             _number(partition.lag_s),
             _number(grown[place].applied.get(number)),
             _number(partition.open_steps),

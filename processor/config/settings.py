@@ -214,6 +214,7 @@ class Http(Section):
     enabled: bool = _key(True, "Serve /healthz, /readyz, /metrics and /steps.")
     host: str = _key("127.0.0.1", "Address to listen on; 0.0.0.0 only inside a container.", min_length=1)
     port: int = _key(8080, "Port to listen on; 0: any that is free.", ge=0, le=65_535)
+    control: bool = _key(False, "Take requests to pause and resume partitions, from this machine alone.")
 
 
 class Log(Section):

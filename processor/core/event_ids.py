@@ -2,7 +2,7 @@
 
 A numbered id is a name and a decimal number behind it, as `publish` writes them for the deltas of a stream. Of numbers
 that follow one another the first and the last are kept, which is exact. Of other ids of 16 characters and more 16 bytes
-are kept: 32 hexadecimal digits are these bytes, anything else has a BLAKE2b digest of that size (docs/decisions/0013).
+are kept: 32 hexadecimal digits are these bytes, anything else has a BLAKE2b digest of that size (docs/decisions/0015).
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""HTTP endpoints of one worker, and of several as one: /healthz /readyz /metrics /steps.
+"""HTTP endpoints of one worker, and of several as one: /healthz /readyz /metrics /steps, and pauses of partitions.
 
 The only importer of aiohttp. A `StatusSource` answers the four endpoints, a `Server` serves one on a port.
 `OneWorker` is the source of this process; `Aggregator` asks the endpoints of several processes and merges their
 answers, so that there is one address to scrape. No endpoint shows a step's contents: of an open step, only `STEP_KEYS`
-are returned.
+are returned. Pauses are the one thing that a request changes: off unless `http.control` is set, and only for callers on
+this machine (docs/decisions/0015).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, Protocol, cast
 
 import aiohttp
@@ -48,6 +50,11 @@ _STOP_S: Final = 2.0  # what an answer under way may take when the server stops
 _CHILD_S: Final = 2.0  # what a worker process may take to answer the aggregator
 _CHILD_BYTES: Final = 16 << 20  # and how much it may say
 
+CONTROL_HEADER: Final = "Run-Steps-Control"
+"""On a request that changes something. Any value."""
+_FORWARDED: Final = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"})
+"""Headers of a request that came through a proxy on this machine: who has sent it is not known."""
+
 _HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
@@ -80,6 +87,13 @@ class Health(NamedTuple):
     detail: dict[str, object]
 
 
+class Controlled(NamedTuple):
+    """What became of the request to pause or resume a partition: an HTTP status and a sentence."""
+
+    status: int
+    told: str
+
+
 class WorkerStatus(Protocol):
     """Status of a worker, read from memory without waiting."""
 
@@ -88,6 +102,10 @@ class WorkerStatus(Protocol):
 
     def steps(self, limit: int) -> list[dict[str, object]]:
         """The oldest open steps, oldest first, by the names in `STEP_KEYS`."""
+        ...
+
+    def control(self, partition: int, reason: str | None) -> Controlled:
+        """Pause a partition for a reason; None: resume it."""
         ...
 
 
@@ -105,6 +123,7 @@ class StatusSource(Protocol):
     async def readyz(self) -> Health: ...
     async def metrics(self) -> bytes: ...
     async def steps(self, limit: int) -> Listing: ...
+    async def control(self, partition: int, reason: str | None) -> Controlled: ...
 
 
 class OneWorker:
@@ -125,6 +144,9 @@ class OneWorker:
 
     async def steps(self, limit: int) -> Listing:
         return Listing(self._status.steps(limit)[:limit], {})
+
+    async def control(self, partition: int, reason: str | None) -> Controlled:
+        return self._status.control(partition, reason)
 
 
 class _Answer(NamedTuple):
@@ -178,6 +200,19 @@ class Aggregator:
                 steps += [{**step, "worker": worker} for step in said["steps"] if isinstance(step, dict)]
         return Listing(sorted(steps, key=_age, reverse=True)[:limit], unanswered)
 
+    async def control(self, partition: int, reason: str | None) -> Controlled:
+        """Ask every worker process: the one that owns the partition says yes."""
+        path = f"/partitions/{partition}/{'resume' if reason is None else 'pause'}"
+        answers = await self._ask(path, {"reason": reason})
+        said = [Controlled(a.status, _told(a.body)) for a in answers.values() if isinstance(a, _Answer)]
+        unanswered = [name for name, answer in answers.items() if isinstance(answer, _Unanswered)]
+        for one in said:
+            if one.status != 404:
+                return one
+        if unanswered:
+            return Controlled(503, f"no answer from worker {', '.join(unanswered)}, and the others do not own it")
+        return said[0] if said else Controlled(503, "no worker process is running")
+
     async def _verdict(self, path: str) -> Health:
         answers = await self._ask(path)
         reasons = [] if answers else ["no worker process is running"]
@@ -194,20 +229,26 @@ class Aggregator:
             reasons += [f"worker {worker}: {reason}" for reason in told]
         return Health(ok, reasons, {"workers": workers})
 
-    async def _ask(self, path: str) -> dict[str, _Answer | _Unanswered]:
+    async def _ask(self, path: str, say: Mapping[str, object] | None = None) -> dict[str, _Answer | _Unanswered]:
+        """Ask each worker: GET, or POST of what is to be said."""
         children = dict(self._children())
         # A session per request: there is one about every fifteen seconds, and no state to close.
         async with aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=self._patience_s), auto_decompress=False
         ) as session:
-            answers = await asyncio.gather(*(self._ask_one(session, u, path) for u in children.values()))
+            answers = await asyncio.gather(*(self._ask_one(session, u, path, say) for u in children.values()))
         return dict(zip(children, answers, strict=True))
 
-    async def _ask_one(self, session: aiohttp.ClientSession, url: str, path: str) -> _Answer | _Unanswered:
+    async def _ask_one(
+        self, session: aiohttp.ClientSession, url: str, path: str, say: Mapping[str, object] | None
+    ) -> _Answer | _Unanswered:
         if not url:
             return _Unanswered("has no address yet")
         try:
-            async with session.get(url.rstrip("/") + path, allow_redirects=False) as response:
+            method, headers = ("GET", None) if say is None else ("POST", {CONTROL_HEADER: "1"})
+            async with session.request(
+                method, url.rstrip("/") + path, allow_redirects=False, json=say, headers=headers
+            ) as response:
                 body = bytearray()
                 async for chunk in response.content.iter_any():
                     body += chunk
@@ -233,6 +274,15 @@ def _said(answer: _Answer | _Unanswered, wanted: str) -> dict[str, Any] | _Unans
     if answer.status in (200, 503) and isinstance(said, dict) and isinstance(said.get(wanted), list):
         return said
     return _Unanswered(f"answered something else, with status {answer.status}")
+
+
+def _told(body: bytes) -> str:
+    """The sentence in a JSON answer."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return ""
+    return str(said.get("told") or said.get("error") or "") if isinstance(said, dict) else ""
 
 
 def _age(step: Mapping[str, object]) -> float:
@@ -350,8 +400,8 @@ class Server:
     `stop` lets answers under way finish, briefly. Either may be called once.
     """
 
-    def __init__(self, source: StatusSource, host: str, port: int) -> None:
-        self._source = source
+    def __init__(self, source: StatusSource, host: str, port: int, *, control: bool = False) -> None:
+        self._source, self._has_control = source, control
         self._host = host
         self._port = port
         self._asked = {True: 0, False: 0}  # requests under way: probes, and all others
@@ -365,6 +415,7 @@ class Server:
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/steps", self._steps)
+        app.router.add_post(r"/partitions/{partition:\d{1,9}}/{what:pause|resume}", self._control)
         self._runner = _Runner(
             app,
             access_log=None,
@@ -455,6 +506,37 @@ class Server:
         if listing.unanswered:
             said["unanswered"] = listing.unanswered
         return _json(200, said)
+
+    async def _control(self, request: web.Request) -> web.Response:
+        if (refusal := self._refusal(request)) is not None:
+            return _json(403, {"error": refusal})
+        partition, reason = int(request.match_info["partition"]), None
+        if request.match_info["what"] == "pause":
+            try:
+                said = await request.json()
+                reason = said["reason"]
+            except (ValueError, LookupError, TypeError):
+                reason = None
+            if not isinstance(reason, str):
+                return _json(400, {"error": 'the body is JSON: {"reason": "..."}'})
+        answer = await self._source.control(partition, reason)
+        return _json(answer.status, {"told" if answer.status == 200 else "error": answer.told})
+
+    def _refusal(self, request: web.Request) -> str | None:
+        """Why the caller may not change anything; None where it may.
+
+        A page in a browser on this machine cannot send the header without being asked first, which is not answered.
+        """
+        if not self._has_control:
+            return "control is off: set [http] control = true"
+        peer = request.transport.get_extra_info("peername") if request.transport is not None else None
+        address = ip_address(str(peer[0])) if peer else None
+        address = getattr(address, "ipv4_mapped", None) or address
+        if address is None or not address.is_loopback or _FORWARDED & {name.lower() for name in request.headers}:
+            return "only from this machine itself: kubectl port-forward, or a shell there"
+        if CONTROL_HEADER not in request.headers:
+            return f"the header {CONTROL_HEADER} is missing"
+        return None
 
 
 async def _verdict(ask: Callable[[], Awaitable[Health]]) -> web.Response:

@@ -11,7 +11,7 @@ from processor.errors import BrokerUnavailable
 from processor.serve.assigned_partition import AssignedPartition
 from processor.serve.source_observer import SourceObserver
 from processor.serve.stalls import Stalls
-from processor.telemetry.happenings import PartitionStatus, ProgressStalled
+from processor.telemetry.happenings import PartitionPaused, PartitionStatus, ProgressStalled
 from processor.telemetry.telemetry import Telemetry
 
 NO_ANSWER: Final = "no fetch was answered yet"
@@ -76,6 +76,17 @@ class PartitionReport:
         else:
             self._stalls.waits(owned.partition, f"at {position}, committed {owned.acked}")
         return lag
+
+    def report_paused(
+        self, owned: AssignedPartition, high_watermark: int | None, reason: str, now: float, *, count_oldest: bool
+    ) -> None:
+        """Report a paused partition. It is no stall, now or when it is resumed; its end is where it was last seen."""
+        owned.end = max(owned.end, high_watermark or 0)
+        lag = max(0, owned.end - owned.position)
+        self._report_status(owned, lag, lag, count_oldest=count_oldest)
+        self._telemetry.happened(PartitionPaused(owned.partition, reason))
+        owned.moved_at = now
+        self._stalls.done(owned.partition)
 
     def _require_progress(self, owned: AssignedPartition, now: float, detail: str) -> None:
         stalled_s = now - owned.moved_at

@@ -75,7 +75,8 @@ async def run_several(settings: Settings, *, create_topics: bool, workers: int) 
     if not await _topics_once_there(settings, telemetry, stop, create=create_topics):
         return 0
     children = [_spawn(settings, number) for number in range(workers)]
-    server = Server(Aggregator(lambda: {c.name: c.url for c in children}), settings.http.host, settings.http.port)
+    http, site = settings.http, Aggregator(lambda: {c.name: c.url for c in children})
+    server = Server(site, http.host, http.port, control=http.control)
     code = 0
     try:
         if settings.http.enabled:

@@ -23,8 +23,9 @@ from processor.kafka.throttling import OBSERVED
 from processor.serve.broker_availability import BrokerAvailability, BrokerGaveUp
 from processor.serve.circuit_breaker import Tripped
 from processor.serve.highest_committed import HighestCommitted
-from processor.serve.http import Health, OneWorker, Server
+from processor.serve.http import Controlled, Health, OneWorker, Server
 from processor.serve.partition_report import Stalled
+from processor.serve.pauses import Pauses
 from processor.serve.process_exit import EXIT_BUG
 from processor.serve.restore import RestoreGivenUp
 from processor.serve.stalls import GROUP, Stalls
@@ -79,6 +80,9 @@ class _CurrentWorker:
     def steps(self, limit: int) -> list[dict[str, object]]:
         return self.worker.steps(limit) if self.worker is not None else []
 
+    def control(self, partition: int, reason: str | None) -> Controlled:
+        return self.worker.control(partition, reason) if self.worker is not None else Controlled(503, self.trouble)
+
 
 async def run_one(
     settings: Settings, *, create_topics: bool, name: str | None, announce: _Announce | None, parent: Pipe | None = None
@@ -87,7 +91,8 @@ async def run_one(
     telemetry = Telemetry(level=settings.log.level, format=settings.log.format, worker=name)
     telemetry.hear_libraries()
     current = _CurrentWorker()
-    server = Server(OneWorker(current, telemetry.exposition), settings.http.host, settings.http.port)
+    http = settings.http
+    server = Server(OneWorker(current, telemetry.exposition), http.host, http.port, control=http.control)
     beside = [asyncio.create_task(telemetry.watch(), name="watch")]
     if settings.self_audit.enabled:
         current.audit = SelfAudit(settings, Connection.build(**settings.kafka.connection()), telemetry)
@@ -160,7 +165,7 @@ class _Incarnations:
             settings, connection, telemetry, partial(topic_problems, settings), partial(topic_warnings, settings)
         )
         self._check = partial(check_or_create_topics, settings, connection, create=create_topics)
-        self._highest = HighestCommitted()
+        self._highest, self._pauses = HighestCommitted(), Pauses()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Check the topics, then run one worker until `stop` is set or it fails."""
@@ -183,6 +188,7 @@ class _Incarnations:
             kept=self._watch.shortest_retention,
             bound=self._bound,
             highest=self._highest,
+            pauses=self._pauses,
         )
         self._current.worker, self._current.trouble = worker, ""
         await _until_stopped(worker, self._watch, self.availability, self._telemetry, stop)

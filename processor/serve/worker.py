@@ -30,8 +30,9 @@ from processor.serve.assigned_partition import AssignedPartition
 from processor.serve.circuit_breaker import Breaker
 from processor.serve.clients import build_consumer, build_writer
 from processor.serve.highest_committed import HighestCommitted
-from processor.serve.http import Health
+from processor.serve.http import Controlled, Health
 from processor.serve.partition_report import NO_ANSWER, PartitionReport, oldest_open_steps
+from processor.serve.pauses import Pauses, control
 from processor.serve.restore import Restorer
 from processor.serve.source_observer import SourceObserver
 from processor.serve.stalls import GROUP, Stalls
@@ -72,6 +73,7 @@ class Worker:
         kept: the outcome topic that keeps records for the shortest time, and for how long, in ms.
         highest: what earlier workers of this process have seen committed; None: this is the first.
         bound: unit size that earlier incarnations have found; None: this is the first.
+        pauses: paused partitions of this process; None: there are none.
         monotonic, now_ms: clocks; the second one only decides when a clock mark may be set (T3).
     """
 
@@ -89,6 +91,7 @@ class Worker:
         kept: Callable[[], tuple[str, int] | None] = lambda: None,
         bound: UnitBound | None = None,
         highest: HighestCommitted | None = None,
+        pauses: Pauses | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -124,6 +127,7 @@ class Worker:
         self._retained: dict[int, AssignedPartition] = {}
         self._assigned: list[int] = []
         self._assigned_in = -1  # the generation that `_assigned` is of
+        self._pauses = Pauses() if pauses is None else pauses
         self._served_below = served_below
         self._bound = bound or UnitBound(
             delivery.max_unit_records, delivery.max_unit_bytes, delivery.commit_timeout_s, lambda: OBSERVED.total_ms
@@ -183,7 +187,8 @@ class Worker:
         wait_ms = _IDLE_POLL_MS
         if self._pending.effects:
             wait_ms = min(wait_ms, max(1, int((self._unit_closed_at + interval_s - self._monotonic()) * 1000)))
-        batch = await self._consumer.poll(pollable, timeout_ms=wait_ms, max_records=self._most_polled())
+        polled = self._pauses.without(pollable)
+        batch = await self._consumer.poll(polled, timeout_ms=wait_ms, max_records=self._most_polled())
         now = self._turned_at = self._monotonic()
         # Behind a closed gate nothing is applied, noted or committed: the revocation drains. Records that the consumer
         # has handed out are dropped here and are read again from where the next generation starts.
@@ -366,6 +371,7 @@ class Worker:
         self._consumer.hold(partitions)
         partitions, self._unserved = self._split(partitions)
         self._assigned, self._assigned_in = partitions, generation
+        self._pauses.keep_only(partitions)
         self._stalls.assigned(partitions)
         for partition in partitions:
             self._stalls.waits(partition, "its restore has not begun")
@@ -501,6 +507,11 @@ class Worker:
         at_end = True
         for owned in self._owned.values():
             end_of = self._consumer.end_of(owned.partition)
+            if (reason := self._pauses.reasons.get(owned.partition)) is not None:
+                self._report.report_paused(owned, end_of[0], reason, now, count_oldest=count_oldest)
+                if owned.state.is_live:
+                    self._write_checkpoints(owned, now)
+                continue
             lag = self._report.report(owned, *end_of, now, count_oldest=count_oldest)
             at_end = at_end and lag == 0
             if owned.state.is_live and lag is not None:
@@ -546,7 +557,9 @@ class Worker:
             since, records = self._committing
             if now - since > self._settings.supervisor.stall_timeout_s / 2:
                 reasons.append(f"commit: {records} records have been under way for {now - since:.0f} s")
-        return Health(not reasons, reasons, {"partitions": len(self._owned), "loop_turned_s_ago": round(still_s, 1)})
+        is_ok = not reasons
+        reasons += [f"partition {p} is paused: {reason}" for p, reason in sorted(self._pauses.reasons.items())]
+        return Health(is_ok, reasons, {"partitions": len(self._owned), "loop_turned_s_ago": round(still_s, 1)})
 
     def readyz(self) -> Health:
         """Whether partitions are assigned and restored."""
@@ -560,6 +573,12 @@ class Worker:
         if waiting:
             reasons.append(f"partitions {waiting} are being restored")
         return Health(not reasons, reasons, {"assigned": sorted(self._assigned)})
+
+    def control(self, partition: int, reason: str | None) -> Controlled:
+        """Pause a partition of ours for a reason; None: resume it."""
+        if reason is None and partition in self._owned:
+            self._owned[partition].moved_at = self._monotonic()
+        return control(self._pauses, self._assigned, self._telemetry, partition, reason)
 
     def steps(self, limit: int) -> list[dict[str, object]]:
         """The oldest open steps; ids and ages, no contents."""

@@ -23,6 +23,7 @@ from processor.telemetry.metrics import (
     LOOP_LAG,
     OLDEST_OPEN_STEP_AGE,
     OPEN_STEPS,
+    PARTITION_PAUSED,
     PARTITIONS_ASSIGNED,
     REBALANCES,
     RECORDS_REJECTED,
@@ -67,6 +68,12 @@ class WorkerStarted:
             transactional_id=self.transactional_id,
             **build_labels(),
         )
+        if CORE == "pure":
+            log.info(
+                "core_is_pure",
+                costs="an event takes two to three times the CPU of the compiled core; the bytes are the same",
+                hint="install the wheel that is built for this Python and platform: make wheels",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +311,32 @@ class PartitionStatus:
         ):
             if value is not None:
                 meter.set(metric, value, partition=p)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionPaused:
+    """An operator has paused a partition; told again every second, and said once."""
+
+    partition: int
+    reason: str
+    is_new: bool = False
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.set(PARTITION_PAUSED, 1, partition=self.partition, reason=self.reason)
+        if self.is_new:
+            log.warning("partition_paused", partition=self.partition, reason=self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionResumed:
+    """An operator has resumed a partition, or given its pause another reason."""
+
+    partition: int
+    reason: str
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        meter.set(PARTITION_PAUSED, 0, partition=self.partition, reason=self.reason)
+        log.info("partition_pause_ended", partition=self.partition, reason=self.reason)
 
 
 @dataclass(frozen=True, slots=True)

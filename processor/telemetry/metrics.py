@@ -303,6 +303,10 @@ PARTITIONS_NOT_SERVED: Final = Metric(
     "Partitions of the source without a partition of the checkpoint topic: no worker serves them.",
     "Above 0: give the checkpoint topic as many partitions; /healthz has the command.",
 )
+PARTITION_PAUSED: Final = Metric(
+    "runstep_partition_paused", _G, "boolean", "1 while an operator has paused this partition, with the reason given.",
+    "Nothing of it is applied until `run-steps resume`. Lag grows meanwhile.", (PARTITION, Label("reason")),
+)
 LAST_PROGRESS: Final = Metric(
     "runstep_last_progress_timestamp_seconds", _G, "seconds since 1970",
     "When records were last applied or restored, or all owned partitions were found at their end; at first, the start.",

@@ -25,6 +25,7 @@ class PartitionView:
     oldest_s: float | None = None
     committed: float | None = None
     restored: float | None = None
+    paused: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ def view(address: str, at_s: float, exposition: str, health: Iterable[str] = ())
     lag_s, applied = by_partition(metrics.LAG_SECONDS), by_partition(metrics.RECORDS_APPLIED)
     open_steps, oldest_s = by_partition(metrics.OPEN_STEPS), by_partition(metrics.OLDEST_OPEN_STEP_AGE)
     committed, restored = by_partition(metrics.COMMITTED_OFFSET), by_partition(metrics.RESTORE_PROGRESS)
+    paused = {int(own[_PARTITION]): own["reason"] for own, on in values.get(metrics.PARTITION_PAUSED.name, ()) if on}
     # A counter stays when its partition has gone to another worker; a gauge goes with it.
     owned = sorted(lag.keys() | open_steps.keys() | committed.keys() | restored.keys())
     builds = [labels for labels, value in values.get(metrics.BUILD_INFO.name, ()) if value]
@@ -102,6 +104,7 @@ def view(address: str, at_s: float, exposition: str, health: Iterable[str] = ())
                 oldest_s.get(number),
                 committed.get(number),
                 restored.get(number),
+                paused.get(number, ""),
             )
             for number in owned
         },

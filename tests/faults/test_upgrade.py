@@ -22,7 +22,7 @@ from processor.errors import CorruptLog
 from processor.simulate import Parameters, Simulation
 from tests.earlier_version import command_of_earlier_version
 from tests.faults.audit_check import replayed
-from tests.faults.service import Service, Stage, Tables, created, delta, ended, toml
+from tests.faults.service import EVENT_ID, Service, Stage, Tables, created, delta, ended, toml
 from tests.faults.worker_fleet import WAIT_S, Fleet, Load, Process, Topics, finish, watched
 from tests.kafka_tools import Got, Names, create_topics
 
@@ -37,6 +37,8 @@ CHANGES: Final[Tables] = {
     "steps": {"max_step_bytes": 1_572_864, "idle_grace_s": 86_400.0},
     "checkpoints": {"interval_s": 0.2},
 }
+WITHOUT_IDS: Final = {"event": 10.0, "bare": 1.0, "sse": 3.0, "sse_many": 1.0}
+"""Forms of records that carry no event id: the earlier version refuses checkpoints of steps that have one."""
 THIS: Final = (sys.executable,)
 
 
@@ -54,7 +56,9 @@ def test_a_rolling_upgrade_and_the_way_back_under_load(
 ) -> None:
     """Upgrade, roll back, upgrade again, a worker at a time: every step once, whole, whichever version owned it."""
     topics = Topics.create(broker.bootstrap, names, PARTITIONS)
-    simulation = Simulation(Parameters(records=EVENTS, seed=3, partitions=PARTITIONS))
+    simulation = Simulation(
+        Parameters(records=EVENTS, seed=3, partitions=PARTITIONS, with_ids=0.0, envelopes=WITHOUT_IDS)
+    )
     with Fleet(topics, tmp_path, **RULES) as fleet, watched(topics) as (downstream, offsets):
         fleet.start(2, program=earlier)
         fleet.await_ready()
@@ -119,7 +123,11 @@ def test_the_way_back_waits_for_responses(broker: Broker, names: Names, tmp_path
     stage = Stage(broker.bootstrap, names, tmp_path, partitions=1)
     changes: Tables = {**CHANGES, "steps": {**CHANGES["steps"], "ended_retention_s": 0}}
     key = b"s\0resp_1"
-    _leave_a_response_open(stage, changes, key)
+    with stage.serve(changes) as new:
+        new.until_live()
+        stage.say(_response("created", "in_progress"), key=b"resp_1")
+        _until_checkpointed(stage, new, key)
+        assert new.terminate() == 0
     with stage.serve(changes, program=earlier) as old:
         assert old.ended() == CorruptLog.exit_code
         assert "version 2, this program writes 1" in old.said(), old.tail()
@@ -137,9 +145,20 @@ def test_the_way_back_waits_for_responses(broker: Broker, names: Names, tmp_path
 
 
 def test_the_way_back_by_a_reset(broker: Broker, names: Names, tmp_path: Path, earlier: Sequence[str]) -> None:
-    """With a checkpoint topic of its own the earlier version rebuilds the state from the log, by its own rules."""
+    """With a checkpoint topic of its own the earlier version rebuilds the state from the log, by its own rules.
+
+    It refuses the checkpoints that are there: of a response, and of a step whose events have ids.
+    """
     stage = Stage(broker.bootstrap, names, tmp_path, partitions=1)
-    _leave_a_response_open(stage, CHANGES, b"s\0resp_1", created("step_1"), delta("step_1", "one, "))
+    with stage.serve(CHANGES) as new:
+        new.until_live()
+        stage.say(created("step_1"), headers=((EVENT_ID, b"first"),))
+        stage.say(delta("step_1", "one, "), headers=((EVENT_ID, b"second"),))
+        _until_checkpointed(stage, new, b"sstep_1")
+        assert new.terminate() == 0
+    with stage.serve(CHANGES, program=earlier) as old:
+        assert old.ended() == CorruptLog.exit_code
+        assert "version 3, this program writes 1" in old.said(), old.tail()
     own: Tables = {**CHANGES, "checkpoints": {"topic": names.topic("earlier.checkpoints")}}
     compacted = {"cleanup.policy": "compact", "max.message.bytes": str(80 << 20)}
     create_topics(broker.bootstrap, own["checkpoints"]["topic"], config=compacted)
@@ -153,15 +172,6 @@ def test_the_way_back_by_a_reset(broker: Broker, names: Names, tmp_path: Path, e
         old.until("published", lambda: len(stage.published()) == 1)
         assert old.terminate() == 0
     assert b'"arguments":"one, two"' in (stage.published()[0].value or b"")
-
-
-def _leave_a_response_open(stage: Stage, changes: Tables, key: bytes, *before: bytes) -> None:
-    with stage.serve(changes) as new:
-        new.until_live()
-        stage.say(*before)
-        stage.say(_response("created", "in_progress"), key=b"resp_1")
-        _until_checkpointed(stage, new, key)
-        assert new.terminate() == 0
 
 
 def _until_checkpointed(stage: Stage, service: Service, key: bytes) -> None:

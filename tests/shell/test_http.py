@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from processor.errors import ConfigError
-from processor.serve.http import Aggregator, Health, OneWorker, Server, StatusSource
+from processor.serve.http import Aggregator, Controlled, Health, OneWorker, Server, StatusSource
 from processor.telemetry.telemetry import Telemetry
 
 SECRET = "the-users-own-words"
@@ -38,6 +38,9 @@ class Worker:
 
     def steps(self, limit: int) -> list[dict[str, object]]:
         return self.open[:limit]
+
+    def control(self, partition: int, reason: str | None) -> Controlled:
+        return Controlled(404, "owns nothing")
 
 
 class Broken(Worker):
