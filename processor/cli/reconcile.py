@@ -23,7 +23,8 @@ _WORDS = {"missing": "never seen", "extra": "published, not in the list"}
 
 def reconcile(
     lists: Annotated[
-        list[Path], typer.Argument(help="Files or folders: pages of run steps, arrays of them, or JSON lines.")
+        list[Path],
+        typer.Argument(help="Files or folders: pages of run steps, arrays of them, response objects, or JSON lines."),
     ],
     config: ConfigOption = None,
     published: Annotated[

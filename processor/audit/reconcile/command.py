@@ -74,6 +74,7 @@ def reconcile(
         found.read_archives(published)
     else:
         asyncio.run(found.read_topics(connection))
+    lists.place_responses(found.newest)
     return compared(lists, found, partial=partial)
 
 
@@ -125,11 +126,17 @@ def _notes(lists: ServiceLists, found: PublishedSteps, still_open: int) -> list[
         notes.append(
             f"{still_open:,} listed steps had not ended when their list was made, and nothing was published of them."
         )
-    unfinished = sorted(run_id for run_id, whole in lists.runs.items() if not whole)
+    unfinished = sorted(run_id for run_id, whole in lists.runs.items() if not whole and run_id not in lists.responses)
     if unfinished:
         notes.append(
             f"Of {len(unfinished):,} runs the last page is not there (has_more is true), {unfinished[0][:80]} for one: "
             "published steps that are not in their lists are not judged."
+        )
+    cut = sorted(run_id for run_id in lists.responses if not lists.runs[run_id])
+    if cut:
+        notes.append(
+            f"{len(cut):,} responses have not completed, {cut[0][:80]} for one: their output may lack items, so "
+            "published steps that are not in it are not judged."
         )
     if found.unreadable:
         notes.append(f"{found.unreadable:,} records on the outcome topics name no step of the source, or are not JSON.")

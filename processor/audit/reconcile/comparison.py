@@ -2,7 +2,8 @@
 
 What the list does not say (null, absent) is no contradiction: lists leave out what streams carry. What the list says
 and the published step lacks is one, but for keys that the contract does not have (`usage` and others), which the
-service may fill in after the stream has ended.
+service may fill in after the stream has ended. Nor is a time that the published step says was inferred
+(`inferred_times`), or an encryption of the same content.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ _OBJECTS: Final = frozenset({"thread.run.step", "assistant.run.step"})
 _ENDS: Final = frozenset(status.value for status in Status) - {Status.IN_PROGRESS.value}
 _LONGEST: Final = 120
 _NOTHING: Final[tuple[Any, ...]] = (None, {}, [])
+_INFERRED: Final = "inferred_times"
+_ENCRYPTED: Final = frozenset({"encrypted_content", "fingerprint"})
+"""What is encrypted anew each time that a response is told."""
 
 
 class PublishedStep(msgspec.Struct, frozen=True):
@@ -159,7 +163,7 @@ def not_listed(published: PublishedStep, *, whole: bool) -> StepResult:
         listed=None,
         published=str(published.snapshot.get("status")),
         at=published.at,
-        why="its run is listed, and it is not in the list" if whole else "the list of its run has more pages",
+        why="its run is listed, and it is not in the list" if whole else "the list of its run may not be whole",
     )
 
 
@@ -172,8 +176,11 @@ class _Walk:
         self.only_in_list: list[str] = []
 
     def step(self, listed: Mapping[str, Any], published: Mapping[str, Any]) -> None:
-        for key in sorted(listed.keys() | published.keys()):
+        inferred = published.get(_INFERRED) or ()
+        for key in sorted(listed.keys() | published.keys() - {_INFERRED}):
             one, two = listed.get(key), published.get(key)
+            if key in inferred and two is not None:
+                continue
             if key == "object" and one in _OBJECTS and two in _OBJECTS:
                 continue  # the two names of the same thing; `output.object_type` may pin one
             if key not in SCHEMA_KEYS and two in _NOTHING and one not in _NOTHING:
@@ -188,7 +195,8 @@ class _Walk:
             self.not_in_list.append(path)
         elif isinstance(listed, dict) and isinstance(published, dict):
             for key in sorted(listed.keys() | published.keys()):
-                self._value(f"{path}.{key}", listed.get(key), published.get(key))
+                if key not in _ENCRYPTED:
+                    self._value(f"{path}.{key}", listed.get(key), published.get(key))
         elif isinstance(listed, list) and isinstance(published, list) and len(listed) == len(published):
             for at, (one, two) in enumerate(zip(listed, published, strict=True)):
                 self._value(f"{path}[{at}]", one, two)

@@ -1,22 +1,25 @@
 """Read the service's lists of run steps: pages, plain arrays, single steps, one JSON value or one a line.
 
 A page is what `GET .../threads/{id}/runs/{id}/steps` answers: `{"object": "list", "data": [...], "has_more": ...}`.
+A response object is the list of its output items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from processor.audit.reconcile import response_objects
+from processor.audit.reconcile.comparison import PublishedStep
 from processor.errors import RunStepsError
 
 STEP_OBJECTS: Final = frozenset({"thread.run.step", "assistant.run.step"})
 _MAX_BYTES: Final = 1 << 30
 _SUFFIXES: Final = frozenset({".json", ".jsonl", ".ndjson"})
-_HINT: Final = "give pages of run steps, arrays of them, or one step a line"
+_HINT: Final = "give pages of run steps, arrays of them, one step a line, or response objects"
 
 
 class ListError(RunStepsError):
@@ -31,8 +34,10 @@ class ServiceLists:
     Attributes:
         steps: by id, as the service has them; of an id that is listed twice, the one that has ended.
         conflicting: ids that are listed twice as ended, with different contents.
-        runs: run id -> whether its list is whole: a page said that there are no more, or it was no page.
+        runs: run id -> whether its list is whole: a page said that there are no more, or it was no page; of a response,
+            whether it has completed.
         pages: how many pages were read.
+        responses: response objects, by id; of one that is listed twice, the one that has ended.
     """
 
     def __init__(self) -> None:
@@ -40,6 +45,7 @@ class ServiceLists:
         self.conflicting: set[str] = set()
         self.runs: dict[str, bool] = {}
         self.pages = 0
+        self.responses: dict[str, dict[str, Any]] = {}
 
     def add(self, value: Any, where: str) -> None:
         """Take a page, an array or a step.
@@ -55,8 +61,33 @@ class ServiceLists:
             more = value.get("has_more") is True
             for item in value["data"]:
                 self._add_step(item, where, whole=not more)
+        elif isinstance(value, dict) and value.get("object") == response_objects.OBJECT:
+            self._add_response(value, where)
         else:
             self._add_step(value, where, whole=True)
+
+    def _add_response(self, response: dict[str, Any], where: str) -> None:
+        try:
+            steps = response_objects.steps_of(response)
+        except ValueError as error:
+            raise ListError(f"reconcile: {where}: {error}", hint=_HINT) from None
+        before = self.responses.get(response["id"])
+        if before is not None and response_objects.is_ended(before):
+            if response_objects.is_ended(response) and before != response:
+                self.conflicting.update(step["id"] for step in steps)
+            return
+        self.responses[response["id"]] = response
+        self.runs[response["id"]] = response_objects.is_whole(response)
+        self.steps.update({step["id"]: step for step in steps})
+
+    def place_responses(self, published: Mapping[str, Mapping[int, PublishedStep]]) -> None:
+        """Give the steps of response objects the ids under which their items were published."""
+        for response in self.responses.values():
+            listed = response_objects.steps_of(response)
+            for step in listed:
+                self.steps.pop(step["id"], None)
+            for step in response_objects.placed(response, listed, published):
+                self.steps[step["id"]] = step
 
     def _add_step(self, value: Any, where: str, *, whole: bool) -> None:
         if not isinstance(value, dict) or value.get("object") not in STEP_OBJECTS:
