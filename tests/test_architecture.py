@@ -202,6 +202,24 @@ def test_arrows_point_one_way(module: str) -> None:
             assert allowed, f"{module} imports {name}: {because}"
 
 
+def test_one_judge_makes_the_findings() -> None:
+    """Replay, explain and self-audit judge a step by one class; when earlier records cannot matter is one formula."""
+    makes: set[str] = set()
+    measures: set[str] = set()
+    for module in (name for name in MODULES if inside(name, "processor.audit")):
+        for node in ast.walk(tree_of(module)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
+                makes.add(module)
+            if isinstance(node, ast.BinOp) and "CLOCK_SKEW_S" in ast.unparse(node) and "retention" in ast.unparse(node):
+                measures.add(module)
+    assert makes == {"processor.audit.judge.partition_audit"} | MAKES_NO_VERDICT_OF_A_STEP
+    assert measures == {"processor.audit.judge.settled"}
+
+
+MAKES_NO_VERDICT_OF_A_STEP = {"processor.audit.replay.partition_task"}
+"""It reports records that name no place of the source: there is nothing to compare them with."""
+
+
 def test_every_rule_names_packages_that_exist() -> None:
     """A package that was renamed must not leave a rule behind that holds nothing."""
     named = {home for homes in HOMES.values() for home in homes} | {
