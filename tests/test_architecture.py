@@ -510,3 +510,12 @@ def test_files_and_tests_that_the_architecture_page_names_exist() -> None:
         assert (ROOT / path).exists(), f"docs/architecture.md names {path}: say where that is now"
         if test:
             assert re.search(rf"def {test}\(", (ROOT / path).read_text("utf-8")), f"{path} has no {test}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_python_files_that_a_page_names_exist(path: str) -> None:
+    """`writer.py`, `core/step.py` or a whole path: a file that was renamed is found under its new name only."""
+    there = {f"/{found.relative_to(ROOT).as_posix()}" for found in (ROOT / "deploy").rglob("*.py")}
+    there |= {f"/{source}" for source in SOURCES}
+    for name in re.findall(r"`([\w./-]+\.py)(?:::\w+)?`", (ROOT / path).read_text("utf-8")):
+        assert any(source.endswith(f"/{name}") for source in there), f"{path} names {name}: say where that is now"

@@ -41,7 +41,7 @@ Letters = Annotated[
     typer.Option("--letter", metavar="PARTITION:OFFSET", help="Only this dead letter; may be given again."),
 ]
 MaxRedrives = Annotated[
-    int, typer.Option(min=1, help="A record that was redriven so often and came back each time is parked.")
+    int, typer.Option(min=1, help="Park a record that was redriven this often and rejected each time.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -60,7 +60,7 @@ def list_letters(
     state: Annotated[
         list[str] | None, typer.Option(help="Only in this state (see the column); may be given again.")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Stop after so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Stop after this many.")] = 50,
     max_redrives: MaxRedrives = _MAX_REDRIVES,
     as_json: AsJson = False,
 ) -> None:
@@ -179,13 +179,11 @@ def redrive(
     partition: Partitions = None,
     letter: Letters = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would be redriven; write nothing.")] = False,
-    rate: Annotated[
-        float | None, typer.Option(min=0.01, help="No more letters in a second; not given: as fast as it goes.")
-    ] = None,
-    most: Annotated[int | None, typer.Option("--max", min=1, help="No more letters than this.")] = None,
+    rate: Annotated[float | None, typer.Option(min=0.01, help="Maximum letters per second. Default: no limit.")] = None,
+    most: Annotated[int | None, typer.Option("--max", min=1, help="Maximum letters of this redrive.")] = None,
     max_redrives: MaxRedrives = _MAX_REDRIVES,
     first: Annotated[
-        bool, typer.Option("--first", help="Nothing was redriven from this topic before; asked for once.")
+        bool, typer.Option("--first", help="This is the first redrive from this topic; needed once.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

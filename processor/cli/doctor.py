@@ -22,10 +22,8 @@ _STYLES = {"green": "green", "yellow": "yellow", "red": "bold red"}
 
 def doctor(
     config: ConfigOption = None,
-    longest_stop_h: Annotated[
-        float, typer.Option(min=0, help="How many hours all workers may be down at the longest, as you plan it.")
-    ] = 24.0,
-    everything: Annotated[bool, typer.Option("--all", help="Show what is in order, too.")] = False,
+    longest_stop_h: Annotated[float, typer.Option(min=0, help="Longest planned stop of all workers, in hours.")] = 24.0,
+    everything: Annotated[bool, typer.Option("--all", help="List green findings as well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check a live cluster for what a worker needs, and name the remedy of each fault. Changes nothing.

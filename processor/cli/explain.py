@@ -30,7 +30,7 @@ def explain(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show one step's life: its events, what each changed, what was published, and whether that is right.
+    """Show the timeline of one step: its events, what each changed, what was published, and whether that is right.
 
     Reads only, joins no group. Exit code 0: all equal; 3: a difference was found; 4: not provable.
     """

@@ -35,7 +35,7 @@ Threads = Annotated[list[str] | None, typer.Option(help="Report only the steps o
 Record = Annotated[Path | None, typer.Option(help="Also archive the range into this folder.")]
 RecordAs = Annotated[str, typer.Option(help="jsonl.gz, jsonl or parquet.")]
 Workers = Annotated[int, typer.Option(min=1, max=256, help="Processes on this machine.")]
-Dask = Annotated[str, typer.Option(metavar="ADDRESS", help="Run on this Dask scheduler instead.")]
+Dask = Annotated[str, typer.Option(metavar="ADDRESS", help="Run on this Dask scheduler.")]
 Work = Annotated[Path | None, typer.Option(help="Work folder. Default: a temporary one. Dask needs a shared one.")]
 Report = Annotated[Path | None, typer.Option(help="Write the evidence into this folder, which must be new.")]
 Created = Annotated[str | None, typer.Option(metavar="ISO", help="Creation time to write into the report.")]
@@ -46,17 +46,20 @@ SoleSource = Annotated[
 AcceptFold = Annotated[
     list[int] | None,
     typer.Option(
-        metavar="VERSION", help="Fold versions that may stand, not provable. Default: this program's earlier."
+        metavar="VERSION", help="Take records of this fold version as not provable. Default: all earlier versions."
     ),
 ]
 AcceptRules = Annotated[
     list[str] | None,
-    typer.Option(metavar="DIGEST", help="[steps] digests that may stand. Default: those changed at rest."),
+    typer.Option(
+        metavar="DIGEST",
+        help="Take records of this [steps] digest as not provable. Default: those before or after all others.",
+    ),
 ]
 EarlierConfig = Annotated[
-    list[Path] | None, typer.Option(help="A configuration that was in force before: its [steps] are judged by it.")
+    list[Path] | None, typer.Option(help="An earlier configuration: records of its [steps] are judged by it.")
 ]
-Verify = Annotated[bool, typer.Option(help="Off: fold only, compare nothing.")]
+Verify = Annotated[bool, typer.Option(help="Compare with the published records, or only fold.")]
 Against = Annotated[
     Path | None,
     typer.Option(metavar="REPORT", help="Compare the steps with those of this report, e.g. of another version."),
@@ -65,7 +68,7 @@ Check = Annotated[
     Path | None, typer.Option(metavar="REPORT", help="Check this report instead, without a broker (see --archive).")
 ]
 Sign = Annotated[Path | None, typer.Option(metavar="KEY", help="Sign the report with this Ed25519 private key (PEM).")]
-Signer = Annotated[str, typer.Option(metavar="NAME", help="Who signs, as the signature says it.")]
+Signer = Annotated[str, typer.Option(metavar="NAME", help="Name of the signer, written into the signature.")]
 Trust = Annotated[
     list[Path] | None,
     typer.Option(metavar="PUBKEY", help="With --check: signed with this key (PEM); may be given again."),
