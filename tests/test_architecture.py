@@ -28,7 +28,7 @@ from processor.telemetry.metrics import ENDS, INFERRED_NO, METRICS, OTHER
 ROOT = Path(__file__).parents[1]
 
 CORE_MAY_USE = {
-    "__future__", "base64", "binascii", "bisect", "codecs", "collections", "copy", "dataclasses", "enum",
+    "__future__", "array", "base64", "binascii", "bisect", "codecs", "collections", "copy", "dataclasses", "enum",
     "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "re", "string", "struct",
     "types", "typing", "unicodedata", "msgspec",
 }  # fmt: skip

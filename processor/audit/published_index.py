@@ -483,6 +483,7 @@ class FileIndex:
             self._strays = [_IndexFiles(stem, exits) for stem in lone]
             self._exits = exits.pop_all()
         self.count = sum(files.rows for files in self._parts)
+        self.holds_dead_letters = True
         self._rows: dict[RecordLocation, tuple[_IndexFiles, int]] = {}
         self.last: dict[RecordLocation, Published] = {}
 

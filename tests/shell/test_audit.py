@@ -64,6 +64,7 @@ class Case:
         latest_mark_ms: int = NEVER,
         kept_from: dict[tuple[str, int], int] | None = None,
         held: tuple[tuple[str, int], ...] = (),
+        rules: Rules = RULES,
         **options: Any,
     ) -> list[Finding]:
         with IndexWriter(self.work, "source", 4, frozenset({3})) as shelves:
@@ -72,7 +73,7 @@ class Case:
                     shelves.put(topic, partition, record, dead_letters=topic == mutations.DEAD)
         records = [r for r in self.play.log if begin <= r.offset and (end is None or r.offset < end)]
 
-        def state(offset: int, now: int, rules: Rules = RULES) -> PartitionState:
+        def state(offset: int, now: int, rules: Rules = rules) -> PartitionState:
             return PartitionState("source", 3, rules, next_offset=offset, live_from=offset, stream_time=now)
 
         with FileIndex(self.work, 3) as shelf:

@@ -10,13 +10,13 @@ import pytest
 
 from processor.audit.judge import regimes
 from processor.audit.judge.regimes import Accepted
-from processor.audit.judge.verdicts import Verdict
+from processor.audit.judge.verdicts import Finding, FindingKind, Verdict
 from processor.core.effects import FOLD_VERSION, LogRecord
+from processor.core.headers import DETAIL, VERSION
 from processor.core.headers import RULES as RULES_HEADER
-from processor.core.headers import VERSION
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from tests.core.scripted_log import step
+from tests.core.scripted_log import call, calls, refused, step
 from tests.shell.test_audit import RULES, Case, one_step, verdicts
 
 EARLIER = msgspec.structs.replace(RULES, grace_s=1, max_age_s=30)
@@ -80,17 +80,116 @@ def test_settings_that_were_changed_at_rest_accuse_no_one(case: Case) -> None:
     assert list(case.last.foreign) == [f"made under other [steps] settings ({DIGEST})"]
 
 
-def test_settings_that_are_known_are_judged_each_under_its_own(case: Case) -> None:
-    changed_at_rest(case)
-    found = {finding.identity[0]: finding.verdict for finding in case.audit(earlier=(EARLIER,))}
-    assert {v for name, v in found.items() if name.startswith(("old", "new"))} == {Verdict.EQUAL}
-    assert set(found.values()) <= {Verdict.EQUAL, Verdict.UNVERIFIABLE}
-    for name in ("old1", "new3"):
-        digest = (DIGEST if name == "old1" else RULES.digest()).encode()
-        honest = relabel(case, name.encode(), RULES_HEADER, digest, value=b"{}")
-        wrong = [f.identity[0] for f in case.audit(earlier=(EARLIER,)) if f.verdict is Verdict.DIFFERENT]
-        assert wrong == [name], "under settings that are known a difference is one"
-        relabel(case, name.encode(), RULES_HEADER, digest, value=honest.value or b"")
+def test_between_the_settings_that_are_known_nothing_is_missing(case: Case) -> None:
+    """Behind the last step under the earlier settings, before the first under the audited ones: which were in force?"""
+    restarted(case, EARLIER)
+    one_step(case, "old")
+    case.play.put(b"{")
+    restarted(case, RULES)
+    one_step(case, "new")
+    case.publish()
+    drop(case, b"key")
+    found = {finding.verdict: finding for finding in case.audit(earlier=(EARLIER,))}
+    assert set(found) == {Verdict.EQUAL, Verdict.UNVERIFIABLE}
+    assert found[Verdict.UNVERIFIABLE].why == "the [steps] settings were changed there"
+
+
+LITTLE = msgspec.structs.replace(RULES, max_step_bytes=400)
+OWN = Accepted(rules=(RULES.digest(),))
+
+
+def too_large_before(case: Case) -> None:
+    """A step is refused a delta under `LITTLE`; no step is published under these, and the settings are changed."""
+    restarted(case, LITTLE)
+    case.play.created(id="s0", type="tool_calls")
+    assert refused(case.play.say("step.delta", calls(call(arguments="x" * 500), step_id="s0"))) == "step_too_large"
+    case.play.created(id="aside")
+    restarted(case, RULES)
+    case.play.say("step.completed", step("completed", id="s0"))
+    case.play.say("step.completed", step("completed", id="aside"))
+    one_step(case, "s1")
+    case.publish()
+
+
+def changed(case: Case, key: bytes) -> list[Finding]:
+    """The findings that are not equal where the step of this key has another value."""
+    honest = relabel(case, key, RULES_HEADER, RULES.digest().encode(), value=b"{}")
+    found = [finding for finding in case.audit() if finding.verdict is not Verdict.EQUAL]
+    relabel(case, key, RULES_HEADER, RULES.digest().encode(), value=honest.value or b"")
+    return found
+
+
+def test_settings_that_only_a_dead_letter_shows_accuse_no_one(case: Case) -> None:
+    """A dead letter names no settings: `extra: the log does not imply it`."""
+    too_large_before(case)
+    found = [finding for finding in case.audit() if finding.verdict is not Verdict.EQUAL]
+    assert [(one.verdict, one.kind) for one in found] == [(Verdict.UNVERIFIABLE, FindingKind.DEAD_LETTER)]
+    assert f"--accept-rules {RULES.digest()}" in found[0].why
+    assert sorted(verdicts(case.audit(accepted=OWN))) == ["equal"] * 3 + ["extra"], "the auditor knows of no others"
+
+
+def test_a_step_without_what_other_settings_refused_is_no_difference(case: Case) -> None:
+    """It comes from a checkpoint, without the delta; a step that the dead letter does not stand in is judged."""
+    too_large_before(case)
+    assert {one.verdict for one in changed(case, b"s0")} == {Verdict.UNVERIFIABLE}
+    assert Verdict.DIFFERENT in {one.verdict for one in changed(case, b"aside")}
+    assert Verdict.DIFFERENT in {one.verdict for one in changed(case, b"s1")}
+
+
+def test_a_step_that_other_settings_refused_is_not_missing(case: Case) -> None:
+    too_large_before(case)
+    drop(case, b"s0")
+    assert sorted(verdicts(case.audit())) == ["equal", "equal", "unverifiable", "unverifiable"]
+    drop(case, b"aside")
+    assert "missing" in verdicts(case.audit())
+
+
+def test_a_dead_letter_between_steps_of_the_audited_settings_is_extra(case: Case) -> None:
+    one_step(case, "s0")
+    restarted(case, LITTLE)
+    case.play.created(id="s1", type="tool_calls")
+    case.play.say("step.delta", calls(call(arguments="x" * 500), step_id="s1"))
+    restarted(case, RULES)
+    case.play.say("step.completed", step("completed", id="s1"))
+    case.publish()
+    assert sorted(verdicts(case.audit())) == ["equal", "equal", "extra"]
+
+
+def test_settings_that_were_changed_behind_the_last_step_accuse_no_one(case: Case) -> None:
+    one_step(case, "s0")
+    restarted(case, LITTLE)
+    case.play.created(id="s1", type="tool_calls")
+    case.play.say("step.delta", calls(call(arguments="x" * 500), step_id="s1"))
+    case.publish()
+    assert sorted(verdicts(case.audit())) == ["equal", "unverifiable"]
+
+
+def test_a_dead_letter_that_the_audited_settings_imply_may_be_lacking_before_them(case: Case) -> None:
+    """The earlier settings took in what the audited ones refuse."""
+    restarted(case, msgspec.structs.replace(RULES, max_step_bytes=1 << 20))
+    case.play.created(id="s0", type="tool_calls")
+    assert not case.play.say("step.delta", calls(call(arguments="x" * 500), step_id="s0"))
+    restarted(case, LITTLE)
+    case.play.say("step.completed", step("completed", id="s0"))
+    case.publish()
+    found = case.audit(rules=LITTLE)
+    assert sorted(verdicts(found)) == ["equal", "unverifiable"]
+    assert "unverifiable" not in verdicts(case.audit(rules=LITTLE, accepted=Accepted(rules=(LITTLE.digest(),))))
+
+
+def test_of_a_dead_letter_settings_change_no_more_than_what_it_says(case: Case) -> None:
+    restarted(case, LITTLE)
+    case.play.created(id="s0", type="tool_calls")
+    case.play.say("step.delta", calls(call(arguments="x" * 500), step_id="s0"))
+    one_step(case, "s1")
+    case.publish()
+    assert verdicts(case.audit(rules=LITTLE)) == ["equal", "equal"]
+    ((place, at),) = [(p, n) for p, log in case.out.items() for n, r in enumerate(log) if r.key == b"key"]
+    honest = case.out[place][at]
+    case.out[place][at] = relabelled(honest, DETAIL, b"another limit")
+    assert sorted(verdicts(case.audit(rules=LITTLE))) == ["equal", "unverifiable"]
+    case.out[place][at] = msgspec.structs.replace(honest, value=b"{}")
+    assert sorted(verdicts(case.audit(rules=LITTLE))) == ["different", "equal"]
 
 
 @pytest.mark.parametrize(("name", "content"), [(RULES_HEADER, b"0123456789abcdef"), (VERSION, b"%d" % NEWER)])

@@ -21,6 +21,7 @@ from processor.audit.judge.partition_growth import PartitionGrowth, Placements
 from processor.audit.judge.published_headers import mark_in, mark_of, number_in, offsets_of, reason_in
 from processor.audit.judge.regimes import Accepted, Regimes
 from processor.audit.judge.settled import settled_after_ms
+from processor.audit.judge.unnamed_settings import UnnamedSettings
 from processor.audit.judge.verdicts import (
     NEVER,
     Difference,
@@ -152,14 +153,14 @@ class PartitionAudit:
         earlier: Sequence[Rules] = (),
         yield_equal: bool = True,
     ) -> None:
-        marks = [(position, ms) for position, ms in index.marks() if ms <= latest_mark_ms]
         self._ignored_marks = frozenset(ignored_marks)
-        marks = [mark for mark in marks if mark not in self._ignored_marks]
+        marks = [mark for mark in index.marks() if mark[1] <= latest_mark_ms and mark not in self._ignored_marks]
         known_ms = -1 if complete else max((ms for position, ms in marks if position <= begin), default=-1)
         self._make_state = make_state
         self.state = make_state(begin, known_ms)
         self._rules = self.state.rules
         regimes = self._regimes = Regimes(index, self._rules, accepted, earlier)
+        self._unnamed = UnnamedSettings(index, regimes.own, others=regimes.others_may_stand)
         if begin <= regimes.known_until:
             self.state = make_state(begin, known_ms, regimes.known_rules)
         self._index, self._expected, self._shortened = index, expected_of, shortened
@@ -313,7 +314,9 @@ class PartitionAudit:
         position, milliseconds = self._marks.popleft()
         state = self.state
         state.moved_to(position)
-        if not self._segments[-1].complete or self._gaps.marks_are_lost:
+        is_due = state.next_due_ms() == milliseconds
+        is_unknown = not self._segments[-1].complete or self._gaps.marks_are_lost
+        if is_unknown or (not is_due and self._unnamed.may_have_set((position, milliseconds))):
             # Time has moved, whether the step that was due is known here or began before; and what seems to be due
             # earlier was none to the worker, or the mark would be another.
             while (due := state.next_due_ms()) is not None and due < milliseconds:
@@ -374,7 +377,9 @@ class PartitionAudit:
             for published in equal[1:]:
                 self._index.take(published)
                 yield effect, self._finding(Verdict.DUPLICATE, kind, identity, first, cause, location_of(published))
-            if self._gaps.is_time_open and isinstance(effect, Publish):
+            if isinstance(effect, DeadLetter):
+                self._unnamed.agrees(effect)
+            elif self._gaps.is_time_open:
                 self._note_deadline(effect)
             why = self._misplaced(kind, identity, location_of(best))
             yield effect, self._equal(kind, identity, first, cause, location_of(best), why)
@@ -383,6 +388,7 @@ class PartitionAudit:
         why = self._undecidable(effect, first, cause)
         if near is None:
             why = self._gaps.lacks(expected, cause) or why or self._other_fold or self._regimes.unknown_at(cause)
+            why = why or self._unnamed_at(effect, first, cause)
             verdict = Verdict.UNVERIFIABLE if why else Verdict.MISSING
             self.unmatched += bool(why)
             yield effect, self._finding(verdict, kind, identity, first, cause, None, why)
@@ -392,14 +398,15 @@ class PartitionAudit:
         if foreign:
             self.foreign[foreign] += 1
         why = foreign or why or self._began_before(near) or self._regimes.unknown_at(cause)
-        verdict = Verdict.UNVERIFIABLE if why else Verdict.DIFFERENT
         fields = tuple(differences(expected, near))
         if not why:
             excuse = self._excuse(expected, near, fields)
             if excuse is None:
                 yield effect, self._equal(kind, identity, first, cause, location_of(near), "")
                 return
-            why, verdict = excuse, Verdict.UNVERIFIABLE if excuse else verdict
+            paths = {field.path for field in fields}
+            why = excuse or self._unnamed.between(effect, first, cause, candidates, paths)
+        verdict = Verdict.UNVERIFIABLE if why else Verdict.DIFFERENT
         yield effect, self._finding(verdict, kind, identity, first, cause, location_of(near), why, fields)
 
     def _note_deadline(self, effect: Publish) -> None:
@@ -407,6 +414,12 @@ class PartitionAudit:
         if effect.inferred == "deadline" and not self._gaps.lacks_marks_before(first):
             self._gaps.time_is_known(cause)
             self._segments.append(self._segment(cause + 1, False, self.state.stream_time))
+
+    def _unnamed_at(self, effect: Publish | DeadLetter, first: int, cause: int) -> str:
+        """Why settings that nothing names may have had another effect; "" if they cannot."""
+        if isinstance(effect, DeadLetter):
+            return self._unnamed.disagrees(effect)
+        return self._unnamed.of_step(effect.step_id, first, cause)
 
     def _excuse(self, expected: ExpectedRecord, near: Published, fields: Sequence[Difference]) -> str | None:
         """Why a difference is none of the worker's, in words; "" if it is one; None if it is no difference at all."""
@@ -461,8 +474,12 @@ class PartitionAudit:
                 why = self._began_before(published) or self._unsure(
                     self._segment_of(cause), first, cause, published.value, _AFTER_RUN.encode() in anomalies.split(b",")
                 )
-            elif published.identity[1].partition(" ")[0] in _STATEFUL:
-                why = self._unsure_of_letter(self._segment_of(cause), cause)
+                why = why or self._unnamed.of_step(published.identity[0], first, cause)
+            else:
+                if published.identity[1].partition(" ")[0] in _STATEFUL:
+                    why = self._unsure_of_letter(self._segment_of(cause), cause)
+                letter = (published.identity[1], published.value, published.headers)
+                why = why or self._unnamed.of_dead_letter(cause, *letter)
         if why:
             self.left_unverifiable += 1
             kind = published.kind

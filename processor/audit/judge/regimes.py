@@ -73,6 +73,8 @@ class Regimes:
         earlier: settings that are known to have been in force before.
 
     Attributes:
+        own: the audited regime.
+        others_may_stand: settings other than the audited ones may have been in force.
         known_until: up to this cause all records are of `known_rules`, which are not the audited ones; -1 for none.
         own_from: from this cause on records are of the audited settings; what began before may owe something to
             others. -1 where there are no others in front of it.
@@ -81,9 +83,11 @@ class Regimes:
     def __init__(
         self, index: PublishedIndex, rules: Rules, accepted: Accepted | None = None, earlier: Iterable[Rules] = ()
     ) -> None:
-        self._own = Regime(FOLD_VERSION, rules.digest())
+        self.own = Regime(FOLD_VERSION, rules.digest())
         self._accepted = accepted or Accepted()
         known = {one.digest(): one for one in earlier}
+        named = self._accepted.rules
+        self.others_may_stand = named is None or bool(known) or any(one != self.own.rules for one in named)
         self.known_until = self.own_from = _NOTHING
         self.known_rules: Rules | None = None
         self._before: list[Regime] = []
@@ -94,10 +98,10 @@ class Regimes:
             self._divide(_spans(index.all()), known)
 
     def _is_own(self, regime: Regime | None) -> bool:
-        return regime is None or regime == self._own or regime == (FOLD_VERSION, "")
+        return regime is None or regime == self.own or regime == (FOLD_VERSION, "")
 
     def _divide(self, spans: Mapping[Regime, _Span], known: Mapping[str, Rules]) -> None:
-        own = self._own_span = spans.get(self._own, self._own_span)
+        own = self._own_span = spans.get(self.own, self._own_span)
         before_end = _NOTHING
         for regime, span in sorted(spans.items()):
             if self._is_own(regime):
@@ -128,7 +132,7 @@ class Regimes:
         return version == FOLD_VERSION or version in EARLIER_FOLDS or (version > FOLD_VERSION and is_apart)
 
     def _rules_may_stand(self, rules: str) -> bool:
-        return rules in ("", self._own.rules) or rules in (self._accepted.rules or ())
+        return rules in ("", self.own.rules) or rules in (self._accepted.rules or ())
 
     def foreign(self, published: Published) -> tuple[str, bool]:
         """Why a record cannot be judged by this fold and these settings, and whether it may stand; "" if it can be."""

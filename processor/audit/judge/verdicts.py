@@ -112,6 +112,7 @@ class PublishedIndex(Protocol):
     Attributes:
         count: how many records there are.
         last: what `look` or `left` returned last, by location.
+        holds_dead_letters: whether dead letters are among them at all.
     """
 
     @property
@@ -119,6 +120,9 @@ class PublishedIndex(Protocol):
 
     @property
     def last(self) -> Mapping[RecordLocation, Published]: ...
+
+    @property
+    def holds_dead_letters(self) -> bool: ...
 
     def look(self, kind: FindingKind, identity: tuple[str, str]) -> list[Published]:
         """The records of this identity that were not taken yet, in the order of their topic, partition, offset."""
