@@ -213,6 +213,8 @@ def _print_summary(replayed: Replayed) -> None:
     print_line(
         "  offsets: " + (", ".join(f"{n:,} {kind}" for kind, n in sorted(replayed.coverage.items()) if n) or "none")
     )
+    if redriven := sum(result.redriven for result in replayed.results):
+        print_line(f"  redriven: {redriven:,} of the records were put back by a redrive of dead letters, as they say")
     for result in replayed.results:
         whole = "" if result.complete else ", not from the log's beginning"
         print_line(

@@ -40,6 +40,7 @@ class RangeResult(msgspec.Struct, frozen=True, kw_only=True):
         stream_time: in milliseconds where the range ends, -1 where there are no records.
         foreign: records that may stand and were made by another fold version, or under settings that are not known: by
             that, in words.
+        redriven: records that a redrive of dead letters has put back, as their headers say (`runstep-redriven`).
         in_force: fold versions and settings that the published steps of the range name; none without tables.
         trouble: what does not add up, or an archive lacks, in words; empty when all does and nothing is lacking.
     """
@@ -62,5 +63,6 @@ class RangeResult(msgspec.Struct, frozen=True, kw_only=True):
     caused_behind: int = 0
     unbounded_marks: int = 0
     foreign: dict[str, int] = {}
+    redriven: int = 0
     in_force: tuple[InForce, ...] = ()
     trouble: tuple[str, ...] = ()

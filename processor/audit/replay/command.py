@@ -32,6 +32,7 @@ from processor.audit.replay.process_pool import processes
 from processor.audit.replay.progress_file import read_progress
 from processor.audit.replay.run_task import run_task
 from processor.audit.replay.source_survey import SourceSurvey
+from processor.audit.replay.split_ids import split_among
 from processor.audit.replay.task import Task, TaskResult
 from processor.audit.report.manifest import About, not_judged, open_questions, outcome, total_counts, total_coverage
 from processor.config.settings import Settings
@@ -83,7 +84,8 @@ def replay(options: Options, settings: Settings, connection: Callable[[], Connec
         if trouble:
             raise InconsistentCounts("replay: the counts do not add up: " + "; ".join(trouble), hint="please report it")
         first = [finding for result in results for finding in result.first]
-        about = about_replay(options, settings, source, output)
+        split = split_among([path for result in results for path in result.ids])
+        about = about_replay(options, settings, source, output, split)
         return _summed(about, output.outputs(), source.questioned(ranges), first, options, work)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 from processor.archives import Gap, GapKind, Recorder
 from processor.audit.judge.partition_audit import MakeState
 from processor.audit.judge.range_result import RangeResult
+from processor.audit.judge.step_ids import StepIds
 from processor.audit.judge.verdicts import DISAGREES, NEVER, Finding, FindingKind, PublishedIndex, Verdict
 from processor.audit.memory_index import MemoryIndex
 from processor.audit.published_index import FileIndex
@@ -20,10 +22,12 @@ from processor.audit.replay.progress_file import ProgressFile
 from processor.audit.replay.record_sources import DATA, Ledger, archived, pieces
 from processor.audit.replay.regime_history import RegimeHistory
 from processor.audit.replay.runtime import collecting_seldom, waited_for
+from processor.audit.replay.split_ids import IdWriter
 from processor.audit.replay.step_filter import is_wanted
 from processor.audit.replay.task import FIRST, Task, TaskResult
 from processor.audit.replay.task_judge import audit_of, plain_state
 from processor.core.effects import Effect, Publish, Record
+from processor.core.headers import REDRIVEN
 
 if TYPE_CHECKING:
     from processor.audit.replay.task_tables import TaskTables
@@ -39,13 +43,16 @@ class _TaskRunner:
         if task.verify:
             self._index = exits.enter_context(FileIndex(work, task.partition, task.indexes))
         self._tables: TaskTables | None = None
-        state_at: MakeState = partial(plain_state, task)
+        self._ids = IdWriter(work / "ids", task.partition) if task.notes_ids else None
+        self._step_ids = StepIds()
+        state_at: MakeState = partial(plain_state, task, observer=None if self._ids is None else self._step_ids)
         if task.tables:
             from processor.audit.replay.task_tables import TaskTables  # what writes tables takes long to load
 
             self._tables = TaskTables(task, self._index)
             exits.callback(self._tables.abandon)
             state_at = self._tables.state_at
+        self._redriven = 0
         self._audit = audit_of(task, self._index, state_at, yield_equal=task.tables or bool(task.only))
         self._history = RegimeHistory()
         self._recorder: Recorder | None = None
@@ -77,6 +84,8 @@ class _TaskRunner:
         if self._audit.equal_not_yielded:
             self._counts[FindingKind.STEP, Verdict.EQUAL] += self._audit.equal_not_yielded
             self._findings[Verdict.EQUAL] += self._audit.equal_not_yielded
+        self._note_ids()
+        self._note_open_ids()
         self._judge_strays()
         self._progress.write(self._task.end, last=True)
 
@@ -94,12 +103,28 @@ class _TaskRunner:
             self._tables.read(records)
         for effect, finding in self._audit.apply(records):
             self._judged(effect, finding)
+        self._redriven += _redriven_in(records)
         if self._recorder is not None:
             self._record(records)
+        self._note_ids()
         self._audit.state.counts.clear()
         if self._tables is not None:
             self._tables.applied()
         self._progress.write(records[-1].offset + 1)
+
+    def _note_ids(self) -> None:
+        """Of the steps that were published since the last call."""
+        if self._ids is None:
+            return
+        found = self._step_ids.found if self._tables is None else self._tables.published_ids()
+        for step_id, run_id in found:
+            self._ids.note(step_id, run_id)
+        self._step_ids.found.clear()
+
+    def _note_open_ids(self) -> None:
+        if self._ids is not None:
+            for entry in self._audit.state.open_entries():
+                self._ids.note(entry.key, entry.materialise().fields.get("run_id"))
 
     def _record(self, records: list[Record]) -> None:
         for record in records:
@@ -162,7 +187,8 @@ class _TaskRunner:
     def close(self) -> None:
         """Sum up, before the index is closed."""
         chain, files = self._tables.finish() if self._tables is not None else ("", ())
-        self._result = TaskResult(self._range(chain, files), tuple(self._disagreeing or self._undecided))
+        ids = self._ids.close() if self._ids is not None else ()
+        self._result = TaskResult(self._range(chain, files), tuple(self._disagreeing or self._undecided), ids)
         self._marks = self._index.marks()
 
     def result(self) -> TaskResult:
@@ -203,6 +229,7 @@ class _TaskRunner:
             stream_time=audit.state.stream_time,
             caused_behind=audit.caused_behind,
             foreign=dict(sorted(audit.foreign.items())),
+            redriven=self._redriven,
             in_force=self._history.in_force(),
             unbounded_marks=audit.unbounded_marks,
             trouble=tuple(self._accounts(published)),
@@ -231,6 +258,18 @@ class _TaskRunner:
         return wrong
 
 
+def _redriven_in(records: Sequence[Record]) -> int:
+    """How many of them say that a redrive has put them back."""
+    found = 0
+    for record in records:
+        if record.headers:
+            for name, _ in record.headers:
+                if name == REDRIVEN:
+                    found += 1
+                    break
+    return found
+
+
 _MARKS_TRIED: Final = 3
 
 
@@ -242,7 +281,7 @@ def run(task: Task) -> TaskResult:
     """
     with collecting_seldom():
         best = _walked(task)
-        fewest = msgspec.structs.replace(task, tables=False, record="")
+        fewest = msgspec.structs.replace(task, tables=False, notes_ids=False, record="")
         chosen = task
         for mark in best.suspected_marks() if task.verify else ():
             ignored = (*chosen.ignored_marks, mark)

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from processor.audit.judge.settled import CLOCK_SKEW_S
+from processor.audit.judge.split import Split
 from processor.audit.replay.index_output import summed
 from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import program
@@ -51,6 +52,7 @@ def make_tasks(
             record_files=options.record_files,
             verify=options.verify,
             tables=bool(options.report or options.against),
+            notes_ids=len(source.spans) > 1,
             only=options.only,
             no_progress_s=options.no_progress_s,
         )
@@ -58,8 +60,10 @@ def make_tasks(
     ]
 
 
-def about_replay(options: Options, settings: Settings, source: SourceSurvey, output: OutputSurvey) -> About:
-    """What the report says of the replay itself."""
+def about_replay(
+    options: Options, settings: Settings, source: SourceSurvey, output: OutputSurvey, split: Split
+) -> About:
+    """What the report says of the replay itself. `split`: what stands on several partitions."""
     only = options.only
     read = "topic" if source.reads_topic else ""
     if options.archives:
@@ -80,4 +84,5 @@ def about_replay(options: Options, settings: Settings, source: SourceSurvey, out
         verified=options.verify,
         sole_source=options.sole_source,
         not_judged=summed(output.index_results)[1],
+        split=split,
     )

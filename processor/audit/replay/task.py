@@ -60,6 +60,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         verify: whether published records are compared at all.
         tables: whether tables and block digests are made. They are needed for a report alone and are a third of the
             work.
+        notes_ids: whether the ids of steps and runs are noted, to be counted over several partitions.
     """
 
     topic: str
@@ -90,6 +91,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     record_files: str = ".jsonl.gz"
     verify: bool = True
     tables: bool = True
+    notes_ids: bool = False
     only: StepFilter = StepFilter()
     no_progress_s: float = 60.0
 
@@ -104,7 +106,9 @@ class TaskResult(msgspec.Struct, frozen=True):
     Attributes:
         range: counts, coverage and digests of the range.
         first: the first findings that disagree, at most `FIRST`; where none does, of those that cannot be verified.
+        ids: paths of the files of ids (`split_ids`), none without `Task.notes_ids`.
     """
 
     range: RangeResult
     first: tuple[Finding, ...]
+    ids: tuple[str, ...] = ()

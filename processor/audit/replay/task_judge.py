@@ -11,6 +11,7 @@ from processor.audit.judge.verdicts import PublishedIndex
 from processor.audit.replay.step_filter import belonging
 from processor.audit.replay.task import Task
 from processor.core.effects import Status, Transition
+from processor.core.observer import Observer
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.kafka.output_records import Outputs
@@ -48,10 +49,18 @@ def audit_of(task: Task, index: PublishedIndex, state_at: MakeState, *, yield_eq
     )
 
 
-def plain_state(task: Task, offset: int, stream_time: int, rules: Rules | None = None) -> PartitionState:
+def plain_state(
+    task: Task, offset: int, stream_time: int, rules: Rules | None = None, *, observer: Observer | None = None
+) -> PartitionState:
     """The task's state at an offset, at a stream time in milliseconds. `rules` in the place of the task's."""
     return PartitionState(
-        task.topic, task.partition, rules or task.rules, next_offset=offset, live_from=offset, stream_time=stream_time
+        task.topic,
+        task.partition,
+        rules or task.rules,
+        next_offset=offset,
+        live_from=offset,
+        stream_time=stream_time,
+        observer=observer,
     )
 
 
@@ -64,13 +73,4 @@ def observed_state(
 ) -> tuple[PartitionState, TransitionObserver]:
     """The same, and the observer of its transitions."""
     observer = TransitionObserver(on_transition, belonging(task.only) if task.only else None)
-    state = PartitionState(
-        task.topic,
-        task.partition,
-        rules or task.rules,
-        next_offset=offset,
-        live_from=offset,
-        stream_time=stream_time,
-        observer=observer,
-    )
-    return state, observer
+    return plain_state(task, offset, stream_time, rules, observer=observer), observer

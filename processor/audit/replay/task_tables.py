@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from processor.audit.judge.block_digests import BlockDigests
 from processor.audit.judge.verdicts import Finding, PublishedIndex, Verdict
@@ -47,6 +47,10 @@ class TaskTables:
             self._task, offset, stream_time, self.tables.transition_seen, rules
         )
         return self._state
+
+    def published_ids(self) -> list[tuple[str, Any]]:
+        """Step id and run id of what was published by the records that were applied last."""
+        return [(step_id, run_id) for (step_id, _), (_, run_id, _) in self._observer.revisions.items()]
 
     def applied(self) -> None:
         """All findings of the records that were applied have been handed over."""

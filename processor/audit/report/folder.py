@@ -18,6 +18,7 @@ from processor.audit.judge.block_digests import BLOCK_OFFSETS, BlockDigests
 from processor.audit.judge.range_result import RangeResult
 from processor.audit.judge.verdicts import BlockDigest
 from processor.audit.report import manifest as manifests
+from processor.audit.report.lens import Lens
 from processor.audit.report.manifest import NAME, PAGE, About, Manifest, ReportError
 from processor.audit.report.page import render
 from processor.audit.report.tables import SCHEMAS, FileDigest, digest_of, table_of
@@ -208,9 +209,26 @@ def _numbers(folder: Path, manifest: Manifest) -> Iterator[str]:
         return
     for one in ranges:
         yield from _range_numbers(folder, manifest, one)
+    yield from _split_numbers(folder, manifest)
     for before, one in pairwise(ranges):
         if before.partition == one.partition and before.end != one.begin:
             yield f"partition {one.partition}: a range ends at {before.end}, the next begins at {one.begin}"
+
+
+def _split_numbers(folder: Path, manifest: Manifest) -> Iterator[str]:
+    """Whether no more steps stand on several partitions. The tables lack those whose outcome is switched off."""
+    if len({one.partition for one in manifest.ranges}) < 2:
+        return
+    try:
+        with Lens(folder, [name for name in manifest.files if name != PAGE]) as lens:
+            found = lens.one(
+                "SELECT count(*) FROM (SELECT step_id FROM steps GROUP BY step_id HAVING count(DISTINCT partition) > 1)"
+            )
+    except ReportError as error:
+        yield error.message
+        return
+    if found > manifest.about.split.steps:
+        yield f"{NAME}: split: {found} steps stand on more than one partition (says {manifest.about.split.steps})"
 
 
 def _range_numbers(folder: Path, manifest: Manifest, one: RangeResult) -> Iterator[str]:

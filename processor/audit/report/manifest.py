@@ -20,6 +20,7 @@ import msgspec
 
 from processor.audit.judge.not_judged import Claims, NotJudged
 from processor.audit.judge.range_result import RangeResult
+from processor.audit.judge.split import Split
 from processor.audit.judge.verdicts import DISAGREES, Verdict
 from processor.audit.report.tables import FileDigest, digest_of
 from processor.core.rules import Rules
@@ -65,7 +66,8 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     named; `notes` are sentences that a reader must know ("an open transaction begins at offset 17 of partition 0");
     `reading` are those that say how the records were read, and are no part of the evidence;
     `verified` is False where published records were not compared; `sole_source` where other sources may be published to
-    the same topics; `not_judged` are records there that belong to no range.
+    the same topics; `not_judged` are records there that belong to no range; `split` are runs and steps on more than one
+    partition of the source.
     """
 
     program: str
@@ -82,6 +84,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     verified: bool = True
     sole_source: bool = False
     not_judged: NotJudged = NotJudged()
+    split: Split = Split()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -196,7 +199,25 @@ def not_judged(about: About, ranges: Sequence[RangeResult]) -> list[str]:
         found.append(f"{_records(n)} another source: {_listed(about.not_judged.sources)}.")
     if n := about.not_judged.partitions.total():
         found.append(f"{_records(n)} a partition that was not audited: {_listed(about.not_judged.partitions)}.")
+    if about.split:
+        found.append(_split(about.split))
     return found
+
+
+def _split(split: Split, most: int = 5) -> str:
+    kinds = (("step", split.steps, split.first_steps), ("run", split.runs, split.first_runs))
+    counted = [f"{n:,} {kind}{'' if n == 1 else 's'}" for kind, n, _ in kinds if n]
+    named = [
+        f"{kind} {name:.100} on {', '.join(map(str, partitions))}"
+        for kind, _, first in kinds
+        for name, partitions in list(first.items())[:most]
+    ]
+    stand = "stands" if split.steps + split.runs == 1 else "stand"
+    return (
+        f"{' and '.join(counted)} {stand} on more than one partition of the source: each partition is judged for "
+        "itself, so such a step has a life and an end on each, and they may contradict each other "
+        f"({'; '.join(named)})."
+    )
 
 
 def _records(n: int) -> str:

@@ -253,6 +253,8 @@ def _covered(manifest: Manifest) -> str:
         f"{_several(partitions, 'partition')} of {shown(manifest.about.topic)}, {_several(offsets, 'offset')}, "
         f"{_several(records, 'record')}"
     )
+    if redriven := sum(one.redriven for one in ranges):
+        text += f" ({redriven:,} of them put back by a redrive of dead letters, as their headers say)"
     stamps = [(one.first_ms, one.last_ms) for one in ranges if one.records]
     if stamps:
         text += f", with record times from {when(min(a for a, _ in stamps))} to {when(max(b for _, b in stamps))}"

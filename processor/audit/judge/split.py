@@ -1,0 +1,22 @@
+"""Runs and steps on more than one partition of the source, counted, with the first of them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+PLACES: Final = 10
+"""So many are named of each kind, the first in the order of their ids."""
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True):
+    """Attributes: `first_steps` and `first_runs` are ids and the partitions that each stands on."""
+
+    steps: int = 0
+    runs: int = 0
+    first_steps: dict[str, list[int]] = {}
+    first_runs: dict[str, list[int]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.steps or self.runs)
