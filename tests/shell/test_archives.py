@@ -45,6 +45,7 @@ from processor.archives.parquet import SCHEMA
 from processor.archives.records import LIMITS
 from processor.core.header_names import name_text
 from processor.errors import RunStepsError, UsageError
+from tests.capture_files import CAPTURED
 
 Item = ArchivedRecord | Gap
 KINDS = (".jsonl", ".jsonl.gz", ".parquet")
@@ -788,20 +789,6 @@ def test_page_headers_that_never_end_are_refused() -> None:
 
 # ---------------------------------------------------------------- Event Hubs Capture
 
-_VALUES = ["long", "double", "string", "bytes"]
-CAPTURED: dict[str, Any] = {
-    "type": "record",
-    "name": "EventData",
-    "namespace": "Microsoft.ServiceBus.Messaging",
-    "fields": [
-        {"name": "SequenceNumber", "type": "long"},
-        {"name": "Offset", "type": "string"},
-        {"name": "EnqueuedTimeUtc", "type": "string"},
-        {"name": "SystemProperties", "type": {"type": "map", "values": _VALUES}},
-        {"name": "Properties", "type": {"type": "map", "values": [*_VALUES, "null"]}},
-        {"name": "Body", "type": ["null", "bytes"]},
-    ],
-}
 HOME = "space/hub.one/3/2024/07/24/22/15/30.avro"
 AT_2024 = 1_721_859_330_000
 """24 July 2024, 22:15:30 UTC."""

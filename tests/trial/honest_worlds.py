@@ -14,15 +14,27 @@ import msgspec
 from processor.archives import ArchivedRecord, Gap, GapKind
 from processor.audit.expected_records import ExpectedRecords
 from processor.audit.judge.regimes import Accepted
+from processor.audit.replay.task import ArchiveRange
 from processor.core import headers as evidence
-from processor.core.effects import FOLD_VERSION, Effect, LogRecord
+from processor.core.deadlines import NEVER
+from processor.core.effects import FOLD_VERSION, Checkpoint, Effect, LogRecord
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.kafka.output_records import Outputs
 from processor.simulate import Parameters, Simulation
+from tests.capture_files import captured, read_back
 from tests.shell.mutations import DEAD, OUTCOMES, OUTPUTS, PARTITIONS, RULES, SOURCE, World
 
 EARLIER: Final = msgspec.structs.replace(RULES, grace_s=5, max_age_s=600, max_step_bytes=3_000)
+OTHERS: Final = (
+    EARLIER,
+    msgspec.structs.replace(RULES, max_step_bytes=700),
+    msgspec.structs.replace(RULES, max_step_bytes=20_000, max_record_bytes=20_000),
+    msgspec.structs.replace(RULES, max_record_bytes=500),
+    msgspec.structs.replace(RULES, max_open_steps=2),
+    msgspec.structs.replace(RULES, unknown_events="dead-letter"),
+)
+"""Settings before or after the audited ones; some of them show in dead letters alone."""
 
 
 @dataclass
@@ -47,7 +59,10 @@ class Worker:
             interrupted=0.2, midstream=0.1, late_output=0.6, chatter=1,
         )  # fmt: skip
         self.records = list(Simulation(parameters))
-        self.marks = 0.02
+        self.marks, self.gaps = 0.02, 0.06
+        self._set: dict[int, list[tuple[int, int]]] = {p: [] for p in range(PARTITIONS)}
+        """The clock marks."""
+        self._checkpoints: dict[int, dict[bytes, bytes]] = {p: {} for p in range(PARTITIONS)}
 
     def work(self, share: float = 1.0) -> None:
         """Take so much of the records that are left."""
@@ -58,7 +73,7 @@ class Worker:
 
     def _take(self, produced: Any) -> None:
         p, rng = produced.partition, self.rng
-        if rng.random() < 0.06:
+        if rng.random() < self.gaps:
             kind = rng.choice([GapKind.MARKER, GapKind.ABORTED])
             behind = self.made.ends[p] + rng.randrange(1, 4)
             self.made.logs[p].append(Gap(SOURCE, p, self.made.ends[p], behind - 1, kind))
@@ -70,16 +85,27 @@ class Worker:
         self._publish(p, self.states[p].apply([record]))
         due = self.states[p].next_due_ms()
         if due is not None and due >= self.states[p].stream_time and rng.random() < self.marks:
+            self._set[p].append((self.states[p].next_offset, due))
             self._publish(p, self.states[p].advance(due))
 
-    def restart(self, rules: Rules) -> None:
-        """Stopped at rest and started with other settings; it restores from the first record on."""
+    def restart(self, rules: Rules, *, from_checkpoints: bool = False) -> None:
+        """Stopped at rest, started with other settings; restored from checkpoints, or from the first record on."""
         self.rules = rules
-        for p in self.states:
-            log = [item for item in self.made.logs[p] if isinstance(item, ArchivedRecord)]
-            self.states[p] = PartitionState(SOURCE, p, rules, live_from=self.made.ends[p])
-            self.states[p].apply(log)
-            self.states[p].moved_to(self.made.ends[p])
+        for p, old in self.states.items():
+            end, begin, stream_time = self.made.ends[p], 0, -1
+            if from_checkpoints:
+                self._publish(p, old.checkpoint(NEVER))
+                begin, stream_time, needless = old.restore_point_at(end)
+                self._publish(p, list(needless))
+            log = [r for r in self.made.logs[p] if isinstance(r, ArchivedRecord) and r.offset >= begin]
+            state = PartitionState(SOURCE, p, rules, next_offset=begin, live_from=end, stream_time=stream_time)
+            if from_checkpoints:
+                state.load(self._checkpoints[p].items())
+            else:
+                state.rebuild((), self._set[p], refusing=True)
+            state.apply(log)
+            state.moved_to(end)
+            self.states[p] = state
 
     def begin_anew(self) -> dict[int, int]:
         """The group was reset to where the log ends now, and its checkpoints are gone; returns these offsets."""
@@ -91,6 +117,12 @@ class Worker:
         counts = dict.fromkeys((*OUTCOMES.values(), DEAD), self.outputs)
         places = ExpectedRecords(Outputs(OUTCOMES, DEAD, ""), partition, counts)
         for effect in effects:
+            if isinstance(effect, Checkpoint):
+                if effect.value is None:
+                    self._checkpoints[partition].pop(effect.key, None)
+                else:
+                    self._checkpoints[partition][effect.key] = effect.value
+                continue
             placed = places.whole(effect)
             if placed is not None:
                 to = self.rng.randrange(self.outputs) if placed.partition is None else placed.partition
@@ -186,16 +218,38 @@ def broker_times(seed: int) -> Hard:
     return Hard(hard.made, {"broker_times": tuple(since)}, ("proven", "unprovable"))
 
 
-def settings_changed(seed: int) -> Hard:
-    """At rest, once or twice; the auditor knows the earlier ones, or not."""
+def capture(seed: int) -> Hard:
+    """The source as Event Hubs Capture keeps it: no gaps in its numbers, perhaps whole seconds; from any of them on."""
     rng = Random(seed)
-    worker = Worker(seed, rules=EARLIER)
-    worker.work(rng.random())
-    worker.restart(RULES)
+    worker = Worker(seed)
+    worker.gaps = 0.0
     worker.work()
-    options: dict[str, Any] = rng.choice(
-        [{}, {"earlier_rules": (EARLIER,)}, {"accepted": Accepted(rules=(EARLIER.digest(),))}]
-    )
+    made, has_milliseconds = worker.made, rng.random() < 0.5
+    for p, log in made.logs.items():
+        records = [item for item in log if isinstance(item, ArchivedRecord)]
+        events = [captured(record, with_milliseconds=has_milliseconds) for record in records]
+        made.logs[p] = list(read_back(SOURCE, p, events, rng.choice(["null", "deflate", "snappy"])))
+    options: dict[str, Any] = {"archives": (ArchiveRange("capture", 0, 0),)}
+    if rng.random() < 0.3:
+        begins = {p: rng.randrange(end) for p, end in made.ends.items()}
+        options |= {"begin": begins.get, "complete": lambda p: begins[p] == 0}
+    return Hard(made, options, ("proven", "unprovable"))
+
+
+def settings_changed(seed: int) -> Hard:
+    """At rest, to the audited ones or away from them; the auditor knows the others, or not."""
+    rng = Random(seed)
+    other = rng.choice(OTHERS)
+    order = (other, RULES) if rng.random() < 0.7 else (RULES, other)
+    worker = Worker(seed, rules=order[0])
+    # Near the first or the last record, few steps or none say which settings were in force there.
+    share = rng.choice([rng.random(), rng.random() / 10, 1 - rng.random() / 10])
+    worker.work(share)
+    worker.restart(order[1], from_checkpoints=rng.random() < 0.5)
+    worker.work()
+    options: dict[str, Any] = rng.choice([{}, {"accepted": Accepted(rules=(other.digest(),))}])
+    if order[1] == RULES and rng.random() < 0.4:
+        options = {"earlier_rules": (other,)}
     return Hard(worker.made, options, ("proven", "unprovable"))
 
 
@@ -316,7 +370,7 @@ def _murmur2(data: bytes) -> int:
 WORLDS: Final[dict[str, Callable[[int], Hard]]] = {
     one.__name__: one
     for one in (
-        plain, old_recording, range_in_mid_log, compacted_outputs, compacted_source, shortened_outputs,
+        plain, old_recording, range_in_mid_log, capture, compacted_outputs, compacted_source, shortened_outputs,
         shortened_source, broker_times, settings_changed, upgraded, partitions_added, shared_outputs, reset_forward,
         another_program,
     )
