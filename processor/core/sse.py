@@ -1,7 +1,8 @@
 """Server-sent events: lines to frames, for records that hold SSE text (envelope E5) and for `publish`.
 
 Source: WHATWG HTML, "Interpreting an event stream". More forgiving in two ways, for what services send: an `event:`
-line after data begins a new frame even without a blank line between, and the last frame counts even if nothing ends it.
+line between two lots of data begins a new frame even without a blank line, and the last frame counts even if nothing
+ends it.
 Fields may stand in any order; `id:`, `retry:` and comments are read over.
 """
 
@@ -12,6 +13,10 @@ from typing import Final, NamedTuple
 
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _FIELDS: Final = frozenset({b"event", b"data", b"id", b"retry"})
+_FIELD: Final = re.compile(rb"[\r\n](?:event|data):")
+_BLANK: Final = re.compile(rb"[\t\n\r ]*")
+_JSON: Final = (b"{", b"[", b'"')
+"""What an object, a list and a text begin with."""
 
 
 class Frame(NamedTuple):
@@ -24,11 +29,13 @@ class Frame(NamedTuple):
 class SseFrames:
     """Collects the lines of a stream to frames. `held_bytes`: data of the frame that has begun."""
 
-    __slots__ = ("_data", "_name", "held_bytes")
+    __slots__ = ("_data", "_late_name", "_name", "held_bytes")
 
     def __init__(self) -> None:
         self.held_bytes = 0
         self._name: bytes | None = None
+        self._late_name: bytes | None = None
+        """Of an `event:` line behind the data: of that data, unless more data follows without a blank line between."""
         self._data: list[bytes] = []
 
     def take(self, line: bytes) -> Frame | None:
@@ -37,29 +44,44 @@ class SseFrames:
             return self.finish()
         field, _, content = line.partition(b":")
         content = content.removeprefix(b" ")
+        ended = None
         if field == b"data":
+            if self._late_name is not None:
+                name, self._late_name = self._late_name, None
+                ended = self.finish()
+                self._name = name
             self._data.append(content)
             self.held_bytes += len(content)
         elif field == b"event":
+            if self._data and self._name is None and self._late_name is None:
+                self._late_name = content
+                return None
             ended = self.finish() if self._data else None
             self._name = content
-            return ended
-        return None
+        return ended
 
     def finish(self) -> Frame | None:
         """The frame begun, at a blank line or at the end of the input; None if its data is empty."""
-        frame = Frame(self._name or None, b"\n".join(self._data)) if any(self._data) else None
-        self._name = None
+        name = self._name or self._late_name or None
+        frame = Frame(name, b"\n".join(self._data)) if any(self._data) else None
+        self._name = self._late_name = None
         self._data.clear()
         self.held_bytes = 0
         return frame
 
 
 def is_sse(text: bytes) -> bool:
-    """Whether the first line that is not empty is a field or a comment of a stream; JSON never begins like one."""
-    begin = text[:1024].lstrip(b"\r\n")
-    line = _LINE_END.split(begin, maxsplit=1)[0]
-    return line.startswith(b":") or line.partition(b":")[0] in _FIELDS
+    """Whether a text is of a stream: it does not begin as JSON does, and a line of it is an event's name or data.
+
+    The first line is usually a field or a comment. Any other stands for a field that nobody knows, such as a line of an
+    HTTP head, and is read over.
+    """
+    begin = _BLANK.match(text)
+    at = 0 if begin is None else begin.end()
+    if text[at : at + 1] in _JSON:
+        return False
+    first = _LINE_END.split(text[at : at + 64], maxsplit=1)[0]
+    return first[:1] == b":" or first.partition(b":")[0] in _FIELDS or _FIELD.search(text) is not None
 
 
 def frames_of(text: bytes) -> list[Frame]:

@@ -17,6 +17,7 @@ from processor.core.fast_path import Paths
 from processor.core.lifecycle import Kind
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
+from processor.core.sse import is_sse
 from processor.core.wire_types import (
     Decoded,
     ExactData,
@@ -345,13 +346,40 @@ def test_where_no_event_can_be_read_the_record_is_refused_once() -> None:
     assert not [name for name, _ in letter.headers if name == "runstep-event-number"]
 
 
-@pytest.mark.parametrize("begin", ["id: 1\r\n", "retry: 3000\r\n\r\n", "\r\n\r\n", ": open\n\nid:\n"])
+@pytest.mark.parametrize("begin", [
+        "id: 1\r\n", "retry: 3000\r\n\r\n", "\r\n\r\n", ": open\n\nid:\n", "x: 1\n", "x\r", "\n" * 5000, " \t\n",
+        "\ufeff\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n", ": " + "x" * 5000 + "\n",
+    ],
+)  # fmt: skip
 def test_sse_may_begin_with_any_field(begin: str) -> None:
     """Servers put `id:` or `retry:` first, or an empty line; `publish` reads all of these, and so does the fold."""
     value = begin.encode() + b"event: thread.run.step.created\r\ndata: " + text(step()) + b"\r\n\r\n"
     found = decode(value)
     assert isinstance(found, Decoded)
     assert [type(event) for event in found.events] == [StepObject]
+
+
+def test_the_name_may_stand_behind_the_data() -> None:
+    """WHATWG HTML: an event has its name whatever the order of its fields. Only a line names an `error`."""
+    error, whole = b'{"message":"out of memory"}', text(step())
+    for value in (
+        b"data: %b\nevent: error\n\n",
+        b"data: %b\r\nid: 1\r\nevent: error",
+        b"id: 1\rdata: %b\revent: error\r",
+    ):
+        assert decoded(value % error).events == (StreamError({"message": "out of memory"}),)
+    without_blank_lines = b"data: %b\nevent: thread.run.step.completed\ndata: %b\n" % (whole, whole)
+    first, second = decoded(without_blank_lines).events
+    assert isinstance(first, StepObject)
+    assert isinstance(second, StepObject)
+    assert (first.kind, second.disagrees) == (Kind.STATED, True), "the name is of the data that follows it"
+
+
+@pytest.mark.parametrize(
+    "value", [b"hello", b"x: 1\ny: 2\n", b"<html>\n</html>", b"event", b'{"a":"\ndata: {}"}', b'"\ndata: {}"']
+)
+def test_what_has_no_line_of_an_event_is_no_stream(value: bytes) -> None:
+    assert is_sse(value) == (value == b"event")
 
 
 def test_a_frame_that_the_lifecycle_refuses_is_named_and_the_others_stand() -> None:
