@@ -73,7 +73,7 @@ class SseFrames:
 def is_sse(text: bytes) -> bool:
     """Whether a text is of a stream: it does not begin as JSON does, and a line of it is an event's name or data.
 
-    The first line is usually a field or a comment. Any other stands for a field that nobody knows, such as a line of an
+    The first line is usually a field or a comment. Any other stands for an unknown field, such as a line of an
     HTTP head, and is read over.
     """
     begin = _BLANK.match(text)
