@@ -519,3 +519,12 @@ def test_python_files_that_a_page_names_exist(path: str) -> None:
     there |= {f"/{source}" for source in SOURCES}
     for name in re.findall(r"`([\w./-]+\.py)(?:::\w+)?`", (ROOT / path).read_text("utf-8")):
         assert any(source.endswith(f"/{name}") for source in there), f"{path} names {name}: say where that is now"
+
+
+def test_every_package_is_on_the_file_map() -> None:
+    """README's table and docs/architecture.md name each package: a newcomer looks there first."""
+    packages = {path.parent.name for path in (ROOT / "processor").glob("*/*") if path.suffix in (".py", ".sse")}
+    assert len(packages) > 15
+    for page in ("README.md", "docs/architecture.md"):
+        text = (ROOT / page).read_text("utf-8")
+        assert not {name for name in packages if f"`processor/{name}/" not in text}, page
