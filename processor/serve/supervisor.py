@@ -22,6 +22,7 @@ from processor.kafka.errors import OffsetLost
 from processor.kafka.throttling import OBSERVED
 from processor.serve.broker_availability import BrokerAvailability, BrokerGaveUp
 from processor.serve.circuit_breaker import Tripped
+from processor.serve.heap_trim import trim_heap
 from processor.serve.highest_committed import HighestCommitted
 from processor.serve.http import Controlled, Health, OneWorker, Server
 from processor.serve.partition_report import Stalled
@@ -93,7 +94,10 @@ async def run_one(
     current = _CurrentWorker()
     http = settings.http
     server = Server(OneWorker(current, telemetry.exposition), http.host, http.port, control=http.control)
-    beside = [asyncio.create_task(telemetry.watch(), name="watch")]
+    beside = [
+        asyncio.create_task(telemetry.watch(), name="watch"),
+        asyncio.create_task(trim_heap(), name="trim the heap"),
+    ]
     if settings.self_audit.enabled:
         current.audit = SelfAudit(settings, Connection.build(**settings.kafka.connection()), telemetry)
         beside.append(asyncio.create_task(current.audit.run(), name="self-audit"))
