@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -681,3 +682,21 @@ async def test_checking_keeps_to_its_share_of_a_processor(monkeypatch: pytest.Mo
     took_s = shop.clock.now - began
     assert shop.spent > 0.1, "a turn for each of the slices"
     assert shop.spent / 2 <= 0.1 * took_s + 0.02
+
+
+def test_a_fold_is_freed_when_its_check_is_over() -> None:
+    """Without the garbage collector, which counts objects and not their bytes: it may not come for hours."""
+    script = Script()
+    script.whole(1000, "s1")
+
+    def states() -> int:
+        return sum(type(one) is PartitionState for one in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = states()
+        assert script.verdict("s1") is Verdict.EQUAL
+        assert states() == before
+    finally:
+        gc.enable()

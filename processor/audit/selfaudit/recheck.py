@@ -34,7 +34,7 @@ class Recheck:
         anomalies = dict(published.headers).get(ANOMALIES) or b""
         self._may_be_older = b"joined_midstream" in anomalies.split(b",") and not known_range.is_blank
         # Topics may get more partitions meanwhile: where a record had to go then is not known.
-        self._places = ExpectedRecords(outputs, published.source_partition, {})
+        places = ExpectedRecords(outputs, published.source_partition, {})
         self._findings: list[Finding] = []
         self._prefix = UnknownPrefix(
             rules,
@@ -43,7 +43,7 @@ class Recheck:
             step_id=self._step_id,
             first_offset=began_at(published) or 0,
         )
-        self._state = prefix_unknown_state(
+        state = self._state = prefix_unknown_state(
             topic,
             published.source_partition,
             rules,
@@ -51,10 +51,13 @@ class Recheck:
             stream_time=known_range.stream_time,
             prefix=self._prefix,
         )
+        step_id = self._step_id
+        # Neither function refers to `self`: a fold in a cycle of references stays until the garbage collector, which
+        # counts objects and not their bytes, comes to it.
         self._audit = PartitionAudit(
-            lambda offset, stream_time: self._state,
+            lambda offset, stream_time: state,
             MemoryIndex([published], known_range.marks),
-            self._place,
+            lambda effect: _place(effect, step_id, places),
             begin=known_range.begin,
             end=known_range.end,
             complete=True,  # the state says what is uncertain
@@ -77,10 +80,12 @@ class Recheck:
             finding = msgspec.structs.replace(finding, verdict=Verdict.UNVERIFIABLE, why=uncertainty)
         return finding
 
-    def _place(self, effect: Effect) -> ExpectedRecord | None:
-        if isinstance(effect, Publish) and effect.step_id == self._step_id:
-            return self._places.whole(effect)
-        return None
+
+def _place(effect: Effect, step_id: str, places: ExpectedRecords) -> ExpectedRecord | None:
+    """The record that the effect had to become, if it publishes the step."""
+    if isinstance(effect, Publish) and effect.step_id == step_id:
+        return places.whole(effect)
+    return None
 
 
 def slices(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
