@@ -11,7 +11,7 @@ from processor.kafka.records import OutRecord, batch_bytes, partition_of
 
 
 class ExpectedRecords:
-    """Where the record of an effect must stand and how, for those who judge what was published.
+    """Expected topic, partition and content of the record of an effect, for the judges.
 
     Args:
         partition: of the source.
@@ -26,7 +26,7 @@ class ExpectedRecords:
         return None if record is None else self._placed(record)
 
     def shortened(self, effect: Effect) -> Sequence[ExpectedRecord]:
-        """The forms that a dead letter may have where its topic does not take it whole."""
+        """Shorter forms of a dead letter that its topic does not take whole."""
         if not isinstance(effect, DeadLetter):
             return ()
         record = self._outputs.record(self._partition, effect)

@@ -1,4 +1,4 @@
-"""In-memory index of published records, for the audits that look at a few: `explain` and the worker's self-audit."""
+"""In-memory index of published records, for the audits of a few records: `explain` and the worker's self-audit."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Digests of what was read: one for every block of offsets, and one over all of a range. Pure.
+"""Digests of source records: one for every block of offsets, and one over all of a range. Pure.
 
-A block is `BLOCK_OFFSETS` offsets that begin at a multiple of that number. So its digest depends on its records alone:
-not on who read them, in which pieces, or where the work was cut; blocks can be made in parallel, each for itself. Two
-readings that are not the same differ in a block, and that names the place.
+A block is `BLOCK_OFFSETS` offsets that begin at a multiple of that number. So its digest depends on its records alone,
+not on how the reading was divided; blocks can be computed in parallel. Two different readings differ in a block, which
+gives the offsets of the difference.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class BlockDigests:
             at = cut
 
     def finish(self) -> Iterator[BlockDigest]:
-        """Nothing more comes of the block that is open."""
+        """Close the open block."""
         if self._block == _NOTHING:
             return
         first, behind = self._block * BLOCK_OFFSETS, (self._block + 1) * BLOCK_OFFSETS

@@ -48,14 +48,14 @@ from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 
 MakeState = Callable[..., PartitionState]
-"""From (offset, stream time in milliseconds) to a state there, live from that offset on. A third argument, where one is
-given, is the settings in the place of the audited ones."""
+"""Function from (offset, stream time in milliseconds) to a state there, live from that offset on. A third argument
+replaces the audited settings."""
 
 ExpectedOf = Callable[[Effect], ExpectedRecord | None]
-"""From an effect to its record, or None where that outcome is switched off. The shell knows the topics."""
+"""Function from an effect to its record, or None where that outcome is switched off. The caller knows the topics."""
 
 Forms = Callable[[Effect], Sequence[ExpectedRecord]]
-"""From an effect to the shorter forms its record may have; none where it must be whole."""
+"""Function from an effect to the shorter forms that its record may have; none where it must be whole."""
 
 _STATEFUL: Final = frozenset(
     {
@@ -185,7 +185,7 @@ class PartitionAudit:
         """Steps that are equal, counted alone."""
         self.out_of_range = self.caused_behind = 0
         self.unbounded_marks = 0
-        """Records that a clock mark at the end of the range caused, where the log may go on behind it."""
+        """Records that a clock mark at the end of the range caused, where the log may continue after it."""
         self.unmatched = 0
         """Implied, not found, and unverifiable."""
         self.left_unverifiable = 0
@@ -200,7 +200,7 @@ class PartitionAudit:
         """Why what is not there may not have been due, while what is there was made by another fold; else ""."""
 
     def apply(self, records: Sequence[Record]) -> Iterator[tuple[Effect | None, Finding]]:
-        """Fold records in offset order; yields each implied effect with its finding, marks in between."""
+        """Fold records in offset order; yields each implied effect with its finding, applying marks in between."""
         while self._changes and records and records[-1].offset >= self._changes[0]:
             cut = next(i for i, record in enumerate(records) if record.offset >= self._changes[0])
             if cut:
@@ -237,7 +237,7 @@ class PartitionAudit:
         self._segments.append(self._segment(at, False, known_ms))
 
     def lost(self, first: int, last: int) -> Iterator[tuple[Effect | None, Finding]]:
-        """These offsets (inclusive) held records that cannot be had: the fold starts anew behind them.
+        """These offsets (inclusive) held records that cannot be read: the fold starts anew after them.
 
         Yields what the marks in front of them bring about.
         """
@@ -259,7 +259,7 @@ class PartitionAudit:
         return _Segment(begin, known_ms, NEVER if refused_from is None else refused_from, complete=complete)
 
     def finish(self) -> Iterator[tuple[Effect | None, Finding]]:
-        """The marks at the end, then all that was published and never implied."""
+        """Apply the marks at the end, then report all records that were published and never implied."""
         while self._changes:
             yield from self._change()
         while self._marks:  # each at its own position: behind it the range may end with markers
@@ -336,7 +336,7 @@ class PartitionAudit:
                 yield judged
 
     def _misplaced(self, kind: FindingKind, identity: tuple[str, str], at: RecordLocation) -> str:
-        """Why a record that is equal must not stand there; "" if it may."""
+        """The reason why an equal record must not be there; "" if it may."""
         output = (at[0], at[1])
         furthest = self._furthest.get(output)
         if furthest is not None and at[2] < furthest[0]:
@@ -422,7 +422,7 @@ class PartitionAudit:
         return self._unnamed.of_step(effect.step_id, first, cause)
 
     def _excuse(self, expected: ExpectedRecord, near: Published, fields: Sequence[Difference]) -> str | None:
-        """Why a difference is none of the worker's, in words; "" if it is one; None if it is no difference at all."""
+        """The reason why a difference is not the worker's; "" if it is; None if it is no difference at all."""
         paths = {field.path for field in fields}
         if paths == {"timestamp"}:
             broker_time = self._broker_times.get((near.topic, near.partition))
@@ -503,7 +503,7 @@ class PartitionAudit:
         return self._unsure(segment, first, cause, effect.value, _AFTER_RUN in effect.anomalies)
 
     def _unsure(self, segment: _Segment, first: int, cause: int, value: bytes | None, after_run: bool) -> str:
-        """Why the range cannot say what came of a step; "" if it can."""
+        """The reason why the range cannot decide a step; "" if it can."""
         if why := self._gaps.lacks_marks(first):
             return why
         if segment.complete:
@@ -569,7 +569,7 @@ def _named(effect: Publish) -> tuple[int, int]:
 def _nearest(
     candidates: list[Published], expected: ExpectedRecord, kind: FindingKind, first: int, last: int
 ) -> Published | None:
-    """The one that was meant to be the implied record: an id may live twice, each time with revisions from 0 on."""
+    """The published record meant as the implied one: an id may have two incarnations, each with revisions from 0 on."""
     if kind is FindingKind.DEAD_LETTER:
         # A record is refused once for a reason; of the snapshots that are too large it may have ended several, and a
         # deadline or a run's end may have met a bug in several steps.

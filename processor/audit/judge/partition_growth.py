@@ -1,8 +1,8 @@
-"""Partitions that were added to an output topic: where a key stood before. Pure.
+"""Partitions that were added to an output topic: the partition of a key before. Pure.
 
-A key stands on the partition that its hash gives for the number of partitions when it was written. That number only
-grows. So the records of one topic, in the order of their causes, fall into phases of one number each; what does not
-fit into them was not put there by a worker.
+A key is on the partition that its hash gives for the number of partitions when it was written. That number only grows.
+So the records of one topic, in the order of their causes, fall into phases of one number each; a worker did not write a
+record that fits into none of them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class PartitionGrowth:
         self._divide(rows)
 
     def fits(self, location: RecordLocation) -> bool | None:
-        """Whether a record stands where its key belonged before partitions were added; None: perhaps."""
+        """Whether a record is on the partition of its key before partitions were added; None: perhaps."""
         return self._fits.get(location, False)
 
     def _divide(self, rows: Sequence[tuple[int, RecordLocation, Sequence[int]]]) -> None:

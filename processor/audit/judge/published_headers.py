@@ -1,4 +1,4 @@
-"""Parse the headers of a published record: whose record it is, its offsets and its clock mark."""
+"""Parse the headers of a published record: its source, its identity, its offsets and its clock mark."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _REFERENCES: Final = frozenset(reason.value.encode() for reason in (Reason.SNAPS
 _TOPIC: Final = re.compile(rb"[a-zA-Z0-9._-]{1,249}", re.ASCII)
 
 Named = tuple[FindingKind, int, str, str]
-"""What a published record names: its kind, the source partition, and its identity there."""
+"""Names in a published record: its kind, the source partition, and its identity there."""
 
 
 def source_of(source: bytes, record: Record, headers: Mapping[str, bytes | None]) -> bytes | str:
-    """Read which source topic a record names; or why it names none that there can be, in words.
+    """Read the source topic that a record names; or the reason, in words, why it names no possible one.
 
     Args:
         source: the topic that is audited.
@@ -54,7 +54,7 @@ def source_of(source: bytes, record: Record, headers: Mapping[str, bytes | None]
 
 
 def named_by(record: Record, headers: Mapping[str, bytes | None], *, dead_letters: bool) -> Named | str:
-    """Read whose record this is; or why that cannot be told, in words.
+    """Read the source and identity of a record; or the reason, in words, why they cannot be read.
 
     Args:
         headers: those of the record by name, the last of each.

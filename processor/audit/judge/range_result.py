@@ -1,4 +1,4 @@
-"""What the judge found in one range of one partition: handed on by a task, summed up by a replay, kept in a report."""
+"""Result of the judge for one range of one partition: returned by a task, summed by a replay, kept in a report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transitions of the steps of one partition, as an observer of its state sees them."""
+"""Observer of the transitions of one partition's steps."""
 
 from __future__ import annotations
 

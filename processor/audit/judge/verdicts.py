@@ -41,7 +41,7 @@ RecordLocation = tuple[str, int, int]
 
 
 class FindingKind(StrEnum):
-    """What a finding is about."""
+    """Kind of the record of a finding."""
 
     STEP = "step"
     DEAD_LETTER = "dead_letter"
@@ -50,7 +50,7 @@ class FindingKind(StrEnum):
 
 
 class Published(msgspec.Struct, frozen=True, gc=False):
-    """One record as it stands on an outcome topic or on the dead letters, its evidence read.
+    """One record of an outcome topic or of the dead letters, with its evidence parsed.
 
     `identity` is (step id, revision) or (source offset, reason) as text.
     """
@@ -72,7 +72,7 @@ def location_of(published: Published) -> RecordLocation:
 
 
 class Unreadable(msgspec.Struct, frozen=True, gc=False):
-    """A record on an output topic whose evidence cannot be read: no honest output of ours. `why` says what lacks."""
+    """A record on an output topic whose evidence cannot be read: no honest worker wrote it. `why`: what is missing."""
 
     topic: str
     partition: int
@@ -198,7 +198,7 @@ class BlockDigest(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Created(msgspec.Struct, frozen=True, gc=False):
-    """What decides whether a step began behind the range's beginning, of a snapshot that anybody may have written."""
+    """Fields of a snapshot, which anybody may have written, that decide whether a step began inside the range."""
 
     created_at: Any = None
 

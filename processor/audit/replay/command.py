@@ -1,4 +1,4 @@
-"""The command `replay`: where the range begins and ends, the published records read, tasks handed out, the verdict.
+"""The command `replay`: survey source and output, run the jobs and tasks, sum up the verdict, write the report.
 
 Order matters: first the ends of the source are fixed, then those of the output topics, which are read up to there,
 then the source's ends are looked up again. So nothing that a living worker writes meanwhile looks wrong, and nothing
@@ -160,7 +160,7 @@ def _folder(work: str) -> Iterator[Path]:
 
 
 class _Pool:
-    """The executor, and how its jobs are waited for."""
+    """Runs jobs on the executor and shows their progress."""
 
     def __init__(self, executor: Executor, options: Options, show: Show) -> None:
         self._executor, self._options, self._show = executor, options, show

@@ -1,4 +1,4 @@
-"""One task: read a partition's range, fold it, compare, spill. Uses nothing but the task."""
+"""Run one task: read a partition's range, fold it, compare, write the tables. It uses nothing but the task's data."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class _TaskRunner:
         self._progress.write(self._task.end, last=True)
 
     def _judge_strays(self) -> None:
-        """Records on the output topics that name no place of the source: no output of any honest worker."""
+        """Report records on the output topics that name no location of the source: no honest worker wrote them."""
         if self._task.only:
             return
         for kind, stray in self._index.strays():
@@ -236,7 +236,7 @@ class _TaskRunner:
         )
 
     def _accounts(self, published: int) -> list[str]:
-        """Do the counts add up? What does not, in words."""
+        """Check that the counts add up; returns what does not, in words."""
         task, audit, offsets, found = self._task, self._audit, self._ledger.offsets, self._findings
         wrong = []
 

@@ -14,7 +14,7 @@ from processor.core.rules import Rules
 
 
 class StepFilter(msgspec.Struct, frozen=True):
-    """What is reported (all of it where a tuple is empty); what is folded does not change by it."""
+    """Filter of what is reported (an empty tuple: all). It does not change what is folded."""
 
     steps: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""The judge of a task, set up from the task alone: `replay` and `explain` judge by it."""
+"""Build the judge of a task from the task's data: `replay` and `explain` use it."""
 
 from __future__ import annotations
 

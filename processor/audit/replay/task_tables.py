@@ -1,4 +1,4 @@
-"""Tables and block digests that a task writes for a report. Not made where no report is asked for."""
+"""Tables and block digests that a task writes for a report. Without a report they are not made."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TaskTables:
         self._observer.revisions.clear()
 
     def derived(self, effect: Effect, finding: Finding) -> None:
-        """What the log implies, and what was found of it."""
+        """Write what the log implies, with its finding."""
         status = ""
         if isinstance(effect, Publish):
             self._step(effect, finding)
@@ -81,7 +81,7 @@ class TaskTables:
         return self._digests.range_digest, tuple(f"tables/{name}" for name in sorted(files))
 
     def abandon(self) -> None:
-        """Take away what is half written, unless all is."""
+        """Remove half-written files, unless all are complete."""
         if not self._closed:
             self.tables.abandon()
 

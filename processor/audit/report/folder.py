@@ -1,4 +1,4 @@
-"""A report as a folder: put together from the spills of its tasks, and checked against itself."""
+"""Report folder: assembled from the tables of its tasks, and checked against itself."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def write(
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """A report held against itself: its manifest, and all that is wrong, one sentence each."""
+    """Result of checking a report: its manifest, and its faults, one sentence each."""
 
     manifest: Manifest
     problems: list[str]
@@ -105,7 +105,7 @@ class Located(Record, Protocol):
 
 
 def check_records(folder: Path, manifest: Manifest, items: Iterable[object]) -> Iterator[str]:
-    """Hold the source records of a report against records that somebody kept; yields what is wrong.
+    """Compare the source records of a report with records from an archive; yields the differences.
 
     Args:
         folder, manifest: of a report that is whole (`check`).
@@ -132,7 +132,7 @@ def check_records(folder: Path, manifest: Manifest, items: Iterable[object]) -> 
 
 
 class _Reading:
-    """A range that is read again, block by block beside the links of its report."""
+    """A range that is read again, block by block, and compared with the digests of its report."""
 
     def __init__(self, folder: Path, one: RangeResult) -> None:
         self.range = one

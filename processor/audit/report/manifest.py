@@ -32,7 +32,7 @@ PAGE: Final = "report.html"
 SIGNATURE: Final = "signature.dsse.json"
 """Over manifest.json, so the manifest cannot name it (`signature`)."""
 HOW_READ: Final = ("source", "reading")
-"""What of `About` says how the records came here: cut into other files, they are the same evidence."""
+"""Fields of `About` on how the records were read: read from other files, they are the same evidence."""
 _MAX_BYTES: Final = 256 << 20
 
 ACCOUNTED: Final = frozenset({"data", "marker", "aborted"})
@@ -46,7 +46,7 @@ UNACCOUNTED: Final = {
 
 
 class ReportError(RunStepsError):
-    """A report folder cannot be read, or is not one."""
+    """A folder cannot be read as a report."""
 
     exit_code = 65
 
@@ -60,7 +60,7 @@ class Outcome(StrEnum):
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for. Nothing in it may depend on the machine or the hour.
+    """Options and inputs of a replay. Nothing in it may depend on the machine or the time.
 
     `source` says in words where the records came from; `narrowed` holds the ids that `--steps`, `--runs`, `--threads`
     named; `notes` are sentences that a reader must know ("an open transaction begins at offset 17 of partition 0");
@@ -153,7 +153,7 @@ def outcome(about: About, ranges: Sequence[RangeResult]) -> Outcome:
 
 
 def open_questions(about: About, ranges: Sequence[RangeResult]) -> list[str]:
-    """What keeps a report without a disagreement from being a proof, in words; empty if nothing does."""
+    """Reasons, in words, why a report without a disagreement is no proof; empty if it is one."""
     found: list[str] = []
     if not about.verified:
         found.append("The published records were not compared.")

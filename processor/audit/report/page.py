@@ -1,8 +1,8 @@
 """report.html: one file, no network, the verdict first. The only importer of jinja2.
 
-Everything that comes out of records is escaped by the template, and letters that do not show or that turn the text
-around are spelled out. The page may run one script and one style, both named by digest in its own policy; all but
-sorting and filtering works without the script.
+The template escapes every text from records, and invisible or direction-changing characters are spelled out. The page
+may run one script and one style, both named by digest in its own policy; without the script only sorting and filtering
+do not work.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _policy(style: str, script: str) -> str:
 
 
 def shown(text: object, limit: int = 300) -> str:
-    """Text from outside, for people: bounded, and what does not show or turns the line around is spelled out."""
+    """Text from outside for display: bounded, with invisible and direction-changing characters spelled out."""
     whole = str(text)
     kept = whole if len(whole) <= limit else whole[:limit]
     spelled = "".join(
@@ -214,7 +214,7 @@ def _count(manifest: Manifest, *verdicts: Verdict, kind: FindingKind | None = No
 
 
 def _unowned(manifest: Manifest) -> list[tuple[str, int, str]]:
-    """(What records claim, how many do, where the first of them are)."""
+    """(Claim of records, their number, the locations of the first)."""
     found = []
     for what, claims in (
         ("source", manifest.about.not_judged.sources),
