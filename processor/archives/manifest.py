@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from processor.archives.reading import LABEL, recorded_files
+from processor.archives.reading import recorded_files
 from processor.archives.records import MAX_OFFSET, MAX_PARTITION, Partition, is_topic, printable, refused
 from processor.errors import UsageError
 
@@ -113,7 +113,7 @@ def read_manifest(folder: Path) -> list[Held]:
         ArchiveError: the manifest is not one that this program wrote.
     """
     path = folder / MANIFEST
-    if not (folder / LABEL).is_file() or not path.is_file():
+    if not path.is_file():  # without the label beside it, too: a copy that lost one file may have lost others
         return []
     try:
         with path.open("rb") as file:

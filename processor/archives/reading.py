@@ -36,6 +36,11 @@ LABEL: Final = "archive.json"
 
 LAYOUT_VERSION: Final = 1
 SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".avro", ".parquet")
+_UNFINISHED: Final = tuple(
+    suffix + mark
+    for suffix in SUFFIXES
+    for mark in (".part", ".partial", ".tmp", ".temp", ".inprogress", ".filepart", ".crdownload", ".download")
+)
 _MAX_PARTITIONS: Final = 1 << 16
 
 
@@ -346,13 +351,15 @@ def _files(path: Path, only: Partition | None, begin: int, end: int) -> list[tup
 
 
 def left_alone(path: Path) -> int:
-    """How many archive files under a folder are not read, because a name on their way begins with `_`, `.` or `+tmp`.
+    """How many archive files under a folder are not read, because their names say that they are not finished.
 
-    Hadoop, Spark and Kafka Connect write unfinished attempts there (`_temporary`), which go on where whole files end.
+    Hadoop, Spark and Kafka Connect write unfinished attempts under a name that begins with `_`, `.` or `+tmp`
+    (`_temporary`), which go on where whole files end; programs that copy put a suffix behind the name (`.part`).
     """
     if not path.is_dir() or (path / LABEL).is_file():
         return 0
-    return sum(_is_hidden(p.relative_to(path)) for p in _archive_files(path))
+    unfinished = (p for p in path.rglob("*") if p.name.endswith(_UNFINISHED) and p.is_file())
+    return sum(_is_hidden(p.relative_to(path)) for p in _archive_files(path)) + len(set(unfinished))
 
 
 def _archive_files(path: Path) -> Iterator[Path]:

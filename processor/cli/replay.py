@@ -133,7 +133,9 @@ def _warn_of_hidden_files(archives: list[Path]) -> None:
 
     for path in archives:
         if hidden := left_alone(path):
-            warn(f"archive {path}: {hidden} files left alone: a name on their way begins with _ or .")
+            warn(
+                f"archive {path}: {hidden} files left alone: their names say unfinished (_ or . in front, .part behind)"
+            )
 
 
 def _filter(steps: list[str] | None, runs: list[str] | None, threads: list[str] | None) -> StepFilter:

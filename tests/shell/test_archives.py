@@ -115,7 +115,12 @@ def test_names_that_begin_with_an_underscore_or_a_dot_are_left_alone(tmp_path: P
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encode_line(a_record(4)))
     assert list(read(tmp_path)) == [a_record(3)]
-    assert left_alone(tmp_path) == 4
+    for copied in ("part-1.jsonl.part", "part-1.jsonl.gz.tmp", "part-1.parquet.inprogress", "part-1.avro.filepart"):
+        (tmp_path / copied).write_bytes(encode_line(a_record(4)))
+    for other in ("_SUCCESS", ".part-0.jsonl.crc", "notes.txt", "part-0.tmp"):
+        (tmp_path / other).write_bytes(b"no archive")
+    assert list(read(tmp_path)) == [a_record(3)]
+    assert left_alone(tmp_path) == 8
     (tmp_path / "part-0.jsonl").unlink()
     with pytest.raises(UsageError, match="no archive in this folder"):
         list(read(tmp_path))

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from processor.archives import ArchivedRecord, ArchiveError, Capture, Gap, GapKind, Recorder, manifest, read
+from processor.archives.reading import LABEL
 from processor.audit.judge.block_digests import BLOCK_OFFSETS
 from processor.audit.replay import partition_task as partition
 from processor.audit.replay import range_bounds as bounds
@@ -463,6 +464,17 @@ def test_a_recording_that_was_cut_short_is_not_proven(
     assert contents(copy) == whole
     (copy / manifest.MANIFEST).unlink()
     assert archived.audit(archives=(str(copy),)).exit_code == 0, "archives without a manifest are read as they are"
+
+
+def test_a_copy_without_its_label_still_has_to_hold_what_its_manifest_says(archived: Archived, tmp_path: Path) -> None:
+    copy, _ = recorded(archived, tmp_path)
+    (copy / LABEL).unlink()
+    assert archived.audit(archives=(str(copy),)).exit_code == 0
+    lost = max(copy.glob("*/*"))
+    shutil.rmtree(lost)
+    found = archived.audit(archives=(str(copy),))
+    assert found.exit_code == 4
+    assert any(f"manifest of {lost.parent.name}-{lost.name}" in question for question in found.questions)
 
 
 def test_an_archive_that_was_killed_while_it_grew_names_what_it_was_to_hold(archived: Archived, tmp_path: Path) -> None:
