@@ -38,7 +38,7 @@ def from_path(file: Path) -> tuple[str | None, int | None]:
 
 
 class _KcatLine(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """What `kcat -J` and `-C -f` like it write; `tstype` is `create`, `logappend` or `unknown`."""
+    """Record as `kcat -J` and `-C -f` in its form write it; `tstype` is `create`, `logappend` or `unknown`."""
 
     topic: str
     partition: int

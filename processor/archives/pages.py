@@ -36,7 +36,7 @@ class Page(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """Where a column of a row group lies in the file: [begin, begin + size)."""
+    """Extent of a column of a row group in the file: [begin, begin + size)."""
 
     path: str
     begin: int

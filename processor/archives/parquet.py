@@ -266,7 +266,7 @@ def opened(file: Path, limits: Limits, as_dictionary: Sequence[str] = ()) -> Any
 
 
 def _measure(file: Path, raw: BinaryIO, chunk: Chunk, group: int, limits: Limits, with_dictionary: set[str]) -> int:
-    """How many bytes a column of a row group unpacks to. Columns that have a dictionary are added to `with_dictionary`.
+    """Unpacked size of a column of a row group. Columns that have a dictionary are added to `with_dictionary`.
 
     Those are read as dictionaries: one large entry named a million times by a few bytes must stay one entry.
     """

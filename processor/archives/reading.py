@@ -45,7 +45,7 @@ _MAX_PARTITIONS: Final = 1 << 16
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """What an archive holds of one partition: offsets [begin, end), records in it, their timestamps (ms)."""
+    """Content of an archive for one partition: offsets [begin, end), records in it, their timestamps (ms)."""
 
     begin: int
     end: int
@@ -122,7 +122,7 @@ def read_batches(
 def _chosen(
     items: list[ArchivedRecord | Gap], only: Partition, begin: int, end: int, is_alone: bool
 ) -> list[ArchivedRecord | Gap]:
-    """Those of a partition and a range; `is_alone`: they are all of one partition."""
+    """Items of a partition and a range; `is_alone`: all items are of one partition."""
     if not items or (is_alone and (items[0].topic, items[0].partition) != only):
         return []
     if is_alone and begin <= _start(items[0])[2] and _last(items[-1]) < end:
@@ -220,7 +220,7 @@ class _Order:
         """Whether all of the items looked at last were of one partition."""
 
     def followed(self, items: list[ArchivedRecord | Gap]) -> int:
-        """How many of them, from the first on, follow each other and what came before."""
+        """Number of items, from the first on, that follow each other and the item before."""
         topic, partition, last = "", -1, MAX_OFFSET
         changes = 0
         for at, item in enumerate(items):
@@ -351,7 +351,7 @@ def _files(path: Path, only: Partition | None, begin: int, end: int) -> list[tup
 
 
 def left_alone(path: Path) -> int:
-    """How many archive files under a folder are not read, because their names say that they are not finished.
+    """Number of archive files under a folder that are not read, because their names say that they are not finished.
 
     Hadoop, Spark and Kafka Connect write unfinished attempts under a name that begins with `_`, `.` or `+tmp`
     (`_temporary`), which go on where whole files end; programs that copy put a suffix behind the name (`.part`).

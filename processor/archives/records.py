@@ -37,7 +37,7 @@ class ArchivedRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class GapKind(StrEnum):
-    """Why there is no record at an offset."""
+    """Reason why there is no record at an offset."""
 
     MARKER = "marker"
     ABORTED = "aborted"
@@ -88,7 +88,7 @@ LIMITS: Final = Limits()
 
 
 class Capture(msgspec.Struct, frozen=True, kw_only=True):
-    """Where an Event Hubs Capture file says which topic and partition it is of: in its path, or here.
+    """Source of topic and partition of an Event Hubs Capture file: its path, or these fields.
 
     `pattern` is the name format of the capture, matched against the end of the path; it must hold `{EventHub}` and
     `{PartitionId}` where `topic` and `partition` are not given.

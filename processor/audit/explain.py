@@ -67,7 +67,7 @@ class Logs(Protocol):
     """Access to the published records and the source: on topics, or in another store with the same records."""
 
     async def published(self, step_id: str) -> list[Published | Unreadable]:
-        """What stands under the key of a step, of this source; places of it that there are not are `Unreadable`."""
+        """Published records under the key of a step, of this source; impossible locations are `Unreadable`."""
         ...
 
     async def marks(self, partition: int) -> Marks:
@@ -79,7 +79,7 @@ class Logs(Protocol):
         ...
 
     async def timestamp_of(self, partition: int, offset: int) -> int | None:
-        """Of the first record at or behind an offset, in milliseconds; None where there is none."""
+        """Timestamp of the first record at or behind an offset, in milliseconds; None where there is none."""
         ...
 
     async def offset_at(self, partition: int, milliseconds: int) -> int | None:
@@ -87,7 +87,7 @@ class Logs(Protocol):
         ...
 
     def task(self, partition: int, begin: int, end: int, *, complete: bool) -> Task:
-        """How the source is read."""
+        """Reader of the source."""
         ...
 
 
@@ -140,7 +140,7 @@ async def explain_from(logs: Logs, step_id: str, partition: int | None = None, o
 
 
 def _split(partitions: Sequence[int]) -> tuple[str, ...]:
-    """Why the step has incarnations on several partitions of the source; empty where it has one."""
+    """Note on a step with incarnations on several partitions of the source; empty where it has one."""
     if len(partitions) < 2:
         return ()
     where = ", ".join(map(str, partitions))
@@ -227,7 +227,7 @@ class _Topics:
         return PartitionReader(self._connect(), topic=topic, client_id=_CLIENT_ID)
 
     async def published(self, step_id: str) -> list[Published | Unreadable]:
-        """From the one partition of each outcome topic that the key belongs to, or from all of them."""
+        """Read the partition of the key on each outcome topic, or all partitions."""
         async with self._reader(self._settings.source.topic) as reader:
             partitions = reader.partitions_of_topic()
         key = step_id.encode()

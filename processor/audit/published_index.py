@@ -49,9 +49,9 @@ from processor.core.header_names import is_utf8, name_bytes, name_text
 from processor.core.headers import CLOCK_MARK, RULES, VERSION
 
 _HELD_BYTES: Final = 16 << 20
-"""Of rows that are held in memory before they are written, over all partitions."""
+"""Bytes of rows that are held in memory before they are written, over all partitions."""
 _ROW_BYTES: Final = 300
-"""What a held row takes beside its record."""
+"""Bytes that a held row takes beside its record."""
 _RUN_ROWS: Final = 1 << 14
 """Rows of one partition whose entries of the hash table are held in memory before they are written."""
 _NUMBER_BYTES: Final = 8
@@ -79,7 +79,7 @@ def _row(kind: FindingKind, one: str, two: str, record: Record | ExpectedRecord)
 
 _unpack_stray: Final = msgspec.msgpack.Decoder(tuple[FindingKind, str]).decode
 _LOCATION: Final = Struct("=qqq")
-"""In front of each row: the number of its topic, its partition, its offset."""
+"""Prefix of each row: the number of its topic, its partition, its offset."""
 _BLOCK_BITS: Final = 15
 """Rows are read in blocks of 32 KiB: look-ups are nearly sequential."""
 _BLOCKS: Final = 128
@@ -87,7 +87,7 @@ _BLOCKS: Final = 128
 
 
 def index_path(folder: Path, partition: int, name: str = "") -> Path:
-    """What the names of an index's files begin with."""
+    """Prefix of the names of an index's files."""
     return folder / f"published-{partition:05d}{name and '-'}{name}"
 
 

@@ -106,7 +106,7 @@ class StepTimeline:
         self._is_stale = False
         """The step has changed since `_last` was taken."""
         self._unshown: list[int] = [0, -1, -1]
-        """How many events of the step are not shown, the first offset of them, the last."""
+        """Number of events of the step that are not shown, their first and their last offset."""
         self._more_objects = 0
         """Events that are no deltas and are shown behind the first `_ENOUGH`."""
         self._compared = 0

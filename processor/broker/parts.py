@@ -64,7 +64,7 @@ def silent(_: str) -> None:
 
 
 def cache_dir() -> Path:
-    """Where downloads are kept: `RUN_STEPS_CACHE`, else the platform's place for a user's caches."""
+    """Folder of downloads: `RUN_STEPS_CACHE`, else the platform's place for a user's caches."""
     if chosen := os.environ.get(CACHE_VARIABLE):
         return Path(chosen).expanduser()
     if sys.platform == "darwin":

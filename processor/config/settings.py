@@ -28,13 +28,13 @@ def _key(default: Any, meaning: str, **bounds: Any) -> Any:
 
 
 class Section(BaseModel):
-    """What all tables share: no unknown keys, no silent conversion, no change after loading."""
+    """Base of all tables: no unknown keys, no silent conversion, no change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
 
 
 class Kafka(Section):
-    """How to reach the brokers, for every connection the worker makes."""
+    """Connection to the brokers, for every client of the worker."""
 
     bootstrap_servers: str = _key(
         "127.0.0.1:9092", "Brokers to ask first: host:port, separated by commas.", min_length=1
@@ -120,7 +120,7 @@ class Output(Section):
 
 
 class Delivery(Section):
-    """How outcomes are written and committed."""
+    """Delivery: mode, commit interval, writer."""
 
     mode: Literal["exactly_once", "at_least_once"] = _key(
         "exactly_once", "Transactions, or idempotent writes where the broker has none."
@@ -225,7 +225,7 @@ class Log(Section):
 
 
 class Origin(NamedTuple):
-    """Where a value comes from; `name` is the file's path or the variable's name, empty for a default."""
+    """Source of a value; `name` is the file's path or the variable's name, empty for a default."""
 
     kind: Literal["default", "file", "env"]
     name: str = ""
@@ -284,7 +284,7 @@ class Settings(BaseSettings):
 
     @property
     def begin_at(self) -> dict[int, Any]:
-        """Where partitions without a committed offset begin (`serve.positions`): asked for once, so no key."""
+        """Start of partitions without a committed offset (`serve.positions`): given for one start, so not a key."""
         return self._begin_at
 
     def beginning_at(self, wanted: Mapping[int, str | int]) -> Settings:
@@ -294,7 +294,7 @@ class Settings(BaseSettings):
         return settings
 
     def origin(self, section: str, key: str) -> Origin:
-        """Where the value of `section.key` comes from."""
+        """Source of the value of `section.key`."""
         return self._origins.get(f"{section}.{key}", Origin("default"))
 
     def effective(self) -> Iterator[Effective]:

@@ -48,7 +48,7 @@ _RENAMED: Final = {
 """A producer's header of a name that only a worker writes stands in the dead letter under the first name."""
 
 _DIGITS: Final = 19
-"""Of a number in a header, at most: an offset has 63 bits."""
+"""Maximum digits of a number in a header: an offset has 63 bits."""
 
 
 class State(StrEnum):

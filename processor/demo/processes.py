@@ -64,7 +64,7 @@ class WorkerProcess:
 
     @property
     def url(self) -> str:
-        """Where its pages are; empty until it has said so."""
+        """Base URL of its endpoints; empty until it is logged."""
         if not self._url:
             self._url = next((str(line["url"]) for line in self.happened("listening")), "")
         return self._url

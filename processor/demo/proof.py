@@ -77,7 +77,7 @@ def tell(screen: Screen, replayed: Replayed, seconds: float) -> int:
 
 
 def report_folder() -> Path:
-    """Where the report goes: build/demo-report when played in the project, anew each time; else a new temporary one.
+    """Folder of the report: build/demo-report when played in the project, anew each time; else a new temporary one.
 
     A temporary folder is kept, too. Its name is not to be guessed: others may write where temporary files are.
     """

@@ -16,7 +16,7 @@ class Light(StrEnum):
 
 
 class Finding(NamedTuple):
-    """What one check found. `subject`: which topic, group, broker. Yellow and red ones have a remedy."""
+    """Finding of one check. `subject`: which topic, group, broker. Yellow and red ones have a remedy."""
 
     area: str
     light: Light

@@ -41,7 +41,7 @@ def needed(settings: Settings) -> list[Need]:
 
 
 class _Credentials(Protocol):
-    """What `[kafka]` and a `Connection` both have."""
+    """Fields that `[kafka]` and a `Connection` both have."""
 
     @property
     def security_protocol(self) -> str: ...

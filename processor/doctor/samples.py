@@ -20,7 +20,7 @@ from processor.kafka.records import partition_of
 
 KEYING, CLOCKS, WORKERS = "keying", "clocks", "workers"
 SAMPLE_RECORDS: Final = 2000
-"""Of each partition, the newest."""
+"""Sample size per partition, of the newest records."""
 _NO_PROGRESS_S: Final = 15.0
 _AHEAD_S: Final = 10.0
 _FEW: Final = 20

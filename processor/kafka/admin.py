@@ -198,7 +198,7 @@ class Admin:
                     await asyncio.sleep(_SETTLED_S)
 
     async def group_offsets(self, group_id: str) -> dict[tuple[str, int], Committed]:
-        """All that a group has committed, by topic and partition; pending transactions do not count."""
+        """Committed offsets of a group, by topic and partition; pending transactions do not count."""
         with translated(f"group {group_id}"):
             async with asyncio.timeout(self.timeout_s):
                 try:
@@ -222,7 +222,7 @@ class Admin:
         return sorted(clients)
 
     async def stable_offsets(self, group_id: str, topic: str, partitions: Collection[int]) -> dict[int, Committed]:
-        """What a group has committed for a topic; offset -1 where nothing is.
+        """Committed offsets of a group for a topic; offset -1 where there is none.
 
         Raises:
             OffsetsUnstable: a transaction that is still open may change them.
@@ -329,7 +329,7 @@ def check_topics(
     checkpoints: str,
     max_record_bytes: int,
 ) -> list[str]:
-    """What is wrong with the topics, one line each with its remedy; empty when all is well.
+    """Faults of the topics, one line each with its remedy; empty when there are none.
 
     Args:
         outputs: every topic that we write to, checkpoints apart.
@@ -378,7 +378,7 @@ def check_topics(
 
 
 def retention_ms(topic: TopicFacts) -> int | None:
-    """For how long a topic keeps a record; None: for ever, as far as time decides."""
+    """Retention of a topic by time; None: unlimited."""
     kept = topic.configs.get("retention.ms", "-1")
     return int(kept) if "delete" in topic.cleanup and kept.isdigit() else None
 

@@ -108,14 +108,14 @@ class Silence:
         return [node for _, node in sorted(shuffled, key=lambda pair: self._since.get(pair[0], 0.0))]
 
     def connect_s(self, address: _Address) -> float:
-        """How long an attempt may take: longer each time, but only while no other address answers either."""
+        """Timeout of a connection attempt: longer each time, while no other address answers either."""
         since = self._since.get(address)
         if since is None or self._heard_at > since - _CONNECT_S:
             return _CONNECT_S
         return min(_CONNECT_MOST_S, _CONNECT_S * 2.0 ** self._attempts[address])
 
     def answer_s(self, address: _Address, api_key: int) -> float:
-        """How long an answer may take: longer each time, where the broker takes connections and is slow."""
+        """Timeout of a response: longer each time, where the broker accepts connections and is slow."""
         return _ANSWER_S * 2.0 ** min(8, self._late[address, api_key])
 
     def forget(self) -> None:
@@ -124,7 +124,7 @@ class Silence:
 
 
 SILENT: Final = Silence()
-"""Of this process: of all its clients and all worker incarnations."""
+"""Silent addresses of this process: of all its clients and all worker incarnations."""
 
 
 def _stream(response: bytes | memoryview) -> io.BytesIO | Response:

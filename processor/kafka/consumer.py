@@ -308,7 +308,7 @@ class Consumer:
                     await asyncio.sleep(_RETRY_S)
 
     def partitions_of_topic(self) -> int:
-        """How many partitions the source topic has, as of the last metadata."""
+        """Number of partitions of the source topic, as of the last metadata."""
         return len(self._joined().partitions_for_topic(self._topic) or ())
 
     def _joined(self) -> BatchConsumer:

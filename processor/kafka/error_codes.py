@@ -101,4 +101,4 @@ for _error in ERRORS:
 
 UNSTABLE: Final = UnstableOffsetCommitError.errno
 GROUP_FENCED: Final = (errors.IllegalGenerationError, errors.UnknownMemberIdError, FencedInstanceIdError)
-"""What TxnOffsetCommit answers to one who is no longer the member it says: abort, then rejoin (as the Java client)."""
+"""Errors of TxnOffsetCommit for a member that is fenced: abort, then rejoin (as the Java client does)."""

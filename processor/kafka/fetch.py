@@ -32,9 +32,9 @@ from processor.kafka.raw_names import read_batch
 
 _offset: Final = attrgetter("offset")
 _HEAD: Final = struct.Struct(">qi")
-"""Of a batch of any format: its base offset, and how many bytes follow this head."""
+"""Head of a batch of any format: its base offset, and the number of bytes after this head."""
 _CHECKED_FROM: Final = 21
-"""Where the bytes begin, from the attributes on, that the checksum of a batch of today's format is taken of."""
+"""Start of the bytes under the checksum of a batch of format 2: its attributes."""
 
 
 class Hidden(NamedTuple):
@@ -55,7 +55,7 @@ class CheckedRecords(MemoryRecords):
     def __init__(self, content: bytes) -> None:
         super().__init__(content)
         self.base_offset = -1
-        """Of the batch that came last."""
+        """Base offset of the last batch."""
         self._content = content
         self._begin = self._end = 0
 
@@ -214,7 +214,7 @@ class BatchFetcher(Fetcher):
     """Called with what was passed over, before the records taken with it are returned."""
 
     broker_times: dict[TopicPartition, int] = {}  # noqa: RUF012 - replaced, never changed
-    """From which offset on batches were taken whose timestamps are the broker's (LogAppendTime)."""
+    """First offset of batches whose timestamps are the broker's (LogAppendTime), by partition."""
 
     async def take(
         self, wanted: Collection[TopicPartition], *, timeout_s: float, limit: int | None

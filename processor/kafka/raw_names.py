@@ -21,7 +21,7 @@ from processor.core.header_names import name_bytes, name_text
 from processor.kafka.aiokafka_compat import with_globals
 
 _HEAD: Final = struct.Struct(">qiibIhiqqqhii")
-"""Of a batch of format 2, up to its first record."""
+"""Header of a batch of format 2, up to its first record."""
 _CODECS: Final[dict[int, Callable[[bytes], bytes]]] = {
     0: bytes,
     1: codec.gzip_decode,

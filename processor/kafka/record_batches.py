@@ -40,7 +40,7 @@ class RecordBatch:
     builder: Any
     sizes: list[int]
     asked: list[tuple[AckPositions, int, int]]
-    """Where to put the place of a record, its number there, and its number in the batch."""
+    """Targets for the position of acknowledged records: the list, the index in it, the record's index in the batch."""
 
     @property
     def count(self) -> int:

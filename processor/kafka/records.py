@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 DEFAULT_MAX_MESSAGE_BYTES: Final = 1_048_588
 """Kafka's own default of max.message.bytes."""
 BATCH_OVERHEAD_BYTES: Final = 61
-"""Of a batch of record format 2: all that stands in front of its first record."""
+"""Size of the header of a batch of record format 2."""
 
 
 class OutRecord(NamedTuple):
@@ -29,7 +29,7 @@ class OutRecord(NamedTuple):
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """Where the Java client puts a key."""
+    """Partition of a key as the Java client chooses it."""
     return (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
@@ -46,7 +46,7 @@ def batch_bytes(record: OutRecord) -> int:
 
 
 def compression_growth_bytes(size_bytes: int) -> int:
-    """How much larger a codec may make a batch of so many bytes (measured: 25, and a byte in 3,000)."""
+    """Largest growth of a batch of so many bytes by a codec (measured: 25, and a byte in 3,000)."""
     return 64 + size_bytes // 1024
 
 

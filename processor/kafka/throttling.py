@@ -21,7 +21,7 @@ class Throttling:
         self._answers: Counter[str] = Counter()
         self._ms: Counter[str] = Counter()
         self.total_ms = 0
-        """Of all answers, whether asked for or not."""
+        """Total of all responses, never reset."""
 
     def note(self, api_key: int, answer: asyncio.Future[object]) -> None:
         """Add the throttle time of a response."""
@@ -43,4 +43,4 @@ class Throttling:
 
 
 OBSERVED: Final = Throttling()
-"""Of all connections of this process: a worker has one process, and its clients share the quota."""
+"""Throttle times of all connections of this process: a worker's clients share the quota."""

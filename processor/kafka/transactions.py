@@ -31,7 +31,7 @@ from processor.kafka.errors import RecordTooLarge, translate
 _Answer = TypeVar("_Answer")
 
 FIRST_PATIENCE_S: Final = 1.5
-"""How long the first request of a kind waits for its answer; each further try twice as long."""
+"""Timeout of the first request of a kind; each further try has twice as much."""
 _FIRST_PAUSE_S: Final = 0.002
 _LONGEST_PAUSE_S: Final = 0.05
 _PRODUCE_BYTES: Final = 8 << 20
@@ -158,7 +158,7 @@ class Transactions:
         self.found_open = False
         """Whether `start` found a transaction of the id that was not ended."""
         self.recovered = 0
-        """How many transactions were begun anew after a lost answer."""
+        """Number of transactions that were repeated after a lost response."""
 
     async def start(self) -> None:
         """Get the producer id; that aborts what an earlier incarnation of the transactional id left open.

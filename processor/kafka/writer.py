@@ -38,7 +38,7 @@ from processor.kafka.transactions import Transactions
 
 _NO_LIMITS: Final[Mapping[str, int]] = MappingProxyType({})
 NO_MEMBER: Final = GroupToken(-1, "", None)
-"""For the units of a writer that is no member of its group."""
+"""Token of the units of a writer that is no member of its group."""
 _START_S: Final = 10.0
 """At least so long for a producer id: a young cluster first makes the topic of the transactions."""
 

@@ -155,7 +155,7 @@ class _Complaints:
             self._warn(f"publish: {self._name}: {what}")
 
     def end(self) -> int:
-        """How many there were."""
+        """Number of faults."""
         if self._count > self.LIMIT:
             self._warn(f"publish: {self._name}: and {self._count - self.LIMIT} more like these")
         return self._count

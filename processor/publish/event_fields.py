@@ -14,7 +14,7 @@ from processor.publish.sse import DONE
 BARE_OBJECTS: Final = frozenset({"thread.run", "thread.run.step", "assistant.run.step", "thread.run.step.delta"})
 """Objects that the worker understands without an event name (envelope E2)."""
 RESPONSE_ENDS: Final = frozenset({"completed", "failed", "incomplete", "cancelled"})
-"""What a response's status can be once it is over. A stream has no event for `cancelled`."""
+"""Final statuses of a response. A stream has no event for `cancelled`."""
 RESPONSE: Final = "response."
 
 _UNFINISHED: Final = frozenset({"queued", "in_progress"})
@@ -64,7 +64,7 @@ class ServiceError(msgspec.Struct, frozen=True, gc=False):
     as_run_event: RunEvent | None
     """Where an SSE line names it: the other dialect has no events without a name."""
     reason: str
-    """Why it cannot be published where no stream has begun."""
+    """Reason why it cannot be published where no stream has begun."""
 
 
 class _Fields(msgspec.Struct, gc=False):

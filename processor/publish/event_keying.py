@@ -44,7 +44,7 @@ class EventKeyer:
         self.refusals: list[Refusal] = []
         self.notes: list[str] = []
         self.run_events = 0
-        """How many events of run steps there were."""
+        """Number of events of run steps."""
         self._memory = memory or Memory()
         self.run_steps = RunKeyer(self.refusals, self.notes, self._memory.run_of)
         self.responses = ResponseKeyer(self.refusals, self.notes, self._memory.responses)

@@ -46,7 +46,7 @@ class EventStream:
 
     @property
     def format(self) -> Format:
-        """How the stream is written; AUTO until its first line is known."""
+        """Format of the stream; AUTO until its first line is known."""
         return self._format
 
     @property

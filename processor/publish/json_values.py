@@ -93,7 +93,7 @@ def _whole(text: bytes) -> bool:
 
 
 def _depth(text: bytes) -> int:
-    """How many brackets the line leaves open; a text that it leaves open counts as one more."""
+    """Number of brackets that the line leaves open; an open text counts as one more."""
     depth = 0
     for found in _TOKEN.finditer(text):
         token = found[0]

@@ -19,7 +19,7 @@ from processor.publish.outgoing import Outgoing, Refusal
 
 
 class Sink(Protocol):
-    """Where records go."""
+    """Sink of records."""
 
     async def send(
         self, topic: str, value: bytes, *, key: bytes, headers: Sequence[tuple[str, bytes]] = ()
@@ -43,7 +43,7 @@ class EchoSink:
 
 
 class RunPublisher:
-    """For programs that hold the events of a service's SDK and want them on the source topic too.
+    """Publisher for programs that have the events of a service's SDK: it sends them to the source topic.
 
     Six lines, with the `openai` package:
 
@@ -230,7 +230,7 @@ def _json_of(data: object) -> bytes:
 
 
 def _added_by_helper(data: object) -> dict[str, Any] | None:
-    """What the stream helper of the `openai` package adds to the events of the service: all text so far, for one."""
+    """Fields that the stream helper of the `openai` package adds to the service's events, such as all text so far."""
     if not any("Parsed" in kind.__name__ or kind.__module__.startswith("openai.lib.") for kind in type(data).__mro__):
         return None
     parsed = {"output": {"__all__": {"content": {"__all__": {"parsed"}}, "parsed_arguments": True}}}

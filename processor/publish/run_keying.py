@@ -105,7 +105,7 @@ class RunKeyer:
         return response.run
 
     def _release(self, run: str, thread: str | None) -> list[Outgoing]:
-        """What was held for want of a run, now that one is named (on that thread, where both say theirs)."""
+        """Records that waited for a run, now that one is named (on that thread, where both name theirs)."""
         held, self._response.held = self._response.held, []
         out: list[Outgoing] = []
         for number, event in held:

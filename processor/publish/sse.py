@@ -17,7 +17,7 @@ _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
 class Format(StrEnum):
-    """How a stream is written. AUTO: JSON lines if the first line begins as JSON does, SSE otherwise."""
+    """Format of a stream. AUTO: JSON lines if the first line begins as JSON does, SSE otherwise."""
 
     AUTO = "auto"
     SSE = "sse"

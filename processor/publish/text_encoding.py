@@ -46,7 +46,7 @@ class TextDecoder:
         return [chunk] if self._step is None else self._step.feed(chunk)
 
     def finish(self) -> list[bytes]:
-        """What is left at the end of the input."""
+        """The rest of the text, at the end of the input."""
         if self._head:
             head, self._head = self._head, None
             self._step = self._chosen(head)

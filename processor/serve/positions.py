@@ -50,16 +50,16 @@ class StartReason(enum.StrEnum):
 
 
 class Group(NamedTuple):
-    """What the group has committed for the topic, this partition and all others."""
+    """Committed offsets of the group for the topic, this partition and all others."""
 
     partitions: int
-    """How many the topic has."""
+    """Number of partitions of the topic."""
     points: Mapping[int, OffsetMetadata | None]
     """By partition with a committed offset: its metadata; None where that is not ours."""
 
     @property
     def whole(self) -> int:
-        """So many partitions, from 0 on, are known to have had a committed offset.
+        """Number of partitions, from 0 on, that are known to have had a committed offset.
 
         Members claim all that they are assigned, so a group is whole soon after its first start; until then, and for
         partitions added later, a missing offset is no loss. Metadata that cannot tell (of version 1, or none) is that
@@ -107,7 +107,7 @@ class Surveyed(NamedTuple):
     fit: dict[bytes, bytes]
     unfit: list[bytes]
     foreign: LogIdentity | None
-    """Of the first that is another log's."""
+    """Log of the first checkpoint that is another log's."""
     ahead: int
     """The largest offset that one was applied below, where that is beyond the committed offset; -1: none is."""
 
@@ -117,7 +117,7 @@ class Surveyed(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a partition starts. With `reason` and a `mode` other than `MODE_RESUME` the state has to be rebuilt."""
+    """Start of a partition. With `reason` and a `mode` other than `MODE_RESUME` the state has to be rebuilt."""
 
     offset: int
     restore_from: int
@@ -126,7 +126,7 @@ class Start(NamedTuple):
     reason: StartReason | None
     checkpoints: Surveyed
     lost_of: int = -1
-    """How many checkpoints were committed, where others are there: without them the log must reach back far enough."""
+    """Number of committed checkpoints, if another number is there: then the log must reach back far enough."""
 
 
 def survey(found: Mapping[bytes, bytes], log: LogIdentity, offset: int, *, exact: bool) -> Surveyed:
@@ -225,7 +225,7 @@ def _begin(
     start: str,
     begin_at: Where | None,
 ) -> Start:
-    """Where a partition without a committed offset starts: it is new, or something says that it is not."""
+    """Start of a partition without a committed offset, if it is new; refuse it if there are signs that it is not."""
     if begin_at is not None:
         offset = resolve(place, begin_at, facts)
         checkpoints = survey(found, facts.log, offset, exact=exactly_once)
@@ -316,7 +316,7 @@ def unreachable(place: SourcePartition, start: Start, begin: int) -> PositionRef
 
 
 def whole_now(group: Group, claimed: Collection[int]) -> int:
-    """What `OffsetMetadata.whole` is once these partitions are claimed as well."""
+    """Value of `OffsetMetadata.whole` once these partitions are claimed as well."""
     have = {*group.points, *claimed}
     return max(group.whole, group.partitions if have >= set(range(group.partitions)) else 0)
 

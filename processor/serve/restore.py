@@ -295,7 +295,7 @@ class Restorer:
         )
 
     async def _group(self) -> Group:
-        """What the group has committed for all partitions of the topic; pending transactions do not count."""
+        """Committed offsets of the group for all partitions of the topic; pending transactions do not count."""
         partitions = self._consumer.partitions_of_topic()
         found = await self._consumer.pending_owners(range(partitions))
         return Group(partitions, {p: OffsetMetadata.decode(c.metadata) for p, c in found.items() if c.offset >= 0})
@@ -339,7 +339,7 @@ class Restorer:
         return states
 
     async def _reach(self, starts: Mapping[int, Start], begin: Mapping[int, int]) -> tuple[dict[int, int], int]:
-        """From which offset a rebuild has to fold, and the timestamp before which nothing can matter to any.
+        """First offset of a rebuild's fold, and the timestamp before which no record matters.
 
         What the log says from `max_age_s`, grace and retention before the committed offset on is all that a step can
         be made of that names no later deadline. A log of moderate size is folded whole.

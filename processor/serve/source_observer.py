@@ -38,7 +38,7 @@ class _Times:
         self.began = 0.0
         self.is_ahead = self.is_warned = False
         self.oldest_ms = -1
-        """Of the records since the last report; -1: none."""
+        """Oldest timestamp of the records since the last report; -1: none."""
 
 
 class SourceObserver:

@@ -57,7 +57,7 @@ class Stalls:
         self._waits = {key: wait for key, wait in self._waits.items() if key in partitions}
 
     def waited_s(self, key: int | str) -> float:
-        """How long it has waited there; 0 where nothing waits."""
+        """Duration of a wait; 0 where nothing waits."""
         wait = self._waits.get(key)
         return 0.0 if wait is None else self._monotonic() - wait.since
 

@@ -46,7 +46,7 @@ class Letter(NamedTuple):
 
     reason: str
     sha256: str
-    """Of the value, in hexadecimal."""
+    """SHA-256 of the value, in hexadecimal."""
     partition: int
 
 

@@ -24,7 +24,7 @@ TOOLS: Final = (
     "azure_ai_search",
     "novel",
 )
-"""What a step can be. `novel` is an unknown tool type."""
+"""Types of a step. `novel` is an unknown tool type."""
 
 DIALECTS: Final = ("openai", "azure", "lookalike")
 """The recorded services, and one that only resembles them (fields missing, vendor keys added)."""
@@ -55,7 +55,7 @@ RESPONSE_ITEMS: Final = (
     "memory_search_call",
     "novel_call",
 )
-"""What an output item of a response can be. `novel_call` is of no service."""
+"""Types of an output item of a response. `novel_call` is of no service."""
 
 ENVELOPES: Final = (
     "event",  # E1
@@ -89,7 +89,7 @@ def _envelopes() -> dict[str, float]:
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to generate. Shares are between 0 and 1; mixes are weights by name (a missing name weighs nothing)."""
+    """Parameters of the generator. Shares are between 0 and 1; mixes are weights by name (a missing name: 0)."""
 
     runs: int = 1000
     """Runs to start."""
@@ -120,7 +120,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     lost: float = 0.03
     """Share of numbered responses of which one event never comes."""
     resumed: float = 0.2
-    """How often a numbered response is read again from an earlier number (a mean, in about twenty records)."""
+    """Repeated reads of a numbered response from an earlier number (a mean, in about twenty records)."""
     dropped: float = 0.05
     """Share of responses whose stream breaks off; of half of them the response is retrieved later."""
     max_age_s: int = 86_400

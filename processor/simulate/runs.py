@@ -158,7 +158,7 @@ class Run:
         return step
 
     def _gap(self) -> int:
-        """How many indexes are left out before the next call."""
+        """Number of indexes that are left out before the next call."""
         d = self.parameters.disorder
         return self.rng.randint(0, _MAX_EXTRA_INDEX) if d and self.rng.random() < d else 0
 

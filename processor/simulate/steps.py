@@ -32,7 +32,7 @@ _BLANK: Final[dict[str, Any]] = dict.fromkeys(SCHEMA_KEYS)
 
 
 class Kind(Enum):
-    """What an event does, as far as its envelope and its repeats must know."""
+    """Kind of an event, for its envelope and its repeats."""
 
     CREATED = "created"
     PROGRESS = "progress"
@@ -67,13 +67,13 @@ class Event(NamedTuple):
     """Must be the only event of its record, whose timestamp must be `at_ms`, and never be repeated."""
     endings: tuple[Ending, ...] = ()
     reason: str = ""
-    """Why it must be refused."""
+    """Reason why it must be refused."""
     again: bool = False
     """Said before, in a record of its own (not a repeat of the record): nothing may come of it."""
 
 
 class OwnRun(Protocol):
-    """What a step takes from the run that it is a part of."""
+    """Attributes of a run that its steps use."""
 
     rng: Random
     now: float
@@ -148,5 +148,5 @@ class Step:
 
 
 def snapshot_of(whole: dict[str, Any]) -> dict[str, Any]:
-    """What is published of a step object: all keys of the schema, and whatever else it has."""
+    """Snapshot of a step object: all keys of the schema, and its other keys."""
     return {**_BLANK, "object": "thread.run.step", **whole}

@@ -59,7 +59,7 @@ class KeysChecked:
     checked: int
     elsewhere: int
     offset: int
-    """Of the last key that is elsewhere."""
+    """Offset of the last key that is elsewhere."""
 
     def emit(self, meter: Meter, log: Log) -> None:
         meter.count(KEYS_CHECKED, self.checked, partition=self.partition)

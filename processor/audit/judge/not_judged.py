@@ -12,10 +12,10 @@ import msgspec
 from processor.audit.judge.verdicts import RecordLocation
 
 PLACES: Final = 10
-"""Of each claim so many records are listed by their location, the first in the order of topic, partition and offset."""
+"""Number of records listed by location for each claim, the first in the order of topic, partition and offset."""
 
 CLAIMS: Final = 100
-"""So many claims are counted one by one. Anybody may have written them: of the rest there is a number."""
+"""Number of claims counted one by one, since anybody may have written them; the rest is one number."""
 
 
 class Claims(msgspec.Struct, frozen=True):
@@ -34,7 +34,7 @@ class Claims(msgspec.Struct, frozen=True):
 
 
 class NotJudged(msgspec.Struct, frozen=True, kw_only=True):
-    """What was read of the output and belongs to no range of the audit.
+    """Records of the output that belong to no range of the audit.
 
     Attributes:
         sources: by the source topic that they name, which is another one.
@@ -57,7 +57,7 @@ class ClaimCounter:
         self._first: dict[str, list[RecordLocation]] = {}
         self._others = 0
         self._largest: str | None = None
-        """Where claims were dropped: texts above this one are no longer kept."""
+        """The smallest dropped text: texts above it are no longer kept."""
 
     def add(self, claim: str, number: int = 1, places: Iterable[RecordLocation] = ()) -> None:
         if self._largest is not None and claim > self._largest:

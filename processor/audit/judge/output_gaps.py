@@ -68,7 +68,7 @@ class OutputGaps:
         return first <= self._marks_from
 
     def lacks_marks(self, first: int) -> str:
-        """Why a step that begins there may have met clock marks that are gone; "" if it cannot have."""
+        """Reason why a step that begins there may have met clock marks that are gone; "" if it cannot have."""
         if first > self._marks_from and not self.is_time_open:
             return ""
         if self._marks_from == NEVER and (self._held or self._holes):
@@ -76,7 +76,7 @@ class OutputGaps:
         return _MARKS
 
     def lacks(self, expected: ExpectedRecord, cause: int) -> str:
-        """Why a record that is not there may have been published all the same; "" if it cannot have been."""
+        """Reason why a missing record may have been published; "" if it cannot have been."""
         if expected.partition is not None:
             from_cause = self._kept_from.get((expected.topic, expected.partition), -1)
         else:

@@ -73,7 +73,7 @@ _STATEFUL: Final = frozenset(
 _STEP: Final = FindingKind.STEP
 _EQUAL: Final = Verdict.EQUAL
 _SEAL_OFFSETS: Final = 1 << 15
-"""So far apart are the places where what no restart needs is let go: looking for it has its price."""
+"""Distance in offsets between evictions of what no restart needs; each eviction has a cost."""
 _AFTER_RUN: Final = "after_run_ended"
 _BEFORE: Final = "it may hang on what came before the range"
 _BROKER_TIME: Final = "its timestamp is the broker's (message.timestamp.type=LogAppendTime): its own is gone"
@@ -194,10 +194,10 @@ class PartitionAudit:
         """Records that may stand and that this fold cannot judge, by what made them."""
         self.records = 0
         self.earliest_ms, self.latest_ms = NEVER, -1
-        """Of the records, their smallest and largest timestamp."""
+        """Smallest and largest timestamp of the records."""
         self._sealed = begin
         self._other_fold = ""
-        """Why what is not there may not have been due, while what is there was made by another fold; else ""."""
+        """Reason why missing records may not have been due, while what is there was made by another fold; else ""."""
 
     def apply(self, records: Sequence[Record]) -> Iterator[tuple[Effect | None, Finding]]:
         """Fold records in offset order; yields each implied effect with its finding, applying marks in between."""
@@ -493,7 +493,7 @@ class PartitionAudit:
         return Finding(Verdict.EXTRA, kind, self.state.partition, identity, first, cause, location_of(published), why)
 
     def _undecidable(self, effect: Publish | DeadLetter, first: int, cause: int) -> str:
-        """Why the range cannot say that this effect must have happened; "" if it can."""
+        """Reason why the range cannot show that this effect must have happened; "" if it can."""
         segment = self._segments[-1]
         if isinstance(effect, DeadLetter):
             return self._unsure_of_letter(segment, cause) if effect.reason in _STATEFUL else ""
@@ -521,7 +521,7 @@ class PartitionAudit:
         return ""
 
     def _unsure_of_letter(self, segment: _Segment, cause: int) -> str:
-        """The same of a record that was refused for what its step was."""
+        """The same for a record that was refused because of its step's state."""
         return self._gaps.lacks_marks(cause) or ("" if segment.complete else _BEFORE)
 
     def _began_before(self, published: Published) -> str:

@@ -14,10 +14,10 @@ from processor.audit.judge.published_headers import caused_at
 from processor.audit.judge.verdicts import Published, RecordLocation, location_of
 
 Placements = Callable[[str, bytes], Sequence[int]]
-"""From topic and key to the partition of the key for 1, 2, ... partitions, up to the number that there are now."""
+"""Function from topic and key to the partition of the key for 1, 2, ... partitions, up to today's number."""
 
 ENOUGH: Final = 3
-"""So many records of a phase must stand elsewhere than today: one alone fits some smaller number by chance."""
+"""Records of a phase that must be on another partition than today: one alone may fit a smaller number by chance."""
 
 
 class PartitionGrowth:

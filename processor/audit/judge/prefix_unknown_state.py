@@ -31,7 +31,7 @@ class UnknownPrefix(Observer):
         self._forgotten_after_ms = stream_time + rules.ended_retention_s * 1000
         self._old_runs: set[str] = set()
         self.uncertainty = ""
-        """Why the step may have been another to its owner; "" if it cannot have been."""
+        """Reason why the step may differ from its owner's; "" if it cannot."""
 
     def opened(self, entry: Entry, step: StepState, cause: Cause) -> None:
         if entry.key == self._step_id and cause.offset < self._first_offset and not self._knows_all:

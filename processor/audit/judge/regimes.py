@@ -26,7 +26,7 @@ EARLIER_FOLDS: Final = frozenset(range(1, FOLD_VERSION))
 """The fold versions that this program had before."""
 
 _MOST: Final = 1_000
-"""So many are told apart. Anybody may have written them; what comes on top may not stand."""
+"""Maximum regimes that are distinguished, since anybody may have written them; further ones may not stand."""
 _NOTHING: Final = -1
 
 
@@ -135,7 +135,7 @@ class Regimes:
         return rules in ("", self.own.rules) or rules in (self._accepted.rules or ())
 
     def foreign(self, published: Published) -> tuple[str, bool]:
-        """Why a record cannot be judged by this fold and these settings, and whether it may stand; "" if it can be."""
+        """Reason why this fold and these settings cannot judge a record, and whether it may stand; "" if they can."""
         regime = regime_of(dict(published.headers))
         if regime is None or self._is_own(regime):
             return "", True
@@ -158,7 +158,7 @@ class Regimes:
         )
 
     def unknown_at(self, cause: int) -> str:
-        """Why what this cause implies cannot be judged; "" if it can be."""
+        """Reason why the effects of this cause cannot be judged; "" if they can be."""
         if self._before and self.known_until < cause < self.own_from:
             if self.known_rules is not None:
                 return "the [steps] settings were changed there"

@@ -7,7 +7,7 @@ from typing import Final
 from processor.core.rules import Rules
 
 CLOCK_SKEW_S: Final = 60
-"""How far clocks may differ, those of producers and that of the service, where a range begins in mid-log."""
+"""Largest difference of clocks, of producers and of the service, where a range begins in mid-log."""
 
 
 def settled_after_ms(rules: Rules, *, retentions: int, readings: int) -> int:

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 PLACES: Final = 10
-"""So many are named of each kind, the first in the order of their ids."""
+"""Ids that are named of each kind, the first in their order."""
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from processor.core.responses.response import entry_key
 from processor.core.step_state import StepState
 
 Belongs = Callable[[str, Mapping[str, Any]], bool | None]
-"""From a step's id and fields to whether it is one of those that are asked for; None: they do not say it yet."""
+"""Function from a step's id and fields to whether the filter selects it; None: not known yet."""
 
 
 class TransitionObserver(Observer):
@@ -29,7 +29,7 @@ class TransitionObserver(Observer):
         self._on_transition, self._belongs = on_transition, belongs
         self._held: dict[str, list[Transition]] = {}
         self._decided: dict[str, bool] = {}
-        """Of remembered steps: whether they belong."""
+        """Whether the filter selects a remembered step, by id."""
         self._items: dict[str, list[str]] = {}
         """The items of each remembered response."""
         self.opened_ms: dict[str, int] = {}

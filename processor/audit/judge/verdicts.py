@@ -154,7 +154,7 @@ class PublishedIndex(Protocol):
         ...
 
     def regimes(self) -> Collection[tuple[bytes | None, bytes | None]]:
-        """What records name as their fold version and settings digest: each pair once, some of them where there are
+        """Fold versions and settings digests that records name: each pair once, some of them where there are
         very many."""
         ...
 

@@ -212,7 +212,7 @@ def _short(value: Any) -> str:
 
 
 def paths_counted(results: Sequence[StepResult], name: str) -> dict[str, int]:
-    """How many steps have a path in `not_in_list` or `only_in_list`, positions in lists left out."""
+    """Number of steps with a path in `not_in_list` or `only_in_list`, positions in lists left out."""
     found: Counter[str] = Counter()
     for result in results:
         found.update(set(_without_positions(getattr(result, name))))

@@ -29,7 +29,7 @@ from processor.kafka.partition_reader import PartitionReader
 
 _CLIENT_ID: Final = "run-steps.replay"
 _OUTPUT_WAIT_S: Final = 20.0
-"""How long an open transaction may hold back the output topics: longer than a worker's may last."""
+"""Longest wait for an open transaction on the output topics: longer than a worker's may last."""
 
 _Unit = TypeVar("_Unit")
 

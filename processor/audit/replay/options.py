@@ -11,7 +11,7 @@ from processor.core.rules import Rules
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for on the command line.
+    """Options of `run-steps replay`.
 
     Attributes:
         start, end: as `range_bounds.parse` reads them; an empty end: where the settings' group stands, else the end.

@@ -63,5 +63,5 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def program() -> str:
-    """How reports name this program."""
+    """Name of this program in reports."""
     return f"run-steps {version('run-steps')}"

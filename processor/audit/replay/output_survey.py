@@ -113,7 +113,7 @@ class OutputSurvey:
             )
 
     def outputs(self) -> dict[str, int]:
-        """What was read of the output topics, and what of it was not in scope."""
+        """Numbers of records that were read from the output topics, and of those out of scope."""
         if not self._options.verify:
             return {}
         read, apart, unreadable = summed(self.index_results)

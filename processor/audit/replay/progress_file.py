@@ -26,7 +26,7 @@ class ProgressFile:
 
 
 def read_progress(path: Path) -> int:
-    """What was written last; 0 where nothing was."""
+    """Read the last value; 0 where there is none."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):

@@ -9,7 +9,7 @@ from processor.audit.judge.range_result import InForce
 from processor.audit.judge.regimes import Regime, regime_of
 
 _MOST: Final = 100
-"""So many are told apart: any producer of the outcome topics can write more. In the order of the log, so the first."""
+"""Maximum regimes that are distinguished, the first in the log: any producer of the outcome topics can write more."""
 
 
 class RegimeHistory:
@@ -32,7 +32,7 @@ class RegimeHistory:
         self._spans[regime] = (records + 1, min(first, cause), max(last, cause))
 
     def in_force(self) -> tuple[InForce, ...]:
-        """What was noted, in the order of the first cause."""
+        """The noted regimes, in the order of the first cause."""
         rows = [
             InForce(regime.version, regime.rules, records, first, last)
             for regime, (records, first, last) in self._spans.items()

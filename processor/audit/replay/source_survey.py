@@ -65,7 +65,7 @@ class SourceSurvey:
             self._find_in_archives(start, end)
 
     async def look_again(self) -> None:
-        """Where the source ends, now that the output has been read."""
+        """Read the end offsets of the source again, after the output has been read."""
         if self.reads_topic:
             async with self._reader() as reader:
                 self.log_ends = await reader.end_offsets(list(self.spans))

@@ -20,9 +20,9 @@ import msgspec
 from processor.audit.judge.split import PLACES, Split
 
 _HELD: Final = 1 << 16
-"""So many ids are held in memory before they are written."""
+"""Ids that are held in memory before they are written."""
 _OPEN_FILES: Final = 64
-"""So many files are merged at a time."""
+"""Files that are merged at a time."""
 _STEP: Final = b"step "
 _RUN: Final = b"run "
 

@@ -13,7 +13,7 @@ from processor.audit.replay.task import StepFilter
 
 
 class Ids(msgspec.Struct, frozen=True):
-    """What is looked at in a snapshot."""
+    """Fields of a snapshot that the filter reads."""
 
     run_id: str | None = None
     thread_id: str | None = None

@@ -97,11 +97,11 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
 
 FIRST: Final = 5
-"""So many findings are shown without a report."""
+"""Findings that are shown without a report."""
 
 
 class TaskResult(msgspec.Struct, frozen=True):
-    """What a task returns.
+    """Result of a task.
 
     Attributes:
         range: counts, coverage and digests of the range.

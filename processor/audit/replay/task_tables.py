@@ -19,7 +19,7 @@ from processor.core.rules import Rules
 
 _MINUTE_MS: Final = 60_000
 _CELLS: Final = 1 << 14
-"""Of the timeline that are held before they are written; a minute may then have several rows."""
+"""Rows of the timeline that are held before they are written; a minute may then have several rows."""
 
 
 class TaskTables:

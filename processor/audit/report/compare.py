@@ -150,7 +150,7 @@ def _whole_blocks(one: RangeResult, other: RangeResult) -> tuple[int, int]:
 
 
 def _compare_links(db: duckdb.DuckDBPyConnection) -> tuple[int, int, tuple[Block, ...]]:
-    """How many blocks were compared, how many differ, and the first of those."""
+    """Numbers of compared and of differing blocks, and the first differing ones."""
     db.execute(
         "CREATE TABLE blocks AS SELECT coalesce(h.partition, t.partition) AS partition, "
         "coalesce(h.first, t.first) AS first, coalesce(h.last, t.last) AS last, coalesce(h.records, 0) AS here, "

@@ -16,7 +16,7 @@ FINDINGS: Final = 10_000
 """On the page; all are in the table."""
 GROUPS: Final = 50
 IN_FULL: Final = 20
-"""Of a group that are shown with differences and events, until there are so many of all groups:"""
+"""Findings of a group that are shown with differences and events, up to this number of all groups:"""
 ALL_IN_FULL: Final = 200
 EVENTS: Final = 40
 
@@ -165,7 +165,7 @@ def grouped(lens: Lens, findings: Sequence[Found]) -> list[Group]:
 
 
 def _which(row: dict[str, Any]) -> tuple[int, str | int]:
-    """What the events of a finding are found by: a step's id, or the offset of the record that was set aside."""
+    """Key of a finding's events: a step's id, or the offset of the dead-lettered record."""
     return row["partition"], row["identity_1"] if row["kind"] == FindingKind.STEP.value else row["cause_offset"]
 
 

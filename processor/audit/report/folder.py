@@ -194,7 +194,7 @@ def _page(folder: Path, manifest: Manifest) -> Iterator[str]:
 
 
 def _numbers(folder: Path, manifest: Manifest) -> Iterator[str]:
-    """What does not add up between manifest and tables."""
+    """Contradictions between manifest and tables."""
     ranges = manifest.ranges
     if manifest.counts != manifests.total_counts(ranges):
         yield f"{NAME}: counts: not the sum of the ranges"
@@ -292,7 +292,7 @@ def _rows(folder: Path, one: RangeResult, table: str, columns: list[str]) -> Ite
 
 
 def _require_columns(name: str, schema: pa.Schema) -> None:
-    """Of every table before anything else asks it: another library trips over names that are no text."""
+    """Check every table's columns first: another library fails on names that are not text."""
     table = table_of(name)
     if table not in SCHEMAS or not schema.equals(SCHEMAS[table]):
         raise ValueError(f"{name}: not the columns of {table}")

@@ -179,7 +179,7 @@ def open_questions(about: About, ranges: Sequence[RangeResult]) -> list[str]:
 
 
 def not_judged(about: About, ranges: Sequence[RangeResult]) -> list[str]:
-    """What stands on the output topics and the verdict does not speak of, in words; empty if it speaks of all.
+    """Records on the output topics that the verdict does not cover, in words; empty if it covers all.
 
     A record may claim what it likes: what is let go because of its claim is said wherever the verdict is.
     """

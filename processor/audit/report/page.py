@@ -33,7 +33,7 @@ NARROW: Final = 320
 """Charts are drawn twice, for a desktop and for a phone; the style shows one of them."""
 
 FEW: Final = 20
-"""So many findings are shown above the charts, more of them below."""
+"""Findings that are shown above the charts; more are below."""
 
 _PARTITIONS: Final = 200
 _FILES: Final = 500

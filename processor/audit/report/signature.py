@@ -182,7 +182,7 @@ def statement(manifest: Manifest, manifest_bytes: bytes, signing: Signing) -> di
 
 
 def _report(manifest: Manifest) -> dict[str, Any]:
-    """What the statement repeats of the manifest, for a reader who has the statement alone."""
+    """Fields of the manifest that the statement repeats, for a reader who has the statement alone."""
     about = manifest.about
     return {
         "root": manifest.root,

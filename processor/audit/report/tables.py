@@ -235,7 +235,7 @@ class Tables:
         self._links((self._partition, block.first, block.last, block.records, block.digest))
 
     def timeline(self, minute: int, status: str, count: int, rejected: int = 0) -> None:
-        """What ended in a minute of record time.
+        """Outcomes in a minute of record time.
 
         `minute` is its begin in milliseconds; `count` outcomes of that status. Dead letters stand in a row of their
         own with the status "". Rows of the same minute and status add up.

@@ -26,7 +26,7 @@ class Plan(NamedTuple):
     opening: dict[str, Any]
     said: list[Said]
     streamed: dict[str, Any] | None
-    """What is known of it before its end was said; None where that is for its end alone to say."""
+    """The item as known before its end; None where only its end has it."""
     done: dict[str, Any]
 
 

@@ -19,7 +19,7 @@ _ENDS: Final = Mix(
     {"completed": 0.85, "incomplete": 0.08, "failed": 0.07},
 )
 _ADDED: Final = -1
-"""In the place of the number of an event: the one that begins the item."""
+"""Stands for the number of the event that begins the item."""
 _BUSY_MS: Final = 60_000
 """A response takes about this long at most."""
 

@@ -15,7 +15,7 @@ class ResponseStep:
         self.anomalies: set[str] = set()
         self.began_s = 0
         self.incomplete: dict[str, Any] | None = None
-        """What the response says of why it is incomplete, where that ended the step."""
+        """Reason of an incomplete response, where that ended the step."""
         self._key = key
         self._response = response
 
@@ -46,7 +46,7 @@ class ResponseStep:
 
 
 def status_of(item: dict[str, Any]) -> str:
-    """How a step ends whose item is done."""
+    """Status of a step whose item is done."""
     return "failed" if item.get("error") or item.get("status") == "failed" else "completed"
 
 
