@@ -8,6 +8,9 @@ a half is kept until the text is published (`joined`): the other half may begin 
 from __future__ import annotations
 
 import re
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from collections.abc import Callable
 from typing import Final
 
 _ESCAPE: Final = re.compile(
@@ -16,6 +19,8 @@ _ESCAPE: Final = re.compile(
     rb"|\\.",  # any other escape, so that no backslash is read twice
     re.DOTALL,
 )
+_BASE64: Final = re.compile(rb'("data_base64"\s*:\s*")([A-Za-z0-9+/=\\]+)"')
+"""The data of a CloudEvent where it is JSON in base64."""
 _REPLACEMENT: Final = rb"\ufffd"
 _ANY: Final = re.compile("[\ud800-\udfff]")
 _ALONE: Final = re.compile("[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\udc00-\udfff]")
@@ -23,13 +28,28 @@ _FIRST_HALF: Final = 0xD800
 
 
 def may_hold_halves(text: bytes) -> bool:
-    """Whether there is an escaped surrogate at all, paired or not."""
-    return b"\\ud" in text or b"\\uD" in text
+    """Whether there is an escaped surrogate at all, paired or not, or data in base64 that may have one."""
+    return b"\\ud" in text or b"\\uD" in text or b'"data_base64"' in text
 
 
 def without_halves(text: bytes) -> bytes:
     """JSON text with each half that stands alone replaced by the escape of U+FFFD; of the same length."""
-    return _ESCAPE.sub(lambda found: _REPLACEMENT if found[1] else found[0], text)
+    return _changed(text, lambda part: _ESCAPE.sub(lambda found: _REPLACEMENT if found[1] else found[0], part))
+
+
+def _changed(text: bytes, change: Callable[[bytes], bytes]) -> bytes:
+    """The text with a change made in it, and in the data that it holds in base64."""
+
+    def in_base64(found: re.Match[bytes]) -> bytes:
+        try:
+            data = b64decode(found[2].replace(b"\\/", b"/"), validate=True)
+        except (Base64Error, ValueError):
+            return found[0]
+        changed = change(data)
+        return found[0] if changed == data else b'%b%b"' % (found[1], b64encode(changed))
+
+    changed = change(text)
+    return _BASE64.sub(in_base64, changed) if b'"data_base64"' in changed else changed
 
 
 def with_stand_ins(text: bytes, first: int) -> bytes:
@@ -42,7 +62,7 @@ def with_stand_ins(text: bytes, first: int) -> bytes:
         half = found[1]
         return found[0] if half is None else b"\\u%04x" % (int(half[2:], 16) - _FIRST_HALF + first)
 
-    return _ESCAPE.sub(stand_in, text)
+    return _changed(text, lambda part: _ESCAPE.sub(stand_in, part))
 
 
 def between(one: str, other: str, first: int) -> str:

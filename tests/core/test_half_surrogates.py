@@ -3,6 +3,7 @@ r"""Half a surrogate pair (`"\ud83d"`), as a tool's output has it that was cut b
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import Any
 
 import pytest
@@ -78,6 +79,29 @@ def test_a_step_that_a_delta_with_a_half_is_merged_into_says_so() -> None:
     assert isinstance(step, Publish)
     assert step.anomalies == ("replaced_half",)
     assert json.loads(step.value)["step_details"]["tool_calls"][0]["function"]["arguments"] == "now \ufffd"
+
+
+@pytest.mark.parametrize("spelling", [b"/", b"\\/"])
+def test_the_data_of_a_cloud_event_in_base64_too(spelling: bytes) -> None:
+    data = json.dumps(STEP | {"x": f"now {HALF}???", "y": "\ufffd>>>"}).encode()
+    event = {"specversion": "1.0", "type": "com.example.thread.run.step.created", "id": "1", "source": "/"}
+    value = json.dumps(event | {"data_base64": b64encode(data).decode()}).encode().replace(b"/", spelling)
+    found = decode(value)
+    assert isinstance(found, Decoded)
+    (read,) = found.events
+    assert isinstance(read, StepObject)
+    assert (read.mended, read.data["x"]) == (True, "now \ufffd???")
+    entry = {"index": 0, "type": "function", "function": {"arguments": f"now {HALF}"}}
+    delta = {"id": "step_1", "delta": {"step_details": call("") | {"tool_calls": [entry]}}}
+    event |= {"type": "thread.run.step.delta", "data_base64": b64encode(json.dumps(delta).encode()).decode()}
+    found = decode(json.dumps([event, event]).encode(), (("content-type", b"application/cloudevents-batch+json"),))
+    assert isinstance(found, Decoded)
+    for read in found.events:
+        assert isinstance(read, StepDelta)
+        assert read.details["tool_calls"][0]["function"]["arguments"] == f"now {HALF}"
+    for broken in (b"{", b"\xff", json.dumps(7).encode()):
+        event["data_base64"] = b64encode(broken).decode()
+        assert isinstance(decode(json.dumps(event).encode()), Rejected)
 
 
 def test_only_the_event_that_holds_it_is_marked() -> None:
