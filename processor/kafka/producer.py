@@ -55,7 +55,8 @@ class EventProducer:
         connection: where to connect, as which user.
         timeout_s: the longest time without any sign of progress before `BrokerUnavailable`.
         max_record_bytes: the largest record that is sent, as it stands in its batch. None: each topic's own
-            `max.message.bytes`; where the user may not read it, Kafka's default (1 MiB).
+            `max.message.bytes`; where the user may not read it, what is larger than Kafka's default (1 MiB) is sent
+            alone, and the broker decides.
         max_unacknowledged: `send` waits for acknowledgements above this many records under way.
         idempotent: False for brokers without idempotent producers; a retry may then double a record (the event
             ids tell the two from equal tokens).
@@ -90,6 +91,8 @@ class EventProducer:
         self._failure: RunStepsError | None = None
         self._progress = asyncio.Event()
         self._limits: dict[str, int] = {}  # by topic, in bytes
+        self._unknown_limits: set[str] = set()
+        """Topics whose settings the user may not read: the broker alone knows what is too large."""
 
     async def start(self) -> None:
         """Connect.
@@ -140,8 +143,11 @@ class EventProducer:
         size = len(value or b"") + len(key) + sum(len(name) + len(content) for name, content in headers)
         if 2 * size > limit:
             size = self._size_alone(self._producer, OutRecord(topic, 0, key, value, 0, tuple(headers)), limit)
-            if size > limit:
+            if size > limit and topic not in self._unknown_limits:
                 raise RecordTooLarge(topic, size, limit)
+            if size > limit:
+                await self._send_alone(topic, value, size, key=key, headers=list(headers), timestamp_ms=timestamp_ms)
+                return
         await self._until_at_most(self._max_unacknowledged - 1)
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -193,6 +199,25 @@ class EventProducer:
         with contextlib.suppress(RunStepsError):
             await self.close()
 
+    async def _send_alone(self, topic: str, value: bytes | None, size: int, **rest: Any) -> None:
+        """Send a record that the topic may not take, when all before it is acknowledged, and wait for the answer."""
+        await self._until_at_most(0)
+        producer = self._producer
+        assert producer is not None, "start() comes first"
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await (await producer.send(topic, value, **rest))
+        except (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError) as exc:
+            # The refused record has a sequence number, which the broker will miss: a new producer counts anew.
+            await self._end(producer)
+            await self.start()
+            self._limits.clear()  # the new one has to find the topics, too
+            raise RecordTooLarge(topic, size) from exc
+        except _TROUBLE as exc:
+            self._failure = self._translated(exc, "cannot send")
+            raise self._failure from exc
+        self.acknowledged += 1
+
     def _settled(self, future: asyncio.Future[Any]) -> None:
         error = kafka_errors.ProducerClosed() if future.cancelled() else future.exception()
         if error is None:
@@ -235,6 +260,7 @@ class EventProducer:
             async with Admin(self._connection) as admin:
                 found = await admin.topics([topic])
         except BrokerRefused:
+            self._unknown_limits.add(topic)
             return DEFAULT_MAX_MESSAGE_BYTES
         return found[topic].max_message_bytes if topic in found else DEFAULT_MAX_MESSAGE_BYTES
 
@@ -276,6 +302,9 @@ class EventProducer:
         self._producer = None
         if self._failure is None:
             self._failure = BrokerUnavailable(f"{self._where}: disconnected", hint="publish again with a new producer")
+        await self._end(producer)
+
+    async def _end(self, producer: _Producer) -> None:
         producer._closed = True
         producer._message_accumulator.fail_all(kafka_errors.ProducerClosed())
         await force_close(producer.client, [producer._sender.sender_task])

@@ -14,7 +14,7 @@ import pytest
 from processor.broker import Broker
 from processor.errors import BrokerRefused, BrokerUnavailable
 from processor.kafka.client_config import Connection
-from processor.kafka.errors import RecordTooLarge
+from processor.kafka.errors import PermissionMissing, RecordTooLarge
 from processor.kafka.producer import COMPRESSIONS, Compression, EventProducer
 from processor.publish.command import run, sample_files
 from processor.publish.event_keying import EventKeyer
@@ -132,6 +132,31 @@ async def test_an_event_is_as_large_as_the_topic_lets_it_be(broker: Broker, name
     assert await run([path], topic=topic, connection=Connection(broker.bootstrap), echo=said.append) == 65
     assert [len(got.value or b"") > 5 << 20 for got in read_topic(broker.bootstrap, topic)] == [True]
     assert "thread.run.step.completed of step_1, run run_1: without its end the worker publishes" in said[0]
+
+
+async def test_where_the_limit_may_not_be_read_the_broker_decides(
+    broker: Broker, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without DescribeConfigs a limit of 1 MiB was assumed, and an event that the topic takes was refused."""
+
+    async def topics(*_: object) -> None:
+        raise PermissionMissing("its settings may not be read")
+
+    monkeypatch.setattr("processor.kafka.admin.Admin.topics", topics)
+    topic = names.topic("large")
+    create_topics(broker.bootstrap, topic, config={"max.message.bytes": "3000000"})
+    async with EventProducer(Connection(broker.bootstrap)) as producer:
+        for size in (10, 2_000_000, 4_000_000, 20, 2_500_000, 30, 3_100_000):
+            if size < 3_000_000:
+                await producer.send(topic, b"x" * size, key=b"k")
+                continue
+            with pytest.raises(
+                RecordTooLarge, match=f"topic {topic}: a record is larger than the topic takes"
+            ) as caught:
+                await producer.send(topic, b"x" * size, key=b"k")
+            assert "max.message.bytes is" not in str(caught.value)
+        assert producer.acknowledged >= 4
+    assert [len(got.value or b"") for got in read_topic(broker.bootstrap, topic)] == [10, 2_000_000, 20, 2_500_000, 30]
 
 
 @pytest.mark.parametrize("codec", COMPRESSIONS)
