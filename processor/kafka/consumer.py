@@ -51,9 +51,6 @@ class Committed(NamedTuple):
     metadata: str
 
 
-NOT_COMMITTED: Final = Committed(-1, "")
-
-
 class RebalanceListener(Protocol):
     async def revoked(self, partitions: list[int]) -> None:
         """The group is about to rebalance: stop applying first, then commit what is applied.
@@ -186,15 +183,11 @@ class Consumer:
             self._joined().seek(tp, offset)
             self._joined().resume(tp)
 
-    async def position(self, partition: int) -> int:
-        """The next offset to be read: past transaction markers and aborted batches, which no record shows."""
-        with translated(self._where):
-            async with asyncio.timeout(self._request_timeout_s):
-                position: int = await self._joined().position(TopicPartition(self._topic, partition))
-                return position
-
     def position_now(self, partition: int) -> int | None:
-        """As `position`, without waiting: None while the partition has none (not assigned, not yet sought)."""
+        """The next offset to be read, past transaction markers and aborted batches, which no record shows.
+
+        None while the partition has none: not assigned, or not positioned yet.
+        """
         subscription = self._joined()._subscription.subscription
         assignment = subscription.assignment if subscription is not None else None
         tp = TopicPartition(self._topic, partition)

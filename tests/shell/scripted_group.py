@@ -19,7 +19,7 @@ from aiokafka.record import MemoryRecords
 from processor.core.effects import LogRecord, Record
 from processor.core.offset_metadata import LogIdentity
 from processor.errors import BrokerUnavailable
-from processor.kafka.consumer import NOT_COMMITTED, Committed, GroupToken, RebalanceListener
+from processor.kafka.consumer import Committed, GroupToken, RebalanceListener
 from processor.kafka.errors import OffsetsUnstable
 from processor.kafka.transactions import Identity, NotSent, TopicPartitionKey, Unanswered
 from tests.shell.scripted_cluster import Cluster, Fate, ScriptedLink
@@ -27,6 +27,7 @@ from tests.shell.scripted_cluster import Cluster, Fate, ScriptedLink
 Out = tuple[str, bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
 """Topic, key, value and headers of a record that was written."""
 
+NOT_COMMITTED = Committed(-1, "")
 ILLEGAL_GENERATION = 22
 STABLE = "OffsetFetch(stable)"
 

@@ -21,7 +21,7 @@ from processor.core.offset_metadata import METADATA_VERSION, LogIdentity, Offset
 from processor.core.partition import PartitionState
 from processor.errors import BrokerUnavailable, Fenced
 from processor.kafka.client_config import Connection
-from processor.kafka.consumer import NOT_COMMITTED, Committed, GroupToken, RebalanceListener
+from processor.kafka.consumer import Committed, GroupToken, RebalanceListener
 from processor.kafka.errors import OffsetsUnstable, ReadStalled
 from processor.kafka.output_records import Outputs
 from processor.kafka.records import OutRecord
@@ -33,6 +33,7 @@ from processor.serve.worker import Worker
 from processor.telemetry.happenings import Happening, PartitionRestored, UnitDropped
 from processor.telemetry.telemetry import Telemetry
 from tests.core.scripted_log import step, text
+from tests.shell.scripted_group import NOT_COMMITTED
 
 ME = "me"
 DEADLINE_S = 60.0
