@@ -113,6 +113,9 @@ class FrameProtocol(asyncio.BufferedProtocol):
         self._end(exc or EOFError("the connection was closed"))
         if not self._closed.done():
             self._closed.set_result(None)
+        # Connections end in cycles of references, with tasks and tracebacks: their memory is not to wait for the
+        # garbage collector, which counts objects and not their bytes.
+        self._small = self._kept = memoryview(b"")
 
     def _end(self, error: Exception) -> None:
         self._reader.feed_eof()

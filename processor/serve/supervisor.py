@@ -22,7 +22,7 @@ from processor.kafka.errors import OffsetLost
 from processor.kafka.throttling import OBSERVED
 from processor.serve.broker_availability import BrokerAvailability, BrokerGaveUp
 from processor.serve.circuit_breaker import Tripped
-from processor.serve.heap_trim import trim_heap
+from processor.serve.free_memory import free_memory
 from processor.serve.highest_committed import HighestCommitted
 from processor.serve.http import Controlled, Health, OneWorker, Server
 from processor.serve.partition_report import Stalled
@@ -59,10 +59,15 @@ class _CurrentWorker:
     """Running worker for the HTTP endpoints, and what outlives a restart: self-audit, stalls, topic watch."""
 
     worker: Worker | None = None
+    incarnation: int = 0
     trouble: str = "starting"
     audit: SelfAudit | None = None
     stalls: Stalls | None = None
     watch: TopicWatch | None = None
+
+    def assignment(self) -> tuple[int, int]:
+        """What changes with every restart and every rebalance."""
+        return self.incarnation, self.worker.assignment_epoch if self.worker is not None else -1
 
     def healthz(self) -> Health:
         if self.worker is not None:
@@ -96,7 +101,7 @@ async def run_one(
     server = Server(OneWorker(current, telemetry.exposition), http.host, http.port, control=http.control)
     beside = [
         asyncio.create_task(telemetry.watch(), name="watch"),
-        asyncio.create_task(trim_heap(), name="trim the heap"),
+        asyncio.create_task(free_memory(current.assignment), name="free memory"),
     ]
     if settings.self_audit.enabled:
         current.audit = SelfAudit(settings, Connection.build(**settings.kafka.connection()), telemetry)
@@ -195,6 +200,7 @@ class _Incarnations:
             pauses=self._pauses,
         )
         self._current.worker, self._current.trouble = worker, ""
+        self._current.incarnation += 1
         await _until_stopped(worker, self._watch, self.availability, self._telemetry, stop)
 
 

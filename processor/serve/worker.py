@@ -134,7 +134,7 @@ class Worker:
         )
         self._report = PartitionReport(settings, telemetry, self._stalls, self._observer, monotonic, now_ms)
         self._unserved: list[int] = []  # assigned to us, and without a partition of the checkpoint topic
-        self._assignment_epoch = 0
+        self.assignment_epoch = 0
         self._opening: asyncio.Task[None] | None = None
         self._writer_started = asyncio.Event()
         self._pending = PendingUnit()
@@ -183,7 +183,7 @@ class Worker:
     async def _turn(self) -> None:
         """One turn of the loop: poll, apply, and commit when it is due. It waits in the poll only."""
         interval_s = self._settings.delivery.commit_interval_ms / 1000
-        epoch, pollable = self._assignment_epoch, self._pollable
+        epoch, pollable = self.assignment_epoch, self._pollable
         wait_ms = _IDLE_POLL_MS
         if self._pending.effects:
             wait_ms = min(wait_ms, max(1, int((self._unit_closed_at + interval_s - self._monotonic()) * 1000)))
@@ -192,7 +192,7 @@ class Worker:
         now = self._turned_at = self._monotonic()
         # Behind a closed gate nothing is applied, noted or committed: the revocation drains. Records that the consumer
         # has handed out are dropped here and are read again from where the next generation starts.
-        is_open = bool(pollable) and epoch == self._assignment_epoch
+        is_open = bool(pollable) and epoch == self.assignment_epoch
         if is_open:
             for partition, records in batch.items():
                 self._apply(self._owned[partition], records, now)
@@ -255,9 +255,9 @@ class Worker:
         if self._commit_task is not None:
             if not self._is_full():
                 return
-            epoch, task = self._assignment_epoch, self._commit_task
+            epoch, task = self.assignment_epoch, self._commit_task
             await task
-            if epoch != self._assignment_epoch or self._commit_task is not task:
+            if epoch != self.assignment_epoch or self._commit_task is not task:
                 return  # a rebalance drained meanwhile
             self._commit_task = None
         closed = self._close_unit()
@@ -338,7 +338,7 @@ class Worker:
 
     async def revoked(self, partitions: list[int]) -> None:
         """Close the gate, drain, and retain the states for the next assignment (see `Consumer`)."""
-        self._assignment_epoch += 1
+        self.assignment_epoch += 1
         self._pollable, self._assigned, self._assigned_in, self._unserved = (), [], -1, []
         self._stalls.waits(GROUP, "no assignment")
         if (broken := await self._end_opening()) is not None:
@@ -366,7 +366,7 @@ class Worker:
         """Note the assignment and open the partitions in a task: no heartbeat is sent until this returns."""
         if self._stopping:
             return
-        self._assignment_epoch += 1
+        self.assignment_epoch += 1
         generation = self._consumer.token().generation
         self._consumer.hold(partitions)
         partitions, self._unserved = self._split(partitions)
@@ -379,7 +379,7 @@ class Worker:
         self._telemetry.happened(PartitionsAssigned(tuple(partitions), generation, len(partitions)))
         self._telemetry.happened(StateChanged("restoring" if partitions else "live"))
         if partitions:
-            self._opening = asyncio.create_task(self._open(self._assignment_epoch, partitions), name="open partitions")
+            self._opening = asyncio.create_task(self._open(self.assignment_epoch, partitions), name="open partitions")
 
     def _split(self, partitions: list[int]) -> tuple[list[int], list[int]]:
         """Split partitions into those that can be served and those that wait for the checkpoint topic."""
@@ -395,7 +395,7 @@ class Worker:
             self._assigned = sorted([*self._assigned, *more])
             self._stalls.assigned(self._assigned)
             self._telemetry.happened(PartitionsAssigned(tuple(more), self._assigned_in, len(self._assigned)))
-            self._opening = asyncio.create_task(self._open(self._assignment_epoch, more), name="open partitions")
+            self._opening = asyncio.create_task(self._open(self.assignment_epoch, more), name="open partitions")
 
     async def _open(self, epoch: int, partitions: list[int]) -> None:
         """Open partitions at their committed offsets: retained states at once, the others from the log.
@@ -429,7 +429,7 @@ class Worker:
 
     def _admit(self, epoch: int, opened: Iterable[tuple[AssignedPartition, int]]) -> None:
         """Make partitions pollable, unless the next rebalance has begun."""
-        if epoch != self._assignment_epoch:
+        if epoch != self.assignment_epoch:
             return
         now = self._monotonic()
         for owned, position in opened:

@@ -152,7 +152,7 @@ SAFEGUARDS: Final = (
         "batch-of-this-epoch",
         "a batch that was fetched before a rebalance is dropped",
         _WORKER,
-        "        is_open = bool(pollable) and epoch == self._assignment_epoch\n",
+        "        is_open = bool(pollable) and epoch == self.assignment_epoch\n",
         "        is_open = bool(pollable)\n",
         (f"{_OF_WORKER}test_a_batch_of_an_old_epoch_is_dropped", f"{_OF_WORKER}test_the_gate_closes_before_the_drain"),
     ),

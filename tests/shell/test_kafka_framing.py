@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import struct
 import tracemalloc
 from collections.abc import Iterable, Sequence
@@ -89,6 +90,19 @@ async def test_large_responses_use_the_same_memory_and_a_very_large_one_gives_it
     assert places == [3 * SMALL, 2 * SMALL, 9 * SMALL, 2 * SMALL]
     assert views[0] is views[1]
     assert len({id(view) for view in views}) == 3
+
+
+async def test_an_ended_connection_holds_no_memory() -> None:
+    """Whoever still refers to it: up to 16 MiB each waited for the garbage collector."""
+    wire = Wire()
+    wire.bring(framed(contents(3 * SMALL), contents(20))[:-1])
+
+    def held() -> int:
+        return sum(view.nbytes for view in gc.get_referents(wire.protocol) if isinstance(view, memoryview))
+
+    assert held() >= 4 * SMALL
+    wire.protocol.connection_lost(None)
+    assert held() == 0
 
 
 @pytest.mark.parametrize("part", [b"", b"\0\0", framed(b"whole"), framed(contents(3 * SMALL))[: 2 * SMALL]])

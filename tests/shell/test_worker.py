@@ -537,11 +537,11 @@ class OpenWhileDraining(Worker):
 
     async def _drain(self) -> None:
         closed, self._pollable = self._pollable, tuple(self._owned)
-        self._assignment_epoch -= 1
+        self.assignment_epoch -= 1
         try:
             await super()._drain()
         finally:
-            self._assignment_epoch += 1
+            self.assignment_epoch += 1
             self._pollable = closed
 
 
