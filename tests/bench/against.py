@@ -21,12 +21,12 @@ from os import environ
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Final
 
 from aiokafka.record._crecords import DefaultRecordBatchBuilder
 
 from tests.bench import load, recorded_job
-from tests.bench.recorded_job import Made, step_object, token, tool_delta, wire_record
+from tests.bench.recorded_job import Made, PublishedIds, step_object, token, tool_delta, wire_record
 from tests.bench.responses_job import response_record, responses, text_delta
 
 ROOT: Final = Path(__file__).parents[2]
@@ -105,27 +105,32 @@ def cases(events: int) -> list[Case]:
     return found
 
 
-def _record(key: bytes, name: str, data: dict[str, Any], rng: random.Random) -> Made:
-    return wire_record(rng, key, name, data, rng.randrange(100))
-
-
 def _message_deltas(count: int) -> list[Made]:
     rng = random.Random(2)
+    ids = PublishedIds(rng)
     return [
-        _record(b"run_1", "thread.message.delta", recorded_job.message_delta("msg_1", token(rng)), rng)
+        wire_record(b"run_1", "thread.message.delta", recorded_job.message_delta("msg_1", token(rng)), ids)
         for _ in range(count)
     ]
 
 
 def _tool_deltas(tool: str, count: int) -> tuple[list[Made], list[Made]]:
     rng = random.Random(3)
+    ids = [PublishedIds(rng) for _ in range(_STEPS)]
     before = []
     for n in range(_STEPS):
+        key = f"run_{n}".encode()
         stated = step_object(f"step_{n}", "run_1", "thread_1", "tool_calls", {"type": "tool_calls", "tool_calls": []})
-        before.append(_record(b"run_1", "thread.run.step.created", stated, rng))
-        before.append(_record(b"run_1", "thread.run.step.delta", tool_delta(f"step_{n}", tool, "{", f"call_{n}"), rng))
+        first = tool_delta(f"step_{n}", tool, "{", f"call_{n}")
+        before.append(wire_record(key, "thread.run.step.created", stated, ids[n]))
+        before.append(wire_record(key, "thread.run.step.delta", first, ids[n]))
     timed = [
-        _record(b"run_1", "thread.run.step.delta", tool_delta(f"step_{n % _STEPS}", tool, token(rng), None), rng)
+        wire_record(
+            f"run_{n % _STEPS}".encode(),
+            "thread.run.step.delta",
+            tool_delta(f"step_{n % _STEPS}", tool, token(rng), None),
+            ids[n % _STEPS],
+        )
         for n in range(count)
     ]
     return before, timed
@@ -172,11 +177,11 @@ def _open_steps(steps: int, deltas: int) -> list[Made]:
         stated = step_object(
             f"step_{n}", f"run_{n}", "thread_1", "tool_calls", {"type": "tool_calls", "tool_calls": []}
         )
-        key = f"run_{n}".encode()
-        found.append(_record(key, "thread.run.step.created", stated, rng))
+        key, ids = f"run_{n}".encode(), PublishedIds(rng)
+        found.append(wire_record(key, "thread.run.step.created", stated, ids))
         for d in range(deltas):
             piece = tool_delta(f"step_{n}", "function", token(rng), f"call_{n}" if d == 0 else None)
-            found.append(_record(key, "thread.run.step.delta", piece, rng))
+            found.append(wire_record(key, "thread.run.step.delta", piece, ids))
     return found
 
 

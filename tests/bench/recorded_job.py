@@ -64,12 +64,10 @@ def recorded(
 def _run(rng: random.Random, number: int, expected: Expected, headers: bool) -> Iterator[Made]:
     run_id = f"run_{rng.getrandbits(96):024x}"
     key, thread = run_id.encode(), f"thread_{rng.getrandbits(96):024x}"
-    sequence = 0
+    ids = PublishedIds(rng) if headers else None
 
     def record(name: str, data: dict[str, Any]) -> Made:
-        nonlocal sequence
-        sequence += 1
-        return wire_record(rng, key, name, data, sequence if headers else None)
+        return wire_record(key, name, data, ids)
 
     for status in ("created", "queued", "in_progress"):
         yield record(f"thread.run.{status}", _run_object(run_id, thread, "queued" if status == "created" else status))
@@ -81,15 +79,35 @@ def _run(rng: random.Random, number: int, expected: Expected, headers: bool) -> 
     yield record("thread.run.completed", _run_object(run_id, thread, "completed"))
 
 
-def wire_record(rng: random.Random, key: bytes, name: str, data: dict[str, Any], sequence: int | None) -> Made:
-    """One record as `publish` writes it; without headers where `sequence` is None."""
+class PublishedIds:
+    """The event ids and sequence numbers of one stream as `publish` writes them: digests, and numbers for the deltas
+    of steps."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._stated, self._deltas = "", 0
+        self.sequence = 0
+
+    def next(self, name: str) -> str:
+        self.sequence += 1
+        if name == "thread.run.step.delta":
+            self._deltas += 1
+            return f"{self._stated}:{self._deltas}"
+        found = f"{self._rng.getrandbits(128):032x}"
+        if not name.endswith(".delta"):
+            self._stated, self._deltas = found, 0
+        return found
+
+
+def wire_record(key: bytes, name: str, data: dict[str, Any], ids: PublishedIds | None) -> Made:
+    """One record as `publish` writes it; without headers where `ids` is None."""
     value = json.dumps({"event": name, "data": data}, ensure_ascii=False, separators=(",", ":")).encode()
     own: Headers = []
-    if sequence is not None:
+    if ids is not None:
         own = [
-            ("runstep-event-id", f"{rng.getrandbits(128):032x}".encode()),
+            ("runstep-event-id", ids.next(name).encode()),
             ("runstep-run-id", key),
-            ("runstep-sequence", b"%d" % sequence),
+            ("runstep-sequence", b"%d" % ids.sequence),
         ]
     return Made(BEGIN_S * 1000, key, value, own)
 
