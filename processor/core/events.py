@@ -30,6 +30,7 @@ from processor.core.wire_types import (
     ExactObject,
     Ignored,
     RunEnd,
+    RunHead,
     Span,
     StepDelta,
     StepObject,
@@ -41,6 +42,7 @@ from processor.core.wire_types import (
     read_envelope,
     read_envelopes,
     read_exact_step,
+    read_named_run,
     read_run_head,
     skip,
 )
@@ -98,6 +100,8 @@ _PREFIXES: Final = [
     for kind in (Kind.DELTA, *_STEP_NAMES.values())
 ]
 """What stands in front of the data in the two spellings of JSON that nearly all programs write."""
+_STEP_PREFIXES: Final = (b'{"event":"thread.run.step.', b'{"event": "thread.run.step.')
+_RUN_PREFIXES: Final = (b'{"event":"thread.run.', b'{"event": "thread.run.')
 
 
 class EventPrefix:
@@ -111,11 +115,24 @@ class EventPrefix:
 
 def prefix_of(value: bytes) -> EventPrefix | None:
     """What the value begins with, if it is an event about a step in one of the commonest spellings."""
-    if value.endswith(b"}"):
+    if value.startswith(_STEP_PREFIXES) and value.endswith(b"}"):
         for head, kind in _PREFIXES:
             if value.startswith(head):
                 return EventPrefix(kind, len(head))
     return None
+
+
+def run_event(value: bytes) -> RunEnd | Ignored | None:
+    """The event about a run in `value`, if it has the commonest form; None says: use `decode`, which reads the same."""
+    if not value.startswith(_RUN_PREFIXES) or value.startswith(_STEP_PREFIXES):
+        return None
+    try:
+        found = read_named_run(value)
+        _check_utf8(value)
+        name = found.event.removeprefix(_RUN)
+        return _run_of(found.data, name) if name in _RUN_NAMES and found.event.startswith(_RUN) else None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _BadRecordError):
+        return None
 
 
 def exact(value: bytes, head: EventPrefix | None) -> ExactData | ExactObject | StepObject | None:
@@ -185,7 +202,7 @@ def decode(value: bytes | None, headers: Headers = (), with_frames: bool = False
     if value.startswith(MESSAGE_PREFIXES) and not is_enveloped(headers):
         return _ONE_IGNORED
     found = _decoded(value, headers, with_frames)
-    if may_hold_halves(value) and _refuses(found):
+    if _refuses(found) and may_hold_halves(value):
         # Half a surrogate pair is no UTF-8, and yet JSON: the object counts, with U+FFFD in the place of the half.
         mended = without_halves(value)
         if mended != value:
@@ -197,7 +214,12 @@ def decode(value: bytes | None, headers: Headers = (), with_frames: bool = False
 
 
 def _refuses(found: Decoded | Rejected) -> bool:
-    return isinstance(found, Rejected) or any(isinstance(event, Rejected) for event in found.events)
+    if isinstance(found, Rejected):
+        return True
+    for event in found.events:  # noqa: SIM110  a generator would be dearer than what it looks at
+        if isinstance(event, Rejected):
+            return True
+    return False
 
 
 def _marked(before: Decoded | Rejected, found: Decoded | Rejected) -> Decoded | Rejected:
@@ -574,8 +596,11 @@ def _step(data: dict[str, Any], named: Kind | None) -> StepObject:
     )
 
 
-def _run(value: Span, named: str | None) -> Event:
-    head = _read(read_run_head, value)
+def _run(value: Span, named: str | None) -> RunEnd | Ignored:
+    return _run_of(_read(read_run_head, value), named)
+
+
+def _run_of(head: RunHead, named: str | None) -> RunEnd | Ignored:
     status = head.status
     if type(status) not in (str, type(None)):
         raise _BadRecordError(Reason.MALFORMED, "status is not a string")

@@ -14,11 +14,11 @@ from processor.core.compact_step import Ending, opens_exactly
 from processor.core.delta_template import DeltaTemplate, is_plain
 from processor.core.effects import Status
 from processor.core.entry import Entry
-from processor.core.events import EventPrefix, exact, general, prefix_of
+from processor.core.events import EventPrefix, exact, general, prefix_of, run_event
 from processor.core.lifecycle import TERMINAL, Kind
 from processor.core.step import OpenedCall, Step
 from processor.core.transitions import Transitions
-from processor.core.wire_types import ExactData, ExactObject, StepDelta, StepObject
+from processor.core.wire_types import ExactData, ExactObject, Ignored, RunEnd, StepDelta, StepObject
 
 _CREATED: Final = Kind.CREATED
 _IN_PROGRESS: Final = Kind.IN_PROGRESS
@@ -100,7 +100,7 @@ class TakeSlowPath(Decision):
 
     __slots__ = ("event",)
 
-    def __init__(self, event: StepDelta | StepObject) -> None:
+    def __init__(self, event: StepDelta | StepObject | RunEnd | Ignored) -> None:
         self.event = event
 
 
@@ -118,6 +118,10 @@ class FastPath:
     def decide(self, value: bytes, offset: int, event_id: str | None) -> Decision | None:
         """What the event in `value` does; None: it is to be decoded."""
         head = prefix_of(value)
+        if head is None:
+            of_run = run_event(value)
+            if of_run is not None:
+                return TakeSlowPath(of_run)
         decision: Decision | None = None
         if head is not None and head.kind is _IN_PROGRESS:
             decision = self._of_repeat(value, head, offset, event_id)

@@ -233,6 +233,13 @@ class RunHead(msgspec.Struct, gc=False):
     last_error: Any = None
 
 
+class NamedRun(msgspec.Struct, gc=False):
+    """An event about a run. Its other fields are skipped unread, too."""
+
+    event: str
+    data: RunHead
+
+
 Span = Any
 """JSON text: bytes, or `Raw`, which its stubs call bytes though it is none (a compiler would believe them)."""
 
@@ -245,6 +252,7 @@ def data_of(envelope: Envelope) -> Span | None:
 read_envelope: Final = msgspec.json.Decoder(Envelope).decode
 read_envelopes: Final[Callable[[Span], list[Span]]] = msgspec.json.Decoder(list[Raw]).decode
 read_run_head: Final = msgspec.json.Decoder(RunHead).decode
+read_named_run: Final = msgspec.json.Decoder(NamedRun).decode
 read_any: Final = msgspec.json.Decoder().decode
 skip: Final = msgspec.json.Decoder(Raw).decode
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.core.effects import DeadLetter, Headers, LogRecord, Publish, Reason, Rejected, Status
-from processor.core.events import decode, exact, general, prefix_of
+from processor.core.events import decode, exact, general, prefix_of, run_event
 from processor.core.fast_path import Paths
 from processor.core.lifecycle import Kind
 from processor.core.partition import PartitionState
@@ -417,6 +417,17 @@ def test_a_frame_that_the_lifecycle_refuses_is_named_and_the_others_stand() -> N
                         {"function": {"x": 1}},
                         {"code_interpreter": {"input": "a"}},
                         {"function": None},
+                        {"arguments": "a"},
+                        {"arguments": None},
+                        {"azure_function": {"arguments": "a"}},
+                        {"connected_agent": {"arguments": "a", "name": "f"}},
+                        {"fabric_dataagent": {"input": "a"}},
+                        {"fabric_dataagent": {"input": None}},
+                        {"code_interpreter": {"outputs": [{"index": 0, "type": "logs", "logs": "a"}]}},
+                        {"code_interpreter": {"input": "a", "outputs": [{"index": 1.0}, {"index": -1, "logs": "b"}]}},
+                        {"code_interpreter": {"outputs": [{"type": "logs"}]}},
+                        {"code_interpreter": {"outputs": [{"index": 0, "logs": None}]}},
+                        {"code_interpreter": {"outputs": None}},
                     ]
                 ),
                 st.sampled_from([{}, {"id": "c"}, {"id": None}, {"x": 1}]),
@@ -477,6 +488,49 @@ def test_whatever_is_taken_as_an_exact_object_the_slow_path_reads_the_same(
     found = exact(value, prefix_of(value))
     if found is not None:
         assert decode(value) == Decoded((whole(found),), (None,))
+
+
+RUN: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
+    {},
+    optional={
+        "id": st.sampled_from(["r1", "", "x" * 257, 1, None]),
+        "status": st.sampled_from(["completed", "failed", "incomplete", "in_progress", "queued", "odd", None, 3]),
+        "completed_at": st.sampled_from([7, "x", None]),
+        "failed_at": st.sampled_from([7, 1.5]),
+        "last_error": JSON,
+        "tools": JSON,
+    },
+)
+
+
+@given(
+    st.sampled_from(
+        ["completed", "failed", "incomplete", "queued", "in_progress", "odd", "step.odd", "step.created", ""]
+    ),
+    RUN | JSON,
+    st.sampled_from(
+        [{}, {}, {}, {"id": "e1"}, {"specversion": "1.0", "type": "t"}, {"event": 3}, {"data": {"id": "r2"}}]
+    ),
+    st.booleans(),
+    st.sampled_from([b"", b"", b"", b"\xff", b"\\ud83d", b"["]),
+)
+def test_whatever_is_taken_as_an_event_of_a_run_the_slow_path_reads_the_same(
+    tail: str, data: Any, more: dict[str, Any], escaped: bool, broken: bytes
+) -> None:
+    told = {"event": f"thread.run.{tail}", "data": data} | more
+    for separators in ((",", ":"), (", ", ": ")):
+        value = json.dumps(told, ensure_ascii=escaped, separators=separators).encode().replace(b"r1", b"r1" + broken)
+        found = run_event(value)
+        if found is not None:
+            assert decode(value) == Decoded((found,), (None,))
+
+
+def test_a_common_event_of_a_run_is_taken() -> None:
+    """Else the property above would show nothing."""
+    ended = text({"event": "thread.run.failed", "data": run("failed", failed_at=7, last_error={"code": "x"})})
+    assert run_event(ended) == RunEnd("r1", "failed", 7, {"code": "x"})
+    assert run_event(text({"event": "thread.run.queued", "data": run("queued")})) == Ignored("ignored")
+    assert run_event(text({"event": "thread.created", "data": {}})) is None
 
 
 @pytest.mark.parametrize("deep", [98, 99, 100, 101])
