@@ -72,11 +72,12 @@ class CompactStep:
         event: the object it begins with, which `opens_exactly`.
     """
 
-    __slots__ = ("_absent", "_published", "_texts", "_type", "calls", "ending", "opening", "run_id")
+    __slots__ = ("_absent", "_message", "_published", "_texts", "_type", "calls", "ending", "opening", "run_id")
 
     def __init__(self, event: ExactObject) -> None:
         stated = event.stated
         self.opening, self._type = event.data, stated.type
+        self._message = stated.step_details.message_creation
         self.run_id: str | None = stated.run_id if type(stated.run_id) is str else None
         self.calls: list[Call] | None = [] if stated.type == "tool_calls" else None
         self.ending: ExactStep | None = None
@@ -128,8 +129,7 @@ class CompactStep:
         held, details = self.calls, stated.step_details
         told, message = details.tool_calls, details.message_creation
         if held is None:
-            same = told is _UNSET and message == read_exact_step(self.opening).step_details.message_creation
-            return 0 if same else None
+            return 0 if told is _UNSET and message == self._message else None
         if message is not _UNSET or told is _UNSET:
             return None
         if not told:
@@ -164,7 +164,7 @@ class CompactStep:
     def end(self, ending: Ending) -> None:
         """Take the end that `ending_of` found."""
         stated = ending.stated
-        self.opening, self.ending = b"", stated
+        self.opening, self.ending, self._message = b"", stated, _UNSET
         self._absent, self._texts = ending.absent, ending.texts
         self.run_id = stated.run_id if type(stated.run_id) is str else None
 

@@ -16,6 +16,7 @@ _MAX_STREAMS: Final = 16
 """How many names of numbered ids are kept. A numbered id of another name is kept as any other id."""
 _MAX_BOUNDS: Final = 128
 """How many bounds of ranges one name may have, two for each range. An id that would need more is kept as any other."""
+_DIGITS: Final = "0123456789"
 _MAX_DIGITS: Final = 18
 _BEYOND: Final = 10**_MAX_DIGITS
 _PER_BUCKET: Final = 32
@@ -87,22 +88,31 @@ class EventIds:
             if event_id == last.name + str(following) and following < _BEYOND:  # nearly every one
                 last.bounds[-1] = following
                 return True
+        name, number = _split(event_id)
+        if number < 0:
+            return self._add_whole(event_id)
         if self.holds(event_id):
             return False
-        name, number = _split(event_id)
-        if number >= 0:
-            stream = self._stream(name)
-            if stream is None and len(self._streams) < _MAX_STREAMS:
-                stream = _Stream(name, [])
-                self._streams.append(stream)
-            if stream is not None and stream.add(number):
-                self._last = stream
-                return True
-            self._overflowed = True
+        stream = self._stream(name)
+        if stream is None and len(self._streams) < _MAX_STREAMS:
+            stream = _Stream(name, [])
+            self._streams.append(stream)
+        if stream is not None and stream.add(number):
+            self._last = stream
+            return True
+        self._overflowed = True
+        return self._add_whole(event_id)
+
+    def _add_whole(self, event_id: str) -> bool:
         if len(event_id) >= _SIZE:
-            self._add_digest(_digest(event_id))
+            digest = _digest(event_id)
+            if self._digests and self._holds_digest(digest):
+                return False
+            self._add_digest(digest)
         elif self._short is None:
             self._short = {event_id}
+        elif event_id in self._short:
+            return False
         else:
             self._short.add(event_id)
         return True
@@ -175,9 +185,11 @@ def _split(event_id: str) -> tuple[str, int]:
 
     The two give the id back: the number has no zeros in front. The name is empty or ends in no letter or digit.
     """
-    name = event_id.rstrip("0123456789")
+    if not event_id or event_id[-1] not in _DIGITS:
+        return "", -1
+    name = event_id.rstrip(_DIGITS)
     digits = event_id[len(name) :]
-    if not digits or len(digits) > _MAX_DIGITS or (digits[0] == "0" and len(digits) > 1):
+    if len(digits) > _MAX_DIGITS or (digits[0] == "0" and len(digits) > 1):
         return "", -1
     if name and name[-1].isalnum():
         return "", -1

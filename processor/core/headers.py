@@ -1,6 +1,6 @@
-"""The headers by which a published record proves itself, and those that tell where a dead letter came from.
+"""Headers of published records (the evidence of a step) and of dead letters (reason and origin).
 
-Names are API: outsiders and auditors rely on them.
+The names are API: readers of the topics and auditors rely on them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ DIGEST: Final = "runstep-digest"
 INFERRED: Final = "runstep-inferred"
 CLOCK_MARK: Final = "runstep-clock-mark"
 ANOMALIES: Final = "runstep-anomalies"
-TRACE: Final = ("traceparent", "tracestate")
 
 REASON: Final = "runstep-reason"
 DETAIL: Final = "runstep-detail"
@@ -43,7 +42,10 @@ _TRACE_BYTES: Final = 4096
 
 def trace_of(record: Record) -> tuple[tuple[str, bytes], ...]:
     """The trace context of a record: the last header of each name, where it is of a sane length."""
-    found = {name: content for name, content in record.headers if name in TRACE and content is not None}
+    headers = record.headers
+    found = {name: held for name, held in headers if name in ("traceparent", "tracestate") and held is not None}
+    if not found:
+        return ()
     return tuple((name, content) for name, content in found.items() if len(content) <= _TRACE_BYTES)
 
 
