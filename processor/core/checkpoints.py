@@ -16,9 +16,9 @@ from processor.core.wire_types import RunEnd
 
 CHECKPOINT_VERSION: Final = 1
 RESPONSE_VERSION: Final = 2
-"""Of a response, which earlier programs cannot read: they refuse it, and say so."""
+"""Of a response. Earlier programs cannot read it: they refuse it with an error that names the version."""
 IDS_VERSION: Final = 3
-"""Of a run step with event ids, which earlier programs cannot read either."""
+"""Of a run step with event ids. Earlier programs refuse it in the same way."""
 encode_checkpoint: Final = msgspec.msgpack.Encoder().encode
 _decode_checkpoint: Final = msgspec.msgpack.Decoder(CheckpointEntry).decode
 

@@ -1,7 +1,7 @@
 """The compact form of a run step: what it began with as its JSON, calls as they grow, its end as it came.
 
-An accelerator, no second truth: whatever it accepts, the general form (`core.step`) would hold as the same step.
-Deciding changes nothing: `ending_of` says what the end would be, `end` takes it.
+It saves memory and time and changes no outcome: whatever it accepts, the general form (`core.step`) would hold as the
+same step. `ending_of` says what the end would be and changes nothing; `end` applies it.
 """
 
 from __future__ import annotations

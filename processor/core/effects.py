@@ -1,4 +1,4 @@
-"""What goes into the core and what comes out of it: records and effects. No behaviour lives here."""
+"""Records and effects: the input and the output of the core, as data without behaviour."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
 
-    __hash__ = str.__hash__  # an enumeration's own is a Python function: too dear for what is looked up per event
+    __hash__ = str.__hash__  # an enumeration's own is a Python function: too slow for what is looked up for each event
 
 
 class Reason(StrEnum):

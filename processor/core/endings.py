@@ -1,4 +1,4 @@
-"""Endings: what ends steps but an event of their own: deadlines (L7) and the end of their run (L6).
+"""Endings of steps by anything but an event of their own: deadlines (L7) and the end of their run (L6).
 
 A bug in the fold of one step ends that step alone (`core.quarantine`).
 """
@@ -50,7 +50,7 @@ class Endings:
             self._quarantine.checkpoint_urgent(cause.offset if cause.mark is None else cause.offset + 1)
 
     def end_run(self, cause: Cause, run: RunEnd) -> None:
-        """L6: end the run's open steps, and remember the run for what arrives late."""
+        """L6: end the run's open steps, and keep the run's end for steps that arrive late."""
         transitions = self._transitions
         if self._observer is not None:
             self._observer.run_ended(run, transitions.stream_time)

@@ -1,4 +1,4 @@
-"""The wire: record bytes and headers into events, snapshots into canonical bytes. Only this room knows JSON and SSE.
+"""Decoding: the value and the headers of a record become events. Only this module knows the envelopes.
 
 Envelopes are chosen per record (E1-E5 of docs/semantics.md). Bad data comes back as `Rejected`, never as an exception.
 """
@@ -83,7 +83,7 @@ _RUN_NAMES: Final = frozenset(RUN_ENDS) | {"created", "queued", "in_progress", "
 
 
 class _BadRecordError(Exception):
-    """Carries a `Rejected` up to `decode`; never leaves this room."""
+    """Carries a `Rejected` up to `decode`, which catches it."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -93,7 +93,7 @@ class _BadRecordError(Exception):
 # --- exact shapes: what nearly every record is ---------------------------------------------------------------
 
 
-_FIRST: Final = 40  # the event name stands this early in every producer's output that we know
+_FIRST: Final = 40  # known producers write the event's name within so many bytes
 _PREFIXES: Final = [
     (f'{{"event"{colon}"{_STEP}{kind.value}"{comma}"data"{colon}'.encode(), kind)
     for colon, comma in ((":", ","), (": ", ", "))
@@ -138,7 +138,7 @@ def run_event(value: bytes) -> RunEnd | Ignored | None:
 def exact(value: bytes, head: EventPrefix | None) -> ExactData | ExactObject | StepObject | None:
     """The delta or step object in `value` if it has one of the commonest shapes exactly; None says: use `decode`.
 
-    An accelerator, no second truth: whatever this accepts, `decode` reads as the same event.
+    It is faster than `decode` and gives no other result: whatever this accepts, `decode` reads as the same event.
 
     Args:
         head: what `prefix_of` says of the value.
@@ -216,7 +216,7 @@ def decode(value: bytes | None, headers: Headers = (), with_frames: bool = False
 def _refuses(found: Decoded | Rejected) -> bool:
     if isinstance(found, Rejected):
         return True
-    for event in found.events:  # noqa: SIM110  a generator would be dearer than what it looks at
+    for event in found.events:  # noqa: SIM110  a generator costs more than the loop
         if isinstance(event, Rejected):
             return True
     return False
@@ -315,7 +315,7 @@ def _check_utf8(value: bytes) -> None:
 
 
 def _read(decoder: Callable[[Span], _T], value: Span) -> _T:
-    """Decode; what is of the wrong type and no JSON either is told by its graver fault."""
+    """Decode. Of a value that has the wrong type and is not JSON either, the error says that it is not JSON."""
     try:
         return decoder(value)
     except msgspec.ValidationError:

@@ -1,7 +1,7 @@
-"""The fast path of run steps: what nearly all events do, decided without the general form of event or step.
+"""The fast path of run steps: decides about the usual events without the general form of event or step.
 
-`FastPath.decide` changes nothing that shows; its caller (`core.run_steps`) does what was decided, with the same
-functions as the slow path.
+`FastPath.decide` changes no outcome; its caller (`core.run_steps`) does what was decided, with the same functions as
+the slow path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _IN_PROGRESS: Final = Kind.IN_PROGRESS
 _ENDS: Final[Mapping[Kind, Status]] = {Kind(status.value): status for status in TERMINAL}
 _ID: Final = b'{"id":"'
 _MAX_TEMPLATES: Final = 16
-"""How many are learned: producers have few."""
+"""How many are learned: producers use few spellings."""
 _TEMPLATE_ATTEMPTS: Final = 64
 """How often learning one may fail before nothing more is learned."""
 

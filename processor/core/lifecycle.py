@@ -1,4 +1,4 @@
-"""Everything that decides a step's status (L1-L9 of docs/semantics.md). Nothing here knows of JSON or offsets."""
+"""Status of a step: which event leads from which status to which (L1-L9 of docs/semantics.md)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Move(Enum):
     FILL = auto()  # a late `created`: fills what deltas opened, else a repeat (L5)
     REFRESH = auto()  # take what is new (L2)
     FOLD = auto()  # merge the delta (L2)
-    END = auto()  # merge the last word and publish (L3)
+    END = auto()  # merge the ending object and publish (L3)
     AMEND = auto()  # fold into the ended step; publish again if it changed (L9)
     RESTATE = auto()  # the same end again: nothing, unless it says more (L5)
     OVERRULE = auto()  # a real end after an inferred one (L6a)

@@ -1,7 +1,7 @@
 """How a step's details grow: the merge table (M1-M6 of docs/semantics.md) and the three ways to apply it.
 
-`merge_delta` adds a delta, `fill` takes from an object what the fold lacks, `finish` lets an ending object have the
-last word. A details tree is plain JSON but for two leaves: `Text`, which deltas append to at constant cost, and
+`merge_delta` adds a delta, `fill` takes from an object what the fold lacks, `finish` lets an ending object replace what
+was folded. A details tree is plain JSON but for two leaves: `Text`, which deltas append to at constant cost, and
 `Indexed`, whose entries are matched by logical index and not by position. `plain` turns a tree back into JSON.
 """
 
@@ -364,7 +364,7 @@ def fill(tree: Tree, details: Tree, shape: Tree = SHAPE) -> None:
 
 
 def finish(tree: Tree, details: Tree, notes: Notes, shape: Tree = SHAPE) -> None:
-    """Let an ending object have the last word, field by field; null, absent and empty erase nothing (M6)."""
+    """Replace what was folded by an ending object, field by field; null, absent and empty erase nothing (M6)."""
     for key, value in details.items():
         old, rule = tree.get(key), _rule(shape, key)
         if old is None:

@@ -1,6 +1,6 @@
 """Observers: what a partition state calls when the status of a step changes.
 
-An observer must not change what it is given and must not raise: nothing that it does has a say in outcomes.
+An observer must not change what it is given and must not raise: no outcome may depend on it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Offset-commit metadata: from where, as whom and of which log a partition goes on.
+"""Offset-commit metadata: where a new owner of a partition starts to read, who wrote it, and of which log.
 
 It travels in the group's own offset commit, so it can never disagree with the offset beside it. Tools copy it (a
 mirror of the group's offsets does so verbatim) and empty it (any reset of offsets does), so it names the log that it
-is of, and `processor.serve.positions` holds it against the log at hand before a word of it is believed.
+is of, and `processor.serve.positions` compares it with the log at hand before it is used.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Packed steps: the bytes of a step at rest become the step again. The one place that knows each dialect's packing."""
+"""Packed steps: the bytes of a step become the step again, whatever dialect packed it."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""What the owner of one partition remembers: records in, effects out. A pure function of the log and the rules.
+"""State of one partition: records in, effects out, as a pure function of the log and the rules.
 
-Restoring (docs/decisions/0001): every remembered entry knows `dirty_from`, the offset of its first record that no
-checkpoint covers. The smallest of them is where a new owner starts to read; it folds up to the committed offset
-without effects and stands where we stood. What that reading could not bring back is checkpointed at once: steps
-refused for want of room, steps ended by a run whose end came earlier, all that a clock mark ended.
+Restoring (docs/decisions/0001): every remembered entry has `dirty_from`, the offset of its first record that no
+checkpoint covers. A new owner starts to read at the smallest of them, folds up to the committed offset without effects
+and has the same state. What that reading cannot bring back is checkpointed at once: steps refused because too many were
+open, steps ended by a run whose end came earlier, all that a clock mark ended.
 
-Here are the order of the log, the silent fold and restarts. What an event does is in `run_steps`; what becomes of an
-entry in `transitions`.
+This module has the order of the log, the silent fold and restarts. What an event does is in `run_steps`, what becomes
+of an entry in `transitions`.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class PartitionState:
     # --- records in, effects out --------------------------------------------------------------------------
 
     def apply(self, records: Sequence[Record]) -> list[Effect]:
-        """Take records in offset order; return what the shell must now do, in order.
+        """Take records in offset order; return what the caller must now do, in order.
 
         Records below `live_from` change the state and have no effects. How the log is cut into calls makes no
         difference.
@@ -227,7 +227,7 @@ class PartitionState:
         held = len(self._transitions.effects)
         try:
             self._run_steps.apply_record(cause, record, event_id)
-        except MemoryError:  # no bug, and no fault of the record's: another process may have room for it
+        except MemoryError:  # neither a bug nor the record's fault: another process may have the memory
             raise
         except Exception as error:  # of what reads events, or of the fast path: which has one event only
             self._quarantine.break_event(cause, step_named(record, self.rules.schema_frames), held, error, "")
@@ -411,7 +411,7 @@ class PartitionState:
         self._set_silent(self._transitions.is_silent)
 
     def rebuilt(self) -> list[Effect]:
-        """What a rebuild has to tell the checkpoint topic, once; to be asked when the state is live."""
+        """The checkpoints that a rebuild has to write, once; to be called when the state is live."""
         if self._slow is not None:
             self._slow.rebuilt()
         effects = self._rebuild.end()
@@ -445,7 +445,7 @@ class PartitionState:
 
     @property
     def is_blank(self) -> bool:
-        """Nothing is remembered: what came before `next_offset` has no say in what follows, but for the time."""
+        """Whether nothing is remembered: of what came before `next_offset` only stream time affects what follows."""
         return self._transitions.retention.is_blank()
 
     @property

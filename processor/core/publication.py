@@ -29,7 +29,7 @@ from processor.core.wire_types import canonical
 
 
 class Publication:
-    """Makes effects of one partition; holds nothing of what it has made."""
+    """Makes the effects of one partition; keeps none of them."""
 
     __slots__ = ("_max_record_bytes", "_object_type", "_partition", "_rules_headers", "_source_headers", "_topic")
 

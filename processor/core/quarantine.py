@@ -1,4 +1,4 @@
-"""The quarantine: a bug of ours in one event, deadline or checkpoint must not stop the partition."""
+"""Quarantine: an error of the fold in one event, deadline or checkpoint must not stop the partition."""
 
 from __future__ import annotations
 

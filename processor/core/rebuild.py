@@ -1,4 +1,4 @@
-"""Rebuilds: a state that no metadata led to is folded anew from the log, silently."""
+"""Rebuilds: without usable offset metadata a state is folded again from the log, without effects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from processor.core.effects import Checkpoint, Effect
 
 
 class Rebuild:
-    """What a silent fold keeps in mind: clock marks to repeat, and checkpoints to be written when it is done."""
+    """Clock marks that a silent fold repeats, and checkpoints to be written when it is done."""
 
     __slots__ = ("_checkpoints", "_marks", "is_refusing")
 

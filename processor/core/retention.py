@@ -1,6 +1,6 @@
 """Retention: what a partition remembers, for how long (L10), and from where a new owner has to read.
 
-Every remembered entry knows `dirty_from`, the offset of its first record that no checkpoint covers. The smallest of
+Every remembered entry has `dirty_from`, the offset of its first record that no checkpoint covers. The smallest of
 them is the restore point (docs/decisions/0001). A forgotten step whose tail alone would look like a living one leaves a
 `gone` checkpoint until the restore point has passed its last record.
 """

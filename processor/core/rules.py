@@ -1,4 +1,4 @@
-"""The settings that decide outcomes. Two replays agree only if these are equal, so they have a digest of their own."""
+"""Rules: the settings that decide outcomes. Two replays agree only if these are equal, so they have a digest."""
 
 from __future__ import annotations
 

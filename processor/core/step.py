@@ -1,4 +1,4 @@
-"""One run step as it stands, and what each event does to it. Status is decided in `lifecycle`, merging in `merge`."""
+"""A run step, and what each event does to it. Status is decided in `lifecycle`, merging in `merge`."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class Step(StepState):
         self._count_event(size)
 
     def end(self, event: StepObject, status: Status, size: int) -> None:
-        """Let an ending object have the last word (M6)."""
+        """Take in the object that ends the step: what it says replaces what was folded (M6)."""
         self._note_anomalies(event)
         self.inference = None
         self.status = status

@@ -1,6 +1,6 @@
-"""Step state: what a partition needs to know of any step, whatever dialect its events are of.
+"""Step state: what a partition needs of any step, whatever dialect its events are of.
 
-`core.step` is the step of the run-step events. Another dialect has a class of its own beside it.
+`core.step` is the step of run-step events; Responses have `core.responses.item`.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ def piece_of(data: ExactData) -> Piece | None:
     if type(value) is not list:
         return _piece(TextPlace(call.index, kind, name, -1, None, field), f"{_CALL}.{name}.{field}", value)
     output: DeltaOutput | None = value[0] if len(value) == 1 else None
-    if output is None or output.logs is _UNSET or output.index < 0:
+    if output is None or output.index < 0:
         return None
     output_kind = None if output.type is _UNSET else output.type
     place = TextPlace(call.index, kind, name, output.index, output_kind, "logs")
@@ -127,5 +127,5 @@ def _only(told: msgspec.Struct, begin: int) -> str:
 
 
 def _is_of(holder: Tree, kind: str | None) -> bool:
-    """Whether an entry is of the type that a delta says, or the delta says none. A long one is weighed (X1)."""
+    """Whether an entry is of the type that a delta says, or the delta says none. A long one counts as growth (X1)."""
     return kind is None or (holder.get("type") == kind and len(kind) <= SHORT)

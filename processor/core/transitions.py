@@ -1,6 +1,6 @@
 """Transitions: what becomes of an entry when its step opens, ends, is refused or forgotten.
 
-The fast and the slow path, deadlines and runs all come here: each side effect is written once.
+The fast and the slow path, deadlines and the ends of runs all use these methods: each side effect is written once.
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ class Transitions:
         step_id = step.step_id
         entry = self.steps[step_id] = Entry(step_id, cause.offset)
         if self.retention.drop_gone(step_id):
-            # An earlier life under this id: its tail must not be taken for ours, so ours leaves a `gone` as well.
+            # There was a step of this id before: late records of it must not be taken for this one's, so this one
+            # leaves a `gone` checkpoint as well.
             entry.checkpointed = entry.irregular = True
         entry.opened_s = step.opened_s
         entry.hold(step)

@@ -1,4 +1,4 @@
-"""What comes from the wire, as structures, and the decoders that fill them. What they mean is read in `core.events`."""
+"""Structures of the JSON that services send, with their decoders. `core.events` makes events of them."""
 
 from __future__ import annotations
 
