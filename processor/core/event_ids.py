@@ -1,8 +1,9 @@
 """Event ids that a step has folded, in little memory: numbered ids as ranges, other long ones as 16 bytes each.
 
 A numbered id is a name and a decimal number behind it, as `publish` writes them for the deltas of a stream. Of numbers
-that follow one another the first and the last are kept, which is exact. Of other ids of 16 characters and more 16 bytes
-are kept: 32 hexadecimal digits are these bytes, anything else has a BLAKE2b digest of that size (docs/decisions/0015).
+that follow one another the first and the last are kept, which is exact. Other ids are kept as they are, but for long
+ones beyond a few: of these 16 bytes are kept. 32 hexadecimal digits are these bytes, anything else has a BLAKE2b digest
+of that size (docs/decisions/0015).
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ _MAX_BOUNDS: Final = 128
 _DIGITS: Final = "0123456789"
 _MAX_DIGITS: Final = 18
 _BEYOND: Final = 10**_MAX_DIGITS
+_FEW: Final = 8
+"""How many ids are kept as they are before long ones among them are not: most steps have no more."""
 _PER_BUCKET: Final = 32
 _MAX_BUCKETS: Final = 1 << 16
+
+
+_NO_BUCKETS: Final[list[bytes]] = []
 
 
 class _Stream:
@@ -57,14 +63,14 @@ class _Stream:
 class EventIds:
     """A set of event ids."""
 
-    __slots__ = ("_buckets", "_digests", "_last", "_overflowed", "_short", "_streams")
+    __slots__ = ("_buckets", "_digests", "_last", "_overflowed", "_streams", "_whole")
 
     def __init__(self) -> None:
-        self._streams: list[_Stream] = []
+        self._streams: list[_Stream] | None = None
         self._last: _Stream | None = None  # of the numbered id that was added last
         self._overflowed = False  # whether there is a numbered id outside the streams
-        self._short: set[str] | None = None
-        self._buckets: list[bytes] = [b""]  # digests, side by side, by their first two bytes
+        self._whole: set[str] | None = None  # no long ones if there are digests
+        self._buckets: list[bytes] = _NO_BUCKETS  # digests, side by side, by their first two bytes
         self._digests = 0
 
     def holds(self, event_id: str) -> bool:
@@ -76,9 +82,9 @@ class EventIds:
                 return True
             if not self._overflowed:
                 return False
-        if len(event_id) < _SIZE:
-            return self._short is not None and event_id in self._short
-        return self._digests > 0 and self._holds_digest(_digest(event_id))
+        if self._whole is not None and event_id in self._whole:
+            return True
+        return self._digests > 0 and len(event_id) >= _SIZE and self._holds_digest(_digest(event_id))
 
     def add(self, event_id: str) -> bool:
         """Take in an id. False, and nothing is changed, if it was added before."""
@@ -94,9 +100,12 @@ class EventIds:
         if self.holds(event_id):
             return False
         stream = self._stream(name)
-        if stream is None and len(self._streams) < _MAX_STREAMS:
-            stream = _Stream(name, [])
-            self._streams.append(stream)
+        if stream is None:
+            if self._streams is None:
+                self._streams = []
+            if len(self._streams) < _MAX_STREAMS:
+                stream = _Stream(name, [])
+                self._streams.append(stream)
         if stream is not None and stream.add(number):
             self._last = stream
             return True
@@ -104,17 +113,24 @@ class EventIds:
         return self._add_whole(event_id)
 
     def _add_whole(self, event_id: str) -> bool:
-        if len(event_id) >= _SIZE:
+        whole = self._whole
+        if len(event_id) >= _SIZE and (self._digests or (whole is not None and len(whole) >= _FEW)):
+            if whole and not self._digests:
+                if event_id in whole:
+                    return False
+                self._whole = {held for held in whole if len(held) < _SIZE}
+                for held in sorted(whole - self._whole):
+                    self._add_digest(_digest(held))
             digest = _digest(event_id)
             if self._digests and self._holds_digest(digest):
                 return False
             self._add_digest(digest)
-        elif self._short is None:
-            self._short = {event_id}
-        elif event_id in self._short:
+        elif whole is None:
+            self._whole = {event_id}
+        elif event_id in whole:
             return False
         else:
-            self._short.add(event_id)
+            whole.add(event_id)
         return True
 
     def copy(self) -> EventIds:
@@ -122,9 +138,9 @@ class EventIds:
         return EventIds.unpack(self.pack())
 
     def pack(self) -> list[Any]:
-        """For a checkpoint: names with their bounds, short ids, digests, whether one of these is a numbered id."""
-        streams = [[stream.name, list(stream.bounds)] for stream in self._streams]
-        return [streams, sorted(self._short or ()), b"".join(self._buckets), self._overflowed]
+        """For a checkpoint: names with their bounds, whole ids, digests, whether one of these is a numbered id."""
+        streams = [[stream.name, list(stream.bounds)] for stream in self._streams or ()]
+        return [streams, sorted(self._whole or ()), b"".join(self._buckets), self._overflowed]
 
     @staticmethod
     def unpack(packed: list[Any]) -> EventIds:
@@ -134,10 +150,10 @@ class EventIds:
             for event_id in packed:
                 ids.add(event_id)
             return ids
-        streams, short, digests, ids._overflowed = packed
-        ids._short = set(short) if short else None
-        ids._streams = [_Stream(name, bounds) for name, bounds in streams]
-        if ids._streams:
+        streams, whole, digests, ids._overflowed = packed
+        ids._whole = set(whole) if whole else None
+        if streams:
+            ids._streams = [_Stream(name, bounds) for name, bounds in streams]
             ids._last = ids._streams[-1]
         for at in range(0, len(digests), _SIZE):
             ids._add_digest(digests[at : at + _SIZE])
@@ -147,13 +163,13 @@ class EventIds:
         """To be compared with that of another set."""
         digests = b"".join(self._buckets)
         return (
-            sorted((stream.name, list(stream.bounds)) for stream in self._streams),
-            sorted(self._short or ()),
+            sorted((stream.name, list(stream.bounds)) for stream in self._streams or ()),
+            sorted(self._whole or ()),
             sorted(digests[at : at + _SIZE] for at in range(0, len(digests), _SIZE)),
         )
 
     def _stream(self, name: str) -> _Stream | None:
-        for stream in self._streams:
+        for stream in self._streams or ():
             if stream.name == name:
                 return stream
         return None
@@ -170,7 +186,9 @@ class EventIds:
 
     def _add_digest(self, digest: bytes) -> None:
         buckets = self._buckets
-        if self._digests >= _PER_BUCKET * len(buckets) and len(buckets) < _MAX_BUCKETS:
+        if not buckets:
+            self._buckets = [b""]
+        elif self._digests >= _PER_BUCKET * len(buckets) and len(buckets) < _MAX_BUCKETS:
             held = b"".join(buckets)
             self._buckets = [b""] * (2 * len(buckets))
             for at in range(0, len(held), _SIZE):

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import structs
 
-from processor.core.effects import Headers, Reason, Rejected, Status
+from processor.core.effects import Headers, Reason, Rejected
 from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
 from processor.core.responses.decode import is_response, read_numbered, read_response_event
 from processor.core.responses.event import ERROR, ResponseEvent
@@ -26,8 +26,6 @@ from processor.core.wire_types import (
     Decoded,
     Envelope,
     Event,
-    ExactData,
-    ExactObject,
     Ignored,
     RunEnd,
     RunHead,
@@ -36,13 +34,9 @@ from processor.core.wire_types import (
     StepObject,
     StreamError,
     data_of,
-    exact_delta,
-    named_object,
     read_any,
     read_envelope,
     read_envelopes,
-    read_exact_step,
-    read_named_run,
     read_run_head,
     skip,
 )
@@ -62,129 +56,29 @@ RUN_ID: Final = "runstep-run-id"
 MESSAGE_PREFIXES: Final = (b'{"event":"thread.message.', b'{"event": "thread.message.')
 """What no step needs is known by its first bytes: pieces of messages are the commonest events of a chat."""
 
-_CREATED, _STATED, _IN_PROGRESS, _DELTA = Kind.CREATED, Kind.STATED, Kind.IN_PROGRESS, Kind.DELTA
-_OPEN_STATUS: Final = Status.IN_PROGRESS.value
+_CREATED, _STATED, _IN_PROGRESS = Kind.CREATED, Kind.STATED, Kind.IN_PROGRESS
 _TOMBSTONE: Final = Decoded((Ignored("tombstone"),), (None,))
 _IGNORED: Final = Ignored("ignored")
 _ONE_IGNORED: Final = Decoded((_IGNORED,), (None,))
 _UNKNOWN: Final = Ignored("unknown_event")
 _TEXT: Final = 9  # no text begins with a byte below the tab
 _BOM: Final = b"\xef\xbb\xbf"
-_STEP: Final = "thread.run.step."
-_RUN: Final = "thread.run."
-_STEP_BYTES: Final = _STEP.encode()
+STEP_EVENT: Final = "thread.run.step."
+RUN_EVENT: Final = "thread.run."
 _STEP_OBJECTS: Final = frozenset({"thread.run.step", "assistant.run.step"})
-_STEP_NAMES: Final[Mapping[str, Kind]] = {kind.value: kind for kind in Kind if kind not in (Kind.DELTA, Kind.STATED)}
-_STEP_EVENTS: Final[Mapping[str, Kind]] = {_STEP + name: kind for name, kind in _STEP_NAMES.items()}
+STEP_NAMES: Final[Mapping[str, Kind]] = {kind.value: kind for kind in Kind if kind not in (Kind.DELTA, Kind.STATED)}
 _ENDS: Final[Mapping[str, Kind]] = {status.value: Kind(status.value) for status in TERMINAL}
 _CALLS_BY_OTHER_TYPES: Final = ("mcp", "openapi")
 """Types that the SDKs' models allow for the details of a delta that holds tool calls."""
-_RUN_NAMES: Final = frozenset(RUN_ENDS) | {"created", "queued", "in_progress", "requires_action", "cancelling"}
+RUN_NAMES: Final = frozenset(RUN_ENDS) | {"created", "queued", "in_progress", "requires_action", "cancelling"}
 
 
-class _BadRecordError(Exception):
+class BadRecordError(Exception):
     """Carries a `Rejected` up to `decode`, which catches it."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
         self.rejected = Rejected(reason, detail[:200])
-
-
-# --- exact shapes: what nearly every record is ---------------------------------------------------------------
-
-
-_FIRST: Final = 40  # known producers write the event's name within so many bytes
-_PREFIXES: Final = [
-    (f'{{"event"{colon}"{_STEP}{kind.value}"{comma}"data"{colon}'.encode(), kind)
-    for colon, comma in ((":", ","), (": ", ", "))
-    for kind in (Kind.DELTA, *_STEP_NAMES.values())
-]
-"""What stands in front of the data in the two spellings of JSON that nearly all programs write."""
-_STEP_PREFIXES: Final = (b'{"event":"thread.run.step.', b'{"event": "thread.run.step.')
-_RUN_PREFIXES: Final = (b'{"event":"thread.run.', b'{"event": "thread.run.')
-
-
-class EventPrefix:
-    """The beginning of a value: which event, and where its data begins."""
-
-    __slots__ = ("data", "kind")
-
-    def __init__(self, kind: Kind, data: int) -> None:
-        self.kind, self.data = kind, data
-
-
-def prefix_of(value: bytes) -> EventPrefix | None:
-    """What the value begins with, if it is an event about a step in one of the commonest spellings."""
-    if value.startswith(_STEP_PREFIXES) and value.endswith(b"}"):
-        for head, kind in _PREFIXES:
-            if value.startswith(head):
-                return EventPrefix(kind, len(head))
-    return None
-
-
-def run_event(value: bytes) -> RunEnd | Ignored | None:
-    """The event about a run in `value`, if it has the commonest form; None says: use `decode`, which reads the same."""
-    if not value.startswith(_RUN_PREFIXES) or value.startswith(_STEP_PREFIXES):
-        return None
-    try:
-        found = read_named_run(value)
-        _check_utf8(value)
-        name = found.event.removeprefix(_RUN)
-        return _run_of(found.data, name) if name in _RUN_NAMES and found.event.startswith(_RUN) else None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _BadRecordError):
-        return None
-
-
-def exact(value: bytes, head: EventPrefix | None) -> ExactData | ExactObject | StepObject | None:
-    """The delta or step object in `value` if it has one of the commonest shapes exactly; None says: use `decode`.
-
-    It is faster than `decode` and gives no other result: whatever this accepts, `decode` reads as the same event.
-
-    Args:
-        head: what `prefix_of` says of the value.
-    """
-    try:
-        if head is not None:
-            if head.kind is _DELTA:
-                return exact_delta(value).data
-            found = _exact_object(value[head.data : -1], head.kind)
-            if found is not None:
-                return found
-        at = value.find(_STEP_BYTES, 0, _FIRST)
-        if at < 0:
-            return None
-        if value.startswith(b"delta", at + len(_STEP_BYTES)):
-            return exact_delta(value).data
-        other = named_object(value)
-        named = _STEP_EVENTS.get(other.event)
-        if named is None or value.count(b"{") + value.count(b"[") > MAX_DEPTH:
-            return None
-        return _step(other.data, named)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, _BadRecordError):
-        return None
-
-
-def _exact_object(data: bytes, named: Kind) -> ExactObject | None:
-    """The object if it has the exact shape and says what its name says."""
-    try:
-        stated = read_exact_step(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    if stated.status != (_OPEN_STATUS if named is _CREATED or named is _IN_PROGRESS else named):
-        return None
-    return ExactObject(named, stated, data) if 0 < len(stated.id) <= MAX_ID else None
-
-
-def general(event: ExactData | ExactObject) -> StepDelta | StepObject | None:
-    """An exact event in the general form; None where the slow path has something to say about its id."""
-    if isinstance(event, ExactObject):
-        return StepObject(event.kind, event.stated.id, read_any(event.data))
-    if not 0 < len(event.id) <= MAX_ID:
-        return None
-    return StepDelta(event.id, msgspec.to_builtins(event.delta.step_details))
-
-
-# --- the slow path -----------------------------------------------------------------------------------------
 
 
 def decode(value: bytes | None, headers: Headers = (), with_frames: bool = False) -> Decoded | Rejected:
@@ -246,7 +140,7 @@ def _decoded(value: bytes, headers: Headers, with_frames: bool) -> Decoded | Rej
         if value[0] < _TEXT and (frame := frame_of(value)) is not None:
             return _framed(value, frame, told, with_frames)
         return _decode(value, told)
-    except (_BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return _rejected(error)
 
 
@@ -259,7 +153,7 @@ def _framed(
         return Rejected(Reason.NOT_JSON, detail)
     try:
         found = _decode(value[frame.size :], headers)
-    except (_BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         found = _rejected(error)
     if isinstance(found, Rejected):
         return Rejected(found.reason, f"after {frame.shown}: {found.detail}"[:200])
@@ -273,7 +167,7 @@ def is_enveloped(headers: Headers) -> bool:
 
 def _rejected(error: Exception) -> Rejected:
     """The reason and detail of what could not be read; no payload in them."""
-    if isinstance(error, _BadRecordError):
+    if isinstance(error, BadRecordError):
         return error.rejected
     if isinstance(error, msgspec.ValidationError):
         return Rejected(Reason.NOT_JSON if "out of range" in str(error) else Reason.MALFORMED, str(error)[:200])
@@ -289,12 +183,12 @@ def _decode(value: bytes, headers: Mapping[str, bytes | None]) -> Decoded | Reje
     event_id = _id_of(headers)
     content_type = (headers.get("content-type") or b"").lower()
     if content_type.startswith(b"application/cloudevents"):  # E3
-        _check_utf8(value)
+        check_utf8(value)
         if content_type.startswith(b"application/cloudevents-batch"):
             return _in_order([_each(_cloud_event, raw) for raw in _read(read_envelopes, value)], event_id)
         return _one(*_cloud_event(value), event_id)
     if "ce_type" in headers and "ce_specversion" in headers:  # E4
-        _check_utf8(value)
+        check_utf8(value)
         envelope = _peek(value)
         if envelope is not None and type(envelope.event) is str and data_of(envelope) is not None:
             return _one(_stream_event(envelope), None, event_id)
@@ -302,13 +196,13 @@ def _decode(value: bytes, headers: Mapping[str, bytes | None]) -> Decoded | Reje
     if is_sse(value):  # E5
         found = [_each(_frame, frame) for frame in frames_of(value)]
         if not any(isinstance(event, Rejected) for event, _ in found):
-            _check_utf8(value)  # a comment, say: no event is to blame, so all of the record is
+            check_utf8(value)  # a comment, say: no event is to blame, so all of the record is
         return _in_order(found, event_id)
-    _check_utf8(value)
+    check_utf8(value)
     return _one(*_json(value), event_id)
 
 
-def _check_utf8(value: bytes) -> None:
+def check_utf8(value: bytes) -> None:
     """The decoder does not look into strings that it skips. Raises `UnicodeDecodeError`."""
     if not value.isascii():
         value.decode()
@@ -331,7 +225,7 @@ def _each(reader: Callable[[_T], tuple[Event, str | None]], part: _T) -> tuple[E
     """One event of several; what cannot be read is refused alone: the others of its record count."""
     try:
         return reader(part)
-    except (_BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return _rejected(error), None
 
 
@@ -360,11 +254,11 @@ def _type_of(headers: Mapping[str, bytes | None]) -> str:
     """The event's name of a CloudEvent in binary mode."""
     named = headers["ce_type"]
     if named is None:
-        raise _BadRecordError(Reason.MALFORMED, "header ce_type is null")
+        raise BadRecordError(Reason.MALFORMED, "header ce_type is null")
     try:
         return _from_thread(named.decode())
     except UnicodeDecodeError:
-        raise _BadRecordError(Reason.NOT_JSON, "header ce_type is not UTF-8") from None
+        raise BadRecordError(Reason.NOT_JSON, "header ce_type is not UTF-8") from None
 
 
 def _from_thread(name: str) -> str:
@@ -395,7 +289,7 @@ def _json(value: Span) -> tuple[Event, str | None]:
         found = read_numbered(value)
         if found is not None:
             return found, None
-    raise _BadRecordError(Reason.MALFORMED, "a JSON object of no known form")
+    raise BadRecordError(Reason.MALFORMED, "a JSON object of no known form")
 
 
 def _stream_event(envelope: Envelope) -> Event:
@@ -406,7 +300,7 @@ def _stream_event(envelope: Envelope) -> Event:
 def _cloud_event(value: Span) -> tuple[Event, str | None]:
     envelope = _read(read_envelope, value)
     if type(envelope.type) is not str:
-        raise _BadRecordError(Reason.MALFORMED, "a CloudEvent without a type")
+        raise BadRecordError(Reason.MALFORMED, "a CloudEvent without a type")
     own = None
     if type(envelope.id) is str and envelope.id:
         own = f"{envelope.source if type(envelope.source) is str else ''} {envelope.id}"
@@ -423,35 +317,35 @@ def _from_base64(text: str) -> bytes:
     try:
         data = b64decode(text, validate=True)
     except (Base64Error, ValueError):
-        raise _BadRecordError(Reason.MALFORMED, "data_base64 is not base64") from None
-    _check_utf8(data)
+        raise BadRecordError(Reason.MALFORMED, "data_base64 is not base64") from None
+    check_utf8(data)
     return data
 
 
 def _frame(frame: Frame) -> tuple[Event, str | None]:
     if frame.data.strip() == b"[DONE]":
         return _IGNORED, None
-    _check_utf8(frame.data)
+    check_utf8(frame.data)
     if frame.name:
         try:
             name = frame.name.decode()
         except UnicodeDecodeError:
-            raise _BadRecordError(Reason.NOT_JSON, "the event's name in the SSE text is not UTF-8") from None
+            raise BadRecordError(Reason.NOT_JSON, "the event's name in the SSE text is not UTF-8") from None
         return _named(name, frame.data), None
     return _json(frame.data)[0], None
 
 
 def _named(name: str, data: Span) -> Event:
     """The event of this name with this data. Only what concerns steps is read."""
-    if name.startswith(_STEP):
-        tail = name[len(_STEP) :]
+    if name.startswith(STEP_EVENT):
+        tail = name[len(STEP_EVENT) :]
         if tail == "delta":
             return _delta(_object(data))
-        named = _STEP_NAMES.get(tail)
-        return _UNKNOWN if named is None else _step(_object(data), named)
-    if name.startswith(_RUN):
-        tail = name[len(_RUN) :]
-        return _run(data, tail) if tail in _RUN_NAMES else _UNKNOWN
+        named = STEP_NAMES.get(tail)
+        return _UNKNOWN if named is None else step_of(_object(data), named)
+    if name.startswith(RUN_EVENT):
+        tail = name[len(RUN_EVENT) :]
+        return _run(data, tail) if tail in RUN_NAMES else _UNKNOWN
     if is_response(name):
         return _response_event(name, data)
     if name == "error":
@@ -466,7 +360,7 @@ def _response_event(name: str, data: Span) -> Event:
     if isinstance(found, ResponseEvent) and found.value is not None:
         text = bytes(data)
         if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _deeper_than(found.value, MAX_DEPTH):
-            raise _BadRecordError(Reason.TOO_DEEP, f"nested more than {MAX_DEPTH} levels")
+            raise BadRecordError(Reason.TOO_DEEP, f"nested more than {MAX_DEPTH} levels")
     return found
 
 
@@ -509,23 +403,23 @@ def run_named(key: bytes | None, headers: Headers) -> str | None:
 
 def _bare(kind: str, value: Span) -> Event:
     if kind in _STEP_OBJECTS:
-        return _step(_object(value), None)
+        return step_of(_object(value), None)
     if kind == "thread.run.step.delta":
         return _delta(_object(value))
     if kind == "thread.run":
         return _run(value, None)
     if kind.startswith("thread"):
         return _IGNORED
-    raise _BadRecordError(Reason.MALFORMED, "a JSON object of no known form")
+    raise BadRecordError(Reason.MALFORMED, "a JSON object of no known form")
 
 
 def _object(value: Span) -> dict[str, Any]:
     data = read_any(value)
     if type(data) is not dict:
-        raise _BadRecordError(Reason.MALFORMED, "data is not an object")
+        raise BadRecordError(Reason.MALFORMED, "data is not an object")
     text = bytes(value)
     if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _deeper_than(data, MAX_DEPTH):
-        raise _BadRecordError(Reason.TOO_DEEP, f"nested more than {MAX_DEPTH} levels")
+        raise BadRecordError(Reason.TOO_DEEP, f"nested more than {MAX_DEPTH} levels")
     return data
 
 
@@ -548,19 +442,19 @@ def _id(data: Mapping[str, Any], what: str) -> str:
     found = data.get("id")
     if type(found) is str and 0 < len(found) <= MAX_ID:
         return found
-    raise _BadRecordError(Reason.MALFORMED, f"{what} id is not a string of 1 to {MAX_ID} characters")
+    raise BadRecordError(Reason.MALFORMED, f"{what} id is not a string of 1 to {MAX_ID} characters")
 
 
 def _checked_details(details: Any) -> dict[str, Any]:
     if details is None:
         return {}
     if type(details) is not dict:
-        raise _BadRecordError(Reason.MALFORMED, "step_details is not an object")
+        raise BadRecordError(Reason.MALFORMED, "step_details is not an object")
     if type(details.get("type")) not in (str, type(None)):
-        raise _BadRecordError(Reason.MALFORMED, "step_details.type is not a string")
+        raise BadRecordError(Reason.MALFORMED, "step_details.type is not a string")
     calls = details.get("tool_calls")
     if calls is not None and not (type(calls) is list and all(type(call) is dict for call in calls)):
-        raise _BadRecordError(Reason.MALFORMED, "tool_calls is not a list of objects")
+        raise BadRecordError(Reason.MALFORMED, "tool_calls is not a list of objects")
     return details
 
 
@@ -568,20 +462,20 @@ def _delta(data: dict[str, Any]) -> StepDelta:
     step_id = _id(data, "step")
     delta = data.get("delta")
     if type(delta) is not dict:
-        raise _BadRecordError(Reason.MALFORMED, "delta is not an object")
+        raise BadRecordError(Reason.MALFORMED, "delta is not an object")
     details = _checked_details(delta.get("step_details"))
     if details.get("type") in _CALLS_BY_OTHER_TYPES and details.get("tool_calls") is not None:
         details["type"] = "tool_calls"
     return StepDelta(step_id, details)
 
 
-def _step(data: dict[str, Any], named: Kind | None) -> StepObject:
+def step_of(data: dict[str, Any], named: Kind | None) -> StepObject:
     step_id = _id(data, "step")
     _checked_details(data.get("step_details"))
     status = data.get("status")
     for name, found in (("status", status), ("run_id", data.get("run_id")), ("type", data.get("type"))):
         if found is not None and type(found) is not str:
-            raise _BadRecordError(Reason.MALFORMED, f"{name} is not a string")
+            raise BadRecordError(Reason.MALFORMED, f"{name} is not a string")
     kind = named or _STATED
     if status == "in_progress":
         kind = kind if kind is _CREATED or kind is _STATED else _IN_PROGRESS
@@ -597,18 +491,18 @@ def _step(data: dict[str, Any], named: Kind | None) -> StepObject:
 
 
 def _run(value: Span, named: str | None) -> RunEnd | Ignored:
-    return _run_of(_read(read_run_head, value), named)
+    return run_of(_read(read_run_head, value), named)
 
 
-def _run_of(head: RunHead, named: str | None) -> RunEnd | Ignored:
+def run_of(head: RunHead, named: str | None) -> RunEnd | Ignored:
     status = head.status
     if type(status) not in (str, type(None)):
-        raise _BadRecordError(Reason.MALFORMED, "status is not a string")
+        raise BadRecordError(Reason.MALFORMED, "status is not a string")
     ended = status if status in RUN_ENDS else named if status is None and named in RUN_ENDS else None
     if ended is None:
         return _IGNORED
     if not (type(head.id) is str and 0 < len(head.id) <= MAX_ID):
-        raise _BadRecordError(Reason.MALFORMED, f"run id is not a string of 1 to {MAX_ID} characters")
+        raise BadRecordError(Reason.MALFORMED, f"run id is not a string of 1 to {MAX_ID} characters")
     ended_at = getattr(head, f"{ended}_at")
     return RunEnd(
         head.id,

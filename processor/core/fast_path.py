@@ -14,10 +14,10 @@ from processor.core.compact_step import Ending, opens_exactly
 from processor.core.delta_template import DeltaTemplate, is_plain
 from processor.core.effects import Status
 from processor.core.entry import Entry
-from processor.core.events import EventPrefix, exact, general, prefix_of, run_event
 from processor.core.lifecycle import TERMINAL, Kind
 from processor.core.step import OpenedCall, Step
 from processor.core.transitions import Transitions
+from processor.core.usual_events import EventPrefix, exact, general, prefix_of, run_event
 from processor.core.wire_types import ExactData, ExactObject, Ignored, RunEnd, StepDelta, StepObject
 
 _CREATED: Final = Kind.CREATED

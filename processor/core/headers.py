@@ -21,6 +21,7 @@ DIGEST: Final = "runstep-digest"
 INFERRED: Final = "runstep-inferred"
 CLOCK_MARK: Final = "runstep-clock-mark"
 ANOMALIES: Final = "runstep-anomalies"
+TRACE: Final = ("traceparent", "tracestate")
 
 REASON: Final = "runstep-reason"
 DETAIL: Final = "runstep-detail"

@@ -33,6 +33,10 @@ class Text:
     def __init__(self) -> None:
         self._held = bytearray()
 
+    def add(self, piece: bytes) -> None:
+        """Append a piece that is UTF-8 already."""
+        self._held += piece
+
     def write(self, piece: str) -> None:
         try:
             self._held += piece.encode()

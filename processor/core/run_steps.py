@@ -6,7 +6,6 @@ from typing import Final
 
 import msgspec
 
-from processor.core.delta_template import DeltaTemplate
 from processor.core.effects import Headers, Record, Rejected
 from processor.core.endings import Endings
 from processor.core.entry import Cause, Entry
@@ -39,6 +38,8 @@ SPECIAL: Final = "\0"
 _SEQUENCE: Final = "runstep-sequence"
 _USUAL: Final = ("delta", "created", "in_progress", *(status.value for status in TERMINAL))
 _read_text: Final = read_text
+_PLAIN: Final = bytes(code if 0x20 <= code < 0x7F and code not in b'"\\' else not code for code in range(256))
+"""For `bytes.translate`: keeps the bytes that stand for themselves in JSON text and in UTF-8, changes all others."""
 
 
 class RunSteps:
@@ -98,8 +99,19 @@ class RunSteps:
         template = step.template
         if template is None or template.head is not head:
             return False
-        text = _text_of(value[id_end:], template)
-        if text is None or not step.append_text(text, self._max_step_bytes, event_id):
+        middle, tail = template.middle, template.tail
+        begin, end = id_end + len(middle), len(value) - len(tail)
+        if begin > end or value[id_end:begin] != middle or not value.endswith(tail):
+            return False
+        piece = value[begin:end]
+        length = len(piece)
+        if piece.translate(_PLAIN) != piece:
+            try:
+                text = _read_text(value[begin - 1 : end + 1])
+            except (msgspec.MsgspecError, UnicodeDecodeError):
+                return False
+            piece, length = text.encode(), len(text)
+        if not step.append_text(piece, length, self._max_step_bytes, event_id):
             return False
         step.last_offset = offset
         if entry.dirty_from < 0:
@@ -128,7 +140,8 @@ class RunSteps:
         transitions = self._transitions
         if isinstance(decision, AppendText):
             step = decision.step
-            step.append_text(decision.text, self._max_step_bytes, event_id)
+            text = decision.text
+            step.append_text(text.encode(), len(text), self._max_step_bytes, event_id)
             self.templates.learn(step, value, decision.event)
             self._note_delta(decision.entry, step, cause)
         elif isinstance(decision, TakeSlowPath):
@@ -211,14 +224,3 @@ def step_named(record: Record, with_frames: bool) -> str | None:
             response_id = run_named(record.key, record.headers)
             return None if response_id is None else entry_key(response_id)
     return None
-
-
-def _text_of(rest: bytes, template: DeltaTemplate) -> str | None:
-    """The text of a delta that matches the template, of which `rest` is what follows the id; None if it is not."""
-    middle, tail = template.middle, template.tail
-    if not (rest.startswith(middle) and rest.endswith(tail)):
-        return None
-    try:
-        return _read_text(rest[len(middle) - 1 : len(rest) - len(tail) + 1])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None

@@ -31,7 +31,7 @@ from processor.core.merge import (
     unpack,
 )
 from processor.core.step_state import SCHEMA_KEYS, StepState
-from processor.core.text_place import TextPlace, body_of, piece_of
+from processor.core.text_place import TextPlace, arguments_at, body_of, piece_of
 from processor.core.wire_types import ExactData, ExactObject, StepDelta, StepObject, canonical
 
 _UNMADE: Final[dict[str, Any]] = {}
@@ -198,10 +198,14 @@ class Step(StepState):
     # --- the fast path: what nearly all events do ----------------------------------------------------------
     # `text_of` and `call_of` decide and change nothing that shows; the others do what was decided.
 
-    def append_text(self, text: str, limit: int, event_id: str | None) -> bool:
-        """Take in a delta for the text that was added to last. False, and nothing is changed, if it may not be."""
+    def append_text(self, piece: bytes, length: int, limit: int, event_id: str | None) -> bool:
+        """Take in a delta for the text that was added to last. False, and nothing is changed, if it may not be.
+
+        Args:
+            piece: what is appended, as UTF-8; it has `length` characters.
+        """
         held = self._text
-        brought = len(text) if event_id is None else len(text) + len(event_id)
+        brought = length if event_id is None else length + len(event_id)
         if held is None or self.object_bytes + self.characters + brought > limit:
             return False
         if event_id is not None:
@@ -210,7 +214,7 @@ class Step(StepState):
                 ids = self._ids = EventIds()
             if not ids.add(event_id):
                 return False
-        held.write(text)
+        held.add(piece)
         self.characters += brought
         self.events += 1
         return True
@@ -296,7 +300,7 @@ class Step(StepState):
             held.append(call)
         else:
             self.tree["tool_calls"].entries[opened.index] = call.entry()
-        self._remember_text(call.text, TextPlace(opened.index, call.kind, _FUNCTION, -1, None, "arguments"))
+        self._remember_text(call.text, arguments_at(opened.index, call.kind))
         self.characters += opened.brought
         self.events += 1
 
@@ -365,7 +369,7 @@ class Step(StepState):
     def fits_template(self, template: DeltaTemplate) -> bool:
         """Whether deltas of the text that was added to last may match it."""
         place = self._place
-        return place is not None and place.key == template.place.key
+        return place is not None and (place is template.place or place.key == template.place.key)
 
     def learn_template(self, value: bytes, data: ExactData) -> DeltaTemplate | None:
         """The template of the delta that was just added, if it has one."""

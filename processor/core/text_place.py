@@ -68,6 +68,16 @@ class TextPlace:
         holder[self.field] = text
 
 
+_FIRST_ARGUMENTS: Final = tuple(TextPlace(index, "function", "function", -1, None, "arguments") for index in range(8))
+
+
+def arguments_at(index: int, kind: str) -> TextPlace:
+    """The place of a function's arguments; those of the first calls are one object each, for all steps."""
+    if kind == "function" and index < len(_FIRST_ARGUMENTS):
+        return _FIRST_ARGUMENTS[index]
+    return TextPlace(index, kind, "function", -1, None, "arguments")
+
+
 class Piece:
     """A text that a delta adds at a place."""
 

@@ -21,7 +21,7 @@ from os import environ
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 from aiokafka.record._crecords import DefaultRecordBatchBuilder
 

@@ -15,11 +15,12 @@ from functools import partial
 from typing import Any, Final
 
 from processor.core.effects import Record, Status
-from processor.core.events import decode, exact, prefix_of
+from processor.core.events import decode
 from processor.core.lifecycle import Kind
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.step import Step
+from processor.core.usual_events import exact, prefix_of
 from processor.core.wire_types import ExactData, ExactObject
 from tests.bench.load import BEGIN_S, Expected, Job, as_fetched, event, records
 from tests.bench.load import delta as delta_value
@@ -119,7 +120,8 @@ def _fold_case(kind: str, size: int, taken: list[Record]) -> Case:
 
             def run_deltas() -> None:
                 for step, found in pairs:
-                    step.append_text(step.text_of(found) or "", 1 << 40, None)
+                    text = step.text_of(found) or ""
+                    step.append_text(text.encode(), len(text), 1 << 40, None)
 
             return run_deltas
         objects = [(_begun(e.stated.id, with_call=False), e) for e in events if isinstance(e, ExactObject)]

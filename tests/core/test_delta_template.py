@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from processor.core.delta_template import DeltaTemplate, is_plain, learn_template
-from processor.core.events import exact, prefix_of
 from processor.core.step import Step
 from processor.core.text_place import piece_of
+from processor.core.usual_events import exact, prefix_of
 from processor.core.wire_types import ExactData
 from tests.core.scripted_log import Play, call, calls, text
 
@@ -92,7 +92,7 @@ def test_a_broken_text_in_a_known_template_is_told_as_ever() -> None:
     value = text({"event": "thread.run.step.delta", "data": calls(call(0, "@"))})
     play.put(value)
     assert play.state.templates == 1
-    for broken in (b"\xff", b"\\x", b"\n", b'"', b"\\"):
+    for broken in (b"\xff", b"\\x", b"\n", b"\x00", b"\x1f", b'"', b"\\", b"a\x00", b'a"'):
         (effect,) = play.put(value.replace(b"@", broken))
         assert effect.reason.value == "not_json"  # type: ignore[union-attr]
     step = play.state.steps["s1"].materialise()

@@ -113,6 +113,7 @@ def test_hexadecimal_ids_take_their_bytes() -> None:
     ids = EventIds()
     for number in range(400):
         ids.add(f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % (1 << 128):032x}")
+    assert ids.pack()[1] == []
     assert len(ids.pack()[2]) == 400 * 16
 
 

@@ -111,7 +111,8 @@ def grown(draw: st.DrawFn) -> list[LogRecord]:
         odd = draw(st.integers(0, 5))
         said = draw(st.sampled_from(places if odd else (*NEARLY, *GROWN)))
         index = draw(st.sampled_from([0, 0, 0, 0, 1])) if odd > 1 else draw(st.sampled_from([0, 1, -1, 1024]))
-        values.append({"event": "thread.run.step.delta", "data": calls({"index": index} | said)})
+        second = [{"index": draw(st.sampled_from([0, 1]))} | said] if odd == 2 else []
+        values.append({"event": "thread.run.step.delta", "data": calls({"index": index} | said, *second)})
     tool = {"type": "mcp", "arguments": "z", "code_interpreter": {"input": "z", "outputs": [{"logs": "z"}]}}
     for name in draw(st.lists(st.sampled_from(["in_progress", "completed"]), max_size=2)):
         status = "completed" if name == "completed" else "in_progress"

@@ -1,0 +1,133 @@
+"""Usual events: values in one of the commonest shapes, read faster than `core.events.decode` reads them.
+
+Whatever these functions accept, `decode` reads as the same event. None says that `decode` has to read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from processor.core.effects import Status
+from processor.core.events import (
+    MAX_DEPTH,
+    MAX_ID,
+    RUN_EVENT,
+    RUN_NAMES,
+    STEP_EVENT,
+    STEP_NAMES,
+    BadRecordError,
+    check_utf8,
+    run_of,
+    step_of,
+)
+from processor.core.lifecycle import Kind
+from processor.core.wire_types import (
+    ExactData,
+    ExactObject,
+    Ignored,
+    RunEnd,
+    StepDelta,
+    StepObject,
+    exact_delta,
+    named_object,
+    read_any,
+    read_exact_step,
+    read_named_run,
+)
+
+_CREATED, _IN_PROGRESS, _DELTA = Kind.CREATED, Kind.IN_PROGRESS, Kind.DELTA
+_OPEN_STATUS: Final = Status.IN_PROGRESS.value
+_STEP_BYTES: Final = STEP_EVENT.encode()
+_STEP_EVENTS: Final[Mapping[str, Kind]] = {STEP_EVENT + name: kind for name, kind in STEP_NAMES.items()}
+_FIRST: Final = 40  # known producers write the event's name within so many bytes
+_PREFIXES: Final = [
+    (f'{{"event"{colon}"{STEP_EVENT}{kind.value}"{comma}"data"{colon}'.encode(), kind)
+    for colon, comma in ((":", ","), (": ", ", "))
+    for kind in (Kind.DELTA, *STEP_NAMES.values())
+]
+"""What stands in front of the data in the two spellings of JSON that nearly all programs write."""
+_STEP_PREFIXES: Final = (b'{"event":"thread.run.step.', b'{"event": "thread.run.step.')
+_RUN_PREFIXES: Final = (b'{"event":"thread.run.', b'{"event": "thread.run.')
+
+
+class EventPrefix:
+    """The beginning of a value: which event, and where its data begins."""
+
+    __slots__ = ("data", "kind")
+
+    def __init__(self, kind: Kind, data: int) -> None:
+        self.kind, self.data = kind, data
+
+
+def prefix_of(value: bytes) -> EventPrefix | None:
+    """What the value begins with, if it is an event about a step in one of the commonest spellings."""
+    if value.startswith(_STEP_PREFIXES) and value.endswith(b"}"):
+        for head, kind in _PREFIXES:
+            if value.startswith(head):
+                return EventPrefix(kind, len(head))
+    return None
+
+
+def run_event(value: bytes) -> RunEnd | Ignored | None:
+    """The event about a run in `value`, if it has the commonest form; None says: use `decode`, which reads the same."""
+    if not value.startswith(_RUN_PREFIXES) or value.startswith(_STEP_PREFIXES):
+        return None
+    try:
+        found = read_named_run(value)
+        check_utf8(value)
+        name = found.event.removeprefix(RUN_EVENT)
+        return run_of(found.data, name) if name in RUN_NAMES and found.event.startswith(RUN_EVENT) else None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, BadRecordError):
+        return None
+
+
+def exact(value: bytes, head: EventPrefix | None) -> ExactData | ExactObject | StepObject | None:
+    """The delta or step object in `value` if it has one of the commonest shapes exactly; None says: use `decode`.
+
+    It is faster than `decode` and gives no other result: whatever this accepts, `decode` reads as the same event.
+
+    Args:
+        head: what `prefix_of` says of the value.
+    """
+    try:
+        if head is not None:
+            if head.kind is _DELTA:
+                return exact_delta(value).data
+            found = _exact_object(value[head.data : -1], head.kind)
+            if found is not None:
+                return found
+        at = value.find(_STEP_BYTES, 0, _FIRST)
+        if at < 0:
+            return None
+        if value.startswith(b"delta", at + len(_STEP_BYTES)):
+            return exact_delta(value).data
+        other = named_object(value)
+        named = _STEP_EVENTS.get(other.event)
+        if named is None or value.count(b"{") + value.count(b"[") > MAX_DEPTH:
+            return None
+        return step_of(other.data, named)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, BadRecordError):
+        return None
+
+
+def _exact_object(data: bytes, named: Kind) -> ExactObject | None:
+    """The object if it has the exact shape and says what its name says."""
+    try:
+        stated = read_exact_step(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    if stated.status != (_OPEN_STATUS if named is _CREATED or named is _IN_PROGRESS else named):
+        return None
+    return ExactObject(named, stated, data) if 0 < len(stated.id) <= MAX_ID else None
+
+
+def general(event: ExactData | ExactObject) -> StepDelta | StepObject | None:
+    """An exact event in the general form; None where the slow path has something to say about its id."""
+    if isinstance(event, ExactObject):
+        return StepObject(event.kind, event.stated.id, read_any(event.data))
+    if not 0 < len(event.id) <= MAX_ID:
+        return None
+    return StepDelta(event.id, msgspec.to_builtins(event.delta.step_details))
