@@ -3,7 +3,7 @@
 A numbered id is a name and a decimal number behind it, as `publish` writes them for the deltas of a stream. Of numbers
 that follow one another the first and the last are kept, which is exact. Other ids are kept as they are, but for long
 ones beyond a few: of these 16 bytes are kept. 32 hexadecimal digits are these bytes, anything else has a BLAKE2b digest
-of that size (docs/decisions/0015).
+of that size (docs/decisions/0013).
 """
 
 from __future__ import annotations
