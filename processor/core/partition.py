@@ -91,7 +91,7 @@ class PartitionState:
             observer,
             uses_fast_path=uses_fast_path,
         )
-        self._at_work = self._responses.at_work if uses_fast_path else {}
+        self._at_work = self._responses.fast.at_work if uses_fast_path else {}
         self._rebuild = Rebuild()
         self.steps, self.runs = transitions.steps, transitions.runs
         self.counts: Counter[str] = transitions.counts
@@ -185,11 +185,8 @@ class PartitionState:
             try:
                 if value:
                     size += len(value)
-                    if at_work:
-                        key = record.key or b""
-                        entry = at_work.get(key)
-                        if entry is not None and responses.append(entry, value, key, headers, offset, before):
-                            continue
+                    if at_work and responses.append(record, value, headers, offset, before):
+                        continue
                     if headers:
                         event_id = plain_id(headers)
                     head = templates.head

@@ -222,6 +222,11 @@ def _usual_stream(draw: st.DrawFn, key: str) -> list[tuple[bytes, tuple[tuple[st
             ("runstep-run-id", key.encode()),
             ("runstep-sequence", b"%d" % number),
         )
-        found.append((text, headers + (draw(st.sampled_from(ODD_HEADERS)) if odd == 2 else ())))
+        if odd == 2:
+            headers += draw(st.sampled_from(ODD_HEADERS))
+        elif odd == 3:
+            headers = tuple(draw(st.permutations([*headers[:2], *draw(st.sampled_from(ODD_HEADERS))])))
+        # The client hands headers over as a list.
+        found.append((text, headers if odd == 4 else list(headers)))  # type: ignore[arg-type]
         number += 1
     return found

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from processor.core.effects import LogRecord
 from processor.core.partition import PartitionState
 from processor.core.responses.response import Response
 from processor.core.responses.text_template import TextTemplate, learn_shape
@@ -122,14 +123,18 @@ def test_where_the_places_are_not_certain_nothing_is_learned(value: str) -> None
     assert learn_shape(value.encode()) is None
 
 
-def test_the_template_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("named", [True, False])
+def test_the_template_is_used(monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
     """Else the properties would compare decoding with itself: of a text only its first deltas are decoded."""
     events: list[dict[str, Any]] = [
         {"type": "response.created", "sequence_number": 0, "response": {"id": "resp_1"}},
         {"type": "response.output_item.added", "sequence_number": 1, "output_index": 2, "item": {"type": "message"}},
         *(delta(SHAPES[1], number, f" w{number}", "pad", "msg_1") for number in range(2, 20)),
     ]
-    records = log_of(events)
+    records = [
+        LogRecord(r.offset, r.timestamp, r.key if named else b"other", r.value, list(r.headers))  # type: ignore[arg-type]
+        for r in log_of(events)
+    ]
     state = PartitionState("t", 3, RULES)
     state.apply(records[:6])
     calls: list[int] = []

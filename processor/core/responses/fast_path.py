@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from processor.core.effects import Headers, Status
+from processor.core.effects import Headers, Record, Status
 from processor.core.entry import Entry
 from processor.core.events import EVENT_ID, RUN_ID
 from processor.core.headers import TRACE
@@ -18,6 +18,8 @@ from processor.core.transitions import Transitions
 
 _OPEN: Final = Status.IN_PROGRESS
 _SEQUENCE: Final = "runstep-sequence"
+_SAYING_NOTHING: Final = frozenset({EVENT_ID, _SEQUENCE, *TRACE})
+"""Headers that say nothing of a numbered event which its value does not."""
 _MAX_SHAPES: Final = 16
 """How many shapes of deltas are learned: producers have few."""
 _SHAPE_ATTEMPTS: Final = 64
@@ -27,29 +29,35 @@ _MAX_DECODED: Final = 3
 
 
 class TextPath:
-    """Appends the text of deltas to open items. `appended`: how many, to be read and cleared by its reader."""
+    """Appends the text of deltas to open items.
 
-    __slots__ = ("_attempts", "_max_step_bytes", "_shapes", "_transitions", "appended")
+    Attributes:
+        at_work: open responses by their id as bytes; it may lack some, or hold some that have ended.
+        appended: how many pieces, to be read and cleared by its reader.
+    """
+
+    __slots__ = ("_attempts", "_max_step_bytes", "_shapes", "_transitions", "appended", "at_work")
 
     def __init__(self, max_step_bytes: int, transitions: Transitions) -> None:
         self._max_step_bytes, self._transitions = max_step_bytes, transitions
         self._shapes: list[DeltaShape] = []
         self._attempts = _SHAPE_ATTEMPTS
+        self.at_work: dict[bytes, Entry] = {}
         self.appended = 0
 
-    def append(self, entry: Entry, value: bytes, key: bytes, headers: Headers, offset: int, before_ms: int) -> bool:
+    def append(self, record: Record, value: bytes, headers: Headers, offset: int, before_ms: int) -> bool:
         """Append the text of a delta to an open item. False, and nothing is changed, if it is another event."""
-        response = entry.step
-        if not isinstance(response, Response) or offset < entry.applied_below:
+        named: bytes | None = None
+        if isinstance(headers, list) and len(headers) == 3:  # as `publish` writes them
+            first, response_id = headers[0], headers[1]
+            if first[0] == EVENT_ID and response_id[0] == RUN_ID and headers[2][0] == _SEQUENCE:
+                named = response_id[1]
+        if not named:
+            named = _response_named(record, headers)
+        entry = self.at_work.get(named) if named else None
+        response = None if entry is None else entry.step
+        if entry is None or not isinstance(response, Response) or offset < entry.applied_below:
             return False
-        for name, content in headers:
-            if name == EVENT_ID or name == _SEQUENCE:  # noqa: SIM109  a tuple would be searched by hash or in a loop
-                continue
-            if name == RUN_ID:
-                if content != key:
-                    return False
-            elif name not in TRACE:
-                return False
         cursor, number = response.cursor, response.numbers.next
         piece = None
         if cursor is not None and cursor.template is not None:
@@ -123,6 +131,17 @@ class TextPath:
             return None
         self._shapes.append(learned)
         return learned.template_of(value)
+
+
+def _response_named(record: Record, headers: Headers) -> bytes | None:
+    """The response of a record whose headers say nothing else; None where they do, or where nothing names it."""
+    named = record.key
+    for name, content in headers:
+        if name == RUN_ID:
+            named = content or named
+        elif name not in _SAYING_NOTHING:
+            return None
+    return named
 
 
 def _is_utf8(value: bytes) -> bool:

@@ -42,7 +42,6 @@ class ResponseFold:
         "_quarantine",
         "_transitions",
         "_unknown",
-        "at_work",
         "fast",
     )
 
@@ -52,8 +51,6 @@ class ResponseFold:
         self._max_age_s, self._max_step_bytes = rules.max_age_s + rules.grace_s, rules.max_step_bytes
         self._object_type, self._unknown = rules.object_type, rules.unknown_events
         self._transitions, self._quarantine, self._observer = transitions, quarantine, observer
-        self.at_work: dict[bytes, Entry] = {}
-        """Open responses by the key of their records, for the fast path: may lack some, or hold some that ended."""
         self.fast = TextPath(rules.max_step_bytes, transitions)
         self._fold_version = FOLD_VERSION  # of the response at hand
         self._named_at = -1
@@ -460,14 +457,13 @@ class ResponseFold:
         transitions.weigh(entry, max(1, len(found)))
         since_s = min(item.opened_s for item in found) if found else transitions.stream_time // 1000
         transitions.set_due(entry, since_s + self._max_age_s, is_idle=not found)
-        record = cause.record
-        if record is not None and record.key and record.key == response.response_id.encode():
-            if len(self.at_work) > 2 * len(transitions.steps) + 1_000:
-                self.at_work.clear()
-            self.at_work[record.key] = entry
+        at_work = self.fast.at_work
+        if len(at_work) > 2 * len(transitions.steps) + 1_000:
+            at_work.clear()
+        at_work[response.response_id.encode()] = entry
 
     def _forget_at_work(self, entry: Entry) -> None:
-        self.at_work.pop(entry.key[1:].encode(), None)
+        self.fast.at_work.pop(entry.key[1:].encode(), None)
 
     def load(self, entry: Entry, due_s: int) -> None:
         """Remember an open response that a checkpoint holds."""

@@ -34,46 +34,44 @@ _read_text: Final = read_text
 class TextTemplate:
     """The deltas of one text: `head`, number or text, `middle`, text or number, `tail`; padding after the text, if any.
 
-    The quotes of text and padding belong to the parts around them. `padding` is what stands between both.
+    The quotes of text and padding belong to the parts around them. `padding` is what stands between both, but for its
+    last quote.
     """
 
-    __slots__ = ("head", "is_numbered_first", "middle", "padding", "tail")
+    __slots__ = ("_begin", "_is_numbered_first", "head", "middle", "padding", "tail")
 
     def __init__(self, head: bytes, middle: bytes, padding: bytes, tail: bytes, *, is_numbered_first: bool) -> None:
-        self.head, self.middle, self.padding, self.tail = head, middle, padding, tail
-        self.is_numbered_first = is_numbered_first
+        self.head, self.middle, self.padding, self.tail = head, middle, padding.removesuffix(b'"'), tail
+        self._is_numbered_first, self._begin = is_numbered_first, len(head)
 
     def text_in(self, value: bytes, number: int) -> str | None:
         """The text of a delta of this number that matches; None if it does not."""
-        head, middle, tail = self.head, self.middle, self.tail
-        if not (value.startswith(head) and value.endswith(tail)):
+        tail, begin = self.tail, self._begin
+        if not (value.startswith(self.head) and value.endswith(tail)):
             return None
         digits = _DIGITS[number] if 0 <= number < _KNOWN_DIGITS else b"%d" % number
-        begin, end = len(head), len(value) - len(tail)
-        if self.is_numbered_first:
-            at = begin + len(digits)
-            begin = at + len(middle)
-            if value[at - len(digits) : begin] != digits + middle:
+        body = value[begin : len(value) - len(tail)]  # from here on text begins at `start` and ends at `stop` of it
+        start = 0
+        if self._is_numbered_first:
+            numbered = digits + self.middle
+            if not body.startswith(numbered):
                 return None
+            start = len(numbered)
         else:
-            at = end - len(digits)
-            if value[at - len(middle) : end] != middle + digits:
+            numbered = self.middle + digits
+            if not body.endswith(numbered):
                 return None
-            end = at - len(middle)
-        padding = self.padding
+            body = body[: len(body) - len(numbered)]
+        stop, padding = len(body), self.padding
         if padding:
-            found = value.find(padding, begin)
-            behind = found + len(padding)
-            if found < 0 or behind > end:
+            before, _, content = body.rpartition(b'"')
+            if not before.endswith(padding) or (content and not content.isalnum()):
                 return None
-            content = value[behind:end]
-            if content and not content.isalnum():
-                return None
-            end = found
-        if end < begin:
+            stop = len(before) - len(padding)
+        if stop < start:
             return None
         try:
-            return _read_text(value[begin - 1 : end + 1])
+            return _read_text(value[begin + start - 1 : begin + stop + 1])
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
 
