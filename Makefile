@@ -4,7 +4,7 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
-WHEEL = $(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist
+WHEEL = $(PIP) wheel --no-deps --no-build-isolation --wheel-dir
 STAMP := $(VENV)/.installed
 CODE := processor tests deploy
 RELEASE_TOOLS := build/release-tools
@@ -103,9 +103,12 @@ lock: ## resolve the dependencies anew (needs uv)
 	printf 'hatchling>=1.27\neditables\nmsgspec\nmypy\nsetuptools\n' | \
 	  $(COMPILE) - --constraint requirements.lock -o requirements-build.lock
 
-wheels: venv ## the wheel of Python alone and the compiled one, in dist (needs a C compiler)
-	$(WHEEL) .
-	HATCH_BUILD_HOOKS_ENABLE=1 $(WHEEL) .
+wheels: venv $(RELEASE_TOOLS)/bin/pip-audit ## source archive, wheel of Python alone and compiled wheel, in dist (needs a C compiler)
+	$(BIN)/python -m hatchling build --target sdist --directory dist
+	$(WHEEL) dist .
+	rm -rf build/wheels
+	HATCH_BUILD_HOOKS_ENABLE=1 $(WHEEL) build/wheels .
+	PATH="$(abspath $(RELEASE_TOOLS)/bin):$$PATH" auditwheel repair --plat auto --wheel-dir dist build/wheels/*.whl
 
 $(RELEASE_TOOLS)/bin/pip-audit: deploy/release-tools.txt
 	$(PYTHON) -m venv $(RELEASE_TOOLS)

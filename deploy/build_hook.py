@@ -1,4 +1,4 @@
-"""A build hook: the wheel names its commit, and with HATCH_BUILD_HOOKS_ENABLE=1 has the core's hot modules compiled.
+"""A build hook: wheel and source archive name their commit, and with HATCH_BUILD_HOOKS_ENABLE=1 the wheel is compiled.
 
 The compiled modules go into the wheel with their source beside them (docs/decisions/0006). mypyc works on a copy: what
 it leaves beside the source, an editable install would import from then on, whatever became of the source.
@@ -45,9 +45,12 @@ class WheelHook(BuildHookInterface[BuilderConfig]):
         self._room = TemporaryDirectory()
         room = Path(self._room.name)
         told = runpy.run_path(str(Path(self.root, "processor", "commit.py")))
-        (room / told["FILE"]).write_text((os.environ.get(COMMIT) or told["of_tree"](Path(self.root))) + "\n")
-        build_data["force_include"][str(room / told["FILE"])] = f"processor/{told['FILE']}"
-        if _compiles():
+        commit = Path(self.root, "processor", told["FILE"])
+        if not commit.exists():  # a source archive has it
+            commit = room / told["FILE"]
+            commit.write_text((os.environ.get(COMMIT) or told["of_tree"](Path(self.root))) + "\n")
+        build_data["force_include"][str(commit)] = f"processor/{told['FILE']}"
+        if _compiles() and self.target_name == "wheel":
             self._compile(room, build_data)
 
     def _compile(self, room: Path, build_data: dict[str, Any]) -> None:
