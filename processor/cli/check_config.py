@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from processor.cli.options import ConfigOption, load_settings
-from processor.cli.terminal import plain
+from processor.cli.terminal import plain, table_of
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from processor.config.settings import Effective
 
 
@@ -43,7 +44,7 @@ def _as_json(effective: list[Effective]) -> dict[str, dict[str, dict[str, object
 
 
 def _as_table(effective: list[Effective]) -> Table:
-    table = Table("key", "value", "from", box=None, header_style="bold")
+    table = table_of("key", "value", "from", pad_edge=True)
     before = ""
     for section, key, value, origin in effective:
         if before and section != before:

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from processor.cli.options import ConfigOption, connection_of, end_with, load_settings, warn
-from processor.cli.terminal import plain, printable, utc_time
+from processor.cli.terminal import plain, printable, table_of, utc_time
 
 if TYPE_CHECKING:
     from processor.config.settings import Settings
@@ -81,7 +80,7 @@ def list_letters(
         for letter, what in rows:
             print(json.dumps(_facts(letter, what)))
     else:
-        table = _table("letter", "time", "reason", "detail", "source", "attempt", "state")
+        table = table_of("letter", "time", "reason", "detail", "source", "attempt", "state")
         for letter, what in rows:
             source = f"{letter.source_topic} {letter.source_partition}:{letter.source_offset}"
             cells = (letter.reason, letter.detail, source, str(letter.attempt), what.value)
@@ -161,7 +160,7 @@ def stats(
         rows = list(numbers.items())
         if title != "hours":
             rows.sort(key=lambda row: (-row[1], row[0]))
-        table = _table(title, "letters")
+        table = table_of(title, "letters")
         for name, number in rows[-_TOP:] if title == "hours" else rows[:_TOP]:
             table.add_row(plain(printable(name)), str(number))
         if len(rows) > _TOP:
@@ -291,10 +290,6 @@ def _listing(numbers: Any) -> str:
     rows: Iterable[tuple[str, int]] = sorted(numbers.items())
     text = ", ".join(f"{number} {printable(name)}" for name, number in rows)
     return f": {text}" if text else ""
-
-
-def _table(*columns: str) -> Table:
-    return Table(*columns, box=None, header_style="bold", pad_edge=False)
 
 
 def _console() -> Console:

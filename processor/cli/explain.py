@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
-from processor.cli.terminal import plain, print_line, printable, utc_time, verdict_style
+from processor.cli.terminal import plain, print_line, printable, table_of, utc_time, verdict_style
 
 if TYPE_CHECKING:
     from processor.audit.step_timeline import StepIncarnation
@@ -74,9 +73,7 @@ def _show_incarnation(life: StepIncarnation) -> None:
     console.print(
         f"{plain(life.topic)}, partition {life.partition}, offsets {life.first_offset} to {life.last_offset}; {read}"
     )
-    events = Table(
-        "offset", "time", "event", "status", "what it changed", box=None, header_style="bold", pad_edge=False
-    )
+    events = table_of("offset", "time", "event", "status", "what it changed")
     for event in life.events:
         status = f"{event.before or 'new'} -> {event.after}" if event.after else ""
         if event.refused:
@@ -89,9 +86,7 @@ def _show_incarnation(life: StepIncarnation) -> None:
             str(event.offset), utc_time(event.timestamp), plain(event.event), plain(status), plain(changes), style=style
         )
     console.print(events)
-    issued = Table(
-        "revision", "status", "topic", "partition", "offset", "verdict", "why", box=None, header_style="bold"
-    )
+    issued = table_of("revision", "status", "topic", "partition", "offset", "verdict", "why", pad_edge=True)
     for one in life.issued:
         topic, partition, offset = (
             (one.place[0], str(one.place[1]), str(one.place[2])) if one.place else ("-", "-", "-")

@@ -16,22 +16,24 @@ End = Annotated[
     typer.Option("--to", help="As --from, or end. Default: the committed offset of source.group_id, else the end."),
 ]
 Archive = Annotated[
-    list[Path] | None, typer.Option(help="Read the source from this file or folder; may be given again.")
+    list[Path] | None,
+    typer.Option(metavar="PATH", help="Read the source from this file or folder; may be given again."),
 ]
 AndTopic = Annotated[bool, typer.Option("--and-topic", help="Read the topic from the end of the archives on.")]
 Published = Annotated[
-    list[Path] | None, typer.Option(help="Read what was published from this archive, not from the topics.")
+    list[Path] | None,
+    typer.Option(metavar="PATH", help="Read what was published from this archive, not from the topics."),
 ]
 CapturePattern = Annotated[
     str,
     typer.Option(metavar="FORMAT", help="Name format of Event Hubs Capture archives: {EventHub}, {PartitionId}..."),
 ]
 CaptureTopic = Annotated[str, typer.Option(metavar="TOPIC", help="Topic of the Capture archives.")]
-CapturePartition = Annotated[int | None, typer.Option(min=0, help="Partition of these archives.")]
-Partition = Annotated[list[int] | None, typer.Option(min=0, help="Only this partition of the source.")]
-Steps = Annotated[list[str] | None, typer.Option(help="Report only this step; may be given again.")]
-Runs = Annotated[list[str] | None, typer.Option(help="Report only the steps of this run.")]
-Threads = Annotated[list[str] | None, typer.Option(help="Report only the steps of this thread.")]
+CapturePartition = Annotated[int | None, typer.Option(min=0, metavar="N", help="Partition of these archives.")]
+Partition = Annotated[list[int] | None, typer.Option(min=0, metavar="N", help="Only this partition of the source.")]
+Steps = Annotated[list[str] | None, typer.Option(metavar="ID", help="Report only this step; may be given again.")]
+Runs = Annotated[list[str] | None, typer.Option(metavar="ID", help="Report only the steps of this run.")]
+Threads = Annotated[list[str] | None, typer.Option(metavar="ID", help="Report only the steps of this thread.")]
 Record = Annotated[Path | None, typer.Option(help="Also archive the range into this folder.")]
 RecordAs = Annotated[str, typer.Option(help="jsonl.gz, jsonl or parquet.")]
 Workers = Annotated[int, typer.Option(min=1, max=256, help="Processes on this machine.")]
@@ -57,9 +59,10 @@ AcceptRules = Annotated[
     ),
 ]
 EarlierConfig = Annotated[
-    list[Path] | None, typer.Option(help="An earlier configuration: records of its [steps] are judged by it.")
+    list[Path] | None,
+    typer.Option(metavar="PATH", help="An earlier configuration: records of its [steps] are judged by it."),
 ]
-Verify = Annotated[bool, typer.Option(help="Compare with the published records, or only fold.")]
+NoVerify = Annotated[bool, typer.Option("--no-verify", help="Fold only, compare nothing.")]
 Against = Annotated[
     Path | None,
     typer.Option(metavar="REPORT", help="Compare the steps with those of this report, e.g. of another version."),

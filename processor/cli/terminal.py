@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
 
 def printable(text: str) -> str:
     """The text with U+FFFD for what moves a terminal or hides: control characters, line ends, bidi marks, surrogates.
@@ -21,6 +26,16 @@ def plain(text: str) -> str:
     from rich.markup import escape
 
     return escape("\n".join(map(printable, text.split("\n"))))
+
+
+def table_of(*columns: str, pad_edge: bool = False) -> Table:
+    """A table whose cells are folded where the terminal is narrow, and never cut."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=pad_edge)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
 
 
 _VERDICT_STYLES = {"equal": "green", "unverifiable": "yellow"}

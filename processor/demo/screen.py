@@ -58,7 +58,7 @@ class Screen:
         """A row whose first cell begins with blanks is part of the one above."""
         table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
         for at, column in enumerate(columns):
-            table.add_column(column, justify="right" if at >= numbers_from else "left", no_wrap=True)
+            table.add_column(column, justify="right" if at >= numbers_from else "left", overflow="fold")
         for row in rows:
             table.add_row(*map(escape, row), style="dim" if row[0].startswith(" ") else "")
         self._console.print(Padding(table, (1, 0, 1, 5), expand=False))

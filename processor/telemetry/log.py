@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import re
 import threading
 import traceback
@@ -177,7 +178,8 @@ def make_log(
     terminal = stream.isatty()
     render: structlog.typing.Processor
     if format == "console" or (format == "auto" and terminal):
-        render = structlog.dev.ConsoleRenderer(colors=terminal, pad_event_to=24)
+        # https://no-color.org: the renderer itself does not ask.
+        render = structlog.dev.ConsoleRenderer(colors=terminal and not os.environ.get("NO_COLOR"), pad_event_to=24)
     else:
         render = structlog.processors.JSONRenderer(serializer=json.dumps)
     logger: FilteringBoundLogger = structlog.wrap_logger(
