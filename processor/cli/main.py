@@ -5,6 +5,7 @@ Heavy modules are imported inside the commands, so that `--help` and a wrong opt
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 import warnings
@@ -81,6 +82,7 @@ app.add_typer(export, name="export", rich_help_panel="Run it")
 
 def main() -> NoReturn:
     """The console script. Exits with 0, a code of `processor.errors` (64: wrong command line), or 130 (Ctrl-C)."""
+    os.umask(os.umask(0o077) | 0o077)  # archives, reports and work files hold what agents and people said
     sys.set_int_max_str_digits(MAX_DIGITS)  # or PYTHONINTMAXSTRDIGITS would decide what is dead-lettered
     # After a Ctrl-C between the creation of a coroutine and its first step, hide Python's warning about it.
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
