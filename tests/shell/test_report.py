@@ -470,15 +470,23 @@ def test_links_depend_on_the_records_alone(data: st.DataObject) -> None:
         assert (link.records, link.digest) == (len(own), sha256(b"".join(map(framed, own))).hexdigest())
 
 
-def test_the_guide_computes_the_chain_from_json_lines(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [".jsonl", ".jsonl.gz"])
+@pytest.mark.parametrize("file_bytes", [64 << 20, 2000])
+def test_the_guide_computes_the_chain_from_json_lines(folder: Path, tmp_path: Path, kind: str, file_bytes: int) -> None:
+    """Of one file, or of all that a recording has made of the partition; not of another partition's."""
     manifest = read(folder)
     own = tmp_path / "archive"
-    with Recorder(own, files=".jsonl") as recorder:
+    with Recorder(own, files=kind, file_bytes=file_bytes) as recorder:
         for item in archived(manifest):
             recorder.write(item)
-    (file,) = (path for path in own.rglob("*.jsonl"))
+    files = list(own.rglob("*.jsonl*"))
+    assert (len(files) > 1) is (file_bytes == 2000)
     one = manifest.ranges[0]
-    done = run_guide(1, str(file), "run-step-events", str(one.partition), str(one.begin), str(one.end))
+    place = str(files[0] if len(files) == 1 else files[0].parent)
+    other = run_guide(1, place, "run-step-events", str(one.partition + 1), str(one.begin), str(one.end))
+    assert (other.returncode, other.stdout) == (1, "")
+    assert "holds nothing of run-step-events" in other.stderr
+    done = run_guide(1, place, "run-step-events", str(one.partition), str(one.begin), str(one.end))
     *blocks, chain = done.stdout.splitlines()
     assert chain == one.chain, done.stderr
     links = pq.read_table(folder / "tables" / "links").to_pylist()
