@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
+from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from processor.broker import Broker, probe
@@ -201,6 +203,23 @@ from pathlib import Path
 from processor.broker import serve
 sys.exit(serve(None, Path(sys.argv[1]), partial(print, flush=True)))
 """
+
+
+@pytest.mark.usefixtures("broker")
+def test_what_is_tried_by_hand_keeps_simulated_records(tmp_path: Path) -> None:
+    """`run-steps broker` is for trials: its topics keep records whose times lie years back, and take any time."""
+    with subprocess.Popen([sys.executable, "-c", SERVE, str(tmp_path)], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        bootstrap = next(re.findall(r"serves on (\S+)", line)[0] for line in running.stdout if "serves on" in line)
+        try:
+            create_topics(bootstrap, "kept")
+            resource, client = ConfigResource(ResourceType.TOPIC, "kept"), admin(bootstrap)
+            found = client.describe_configs([resource])[resource].result(DEADLINE_S)
+        finally:
+            running.send_signal(signal.SIGTERM)
+        assert running.wait(DEADLINE_S) == 0
+    assert found["retention.ms"].value == "-1"
+    assert int(found["message.timestamp.after.max.ms"].value) > 10 * 365 * 86_400_000
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
