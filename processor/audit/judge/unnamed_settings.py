@@ -82,6 +82,8 @@ class UnnamedSettings:
         self._steps: tuple[set[str], set[str]] | None = None
         self._doubted: set[str] = set()
         """Steps that were found to be not provable: so are their other revisions."""
+        self._has_moved = False
+        """Whether a clock mark was taken that is not due under the audited settings."""
         self._is_read = False
 
     def agrees(self, letter: DeadLetter) -> None:
@@ -184,7 +186,10 @@ class UnnamedSettings:
         first = self._began.get(mark)
         if first is None:
             return False
-        return bool(self._doubted) or self._is_unnamed(first) or self._has_doubtful(first, mark[0] - 1)
+        # What such a mark ended is open here for longer, and due before later marks.
+        is_new = bool(self._doubted) or self._is_unnamed(first) or self._has_doubtful(first, mark[0] - 1)
+        self._has_moved = self._has_moved or is_new
+        return self._has_moved
 
     def _has_doubtful(self, first: int, cause: int) -> bool:
         """Whether a dead letter that disagrees stands there, where settings are not named."""
