@@ -24,10 +24,11 @@ from processor.broker import Broker
 from processor.config.settings import Settings
 from processor.errors import BrokerUnavailable, UsageError
 from processor.kafka.client_config import Connection
-from processor.kafka.records import OutRecord
+from processor.kafka.records import OutRecord, partition_of
 from processor.simulate import Parameters, Simulation
 from processor.simulate.expected import compare
 from tests import kafka_tools as kt
+from tests.broker.test_topics_live import set_configs
 from tests.faults.worker_fleet import Fleet, Topics, eventually
 from tests.kafka_tools import Names, Sent
 
@@ -334,6 +335,63 @@ def test_a_worker_with_a_broken_rule_is_found_out(topics: Topics, liar: Callable
     assert found.verdict is Outcome.DIFFERENT
     assert found.exit_code == 3
     assert found.counts["step"] == {"different": 1, "equal": 1}
+
+
+def _together(first: str) -> str:
+    """A step whose record stands on the same partition of an outcome topic as that of the first one."""
+    names = (f"s{number}".encode() for number in range(99))
+    return next(n for n in names if partition_of(n, 3) == partition_of(first.encode(), 3)).decode()
+
+
+def test_log_append_time_that_is_switched_on_under_a_worker_is_told_from_there_on(
+    broker: Broker, topics: Topics, tmp_path: Path
+) -> None:
+    completed = settings_of(topics).outcome_topics["completed"]
+    with Fleet(topics, tmp_path, **{"http.enabled": "false"}) as fleet:
+        kt.produce(topics.bootstrap, topics.source, one_step("a"))
+        (worker,) = fleet.start()
+        eventually("the first is done", lambda: committed(topics) >= 3, WAIT_S, every_s=0.2)
+        assert audit(topics).verdict is Outcome.PROVEN
+        set_configs(broker, completed, message_timestamp_type="LogAppendTime")
+        kt.produce(topics.bootstrap, topics.source, one_step(_together("a")))
+        eventually("the second is done", lambda: committed(topics) >= 6, WAIT_S, every_s=0.2)
+        worker.kill()
+    found = audit(topics)
+    assert found.exit_code == 4
+    assert found.counts["step"] == {"equal": 1, "unverifiable": 1}
+    (finding,) = found.first
+    assert finding.identity[0] == _together("a")
+    assert "LogAppendTime" in finding.why
+    assert [difference.path for difference in finding.differences] == ["timestamp"]
+
+
+def test_what_compaction_took_from_an_outcome_topic_is_counted_as_a_hole(
+    broker: Broker, topics: Topics, tmp_path: Path
+) -> None:
+    """Markers between the records are none: before the compaction all is proven."""
+    completed = settings_of(topics).outcome_topics["completed"]
+    quick = {"segment_ms": "1", "min_cleanable_dirty_ratio": "0.001", "max_compaction_lag_ms": "1"}
+    late = b'{"event":"thread.run.step.completed","data":{"id":"a","status":"completed","usage":{"total_tokens":7}}}'
+    with Fleet(topics, tmp_path, **{"http.enabled": "false"}) as fleet:
+        kt.produce(topics.bootstrap, topics.source, one_step("a"))
+        (worker,) = fleet.start()
+        eventually("the first is done", lambda: committed(topics) >= 3, WAIT_S, every_s=0.2)
+        amended = Sent(late, key=b"k", timestamp=1_720_000_000_000, partition=0)
+        kt.produce(topics.bootstrap, topics.source, [amended])
+        eventually("it is published again", lambda: len(published(topics)) == 2, WAIT_S, every_s=0.2)
+        assert audit(topics).verdict is Outcome.PROVEN
+        set_configs(broker, completed, cleanup_policy="compact", **quick)
+        kt.produce(topics.bootstrap, topics.source, one_step(_together("a")))
+        eventually("the last is done", lambda: committed(topics) >= 7, WAIT_S, every_s=0.2)
+        worker.terminate()
+        assert worker.ended(WAIT_S) == 0
+    eventually("compaction has taken the first", lambda: len(published(topics)) == 2, WAIT_S, every_s=0.5)
+    found = audit(topics)
+    assert found.exit_code == 4, (found.counts, found.first)
+    assert found.counts["step"] == {"equal": 2, "unverifiable": 1}
+    (finding,) = found.first
+    assert finding.identity == ("a", "0")
+    assert "compaction" in finding.why
 
 
 def test_what_was_changed_or_added_on_the_outputs_is_found(topics: Topics, tmp_path: Path) -> None:
