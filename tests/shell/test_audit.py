@@ -497,7 +497,8 @@ def test_records_framed_together_are_framed_one_by_one() -> None:
         records = []
         for _ in range(rng.randint(0, 64)):
             key, value = (None if rng.random() < odd else b"%" * rng.choice([0, 1, 9, 10, 300]) for _ in range(2))
-            headers = (("h", b"1"), ("i", None)) if rng.random() < odd else ()
+            name = rng.choice(["h", "\udcff", f"n{rng.random()}", "h\u00e9"])
+            headers = ((name, b"1" * rng.choice([1, 5000])), ("i", None)) if rng.random() < odd else ()
             records.append(LogRecord(offset, now + rng.randint(0, 2), key, value, headers))
             offset += rng.choice([1, 1, 2])
         together = framed_together(records)

@@ -78,6 +78,9 @@ _LENGTHS: Final = [b"%d:" % length for length in range(1 << 12)]
 _THREE: Final = [b"%03d" % number for number in range(1000)]
 _THREE_AND_13: Final = [b"%03d13:" % number for number in range(1000)]
 """The last digits of an offset, and what stands between it and a timestamp of thirteen."""
+_NAMES: Final = 1_000
+"""So many header names are kept as they are framed: a topic has few, but any producer can write more."""
+_names: Final[dict[str, bytes]] = {}
 
 
 def framed_together(records: Sequence[Record]) -> bytes:
@@ -85,32 +88,57 @@ def framed_together(records: Sequence[Record]) -> bytes:
     # A replay does this for every record, and numbers cost more than all the rest: of offsets and timestamps that
     # follow each other only the last three digits are other ones, and those are spelled already.
     parts: list[bytes] = []
-    plain = True
     thousand = second = -1
     front = digits = b""
     longest = len(_LENGTHS)
     for record in records:
         offset, timestamp, key, value = record.offset, record.timestamp, record.key, record.value
-        if key is None or value is None or record.headers or offset < 1000 or not _LEAST_MS <= timestamp <= _MOST_MS:
-            plain = False
-        elif plain:
-            if offset // 1000 != thousand:
-                thousand = offset // 1000
-                front = b"%d:%d" % (len(b"%d" % offset), thousand)
-            if timestamp // 1000 != second:
-                second = timestamp // 1000
-                digits = b"%d" % second
-            of_key, of_value = len(key), len(value)
-            parts.append(front)
-            parts.append(_THREE_AND_13[offset % 1000])
-            parts.append(digits)
-            parts.append(_THREE[timestamp % 1000])
-            parts.append(_LENGTHS[of_key] if of_key < longest else b"%d:" % of_key)
+        if offset < 1000 or not _LEAST_MS <= timestamp <= _MOST_MS:
+            return b"".join([framed(record) for record in records])
+        if offset // 1000 != thousand:
+            thousand = offset // 1000
+            front = b"%d:%d" % (len(b"%d" % offset), thousand)
+        if timestamp // 1000 != second:
+            second = timestamp // 1000
+            digits = b"%d" % second
+        parts.append(front)
+        parts.append(_THREE_AND_13[offset % 1000])
+        parts.append(digits)
+        parts.append(_THREE[timestamp % 1000])
+        if key is None:
+            parts.append(_ABSENT)
+        else:
+            length = len(key)
+            parts.append(_LENGTHS[length] if length < longest else b"%d:" % length)
             parts.append(key)
-            parts.append(_LENGTHS[of_value] if of_value < longest else b"%d:" % of_value)
+        if value is None:
+            parts.append(_ABSENT)
+        else:
+            length = len(value)
+            parts.append(_LENGTHS[length] if length < longest else b"%d:" % length)
             parts.append(value)
-            parts.append(b"\n")
-    return b"".join(parts if plain else [framed(record) for record in records])
+        for name, content in record.headers:
+            parts.append(_names.get(name) or _framed_name(name))
+            if content is None:
+                parts.append(_ABSENT)
+            else:
+                length = len(content)
+                parts.append(_LENGTHS[length] if length < longest else b"%d:" % length)
+                parts.append(content)
+        parts.append(b"\n")
+    return b"".join(parts)
+
+
+_ABSENT: Final = b"-1:"
+
+
+def _framed_name(name: str) -> bytes:
+    """A header name with its length in front; kept for the next record."""
+    spelled = name_bytes(name)
+    found = b"%d:%b" % (len(spelled), spelled)
+    if len(_names) < _NAMES:
+        _names[name] = found
+    return found
 
 
 def framed(record: Record) -> bytes:
