@@ -71,6 +71,7 @@ def tell(screen: Screen, replayed: Replayed, seconds: float) -> int:
     screen.say(f"every offset of {replayed.about.topic} ({partitions} partitions) is told: {covered}")
     for line in replayed.questions:
         screen.bad(line)
+    screen.say("simulated runs live through a day in seconds, so its times run up to a day ahead of the clock")
     screen.say("the report, for a browser, DuckDB, or `run-steps replay --check`:")
     screen.command(str(Path(replayed.report) / "report.html"))
     return 0 if is_proven else EXIT_NOT_PROVEN
