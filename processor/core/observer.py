@@ -26,6 +26,9 @@ class Observer:
     def refused(self, step_id: str, entry: Entry | None, cause: Cause, why: Rejected) -> None:
         """An event of a step was not folded."""
 
+    def run_refused(self, run_id: str) -> None:
+        """A response was refused for want of room (X2), and with it the items that it will name."""
+
     def forgotten(self, entry: Entry) -> None:
         """A step is not remembered any more (L10)."""
 

@@ -182,7 +182,7 @@ def test_who_watches_changes_nothing(records: list[LogRecord], run_id: str | Non
     assert portrait(watched) == portrait(plain)
 
 
-@given(usual_streams())
+@given(st.one_of(usual_streams(), response_logs()))
 def test_who_watches_responses_changes_nothing_that_is_published(records: list[LogRecord]) -> None:
     """Contents of items that have ended are kept for a watcher: the states differ in that."""
     watched = PartitionState("t", 3, LOG_RULES, observer=TransitionObserver(lambda _: None, lambda _, __: None))

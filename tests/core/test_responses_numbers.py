@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish
+from processor.core.observer import Observer
 from processor.core.partition import PartitionState
 from processor.core.responses.numbers import MAX_RANGES, Order, SequenceNumbers
 from processor.core.responses.response import Response
@@ -173,6 +174,17 @@ def test_numbers_that_are_given_back_need_no_memory_for_each() -> None:
         if number % 2:
             numbers.give_back(number)
     assert len(numbers.missing) <= MAX_RANGES
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_another_type_in_a_second_end_is_said_whoever_watches(watched: bool) -> None:
+    """A watcher has the contents of ended items kept: they may have no say in what is published."""
+    stream = Stream()
+    stream.state = PartitionState("source", 3, RULES, observer=Observer() if watched else None)
+    stream.created()
+    stream.added()
+    assert one(stream.done()).anomalies == ()
+    assert one(stream.done(0, "reasoning")).anomalies == ("changed_field",)
 
 
 # --- texts that only the response's end completes --------------------------------------------------------------------

@@ -45,6 +45,7 @@ from processor.telemetry.self_audit_happenings import (
     StepVerified,
 )
 from processor.telemetry.telemetry import Telemetry
+from tests.core.responses_strategies import response_logs, usual_streams
 from tests.core.scripted_log import call, calls, delta, run, step, text
 from tests.core.strategies import RULES, logs
 from tests.core.test_restart import Topics
@@ -136,7 +137,7 @@ SHORT = [
 ]
 
 
-@given(logs(max_size=120), st.sampled_from([RULES, *SHORT]), st.data())
+@given(st.one_of(logs(max_size=120), response_logs(), usual_streams()), st.sampled_from([RULES, *SHORT]), st.data())
 def test_what_is_right_is_never_accused(log: list[LogRecord], rules: Rules, data: st.DataObject) -> None:
     """Whatever the log, wherever the owner took over, however it was cut, clock marks and samples included."""
     topics = Topics(log[0].offset if log else 0)
@@ -166,11 +167,14 @@ def _takes_over(topics: Topics, rules: Rules, log: Sequence[LogRecord]) -> Owner
 
 
 @pytest.mark.parametrize("handovers", [False, True])
-def test_what_a_service_emits_is_verified_and_hardly_any_of_it_left_undecided(handovers: bool) -> None:
+@pytest.mark.parametrize("responses", [0.0, 0.6])
+def test_what_a_service_emits_is_verified_and_hardly_any_of_it_left_undecided(
+    handovers: bool, responses: float
+) -> None:
     rules, rng = mutations.RULES, Random(11)
     parameters = Parameters(
         runs=40, seed=11, deltas=4, text_bytes=8, garbage=0.04, illegal=0.1, hung=0.1, interrupted=0.2, midstream=0.02,
-        late_output=0.6, chatter=1,
+        late_output=0.6, chatter=1, responses=responses,
     )  # fmt: skip
     log = [
         LogRecord(offset, produced.timestamp, produced.key, produced.value, tuple(produced.headers))

@@ -34,11 +34,17 @@ class UnknownPrefix(Observer):
         """Reason why the step may differ from its owner's; "" if it cannot."""
 
     def opened(self, entry: Entry, step: StepState, cause: Cause) -> None:
-        if entry.key == self._step_id and cause.offset < self._first_offset and not self._knows_all:
+        # Of an output item the response counts: its first record is the item's, too.
+        begun = min(cause.offset, step.first_offset)
+        if entry.key == self._step_id and begun < self._first_offset and not self._knows_all:
             self.uncertainty = "it is named before its first offset, where it may have been open"
 
     def refused(self, step_id: str, entry: Entry | None, cause: Cause, why: Rejected) -> None:
         if step_id == self._step_id and why.reason is Reason.TOO_MANY_OPEN_STEPS:
+            self.uncertainty = "how many steps were open is not known"
+
+    def run_refused(self, run_id: str) -> None:
+        if self._step_id.startswith(f"{run_id}:"):
             self.uncertainty = "how many steps were open is not known"
 
     def run_ended(self, run: RunEnd, stream_time: int) -> None:

@@ -116,6 +116,8 @@ class ResponseFold:
             if what == said.FOREIGN:
                 return Rejected(Reason.MALFORMED, "a JSON object of no known form")
             if transitions.is_full() and what not in (said.END, said.ERROR):
+                if self._observer is not None:
+                    self._observer.run_refused(response_id)
                 return transitions.refuse(key, cause)
             response = Response(response_id, cause.offset, transitions.stream_time // 1000)
             entry = transitions.begin(response, cause)

@@ -122,8 +122,8 @@ class Item(StepState):
         self.texts, self.parts = {}, {}
 
     def drop_contents(self) -> None:
-        """Forget the contents of what was published, of an item that has stated its end."""
-        self.item = {"id": self.item.get("id")}
+        """Forget the contents of what was published, of an item that has stated its end, but for its id and type."""
+        self.item = {name: self.item[name] for name in ("id", "type") if name in self.item}
 
     def _comes_to(self, place: Place, index: int, text: Text, whole: str) -> bool:
         """Whether the deltas come to this text, by themselves or behind what the item began with."""
