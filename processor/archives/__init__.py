@@ -7,7 +7,7 @@ content raises `ArchiveError`, which names the file and the place.
 from __future__ import annotations
 
 from processor.archives.manifest import Lacking, lacking, read_manifest
-from processor.archives.reading import Extent, left_alone, reach, read, read_batches, shares, survey
+from processor.archives.reading import Extent, empty_files, left_alone, reach, read, read_batches, shares, survey
 from processor.archives.recorder import Recorder
 from processor.archives.records import (
     CAPTURE,
@@ -32,6 +32,7 @@ __all__ = [
     "Lacking",
     "Limits",
     "Recorder",
+    "empty_files",
     "lacking",
     "left_alone",
     "reach",

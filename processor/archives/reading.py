@@ -362,6 +362,13 @@ def left_alone(path: Path) -> int:
     return sum(_is_hidden(p.relative_to(path)) for p in _archive_files(path)) + len(set(unfinished))
 
 
+def empty_files(path: Path) -> list[Path]:
+    """Archive files of no bytes under a folder: JSON lines without a line, or what a copy that failed has left."""
+    if not path.is_dir() or (path / LABEL).is_file():
+        return []
+    return sorted(p for p in _archive_files(path) if not _is_hidden(p.relative_to(path)) and not p.stat().st_size)
+
+
 def _archive_files(path: Path) -> Iterator[Path]:
     return (p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file())
 

@@ -129,13 +129,16 @@ def _run(options: Options, settings: Settings) -> Replayed:
 
 
 def _warn_of_hidden_files(archives: list[Path]) -> None:
-    from processor.archives import left_alone
+    from processor.archives import empty_files, left_alone
 
     for path in archives:
         if hidden := left_alone(path):
             warn(
                 f"archive {path}: {hidden} files left alone: their names say unfinished (_ or . in front, .part behind)"
             )
+        if empty := empty_files(path):
+            more = f" and {len(empty) - 1} more" if empty[1:] else ""
+            warn(f"archive {path}: {empty[0].relative_to(path)}{more} has no bytes: a copy that failed?")
 
 
 def _filter(steps: list[str] | None, runs: list[str] | None, threads: list[str] | None) -> StepFilter:

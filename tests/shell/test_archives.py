@@ -33,6 +33,7 @@ from processor.archives import (
     GapKind,
     Limits,
     Recorder,
+    empty_files,
     left_alone,
     reach,
     read,
@@ -121,6 +122,11 @@ def test_names_that_begin_with_an_underscore_or_a_dot_are_left_alone(tmp_path: P
         (tmp_path / other).write_bytes(b"no archive")
     assert list(read(tmp_path)) == [a_record(3)]
     assert left_alone(tmp_path) == 8
+    assert not empty_files(tmp_path)
+    (tmp_path / "part-2.jsonl").touch()
+    assert list(read(tmp_path)) == [a_record(3)]
+    assert [file.name for file in empty_files(tmp_path)] == ["part-2.jsonl"]
+    (tmp_path / "part-2.jsonl").unlink()
     (tmp_path / "part-0.jsonl").unlink()
     with pytest.raises(UsageError, match="no archive in this folder"):
         list(read(tmp_path))
