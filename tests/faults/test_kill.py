@@ -28,7 +28,7 @@ PER_SECOND = 1_100.0
 def test_kills_at_random_moments(broker: Broker, names: Names, tmp_path: Path, figures: Callable[[str], None]) -> None:
     rng = Random(15)
     topics = Topics.create(broker.bootstrap, names, PARTITIONS)
-    simulation = Simulation(Parameters(records=EVENTS, seed=15, partitions=PARTITIONS))
+    simulation = Simulation(Parameters(records=EVENTS, seed=15, partitions=PARTITIONS, responses=0.4))
     with Fleet(topics, tmp_path) as fleet, watched(topics) as (downstream, offsets):
         fleet.start(WORKERS)
         fleet.await_ready()

@@ -55,7 +55,7 @@ def test_a_worker_frozen_inside_a_transaction(
     broker: Broker, names: Names, tmp_path: Path, figures: Callable[[str], None]
 ) -> None:
     topics = Topics.create(broker.bootstrap, names, PARTITIONS)
-    simulation = Simulation(Parameters(records=EVENTS, seed=3, partitions=PARTITIONS))
+    simulation = Simulation(Parameters(records=EVENTS, seed=3, partitions=PARTITIONS, responses=0.4))
     ends = Ends(broker.bootstrap)
     places = {(topic, p) for topic in topics.outcomes for p in range(3)}
     patient = {"delivery__transaction_timeout_ms": f"{TRANSACTION_S * 1000:.0f}"}
