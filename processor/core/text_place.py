@@ -1,4 +1,7 @@
-"""Text places: which text of which tool call a delta appends to. Derived from the merge table (M2)."""
+"""Text places: which text of which tool call a delta appends to.
+
+What deltas may append to is decided by the merge table (M2): it is what the tree of a step holds as `Text`.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,12 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from processor.core.merge import MERGE, SHORT, Indexed, Rule, Text, Tree
+from processor.core.merge import SHORT, Indexed, Text, Tree
 from processor.core.wire_types import DeltaOutput, ExactCall, ExactData
 
-_CALL: Final = "tool_calls[]"
 _BODIES: Final = 3
 """The first of the fields of an `ExactCall` that hold a text or lead to it."""
 _OUTPUTS: Final = "outputs"
-_APPENDED: Final = frozenset(path for path, rule in MERGE.items() if rule is Rule.APPEND)
 _astuple: Final = msgspec.structs.astuple
 _UNSET: Final = UNSET
 
@@ -101,23 +102,19 @@ def piece_of(data: ExactData) -> Piece | None:
     held: Any = getattr(call, name)
     kind = None if call.type is _UNSET else call.type
     if type(held) is str:
-        return _piece(TextPlace(call.index, kind, "", -1, None, name), f"{_CALL}.{name}", held)
+        return Piece(TextPlace(call.index, kind, "", -1, None, name), held)
     field = _only(held, 0)
     if not field:
         return None
     value: Any = getattr(held, field)
     if type(value) is not list:
-        return _piece(TextPlace(call.index, kind, name, -1, None, field), f"{_CALL}.{name}.{field}", value)
+        return Piece(TextPlace(call.index, kind, name, -1, None, field), value) if type(value) is str else None
     output: DeltaOutput | None = value[0] if len(value) == 1 else None
     if output is None or output.index < 0:
         return None
     output_kind = None if output.type is _UNSET else output.type
     place = TextPlace(call.index, kind, name, output.index, output_kind, "logs")
-    return _piece(place, f"{_CALL}.{name}.{field}[].logs", output.logs)
-
-
-def _piece(place: TextPlace, path: str, text: Any) -> Piece | None:
-    return Piece(place, text) if type(text) is str and path in _APPENDED else None
+    return Piece(place, output.logs) if type(output.logs) is str else None
 
 
 def body_of(call: ExactCall) -> str:

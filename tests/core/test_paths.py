@@ -283,6 +283,37 @@ def test_deltas_of_every_place_take_the_fast_path(said: dict[str, Any], output: 
     come_to_the_same(play.log)
 
 
+@pytest.mark.parametrize("nearly", [*NEARLY, *GROWN])
+@pytest.mark.parametrize("opens", [True, False])
+def test_what_looks_like_a_delta_of_a_place_is_folded_as_by_the_slow_path(nearly: dict[str, Any], opens: bool) -> None:
+    """Among deltas of every place: alone, with another call behind it, at other indexes, and after the step's limit."""
+    for said in GROWN:
+        named = {"index": 0, "id": "c"} | said | ({"output": "o"} if opens else {})
+        if opens and "function" in said:
+            named = {"index": 0, "id": "c"} | said | {"function": {"name": "f"} | said["function"]}
+        usual = calls({"index": 0} | said)
+        values = [calls(named), usual, usual]
+        for entries in (
+            [{"index": 0} | nearly],
+            [{"index": 0} | said, {"index": 0} | nearly],
+            [{"index": 1} | said],
+            [{"index": -1} | said],
+            [{"index": 1024} | said],
+        ):
+            values += [calls(*entries), usual]
+        values[4:4] = [calls({"index": 0} | nearly) | {"id": "s2"}, usual]
+        events = [("delta", value) for value in values]
+        if opens:
+            events.insert(0, ("created", step(**USUAL)))
+        events += [("completed", step("completed", **USUAL)), ("delta", usual)]
+        log = [
+            LogRecord(n, 1_000_000 + n, b"k", text({"event": f"thread.run.step.{name}", "data": data}))
+            for n, (name, data) in enumerate(events)
+        ]
+        come_to_the_same(log)
+        come_to_the_same(log, msgspec.structs.replace(LOG_RULES, max_step_bytes=265))
+
+
 def _never(*_: object) -> None:
     raise AssertionError("not by this path")
 
