@@ -110,7 +110,7 @@ def piece_of(data: ExactData) -> Piece | None:
     if type(value) is not list:
         return Piece(TextPlace(call.index, kind, name, -1, None, field), value) if type(value) is str else None
     output: DeltaOutput | None = value[0] if len(value) == 1 else None
-    if output is None or output.index < 0:
+    if output is None:
         return None
     output_kind = None if output.type is _UNSET else output.type
     place = TextPlace(call.index, kind, name, output.index, output_kind, "logs")

@@ -95,6 +95,13 @@ def test_a_broken_text_in_a_known_template_is_told_as_ever() -> None:
     for broken in (b"\xff", b"\\x", b"\n", b"\x00", b"\x1f", b'"', b"\\", b"a\x00", b'a"'):
         (effect,) = play.put(value.replace(b"@", broken))
         assert effect.reason.value == "not_json"  # type: ignore[union-attr]
+    for broken in (
+        value.replace(b'"@"', b'"'),
+        value[:-1] + b"]",
+        value[:-2] + b" ]",
+    ):  # one quote for both; other ends
+        (effect,) = play.put(broken)
+        assert effect.reason.value == "not_json"  # type: ignore[union-attr]
     step = play.state.steps["s1"].materialise()
     assert isinstance(step, Step)
     assert (step.events, step.tree["tool_calls"].entries[0]["function"]["arguments"].getvalue()) == (3, "a@")

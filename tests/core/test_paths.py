@@ -21,7 +21,7 @@ from processor.core.slow_path import SlowPath
 from processor.core.step import Step
 from processor.core.step_state import StepState
 from tests.core.responses_strategies import response_logs, usual_streams
-from tests.core.scripted_log import RULES, Play, call, calls, headers, published, refused, snapshot, step, text
+from tests.core.scripted_log import RULES, Play, call, calls, delta, headers, published, refused, snapshot, step, text
 from tests.core.strategies import ODDITIES, lives, logs
 from tests.core.strategies import RULES as LOG_RULES
 from tests.core.test_restart import Topics, mark, outcomes, portrait
@@ -312,6 +312,15 @@ def test_what_looks_like_a_delta_of_a_place_is_folded_as_by_the_slow_path(nearly
         ]
         come_to_the_same(log)
         come_to_the_same(log, msgspec.structs.replace(LOG_RULES, max_step_bytes=265))
+
+
+def test_the_delta_that_first_says_the_type_of_the_details_is_merged() -> None:
+    """Not taken for one that adds text alone."""
+    play = Play()
+    play.say("step.delta", delta(tool_calls=[call(0, "a")]))
+    for _ in range(3):
+        play.say("step.delta", calls(call(0, "a")))
+    come_to_the_same(play.log)
 
 
 def _never(*_: object) -> None:
