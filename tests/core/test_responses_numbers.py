@@ -122,6 +122,20 @@ def test_a_late_piece_that_others_stand_behind_stays_missing() -> None:
     assert (effect.anomalies, text_of(effect)) == (("fold_divergence", "sequence_gap"), "abc")
 
 
+def test_a_late_piece_that_a_piece_of_the_fast_path_stands_behind_stays_missing() -> None:
+    stream = opened()
+    stream.delta("a")
+    missing = stream.number
+    stream.number += 1
+    stream.say("response.in_progress", response={})
+    stream.delta("c")
+    stream.number, after = missing, stream.number
+    assert stream.delta("b") == []
+    stream.number = after
+    assert stream.state.counts["late"] == 1
+    assert text_of(one(stream.done(0, **MESSAGE))) == "abc"
+
+
 def test_whether_a_late_piece_may_be_appended_survives_a_restart() -> None:
     stream = opened()
     stream.delta("a")

@@ -155,6 +155,20 @@ def test_the_template_is_used(monkeypatch: pytest.MonkeyPatch, named: bool) -> N
     assert calls in ([], list(range(6, 20)))
 
 
+def test_what_stands_around_the_text_must_be_the_same() -> None:
+    """Also where it is as long, and where the padding is no plain string."""
+    for shape in (SHAPES[0], SHAPES[1]):
+        value = spelled(delta(shape, 7, "a", "PAD", "m"), (",", ":"), True)
+        template = learned(value)
+        assert template is not None
+        assert template.text_in(value, 7) == "a"
+        for odd in (b"\xff", b"a\\", b"a\n", b'a\\"', b"a b", b"\xc3\xa9"):
+            assert template.text_in(value.replace(b"PAD", odd), 7) is None
+        assert template.text_in(value.replace(b'"logprobs":[]', b'"logprobs":{}'), 7) is None
+        assert template.text_in(value.replace(b'"obfuscation"', b'"Obfuscation"'), 7) is None
+        assert template.text_in(value.replace(b'"delta":"a"', b'"delta":"'), 7) is None
+
+
 def test_a_text_that_json_cannot_hold_is_not_taken() -> None:
     template = learned(spelled(delta(SHAPES[0], 7, "a", "b", "m"), (",", ":"), True))
     assert template is not None

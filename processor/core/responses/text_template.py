@@ -68,9 +68,7 @@ class TextTemplate:
             if not before.endswith(padding) or (content and not content.isalnum()):
                 return None
             stop = len(before) - len(padding)
-        if stop < start:
-            return None
-        try:
+        try:  # parts that overlap leave no whole string to read
             return _read_text(value[begin + start - 1 : begin + stop + 1])
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
