@@ -30,6 +30,7 @@ class Tab:
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._loaded = asyncio.Event()
         self.session = ""
+        self._worked_before_s = 0.0
         self.complaints: list[str] = []
         self._asked: dict[str, str] = {}
 
@@ -85,6 +86,8 @@ class Tab:
         self._loaded.clear()
         self.complaints.clear()
         self._asked.clear()
+        self._worked_before_s = 0.0
+        self._worked_before_s = await self.worked_s()
         await self.call("Page.navigate", url=address)
         await asyncio.wait_for(self._loaded.wait(), PATIENCE_S)
 
@@ -93,6 +96,11 @@ class Tab:
         answer = await self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
+
+    async def worked_s(self) -> float:
+        """CPU seconds that the page's thread has worked since the page was opened."""
+        metrics = (await self.call("Performance.getMetrics"))["metrics"]
+        return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration")) - self._worked_before_s
 
     async def press(self, key: str) -> None:
         code = _KEYS[key]
@@ -141,6 +149,7 @@ async def browser(home: Path) -> AsyncIterator[Tab]:
                 tab.session = attached["sessionId"]
                 for domain in ("Page", "Runtime", "Log", "Network"):
                     await tab.call(f"{domain}.enable")
+                await tab.call("Performance.enable", timeDomain="threadTicks")
                 yield tab
             finally:
                 listening.cancel()

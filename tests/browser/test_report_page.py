@@ -240,34 +240,34 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / "report.html").as_uri()
 
 
-# Milliseconds of the browser's own work; what else runs on the machine is in them, too.
-OPENED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
 FILTERED = """
 (async () => {
-  const input = document.querySelector("#filter-list"), began = performance.now();
+  const input = document.querySelector("#filter-list");
   input.value = WANTED;
   input.dispatchEvent(new Event("input"));
   const said = document.querySelector("#list output"), before = said.textContent;
   while (said.textContent === before) await new Promise((done) => setTimeout(done, 5));
   await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
-  return [performance.now() - began, said.textContent];
+  return said.textContent;
 })()
 """
 
 
-async def test_ten_thousand_findings_open_and_filter_quickly(tab: Tab, many: str) -> None:
+async def test_ten_thousand_findings_open_and_filter_within_two_seconds(tab: Tab, many: str) -> None:
+    """Of CPU time of the page's thread: what else runs on the machine is no part of it."""
     await tab.look(width=DESKTOP)
     await tab.open(many)
-    opened_ms = await tab.ask(OPENED)
+    opened_s = await tab.worked_s()
     assert await tab.ask("document.querySelectorAll('.finding, .brief li').length") == MANY
     charts = "[...document.querySelectorAll('.chart')].map((one) => one.getBoundingClientRect().top)"
     assert max(await tab.ask(charts)) < await tab.ask("document.querySelector('#list').getBoundingClientRect().top")
     groups = await tab.ask("[...document.querySelectorAll('#findings tbody tr')].map((row) => row.textContent)")
     assert len(groups) == len(WRONG)
-    filtered_ms, said = await tab.ask(FILTERED.replace("WANTED", '"out of order partition 1"'))
+    before_s = await tab.worked_s()
+    said = await tab.ask(FILTERED.replace("WANTED", '"out of order partition 1"'))
+    filtered_s = await tab.worked_s() - before_s
     shown, total = (int(part) for part in said.split(" of "))
     assert total == MANY
     assert 0 < shown < MANY // len(WRONG) + 1
-    # 2 s is the aim; a busy machine takes several times as long.
-    assert opened_ms < 20_000
-    assert filtered_ms < 20_000
+    assert 0 < opened_s < 2
+    assert 0 < filtered_s < 2

@@ -11,7 +11,7 @@ import pytest
 from processor.audit.judge import regimes
 from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.verdicts import Finding, FindingKind, Verdict
-from processor.core.effects import FOLD_VERSION, LogRecord
+from processor.core.effects import FOLD_VERSION, LogRecord, Publish
 from processor.core.headers import DETAIL, VERSION
 from processor.core.headers import RULES as RULES_HEADER
 from processor.core.partition import PartitionState
@@ -175,6 +175,36 @@ def test_a_dead_letter_that_the_audited_settings_imply_may_be_lacking_before_the
     found = case.audit(rules=LITTLE)
     assert sorted(verdicts(found)) == ["equal", "unverifiable"]
     assert "unverifiable" not in verdicts(case.audit(rules=LITTLE, accepted=Accepted(rules=(LITTLE.digest(),))))
+
+
+def hung_before(case: Case) -> None:
+    """Before the change a step opens that is due by `EARLIER`; behind it, clock marks end that step and a later one."""
+    restarted(case, EARLIER)
+    case.play.created(id="early")
+    opened = case.play.state
+    restarted(case, RULES)
+    one_step(case, "first")
+    case.play.wait(10)
+    case.play.created(id="late")
+    for step_id in ("early", "late"):
+        entry = case.play.state.entry_named(step_id)
+        assert entry is not None
+        if step_id == "early":  # as its checkpoint says, which was written before the change
+            case.play.state._transitions.deadlines.set(entry, opened.next_due_ms() // 1000)  # type: ignore[operator]
+        due = case.play.state.next_due_ms()
+        assert due is not None
+        case.play.effects += [e for e in case.play.state.advance(due) if isinstance(e, Publish)]
+    one_step(case, "last")
+    case.publish()
+
+
+def test_clock_marks_of_steps_from_before_the_change_accuse_no_one(case: Case) -> None:
+    """The first is not due under the audited settings, and the second not before the step of the first has ended."""
+    hung_before(case)
+    found = {finding.identity[0]: finding.verdict for finding in case.audit()}
+    assert found.pop("early") is Verdict.UNVERIFIABLE
+    assert found == dict.fromkeys(("first", "late", "last"), Verdict.EQUAL)
+    assert Verdict.EXTRA in {finding.verdict for finding in case.audit(accepted=OWN)}
 
 
 def test_of_a_dead_letter_settings_change_no_more_than_what_it_says(case: Case) -> None:
