@@ -342,3 +342,14 @@ def test_the_mapping_of_a_response_s_own_fields() -> None:
     assert (step["type"], step["object"]) == ("activities", "thread.run.step")
     assert (step["created_at"], step["completed_at"]) == (STARTED_MS // 1000, STARTED_MS // 1000)
     assert step["inferred_times"] == ["completed_at", "created_at"]
+
+
+def test_texts_and_items_of_more_than_64_kb_are_folded_as_others() -> None:
+    stream, piece = Stream(), "\u00e9x" * 40_000
+    stream.created()
+    stream.added()
+    for _ in range(4):  # the first two are decoded, the others matched
+        assert stream.delta(piece) == []
+    whole = {"content": [{"type": "output_text", "text": piece * 4, "blob": "z" * 100_000}]}
+    effect = one(stream.done(**whole))
+    assert (effect.anomalies, item_in(snapshot(effect))) == ((), {"type": "message", "id": "i0", **whole})
