@@ -314,6 +314,36 @@ def test_what_looks_like_a_delta_of_a_place_is_folded_as_by_the_slow_path(nearly
         come_to_the_same(log, msgspec.structs.replace(LOG_RULES, max_step_bytes=265))
 
 
+@pytest.mark.parametrize("kind", ["function", "t" * 64])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"index": -1, "function": {"arguments": "b"}},
+        {"index": 0, "type": "odd", "function": {"arguments": "b"}},
+        {"index": 0, "function": {"arguments": "b"}},
+        {"index": 1, "type": "function", "id": "d", "function": {"name": "f", "arguments": ""}, "arguments": "b"},
+    ],
+)
+def test_a_compact_step_takes_no_delta_that_says_something_else(kind: str, odd: dict[str, Any]) -> None:
+    play = Play()
+    play.created(**USUAL)
+    play.say("step.delta", calls(call(0, "a", type=kind, id="c", function={"name": "f"})))
+    play.say("step.delta", calls(odd))
+    play.say("step.delta", calls(call(0, "a", type=kind)))
+    play.say("step.completed", step("completed", **USUAL))
+    come_to_the_same(play.log)
+
+
+def test_a_delta_for_a_text_that_an_object_brought_replaces_it() -> None:
+    tool = {"type": "mcp", "id": "c", "arguments": "z"}
+    play = Play()
+    play.created(type="tool_calls", step_details={"type": "tool_calls", "tool_calls": [tool]})
+    for _ in range(2):
+        play.say("step.delta", calls({"index": 0, "type": "mcp", "arguments": "a"}))
+    assert snapshot(play.completed())["step_details"]["tool_calls"] == [tool | {"arguments": "aa"}]
+    come_to_the_same(play.log)
+
+
 def test_the_delta_that_first_says_the_type_of_the_details_is_merged() -> None:
     """Not taken for one that adds text alone."""
     play = Play()
