@@ -84,6 +84,19 @@ def test_more_names_gaps_and_digests_than_there_is_room_for(random: object) -> N
     answers_alike(added, [f"n{name}:{n}" for name in range(22) for n in range(4)] + [f"g:{n}" for n in range(202)])
 
 
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 10, 40, 200])
+def test_repeats_are_known_before_and_after_ids_become_digests(count: int) -> None:
+    long = [f"a long id, number {n}." for n in range(count)]
+    answers_alike([*long, *long, *(f"{n}." for n in range(count)), *long], ["a long id, number 200."])
+
+
+def test_no_more_names_are_kept_than_there_is_room_for() -> None:
+    ids = EventIds()
+    for number in range(100):
+        ids.add(f"name{number}:1")
+    assert len(ids.pack()[0]) == 16
+
+
 def test_beyond_the_largest_number_an_id_is_as_any_other() -> None:
     answers_alike([f"a:{10**18 - 2 + n}" for n in range(4)] * 2, [])
 
