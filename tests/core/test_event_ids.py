@@ -43,6 +43,8 @@ NEARLY = st.sampled_from(
 MANY_NAMES = st.builds("n{}:{}".format, st.integers(0, 30), st.integers(0, 3))
 GAPS = st.builds("g:{}".format, st.integers(0, 200).map(lambda n: 2 * n))
 OTHER = st.integers(0, 300).map("x{}".format) | st.integers(0, 300).map("a longer id x{}".format)
+LONG = [f"a long id, number {n}." for n in range(9)]
+"""After these, long ids are kept as digests."""
 IDS = st.one_of(NUMBERED, NUMBERED, NEARLY, MANY_NAMES, GAPS, OTHER)
 
 
@@ -110,7 +112,16 @@ def test_what_follows_an_id_that_found_no_room_is_still_known() -> None:
 def test_digests_side_by_side_are_not_read_across() -> None:
     first, second = bytes(range(16)), bytes(range(16, 32))
     across = (first + second)[5:21]
-    answers_alike([first.hex(), second.hex()], [across.hex()])
+    answers_alike([*LONG, first.hex(), second.hex()], [across.hex()])
+
+
+@pytest.mark.parametrize(
+    ("added", "asked"),
+    [("a:1", "a:01"), ("a:01", "a:1"), ("a:0", "a:00"), (f"a:{10**18}", f"a:0{10**18}"), ("ab" * 16, "AB" * 16)],
+)
+def test_ids_that_are_nearly_the_same_are_two(added: str, asked: str) -> None:
+    answers_alike([*LONG, added], [asked])
+    answers_alike([*LONG, asked, added], [])
 
 
 @pytest.mark.parametrize("name", [HEX + ":", "urn:producer 7#"])

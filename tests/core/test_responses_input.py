@@ -350,6 +350,6 @@ def test_texts_and_items_of_more_than_64_kb_are_folded_as_others() -> None:
     stream.added()
     for _ in range(4):  # the first two are decoded, the others matched
         assert stream.delta(piece) == []
-    whole = {"content": [{"type": "output_text", "text": piece * 4, "blob": "z" * 100_000}]}
+    whole: dict[str, Any] = {"content": [{"type": "output_text", "text": piece * 4, "blob": "z" * 100_000}]}
     effect = one(stream.done(**whole))
     assert (effect.anomalies, item_in(snapshot(effect))) == ((), {"type": "message", "id": "i0", **whole})
