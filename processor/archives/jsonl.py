@@ -64,7 +64,6 @@ class _Line(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(_Line).decode
 _decode_record: Final = msgspec.json.Decoder(_RecordLine).decode
-_decode_records: Final = msgspec.json.Decoder(_RecordLine).decode_lines
 
 
 def encode_line(item: ArchivedRecord | Gap) -> bytes:
@@ -105,56 +104,30 @@ def decode_line(line: bytes, limits: Limits) -> ArchivedRecord | Gap:
     """
     try:
         whole = _decode_record(line)
+        key, value, headers = whole.key, whole.value, whole.headers
+        if not headers and type(key) is str and type(value) is str:  # nearly all
+            return ArchivedRecord(
+                whole.topic, whole.partition, whole.offset, whole.timestamp, key.encode(), value.encode()
+            )
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_other(line, limits)
-    return _record_of(whole, limits)
-
-
-def _record_of(whole: _RecordLine, limits: Limits) -> ArchivedRecord:
-    key, value, headers = whole.key, whole.value, whole.headers
     return ArchivedRecord(
         whole.topic,
         whole.partition,
         whole.offset,
         whole.timestamp,
-        key.encode() if type(key) is str else _bytes(key),
-        value.encode() if type(value) is str else _bytes(value),
-        _headers(headers, limits) if headers else (),
+        _bytes(key),
+        _bytes(value),
+        _headers(headers, limits),
     )
-
-
-def _decode_lines(lines: bytes, limits: Limits) -> list[ArchivedRecord | Gap] | None:
-    """Lines that are all whole records; None where one may be anything else.
-
-    A line end between a closing brace and an opening one separates two values: no JSON value holds it. So if all line
-    ends are of that kind, and there are as many values as lines, each line is one value.
-    """
-    number = lines.count(b"}\n{") + 1
-    if not lines.startswith(b"{") or number != lines.count(b"\n") + 1 or len(lines) > limits.line_bytes:
-        return None
-    try:
-        found = _decode_records(lines)
-        return [_record_of(whole, limits) for whole in found] if len(found) == number else None
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
-        return None
 
 
 def _headers(headers: list[tuple[_Name, _Bytes]], limits: Limits) -> tuple[tuple[str, bytes | None], ...]:
     if len(headers) > limits.headers:
         raise ValueError(f"more than {limits.headers} headers (got {len(headers)})")
     return tuple(
-        [
-            (
-                name if type(name) is str else _name_of(name),
-                content.encode() if type(content) is str else _bytes(content),
-            )
-            for name, content in headers
-        ]
+        [(name if isinstance(name, str) else name_text(name.base64), _bytes(content)) for name, content in headers]
     )
-
-
-def _name_of(name: _Name) -> str:
-    return name if isinstance(name, str) else name_text(name.base64)
 
 
 def _decode_other(line: bytes, limits: Limits) -> ArchivedRecord | Gap:
@@ -196,37 +169,28 @@ def read_lines(file: Path, limits: Limits) -> Iterator[Batch]:
         ArchiveError: a line that is neither, too long a line, a corrupt or too well compressed file.
     """
     first = 1
-    for whole in _whole_lines(file, limits):
-        if (decoded := _decode_lines(whole, limits)) is not None:
-            yield "line", first, decoded
-            first += len(decoded)
-            continue
-        lines = whole.split(b"\n")
-        yield from _one_by_one(file, lines, first, limits)
+    for lines in _lines(file, limits):
+        items: list[ArchivedRecord | Gap] = []
+        number = first
+        if first == 1 and lines:
+            lines[0] = lines[0].removeprefix(BOM_UTF8)
+        for number, line in enumerate(lines, first):
+            if not line or line.isspace():
+                if items:
+                    yield "line", number - len(items), items
+                    items = []
+                continue
+            try:
+                if len(line) > limits.line_bytes:
+                    raise ValueError(f"longer than {limits.line_bytes} bytes")
+                items.append(decode_line(line, limits))
+            except ValueError as exc:
+                if items:
+                    yield "line", number - len(items), items
+                raise refused(file, f"line {number}", str(exc)) from exc
+        if items:
+            yield "line", number + 1 - len(items), items
         first += len(lines)
-
-
-def _one_by_one(file: Path, lines: list[bytes], first: int, limits: Limits) -> Iterator[Batch]:
-    items: list[ArchivedRecord | Gap] = []
-    number = first
-    if first == 1 and lines:
-        lines[0] = lines[0].removeprefix(BOM_UTF8)
-    for number, line in enumerate(lines, first):
-        if not line or line.isspace():
-            if items:
-                yield "line", number - len(items), items
-                items = []
-            continue
-        try:
-            if len(line) > limits.line_bytes:
-                raise ValueError(f"longer than {limits.line_bytes} bytes")
-            items.append(decode_line(line, limits))
-        except ValueError as exc:
-            if items:
-                yield "line", number - len(items), items
-            raise refused(file, f"line {number}", str(exc)) from exc
-    if items:
-        yield "line", number + 1 - len(items), items
 
 
 def last_line(file: Path, limits: Limits) -> ArchivedRecord | Gap | None:
@@ -261,27 +225,23 @@ def _tail(file: Path, limits: Limits) -> Iterator[list[bytes]]:
 
 
 def _lines(file: Path, limits: Limits) -> Iterator[list[bytes]]:
-    """Lines without their ends, as many as a chunk holds."""
-    return (whole.split(b"\n") for whole in _whole_lines(file, limits))
-
-
-def _whole_lines(file: Path, limits: Limits) -> Iterator[bytes]:
-    """Whole lines, the last without its end, as many as a chunk holds, never holding more than one line beside it."""
+    """Lines without their ends, as many as a chunk holds, never holding more than one beside it."""
     number, held = 1, 0
     rest: list[bytes] = []
     for chunk in _chunks(file, limits):
-        first, last = chunk.find(b"\n"), chunk.rfind(b"\n")
-        rest.append(chunk if first < 0 else chunk[:last])
-        held += len(chunk) if first < 0 else first
+        lines = chunk.split(b"\n")
+        rest.append(lines[0])
+        held += len(lines[0])
         if held > limits.line_bytes:
             raise refused(file, f"line {number}", f"longer than {limits.line_bytes} bytes")
-        if first < 0:
+        if len(lines) == 1:
             continue
-        whole = b"".join(rest)
-        number += chunk.count(b"\n")
-        rest, held = [chunk[last + 1 :]], len(chunk) - last - 1
-        yield whole
-    yield b"".join(rest)
+        lines[0] = b"".join(rest)
+        last = lines.pop()
+        number += len(lines)
+        rest, held = [last], len(last)
+        yield lines
+    yield [b"".join(rest)]
 
 
 def _chunks(file: Path, limits: Limits) -> Iterator[bytes]:

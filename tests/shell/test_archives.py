@@ -798,41 +798,6 @@ def test_page_headers_that_never_end_are_refused() -> None:
             pages(BytesIO(data), 0, len(data))
 
 
-_ITEM = encode_line(ArchivedRecord("t", 0, 7, 1, b"k", b"v", (("h", None),)))[:-1]
-_SPREAD = _ITEM.replace(b',"partition"', b',\n"partition"')
-
-
-@pytest.mark.parametrize(
-    "lines",
-    [
-        [_ITEM, _ITEM.replace(b"7", b"8", 1), _ITEM.replace(b"7", b"9", 1)],
-        [_ITEM + _ITEM.replace(b"7", b"8", 1), _SPREAD.replace(b"7", b"9", 1)],
-        [_ITEM, _SPREAD.replace(b"7", b"8", 1)],
-        [_ITEM, b"", _ITEM.replace(b"7", b"8", 1)],
-        [_ITEM, b"{}", _ITEM],
-        [_ITEM, encode_line(Gap("t", 0, 8, 9, GapKind.MARKER))[:-1]],
-        [_ITEM + b" ", _ITEM.replace(b"7", b"8", 1)],
-        [b"\xef\xbb\xbf" + _ITEM, _ITEM.replace(b"7", b"8", 1)],
-        [_ITEM, _ITEM.replace(b'"k"', b'{"base64":"/w=="}').replace(b"7", b"8", 1)],
-    ],
-)
-def test_lines_that_are_decoded_together_are_as_one_by_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[bytes]
-) -> None:
-    """Two values in a line and one in two lines are as many values as lines, and still refused."""
-    (tmp_path / "a.jsonl").write_bytes(b"\n".join([*lines, b""]))
-
-    def told() -> list[Item] | str:
-        try:
-            return list(read(tmp_path / "a.jsonl"))
-        except ArchiveError as error:
-            return error.message
-
-    together = told()
-    monkeypatch.setattr("processor.archives.jsonl._decode_lines", lambda *_: None)
-    assert told() == together
-
-
 # ---------------------------------------------------------------- Event Hubs Capture
 
 HOME = "space/hub.one/3/2024/07/24/22/15/30.avro"
