@@ -40,6 +40,7 @@ _USUAL: Final = ("delta", "created", "in_progress", *(status.value for status in
 _read_text: Final = read_text
 _PLAIN: Final = bytes(code if 0x20 <= code < 0x7F and code not in b'"\\' else not code for code in range(256))
 """For `bytes.translate`: keeps the bytes that stand for themselves in JSON text and in UTF-8, changes all others."""
+_BACKSLASH: Final = 0x5C  # as a number: CPython looks for bytes in bytes by way of an error
 
 
 class RunSteps:
@@ -105,7 +106,7 @@ class RunSteps:
             return False
         piece = value[begin:end]
         length = len(piece)
-        if piece.translate(_PLAIN) != piece:
+        if _BACKSLASH in piece or piece.translate(_PLAIN) != piece:
             try:
                 text = _read_text(value[begin - 1 : end + 1])
             except (msgspec.MsgspecError, UnicodeDecodeError):
