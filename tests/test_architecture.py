@@ -305,8 +305,6 @@ BANNED = {
 
 WORDS_LEFT: dict[str, set[str]] = {
     "processor/audit/judge/partition_audit.py": {"stands behind"},  # a text of the evidence, which has a digest
-    "processor/core/events.py": {"whoever"},
-    "processor/core/rules.py": {"whoever"},
 }  # fmt: skip
 """What is left of them, by file. The list only shrinks."""
 

@@ -270,7 +270,7 @@ def _from_thread(name: str) -> str:
 def _peek(value: Span) -> Envelope | None:
     try:
         return read_envelope(value)
-    except (msgspec.MsgspecError, UnicodeDecodeError):  # not an object; whoever needs it as data will say so
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # not an object: what needs it as data says so
         return None
 
 

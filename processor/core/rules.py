@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 MAX_DIGITS: Final = 4_300
-"""Of an integer that is kept; a longer one is no JSON of ours. Whoever runs the fold sets the interpreter to it."""
+"""Of an integer that is kept; a longer one is refused as no JSON. The program sets the interpreter to this limit."""
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
