@@ -43,11 +43,18 @@ def recorded(
 ) -> Iterator[Made]:
     """Yield at least `events` records of interleaved runs; the last runs are played to their end."""
     rng = random.Random(seed)
+    return interleaved(rng, events, open_runs, lambda number: _run(rng, number, expected, headers))
+
+
+def interleaved(
+    rng: random.Random, events: int, open_runs: int, begin: Callable[[int], Iterator[Made]]
+) -> Iterator[Made]:
+    """Yield at least `events` records of the streams that `begin` makes by number, drawn at random; all end."""
     live: list[Iterator[Made]] = []
     made = begun = 0
     while live or made < events:
         while len(live) < open_runs and made + len(live) * 40 < events:
-            live.append(_run(rng, begun, expected, headers))
+            live.append(begin(begun))
             begun += 1
         if not live:
             break

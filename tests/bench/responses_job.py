@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterator
 from typing import Any, Final
 
-from tests.bench.recorded_job import BEGIN_S, Expected, Headers, Made, token
+from tests.bench.recorded_job import BEGIN_S, Expected, Headers, Made, interleaved, token
 
 _PIECES: Final = 30
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
@@ -27,22 +27,7 @@ _CALLS: Final = (
 def responses(events: int, expected: Expected, *, seed: int = 1, open_runs: int = 200) -> Iterator[Made]:
     """Yield at least `events` records of interleaved responses; the last ones are played to their end."""
     rng = random.Random(seed)
-    live: list[Iterator[Made]] = []
-    made = begun = 0
-    while live or made < events:
-        while len(live) < open_runs and made + len(live) * 40 < events:
-            live.append(_response(rng, begun, expected))
-            begun += 1
-        if not live:
-            break
-        at = int(rng.random() * len(live))
-        record = next(live[at], None)
-        if record is None:
-            live[at] = live[-1]
-            live.pop()
-            continue
-        yield record._replace(timestamp=BEGIN_S * 1000 + made // 10)
-        made += 1
+    return interleaved(rng, events, open_runs, lambda number: _response(rng, number, expected))
 
 
 def response_record(key: str, number: int, event: dict[str, Any]) -> Made:
