@@ -25,7 +25,7 @@ _IN_PROGRESS: Final = Kind.IN_PROGRESS
 _ENDS: Final[Mapping[Kind, Status]] = {Kind(status.value): status for status in TERMINAL}
 _ID: Final = b'{"id":"'
 _MAX_TEMPLATES: Final = 16
-"""How many are learned: producers use few spellings."""
+"""How many are learned: producers write their JSON in few ways."""
 _TEMPLATE_ATTEMPTS: Final = 64
 """How often learning one may fail before nothing more is learned."""
 

@@ -48,7 +48,7 @@ _PREFIXES: Final = [
     for colon, comma in ((":", ","), (": ", ", "))
     for kind in (Kind.DELTA, *STEP_NAMES.values())
 ]
-"""What stands in front of the data in the two spellings of JSON that nearly all programs write."""
+"""What stands in front of the data in the two layouts of JSON that nearly all programs write."""
 _STEP_PREFIXES: Final = (b'{"event":"thread.run.step.', b'{"event": "thread.run.step.')
 _RUN_PREFIXES: Final = (b'{"event":"thread.run.', b'{"event": "thread.run.')
 
@@ -63,7 +63,7 @@ class EventPrefix:
 
 
 def prefix_of(value: bytes) -> EventPrefix | None:
-    """What the value begins with, if it is an event about a step in one of the commonest spellings."""
+    """What the value begins with, if it is an event about a step in one of the two usual layouts."""
     if value.startswith(_STEP_PREFIXES) and value.endswith(b"}"):
         for head, kind in _PREFIXES:
             if value.startswith(head):
