@@ -203,6 +203,12 @@ def test_arrows_point_one_way(module: str) -> None:
             assert allowed, f"{module} imports {name}: {because}"
 
 
+def test_responses_are_folded_without_the_code_of_run_steps() -> None:
+    """Run steps will go before Responses do: what both need stands beside the two packages, in `processor.core`."""
+    for module in (name for name in MODULES if inside(name, "processor.core.responses")):
+        assert not [name for name in imports(module) if inside(name, "processor.core.run_steps")], module
+
+
 def test_one_judge_makes_the_findings() -> None:
     """Replay, explain and self-audit judge a step by one class; when earlier records cannot matter is one formula."""
     makes: set[str] = set()
@@ -517,7 +523,7 @@ def test_files_and_tests_that_the_architecture_page_names_exist() -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS)
 def test_python_files_that_a_page_names_exist(path: str) -> None:
-    """`writer.py`, `core/step.py` or a whole path: a file that was renamed is found under its new name only."""
+    """`writer.py`, `core/merge.py` or a whole path: a file that was renamed is found under its new name only."""
     there = {f"/{found.relative_to(ROOT).as_posix()}" for found in (ROOT / "deploy").rglob("*.py")}
     there |= {f"/{source}" for source in SOURCES}
     for name in re.findall(r"`([\w./-]+\.py)(?:::\w+)?`", (ROOT / path).read_text("utf-8")):

@@ -11,7 +11,7 @@ from processor.core.effects import Checkpoint, Status
 from processor.core.entry import Entry
 from processor.core.merge import pack, unpack
 from processor.core.responses.response import ENTRY
-from processor.core.step import WITH_IDS
+from processor.core.run_steps.step import WITH_IDS
 from processor.core.wire_types import RunEnd
 
 CHECKPOINT_VERSION: Final = 1

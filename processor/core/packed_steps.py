@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from processor.core.responses.response import PACKED, Response
-from processor.core.step import Step
+from processor.core.run_steps.step import Step
 from processor.core.step_state import StepState
 
 

@@ -21,7 +21,6 @@ from processor.core.effects import Checkpoint, Effect, Record, Status
 from processor.core.endings import Endings
 from processor.core.entry import Cause, Entry
 from processor.core.events import MESSAGE_PREFIXES
-from processor.core.fast_path import Paths
 from processor.core.observer import Observer
 from processor.core.path_check import compare_effects, compare_entries
 from processor.core.publication import Publication
@@ -31,7 +30,8 @@ from processor.core.responses.event import OF_RESPONSES
 from processor.core.responses.fold import ResponseFold, entry_of_item
 from processor.core.responses.response import ENTRY, Response, entry_key
 from processor.core.rules import Rules
-from processor.core.run_steps import SPECIAL, RunSteps, plain_id, step_named
+from processor.core.run_steps.fast_path import Paths
+from processor.core.run_steps.fold import SPECIAL, RunSteps, plain_id, step_named
 from processor.core.transitions import Transitions
 
 _OPEN: Final = Status.IN_PROGRESS

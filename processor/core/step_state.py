@@ -1,6 +1,6 @@
 """Step state: what a partition needs of any step, whatever dialect its events are of.
 
-`core.step` is the step of run-step events; Responses have `core.responses.item`.
+`core.run_steps.step` is the step of run-step events; Responses have `core.responses.item`.
 """
 
 from __future__ import annotations

@@ -7,8 +7,9 @@ submitted) cannot collide, because they say different things; two responses that
 start are taken for what they then are, a repeat.
 
 Once a response has told that a step was created, the deltas of steps are numbered: the id of the last event that is no
-delta, a colon, and which delta since then it is. A worker keeps ids that count up as one range (`core.event_ids`). Two
-responses that agree up to a creation are the same stream: there a number says as much as a digest.
+delta, a colon, and which delta since then it is. A worker keeps ids that count up as one range
+(`core.run_steps.event_ids`). Two responses that agree up to a creation are the same stream: there a number says as
+much as a digest.
 """
 
 from __future__ import annotations

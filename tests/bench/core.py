@@ -19,8 +19,8 @@ from processor.core.events import decode
 from processor.core.lifecycle import Kind
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.step import Step
-from processor.core.usual_events import exact, prefix_of
+from processor.core.run_steps.step import Step
+from processor.core.run_steps.usual_events import exact, prefix_of
 from processor.core.wire_types import ExactData, ExactObject
 from tests.bench.load import BEGIN_S, Expected, Job, as_fetched, event, records
 from tests.bench.load import delta as delta_value

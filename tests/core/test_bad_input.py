@@ -169,7 +169,7 @@ def test_a_bug_of_ours_is_quarantined_and_the_partition_goes_on(monkeypatch: pyt
         raise ZeroDivisionError("with the payload in its words")
 
     with monkeypatch.context() as patch:
-        patch.setattr("processor.core.slow_path.move", broken)
+        patch.setattr("processor.core.run_steps.slow_path.move", broken)
         (effect,) = play.say("step.in_progress", step())
     assert isinstance(effect, DeadLetter)
     assert (effect.reason, effect.detail) == (Reason.INTERNAL_ERROR, "ZeroDivisionError in the fold; please report it")
@@ -188,7 +188,7 @@ def test_no_record_is_rejected_for_want_of_memory(monkeypatch: pytest.MonkeyPatc
     def starved(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("processor.core.slow_path.move", starved)
+    monkeypatch.setattr("processor.core.run_steps.slow_path.move", starved)
     with pytest.raises(MemoryError):
         play.say("step.in_progress", step())
 

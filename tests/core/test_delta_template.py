@@ -9,10 +9,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from processor.core.delta_template import DeltaTemplate, is_plain, learn_template
-from processor.core.step import Step
-from processor.core.text_place import piece_of
-from processor.core.usual_events import exact, prefix_of
+from processor.core.run_steps.delta_template import DeltaTemplate, is_plain, learn_template
+from processor.core.run_steps.step import Step
+from processor.core.run_steps.text_place import piece_of
+from processor.core.run_steps.usual_events import exact, prefix_of
 from processor.core.wire_types import ExactData
 from tests.core.scripted_log import Play, call, calls, text
 

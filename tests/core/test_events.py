@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from processor.core.effects import DeadLetter, Headers, LogRecord, Publish, Reason, Rejected, Status
 from processor.core.events import decode
-from processor.core.fast_path import Paths
 from processor.core.lifecycle import Kind
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
+from processor.core.run_steps.fast_path import Paths
+from processor.core.run_steps.usual_events import exact, general, prefix_of, run_event
 from processor.core.sse import is_sse
-from processor.core.usual_events import exact, general, prefix_of, run_event
 from processor.core.wire_types import (
     Decoded,
     ExactData,

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from processor.audit.judge.transition_observer import TransitionObserver
 from processor.core.effects import Checkpoint, LogRecord, Publish
 from processor.core.entry import Form
-from processor.core.fast_path import FastPath, Paths
 from processor.core.partition import PartitionState
 from processor.core.path_check import PathsDifferError
 from processor.core.rules import Rules
-from processor.core.slow_path import SlowPath
-from processor.core.step import Step
+from processor.core.run_steps.fast_path import FastPath, Paths
+from processor.core.run_steps.slow_path import SlowPath
+from processor.core.run_steps.step import Step
 from processor.core.step_state import StepState
 from tests.core.responses_strategies import response_logs, usual_streams
 from tests.core.scripted_log import RULES, Play, call, calls, delta, headers, published, refused, snapshot, step, text

@@ -12,7 +12,7 @@ from processor.core import checkpoints
 from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish, Reason, Status
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.step import Step
+from processor.core.run_steps.step import Step
 from processor.core.step_state import StepState
 from tests.core.scripted_log import Play, run, step
 from tests.core.strategies import lives, logs

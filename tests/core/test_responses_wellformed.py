@@ -14,9 +14,9 @@ from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import ResponseStreamEvent
 
 from processor.core.effects import DeadLetter, LogRecord, Publish
-from processor.core.fast_path import Paths
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
+from processor.core.run_steps.fast_path import Paths
 from tests.core.responses_log import item_in, play, published, record_of, renumbered, snapshot
 from tests.core.wellformed_responses import Stream, streams
 

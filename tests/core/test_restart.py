@@ -15,7 +15,7 @@ from processor.core.merge import plain
 from processor.core.partition import PartitionState
 from processor.core.responses.response import Response
 from processor.core.rules import Rules
-from processor.core.step import Step
+from processor.core.run_steps.step import Step
 from processor.core.step_state import StepState
 from tests.core.responses_strategies import response_logs
 from tests.core.scripted_log import step, text

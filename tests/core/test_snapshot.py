@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from processor.core.effects import DeadLetter, Effect, LogRecord, Publish, Status
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.step import Step
+from processor.core.run_steps.step import Step
 from processor.core.step_state import SCHEMA_KEYS
 from processor.core.wire_types import canonical
 from tests.core.scripted_log import Play, call, calls, published, run, snapshot, step, text

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.core.effects import DeadLetter, Effect, LogRecord, Publish
-from processor.core.fast_path import Paths
 from processor.core.merge import MERGE, Rule
 from processor.core.partition import PartitionState
 from processor.core.responses.wire import PLACES
-from processor.core.step import Step
+from processor.core.run_steps.fast_path import Paths
+from processor.core.run_steps.step import Step
 from processor.core.surrogates import holds_half, joined
 from tests.core.responses_log import record_of
 from tests.core.scripted_log import RULES, calls, run, step

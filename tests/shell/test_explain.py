@@ -30,7 +30,7 @@ from processor.cli.explain import _show_incarnation
 from processor.core.effects import LogRecord
 from processor.core.headers import REVISION, SOURCE_PARTITION, SOURCE_TOPIC
 from processor.core.partition import PartitionState
-from processor.core.step import Step
+from processor.core.run_steps.step import Step
 from processor.core.wire_types import canonical
 from processor.errors import UsageError
 from tests.core.scripted_log import Play, call, calls, step, text

@@ -1,6 +1,6 @@
 """The compact form of a run step: what it began with as its JSON, calls as they grow, its end as it came.
 
-It saves memory and time and changes no outcome: whatever it accepts, the general form (`core.step`) would hold as the
+It saves memory and time and changes no outcome: whatever it accepts, the general form (`step.Step`) would hold as the
 same step. `ending_of` says what the end would be and changes nothing; `end` applies it.
 """
 

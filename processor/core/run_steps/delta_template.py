@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from processor.core.text_place import TextPlace
+from processor.core.run_steps.text_place import TextPlace
 from processor.core.wire_types import ExactData, exact_delta
 
 _PROBES: Final = (("s", ""), ('"\\', 'a"\\\n\u00e9'), ("t", "}]"))

@@ -8,10 +8,7 @@ import msgspec
 from msgspec import UNSET
 
 from processor.core.checkpoint_format import Inference
-from processor.core.compact_step import KEPT_OVER_NULL, Call, CompactStep, Ending
-from processor.core.delta_template import DeltaTemplate, learn_template
 from processor.core.effects import Reason, Rejected, Status
-from processor.core.event_ids import EventIds
 from processor.core.merge import (
     MAX_INDEX,
     NULL_SIZE,
@@ -30,8 +27,11 @@ from processor.core.merge import (
     plain,
     unpack,
 )
+from processor.core.run_steps.compact_step import KEPT_OVER_NULL, Call, CompactStep, Ending
+from processor.core.run_steps.delta_template import DeltaTemplate, learn_template
+from processor.core.run_steps.event_ids import EventIds
+from processor.core.run_steps.text_place import TextPlace, arguments_at, body_of, piece_of
 from processor.core.step_state import SCHEMA_KEYS, StepState
-from processor.core.text_place import TextPlace, arguments_at, body_of, piece_of
 from processor.core.wire_types import ExactData, ExactObject, StepDelta, StepObject, canonical
 
 _UNMADE: Final[dict[str, Any]] = {}

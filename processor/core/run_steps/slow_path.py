@@ -15,7 +15,7 @@ from processor.core.quarantine import Quarantine
 from processor.core.responses.event import ERROR, ResponseEvent
 from processor.core.responses.fold import ResponseFold
 from processor.core.rules import Rules
-from processor.core.step import Step, check_delta
+from processor.core.run_steps.step import Step, check_delta
 from processor.core.transitions import SKIP, Transitions
 from processor.core.wire_types import Event, Ignored, RunEnd, StepDelta, StepObject, StreamError
 

@@ -10,7 +10,14 @@ from processor.core.effects import Headers, Record, Rejected
 from processor.core.endings import Endings
 from processor.core.entry import Cause, Entry
 from processor.core.events import EVENT_ID, RUN_ID, decode, run_named
-from processor.core.fast_path import (
+from processor.core.lifecycle import TERMINAL
+from processor.core.observer import Observer
+from processor.core.quarantine import Quarantine
+from processor.core.responses.event import ResponseEvent
+from processor.core.responses.fold import ResponseFold
+from processor.core.responses.response import entry_key
+from processor.core.rules import Rules
+from processor.core.run_steps.fast_path import (
     AppendText,
     BeginStep,
     Decision,
@@ -21,15 +28,8 @@ from processor.core.fast_path import (
     TakeSlowPath,
     Templates,
 )
-from processor.core.lifecycle import TERMINAL
-from processor.core.observer import Observer
-from processor.core.quarantine import Quarantine
-from processor.core.responses.event import ResponseEvent
-from processor.core.responses.fold import ResponseFold
-from processor.core.responses.response import entry_key
-from processor.core.rules import Rules
-from processor.core.slow_path import SlowPath
-from processor.core.step import Step
+from processor.core.run_steps.slow_path import SlowPath
+from processor.core.run_steps.step import Step
 from processor.core.transitions import Transitions
 from processor.core.wire_types import StepDelta, StepObject, read_text
 

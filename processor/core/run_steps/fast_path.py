@@ -1,6 +1,6 @@
 """The fast path of run steps: decides about the usual events without the general form of event or step.
 
-`FastPath.decide` changes no outcome; its caller (`core.run_steps`) does what was decided, with the same functions as
+`FastPath.decide` changes no outcome; its caller (`fold.RunSteps`) does what was decided, with the same functions as
 the slow path.
 """
 
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-from processor.core.compact_step import Ending, opens_exactly
-from processor.core.delta_template import DeltaTemplate, is_plain
 from processor.core.effects import Status
 from processor.core.entry import Entry
 from processor.core.lifecycle import TERMINAL, Kind
-from processor.core.step import OpenedCall, Step
+from processor.core.run_steps.compact_step import Ending, opens_exactly
+from processor.core.run_steps.delta_template import DeltaTemplate, is_plain
+from processor.core.run_steps.step import OpenedCall, Step
+from processor.core.run_steps.usual_events import EventPrefix, exact, general, prefix_of, run_event
 from processor.core.transitions import Transitions
-from processor.core.usual_events import EventPrefix, exact, general, prefix_of, run_event
 from processor.core.wire_types import ExactData, ExactObject, Ignored, RunEnd, StepDelta, StepObject
 
 _CREATED: Final = Kind.CREATED
