@@ -96,7 +96,7 @@ manifests: ## write deploy/k8s from the Helm chart (needs helm)
 
 lock: ## resolve the dependencies anew (needs uv)
 	$(COMPILE) pyproject.toml --extra audit --extra sign --extra dask --extra otlp --extra aws --extra azure --extra demo --group dev -o requirements.lock
-	$(COMPILE) pyproject.toml --extra aws --extra azure --constraint requirements.lock -o requirements-runtime.lock
+	$(COMPILE) pyproject.toml --extra otlp --extra aws --extra azure --constraint requirements.lock -o requirements-runtime.lock
 	$(COMPILE) deploy/site/requirements.in -o deploy/site/requirements.txt
 	for peer in quix faust bytewax; do $(COMPILE) $(PEERS)/$$peer.in -o $(PEERS)/$$peer.txt || exit 1; done
 	$(subst 3.11,3.13,$(COMPILE)) $(PEERS)/flechtwerk.in -o $(PEERS)/flechtwerk.txt

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -49,6 +50,7 @@ def contradictions(s: Settings) -> Iterator[_Contradiction]:
     yield from _security(s.kafka)
     yield from _topics(s)
     yield from _timing(s)
+    yield from _tracing(s)
 
 
 def _security(k: Kafka) -> Iterator[_Contradiction]:
@@ -207,3 +209,21 @@ def _timing(s: Settings) -> Iterator[_Contradiction]:
             f"{s.supervisor.backoff_initial_s:g}",
             "raise backoff_max_s with it",
         )
+
+
+def _tracing(s: Settings) -> Iterator[_Contradiction]:
+    endpoint, keys = s.tracing.endpoint, ("tracing.endpoint", "tracing.enabled")
+    if not endpoint:
+        return
+    try:
+        told = urlsplit(endpoint)
+        is_address = told.scheme in ("http", "https") and bool(told.hostname) and told.port != 0
+        has_user = told.username is not None
+    except ValueError:  # a port that is none, an address in brackets that is none
+        is_address = has_user = False
+    if not is_address:
+        hint = "for example http://127.0.0.1:4318/v1/traces, with the path"
+        yield _Contradiction(keys, "expected an http or https address", shown(endpoint), hint)
+    elif has_user:
+        hint = "give credentials as a header, in the environment: OTEL_EXPORTER_OTLP_HEADERS"
+        yield _Contradiction(keys, "must hold no user and no password", "a value that is not shown", hint)

@@ -224,6 +224,16 @@ class Log(Section):
     format: Literal["auto", "json", "console"] = _key("auto", "auto: console on a terminal, JSON elsewhere.")
 
 
+class Tracing(Section):
+    """OpenTelemetry spans of the worker: a trace of each unit, with its polls, its fold and its commit."""
+
+    enabled: bool = _key(False, "Send spans by OTLP over HTTP; needs the extra otlp.")
+    endpoint: str = _key(
+        "", "Where to send them: http(s)://host:port/v1/traces; empty: as OTEL_EXPORTER_OTLP_ENDPOINT says."
+    )
+    sample_share: float = _key(1.0, "Share of the units that are traced.", gt=0, le=1)
+
+
 class Origin(NamedTuple):
     """Source of a value; `name` is the file's path or the variable's name, empty for a default."""
 
@@ -266,6 +276,7 @@ class Settings(BaseSettings):
     self_audit: SelfAudit = SelfAudit()
     http: Http = Http()
     log: Log = Log()
+    tracing: Tracing = Tracing()
 
     _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
     _begin_at: dict[int, str | int] = PrivateAttr(default_factory=dict)

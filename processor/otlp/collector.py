@@ -1,4 +1,4 @@
-"""Send spans to a collector: OTLP over HTTP. The only importer of OpenTelemetry's SDK and exporter."""
+"""Send spans of published steps to a collector: OTLP over HTTP."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from processor.errors import BrokerRefused, BrokerUnavailable
 from processor.otlp.conventions import SCHEMA_URL
 from processor.otlp.spans import Span
+from processor.otlp.trace_context import link_to
 
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
-_TRACEPARENT_PARTS: Final = 4
 
 
 class Collector:
@@ -96,7 +96,7 @@ class Collector:
             return SpanContext(trace_id, int.from_bytes(span_id), is_remote=False, trace_flags=_SAMPLED)
 
         status = Status(StatusCode.ERROR, span.error_text or None) if span.error_type else Status(StatusCode.UNSET)
-        link = _linked(span.link)
+        link = link_to(span.link)
         return ReadableSpan(
             name=span.name,
             context=context(span.span_id),
@@ -110,16 +110,3 @@ class Collector:
             start_time=span.start_ns,
             end_time=span.end_ns,
         )
-
-
-def _linked(traceparent: str) -> Link | None:
-    """A link to the producer's trace; None where the header is not as W3C says."""
-    parts = traceparent.split("-")
-    if len(parts) != _TRACEPARENT_PARTS or [len(part) for part in parts] != [2, 32, 16, 2]:
-        return None
-    try:
-        trace_id, span_id, flags = (int(part, 16) for part in parts[1:])
-    except ValueError:
-        return None
-    found = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
-    return Link(found) if found.is_valid else None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 VERSION: Final = "1.41.0"
-"""Of the semantic conventions. GenAI names are in development there: another version may name them otherwise."""
+"""Of the semantic conventions. GenAI and messaging names are in development there, and change."""
 SCHEMA_URL: Final = f"https://opentelemetry.io/schemas/{VERSION}"
 
 OPERATION: Final = "gen_ai.operation.name"
@@ -26,3 +26,31 @@ OTHER_ERROR: Final = "_OTHER"
 INVOKE_AGENT: Final = "invoke_agent"
 EXECUTE_TOOL: Final = "execute_tool"
 CHAT: Final = "chat"
+
+SYSTEM: Final = "messaging.system"
+KAFKA: Final = "kafka"
+DESTINATION: Final = "messaging.destination.name"
+PARTITION: Final = "messaging.destination.partition.id"
+CONSUMER_GROUP: Final = "messaging.consumer.group.name"
+CLIENT_ID: Final = "messaging.client.id"
+MESSAGE_COUNT: Final = "messaging.batch.message_count"
+OPERATION_NAME: Final = "messaging.operation.name"
+OPERATION_TYPE: Final = "messaging.operation.type"
+
+
+class Operation(NamedTuple):
+    """An operation of the messaging conventions: Kafka's name of it, and its type."""
+
+    name: str
+    type: str
+
+
+POLL: Final = Operation("poll", "receive")
+PROCESS: Final = Operation("process", "process")
+COMMIT: Final = Operation("commit", "settle")
+
+UNIT: Final = "unit"
+"""Name of the span around the three; the conventions have none for a batch that is committed as one."""
+UNIT_RECORDS: Final = "run_steps.unit.records"
+UNIT_POLLS: Final = "run_steps.unit.polls"
+UNIT_PARTITIONS: Final = "run_steps.unit.partitions"

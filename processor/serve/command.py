@@ -8,6 +8,7 @@ from processor.kafka.client_config import Connection
 from processor.serve.process_exit import run_to_exit
 from processor.serve.processes import run_several
 from processor.serve.supervisor import run_one
+from processor.serve.tracing import require_extra
 
 
 def serve(settings: Settings, *, create_topics: bool, workers: int) -> int:
@@ -19,6 +20,7 @@ def serve(settings: Settings, *, create_topics: bool, workers: int) -> int:
     if not __debug__:
         raise ConfigError("python: run with -O, which takes the safety checks out", hint="start it without -O")
     Connection.build(**settings.kafka.connection())  # files and combinations, before the first connection
+    require_extra(settings)
     if workers == 1:
         return run_to_exit(run_one(settings, create_topics=create_topics, name=None, announce=None))
     return run_to_exit(run_several(settings, create_topics=create_topics, workers=workers))

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection as Pipe
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from processor.audit.selfaudit.selfaudit import SelfAudit
 from processor.config.settings import Settings
@@ -33,6 +33,7 @@ from processor.serve.stalls import GROUP, Stalls
 from processor.serve.stopping import stop_on_signal, unless, wait_or_stop
 from processor.serve.topic_watch import TopicWatch
 from processor.serve.topics import check_or_create_topics, topic_problems, topic_warnings
+from processor.serve.tracing import build_tracer
 from processor.serve.unit_bound import UnitBound
 from processor.serve.worker import Worker
 from processor.telemetry.happenings import (
@@ -46,6 +47,9 @@ from processor.telemetry.happenings import (
 from processor.telemetry.kafka_happenings import BrokerThrottles
 from processor.telemetry.telemetry import Telemetry
 
+if TYPE_CHECKING:
+    from processor.otlp.unit_tracer import UnitTracer
+
 _PROBE_EVERY_S: Final = 5.0
 KILL_AFTER_S: Final = 15.0  # on top of the drain budget, before a child is cut off
 
@@ -56,7 +60,7 @@ class _Announce(Protocol):
 
 @dataclass(slots=True)
 class _CurrentWorker:
-    """Running worker for the HTTP endpoints, and what outlives a restart: self-audit, stalls, topic watch."""
+    """Running worker for the HTTP endpoints, and what outlives a restart: self-audit, stalls, topic watch, tracer."""
 
     worker: Worker | None = None
     incarnation: int = 0
@@ -64,6 +68,7 @@ class _CurrentWorker:
     audit: SelfAudit | None = None
     stalls: Stalls | None = None
     watch: TopicWatch | None = None
+    tracer: UnitTracer | None = None
 
     def assignment(self) -> tuple[int, int]:
         """What changes with every restart and every rebalance."""
@@ -126,6 +131,8 @@ async def run_one(
             task.cancel()
         await asyncio.wait(beside)
         await server.stop()
+        if current.tracer is not None:
+            current.tracer.close()
         telemetry.happened(StateChanged("stopped"))
         telemetry.happened(WorkerStopped(code, time.monotonic() - began))
         telemetry.close(keep_hearing=True)
@@ -198,6 +205,7 @@ class _Incarnations:
             bound=self._bound,
             highest=self._highest,
             pauses=self._pauses,
+            tracer=self._current.tracer,
         )
         self._current.worker, self._current.trouble = worker, ""
         self._current.incarnation += 1
@@ -247,6 +255,7 @@ async def _supervise(
     """
     connection = Connection.build(**settings.kafka.connection())
     name = transactional_id(settings)
+    current.tracer = build_tracer(settings, name)
     telemetry.happened(WorkerStarted(settings.source.topic, settings.source.group_id, settings.delivery.mode, name))
     incarnations = _Incarnations(settings, connection, telemetry, current, name=name, create_topics=create_topics)
     availability, restarts = incarnations.availability, _Restarts(settings)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from processor.core.effects import Checkpoint, Effect
 from processor.kafka.consumer import Committed, GroupToken
 from processor.kafka.output_records import Outputs
 from processor.kafka.writer import Unit
 from processor.serve.assigned_partition import AssignedPartition
+
+if TYPE_CHECKING:
+    from processor.otlp.unit_tracer import UnitTrace
 
 
 @dataclass(slots=True)
@@ -20,19 +24,21 @@ class ClosedUnit:
     effects: dict[int, list[Effect]]
     records: int
     bytes: int
+    trace: UnitTrace | None = None
 
 
 @dataclass(slots=True)
 class PendingUnit:
     """Effects of the records that were applied since the last unit was closed.
 
-    `token`: the generation in which the first of them was applied.
+    `token`: the generation in which the first of them was applied. `trace`: None where it is not traced.
     """
 
     token: GroupToken | None = None
     effects: dict[int, list[Effect]] = field(default_factory=dict)
     records: int = 0
     bytes: int = 0
+    trace: UnitTrace | None = None
 
     def add(self, partition: int, effects: list[Effect]) -> None:
         self.effects.setdefault(partition, []).extend(effects)
@@ -76,4 +82,4 @@ class PendingUnit:
         for partition, effects in self.effects.items():
             for out in outputs.of(partition, effects):
                 (unit.checkpoints if out.topic == outputs.checkpoints else unit.records).append(out)
-        return ClosedUnit(unit, self.effects, self.records, self.bytes)
+        return ClosedUnit(unit, self.effects, self.records, self.bytes, self.trace)

@@ -9,13 +9,14 @@ a new one from the committed offsets.
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import aclosing
 from functools import partial
 from operator import attrgetter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from processor.audit.selfaudit.selfaudit import SelfAudit
 from processor.config.settings import Settings
@@ -53,6 +54,9 @@ from processor.telemetry.happenings import (
 )
 from processor.telemetry.telemetry import Telemetry
 
+if TYPE_CHECKING:
+    from processor.otlp.unit_tracer import UnitTracer
+
 _IDLE_POLL_MS: Final = 250
 _REPORT_EVERY_S: Final = 1.0
 _OLDEST_EVERY_S: Final = 15.0
@@ -74,6 +78,7 @@ class Worker:
         highest: what earlier workers of this process have seen committed; None: this is the first.
         bound: unit size that earlier incarnations have found; None: this is the first.
         pauses: paused partitions of this process; None: there are none.
+        tracer: traces units; None: they are not traced.
         monotonic, now_ms: clocks; the second one only decides when a clock mark may be set (T3).
     """
 
@@ -92,11 +97,12 @@ class Worker:
         bound: UnitBound | None = None,
         highest: HighestCommitted | None = None,
         pauses: Pauses | None = None,
+        tracer: UnitTracer | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         source, delivery = settings.source, settings.delivery
-        self._settings, self._telemetry, self._audit = settings, telemetry, audit
+        self._settings, self._telemetry, self._audit, self._tracer = settings, telemetry, audit, tracer
         highest = HighestCommitted() if highest is None else highest
         self._rules: Rules = settings.rules()
         self._monotonic, self._now_ms = monotonic, now_ms
@@ -188,6 +194,7 @@ class Worker:
         if self._pending.effects:
             wait_ms = min(wait_ms, max(1, int((self._unit_closed_at + interval_s - self._monotonic()) * 1000)))
         polled = self._pauses.without(pollable)
+        polled_at = 0.0 if self._tracer is None else self._monotonic()
         batch = await self._consumer.poll(polled, timeout_ms=wait_ms, max_records=self._most_polled())
         now = self._turned_at = self._monotonic()
         # Behind a closed gate nothing is applied, noted or committed: the revocation drains. Records that the consumer
@@ -198,6 +205,9 @@ class Worker:
                 self._apply(self._owned[partition], records, now)
             for owned in self._owned.values():
                 self._note_position(owned, now)
+            if self._tracer is not None and batch:
+                times = polled_at, now, self._monotonic()
+                self._pending.trace = self._tracer.turn(self._pending.trace, *times, batch)
         if self._opening is not None and self._opening.done():
             opening, self._opening = self._opening, None
             opening.result()
@@ -295,6 +305,9 @@ class Worker:
             raise
         finally:
             self._committing = None
+            if self._tracer is not None:
+                ended, moved = self._monotonic(), closed.unit.offsets
+                self._tracer.committed(closed.trace, began, ended, closed.records, moved, sys.exception())
         self._highest.saw(closed.unit.offsets)
         if self._writer.recovered > redone:
             self._telemetry.happened(TransactionsRedone(self._writer.recovered - redone))

@@ -213,6 +213,13 @@ stall_timeout_s = inf
         ('[kafka]\nsasl_password_file = "/\\u0000"', "kafka.sasl_password_file: cannot be read: unreadable"),
         ('[kafka]\nssl_ca_file = "\\u0000"', "kafka.ssl_ca_file: cannot be read: unreadable"),
         ('[checkpoints]\ntopic = "a b"', "checkpoints.topic: not a topic name (got 'a b')"),
+        ('[tracing]\nendpoint = "otel:4317"', "tracing.endpoint: expected an http or https address (got 'otel:4317')"),
+        ('[tracing]\nendpoint = "http://h:1x/v1"', "tracing.endpoint: expected an http or https address"),
+        (
+            '[tracing]\nendpoint = "https://u:hunter2@h/v1"',
+            "tracing.endpoint: must hold no user and no password (got a",
+        ),
+        ("[tracing]\nsample_share = 0", "tracing.sample_share: must be more than 0"),
     ],
 )
 def test_what_cannot_work_is_refused(tmp_path: Path, toml: str, wanted: str) -> None:
@@ -230,6 +237,7 @@ def test_what_cannot_work_is_refused(tmp_path: Path, toml: str, wanted: str) -> 
         '[delivery]\nmode = "at_least_once"\ncommit_interval_ms = 5\ntransaction_timeout_ms = 1000',
         '[kafka]\nbootstrap_servers = "a.example:9092, [::1]:9093"',
         "[supervisor]\nstall_timeout_s = 5",
+        '[tracing]\nenabled = true\nendpoint = "https://[::1]:4318/v1/traces"',
     ],
 )
 def test_what_can_work_is_accepted(tmp_path: Path, toml: str) -> None:

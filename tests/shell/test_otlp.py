@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.semconv._incubating.attributes import error_attributes as error_names
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as gen_ai
+from opentelemetry.semconv._incubating.attributes import messaging_attributes as messaging
 from opentelemetry.semconv.schemas import Schemas
 
 from processor.archives import ArchivedRecord, Recorder
@@ -74,10 +75,16 @@ class Sink:
 def test_the_names_are_those_of_the_conventions() -> None:
     """The pinned version is one that OpenTelemetry's own package knows, and so is every name."""
     assert conventions.SCHEMA_URL in {schema.value for schema in Schemas}
-    known = {value for module in (gen_ai, error_names) for value in vars(module).values() if isinstance(value, str)}
+    modules = (gen_ai, messaging, error_names)
+    known = {value for module in modules for value in vars(module).values() if isinstance(value, str)}
     operations = {each.value for each in gen_ai.GenAiOperationNameValues}
+    types = {each.value for each in messaging.MessagingOperationTypeValues}
+    assert messaging.MessagingSystemValues.KAFKA.value == conventions.KAFKA
     for name, value in vars(conventions).items():
-        if not name.isupper() or name in ("VERSION", "SCHEMA_URL", "OTHER_ERROR"):
+        if isinstance(value, conventions.Operation):
+            assert value.type in types
+            continue
+        if not name.isupper() or name.startswith("UNIT") or name in ("VERSION", "SCHEMA_URL", "OTHER_ERROR", "KAFKA"):
             continue
         assert value in (operations if name in ("INVOKE_AGENT", "EXECUTE_TOOL", "CHAT") else known), name
 
