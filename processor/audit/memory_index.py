@@ -44,6 +44,9 @@ class MemoryIndex:
         self.last = {at: self._records[at] for at in there}
         return list(self.last.values())
 
+    def all_of(self, kind: FindingKind, identity: tuple[str, str]) -> list[Published]:
+        return [self._records[at] for at in self._by_identity.get((kind, identity), ())]
+
     def take(self, published: Published) -> None:
         at = location_of(published)
         assert at in self._records, "a record of this index"

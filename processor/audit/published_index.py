@@ -496,13 +496,15 @@ class FileIndex:
             if published.kind is kind and published.identity == identity:
                 self._handed_out(published, files, row)
                 found.append(published)
-        if len(found) > 1:
-            found.sort(key=location_of)
-        return found
+        return sorted(found, key=location_of) if len(found) > 1 else found
 
-    def _there(self, kind: FindingKind, identity: tuple[str, str]) -> list[tuple[_IndexFiles, int]]:
-        """The rows of this checksum that were not taken yet: seldom more than one."""
-        wanted = _checksum(kind, *identity)
+    def all_of(self, kind: FindingKind, identity: tuple[str, str]) -> list[Published]:
+        there = (self._published(*at) for at in self._there(kind, identity, every=True))
+        return [one for one in there if (one.kind, one.identity) == (kind, identity)]
+
+    def _there(self, kind: FindingKind, named: tuple[str, str], every: bool = False) -> list[tuple[_IndexFiles, int]]:
+        """The rows of this checksum, every one or those that were not taken yet: seldom more than one."""
+        wanted = _checksum(kind, *named)
         there = []
         for files in self._parts:
             order = files.order.all
@@ -510,7 +512,7 @@ class FileIndex:
             while (entry := order[at]) and (entry - 1) >> _ROW_BITS <= wanted:
                 at += 1
                 row = entry - 1 & _MOST_ROWS
-                if (entry - 1) >> _ROW_BITS == wanted and not files.is_taken(row):
+                if (entry - 1) >> _ROW_BITS == wanted and (every or not files.is_taken(row)):
                     there.append((files, row))
         return there
 

@@ -65,6 +65,7 @@ class Case:
         kept_from: dict[tuple[str, int], int] | None = None,
         held: tuple[tuple[str, int], ...] = (),
         rules: Rules = RULES,
+        cut: int = 1,
         **options: Any,
     ) -> list[Finding]:
         with IndexWriter(self.work, "source", 4, frozenset({3})) as shelves:
@@ -94,12 +95,13 @@ class Case:
                 **options,
             )
             found = []
-            for record in records:
+            for at, record in enumerate(records):
                 if lost is not None and lost[0] <= record.offset <= lost[1]:
                     if record.offset == lost[1]:
                         found += [finding for _, finding in audit.lost(*lost)]
                     continue
-                found += [finding for _, finding in audit.apply([record])]
+                if at % cut == 0:
+                    found += [finding for _, finding in audit.apply(records[at : at + cut])]
             found += [finding for _, finding in audit.finish()]
             self.last = audit
             assert audit.out_of_range + sum(f.at is not None for f in found) == shelf.count

@@ -35,6 +35,13 @@ OTHERS: Final = (
     msgspec.structs.replace(RULES, unknown_events="dead-letter"),
 )
 """Settings before or after the audited ones; some of them show in dead letters alone."""
+RETENTIONS: Final = (
+    *(msgspec.structs.replace(RULES, ended_retention_s=seconds) for seconds in (0, 1, 600, 31_536_000)),
+    *(msgspec.structs.replace(RULES, ended_retention_records=records) for records in (0, 1, 20, 10**12)),
+    msgspec.structs.replace(RULES, ended_retention_s=0, ended_retention_records=0),
+    msgspec.structs.replace(RULES, max_age_s=600),
+)
+"""Settings that show in no record: how long ended steps and runs are remembered, at the bounds, and open ones wait."""
 
 
 @dataclass
@@ -253,6 +260,32 @@ def settings_changed(seed: int) -> Hard:
     return Hard(worker.made, options, ("proven", "unprovable"))
 
 
+def retention_changed(seed: int) -> Hard:
+    """The same of retention, which no record shows: near the first or the last record, and with what producers send
+    again, long after it had ended."""
+    rng = Random(seed)
+    order = rng.choice(RETENTIONS), RULES
+    if rng.random() < 0.5:
+        order = order[1], order[0]
+    worker = Worker(seed, rules=order[0])
+    whole = worker.records
+    worker.work(rng.choice([rng.random(), rng.random() / 30, 1 - rng.random() / 30]))
+    # Folded anew from the log, a step may have expired by another `max_age_s` before: it is lost, and missing.
+    is_kept = order[0].max_age_s != order[1].max_age_s or rng.random() < 0.7
+    worker.restart(order[1], from_checkpoints=is_kept)
+    done = len(whole) - len(worker.records)
+    now = max(whole[max(0, done - 1)].timestamp, worker.records[0].timestamp if worker.records else 0)
+    again = whole[rng.randrange(done + 1) : done] if rng.random() < 0.7 else []
+    late = now + rng.choice([0, 500, 90_000])
+    worker.records = [one._replace(timestamp=late) for one in again[:60]] + worker.records[rng.choice([0, 0, 10**6]) :]
+    worker.work()
+    audited = rng.choice(order)
+    options: dict[str, Any] = {"rules": audited}
+    if audited is order[1] and rng.random() < 0.3:
+        options["earlier_rules"] = (order[0],)
+    return Hard(worker.made, options, ("proven", "unprovable"))
+
+
 def upgraded(seed: int) -> Hard:
     """The first records were made by the fold version before this one; during the upgrade both take turns."""
     hard = plain(seed)
@@ -371,7 +404,8 @@ WORLDS: Final[dict[str, Callable[[int], Hard]]] = {
     one.__name__: one
     for one in (
         plain, old_recording, range_in_mid_log, capture, compacted_outputs, compacted_source, shortened_outputs,
-        shortened_source, broker_times, settings_changed, upgraded, partitions_added, shared_outputs, reset_forward,
+        shortened_source, broker_times, settings_changed,
+        retention_changed, upgraded, partitions_added, shared_outputs, reset_forward,
         another_program,
     )
 }  # fmt: skip

@@ -74,6 +74,8 @@ _STEP: Final = FindingKind.STEP
 _EQUAL: Final = Verdict.EQUAL
 _SEAL_OFFSETS: Final = 1 << 15
 """Distance in offsets between evictions of what no restart needs; each eviction has a cost."""
+_SINGLY: Final = 10_000
+"""Records of a range that are folded singly at most."""
 _AFTER_RUN: Final = "after_run_ended"
 _BEFORE: Final = "it may hang on what came before the range"
 _BROKER_TIME: Final = "its timestamp is the broker's (message.timestamp.type=LogAppendTime): its own is gone"
@@ -288,7 +290,8 @@ class PartitionAudit:
         if segment.settled_ms == NEVER:
             first_ms = max(segment.known_ms, records[0].timestamp, 0)
             segment.settled_ms = first_ms + settled_after_ms(self._rules, retentions=1, readings=2)
-        for effect in self.state.apply(records):
+        effects = self._effects_of(records) if self._unnamed.waits_for_name else self.state.apply(records)
+        for effect in effects:
             if not isinstance(effect, Publish):
                 yield from self._judge(effect)
                 continue
@@ -301,6 +304,8 @@ class PartitionAudit:
                 continue
             self.implied[_STEP] += 1
             self._other_fold = ""
+            if self._unnamed.waits_for_name:
+                self._unnamed.is_named(effect.step_id, self.state)
             if self._gaps.is_time_open:
                 self._note_deadline(effect)
             why = self._misplaced(_STEP, identity, at)
@@ -309,6 +314,16 @@ class PartitionAudit:
                 yield effect, self._equal(_STEP, identity, first, cause, at, why)
             else:
                 self.equal_not_yielded += 1
+
+    def _effects_of(self, records: Sequence[Record]) -> Iterator[Effect]:
+        """Fold them; the first ones singly, until a step says which settings are in force: what is remembered at that
+        very record is noted."""
+        at = 0
+        while self._unnamed.waits_for_name and self.records - len(records) + at < _SINGLY and at < len(records):
+            yield from self.state.apply(records[at : at + 1])
+            at += 1
+        if at < len(records):
+            yield from self.state.apply(records[at:] if at else records)
 
     def _mark(self) -> Iterator[tuple[Effect | None, Finding]]:
         position, milliseconds = self._marks.popleft()
@@ -377,6 +392,8 @@ class PartitionAudit:
             for published in equal[1:]:
                 self._index.take(published)
                 yield effect, self._finding(Verdict.DUPLICATE, kind, identity, first, cause, location_of(published))
+            if isinstance(effect, Publish) and self._unnamed.waits_for_name:
+                self._unnamed.is_named(effect.step_id, self.state)
             if isinstance(effect, DeadLetter):
                 self._unnamed.agrees(effect)
             elif self._gaps.is_time_open:
@@ -419,7 +436,7 @@ class PartitionAudit:
         """Why settings that nothing names may have had another effect; "" if they cannot."""
         if isinstance(effect, DeadLetter):
             return self._unnamed.disagrees(effect)
-        return self._unnamed.of_step(effect.step_id, first, cause)
+        return self._unnamed.of_missing(effect, first, cause)
 
     def _excuse(self, expected: ExpectedRecord, near: Published, fields: Sequence[Difference]) -> str | None:
         """The reason why a difference is not the worker's; "" if it is; None if it is no difference at all."""

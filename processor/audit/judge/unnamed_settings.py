@@ -4,13 +4,18 @@ A published step names its settings, a dead letter does not. In front of the fir
 behind the last one, others may have been in force: the settings may have been changed at rest, with nothing to show it
 but records that were set aside as too large. Such a dead letter, where it disagrees there with the audited settings, is
 not provable; and so is what a step that it stands in disagrees in.
+
+How long an ended step or run is remembered (L10) is a setting, too, and a record that names one shows none. So what
+follows from an end that is remembered (a later revision, a refused status, the end of a step whose run had ended), and
+what would follow if it were forgotten (the step begins anew), is not provable either, where the end or the record
+stands there.
 """
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -18,9 +23,10 @@ import msgspec
 from processor.audit.judge.published_headers import mark_in, mark_of, offsets_of
 from processor.audit.judge.regimes import Regime, regime_of
 from processor.audit.judge.verdicts import NEVER, FindingKind, Published, PublishedIndex
-from processor.core.effects import DeadLetter, Headers, Publish, Reason
+from processor.core.effects import DeadLetter, Headers, Publish, Reason, Status
 from processor.core.events import decode
 from processor.core.headers import DETAIL, FIRST_OFFSET, INFERRED
+from processor.core.partition import PartitionState
 from processor.core.schema_frames import frame_of
 from processor.core.wire_types import StepDelta, StepObject
 
@@ -46,8 +52,12 @@ _FOLLOWING: Final = frozenset(
 """Reasons that follow from what was refused of the same step before."""
 
 
+_OF_ENDED: Final = frozenset(reason.value for reason in (Reason.ILLEGAL_TRANSITION, Reason.TYPE_CHANGED))
+"""Reasons that a step has ended, and is remembered."""
+
 _LIMITS: Final = frozenset({Reason.STEP_TOO_LARGE, Reason.TOO_MANY_OPEN_STEPS, Reason.SNAPSHOT_TOO_LARGE})
 """Reasons whose detail names a limit."""
+_AFTER_RUN: Final = "after_run_ended"
 _DETAIL: Final = f"header {DETAIL}"
 _OF_TIME: Final = ("timestamp", f"header {FIRST_OFFSET}")
 
@@ -56,7 +66,12 @@ class _Reference(msgspec.Struct, frozen=True, gc=False):
     first_offset: int
 
 
+class _Named(msgspec.Struct, frozen=True, gc=False):
+    run_id: str | None = None
+
+
 _read_reference: Final = msgspec.json.Decoder(_Reference).decode
+_read_named: Final = msgspec.json.Decoder(_Named).decode
 
 
 class UnnamedSettings:
@@ -85,6 +100,16 @@ class UnnamedSettings:
         self._has_moved = False
         """Whether a clock mark was taken that is not due under the audited settings."""
         self._is_read = False
+        self.waits_for_name = self._others
+        """Whether no step was equal yet, so that none has named the settings."""
+        self._before: frozenset[str] = frozenset()
+        """The ended steps and the runs that were remembered when the first one was."""
+
+    def is_named(self, step_id: str, state: PartitionState) -> None:
+        """The first step that is equal: what is remembered besides may have been forgotten, or for how long."""
+        self.waits_for_name = False
+        ended = {name for name, entry in state.steps.items() if entry.status is not Status.IN_PROGRESS}
+        self._before = frozenset(ended | state.runs.keys()) - {step_id}
 
     def agrees(self, letter: DeadLetter) -> None:
         """A dead letter that is implied is equal."""
@@ -99,6 +124,11 @@ class UnnamedSettings:
     def disagrees(self, letter: DeadLetter) -> str:
         """A dead letter is implied and not there, or another: why that is not provable; "" if it is a difference."""
         cause = _cause_of(letter)
+        if self._others and letter.reason in _OF_ENDED:
+            names = set(_steps_in(letter.value, letter.headers))
+            if self._may_be_forgotten(cause, names):
+                self._doubted |= names
+                return self._why
         why = self.of_dead_letter(cause, letter.reason, letter.value, letter.headers)
         if why and _is_decided(letter.reason, letter.value):
             if not self._disagreed or self._disagreed[-1] <= cause:
@@ -115,6 +145,8 @@ class UnnamedSettings:
             return self._why if is_unnamed else ""
         if reason.partition(" ")[0] not in _FOLLOWING:
             return ""
+        if reason.partition(" ")[0] in _OF_ENDED and not self._first <= cause <= self._last:
+            return self._why  # an end that is forgotten here may have been remembered for longer
         refused = self._doubted | self._read_steps()[1]
         return self._why if any(step_id in refused for step_id in _steps_in(value, headers)) else ""
 
@@ -155,6 +187,36 @@ class UnnamedSettings:
         self._doubted.add(step_id)
         return self._why
 
+    def of_missing(self, effect: Publish, first: int, cause: int) -> str:
+        """Why an implied step that is not there is not provable; "" if it is missing."""
+        if not self._others:
+            return ""
+        self._read()
+        is_open = effect.inferred == "deadline" and self._is_unnamed(first)
+        if is_open or self._hangs_on_memory(effect, cause) or self._has_ended_before(effect, first):
+            self._doubted.add(effect.step_id)
+        return self.of_step(effect.step_id, first, cause)
+
+    def _hangs_on_memory(self, effect: Publish, cause: int) -> bool:
+        """Whether it follows from an end that is remembered, and that other settings may have forgotten."""
+        if effect.revision:
+            return self._may_be_forgotten(cause, (effect.step_id,))
+        return _AFTER_RUN in effect.anomalies and self._may_be_forgotten(cause, (_run_in(effect.value),))
+
+    def _may_be_forgotten(self, cause: int, names: Iterable[str]) -> bool:
+        """Whether an end of these steps or runs may be forgotten at this offset: between the two, other settings may
+        have been in force."""
+        self._read()
+        return cause > self._last or self.waits_for_name or not self._before.isdisjoint(names)
+
+    def _has_ended_before(self, effect: Publish, first: int) -> bool:
+        """Whether a step that begins behind the last one under the audited settings was published before: other
+        settings may remember that, and leave what repeats it alone."""
+        if first <= self._last:
+            return False
+        earlier = self._index.all_of(FindingKind.STEP, (effect.step_id, "0"))
+        return any((offsets_of(one)[1] or 0) < first for one in earlier)
+
     def between(
         self, effect: Publish | DeadLetter, first: int, cause: int, there: Sequence[Published], paths: set[str]
     ) -> str:
@@ -170,6 +232,8 @@ class UnnamedSettings:
             return self.disagrees(effect) if effect.reason in _LIMITS and paths == {_DETAIL} else ""
         ended = {effect.inferred, *(_text(dict(one.headers).get(INFERRED)) for one in there)}
         by_deadline = "deadline" in ended and not paths.isdisjoint(_OF_TIME)
+        if self._others and self._hangs_on_memory(effect, cause):
+            self._doubted.add(effect.step_id)
         for one in there:
             begun, caused = offsets_of(one)
             first, cause = min(first, begun or 0), max(cause, caused or 0)
@@ -236,6 +300,13 @@ def _cause_of(letter: DeadLetter) -> int:
 
 def _text(content: bytes | None) -> str:
     return (content or b"").decode("utf-8", "backslashreplace")
+
+
+def _run_in(snapshot: bytes) -> str:
+    try:
+        return _read_named(snapshot).run_id or ""
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
 
 
 def _is_decided(reason: str, value: bytes | None) -> bool:

@@ -128,6 +128,10 @@ class PublishedIndex(Protocol):
         """The records of this identity that were not taken yet, in the order of their topic, partition, offset."""
         ...
 
+    def all_of(self, kind: FindingKind, identity: tuple[str, str]) -> list[Published]:
+        """The records of this identity, whether they were taken or not."""
+        ...
+
     def take(self, published: Published) -> None:
         """Account for a record that `look` or `left` returned."""
         ...
