@@ -64,7 +64,7 @@ HOMES = {
     "pydantic_core": ("processor.config",),
     "pydantic_settings": ("processor.config",),
     "requests": ("processor.otlp",),
-    "rich": ("processor.cli", "processor.demo", "processor.broker"),
+    "rich": ("processor.cli", "processor.demo", "processor.broker", "processor.printable_console"),
     "structlog": ("processor.telemetry",),
     "typer": ("processor.cli",),
     "uvloop": ("processor.audit.replay", "processor.serve.process_exit"),
@@ -207,6 +207,31 @@ def test_responses_are_folded_without_the_code_of_run_steps() -> None:
     """Run steps will go before Responses do: what both need stands beside the two packages, in `processor.core`."""
     for module in (name for name in MODULES if inside(name, "processor.core.responses")):
         assert not [name for name in imports(module) if inside(name, "processor.core.run_steps")], module
+
+
+WRITES = {
+    "print": {"processor.printable"},
+    "os.write": {"processor.serve.process_exit"},
+    "sys.stdout.write": {"processor.config.__main__"},
+    "rich.console.Console": {"processor.printable_console"},
+}
+"""Who writes to a terminal. What it writes is cleaned there (tests/shell/test_printable.py)."""
+
+
+def test_everything_printed_passes_the_one_cleaning_function() -> None:
+    found: dict[str, set[str]] = {name: set() for name in WRITES}
+    for module in MODULES:
+        for node in ast.walk(tree_of(module)):
+            if isinstance(node, ast.Name | ast.Attribute) and (name := ast.unparse(node)) in found:
+                found[name].add(module)
+            if isinstance(node, ast.ImportFrom) and node.module == "rich.console":
+                found["rich.console.Console"] |= {module for alias in node.names if alias.name == "Console"}
+            assert not (
+                isinstance(node, ast.Name | ast.Attribute)
+                and ast.unparse(node) in ("sys.stderr.write", "traceback.print_exc", "typer.echo", "click.echo")
+            ), f"{module}:{node.lineno}"
+    found["rich.console.Console"].add("processor.printable_console")  # `console.Console`, its base class
+    assert found == WRITES
 
 
 def test_one_judge_makes_the_findings() -> None:

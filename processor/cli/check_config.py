@@ -7,10 +7,11 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from processor.cli.options import ConfigOption, load_settings
 from processor.cli.terminal import plain, table_of
+from processor.printable import print_json, print_line
+from processor.printable_console import Console
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,12 +26,12 @@ def check_config(
     """Show the settings in force and where each comes from; exit 78 and all mistakes if they are wrong."""
     effective = list(load_settings(config).effective())
     if as_json:
-        print(json.dumps(_as_json(effective), indent=2))
+        print_json(_as_json(effective))
     elif sys.stdout.isatty():
         Console().print(_as_table(effective))
     else:
         for entry in effective:
-            print(f"{entry.section}.{entry.key} = {json.dumps(entry.value)}  # {entry.origin}")
+            print_line(f"{entry.section}.{entry.key} = {json.dumps(entry.value)}  # {entry.origin}")
 
 
 def _as_json(effective: list[Effective]) -> dict[str, dict[str, dict[str, object]]]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Iterable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from processor.cli.options import ConfigOption, connection_of, end_with, load_settings, warn
-from processor.cli.terminal import plain, printable, table_of, utc_time
+from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
+from processor.cli.terminal import plain, table_of, utc_time
+from processor.printable import print_json, print_line, warn
+from processor.printable_console import Console
 
 if TYPE_CHECKING:
     from processor.config.settings import Settings
@@ -78,13 +78,13 @@ def list_letters(
     rows, is_more = asyncio.run(_listed(settings, chosen, states, limit, max_redrives))
     if as_json:
         for letter, what in rows:
-            print(json.dumps(_facts(letter, what)))
+            print_json(_facts(letter, what), indent=None)
     else:
         table = table_of("letter", "time", "reason", "detail", "source", "attempt", "state")
         for letter, what in rows:
             source = f"{letter.source_topic} {letter.source_partition}:{letter.source_offset}"
             cells = (letter.reason, letter.detail, source, str(letter.attempt), what.value)
-            table.add_row(letter.position, utc_time(letter.timestamp), *(plain(printable(cell)) for cell in cells))
+            table.add_row(letter.position, utc_time(letter.timestamp), *(plain(cell) for cell in cells))
         _console().print(table)
     if is_more:
         warn(f"stopped after {limit}; --limit takes more, `run-steps dead-letters stats` counts all")
@@ -127,12 +127,12 @@ def show(
     if contents:
         facts |= _contents(letter)
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print_json(facts)
         return
     for name, fact in facts.items():
         lines = fact if isinstance(fact, list) else [fact]
         for line in lines:
-            print(f"{name}: {printable(str(line))}")
+            print_line(f"{name}: {line}")
 
 
 @dead_letters.command("stats")
@@ -153,16 +153,16 @@ def stats(
     found = asyncio.run(count_letters(settings, connection_of(settings), chosen, max_redrives))
     counts = _counts(found)
     if as_json:
-        print(json.dumps({"total": found.total, "value_bytes": found.value_bytes, **counts}, indent=2))
+        print_json({"total": found.total, "value_bytes": found.value_bytes, **counts})
         return
-    print(f"{found.total} dead letters, {found.value_bytes} bytes of values")
+    print_line(f"{found.total} dead letters, {found.value_bytes} bytes of values")
     for title, numbers in counts.items():
         rows = list(numbers.items())
         if title != "hours":
             rows.sort(key=lambda row: (-row[1], row[0]))
         table = table_of(title, "letters")
         for name, number in rows[-_TOP:] if title == "hours" else rows[:_TOP]:
-            table.add_row(plain(printable(name)), str(number))
+            table.add_row(plain(name), str(number))
         if len(rows) > _TOP:
             table.add_row(f"{len(rows) - _TOP} more (--json has them)", "")
         if rows:
@@ -200,7 +200,7 @@ def redrive(
     found = asyncio.run(run(settings, connection_of(settings), wanted, warn))
     if as_json:
         done = {"redriven": 0, "would_redrive": found.redriven} if dry_run else {"redriven": found.redriven}
-        print(json.dumps({**done, "reasons": dict(found.reasons), "left": dict(found.left)}))
+        print_json({**done, "reasons": dict(found.reasons), "left": dict(found.left)}, indent=None)
     else:
         _print_outcome(found, is_dry=dry_run)
     end_with(0)
@@ -208,9 +208,9 @@ def redrive(
 
 def _print_outcome(found: Outcome, *, is_dry: bool) -> None:
     done = "would be redriven" if is_dry else "redriven, each exactly once"
-    print(f"{found.redriven} dead letters {done}{_listing(found.reasons)}")
+    print_line(f"{found.redriven} dead letters {done}{_listing(found.reasons)}")
     for name, number in sorted(found.left.items()):
-        print(f"{number} left alone: {name}, {_WHY_LEFT.get(name, '')}")
+        print_line(f"{number} left alone: {name}, {_WHY_LEFT.get(name, '')}")
 
 
 _WHY_LEFT = {
@@ -288,7 +288,7 @@ def _counts(found: Statistics) -> dict[str, dict[str, int]]:
 
 def _listing(numbers: Any) -> str:
     rows: Iterable[tuple[str, int]] = sorted(numbers.items())
-    text = ", ".join(f"{number} {printable(name)}" for name, number in rows)
+    text = ", ".join(f"{number} {name}" for name, number in rows)
     return f": {text}" if text else ""
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from processor.cli.options import end_with
+from processor.printable import print_line
 
 
 def broker(
@@ -19,7 +21,7 @@ def broker(
     """Run a real single-node Apache Kafka on 127.0.0.1 until SIGINT, for trials."""
     from processor.broker import serve as run
 
-    end_with(run(port, data_dir, lambda line: print(line, flush=True)))
+    end_with(run(port, data_dir, partial(print_line, flush=True)))
 
 
 def demo(

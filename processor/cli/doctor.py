@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
-from processor.cli.terminal import plain, printable
+from processor.cli.terminal import plain
+from processor.printable import print_json
+from processor.printable_console import Console
 
 if TYPE_CHECKING:
     from processor.doctor.findings import Finding
@@ -39,7 +39,7 @@ def doctor(
     findings = asyncio.run(examine(settings, connection, longest_stop_s=longest_stop_h * 3600))
     light = worst(findings)
     if as_json:
-        print(json.dumps({"light": light.value, "findings": [finding._asdict() for finding in findings]}, indent=2))
+        print_json({"light": light.value, "findings": [finding._asdict() for finding in findings]})
     else:
         _print(findings, everything=everything)
     end_with(1 if light is Light.RED else 0)
@@ -52,9 +52,9 @@ def _print(findings: list[Finding], *, everything: bool) -> None:
         light = finding.light.value
         if light == "green" and not everything:
             continue
-        head = f"{plain(printable(finding.area))}: {plain(printable(finding.subject))}"
-        console.print(f"[{_STYLES[light]}]{light:<6}[/] {head}: {plain(printable(finding.what))}")
+        head = f"{plain(finding.area)}: {plain(finding.subject)}"
+        console.print(f"[{_STYLES[light]}]{light:<6}[/] {head}: {plain(finding.what)}")
         if finding.remedy:
-            console.print(f"       remedy: {plain(printable(finding.remedy))}")
+            console.print(f"       remedy: {plain(finding.remedy)}")
     numbers = Counter(finding.light.value for finding in findings)
     console.print(f"{numbers['red']} red, {numbers['yellow']} yellow, {numbers['green']} green")

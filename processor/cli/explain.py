@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 
 from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
-from processor.cli.terminal import plain, print_line, printable, table_of, utc_time, verdict_style
+from processor.cli.terminal import plain, table_of, utc_time, verdict_style
+from processor.printable import print_json, print_line, printable
+from processor.printable_console import Console
 
 if TYPE_CHECKING:
     from processor.audit.step_timeline import StepIncarnation
@@ -49,7 +49,7 @@ def explain(
         all_partitions=all_partitions,
     )
     if as_json:
-        print(json.dumps({"verdict": found.verdict.value, **msgspec.to_builtins(found)}, indent=2))
+        print_json({"verdict": found.verdict.value, **msgspec.to_builtins(found)})
     else:
         for life in found.lives:
             _show_incarnation(life)

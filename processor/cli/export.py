@@ -11,6 +11,7 @@ import typer
 
 from processor.cli.options import ConfigOption, connection_of, load_settings
 from processor.errors import UsageError
+from processor.printable import print_line
 
 if TYPE_CHECKING:
     from processor.otlp.command import Exported
@@ -83,10 +84,10 @@ def otlp(
 
 
 def _print(done: Exported) -> None:
-    print(f"{done.steps:,} steps of {done.runs:,} runs: {done.spans:,} spans")
+    print_line(f"{done.steps:,} steps of {done.runs:,} runs: {done.spans:,} spans")
     if done.refused:
-        print(f"{done.refused:,} spans were refused by the collector for good")
+        print_line(f"{done.refused:,} spans were refused by the collector for good")
     if done.unreadable:
-        print(f"{done.unreadable:,} records are no published steps")
+        print_line(f"{done.unreadable:,} records are no published steps")
     if done.read_again:
-        print(f"runs that may go on: the next export begins {done.read_again:,} offsets before the end, with them")
+        print_line(f"runs that may go on: the next export begins {done.read_again:,} offsets before the end, with them")

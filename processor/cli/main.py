@@ -28,10 +28,10 @@ from processor.cli.replay import replay
 from processor.cli.reset import reset
 from processor.cli.serve import serve
 from processor.cli.simulate import simulate
-from processor.cli.terminal import printable
 from processor.cli.top import top
 from processor.core.rules import MAX_DIGITS
 from processor.errors import RunStepsError, UsageError, of_system
+from processor.printable import print_line, print_lines
 
 EXIT_USAGE = UsageError.exit_code
 EXIT_BUG = RunStepsError.exit_code
@@ -52,7 +52,7 @@ def _version(asked: bool) -> None:
         from processor.core.build import CORE
         from processor.core.effects import FOLD_VERSION
 
-        print(f"run-steps {version('run-steps')} (core: {CORE}, fold version: {FOLD_VERSION}, commit: {commit()})")
+        print_line(f"run-steps {version('run-steps')} (core: {CORE}, fold version: {FOLD_VERSION}, commit: {commit()})")
         raise typer.Exit
 
 
@@ -123,5 +123,5 @@ def _run(args: list[str]) -> int:
 
 def _say(message: str, debug: bool) -> None:
     if debug:
-        traceback.print_exc()
-    print("\n".join(map(printable, f"run-steps: {message}".split("\n"))), file=sys.stderr)
+        print_lines(traceback.format_exc(), to_stderr=True)
+    print_lines(f"run-steps: {message}", to_stderr=True)

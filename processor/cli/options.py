@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-
-from processor.cli.terminal import printable
 
 if TYPE_CHECKING:
     from processor.config.settings import Settings
@@ -67,7 +64,3 @@ def connection_of(settings: Settings) -> Connection:
     from processor.kafka.client_config import Connection
 
     return Connection.build(**settings.kafka.connection())
-
-
-def warn(line: str) -> None:
-    print(printable(line), file=sys.stderr)

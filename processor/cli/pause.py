@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from processor.cli.terminal import print_line
 from processor.cli.top import DEFAULT_ADDRESS, url_of
 from processor.errors import BrokerRefused, BrokerUnavailable, UsageError
+from processor.printable import print_line
 
 _TIMEOUT_S = 10.0
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from processor.cli.options import ConfigOption, connection_of, end_with, load_settings, warn
+from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
 from processor.errors import UsageError
+from processor.printable import print_line, warn
 
 if TYPE_CHECKING:
     from processor.kafka.producer import Compression
@@ -48,7 +49,7 @@ def publish(
         compression=cast("Compression", compression),
         dry_run=dry_run,
         idempotent=idempotent,
-        echo=print,
+        echo=print_line,
         warn=warn,
     )
     end_with(asyncio.run(run))

@@ -10,8 +10,8 @@ import msgspec
 import typer
 
 from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
-from processor.cli.terminal import print_line
 from processor.errors import UsageError
+from processor.printable import print_json, print_line
 
 if TYPE_CHECKING:
     from processor.audit.reconcile.command import Reconciled
@@ -49,11 +49,11 @@ def reconcile(
     from processor.audit.reconcile.command import reconcile as run
 
     found = run(lists, settings, lambda: connection_of(settings), published=published or (), partial=partial)
-    text = json.dumps(msgspec.to_builtins(found), indent=2)
+    told = msgspec.to_builtins(found)
     if report is not None:
-        report.write_text(text + "\n", "utf-8")
+        report.write_text(json.dumps(told, indent=2) + "\n", "utf-8")
     if as_json:
-        print(text)
+        print_json(told)
     else:
         _print_summary(found)
     end_with(found.exit_code)

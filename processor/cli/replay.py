@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import msgspec
-from rich.console import Console
 
 from processor.cli import replay_options as option
-from processor.cli.options import ConfigOption, connection_of, end_with, load_settings, warn
+from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
 from processor.cli.report_check import check_report, require_signing_options, sign_report, signing_key_of
-from processor.cli.terminal import plain, print_line
+from processor.cli.terminal import plain
+from processor.printable import print_json, print_line, warn
+from processor.printable_console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,7 +102,7 @@ def replay(
     if key is not None and report is not None:
         sign_report(report, replayed.root, key, signer)
     if as_json:
-        print(json.dumps(msgspec.to_builtins(replayed), indent=2))
+        print_json(msgspec.to_builtins(replayed))
     else:
         _print_summary(replayed)
     end_with(replayed.exit_code)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from processor.cli.options import end_with, warn
-from processor.cli.terminal import print_line
+from processor.cli.options import end_with
 from processor.errors import UsageError
+from processor.printable import print_line, warn
 
 if TYPE_CHECKING:
     from processor.archives import Capture

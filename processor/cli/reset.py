@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
+from processor.printable import print_line
 
 
 def reset(
@@ -40,6 +41,6 @@ def reset(
         partitions=partition or (),
         forget=forget_checkpoints,
         yes=yes,
-        echo=print,
+        echo=print_line,
     )
     end_with(asyncio.run(resetting))

@@ -12,6 +12,7 @@ import typer
 
 from processor.cli.options import ConfigOption, connection_of, load_settings
 from processor.errors import UsageError
+from processor.printable import print_line
 
 if TYPE_CHECKING:
     from processor.config.settings import Settings
@@ -40,7 +41,7 @@ def simulate(
 
     if list_params:
         for name, default in msgspec.to_builtins(Parameters()).items():
-            print(f"{name}={json.dumps(default)}")
+            print_line(f"{name}={json.dumps(default)}")
         return
     wanted = {"runs": runs, "seed": seed, "partitions": partitions} | dict(map(_parameter, param or []))
     try:
@@ -80,4 +81,4 @@ async def _simulate(
 
         await play(parameters, send=send, expected=expected, rate=rate)
         await producer.flush()
-        print(f"published {producer.acknowledged} records to {to}")
+        print_line(f"published {producer.acknowledged} records to {to}")

@@ -1,31 +1,20 @@
-"""Text for a terminal: control sequences taken out, verdicts coloured, times in UTC."""
+"""Text for a terminal: markup escaped, verdicts coloured, times in UTC."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from processor.printable import printable_lines
+
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-def printable(text: str) -> str:
-    """The text with U+FFFD for what moves a terminal or hides: control characters, line ends, bidi marks, surrogates.
-
-    Ids, keys, fields and topics are what any producer wrote.
-    """
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
-def print_line(line: str) -> None:
-    """Print one line, cleaned."""
-    print(printable(line))
-
-
 def plain(text: str) -> str:
-    """The same for rich: its markup is escaped, line ends stay."""
+    """The text cleaned (line ends stay), and its markup escaped for rich."""
     from rich.markup import escape
 
-    return escape("\n".join(map(printable, text.split("\n"))))
+    return escape(printable_lines(text))
 
 
 def table_of(*columns: str, pad_edge: bool = False) -> Table:

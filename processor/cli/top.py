@@ -12,6 +12,7 @@ import typer
 from processor.cli.options import end_with
 from processor.cli.terminal import plain
 from processor.errors import UsageError
+from processor.printable_console import Console
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -34,7 +35,6 @@ def top(
     ] = False,
 ) -> None:
     """Watch workers: partitions, lag, rates, open steps, and the reasons of /healthz."""
-    from rich.console import Console
     from rich.live import Live
 
     urls = [url_of(address) for address in addresses or [DEFAULT_ADDRESS]]
@@ -128,11 +128,8 @@ def _workers(now: Sequence[WorkerView], grown: Sequence[Rates]) -> Table:
 
 def _partitions(now: Sequence[WorkerView], grown: Sequence[Rates]) -> Table:
     table = _table("partition", "worker", "lag", "lag s", "records/s", "open", "oldest s", "committed")
-    owned = sorted(
-        (partition.number, place, partition)
-        for place, worker in enumerate(now)
-        for partition in worker.partitions.values()
-    )
+    partitions = ((p.number, place, p) for place, worker in enumerate(now) for p in worker.partitions.values())
+    owned = sorted(partitions, key=lambda one: one[:2])
     for number, place, partition in owned:
         restoring = partition.restored is not None and partition.restored < 1
         table.add_row(

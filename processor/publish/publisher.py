@@ -13,6 +13,7 @@ from processor.core.sse import Frame
 from processor.errors import UsageError
 from processor.kafka.client_config import Connection
 from processor.kafka.producer import Compression, EventProducer
+from processor.printable import printable_json
 from processor.publish.event_fields import ends_stream
 from processor.publish.event_keying import EventKeyer
 from processor.publish.outgoing import Outgoing, Refusal
@@ -39,7 +40,7 @@ class EchoSink:
             "headers": {name: content.decode() for name, content in headers},
             "value": msgspec.Raw(value),
         }
-        self._echo(msgspec.json.encode(record).decode())
+        self._echo(printable_json(msgspec.json.encode(record).decode()))
 
 
 class RunPublisher:

@@ -11,6 +11,7 @@ from collections.abc import Coroutine
 from typing import Any, Final
 
 from processor.errors import RunStepsError
+from processor.printable import printable_lines
 
 _EXIT_S: Final = 10.0  # for what is left of tasks once a worker has stopped
 
@@ -31,7 +32,7 @@ def run_to_exit(main: Coroutine[Any, Any, int]) -> int:
             code = await main
             return code
         except RunStepsError as error:
-            code, last = error.exit_code, f"run-steps: {error}\n"
+            code, last = error.exit_code, printable_lines(f"run-steps: {error}\n")
             raise
         finally:
             # What is left of tasks is cancelled now and waited for. One of a library that never ends must not keep a

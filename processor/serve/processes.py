@@ -18,6 +18,7 @@ from processor.config.settings import Settings
 from processor.core.rules import MAX_DIGITS
 from processor.errors import BrokerUnavailable, RunStepsError
 from processor.kafka.client_config import Connection
+from processor.printable import print_lines
 from processor.serve.broker_availability import BrokerAvailability
 from processor.serve.http import Aggregator, Server
 from processor.serve.process_exit import EXIT_BUG, run_to_exit
@@ -51,7 +52,7 @@ def _child_main(settings: Settings, name: str, pipe: Pipe) -> None:
     try:
         code = run_to_exit(run_one(settings, create_topics=False, name=name, announce=announce, parent=pipe))
     except RunStepsError as error:
-        print(f"run-steps: worker {name}: {error}", file=sys.stderr)  # noqa: T201
+        print_lines(f"run-steps: worker {name}: {error}", to_stderr=True)
         code = error.exit_code
     sys.stderr.flush()
     os._exit(code)
