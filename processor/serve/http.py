@@ -13,8 +13,8 @@ import asyncio
 import errno
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, Protocol, cast
 
@@ -126,12 +126,26 @@ class StatusSource(Protocol):
     async def control(self, partition: int, reason: str | None) -> Controlled: ...
 
 
+class _Turns:
+    """Lets one long answer be made in each turn of the event loop, so that probes and the worker come in between."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    @asynccontextmanager
+    async def next(self) -> AsyncIterator[None]:
+        async with self._lock:
+            await asyncio.sleep(0)
+            yield
+
+
 class OneWorker:
     """Status source of the worker in this process."""
 
     def __init__(self, status: WorkerStatus, exposition: Callable[[], bytes]) -> None:
         self._status = status
         self._exposition = exposition
+        self._turns = _Turns()
 
     async def healthz(self) -> Health:
         return self._status.healthz()
@@ -140,10 +154,12 @@ class OneWorker:
         return self._status.readyz()
 
     async def metrics(self) -> bytes:
-        return self._exposition()
+        async with self._turns.next():
+            return self._exposition()
 
     async def steps(self, limit: int) -> Listing:
-        return Listing(self._status.steps(limit)[:limit], {})
+        async with self._turns.next():
+            return Listing(self._status.steps(limit)[:limit], {})
 
     async def control(self, partition: int, reason: str | None) -> Controlled:
         return self._status.control(partition, reason)
@@ -172,6 +188,7 @@ class Aggregator:
     def __init__(self, children: Callable[[], Mapping[str, str]], *, patience_s: float = _CHILD_S) -> None:
         self._children = children
         self._patience_s = patience_s
+        self._turns = _Turns()
 
     async def healthz(self) -> Health:
         return await self._verdict("/healthz")
@@ -187,7 +204,8 @@ class Aggregator:
                 told[worker] = answer.body
             else:
                 missing.append(worker)
-        return merged(told, missing)
+        async with self._turns.next():
+            return merged(told, missing)
 
     async def steps(self, limit: int) -> Listing:
         steps: list[dict[str, object]] = []

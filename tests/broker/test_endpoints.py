@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import urllib.error
+import urllib.request
+from collections import Counter
+from contextlib import AsyncExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 
 from processor.broker import Broker
@@ -61,3 +68,81 @@ def test_ready_only_when_restored(stage: Stage) -> None:
         service.until_live()
         assert service.terminate() == 0
         assert service.page("/readyz").status == 0, "nobody listens when it has ended"
+
+
+POLLERS, IDLE, PROBES = 60, 300, 60
+_PAUSE_S = 0.02
+_PROBE_S = 30.0
+"""Far longer than a probe of an orchestrator waits: how long it takes is the machine's, that it is answered is ours."""
+
+
+async def crowd(url: str, over: asyncio.Event, counted: Counter[int], ready: asyncio.Event) -> None:
+    """Poll /metrics and /steps over connections that stay, and hold as many more that ask nothing, until `over`."""
+    address = urlsplit(url)
+    assert address.hostname is not None
+    assert address.port is not None
+
+    async def poll(session: aiohttp.ClientSession, path: str) -> None:
+        while not over.is_set():
+            try:
+                async with session.get(url + path) as answer:
+                    await answer.read()
+                    counted[answer.status] += 1
+            except aiohttp.ClientError:
+                counted[0] += 1
+            await asyncio.sleep(_PAUSE_S)
+
+    async def say_nothing() -> None:
+        while not over.is_set():
+            _, writer = await asyncio.open_connection(address.hostname, address.port)
+            stack.callback(writer.close)
+            held.append(writer)
+            if len(held) >= IDLE:
+                ready.set()
+                await over.wait()
+
+    held: list[asyncio.StreamWriter] = []
+    async with (
+        AsyncExitStack() as stack,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+        asyncio.TaskGroup() as tasks,
+    ):
+        for number in range(POLLERS):
+            tasks.create_task(poll(session, "/steps?limit=1000" if number % 2 else "/metrics"))
+        tasks.create_task(say_nothing())
+
+
+def probe(url: str) -> int:
+    """Ask as the image's health check does, over a connection of its own."""
+    try:
+        with urllib.request.urlopen(url, timeout=_PROBE_S) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_probe_is_answered_in_a_crowd(stage: Stage, workers: int) -> None:
+    """Whoever polls the other pages, and however many connections say nothing: an orchestrator restarts nothing."""
+    with stage.serve(workers=workers) as service:
+        service.until_live()
+        stage.say(*(created(f"step_{n}") for n in range(200)))
+        service.until("applied", lambda: service.metric("runstep_records_applied_total") == 200)
+        lines = service.logged("listening", worker="front") or service.logged("listening")
+        url = lines[-1]["url"]
+
+        async def probed() -> tuple[list[int], Counter[int]]:
+            over, ready, counted = asyncio.Event(), asyncio.Event(), Counter[int]()
+            crowded = asyncio.create_task(crowd(url, over, counted, ready))
+            await ready.wait()
+            paths = ["/healthz", "/readyz"] * (PROBES // 2)
+            answers = [await asyncio.to_thread(probe, url + path) for path in paths]
+            over.set()
+            await crowded
+            return answers, counted
+
+        answers, counted = asyncio.run(asyncio.wait_for(probed(), 300))
+        assert answers == [200] * PROBES
+        assert counted[200] > PROBES, "the crowd was one"
+        assert service.page("/healthz").status == 200
+        assert service.terminate() == 0

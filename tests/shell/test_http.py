@@ -255,6 +255,27 @@ async def test_health_answers_while_all_other_slots_are_taken() -> None:
         await asyncio.gather(*held)
 
 
+async def test_one_long_answer_is_made_in_a_turn_of_the_loop() -> None:
+    """Many that poll /metrics at once must not hold up a probe, or the worker itself, by the sum of their answers."""
+    turn, loop = 0, asyncio.get_running_loop()
+    made_in: list[int] = []
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        if len(made_in) < 40:
+            loop.call_soon(count)
+
+    def exposition() -> bytes:
+        made_in.append(turn)
+        return b""
+
+    count()
+    worker = OneWorker(Worker(), exposition)
+    await asyncio.gather(*(worker.metrics() for _ in range(40)))
+    assert len(set(made_in)) == 40
+
+
 @pytest.mark.parametrize("said", [b"", b"GET /steps HTTP/1.1\r\n"], ids=["idle", "slow"])
 async def test_health_answers_among_hundreds_of_connections_that_ask_nothing(said: bytes) -> None:
     async with one(Worker()) as url, AsyncExitStack() as stack:
