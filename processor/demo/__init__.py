@@ -43,12 +43,14 @@ from processor.simulate.expected import Difference, Expected, compare
 EXIT_DIFFERENT: Final = 1
 
 _BROKER_SETTINGS: Final = {
-    # Simulated runs live through hours in seconds, so their timestamps run ahead of the clock on the wall.
-    "log.message.timestamp.after.max.ms": str(2**63 - 1),
     "log.retention.ms": "-1",
 }
-_AHEAD_MS: Final = 60_000
-"""The simulated clock begins so much after the recordings: time on a partition only goes forward."""
+_APART_MS: Final = 60_000
+"""From the recordings to the first simulated record, and from the last one to now.
+
+Time on a partition only goes forward, and no record is dated in the future: simulated runs live through a day in
+seconds, so all of it is dated yesterday.
+"""
 RESPONSES_SHARE: Final = 0.4
 _PATIENCE_S: Final = 90.0
 _WORKER_STOP_S: Final = 10.0
@@ -93,6 +95,8 @@ class _Demo:
         self._tails: list[Tail] = []
         self._env: dict[str, str] = {}
         self._began = time.monotonic()
+        self._begin_ms = 0
+        """Timestamp of the recordings; the simulated runs follow."""
 
     # --- the six sections -------------------------------------------------------------------------------------
 
@@ -138,11 +142,11 @@ class _Demo:
                 for tail in self._tails:
                     group.create_task(tail.follow(read_all), name=f"tail of {tail.topic}")
                 await self._begin_working(source.partitions)
+                total, span_ms = await counting.result(source.partitions)
+                self._begin_ms = time.time_ns() // 1_000_000 - span_ms - 2 * _APART_MS
                 different = await self._play_recordings(source, settings, connection)
                 border = await source.ends()
-                expected = await self._play_simulation(
-                    source, settings, connection, await counting.total(source.partitions)
-                )
+                expected = await self._play_simulation(source, settings, connection, total)
                 read_all.set()
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
@@ -170,6 +174,7 @@ class _Demo:
             self._files,
             topic=settings.source.topic,
             connection=connection,
+            timestamp_ms=self._begin_ms,
             echo=self._screen.say,
             warn=self._screen.say,
         )
@@ -201,7 +206,7 @@ class _Demo:
             "Run steps and Responses, every kind of step, envelope and fault. Half way, one worker gets kill -9.",
         )
         began_with = sum((await source.ends()).values())
-        start_ms = time.time_ns() // 1_000_000 + _AHEAD_MS
+        start_ms = self._begin_ms + _APART_MS
         simulation = Simulation(self._parameters(partitions=source.partitions, start_ms=start_ms))
         began = time.monotonic()
         with self._screen.progress(total) as meter:
@@ -398,23 +403,28 @@ class _Source:
 
 
 class _Counting:
-    """Counts the records of the simulation to come, in a thread, while Java is starting.
+    """Counts the records of the simulation to come, and measures its time, in a thread, while Java is starting.
 
     Args:
         parameters: for one partition. More of them only mean more closing records, one for each.
     """
 
     def __init__(self, parameters: Parameters) -> None:
-        self._total = 0
+        self._total = self._span_ms = 0
         self._thread = threading.Thread(target=self._count, args=(parameters,), name="count", daemon=True)
         self._thread.start()
 
     def _count(self, parameters: Parameters) -> None:
-        self._total = sum(1 for _ in Simulation(parameters))
+        last_ms = parameters.start_ms
+        for record in Simulation(parameters):
+            self._total += 1
+            last_ms = max(last_ms, record.timestamp)
+        self._span_ms = last_ms - parameters.start_ms
 
-    async def total(self, partitions: int) -> int:
+    async def result(self, partitions: int) -> tuple[int, int]:
+        """The number of records, and the time in ms from the start to the latest."""
         await asyncio.to_thread(self._thread.join)
-        return self._total - 1 + partitions
+        return self._total - 1 + partitions, self._span_ms
 
 
 async def _send(simulation: Simulation, producer: EventProducer, topic: str, total: int, killed: asyncio.Event) -> None:

@@ -32,6 +32,8 @@ def environment(bootstrap: str) -> dict[str, str]:
         "RUN_STEPS_SOURCE__HEARTBEAT_INTERVAL_MS": "1000",
         # A worker left over by a killed demo must not look for its broker for long.
         "RUN_STEPS_KAFKA__UNAVAILABLE_AFTER_S": "20",
+        # All records are dated yesterday: to the clock on the wall every open step is overdue.
+        "RUN_STEPS_STEPS__IDLE_GRACE_S": "86400",
         "RUN_STEPS_HTTP__PORT": "0",
         "RUN_STEPS_LOG__FORMAT": "json",
     }

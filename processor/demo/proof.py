@@ -68,10 +68,9 @@ def tell(screen: Screen, replayed: Replayed, seconds: float) -> int:
     screen.table(("published", *(name.replace("_", " ") for name in verdicts)), rows)
     covered = ", ".join(f"{count:,} {kind}" for kind, count in sorted(replayed.coverage.items()) if count)
     partitions = len(replayed.results)
-    screen.say(f"every offset of {replayed.about.topic} ({partitions} partitions) is told: {covered}")
+    screen.say(f"every offset of {replayed.about.topic} ({partitions} partitions) is accounted for: {covered}")
     for line in replayed.questions:
         screen.bad(line)
-    screen.say("simulated runs live through a day in seconds, so its times run up to a day ahead of the clock")
     screen.say("the report, for a browser, DuckDB, or `run-steps replay --check`:")
     screen.command(str(Path(replayed.report) / "report.html"))
     return 0 if is_proven else EXIT_NOT_PROVEN

@@ -34,6 +34,7 @@ async def run(
     dry_run: bool = False,
     idempotent: bool = True,
     timeout_s: float = 30.0,
+    timestamp_ms: int | None = None,
     echo: Callable[[str], None],
     warn: Callable[[str], None] | None = None,
 ) -> int:
@@ -44,6 +45,7 @@ async def run(
         connection: where the broker is; not needed for a dry run.
         response_id: the response of input that names none, as a resumed Responses stream may be.
         compression: of the record batches.
+        timestamp_ms: of every record, in ms since 1970; None: the time when it is sent.
         echo: takes the dry run's records and the closing line. `warn` takes what is wrong (default: `echo`).
 
     Returns:
@@ -69,7 +71,8 @@ async def run(
             raise UsageError("publish: no broker given")
         else:
             producer = EventProducer(connection, timeout_s=timeout_s, idempotent=idempotent, compression=compression)
-            sink = await stack.enter_async_context(producer)
+            await stack.enter_async_context(producer)
+            sink = producer if timestamp_ms is None else _Dated(producer, timestamp_ms)
         try:
             for path in files or [Path("-")]:
                 await publication.play(path, sink)
@@ -84,6 +87,16 @@ async def run(
             raise
     (warn if dry_run else echo)(f"{'would publish' if dry_run else 'published'} {publication.summary()}")
     return 0 if publication.is_complete else 65
+
+
+class _Dated:
+    """A sink whose records all have one timestamp."""
+
+    def __init__(self, producer: EventProducer, timestamp_ms: int) -> None:
+        self._producer, self._timestamp_ms = producer, timestamp_ms
+
+    async def send(self, topic: str, value: bytes, *, key: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> None:
+        await self._producer.send(topic, value, key=key, headers=headers, timestamp_ms=self._timestamp_ms)
 
 
 class _Publication:

@@ -146,6 +146,9 @@ def test_the_demo_comes_to_a_good_end(showing: Callable[..., Showing]) -> None:
     assert told.manifest.verdict is Outcome.PROVEN
     steps = sum(int(published.replace(",", "")) for status in of_samples for published in rows[status][:2])
     assert told.manifest.counts == {"step": {"equal": steps}, "dead_letter": {"equal": sum(reasons.values())}}
+    assert "ahead" not in said
+    now_ms = time.time_ns() // 1_000_000
+    assert all(0 < one.stream_time <= now_ms for one in told.manifest.ranges), "nothing is dated in the future"
     demo.assert_nothing_is_left(but=demo.report())
 
 
