@@ -59,20 +59,25 @@ class TextPath:
         if entry is None or not isinstance(response, Response) or offset < entry.applied_below:
             return False
         cursor, number = response.cursor, response.numbers.next
-        piece = None
-        if cursor is not None and cursor.template is not None:
-            piece = cursor.template.text_in(value, number)
-        if piece is None:
+        template = None if cursor is None else cursor.template
+        if template is not None and template.matches(value, number):
+            piece = value[template.begin : template.end]
+            brought = len(piece)
+            if not template.is_plain:
+                decoded = template.read_text(value)
+                if decoded is None:
+                    return False  # no JSON
+                piece, brought = decoded.encode(), len(decoded)
+        else:
             cursor = self._decoded(response, value, number)
             if cursor is None:
                 return False
-            piece = cursor.piece
+            piece, brought = cursor.piece.encode(), len(cursor.piece)
         assert cursor is not None
-        item, text = cursor.item, cursor.text
-        brought = len(piece)
+        item = cursor.item
         if item.status is not _OPEN or item.oversize or response.held_bytes + brought > self._max_step_bytes:
             return False
-        text.write(piece)
+        cursor.text.add(piece)
         response.numbers.next = number + 1
         item.numbered = number
         item.characters += brought

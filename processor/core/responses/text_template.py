@@ -7,11 +7,14 @@ just these. From a shape comes the template of each text; a value that matches a
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from processor.core.wire_types import read_any, read_text
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # for the compiler alone
 
 NUMBER: Final = "sequence_number"
 TEXT: Final = "delta"
@@ -24,8 +27,9 @@ _ORDERS: Final = frozenset({(NUMBER, TEXT), (TEXT, NUMBER), (NUMBER, TEXT, PADDI
 _PROBES: Final = ((0, "", "", "i", 0), (1234567, 'a"\\\n\u00e9', "Zz09", "msg-1_a", 17), (9, "}],", "x", "", 1023))
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9_.:+/=-]*")
 """Contents of a string that stand in JSON as they are."""
-_DIGITS: Final[list[bytes]] = [b"%d" % number for number in range(4_096)]
-_KNOWN_DIGITS: Final = len(_DIGITS)
+_MAX_DIGITS: Final = 16
+_MAX_TEXT: Final = 4_096
+"""Longer ones are decoded in full, which is faster than to look at them byte by byte."""
 
 _encode: Final = msgspec.json.Encoder().encode
 _read_text: Final = read_text
@@ -34,44 +38,123 @@ _read_text: Final = read_text
 class TextTemplate:
     """The deltas of one text: `head`, number or text, `middle`, text or number, `tail`; padding after the text, if any.
 
-    The quotes of text and padding belong to the parts around them. `padding` is what stands between both, but for its
-    last quote.
+    The quotes of text and padding belong to the parts around them. `padding` is what stands between both.
+
+    Attributes:
+        begin, end: where the text stands in the value that `matches` has accepted last.
+        is_plain: whether its bytes stand for themselves in JSON text and in UTF-8.
     """
 
-    __slots__ = ("_begin", "_is_numbered_first", "head", "middle", "padding", "tail")
+    __slots__ = (
+        "_head",
+        "_head_size",
+        "_is_numbered_first",
+        "_middle",
+        "_middle_size",
+        "_padding",
+        "_padding_size",
+        "_tail",
+        "_tail_size",
+        "begin",
+        "end",
+        "is_plain",
+    )
 
     def __init__(self, head: bytes, middle: bytes, padding: bytes, tail: bytes, *, is_numbered_first: bool) -> None:
-        self.head, self.middle, self.padding, self.tail = head, middle, padding.removesuffix(b'"'), tail
-        self._is_numbered_first, self._begin = is_numbered_first, len(head)
+        self._head, self._middle, self._padding, self._tail = head, middle, padding, tail
+        self._head_size: i64 = len(head)
+        self._middle_size: i64 = len(middle)
+        self._padding_size: i64 = len(padding)
+        self._tail_size: i64 = len(tail)
+        self._is_numbered_first = is_numbered_first
+        self.begin: i64 = 0
+        self.end: i64 = 0
+        self.is_plain = False
+
+    def matches(self, value: bytes, number: int) -> bool:
+        """Whether a value is a delta of this number with these parts. Its text may still be none that JSON allows."""
+        if not value.startswith(self._head):
+            return False
+        size: i64 = len(value)
+        at: i64 = self._head_size
+        if self._is_numbered_first:
+            at = self._number_end(value, at, size, number)
+            stop = at + self._middle_size
+            if at < 0 or value[at:stop] != self._middle:
+                return False
+            at = stop
+        self.begin = at
+        at = self._text_end(value, at, size)
+        if at < 0:
+            return False
+        self.end = at
+        if self._padding_size:
+            stop = at + self._padding_size
+            if value[at:stop] != self._padding:
+                return False
+            at = _alphanumeric_end(value, stop, size)
+        if not self._is_numbered_first:
+            stop = at + self._middle_size
+            if value[at:stop] != self._middle:
+                return False
+            at = self._number_end(value, stop, size, number)
+        return at >= 0 and at + self._tail_size == size and value.endswith(self._tail)
 
     def text_in(self, value: bytes, number: int) -> str | None:
         """The text of a delta of this number that matches; None if it does not."""
-        tail, begin = self.tail, self._begin
-        if not (value.startswith(self.head) and value.endswith(tail)):
-            return None
-        digits = _DIGITS[number] if 0 <= number < _KNOWN_DIGITS else b"%d" % number
-        body = value[begin : len(value) - len(tail)]  # from here on text begins at `start` and ends at `stop` of it
-        start = 0
-        if self._is_numbered_first:
-            numbered = digits + self.middle
-            if not body.startswith(numbered):
-                return None
-            start = len(numbered)
-        else:
-            numbered = self.middle + digits
-            if not body.endswith(numbered):
-                return None
-            body = body[: len(body) - len(numbered)]
-        stop, padding = len(body), self.padding
-        if padding:
-            before, _, content = body.rpartition(b'"')
-            if not before.endswith(padding) or (content and not content.isalnum()):
-                return None
-            stop = len(before) - len(padding)
-        try:  # parts that overlap leave no whole string to read
-            return _read_text(value[begin + start - 1 : begin + stop + 1])
+        return self.read_text(value) if self.matches(value, number) else None
+
+    def read_text(self, value: bytes) -> str | None:
+        """The text of the value that `matches` has just accepted; None if JSON allows no such text."""
+        try:
+            return _read_text(value[self.begin - 1 : self.end + 1])
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
+
+    def _number_end(self, value: bytes, at: i64, size: i64, number: int) -> i64:
+        """Where the digits end that stand at `at`, if they are this number; else -1."""
+        begin: i64 = at
+        found: i64 = 0
+        while at < size:
+            digit: i64 = value[at]
+            digit -= 0x30
+            if digit < 0 or digit > 9:
+                break
+            found = found * 10 + digit
+            at += 1
+        if found != number or at == begin or at > begin + _MAX_DIGITS:
+            return -1
+        return at if value[begin] != 0x30 or at == begin + 1 else -1
+
+    def _text_end(self, value: bytes, at: i64, size: i64) -> i64:
+        """Where the quote stands that closes the text that begins at `at`; -1 if nowhere near."""
+        self.is_plain = True
+        last: i64 = at + _MAX_TEXT
+        while at < size and at < last:
+            code: i64 = value[at]
+            if code == 0x22:
+                return at
+            if code == 0x5C:
+                self.is_plain = False
+                at += 1
+            elif code >= 0x7F or code < 0x20:
+                self.is_plain = False
+            at += 1
+        return -1
+
+
+def _alphanumeric_end(value: bytes, at: i64, size: i64) -> i64:
+    """Where letters and digits of ASCII end that stand at `at`."""
+    while at < size:
+        code: i64 = value[at]
+        if code > 0x39:
+            code |= 0x20
+            if code < 0x61 or code > 0x7A:
+                return at
+        elif code < 0x30:
+            return at
+        at += 1
+    return at
 
 
 class DeltaShape:
