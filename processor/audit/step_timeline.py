@@ -17,6 +17,7 @@ from processor.audit.replay.task_judge import audit_of, observed_state
 from processor.core.effects import Effect, Record, Transition
 from processor.core.events import decode, run_named
 from processor.core.partition import PartitionState
+from processor.core.responses.decode import MAX_RESPONSE_ID
 from processor.core.responses.event import OF_ITEMS, TOLD, ResponseEvent
 from processor.core.wire_types import RunEnd, StepDelta, StepObject, canonical
 
@@ -221,7 +222,7 @@ class StepTimeline:
                 if event.step_id == self._step_id:
                     yield event
             elif isinstance(event, ResponseEvent):
-                named = run_named(record.key, record.headers)
+                named = run_named(record.key, record.headers, MAX_RESPONSE_ID)
                 is_own = event.what not in OF_ITEMS or f"{named}:{event.index}" == self._step_id
                 if is_own and self._step_id.rpartition(":")[0] == named and event.what in TOLD:
                     yield event

@@ -386,8 +386,8 @@ def _stream_error(data: Span) -> Event:
     return StreamError(error if "error" in told else told)
 
 
-def run_named(key: bytes | None, headers: Headers) -> str | None:
-    """The run of a record that says it nowhere else: by its header, or by its key."""
+def run_named(key: bytes | None, headers: Headers, longest: int = MAX_ID) -> str | None:
+    """The run of a record that says it nowhere else: by its header, or by its key. None if it is longer than that."""
     named = key
     for name, content in headers:
         if name.lower() == RUN_ID and content:
@@ -398,7 +398,7 @@ def run_named(key: bytes | None, headers: Headers) -> str | None:
         run_id = named.decode()
     except UnicodeDecodeError:
         return None
-    return run_id if len(run_id) <= MAX_ID else None
+    return run_id if len(run_id) <= longest else None
 
 
 def _bare(kind: str, value: Span) -> Event:

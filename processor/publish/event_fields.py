@@ -17,6 +17,9 @@ RESPONSE_ENDS: Final = frozenset({"completed", "failed", "incomplete", "cancelle
 """Final statuses of a response. A stream has no event for `cancelled`."""
 RESPONSE: Final = "response."
 
+KEEP_ALIVES: Final = frozenset({"ping", "keepalive", "keep-alive", "keep_alive", "heartbeat"})
+"""Events by which gateways keep a connection open. One with a number has a place among those of its response."""
+
 _UNFINISHED: Final = frozenset({"queued", "in_progress"})
 _TAG: Final = re.compile(r"[A-Za-z0-9_.:-]{1,60}")
 _NEITHER: Final = (
@@ -115,7 +118,7 @@ def _inside(part: msgspec.Raw) -> _Fields:
 
 
 def read(frame: Frame) -> Event | str | None:
-    """The event in a frame, or why it is none; None for an end mark written as an event."""
+    """The event in a frame, or why it is none; None for an end mark or a keep-alive that is written as an event."""
     try:
         str(frame.data, "utf-8")  # the decoder below does not look into strings it skips
         return _read(frame)
@@ -135,6 +138,8 @@ def _read(frame: Frame) -> Event | str | None:
         name = str(frame.name, "utf-8")
         if is_of_responses(outer, name):
             return _response_event(outer, name, frame.data)
+        if name in KEEP_ALIVES:
+            return None
         # Bytes around bytes, not decode and encode: numbers, escapes and spacing stay as the service sent them.
         event = _run_event(outer, b'{"event":' + msgspec.json.encode(name) + b',"data":' + frame.data + b"}", name)
         if name == "error":
@@ -150,9 +155,13 @@ def _read(frame: Frame) -> Event | str | None:
         inner = _fields(data)
         if is_of_responses(inner, outer.event):
             return _response_event(inner, outer.event, data)
+        if outer.event in KEEP_ALIVES:
+            return None
         return _run_event(inner, frame.data, outer.event)
     if is_of_responses(outer, ""):
         return _response_event(outer, "", frame.data)
+    if isinstance(outer.type, str) and outer.type in KEEP_ALIVES:
+        return None
     if outer.object in BARE_OBJECTS:
         return _run_event(outer, frame.data)
     if outer.object == "response":

@@ -14,6 +14,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from processor.core.responses.decode import MAX_RESPONSE_ID
 from processor.publish import outgoing
 from processor.publish.event_fields import RESPONSE_ENDS, ResponseEvent, Retrieved
 from processor.publish.outgoing import (
@@ -31,6 +32,8 @@ ORIGIN_RETRIEVED: Final = b"retrieved"
 """Header `runstep-origin` of a record that a retrieved response object became."""
 UNNAMED: Final = "resp_unnamed_"
 """A stand-in key begins so: the stream it is of never names its response."""
+TOO_LONG: Final = "resp_long_"
+"""A stand-in key begins so: the response has an id that is longer than the worker takes."""
 
 _CREATED: Final = "response.created"
 _ENDS: Final = frozenset(f"response.{status}" for status in RESPONSE_ENDS)
@@ -143,10 +146,7 @@ class ResponseKeyer:
 
     def take_retrieved(self, event: Retrieved) -> list[Outgoing]:
         """A response object: one record that ends what is open of its response."""
-        response = self._named.get(event.response_id)
-        if response is None:
-            response = _Response(event.response_id)
-            remember(self._named, event.response_id, response)
+        response = self._known(event.response_id)
         response.ended = True
         key = response.key.encode()
         headers = (
@@ -166,25 +166,39 @@ class ResponseKeyer:
 
     def use(self, response_id: str) -> None:
         """Set the response of the next stream, which does not name it."""
-        response = self._named.get(response_id)
-        if response is None:
-            response = _Response(response_id)
-            remember(self._named, response_id, response)
-        self._stream.speak_of(response)
+        self._stream.speak_of(self._known(response_id))
 
     # --- which response ---
+
+    def _known(self, name: str) -> _Response:
+        """The response of this id."""
+        response = self._named.get(name)
+        if response is None:
+            response = _Response(self._key_for(name))
+            remember(self._named, name, response)
+        return response
+
+    def _key_for(self, name: str) -> str:
+        """The key of a new response: its id, or a stand-in that is the same for the same id."""
+        key = _key_of(name)
+        if key != name:
+            self._notes.append(
+                f"{name:.80}...: the id has {len(name)} characters, the worker takes {MAX_RESPONSE_ID};"
+                f" the key of this response is {key}"
+            )
+        return key
 
     def _by_name(self, number: int, event: ResponseEvent, name: str) -> _Response:
         response = self._named.get(name)
         if response is None and event.type != _CREATED:
             response = self._rotated(event)
         if response is None:
-            response = _Response(name, event.created_at, event.model)
+            response = _Response(self._key_for(name), event.created_at, event.model)
         elif event.type == _CREATED:
             self._begin_again(number, response, event)
         if response.created_at is None:
             response.created_at, response.model = event.created_at, event.model
-        response.has_rotated = response.has_rotated or name != response.key
+        response.has_rotated = response.has_rotated or _key_of(name) != response.key
         remember(self._named, name, response)
         return response
 
@@ -334,6 +348,12 @@ class ResponseKeyer:
                 f"{response.key:.80}: the stream ends before its response; go on with {after}publish the response as"
                 " `retrieve` answers it"
             )
+
+
+def _key_of(name: str) -> str:
+    if len(name) <= MAX_RESPONSE_ID:
+        return name
+    return TOO_LONG + hashlib.blake2b(name.encode(), digest_size=16).hexdigest()
 
 
 def _is_over(response: _Response | None) -> bool:

@@ -10,6 +10,7 @@ import pytest
 
 from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish
 from processor.core.partition import PartitionState
+from processor.core.responses.response import entry_key
 from processor.core.rules import Rules
 from tests.core.responses_log import RULES, SAMPLES, STARTED_MS, events_of, item_in, log_of, snapshot, text
 
@@ -156,6 +157,19 @@ def test_neither_key_nor_header_names_the_response() -> None:
     created = text({"type": "response.created", "response": {"id": "resp_8"}})
     assert stream.put(b"data: " + created + b"\n\ndata: " + value + b"\n\n", key=None) == []
     assert stream.state.entry_named("resp_8:0") is not None, "what the same record said before"
+
+
+@pytest.mark.parametrize("where", ["key", "header", "event"])
+def test_a_response_s_id_has_1024_characters_at_most(where: str) -> None:
+    for length, is_taken in ((257, True), (1024, True), (1025, False)):
+        name = "r" * length
+        stream = Stream()
+        created = {"type": "response.created", "response": {"id": name}}
+        value = text(created if where == "event" else {"type": "response.in_progress", "response": {}})
+        headers = (("runstep-run-id", name.encode()),) if where == "header" else ()
+        effects = stream.put(value, key=name.encode() if where == "key" else None, headers=headers)
+        assert reason(effects) == "malformed" if effects else is_taken
+        assert (entry_key(name) in stream.state.steps) is is_taken
 
 
 def test_text_on_an_item_that_never_began_is_kept_and_said() -> None:

@@ -15,6 +15,9 @@ from openai._models import construct_type
 from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseStreamEvent
 
+from processor.core.effects import LogRecord, Publish
+from processor.core.partition import PartitionState
+from processor.core.rules import Rules
 from processor.errors import UsageError
 from processor.publish.command import response_sample_files
 from processor.publish.event_keying import EventKeyer
@@ -226,6 +229,52 @@ def test_numbers_that_are_none_are_left_to_the_worker() -> None:
         published = records(lines_of([first, second | {"sequence_number": number}]))
         assert [record.key for record in published] == [b"resp_1"] * 2
         assert ids(published)[1] == (b"resp_1:%d" % number if number == 2**70 else ids(published)[1])
+
+
+@pytest.mark.parametrize("kind", ["ping", "keepalive", "keep-alive", "keep_alive", "heartbeat"])
+def test_a_keep_alive_is_left_out_but_for_its_number(kind: str) -> None:
+    events = whole()
+    plain = records(stream_of(events))
+    signs = [
+        f"event: {kind}\ndata: {{}}",
+        f'event: {kind}\ndata: {{"type":"{kind}","cost":"0"}}',
+        f'data: {{"type":"{kind}"}}',
+        f'data: {{"event":"{kind}","data":{{}}}}',
+    ]
+    between = "".join(f"{sign}\n\n" for sign in signs).encode()
+    keyer = EventKeyer()
+    assert records(between.join([b"", *(sse((one["type"], one)) for one in events), b""]), keyer=keyer) == plain
+    assert keyer.refusals == keyer.notes == []
+    numbered = {"type": kind, "sequence_number": 1}
+    for form in (numbered, {"event": kind, "data": numbered}):
+        published = records(lines_of([events[0], form]))
+        assert ids(published) == [b"resp_1:0", b"resp_1:1"]
+
+
+@pytest.mark.parametrize("length", [1024, 1025, 20_000])
+def test_an_id_that_is_longer_than_the_worker_takes_gets_a_key_of_its_own(length: int) -> None:
+    """Nothing of it is refused, sent again and retrieved it is the same; as `publish` says."""
+    name = "resp_" + "x" * (length - 5)
+    events, keyer = whole(name), EventKeyer()
+    published = records(stream_of(events), keyer=keyer)
+    keys = {record.key for record in published}
+    (key,) = keys
+    if length <= 1024:
+        assert (key, keyer.notes) == (name.encode(), [])
+    else:
+        assert key.startswith(b"resp_long_")
+        assert len(key) == 42
+        assert keyer.notes == [
+            f"{name[:80]}...: the id has {length} characters, the worker takes 1024; the key of this response is "
+            + key.decode()
+        ]
+    assert [record.key for record in records(lines_of(events))] == [key] * len(events)
+    retrieved = records(json.dumps(events[-1]["response"]).encode())
+    assert [(record.key, header(record, "runstep-event-id")) for record in retrieved] == [(key, key + b":retrieved")]
+    log = [LogRecord(n, 1_000, r.key, r.value, r.headers) for n, r in enumerate(published + retrieved)]
+    (step,) = PartitionState("source", 0, Rules()).apply(log)
+    assert isinstance(step, Publish)
+    assert step.step_id == f"{key.decode()}:0"
 
 
 # --- several responses, mixed input ---

@@ -41,6 +41,9 @@ from processor.core.responses.wire import (
 )
 from processor.core.wire_types import Span
 
+MAX_RESPONSE_ID: Final = 1024
+"""Characters of a response's id: gateways write more into theirs than services do."""
+
 _BEGINNINGS: Final = frozenset({"created", "queued"})
 _NAME: Final = len(PREFIX)
 
@@ -184,4 +187,4 @@ def _response(value: Any) -> dict[str, Any]:
 def named_response(value: Any) -> str | None:
     """The id of a response object."""
     found = value.get("id") if type(value) is dict and value is not UNSET else None
-    return found if type(found) is str and 0 < len(found) <= 256 else None
+    return found if type(found) is str and 0 < len(found) <= MAX_RESPONSE_ID else None

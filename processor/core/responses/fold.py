@@ -14,7 +14,7 @@ from processor.core.merge import MAX_INDEX
 from processor.core.observer import Observer
 from processor.core.quarantine import Quarantine
 from processor.core.responses import event as said
-from processor.core.responses.decode import named_response
+from processor.core.responses.decode import MAX_RESPONSE_ID, named_response
 from processor.core.responses.event import OF_RESPONSES, ResponseEvent
 from processor.core.responses.fast_path import TextPath
 from processor.core.responses.item import Item
@@ -95,7 +95,7 @@ class ResponseFold:
         """The response of an event: by the record's key or header, else by what the record itself says."""
         record = cause.record
         assert record is not None
-        named = run_named(record.key, record.headers)
+        named = run_named(record.key, record.headers, MAX_RESPONSE_ID)
         if named is not None:
             return named
         if event.what in (said.LIFE, said.END):

@@ -13,6 +13,7 @@ from processor.core.events import EVENT_ID, RUN_ID, decode, run_named
 from processor.core.lifecycle import TERMINAL
 from processor.core.observer import Observer
 from processor.core.quarantine import Quarantine
+from processor.core.responses.decode import MAX_RESPONSE_ID
 from processor.core.responses.event import ResponseEvent
 from processor.core.responses.fold import ResponseFold
 from processor.core.responses.response import entry_key
@@ -222,6 +223,6 @@ def step_named(record: Record, with_frames: bool) -> str | None:
         if isinstance(event, StepDelta | StepObject):
             return event.step_id
         if isinstance(event, ResponseEvent):
-            response_id = run_named(record.key, record.headers)
+            response_id = run_named(record.key, record.headers, MAX_RESPONSE_ID)
             return None if response_id is None else entry_key(response_id)
     return None
