@@ -38,7 +38,9 @@ def trimmed(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
     fast: ended steps are remembered for a minute of it, some 3,000 records here, and a restore begins before that.
     """
     partitions = 4
-    parameters = Parameters(records=1 << 40, seed=tally.seed, partitions=partitions, open_runs=8, deltas=40)
+    parameters = Parameters(
+        records=1 << 40, seed=tally.seed, partitions=partitions, open_runs=8, deltas=40, responses=0.4
+    )
     settings = {"checkpoints.interval_s": "1"}
     with Scene(cluster, home, tally, partitions=partitions, parameters=parameters, settings=settings) as scene:
         scene.fleet.start(2)

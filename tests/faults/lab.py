@@ -145,7 +145,10 @@ class Scene:
         names = Names(prefix, f"{prefix}.group")
         self.topics = Topics.create(cluster.bootstrap, names, partitions, cluster.replicas)
         self.simulation = Endless(
-            parameters or Parameters(records=1 << 40, seed=tally.seed, partitions=partitions, open_runs=20, deltas=6)
+            parameters
+            or Parameters(
+                records=1 << 40, seed=tally.seed, partitions=partitions, open_runs=20, deltas=6, responses=0.4
+            )
         )
         self._records: Iterator[Produced] | None = None
         self._put = 0

@@ -282,7 +282,14 @@ def _load(topics: Topics, tally: Tally) -> tuple[Simulation, list[Produced]]:
     """Write a simulated log in transactions, after one per partition that is aborted."""
     simulation = Simulation(
         Parameters(
-            records=_RECORDS, seed=tally.seed, partitions=_PARTITIONS, open_runs=20, deltas=6, hung=0.1, interrupted=0.2
+            records=_RECORDS,
+            seed=tally.seed,
+            partitions=_PARTITIONS,
+            open_runs=20,
+            deltas=6,
+            hung=0.1,
+            interrupted=0.2,
+            responses=0.4,
         )
     )
     records = list(simulation)

@@ -36,7 +36,7 @@ def thirds(records: list[Produced]) -> tuple[list[Produced], list[Produced], lis
 @pytest.mark.parametrize(("how", "away_s"), [("killed", 12.0), ("paused", 12.0)])
 def test_a_broker_that_comes_back(doomed: Broker, stage: Stage, how: str, away_s: float) -> None:
     """The process lives on, and what came before, meanwhile and afterwards comes out once."""
-    simulation = Simulation(Parameters(runs=60, partitions=stage.partitions, seed=3))
+    simulation = Simulation(Parameters(runs=60, partitions=stage.partitions, seed=3, responses=0.4))
     records = list(simulation)
     before, meanwhile, after = thirds(records)
     with stage.serve() as service:

@@ -53,7 +53,7 @@ def _field(path: Path, name: str) -> int:
 def test_idle_is_idle(broker: Broker, names: Names, tmp_path: Path, figures: Callable[[str], None]) -> None:
     """After some work, with steps open and checkpoint intervals that pass while we look."""
     stage = Stage(broker.bootstrap, names, tmp_path, partitions=4)
-    records = list(Simulation(Parameters(runs=40, partitions=4, seed=9)))[:-200]
+    records = list(Simulation(Parameters(runs=40, partitions=4, seed=9, responses=0.4)))[:-200]
     with stage.serve({"checkpoints": {"interval_s": 5.0}}) as service:
         service.until_live()
         stage.put(records)

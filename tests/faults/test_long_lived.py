@@ -88,7 +88,7 @@ def test_an_open_step_does_not_hold_the_restore_back(stage: Stage) -> None:
 
 def test_at_least_once(stage: Stage) -> None:
     """All of it comes; what comes twice, after a kill, is equal, and known by its id and revision."""
-    simulation = Simulation(Parameters(runs=150, partitions=stage.partitions, seed=11))
+    simulation = Simulation(Parameters(runs=150, partitions=stage.partitions, seed=11, responses=0.4))
     records = list(simulation)
     mode: Tables = {"delivery": {"mode": "at_least_once"}, "source": {"max_poll_records": 100}}
     with stage.serve(mode) as service:
@@ -110,7 +110,7 @@ def test_at_least_once(stage: Stage) -> None:
 
 
 def test_at_least_once_without_a_fault_is_once(stage: Stage) -> None:
-    simulation = Simulation(Parameters(runs=60, partitions=stage.partitions, seed=12))
+    simulation = Simulation(Parameters(runs=60, partitions=stage.partitions, seed=12, responses=0.4))
     records = list(simulation)
     with stage.serve({"delivery": {"mode": "at_least_once"}}) as service:
         service.until_live()

@@ -48,7 +48,7 @@ class Halves:
     def __init__(self, stage: Stage, seed: int) -> None:
         self.stage = stage
         self.simulation = Simulation(
-            Parameters(runs=40, partitions=stage.partitions, seed=seed, hung=0.1, interrupted=0.2)
+            Parameters(runs=40, partitions=stage.partitions, seed=seed, hung=0.1, interrupted=0.2, responses=0.4)
         )
         self.records: list[Produced] = list(self.simulation)
         middle = len(self.records) // 2

@@ -23,7 +23,7 @@ def test_members_come_and_go_under_load(
     broker: Broker, names: Names, tmp_path: Path, figures: Callable[[str], None]
 ) -> None:
     topics = Topics.create(broker.bootstrap, names, PARTITIONS)
-    simulation = Simulation(Parameters(records=EVENTS, seed=8, partitions=PARTITIONS))
+    simulation = Simulation(Parameters(records=EVENTS, seed=8, partitions=PARTITIONS, responses=0.4))
     with Fleet(topics, tmp_path) as fleet, watched(topics) as (downstream, offsets):
         fleet.start()
         fleet.await_ready()
@@ -74,7 +74,7 @@ def _resumed_where_it_was(process: Process) -> int:
 def test_the_end_of_a_log_that_holds_no_record(broker: Broker, names: Names, tmp_path: Path) -> None:
     """Transactions of the producer, the last one aborted; nothing but an aborted one; and all of it deleted."""
     topics = Topics.create(broker.bootstrap, names, 4)
-    simulation = Simulation(Parameters(runs=30, seed=4, partitions=1))
+    simulation = Simulation(Parameters(runs=30, seed=4, partitions=1, responses=0.4))
     records = list(simulation)
     _transactions(topics, 0, records, aborted=records[:50])
     _transactions(topics, 1, [], aborted=records[:50])

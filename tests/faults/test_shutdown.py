@@ -37,7 +37,7 @@ def is_gone(pid: int) -> bool:
 )
 def test_a_signal_under_load(stage: Stage, signals: tuple[signal.Signals, ...]) -> None:
     """Exit 0 within the drain budget, out of the group at once, and a successor goes on where it stopped."""
-    simulation = Simulation(Parameters(runs=250, partitions=stage.partitions, seed=5))
+    simulation = Simulation(Parameters(runs=250, partitions=stage.partitions, seed=5, responses=0.4))
     records = list(simulation)
     # Small units, so that there is always one on its way.
     small: Tables = {
@@ -82,7 +82,7 @@ def test_what_is_applied_is_drained(stage: Stage) -> None:
 
 def test_several_workers_end_together(stage: Stage) -> None:
     """One place to scrape, one signal to end."""
-    simulation = Simulation(Parameters(runs=80, partitions=stage.partitions, seed=6))
+    simulation = Simulation(Parameters(runs=80, partitions=stage.partitions, seed=6, responses=0.4))
     records = list(simulation)
     with stage.serve(workers=2) as service:
         service.until_live()
@@ -106,7 +106,7 @@ def test_several_workers_end_together(stage: Stage) -> None:
 
 
 def test_a_worker_process_that_is_killed_is_started_again(stage: Stage) -> None:
-    simulation = Simulation(Parameters(runs=80, partitions=stage.partitions, seed=7))
+    simulation = Simulation(Parameters(runs=80, partitions=stage.partitions, seed=7, responses=0.4))
     records = list(simulation)
     half = len(records) // 2
     with stage.serve(workers=2) as service:
