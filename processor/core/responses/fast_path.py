@@ -16,6 +16,7 @@ from processor.core.responses.text_template import DeltaShape, TextTemplate, lea
 from processor.core.responses.wire import DELTAS, read_delta
 from processor.core.transitions import Transitions
 
+_Header = tuple[str, bytes | None]
 _OPEN: Final = Status.IN_PROGRESS
 _SEQUENCE: Final = "runstep-sequence"
 _SAYING_NOTHING: Final = frozenset({EVENT_ID, _SEQUENCE, *TRACE})
@@ -49,9 +50,11 @@ class TextPath:
         """Append the text of a delta to an open item. False, and nothing is changed, if it is another event."""
         named: bytes | None = None
         if isinstance(headers, list) and len(headers) == 3:  # as `publish` writes them
-            first, response_id = headers[0], headers[1]
-            if first[0] == EVENT_ID and response_id[0] == RUN_ID and headers[2][0] == _SEQUENCE:
-                named = response_id[1]
+            event_id: _Header = headers[0]
+            run_id: _Header = headers[1]
+            sequence: _Header = headers[2]
+            if event_id[0] == EVENT_ID and run_id[0] == RUN_ID and sequence[0] == _SEQUENCE:
+                named = run_id[1]
         if not named:
             named = _response_named(record, headers)
         entry = self.at_work.get(named) if named else None
