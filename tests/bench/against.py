@@ -96,8 +96,12 @@ def cases(events: int) -> list[Case]:
         found.append(Case(f"delta of {tool}", timed, before))
     before, timed = ([made._replace(headers=[]) for made in part] for part in _tool_deltas("function", events // 4))
     found.append(Case("delta of function, without headers", timed, before))
-    before, timed = _text_deltas(events // 4)
-    found.append(Case("delta of a Responses text", timed, before, is_new=True))
+    opened, text_deltas = _text_deltas(events // 4)
+    found.append(
+        Case("delta of function, without headers, while responses are open", timed, opened + before, is_new=True)
+    )
+    found.append(Case("delta of a Responses text", text_deltas, opened, is_new=True))
+    found.append(Case("delta of a Responses text, while steps are open", text_deltas, before + opened, is_new=True))
     found += _jobs_together(events)
     for deltas in (20, 100, 400):
         steps = max(50, 40_000 // deltas)
@@ -185,10 +189,10 @@ def _open_steps(steps: int, deltas: int) -> list[Made]:
     return found
 
 
-def encoded(made: Iterable[Made], path: Path) -> str:
-    """Write one record batch, offsets from 0."""
+def encoded(made: Iterable[Made], path: Path, begin: int = 0) -> str:
+    """Write one record batch, offsets from `begin` on."""
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30)
-    for offset, record in enumerate(made):
+    for offset, record in enumerate(made, begin):
         builder.append(offset, record.timestamp, record.key, record.value, record.headers)
     path.write_bytes(bytes(builder.build()))
     return str(path)
@@ -221,7 +225,7 @@ def compared(base: str, *, rounds: int, events: int, compiled: bool) -> list[str
             built(revision, room, compiled=compiled)
         lines, known = [], []
         for number, case in enumerate(cases(events)):
-            timed = encoded(case.timed, Path(folder) / f"{number}.timed")
+            timed = encoded(case.timed, Path(folder) / f"{number}.timed", len(case.before))
             before = encoded(case.before, Path(folder) / f"{number}.before") if case.before else ""
             asked = {"name": case.name, "before": before, "timed": timed, "rounds": 3}
             lines.append(json.dumps(asked | ({"steps": case.steps} if case.steps else {})))

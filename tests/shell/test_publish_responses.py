@@ -244,7 +244,7 @@ def test_a_keep_alive_is_left_out_but_for_its_number(kind: str) -> None:
     between = "".join(f"{sign}\n\n" for sign in signs).encode()
     keyer = EventKeyer()
     assert records(between.join([b"", *(sse((one["type"], one)) for one in events), b""]), keyer=keyer) == plain
-    assert keyer.refusals == keyer.notes == []
+    assert (keyer.refusals, keyer.notes) == ([], [])
     numbered = {"type": kind, "sequence_number": 1}
     for form in (numbered, {"event": kind, "data": numbered}):
         published = records(lines_of([events[0], form]))
