@@ -3,7 +3,8 @@
 Outcome topics are keyed by step id, so only one partition of each is searched, unless all are asked for. Then the
 source is read between the first and the last offset that the headers name, and folded. If the result is not what was
 published, the fold begins again so far before that no earlier run or step can matter, and with the clock marks that
-other steps name; only then is the record called different.
+other steps name. What differs then is judged once more beside the records that say which [steps] settings were in
+force; only then is the record called different.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import Final, Protocol
 import msgspec
 
 from processor.audit.judge.published_headers import began_at, caused_at, mark_of
+from processor.audit.judge.regimes import Regime, regime_of
 from processor.audit.judge.settled import settled_after_ms
-from processor.audit.judge.verdicts import Published, Unreadable, Verdict
+from processor.audit.judge.verdicts import FindingKind, Published, Unreadable, Verdict
 from processor.audit.memory_index import MemoryIndex
 from processor.audit.published_index import of_source
 from processor.audit.replay.task import Task
@@ -30,6 +32,8 @@ from processor.kafka.records import partition_of
 
 _CLIENT_ID: Final = "run-steps.explain"
 _WAIT_S: Final = 20.0
+_MOST_LETTERS: Final = 10_000
+_MOST_REGIMES: Final = 100
 _MARKED: Final = (
     "It ended under the clock mark at offset {}. The log bears that out; that no other step contradicts the mark, "
     "`replay` can tell."
@@ -63,6 +67,37 @@ class Marks(msgspec.Struct, frozen=True):
     complete: bool
 
 
+class SettingsNamed:
+    """The records of one source partition that say which settings were in force, or that they are not known: of each
+    fold version and settings digest the first and the last cause, and the dead letters that a range caused.
+
+    Args:
+        begin, end: source offsets, [begin, end).
+    """
+
+    def __init__(self, partition: int, begin: int, end: int) -> None:
+        self._partition, self._begin, self._end = partition, begin, end
+        self._spans: dict[Regime, tuple[Published, Published]] = {}
+        self._letters: list[Published] = []
+
+    def take(self, one: Published | Unreadable | None) -> None:
+        if not isinstance(one, Published) or one.source_partition != self._partition:
+            return
+        cause, regime = caused_at(one), regime_of(dict(one.headers))
+        if cause is None:
+            return
+        if one.kind is FindingKind.DEAD_LETTER:
+            if self._begin <= cause < self._end and len(self._letters) < _MOST_LETTERS:
+                self._letters.append(one)
+        elif regime is not None and (regime in self._spans or len(self._spans) < _MOST_REGIMES):
+            first, last = self._spans.get(regime, (one, one))
+            is_first, is_last = cause < (caused_at(first) or 0), cause > (caused_at(last) or 0)
+            self._spans[regime] = one if is_first else first, one if is_last else last
+
+    def records(self) -> tuple[Published, ...]:
+        return (*self._letters, *(one for span in self._spans.values() for one in span))
+
+
 class Logs(Protocol):
     """Access to the published records and the source: on topics, or in another store with the same records."""
 
@@ -72,6 +107,10 @@ class Logs(Protocol):
 
     async def marks(self, partition: int) -> Marks:
         """All clock marks of a partition of the source. Reads a whole outcome topic."""
+        ...
+
+    async def settings_named(self, partition: int, begin: int, end: int) -> tuple[Published, ...]:
+        """What says which settings were in force (`SettingsNamed`). Reads all outcome topics and the dead letters."""
         ...
 
     async def bounds(self, partition: int) -> tuple[int, int]:
@@ -169,6 +208,10 @@ async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: li
     life = await _told(logs, step_id, partition, span, issued, complete=complete, log_end=log_end, beside=beside)
     if life.verdict == Verdict.DIFFERENT.value and not marks.complete:
         return _open(life, "A clock mark that came with another step may be gone from its topic.")
+    if life.verdict == Verdict.DIFFERENT.value:
+        # Settings may have been changed at rest; what the partition's other records show of that counts here, too.
+        beside += await logs.settings_named(partition, *span)
+        life = await _told(logs, step_id, partition, span, issued, complete=complete, log_end=log_end, beside=beside)
     return _marked(life, issued) if life.verdict == Verdict.EQUAL.value else life
 
 
@@ -204,7 +247,7 @@ async def _told(
     log_end: int | None = None,
     beside: Sequence[Published] = (),
 ) -> StepIncarnation:
-    """Args: `beside` are published records of other incarnations whose clock marks matter to this one."""
+    """Args: `beside` are records of other incarnations whose clock marks and settings matter here, and dead letters."""
     begin, end = span
     task = msgspec.structs.replace(logs.task(partition, begin, end, complete=complete), log_end=log_end)
     places = {(one.topic, one.partition, one.offset) for one in issued}
@@ -263,6 +306,21 @@ class _Topics:
                     if isinstance(one, Published) and one.source_partition == partition and mark_of(one):
                         found.append(one)
         return Marks(tuple(found), not any(begins.values()))
+
+    async def settings_named(self, partition: int, begin: int, end: int) -> tuple[Published, ...]:
+        found, settings = SettingsNamed(partition, begin, end), self._settings
+        outcomes = {topic for topic in settings.outcome_topics.values() if topic}
+        for topic in sorted({*outcomes, settings.output.dead_letter}):
+            is_dead = topic == settings.output.dead_letter
+            async with self._reader(topic) as reader:
+                partitions = list(range(reader.partitions_of_topic()))
+                begins, ends = await reader.begin_offsets(partitions), await reader.stable_end_offsets(partitions)
+                async for p, records in reader.read_to(begins, ends, _WAIT_S):
+                    for record in records:
+                        found.take(
+                            of_source(settings.source.topic, partition + 1, topic, p, record, dead_letters=is_dead)
+                        )
+        return found.records()
 
     async def bounds(self, partition: int) -> tuple[int, int]:
         async with self._reader(self._settings.source.topic) as reader:

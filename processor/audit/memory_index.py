@@ -36,7 +36,7 @@ class MemoryIndex:
         self._marks = sorted({*marks, *(mark for mark in named if mark is not None)})
         self._taken: set[RecordLocation] = set()
         self.count = len(self._records)
-        self.holds_dead_letters = False
+        self.holds_dead_letters = any(one.kind is FindingKind.DEAD_LETTER for one in self._records.values())
         self.last: dict[RecordLocation, Published] = {}
 
     def look(self, kind: FindingKind, identity: tuple[str, str]) -> list[Published]:

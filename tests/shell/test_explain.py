@@ -18,7 +18,7 @@ import pytest
 from processor.archives import ArchivedRecord
 from processor.audit import explain, step_timeline
 from processor.audit import explain as explaining
-from processor.audit.explain import Explained, Logs, Marks, explain_from
+from processor.audit.explain import Explained, Logs, Marks, SettingsNamed, explain_from
 from processor.audit.judge.published_headers import mark_of
 from processor.audit.judge.verdicts import Published, Unreadable, Verdict
 from processor.audit.published_index import of_source
@@ -30,18 +30,22 @@ from processor.cli.explain import _show_incarnation
 from processor.core.effects import LogRecord
 from processor.core.headers import REVISION, SOURCE_PARTITION, SOURCE_TOPIC
 from processor.core.partition import PartitionState
+from processor.core.rules import Rules
 from processor.core.run_steps.step import Step
 from processor.core.wire_types import canonical
 from processor.errors import UsageError
 from tests.core.scripted_log import Play, call, calls, step, text
 from tests.shell import mutations
+from tests.trial.honest_worlds import WORLDS
 
 
 class Simulated:
     """The logs of a world: the source in archives, what was published in memory. Satisfies `explain.Logs`."""
 
-    def __init__(self, made: mutations.World, folder: Path, *, marks_kept: bool = True) -> None:
-        self.made, self.marks_kept = made, marks_kept
+    def __init__(
+        self, made: mutations.World, folder: Path, *, marks_kept: bool = True, rules: Rules = mutations.RULES
+    ) -> None:
+        self.made, self.marks_kept, self.rules = made, marks_kept, rules
         self.files = {}
         for p, lines in mutations.archive_lines(made).items():
             self.files[p] = folder / f"explained-{p}.jsonl"
@@ -67,6 +71,14 @@ class Simulated:
         told = tuple(one for one in read if one.source_partition == partition and mark_of(one))
         return Marks(told, True) if self.marks_kept else Marks((), False)
 
+    async def settings_named(self, partition: int, begin: int, end: int) -> tuple[Published, ...]:
+        found = SettingsNamed(partition, begin, end)
+        for (topic, p), log in sorted(self.made.topics.items()):
+            for record in log:
+                is_dead = topic == mutations.DEAD
+                found.take(of_source(mutations.SOURCE, mutations.PARTITIONS, topic, p, record, dead_letters=is_dead))
+        return found.records()
+
     def _log(self, partition: int) -> list[ArchivedRecord]:
         return [item for item in self.made.logs[partition] if isinstance(item, ArchivedRecord)]
 
@@ -83,7 +95,7 @@ class Simulated:
 
     def task(self, partition: int, begin: int, end: int, *, complete: bool) -> Task:
         task = mutations.task_of(self.made, partition, str(self.files[partition]), begin, end)
-        return msgspec.structs.replace(task, complete=complete)
+        return msgspec.structs.replace(task, complete=complete, rules=self.rules)
 
 
 def told(logs: Logs, step_id: str) -> Explained:
@@ -163,6 +175,15 @@ def test_what_was_changed_is_never_called_equal(tmp_path: Path, seed: int) -> No
         tried += 1
         found = told(Simulated(mutated, tmp_path), (record.key or b"").decode())
         assert found.verdict is not Verdict.EQUAL, (record.headers, changed.headers)
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("settings_changed", 4), ("retention_changed", 4)])
+def test_a_change_of_settings_accuses_no_one(tmp_path: Path, kind: str, seed: int) -> None:
+    """Of some steps other settings set the deadline, or for how long they or their runs were remembered."""
+    hard = WORLDS[kind](seed)
+    logs = Simulated(hard.made, tmp_path, rules=hard.options.get("rules", mutations.RULES))
+    verdicts = Counter(told(logs, step_id).verdict for step_id in sorted({*step_ids(hard.made.topics)}))
+    assert verdicts.keys() == {Verdict.EQUAL, Verdict.UNVERIFIABLE}, verdicts
 
 
 def test_the_command_prints_what_the_guide_says(

@@ -162,7 +162,7 @@ class PartitionAudit:
         self.state = make_state(begin, known_ms)
         self._rules = self.state.rules
         regimes = self._regimes = Regimes(index, self._rules, accepted, earlier)
-        self._unnamed = UnnamedSettings(index, regimes.own, others=regimes.others_may_stand)
+        self._unnamed = UnnamedSettings(index, regimes.own, others=regimes.others_may_stand, begin=begin)
         if begin <= regimes.known_until:
             self.state = make_state(begin, known_ms, regimes.known_rules)
         self._index, self._expected, self._shortened = index, expected_of, shortened

@@ -79,10 +79,11 @@ class UnnamedSettings:
     index: the published records of the partition. Where it holds no dead letters, nothing is said.
     own: fold version and digest of the audited settings.
     others: whether other settings may have been in force at all.
+    begin: of the range.
     """
 
-    def __init__(self, index: PublishedIndex, own: Regime, *, others: bool) -> None:
-        self._index, self._own = index, own
+    def __init__(self, index: PublishedIndex, own: Regime, *, others: bool, begin: int) -> None:
+        self._index, self._own, self._begin = index, own, begin
         self._others = others and index.holds_dead_letters
         self._why = _WHY.format(own.rules)
         self._agreed: array[int] = array("q")
@@ -207,7 +208,8 @@ class UnnamedSettings:
         """Whether an end of these steps or runs may be forgotten at this offset: between the two, other settings may
         have been in force."""
         self._read()
-        return cause > self._last or self.waits_for_name or not self._before.isdisjoint(names)
+        is_before = self.waits_for_name and self._begin <= self._first
+        return cause > self._last or is_before or not self._before.isdisjoint(names)
 
     def _has_ended_before(self, effect: Publish, first: int) -> bool:
         """Whether a step that begins behind the last one under the audited settings was published before: other
