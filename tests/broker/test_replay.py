@@ -114,6 +114,7 @@ async def test_an_open_transaction_on_an_output_topic_leaves_the_rest_unproven(
         assert found.exit_code == 4
         assert found.counts["step"] == {"unverifiable": 1}
         assert any("find-hanging" in note for note in found.about.notes)
+        assert any("open transaction holds back" in question for question in found.questions)
         await producer.abort_transaction()
     finally:
         await producer.stop()

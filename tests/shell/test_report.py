@@ -142,6 +142,14 @@ def test_what_was_not_compared_proves_nothing(tmp_path: Path) -> None:
     assert make(tmp_path / "r", settings=about(verified=False)).verdict is Outcome.UNPROVABLE
 
 
+def test_what_an_open_transaction_holds_back_is_not_proven(tmp_path: Path) -> None:
+    """Even where all that could be read is equal: a forged record may stand behind it."""
+    held = about(held=[("out.completed", 1, 17)])
+    assert make(tmp_path / "r", settings=held).verdict is Outcome.UNPROVABLE
+    assert "open transaction holds back" in page_of(tmp_path / "r")
+    assert problems(tmp_path / "r") == []
+
+
 def test_an_empty_range_proves_nothing() -> None:
     assert outcome(about(), []) is Outcome.UNPROVABLE
 

@@ -84,5 +84,6 @@ def about_replay(
         verified=options.verify,
         sole_source=options.sole_source,
         not_judged=summed(output.index_results)[1],
+        held=sorted(held for one in output.index_results for held in one.held),
         split=split,
     )

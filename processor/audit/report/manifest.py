@@ -66,8 +66,8 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     named; `notes` are sentences that a reader must know ("an open transaction begins at offset 17 of partition 0");
     `reading` are those that say how the records were read, and are no part of the evidence;
     `verified` is False where published records were not compared; `sole_source` where other sources may be published to
-    the same topics; `not_judged` are records there that belong to no range; `split` are runs and steps on more than one
-    partition of the source.
+    the same topics; `not_judged` are records there that belong to no range; `held` are (topic, partition, offset) from
+    which on an open transaction held output back; `split` are runs and steps on more than one partition of the source.
     """
 
     program: str
@@ -84,6 +84,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
     verified: bool = True
     sole_source: bool = False
     not_judged: NotJudged = NotJudged()
+    held: list[tuple[str, int, int]] = []
     split: Split = Split()
 
 
@@ -159,6 +160,9 @@ def open_questions(about: About, ranges: Sequence[RangeResult]) -> list[str]:
         found.append("The published records were not compared.")
     if not any(one.end > one.begin for one in ranges):
         found.append("The range is empty.")
+    if about.held:
+        where = ", ".join(f"{topic}-{partition}" for topic, partition, _ in about.held[:10])
+        found.append(f"What an open transaction holds back on the output topics was not read ({where}).")
     if about.narrowed and not any(sum(verdicts.values()) for verdicts in total_counts(ranges).values()):
         found.append("Nothing in the range has one of the ids that were asked for.")
     for kind, n in sorted(total_coverage(ranges).items()):
