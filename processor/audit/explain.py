@@ -10,6 +10,7 @@ force; only then is the record called different.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -17,7 +18,7 @@ import msgspec
 
 from processor.audit.judge.published_headers import began_at, caused_at, mark_of
 from processor.audit.judge.regimes import Regime, regime_of
-from processor.audit.judge.settled import settled_after_ms
+from processor.audit.judge.settled import CLOCK_SKEW_S, settled_after_ms
 from processor.audit.judge.verdicts import FindingKind, Published, Unreadable, Verdict
 from processor.audit.memory_index import MemoryIndex
 from processor.audit.published_index import of_source
@@ -207,7 +208,9 @@ async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: li
     beside = marks.published
     life = await _told(logs, step_id, partition, span, issued, complete=complete, log_end=log_end, beside=beside)
     if life.verdict == Verdict.DIFFERENT.value and not marks.complete:
-        return _open(life, "A clock mark that came with another step may be gone from its topic.")
+        return _open(
+            life, "A clock mark that came with another step may be gone from its topic, or be held back there."
+        )
     if life.verdict == Verdict.DIFFERENT.value:
         # Settings may have been changed at rest; what the partition's other records show of that counts here, too.
         beside += await logs.settings_named(partition, *span)
@@ -249,7 +252,9 @@ async def _told(
 ) -> StepIncarnation:
     """Args: `beside` are records of other incarnations whose clock marks and settings matter here, and dead letters."""
     begin, end = span
-    task = msgspec.structs.replace(logs.task(partition, begin, end, complete=complete), log_end=log_end)
+    latest_mark_ms = round((time.time() + CLOCK_SKEW_S) * 1000)  # no clock had come further
+    task = logs.task(partition, begin, end, complete=complete)
+    task = msgspec.structs.replace(task, log_end=log_end, latest_mark_ms=latest_mark_ms)
     places = {(one.topic, one.partition, one.offset) for one in issued}
     others = {place: one for one in beside if (place := (one.topic, one.partition, one.offset)) not in places}
     told = [mark for one in others.values() if (mark := mark_of(one)) is not None]
@@ -299,13 +304,15 @@ class _Topics:
         found: list[Published] = []
         async with self._reader(topic) as reader:
             partitions = list(range(reader.partitions_of_topic()))
+            high = await reader.end_offsets(partitions)
             begins, ends = await reader.begin_offsets(partitions), await reader.stable_end_offsets(partitions)
             async for p, records in reader.read_to(begins, ends, _WAIT_S):
                 for record in records:
                     one = of_source(self._settings.source.topic, partition + 1, topic, p, record)
                     if isinstance(one, Published) and one.source_partition == partition and mark_of(one):
                         found.append(one)
-        return Marks(tuple(found), not any(begins.values()))
+        is_held = any(ends[p] < high[p] for p in partitions)  # by an open transaction
+        return Marks(tuple(found), not any(begins.values()) and not is_held)
 
     async def settings_named(self, partition: int, begin: int, end: int) -> tuple[Published, ...]:
         found, settings = SettingsNamed(partition, begin, end), self._settings

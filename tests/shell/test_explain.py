@@ -20,6 +20,7 @@ from processor.audit import explain, step_timeline
 from processor.audit import explain as explaining
 from processor.audit.explain import Explained, Logs, Marks, SettingsNamed, explain_from
 from processor.audit.judge.published_headers import mark_of
+from processor.audit.judge.settled import CLOCK_SKEW_S
 from processor.audit.judge.verdicts import Published, Unreadable, Verdict
 from processor.audit.published_index import of_source
 from processor.audit.replay.task import Task
@@ -28,7 +29,7 @@ from processor.audit.step_timeline import StepIncarnation
 from processor.cli import main as cli
 from processor.cli.explain import _show_incarnation
 from processor.core.effects import LogRecord
-from processor.core.headers import REVISION, SOURCE_PARTITION, SOURCE_TOPIC
+from processor.core.headers import CLOCK_MARK, REVISION, SOURCE_PARTITION, SOURCE_TOPIC
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.run_steps.step import Step
@@ -184,6 +185,18 @@ def test_a_change_of_settings_accuses_no_one(tmp_path: Path, kind: str, seed: in
     logs = Simulated(hard.made, tmp_path, rules=hard.options.get("rules", mutations.RULES))
     verdicts = Counter(told(logs, step_id).verdict for step_id in sorted({*step_ids(hard.made.topics)}))
     assert verdicts.keys() == {Verdict.EQUAL, Verdict.UNVERIFIABLE}, verdicts
+
+
+def test_a_clock_mark_from_the_future_was_never_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forged expiry of a step that is open: with its mark believed, each of its bytes is right."""
+    made = mutations.world(1, runs=20)
+    marked = [(mark, r.key) for log in made.topics.values() for r in log if (mark := dict(r.headers).get(CLOCK_MARK))]
+    mark, key = marked[0]
+    step_id = (key or b"").decode()
+    assert told(Simulated(made, tmp_path), step_id).verdict is Verdict.UNVERIFIABLE
+    due_s = int(mark.partition(b"@")[0]) / 1000
+    monkeypatch.setattr("time.time", lambda: due_s - CLOCK_SKEW_S - 1)
+    assert told(Simulated(made, tmp_path), step_id).verdict is Verdict.DIFFERENT
 
 
 def test_the_command_prints_what_the_guide_says(
