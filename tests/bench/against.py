@@ -49,6 +49,13 @@ class Case:
     is_new: bool = False
 
 
+def unpack(revision: str, folder: Path, *paths: str) -> None:
+    """Write the files of a revision (of these paths only, if any are given) into a folder."""
+    packed = subprocess.run(["git", "archive", revision, *paths], cwd=ROOT, check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
+
+
 def built(revision: str, room: Path, *, compiled: bool) -> None:
     """Build a revision's wheel (`THIS`: the working tree) and unpack it into `room`.
 
@@ -59,9 +66,7 @@ def built(revision: str, room: Path, *, compiled: bool) -> None:
     with TemporaryDirectory() as folder:
         if revision != THIS:
             source = Path(folder) / "source"
-            packed = subprocess.run(["git", "archive", revision], cwd=ROOT, check=True, capture_output=True).stdout
-            with tarfile.open(fileobj=BytesIO(packed)) as archive:
-                archive.extractall(source, filter="data")
+            unpack(revision, source)
         wheels = Path(folder) / "wheels"
         done = subprocess.run(
             [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, source],

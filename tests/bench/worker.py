@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from confluent_kafka import Producer
@@ -28,6 +28,8 @@ from tests.bench.measure import PURE, Build, Run, child, ended, follow
 from tests.bench.measured_process import MeasuredProcess
 from tests.bench.verdict import judge
 
+Header = tuple[str, bytes]
+
 STATUSES = ("completed", "failed", "cancelled", "expired")
 KEEP = {"retention.ms": "-1"}  # the records' time is long past
 _LARGE = {"max.message.bytes": str(2 << 20)}  # a dead letter is its record and more
@@ -35,7 +37,20 @@ _LARGE = {"max.message.bytes": str(2 << 20)}  # a dead letter is its record and 
 
 def put_job(broker: Broker, topic: str, job: Job) -> Expected:
     """Make the topic and write the job to it; returns what must come out."""
-    kafka_tools.create_topics(broker.bootstrap, topic, partitions=job.partitions, config=KEEP)
+    expected = Expected()
+    put(broker, topic, job.partitions, ((*made, ()) for made in records(job, expected)))
+    return expected
+
+
+def put(
+    broker: Broker, topic: str, partitions: int, made: Iterable[tuple[int, int, bytes, bytes, Sequence[Header]]]
+) -> int:
+    """Make the topic and write records to it: partition, timestamp in ms, key, value, headers. Returns how many.
+
+    Raises:
+        RuntimeError: not all of them were taken.
+    """
+    kafka_tools.create_topics(broker.bootstrap, topic, partitions=partitions, config=KEEP)
     producer = Producer(
         {
             "bootstrap.servers": broker.bootstrap,
@@ -46,16 +61,17 @@ def put_job(broker: Broker, topic: str, job: Job) -> Expected:
         }
     )
     failures: list[object] = []
-    expected = Expected()
-    for number, made in enumerate(records(job, expected)):
+    number = 0
+    for number, (partition, timestamp, key, value, headers) in enumerate(made, 1):
         while True:
             try:
                 producer.produce(
                     topic,
-                    made.value,
-                    made.key,
-                    partition=made.partition,
-                    timestamp=made.timestamp,
+                    value,
+                    key,
+                    partition=partition,
+                    timestamp=timestamp,
+                    headers=list(headers),
                     on_delivery=lambda error, _: failures.append(error) if error is not None else None,
                 )
                 break
@@ -66,7 +82,7 @@ def put_job(broker: Broker, topic: str, job: Job) -> Expected:
     left = producer.flush(60)
     if left or failures:
         raise RuntimeError(f"topic {topic}: {left} records not delivered, {len(failures)} refused")
-    return expected
+    return number
 
 
 def make_outputs(broker: Broker, name: str, partitions: int) -> dict[str, str]:
