@@ -361,8 +361,8 @@ def serve(port: int | None, data_dir: Path | None, echo: Callable[[str], None]) 
     Returns:
         The exit code: 0 after a signal, 75 if the node ended by itself.
     """
-    # Trials play simulated runs, whose times lie years back or ahead: a default would delete or refuse their records.
-    kept = {"log.retention.ms": "-1", "log.message.timestamp.after.max.ms": str(2**63 - 1)}
+    # Trials play simulated runs, whose times lie years back: by the default their records would be deleted.
+    kept = {"log.retention.ms": "-1"}
     broker = Broker.start(data_dir, port=port, progress=echo, settings=kept)
     asked = threading.Event()
     before = {number: signal.signal(number, lambda *_: asked.set()) for number in (signal.SIGINT, signal.SIGTERM)}

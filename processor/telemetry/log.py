@@ -110,10 +110,15 @@ def described(error: BaseException) -> dict[str, object]:
     return told
 
 
-_USUAL: Final = re.compile(r"Group Coordinator Request failed: \[Error (14|15|16)\]")
-"""A new cluster has no coordinator until it has created the offsets topic: the client retries.
+_USUAL: Final = re.compile(
+    r"Group Coordinator Request failed: \[Error (14|15|16)\]|Marking the coordinator dead \(node"
+    r"|Heartbeat failed for group .* because it is rebalancing$"
+)
+"""Warnings of the client about what is normal.
 
-A coordinator that stays away shows in the worker's own health and in `broker_lost`.
+A new cluster has no coordinator until it has created the offsets topic: the client retries and looks for another. One
+that stays away shows in the worker's own health and in `broker_lost`. A member learns of a rebalance by a heartbeat:
+what the rebalance did is in `partitions_revoked` and `partitions_assigned`.
 """
 
 

@@ -525,6 +525,20 @@ def test_a_coordinator_that_is_not_there_yet_is_no_error(libraries: Told, code: 
     assert (line["level"], line["event"]) == (level, "library_log")
 
 
+@pytest.mark.parametrize(
+    ("message", "level"),
+    [
+        ("Heartbeat failed for group %s because it is rebalancing", "info"),
+        ("Marking the coordinator dead (node 1)for group %s.", "info"),
+        ("Heartbeat failed for group %s because it is unknown", "warning"),
+    ],
+)
+def test_a_rebalance_and_a_coordinator_s_move_are_no_warnings(libraries: Told, message: str, level: str) -> None:
+    logging.getLogger("aiokafka.consumer.group_coordinator").warning(message, "a group, of any name")
+    (line,) = libraries.lines()
+    assert line["level"] == level
+
+
 def test_a_library_s_traceback_comes_without_payload(libraries: Told) -> None:
     try:
         raise KeyError(SECRET)
