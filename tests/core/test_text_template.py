@@ -177,3 +177,21 @@ def test_a_text_that_json_cannot_hold_is_not_taken() -> None:
         assert template.text_in(value, 7) is None
         with pytest.raises((msgspec.MsgspecError, UnicodeDecodeError)):
             read_any(value)
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[4], SHAPES[1]])
+def test_each_part_of_a_delta_is_looked_at(shape: Sequence[str]) -> None:
+    value = spelled(delta(shape, 7, "@", "PAD", "m"), (",", ":"), True)
+    template = learned(value)
+    assert template is not None
+    assert template.matches(value, 7)
+    assert template.is_plain
+    for digits in (b"07", b"", b"-7", b"%d" % (7 + (1 << 64)), b"7.0"):
+        for number in (7, 0):
+            assert not template.matches(value.replace(b'number":7', b'number":' + digits), number)
+    assert not template.matches(value.replace(b'"sequence_number"', b'"sequence-number"'), 7)
+    for odd in (b"@", b":", b"`", b"[", b"_", b"/", b"{") if b"PAD" in value else ():
+        assert not template.matches(value.replace(b"PAD", b"P" + odd + b"D"), 7)
+    for text in ("é".encode(), b"\x01", b"\\n", b"\x7f"):
+        template.matches(value.replace(b'"@"', b'"' + text + b'"'), 7)
+        assert not template.is_plain
