@@ -111,6 +111,12 @@ class Output(Section):
     )
     dead_letter: str = _key("run-steps.dead-letter", "Topic of records that could not be used.", min_length=1)
     object_type: str = _key("", 'Write this as "object" in every snapshot; empty: as it came in.')
+    cloudevents_source: str = _key(
+        "",
+        'Publish steps with CloudEvents headers of this "source" (a URI reference); empty: without.',
+        max_length=1024,
+        pattern=r"^[!#$&-;=?-Z_a-z~%\[\]]*$",  # the characters of RFC 3986
+    )
     max_record_bytes: int = _key(
         1_000_000,
         "Larger snapshots become a reference in the dead letters; below max.message.bytes.",
@@ -350,6 +356,7 @@ class Settings(BaseSettings):
             unknown_events=self.source.unknown_events,
             object_type=self.output.object_type,
             schema_frames=self.source.schema_frames,
+            cloudevents_source=self.output.cloudevents_source,
         )
 
 

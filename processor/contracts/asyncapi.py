@@ -10,6 +10,7 @@ from processor.contracts.snapshot import snapshot_schema
 from processor.core import headers as names
 from processor.core.effects import Reason
 from processor.core.events import EVENT_ID
+from processor.core.lifecycle import TERMINAL
 from processor.kafka import output_records
 
 _COUNT: Final = r"^[0-9]+$"
@@ -27,6 +28,15 @@ _TRACE: Final = {
     "tracestate": _text("As `traceparent`."),
 }
 
+_CLOUDEVENTS: Final = {
+    names.CONTENT_TYPE: _text("This and those that begin with `ce_`: only with `output.cloudevents_source`."),
+    names.CE_SPECVERSION: _text("Version of CloudEvents.", enum=["1.0"]),
+    names.CE_ID: _text("Unique in `ce_source` for each revision of a step.", r"^[0-9]+-[0-9]+-[0-9]+-[0-9a-f]{16}$"),
+    names.CE_SOURCE: _text("What `output.cloudevents_source` says."),
+    names.CE_TYPE: _text("The outcome.", enum=sorted(names.CE_TYPE_PREFIX + status for status in TERMINAL)),
+    names.CE_SUBJECT: _text("The step id, percent-encoded where it is none of a URI's unreserved characters."),
+}
+
 PUBLISHED: Final[dict[str, dict[str, Any]]] = {
     names.SOURCE_TOPIC: _text("Source topic of the step's events."),
     names.SOURCE_PARTITION: _text("Its partition.", _COUNT),
@@ -41,6 +51,7 @@ PUBLISHED: Final[dict[str, dict[str, Any]]] = {
     names.CLOCK_MARK: _text("Only where the clock ended it: `<milliseconds>@<position>`.", r"^[0-9]+@[0-9]+$"),
     names.ANOMALIES: _text("Only where there are any: names, sorted, separated by commas."),
     **_TRACE,
+    **_CLOUDEVENTS,
 }  # fmt: skip
 """Headers of a published step, by name."""
 
@@ -70,7 +81,7 @@ SOURCE: Final[dict[str, dict[str, Any]]] = {
 }
 """Headers of a source record that the worker reads; all are optional."""
 
-_OPTIONAL: Final = {names.INFERRED, names.CLOCK_MARK, names.ANOMALIES, *_TRACE}
+_OPTIONAL: Final = {names.INFERRED, names.CLOCK_MARK, names.ANOMALIES, *_TRACE, *_CLOUDEVENTS}
 _ALWAYS_DEAD: Final = (
     names.REASON, names.DETAIL, names.SOURCE_TOPIC, names.SOURCE_PARTITION, names.SOURCE_OFFSET,
     names.SOURCE_TIMESTAMP, names.ATTEMPT, names.VERSION,

@@ -5,6 +5,7 @@ The names are API: readers of the topics and auditors rely on them.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from processor.core.effects import FOLD_VERSION, Reason, Record
@@ -34,6 +35,15 @@ ATTEMPT: Final = "runstep-attempt"
 REDRIVEN: Final = "runstep-redriven"
 """On a record that a redrive put back on the source topic: the dead letter that it was, `topic/partition/offset`."""
 
+CONTENT_TYPE: Final = "content-type"
+CE_SPECVERSION: Final = "ce_specversion"
+CE_ID: Final = "ce_id"
+CE_SOURCE: Final = "ce_source"
+CE_TYPE: Final = "ce_type"
+CE_SUBJECT: Final = "ce_subject"
+CE_TYPE_PREFIX: Final = "thread.run.step."
+"""Of the type of a published step: the API's name of the event that ends a step so."""
+
 VERSION_BYTES: Final = str(FOLD_VERSION).encode()
 
 
@@ -48,6 +58,39 @@ def trace_of(record: Record) -> tuple[tuple[str, bytes], ...]:
     if not found:
         return ()
     return tuple((name, content) for name, content in found.items() if len(content) <= _TRACE_BYTES)
+
+
+_UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]*", re.ASCII)
+_ID_DIGITS: Final = 16
+
+
+def cloudevents_headers(
+    source: str, status: str, step_id: str, partition: str, first_offset: int, revision: int, digest: str
+) -> tuple[tuple[str, bytes], ...]:
+    """The attributes of a published step as a CloudEvent in binary mode (CloudEvents 1.0, Kafka protocol binding).
+
+    Args:
+        source: `source`, the setting.
+        partition: of the source topic.
+        digest: hexadecimal, of the record's value. It tells apart steps that began in one record.
+
+    Returns:
+        Headers whose `ce_id` is the same for the same revision of the same step, in whatever process. `ce_subject` is
+        the step id, percent-encoded where it has other characters than a URI's unreserved ones.
+    """
+    subject = step_id
+    if _UNRESERVED.fullmatch(step_id) is None:
+        subject = "".join(
+            one if _UNRESERVED.fullmatch(one) else "".join([f"%{byte:02X}" for byte in one.encode()]) for one in step_id
+        )
+    return (
+        (CONTENT_TYPE, b"application/json"),
+        (CE_SPECVERSION, b"1.0"),
+        (CE_ID, f"{partition}-{first_offset}-{revision}-{digest[:_ID_DIGITS]}".encode()),
+        (CE_SOURCE, source.encode()),
+        (CE_TYPE, (CE_TYPE_PREFIX + status).encode()),
+        (CE_SUBJECT, subject.encode()),
+    )
 
 
 def attempt_of(record: Record) -> int:

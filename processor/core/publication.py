@@ -21,6 +21,7 @@ from processor.core.headers import (
     SOURCE_TOPIC,
     VERSION,
     VERSION_BYTES,
+    cloudevents_headers,
     dead_letter_headers,
 )
 from processor.core.rules import Rules
@@ -31,10 +32,19 @@ from processor.core.wire_types import canonical
 class Publication:
     """Makes the effects of one partition; keeps none of them."""
 
-    __slots__ = ("_max_record_bytes", "_object_type", "_partition", "_rules_headers", "_source_headers", "_topic")
+    __slots__ = (
+        "_cloudevents_source",
+        "_max_record_bytes",
+        "_object_type",
+        "_partition",
+        "_rules_headers",
+        "_source_headers",
+        "_topic",
+    )
 
     def __init__(self, topic: str, partition: int, rules: Rules) -> None:
         self._object_type, self._max_record_bytes = rules.object_type, rules.max_record_bytes
+        self._cloudevents_source = rules.cloudevents_source
         self._topic, self._partition = topic.encode(), str(partition).encode()
         self._source_headers: Final = (
             (SOURCE_TOPIC, self._topic),
@@ -80,6 +90,18 @@ class Publication:
         if anomalies:
             headers.append((ANOMALIES, ",".join(anomalies).encode()))
         headers.extend(step.trace)
+        if self._cloudevents_source:
+            headers.extend(
+                cloudevents_headers(
+                    self._cloudevents_source,
+                    step.status.value,
+                    step.step_id,
+                    self._partition.decode(),
+                    step.first_offset,
+                    step.revision,
+                    digest,
+                )
+            )
         return Publish(
             step.status, step.step_id, value, max(0, cause.timestamp), tuple(headers), step.revision, how, anomalies
         )

@@ -24,10 +24,13 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     unknown_events: str = "ignore"
     object_type: str = ""
     schema_frames: bool = False
+    cloudevents_source: str = ""
 
     def digest(self) -> str:
         """Sixteen hexadecimal digits that name these rules. A rule that came later counts only where it is used."""
         told = msgspec.structs.asdict(self)
         if not self.schema_frames:
             del told["schema_frames"]
+        if not self.cloudevents_source:
+            del told["cloudevents_source"]
         return sha256(msgspec.json.encode(told, order="sorted")).hexdigest()[:16]

@@ -330,7 +330,9 @@ def test_the_rules_are_the_settings(tmp_path: Path) -> None:
             tmp_path,
             "[steps]\ngrace_s = 1\nmax_age_s = 2\nended_retention_s = 3\nended_retention_records = 4\n"
             "max_step_bytes = 5000\nmax_open_steps = 6\n"
-            '[output]\nmax_record_bytes = 7000\nobject_type = "o"\n[source]\nunknown_events = "dead-letter"\n',
+            '[output]\nmax_record_bytes = 7000\nobject_type = "o"\n'
+            'cloudevents_source = "//kafka.example.com/steps"\n'
+            '[source]\nunknown_events = "dead-letter"\nschema_frames = true\n',
         ),
         {},
     ).rules()
@@ -344,6 +346,8 @@ def test_the_rules_are_the_settings(tmp_path: Path) -> None:
         max_record_bytes=7000,
         unknown_events="dead-letter",
         object_type="o",
+        schema_frames=True,
+        cloudevents_source="//kafka.example.com/steps",
     )
 
 
