@@ -1,10 +1,10 @@
 # What people and the build server run. Needs Python >= 3.11 and make; everything else is fetched, by hash.
 PYTHON ?= python3
+PYTHONS ?= python3.11 python3.12 python3.13
 UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip --quiet --disable-pip-version-check
-WHEEL = $(PIP) wheel --no-deps --no-build-isolation --wheel-dir
 STAMP := $(VENV)/.installed
 CODE := processor tests deploy
 RELEASE_TOOLS := build/release-tools
@@ -13,7 +13,7 @@ JOBS := 2
 PARALLEL := --numprocesses $(JOBS:1=0) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations trial compat serve config contracts dashboard manifests docs lock wheels sbom audit-deps image-steps clean
+.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations trial compat serve config contracts dashboard manifests docs lock wheels wheels-check sbom audit-deps image-steps clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,12 +103,11 @@ lock: ## resolve the dependencies anew (needs uv)
 	printf 'hatchling>=1.27\neditables\nmsgspec\nmypy\nsetuptools\n' | \
 	  $(COMPILE) - --constraint requirements.lock -o requirements-build.lock
 
-wheels: venv $(RELEASE_TOOLS)/bin/pip-audit ## source archive, wheel of Python alone and compiled wheel, in dist (needs a C compiler)
-	$(BIN)/python -m hatchling build --target sdist --directory dist
-	$(WHEEL) dist .
-	rm -rf build/wheels
-	HATCH_BUILD_HOOKS_ENABLE=1 $(WHEEL) build/wheels .
-	PATH="$(abspath $(RELEASE_TOOLS)/bin):$$PATH" auditwheel repair --plat auto --wheel-dir dist build/wheels/*.whl
+wheels: $(RELEASE_TOOLS)/bin/pip-audit ## source archive, wheel of Python alone, and compiled wheels for PYTHONS, in dist (needs a C compiler)
+	PATH="$(abspath $(RELEASE_TOOLS)/bin):$$PATH" PYTHONS="$(PYTHONS)" deploy/build-wheels.sh dist
+
+wheels-check: venv ## install each compiled wheel of dist in an empty environment and run the tests of the core on it
+	PYTHONS="$(PYTHONS)" $(BIN)/python -m tests.wheels dist
 
 $(RELEASE_TOOLS)/bin/pip-audit: deploy/release-tools.txt
 	$(PYTHON) -m venv $(RELEASE_TOOLS)

@@ -49,10 +49,13 @@ def _version(asked: bool) -> None:
         from importlib.metadata import version
 
         from processor.commit import commit
+        from processor.compilation import why_not_compiled
         from processor.core.build import CORE
         from processor.core.effects import FOLD_VERSION
 
         print_line(f"run-steps {version('run-steps')} (core: {CORE}, fold version: {FOLD_VERSION}, commit: {commit()})")
+        if CORE == "pure" and (reason := why_not_compiled()):
+            print_line(f"the core was not compiled when this was installed: {reason}")
         raise typer.Exit
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import ClassVar, Protocol
 
+from processor.compilation import why_not_compiled
 from processor.core.build import CORE
 from processor.core.effects import FOLD_VERSION, Reason
 from processor.errors import BrokerUnavailable, Fenced, RunStepsError
@@ -72,7 +73,8 @@ class WorkerStarted:
             log.info(
                 "core_is_pure",
                 costs="an event takes two to three times the CPU of the compiled core; the bytes are the same",
-                hint="install the wheel that is built for this Python and platform: make wheels",
+                reason=why_not_compiled() or "a wheel or a source tree of Python alone",
+                hint="install the wheel that is built for this Python and platform (docs/releasing.md)",
             )
 
 
