@@ -1,8 +1,9 @@
 # Two stages: the first makes wheels (ours with its core compiled) and installs them, everything checked by hash; the second holds the result.
 # `make image-steps` runs these very steps without a container engine.
-ARG PYTHON=3.11
+# Named by digest in a release: `make pin-images` writes it, `make release-check` demands it.
+ARG BASE=python:3.11-slim
 
-FROM python:${PYTHON}-slim AS build
+FROM ${BASE} AS build
 WORKDIR /src
 COPY requirements-build.lock requirements-runtime.lock ./
 RUN python -m pip install --no-cache-dir --require-hashes -r requirements-build.lock
@@ -17,7 +18,7 @@ RUN python -m venv --without-pip /opt/run-steps
 RUN python -m pip --python /opt/run-steps/bin/python install --no-cache-dir --no-index --no-deps /wheels/*.whl
 RUN /opt/run-steps/bin/python -m compileall -q /opt/run-steps/lib
 
-FROM python:${PYTHON}-slim
+FROM ${BASE}
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="run-steps" \

@@ -13,7 +13,7 @@ JOBS := 2
 PARALLEL := --numprocesses $(JOBS:1=0) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations trial compat serve config contracts dashboard manifests docs lock wheels wheels-check sbom audit-deps image-steps clean
+.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations trial compat serve config contracts dashboard manifests docs lock wheels wheels-check sbom audit-deps pin-images release-check image-steps clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -119,6 +119,12 @@ sbom: $(RELEASE_TOOLS)/bin/pip-audit ## write dist/run-steps.cdx.json: CycloneDX
 
 audit-deps: $(RELEASE_TOOLS)/bin/pip-audit ## look the locked dependencies up in the advisories; one that cannot be looked up is a failure
 	$(RELEASE_TOOLS)/bin/pip-audit --strict --require-hashes --disable-pip -r requirements-runtime.lock
+
+pin-images: ## write the digests of the base images into Dockerfile and compose file (needs crane, and the registry)
+	$(PYTHON) deploy/release_check.py --pin
+
+release-check: ## is this tree fit for a release? images pinned, one version everywhere, changelog dated
+	$(PYTHON) deploy/release_check.py
 
 image-steps: ## run the build steps of the Dockerfile without a container engine
 	deploy/build-image-steps.sh
