@@ -121,3 +121,13 @@ def test_a_forged_source_is_a_difference(tmp_path: Path) -> None:
     forged = tuple((name, b"//evil" if name == "ce_source" else content) for name, content in log[0].headers)
     case.out[place] = [msgspec.structs.replace(log[0], headers=forged)]
     assert verdicts(case.audit(rules=on)) == [Verdict.DIFFERENT]
+
+
+def test_steps_that_began_in_one_record_are_events_of_their_own() -> None:
+    """Partition, first offset and revision are the same; the digest of the value tells them apart."""
+    frames = (
+        f"event: thread.run.step.completed\ndata: {json.dumps(step('completed', step_id=name))}\n\n"
+        for name in ("s1", "s2")
+    )
+    both = [effect for effect in Play(ON).put("".join(frames).encode()) if isinstance(effect, Publish)]
+    assert len({dict(effect.headers)[CE_ID] for effect in both}) == 2
