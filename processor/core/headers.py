@@ -62,6 +62,8 @@ def trace_of(record: Record) -> tuple[tuple[str, bytes], ...]:
 
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]*", re.ASCII)
 _ID_DIGITS: Final = 16
+_SUBJECT_BYTES: Final = 1024
+"""Of a subject, percent-encoded: with a longer one our headers would not fit beside a snapshot of any size."""
 
 
 def cloudevents_headers(
@@ -76,21 +78,22 @@ def cloudevents_headers(
 
     Returns:
         Headers whose `ce_id` is the same for the same revision of the same step, in whatever process. `ce_subject` is
-        the step id, percent-encoded where it has other characters than a URI's unreserved ones.
+        the step id, percent-encoded where it has other characters than a URI's unreserved ones. It is left out where
+        that is longer than 1,024 bytes: it is optional, and the record's key is the id.
     """
     subject = step_id
     if _UNRESERVED.fullmatch(step_id) is None:
         subject = "".join(
             one if _UNRESERVED.fullmatch(one) else "".join([f"%{byte:02X}" for byte in one.encode()]) for one in step_id
         )
-    return (
+    attributes = (
         (CONTENT_TYPE, b"application/json"),
         (CE_SPECVERSION, b"1.0"),
         (CE_ID, f"{partition}-{first_offset}-{revision}-{digest[:_ID_DIGITS]}".encode()),
         (CE_SOURCE, source.encode()),
         (CE_TYPE, (CE_TYPE_PREFIX + status).encode()),
-        (CE_SUBJECT, subject.encode()),
     )
+    return attributes if len(subject) > _SUBJECT_BYTES else (*attributes, (CE_SUBJECT, subject.encode()))
 
 
 def attempt_of(record: Record) -> int:
