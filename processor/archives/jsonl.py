@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -19,7 +19,8 @@ from processor.archives.foreign import kcat_record
 from processor.archives.records import ArchivedRecord, Batch, Gap, GapKind, Limits, refused
 from processor.core.header_names import is_utf8, name_bytes, name_text
 
-CHUNK_BYTES: Final = 1 << 18
+CHUNK_BYTES: Final = 1 << 16
+"""Small enough that the records of a piece are still in the CPU's cache when they are digested and folded."""
 
 
 class _Base64(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
@@ -103,31 +104,53 @@ def decode_line(line: bytes, limits: Limits) -> ArchivedRecord | Gap:
         ValueError: what is wrong with it.
     """
     try:
-        whole = _decode_record(line)
-        key, value, headers = whole.key, whole.value, whole.headers
-        if not headers and type(key) is str and type(value) is str:  # nearly all
-            return ArchivedRecord(
-                whole.topic, whole.partition, whole.offset, whole.timestamp, key.encode(), value.encode()
-            )
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _decode_records((line,), limits)[0]
+    except _NO_RECORD:
         return _decode_other(line, limits)
-    return ArchivedRecord(
-        whole.topic,
-        whole.partition,
-        whole.offset,
-        whole.timestamp,
-        _bytes(key),
-        _bytes(value),
-        _headers(headers, limits),
-    )
+
+
+_NO_RECORD: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+def _decode_records(lines: Sequence[bytes], limits: Limits) -> list[ArchivedRecord | Gap]:
+    """Lines that are records with all their fields.
+
+    Raises:
+        One of `_NO_RECORD`: a line that is not.
+        ValueError: too many headers.
+    """
+    # One comprehension over one line after the other: calls for each key and value cost as much as the decoding, and
+    # lines that were decoded together are out of the CPU's cache when their turn comes.
+    return [
+        ArchivedRecord(
+            line.topic,
+            line.partition,
+            line.offset,
+            line.timestamp,
+            key.encode() if type(key := line.key) is str else _bytes(key),
+            value.encode() if type(value := line.value) is str else _bytes(value),
+            _headers(headers, limits) if (headers := line.headers) else (),
+        )
+        for line in map(_decode_record, lines)
+    ]
 
 
 def _headers(headers: list[tuple[_Name, _Bytes]], limits: Limits) -> tuple[tuple[str, bytes | None], ...]:
     if len(headers) > limits.headers:
         raise ValueError(f"more than {limits.headers} headers (got {len(headers)})")
     return tuple(
-        [(name if isinstance(name, str) else name_text(name.base64), _bytes(content)) for name, content in headers]
+        [
+            (
+                name if type(name) is str else _kept_name(name),
+                content.encode() if type(content) is str else _bytes(content),
+            )
+            for name, content in headers
+        ]
     )
+
+
+def _kept_name(name: _Name) -> str:
+    return name if isinstance(name, str) else name_text(name.base64)
 
 
 def _decode_other(line: bytes, limits: Limits) -> ArchivedRecord | Gap:
@@ -170,27 +193,44 @@ def read_lines(file: Path, limits: Limits) -> Iterator[Batch]:
     """
     first = 1
     for lines in _lines(file, limits):
-        items: list[ArchivedRecord | Gap] = []
-        number = first
         if first == 1 and lines:
             lines[0] = lines[0].removeprefix(BOM_UTF8)
-        for number, line in enumerate(lines, first):
-            if not line or line.isspace():
-                if items:
-                    yield "line", number - len(items), items
-                    items = []
-                continue
-            try:
-                if len(line) > limits.line_bytes:
-                    raise ValueError(f"longer than {limits.line_bytes} bytes")
-                items.append(decode_line(line, limits))
-            except ValueError as exc:
-                if items:
-                    yield "line", number - len(items), items
-                raise refused(file, f"line {number}", str(exc)) from exc
-        if items:
-            yield "line", number + 1 - len(items), items
+        if records := _all_records(lines, limits):
+            yield "line", first, records
+        else:
+            yield from _one_by_one(file, lines, first, limits)
         first += len(lines)
+
+
+def _all_records(lines: list[bytes], limits: Limits) -> list[ArchivedRecord | Gap]:
+    """The records of lines, as nearly all are; none at all where a line may be anything else."""
+    if max(map(len, lines), default=0) > limits.line_bytes:
+        return []
+    try:
+        return _decode_records(lines, limits)
+    except (*_NO_RECORD, ValueError):
+        return []
+
+
+def _one_by_one(file: Path, lines: list[bytes], first: int, limits: Limits) -> Iterator[Batch]:
+    items: list[ArchivedRecord | Gap] = []
+    number = first
+    for number, line in enumerate(lines, first):
+        if not line or line.isspace():
+            if items:
+                yield "line", number - len(items), items
+                items = []
+            continue
+        try:
+            if len(line) > limits.line_bytes:
+                raise ValueError(f"longer than {limits.line_bytes} bytes")
+            items.append(decode_line(line, limits))
+        except ValueError as exc:
+            if items:
+                yield "line", number - len(items), items
+            raise refused(file, f"line {number}", str(exc)) from exc
+    if items:
+        yield "line", number + 1 - len(items), items
 
 
 def last_line(file: Path, limits: Limits) -> ArchivedRecord | Gap | None:
