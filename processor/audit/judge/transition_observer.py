@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from processor.core.effects import Rejected, Status, Transition
 from processor.core.entry import Cause, Entry
@@ -14,6 +14,11 @@ from processor.core.step_state import StepState
 
 Belongs = Callable[[str, Mapping[str, Any]], bool | None]
 """Function from a step's id and fields to whether the filter selects it; None: not known yet."""
+
+
+_NAMES: Final = {status: status.value for status in Status}
+"""`value` of an enumeration's member is a Python function: too slow for what is looked up for each step."""
+_IN_PROGRESS: Final = Status.IN_PROGRESS.value
 
 
 class TransitionObserver(Observer):
@@ -43,7 +48,7 @@ class TransitionObserver(Observer):
         if isinstance(step, Item):
             self._items.setdefault(entry_key(step.response_id), []).append(step_id)
         self.opened_ms[step_id] = cause.timestamp
-        transition = Transition(step_id, cause.offset, cause.timestamp, None, Status.IN_PROGRESS.value, "event")
+        transition = Transition(step_id, cause.offset, cause.timestamp, None, _IN_PROGRESS, "event")
         self._pass_on(transition, entry)
 
     def published(self, entry: Entry, step: StepState) -> None:
@@ -54,10 +59,10 @@ class TransitionObserver(Observer):
     def finished(self, entry: Entry, step: StepState, before: str, cause: Cause) -> None:
         how = step.inference.how if step.inference is not None else "event"
         kind = "clock_mark" if cause.mark is not None else how
-        self._pass_on(Transition(entry.key, cause.offset, cause.timestamp, before, step.status.value, kind), entry)
+        self._pass_on(Transition(entry.key, cause.offset, cause.timestamp, before, _NAMES[step.status], kind), entry)
 
     def refused(self, step_id: str, entry: Entry | None, cause: Cause, why: Rejected) -> None:
-        status = entry.status.value if entry is not None and not entry.refused else None
+        status = _NAMES[entry.status] if entry is not None and not entry.refused else None
         reason = why.reason.value
         self._pass_on(Transition(step_id, cause.offset, cause.timestamp, status, status, "event", reason), entry)
 

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from processor.audit.replay.task_tables import TaskTables
 
 
+_AS_IMPLIED: Final = (Verdict.EQUAL, Verdict.OUT_OF_ORDER)
+
+
 class _TaskRunner:
     """One task under way: reads its range, has it judged, counts the findings, writes tables and archive."""
 
@@ -52,6 +55,7 @@ class _TaskRunner:
             self._tables = TaskTables(task, self._index)
             exits.callback(self._tables.abandon)
             state_at = self._tables.state_at
+        self._is_filtered = bool(task.only)
         self._redriven = 0
         self._audit = audit_of(task, self._index, state_at, yield_equal=task.tables or bool(task.only))
         self._history = RegimeHistory()
@@ -154,22 +158,24 @@ class _TaskRunner:
         self._findings[finding.verdict] += 1
         if finding.verdict is not Verdict.EQUAL and finding.verdict in DISAGREES:
             self._first_wrong = min(self._first_wrong, finding.cause_offset)
-        value = effect.value if effect is not None else None
-        if effect is None and finding.at is not None:
-            value = self._index.last[finding.at].value
-        if self._task.only and not is_wanted(self._task.only, finding, value):
+        if self._is_filtered and not self._is_wanted(effect, finding):
             return
         self._found(finding)
         self._derived(effect, finding)
         if self._tables is not None and finding.kind is FindingKind.STEP and finding.at is not None:
             self._note_regime(effect, finding)
 
+    def _is_wanted(self, effect: Effect | None, finding: Finding) -> bool:
+        value = effect.value if effect is not None else None
+        if effect is None and finding.at is not None:
+            value = self._index.last[finding.at].value
+        return is_wanted(self._task.only, finding, value)
+
     def _note_regime(self, effect: Effect | None, finding: Finding) -> None:
-        published = self._index.last.get(finding.at) if finding.at is not None else None
-        if finding.verdict in (Verdict.EQUAL, Verdict.OUT_OF_ORDER) and isinstance(effect, Publish):
-            self._history.note(dict(effect.headers), finding.cause_offset)  # equal in every byte
-        elif published is not None:
-            self._history.note(dict(published.headers), finding.cause_offset)
+        if finding.verdict in _AS_IMPLIED and isinstance(effect, Publish):
+            self._history.note(effect.headers, finding.cause_offset)  # equal in every byte
+        elif finding.at is not None and (published := self._index.last.get(finding.at)) is not None:
+            self._history.note(published.headers, finding.cause_offset)
 
     def _found(self, finding: Finding) -> None:
         self._counts[finding.kind, finding.verdict] += 1
