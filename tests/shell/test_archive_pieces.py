@@ -1,0 +1,105 @@
+"""Archives are read a piece at a time where all of it is usual: the same comes out as of one item after the other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from processor.archives import ArchivedRecord, ArchiveError, Gap, GapKind, jsonl
+from processor.archives.jsonl import encode_line
+from processor.archives.reading import _Order
+from processor.archives.records import LIMITS, MAX_OFFSET, MAX_TIMESTAMP, MIN_TIMESTAMP, Limits
+
+Item = ArchivedRecord | Gap
+USUAL: Final = [ArchivedRecord("events", 0, offset, 1_000, b"k", b"v") for offset in range(5)]
+
+
+def one_by_one(order: _Order, items: list[Item]) -> int:
+    return next((at for at, item in enumerate(items) if not order.follows(item)), len(items))
+
+
+def changed(at: int, **fields: object) -> list[Item]:
+    return [msgspec.structs.replace(item, **fields) if n == at else item for n, item in enumerate(USUAL)]
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        list(USUAL),
+        changed(2, offset=1),
+        changed(4, offset=9),
+        changed(0, offset=-1),
+        changed(3, topic="other"),
+        changed(3, partition=1),
+        changed(3, topic="no topic"),
+        changed(2, timestamp=MAX_TIMESTAMP + 1),
+        changed(2, timestamp=MIN_TIMESTAMP - 1),
+        [*USUAL, Gap("events", 0, 5, 7, GapKind.MARKER)],
+        [*USUAL[:2], Gap("events", 0, 1, 7, GapKind.MARKER), *USUAL[2:]],
+        [ArchivedRecord("events", 0, MAX_OFFSET + n, 1, None, None) for n in range(2)],
+    ],
+)
+@pytest.mark.parametrize("before", [(), (("events", -1),), (("events", 2), ("other", 1)), (("other", 1),)])
+def test_offsets_are_checked_alike_in_a_piece_and_one_by_one(
+    items: list[Item], before: tuple[tuple[str, int], ...]
+) -> None:
+    orders = _Order(), _Order()
+    for order in orders:
+        for topic, offset in before:
+            order._last[topic, 0] = offset
+    whole, each = orders
+    whole.is_alone = False
+    good = one_by_one(each, items)
+    assert whole.followed(items) == good
+    assert whole._last == each._last
+    assert whole.is_alone == (len({(item.topic, item.partition) for item in items[:good]}) == 1)
+
+
+LINES: Final = (
+    encode_line(USUAL[0])[:-1],
+    encode_line(USUAL[1])[:-1],
+    encode_line(ArchivedRecord("events", 0, 7, 1, None, b"\xff", (("n", b"v"), ("\udcff", None), ("m", b"\xfe"))))[:-1],
+    encode_line(ArchivedRecord("events", 0, 8, 1, b"k", None, tuple(("n", b"v") for _ in range(4))))[:-1],
+    encode_line(Gap("events", 0, 9, 12, GapKind.ABORTED))[:-1],
+    b'{"topic":"events","partition":0,"offset":3,"timestamp":4,"key":null,"value":"v"}',
+    b"",
+    b" \t",
+    b"{",
+    b"[]",
+    b'{"topic":"events","partition":0,"offset":3,"timestamp":4,"key":1,"value":"v","headers":[]}',
+    encode_line(ArchivedRecord("events", 0, 20, 1, b"k", b"v" * 300))[:-1],
+)
+
+
+def came(items_of: object) -> tuple[list[Item], list[tuple[str, int]], str]:
+    """The items, the place of each, and the error behind them."""
+    items: list[Item] = []
+    places: list[tuple[str, int]] = []
+    try:
+        for unit, number, batch in items_of:  # type: ignore[attr-defined]
+            items += batch
+            places += [(unit, number + at) for at in range(len(batch))]
+    except ArchiveError as error:
+        return items, places, str(error)
+    return items, places, ""
+
+
+@given(lines=st.lists(st.sampled_from(LINES), max_size=6), end=st.sampled_from([b"", b"\n"]), bom=st.booleans())
+@example(lines=[LINES[0], LINES[8]], end=b"", bom=False)
+@example(lines=[LINES[0], LINES[-1]], end=b"", bom=False)
+@example(lines=[LINES[3], LINES[4]], end=b"\n", bom=True)
+def test_lines_are_decoded_alike_in_a_piece_and_one_by_one(lines: list[bytes], end: bytes, bom: bool) -> None:
+    text = (b"\xef\xbb\xbf" if bom else b"") + b"\n".join(lines) + end
+    limits: Limits = msgspec.structs.replace(LIMITS, line_bytes=290, headers=3)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "a.jsonl"
+        file.write_bytes(text)
+        whole = came(jsonl.read_lines(file, limits))
+        each = came(jsonl._one_by_one(file, text.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1, limits))
+    assert whole == each
