@@ -1,0 +1,207 @@
+"""`python -m tests.bench.replay_against <revision>`: `replay --report` of this tree beside that of another one.
+
+Both are built into compiled wheels; each is the whole command, in processes of its own, over the same records of the
+source and what its own fold publishes of them. CPU time is that of the command and of every process that came of it;
+memory is the largest sum over them that a look every quarter of a second found. Linux alone: it adopts what a pool
+leaves behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from processor.archives import ArchivedRecord, Recorder
+from processor.simulate import generate
+from processor.simulate.parameters import Parameters
+from tests.bench import load, recorded_job
+from tests.bench.against import THIS, built
+from tests.bench.record_published import PARTITIONS, TOPIC
+
+CHILD: Final = Path(__file__).parent / "record_published.py"
+JOBS: Final = ("calls", "recorded", "simulated")
+_LOOK_S: Final = 0.25
+_ADOPT_ORPHANS: Final = 36
+"""PR_SET_CHILD_SUBREAPER of prctl(2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    cpu_s: float
+    peak_mib: float
+    records: int
+
+
+def source(job: str, events: int) -> Iterator[ArchivedRecord]:
+    """The records of a job, of one partition after the other where the job has no partitions of its own."""
+    if job == "simulated":
+        ends = [0] * PARTITIONS
+        for made in generate(Parameters(records=events, seed=5, partitions=PARTITIONS, open_runs=400)):
+            offset, ends[made.partition] = ends[made.partition], ends[made.partition] + 1
+            yield ArchivedRecord(
+                TOPIC, made.partition, offset, made.timestamp, made.key, made.value, tuple(made.headers)
+            )
+        return
+    for partition in range(PARTITIONS):
+        seed, share = 100 + partition, -(-events // PARTITIONS)
+        if job == "calls":
+            asked = load.Job(share, seed=seed, partitions=1, open_runs=2_000 // PARTITIONS, per_s=125)
+            for offset, call in enumerate(load.records(asked, load.Expected())):
+                yield ArchivedRecord(TOPIC, partition, offset, call.timestamp, call.key, call.value)
+            continue
+        for offset, one in enumerate(recorded_job.recorded(share, recorded_job.Expected(), seed=seed)):
+            timestamp = recorded_job.BEGIN_S * 1000 + offset * 8
+            yield ArchivedRecord(TOPIC, partition, offset, timestamp, one.key, one.value, tuple(one.headers))
+
+
+def replayed(room: Path, job: Path, own: Path, files: str, workers: int) -> Run:
+    """One replay with a report.
+
+    Raises:
+        RuntimeError: it did not end with "proven".
+    """
+    report = own / "report"
+    shutil.rmtree(report, ignore_errors=True)
+    archive = job / files if files == ".jsonl" else own / files
+    command = [
+        sys.executable, "-P", "-m", "processor", "replay", "--config", str(job.parent / "bench.toml"),
+        "--archive", str(archive), "--published", str(own / "published"), "--workers", str(workers),
+        "--report", str(report), "--json",
+    ]  # fmt: skip
+    before, stop, peak = _cpu_s(), threading.Event(), [0]
+    with (own / "said.log").open("w") as said:
+        process = subprocess.Popen(
+            command,
+            env=os.environ | {"PYTHONPATH": str(room)},
+            cwd=room,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            text=True,
+        )
+
+        def look() -> None:
+            while not stop.wait(_LOOK_S):
+                peak[0] = max(peak[0], _resident_bytes())
+
+        watching = threading.Thread(target=look)
+        watching.start()
+        assert process.stdout is not None
+        told = process.stdout.read()
+        process.wait()
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            break
+    stop.set()
+    watching.join()
+    found = json.loads(told) if told else {}
+    if found.get("verdict") != "proven":
+        raise RuntimeError(f"{command}: {found.get('verdict')}, {(own / 'said.log').read_text()[-500:]}")
+    return Run(_cpu_s() - before, peak[0] / 2**20, sum(result["records"] for result in found["results"]))
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _resident_bytes() -> int:
+    """Over all processes that came of this one."""
+    parents, resident = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # gone by now
+            continue
+        process = int(path.parent.name)
+        parents[process], resident[process] = int(fields[1]), int(fields[21]) * resource.getpagesize()
+    found = 0
+    for process in parents:
+        ancestor = process
+        while ancestor in parents and ancestor != os.getpid():
+            ancestor = parents[ancestor]
+        found += resident[process] if ancestor == os.getpid() != process else 0
+    return found
+
+
+def compared(base: str, jobs: list[str], files: list[str], *, events: int, rounds: int) -> Iterator[str]:
+    """Rows of a table, as they come.
+
+    Raises:
+        RuntimeError: a build failed, or a replay did not end with "proven".
+    """
+    ctypes.CDLL(None).prctl(_ADOPT_ORPHANS, 1)
+    with TemporaryDirectory(prefix="run-steps-bench-") as name:
+        folder = Path(name)
+        (folder / "bench.toml").write_text(f'[source]\ntopic = "{TOPIC}"\n')
+        rooms = {base: folder / "base", THIS: folder / "this"}
+        for revision, room in rooms.items():
+            built(revision, room, compiled=True)
+        yield f"| `replay --report` | {base}: k events/CPU-s | MiB | {THIS} | MiB | {THIS} / {base} |"
+        yield "|---|---:|---:|---:|---:|---:|"
+        for job in jobs:
+            _record(folder / job, rooms, job, events)
+            for kind in files:
+                for workers in (1, 2):
+                    pairs: list[tuple[Run, Run]] = []
+                    for number in range(rounds):
+                        turn = [base, THIS] if number % 2 == 0 else [THIS, base]
+                        taken = {
+                            revision: replayed(
+                                rooms[revision], folder / job, folder / job / rooms[revision].name, kind, workers
+                            )
+                            for revision in turn
+                        }
+                        pairs.append((taken[base], taken[THIS]))
+                    yield _row(f"`{job}`, {kind}, processes: {workers}", pairs)
+
+
+def _record(folder: Path, rooms: dict[str, Path], job: str, events: int) -> None:
+    with Recorder(folder / ".jsonl", files=".jsonl") as recorder:
+        for record in source(job, events):
+            recorder.write(record)
+    for room in rooms.values():
+        own = folder / room.name
+        own.mkdir()
+        subprocess.run(
+            [sys.executable, "-P", CHILD, own], env=os.environ | {"PYTHONPATH": str(room)}, cwd=room, check=True
+        )
+
+
+def _row(name: str, pairs: list[tuple[Run, Run]]) -> str:
+    cells = []
+    for side in zip(*pairs, strict=True):
+        cells.append(f"{median(run.records / run.cpu_s / 1000 for run in side):.1f}")
+        cells.append(f"{median(run.peak_mib for run in side):.0f}")
+    ratio = median(theirs.cpu_s / ours.cpu_s for theirs, ours in pairs)
+    return f"| {name} | {' | '.join(cells)} | {ratio:.2f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.replay_against", description=__doc__)
+    parser.add_argument("base", help="revision to compare with")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each tree (default 3)")
+    parser.add_argument("--events", type=int, default=1_000_000, help="of each job (default 1000000)")
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=list(JOBS))
+    parser.add_argument("--files", nargs="+", choices=(".jsonl", ".parquet"), default=[".jsonl", ".parquet"])
+    asked = parser.parse_args()
+    for row in compared(asked.base, asked.jobs, asked.files, events=asked.events, rounds=asked.rounds):
+        print(row, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
