@@ -323,6 +323,65 @@ def adopt(details: Tree) -> Tree:
     return adopted
 
 
+def copied(tree: Json) -> Json:
+    """A tree to be changed by `finish` alone: its texts and its plain lists are those of the other one."""
+    if type(tree) is dict:
+        return {key: copied(item) for key, item in tree.items()}
+    if type(tree) is Indexed:
+        return Indexed({index: copied(entry) for index, entry in tree.entries.items()})
+    return tree
+
+
+Way = tuple[str | int, ...]
+
+
+def odd_leaves(tree: Tree) -> list[Way] | None:
+    """The ways to what `adopt` cannot tell from the tree's JSON: texts that deltas append to, and empty lists.
+
+    None: the JSON does not give the tree back even with these (`restore_leaves`).
+    """
+    found: list[Way] = []
+    return found if _find_leaves(tree, SHAPE, (), found) else None
+
+
+def _find_leaves(value: Json, shape: Json, way: Way, found: list[Way]) -> bool:
+    kind = type(value)
+    if kind is dict:
+        for key, item in value.items():
+            if not _find_leaves(item, shape.get(key) if type(shape) is dict else None, (*way, key), found):
+                return False
+    elif kind is Indexed:
+        if type(shape) is not dict or sorted(value.entries) != list(range(len(value.entries))):
+            return False
+        for index, entry in value.entries.items():
+            if "index" in entry or not _find_leaves(entry, shape.get(ENTRIES), (*way, index), found):
+                return False
+    elif kind is Text:
+        found.append(way)
+        return not holds_half(value.getvalue())
+    elif kind is list and type(shape) is dict:
+        if not value:
+            found.append(way)
+        return not value or not all(type(item) is dict for item in value)
+    return True
+
+
+def restore_leaves(tree: Tree, ways: list[Way]) -> None:
+    """Make of what `adopt` gave the tree again whose `odd_leaves` these are."""
+    for way in ways:
+        holder: Any = tree
+        for name in way[:-1]:
+            held: Any = holder.entries if type(holder) is Indexed else holder
+            holder = held[name]
+        leaf = holder[way[-1]]
+        if type(leaf) is str:
+            text = Text()
+            text.write(leaf)
+            holder[way[-1]] = text
+        else:
+            holder[way[-1]] = []
+
+
 def _without_index(item: Tree) -> Tree:
     return {key: value for key, value in item.items() if key != "index"} if "index" in item else item
 

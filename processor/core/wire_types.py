@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -98,12 +98,14 @@ class DeltaQuestion(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 class ExactCall(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """One entry of a tool call delta in one of its commonest shapes. `index` is not yet checked.
 
-    Behind the first three fields stand those that hold the text of a delta, or lead to it.
+    Behind the first five fields stand those that hold the text of a delta, or lead to it.
     """
 
     index: int
     type: str | UnsetType = UNSET
     id: str | UnsetType | None = UNSET
+    name: str | UnsetType = UNSET
+    server_label: str | UnsetType = UNSET
     function: DeltaFunction | UnsetType = UNSET
     arguments: str | UnsetType = UNSET
     code_interpreter: DeltaCode | UnsetType = UNSET
@@ -170,8 +172,18 @@ Scalar = str | int | float | bool | None
 Said = Scalar | UnsetType
 
 
-class ExactStep(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
-    """A step object in its commonest shape: function calls or a message, no keys but these, nested no deeper."""
+class ToolDetails(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """Details with calls of any tools, as a tree would take them in."""
+
+    tool_calls: list[dict[str, Any]]
+    type: str
+
+
+Details = TypeVar("Details")
+
+
+class StatedStep(msgspec.Struct, Generic[Details], forbid_unknown_fields=True, gc=False, kw_only=True):
+    """A step object in one of its commonest shapes: no keys but these, and nothing but the details nested deeper."""
 
     assistant_id: Said = UNSET
     cancelled_at: Said = UNSET
@@ -186,10 +198,16 @@ class ExactStep(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=Tr
     object: str
     run_id: str | UnsetType | None = UNSET
     status: str
-    step_details: ExactDetails
+    step_details: Details
     thread_id: Said = UNSET
     type: str
     usage: dict[str, Scalar | dict[str, Scalar]] | UnsetType | None = UNSET
+
+
+ExactStep = StatedStep[ExactDetails]
+"""With function calls or a message."""
+ToolStep = StatedStep[ToolDetails]
+"""With calls of any tools."""
 
 
 class ExactObject(msgspec.Struct, frozen=True, gc=False):
@@ -201,6 +219,7 @@ class ExactObject(msgspec.Struct, frozen=True, gc=False):
 
 
 read_exact_step: Final = msgspec.json.Decoder(ExactStep).decode
+read_tool_step: Final = msgspec.json.Decoder(ToolStep).decode
 read_text: Final = msgspec.json.Decoder(str).decode
 
 

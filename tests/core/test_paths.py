@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -350,6 +351,84 @@ def test_the_delta_that_first_says_the_type_of_the_details_is_merged() -> None:
     play.say("step.delta", delta(tool_calls=[call(0, "a")]))
     for _ in range(3):
         play.say("step.delta", calls(call(0, "a")))
+    come_to_the_same(play.log)
+
+
+TOOL_CALLS: tuple[dict[str, Any], ...] = (
+    {"type": "mcp", "name": "search", "server_label": "docs", "arguments": "a"},
+    {"type": "mcp", "arguments": "a"},
+    {"type": "function", "name": "odd", "function": {"name": "f", "arguments": "a"}},
+    {"type": "function", "server_label": "odd", "function": {"name": "f", "arguments": "a"}},
+    {"type": "code_interpreter", "code_interpreter": {"input": "a", "outputs": []}},
+    {"type": "code_interpreter"} | _logs({"index": 0, "type": "logs", "logs": "a"}),
+    {"type": "code_interpreter"} | _logs({"index": 1, "type": "logs", "logs": "a"}),
+    {"type": "file_search", "file_search": {}},
+    {"type": "bing_grounding", "bing_grounding": {"requesturl": "u"}},
+    {"type": "azure_ai_search", "azure_ai_search": {"input": "q", "output": "o"}},
+    {"type": "openapi", "function": {"name": "f", "arguments": "a", "output": None}},
+    {"type": "azure_function", "azure_function": {"name": "f", "arguments": "\ud83d"}},
+)
+"""First deltas of calls of every tool, usual ones and odd ones."""
+
+
+def _wire(name: str, data: Any) -> dict[str, Any]:
+    return {"event": f"thread.run.step.{name}", "data": data}
+
+
+def _log_of(values: list[dict[str, Any]]) -> list[LogRecord]:
+    # As JSON.stringify writes it: half a character is an escape.
+    lines = (json.dumps(value, separators=(",", ":")).encode() for value in values)
+    return [LogRecord(n, 1_000_000 + n, b"k", line) for n, line in enumerate(lines)]
+
+
+@pytest.mark.parametrize("said", TOOL_CALLS)
+@pytest.mark.parametrize("index", [0, 1])
+def test_steps_of_every_tool_end_as_by_the_slow_path(said: dict[str, Any], index: int) -> None:
+    """With what the end says of the call, or leaves to the fold; then late deltas, another end and a checkpoint."""
+    first = {"index": index, "id": "c"} | said
+    told = {key: value for key, value in first.items() if key != "index"}
+    stated = step(**USUAL, expires_at=2_000, usage=None)
+    more = [_wire("delta", calls({"index": index} | piece)) for piece in GROWN[:11:2]]
+    for ended in ([], [told], [told | {"id": "d"}], [told, told], [told | {"extra": [{"index": 3}], "nil": None}]):
+        details = {"type": "tool_calls", "tool_calls": ended}
+        end = step("completed", type="tool_calls", step_details=details, completed_at=5)
+        other = step("completed", type="tool_calls", step_details=details, completed_at=6)
+        for between in ([], more):
+            opened = [_wire("created", stated), _wire("delta", calls(first)), *between, _wire("in_progress", stated)]
+            late = [_wire("delta", calls({"index": index} | said)), *more, _wire("completed", other)]
+            log = _log_of([*opened, _wire("completed", end), *late])
+            come_to_the_same(log)
+            come_to_the_same(log, msgspec.structs.replace(LOG_RULES, object_type="x"))
+            come_to_the_same(log, msgspec.structs.replace(LOG_RULES, max_step_bytes=330))
+
+
+@pytest.mark.parametrize("tool", ["mcp", "code_interpreter", "file_search"])
+def test_a_step_of_another_tool_stays_compact(tool: str) -> None:
+    """Its end is read once and kept as it was published."""
+    said: dict[str, Any] = {"type": tool, tool: {}}
+    if tool == "mcp":
+        said = {"type": tool, "name": "search", "server_label": "docs", "arguments": "{"}
+    elif tool == "code_interpreter":
+        said = {"type": tool, tool: {"input": "a", "outputs": []}}
+    play = Play()
+    play.created(**USUAL)
+    play.say("step.delta", calls({"index": 0, "id": "c"} | said))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SlowPath, "apply_event", _never)
+        details = {"type": "tool_calls", "tool_calls": [{"id": "c"} | said]}
+        play.say("step.completed", step("completed", type="tool_calls", step_details=details))
+    assert play.state.steps["s1"].form is Form.COMPACT
+    come_to_the_same(play.log)
+
+
+def test_an_end_with_the_id_of_another_step_ends_that_one() -> None:
+    """The last of two equal names counts."""
+    play = Play()
+    play.created(**USUAL)
+    play.created(step_id="s2", **USUAL)
+    end = text({"event": "thread.run.step.completed", "data": step("completed", step_id="s2", **USUAL)})
+    play.put(end.replace(b'"data":{', b'"data":{"id":"s1",'))
+    assert [entry.status.value for entry in play.state.steps.values()] == ["in_progress", "completed"]
     come_to_the_same(play.log)
 
 

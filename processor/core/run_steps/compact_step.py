@@ -1,4 +1,6 @@
-"""The compact form of a run step: what it began with as its JSON, calls as they grow, its end as it came.
+"""The compact form of a run step: what it began with as its JSON, function calls as they grow, its end as it came.
+
+A step of other tools has its details as a tree beside it, and everything else in this form.
 
 It saves memory and time and changes no outcome: whatever it accepts, the general form (`step.Step`) would hold as the
 same step. `ending_of` says what the end would be and changes nothing; `end` applies it.
@@ -12,13 +14,27 @@ import msgspec
 from msgspec import UNSET
 
 from processor.core.effects import Status
-from processor.core.merge import Text, Tree, adopt, fill
+from processor.core.merge import (
+    Notes,
+    Text,
+    Tree,
+    Way,
+    adopt,
+    copied,
+    fill,
+    finish,
+    odd_leaves,
+    plain,
+    restore_leaves,
+)
 from processor.core.step_state import SCHEMA_KEYS
 from processor.core.wire_types import (
     ExactFunction,
     ExactObject,
     ExactStep,
     ExactTool,
+    StatedStep,
+    ToolDetails,
     canonical_step,
     read_any,
     read_exact_step,
@@ -30,7 +46,8 @@ KEPT_OVER_NULL: Final = frozenset({"run_id", "thread_id", "assistant_id", "creat
 _UNSET: Final = UNSET
 _SCHEMA_NAMES: Final = frozenset(SCHEMA_KEYS)
 _astuple: Final = msgspec.structs.astuple
-_EXACT_NAMES: Final = ExactStep.__struct_fields__
+_EXACT_NAMES: Final = StatedStep.__struct_fields__
+_NO_LEAVES: Final[list[Way]] = []
 _SCHEMA_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in _SCHEMA_NAMES)
 _KEPT_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in KEPT_OVER_NULL)
 
@@ -55,24 +72,43 @@ class Call:
 class Ending:
     """What an ending object makes of a compact step: the whole snapshot, and how much of it the object said itself.
 
-    `absent`: bits of the fields that no object named. `texts`: bits of the calls whose arguments deltas may still
-    add to.
+    `absent`: bits of the fields that no object named. `texts`: bits of the function calls whose arguments deltas may
+    still add to. Where there was a tree: its `leaves` (`merge.odd_leaves`), and the `notes` of the merge.
     """
 
-    __slots__ = ("absent", "stated", "texts")
+    __slots__ = ("absent", "leaves", "notes", "stated", "texts")
 
-    def __init__(self, stated: ExactStep, absent: int, texts: int) -> None:
+    def __init__(
+        self,
+        stated: StatedStep[Any],
+        absent: int,
+        texts: int,
+        leaves: list[Way] = _NO_LEAVES,
+        notes: Notes | None = None,
+    ) -> None:
         self.stated, self.absent, self.texts = stated, absent, texts
+        self.leaves, self.notes = leaves, notes
 
 
 class CompactStep:
-    """A step that did only what nearly all steps do. Call n stands at index n.
+    """A step that did only what nearly all steps do. `calls`: function call n stands at index n; None: see its tree.
 
     Args:
         event: the object it begins with, which `opens_exactly`.
     """
 
-    __slots__ = ("_absent", "_message", "_published", "_texts", "_type", "calls", "ending", "opening", "run_id")
+    __slots__ = (
+        "_absent",
+        "_leaves",
+        "_message",
+        "_published",
+        "_texts",
+        "_type",
+        "calls",
+        "ending",
+        "opening",
+        "run_id",
+    )
 
     def __init__(self, event: ExactObject) -> None:
         stated = event.stated
@@ -80,7 +116,8 @@ class CompactStep:
         self._message = stated.step_details.message_creation
         self.run_id: str | None = stated.run_id if type(stated.run_id) is str else None
         self.calls: list[Call] | None = [] if stated.type == "tool_calls" else None
-        self.ending: ExactStep | None = None
+        self.ending: StatedStep[Any] | None = None
+        self._leaves = _NO_LEAVES
         self._published = b""
         unsaid = 0
         for number, told in enumerate(_astuple(stated)):
@@ -108,6 +145,27 @@ class CompactStep:
         texts = self._end_details(stated)
         if texts is None:
             return None
+        absent = self._complete(stated, status)
+        return None if absent < 0 else Ending(stated, absent, texts)
+
+    def tool_ending_of(self, stated: StatedStep[Any], status: Status, tree: Tree) -> Ending | None:
+        """The same where the details are a tree, which stays as it is. `stated` has `ToolDetails` and is changed."""
+        details: ToolDetails = stated.step_details
+        if not self.opening or not (stated.type == details.type == self._type and stated.object):
+            return None
+        notes = Notes()
+        if details.tool_calls:
+            tree = copied(tree)
+            finish(tree, {"type": details.type, "tool_calls": details.tool_calls}, notes)
+        leaves = odd_leaves(tree)
+        if leaves is None:
+            return None
+        stated.step_details = plain(tree)
+        absent = self._complete(stated, status)
+        return None if absent < 0 else Ending(stated, absent, 0, leaves, notes)
+
+    def _complete(self, stated: StatedStep[Any], status: Status) -> int:
+        """Fill what an ending object does not say. Returns the bits of the fields that none named; -1 to decline."""
         unsaid, nulls = 0, 0
         for number, told in enumerate(_astuple(stated)):
             if told is _UNSET:
@@ -117,12 +175,12 @@ class CompactStep:
         if unsaid & ~self._absent or nulls & _KEPT_BITS:
             _fill_missing(stated, read_exact_step(self.opening))
         if stated.expired_at is not None and stated.expired_at is not _UNSET and status is not Status.EXPIRED:
-            return None
+            return -1
         absent = unsaid & self._absent
         for number, name in enumerate(_EXACT_NAMES):
             if absent >> number & 1 and name in _SCHEMA_NAMES:
                 setattr(stated, name, None)
-        return Ending(stated, absent & _SCHEMA_BITS, texts)
+        return absent & _SCHEMA_BITS
 
     def _end_details(self, stated: ExactStep) -> int | None:
         """Merge the details; returns the bits of the calls whose text is the fold's own. None: something differs."""
@@ -165,7 +223,7 @@ class CompactStep:
         """Take the end that `ending_of` found."""
         stated = ending.stated
         self.opening, self.ending, self._message = b"", stated, _UNSET
-        self._absent, self._texts = ending.absent, ending.texts
+        self._absent, self._texts, self._leaves = ending.absent, ending.texts, ending.leaves
         self.run_id = stated.run_id if type(stated.run_id) is str else None
 
     def encoded(self) -> bytes:
@@ -182,6 +240,18 @@ class CompactStep:
 
     # --- the general form -----------------------------------------------------------------------------------
 
+    def take_tree(self) -> Tree:
+        """The details as a tree from here on, in place of `calls`."""
+        tree: Tree = {}
+        fill(tree, read_any(self.opening)["step_details"])
+        self._put_calls(tree)
+        self.calls = None
+        return tree
+
+    def _put_calls(self, tree: Tree) -> None:
+        if self.calls:
+            tree["tool_calls"].entries.update({n: call.entry() for n, call in enumerate(self.calls)})
+
     def general(self) -> tuple[dict[str, Any], Tree]:
         """The same as fields and tree. What deltas grow in the tree are the texts of the calls themselves."""
         published = self.encoded()
@@ -189,8 +259,7 @@ class CompactStep:
         if not published:
             fields: dict[str, Any] = read_any(self.opening)
             fill(tree, fields.pop("step_details"))
-            if self.calls:
-                tree["tool_calls"].entries.update({n: call.entry() for n, call in enumerate(self.calls)})
+            self._put_calls(tree)
             return fields, tree
         fields = read_any(published)
         tree = adopt(fields.pop("step_details"))
@@ -204,10 +273,11 @@ class CompactStep:
                     text = Text()
                     text.write(entry["function"]["arguments"])
                     entry["function"]["arguments"] = text
+        restore_leaves(tree, self._leaves)
         return fields, tree
 
 
-def _fill_missing(stated: ExactStep, first: ExactStep) -> None:
+def _fill_missing(stated: StatedStep[Any], first: ExactStep) -> None:
     """Fill what an ending object does not say, or cannot erase, with what the step began with."""
     before = _astuple(first)
     for number, told in enumerate(_astuple(stated)):

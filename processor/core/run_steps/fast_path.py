@@ -16,11 +16,20 @@ from processor.core.lifecycle import TERMINAL, Kind
 from processor.core.run_steps.compact_step import Ending, opens_exactly
 from processor.core.run_steps.delta_template import DeltaTemplate, is_plain
 from processor.core.run_steps.step import OpenedCall, Step
-from processor.core.run_steps.usual_events import EventPrefix, exact, general, prefix_of, run_event
+from processor.core.run_steps.usual_events import (
+    EventPrefix,
+    exact,
+    exact_object,
+    general,
+    named_event,
+    prefix_of,
+    run_event,
+)
 from processor.core.transitions import Transitions
 from processor.core.wire_types import ExactData, ExactObject, Ignored, RunEnd, StepDelta, StepObject
 
 _CREATED: Final = Kind.CREATED
+_DELTA: Final = Kind.DELTA
 _IN_PROGRESS: Final = Kind.IN_PROGRESS
 _ENDS: Final[Mapping[Kind, Status]] = {Kind(status.value): status for status in TERMINAL}
 _ID: Final = b'{"id":"'
@@ -122,19 +131,18 @@ class FastPath:
             of_run = run_event(value)
             if of_run is not None:
                 return TakeSlowPath(of_run)
-        decision: Decision | None = None
-        if head is not None and head.kind is _IN_PROGRESS:
-            decision = self._of_repeat(value, head, offset, event_id)
+        elif head.kind is not _DELTA:
+            decision = self._of_object(value, head, offset, event_id)
             if decision is not None:
                 return decision
+            found = named_event(value)
+            return TakeSlowPath(found) if isinstance(found, StepObject) else None
         event = exact(value, head)
         if isinstance(event, ExactData):
             decision = self._of_delta(event, offset, event_id)
-        elif isinstance(event, ExactObject):
-            decision = self._of_object(event, len(value), offset, event_id)
-        if decision is not None:
-            return decision
-        whole = event if event is None or isinstance(event, StepObject) else general(event)
+            if decision is not None:
+                return decision
+        whole = general(event) if isinstance(event, (ExactData, ExactObject)) else event
         return None if whole is None else TakeSlowPath(whole)
 
     def _of_delta(self, event: ExactData, offset: int, event_id: str | None) -> Decision | None:
@@ -150,35 +158,43 @@ class FastPath:
         opened = step.call_of(event, self._max_step_bytes, event_id)
         return None if opened is None else OpenCall(entry, step, opened)
 
-    def _of_repeat(self, value: bytes, head: EventPrefix, offset: int, event_id: str | None) -> Decision | None:
-        data = value[head.data : -1]
-        if not data.startswith(_ID):
-            return None
-        step_id = data[len(_ID) : data.find(b'"', len(_ID))].decode("utf-8", "backslashreplace")
-        entry = self._transitions.steps.get(step_id)
-        step = None if entry is None else entry.step
-        if entry is None or not isinstance(step, Step) or offset < entry.applied_below:
-            return None
-        if not step.is_repeated_by(data) or step.has_folded(event_id):
-            return None
-        return RepeatObject(entry, step) if step.size_with(len(value), 0) <= self._max_step_bytes else None
-
-    def _of_object(self, event: ExactObject, size: int, offset: int, event_id: str | None) -> Decision | None:
-        """An object that opens a step, or ends one that did nothing unusual."""
+    def _of_object(self, value: bytes, head: EventPrefix, offset: int, event_id: str | None) -> Decision | None:
+        """An object that opens a step, repeats what it began with, or ends one that did nothing unusual."""
+        size = len(value)
         if size > self._max_step_bytes:
             return None
-        transitions, kind = self._transitions, event.kind
-        entry = transitions.steps.get(event.stated.id)
+        transitions, kind, data = self._transitions, head.kind, value[head.data : -1]
+        entry = transitions.steps.get(_id_in(data))
         if entry is None:
-            if kind is not _CREATED or transitions.is_full() or not opens_exactly(event.stated):
-                return None
-            return None if transitions.retention.is_gone(event.stated.id, offset) else BeginStep(event)
-        step, status = entry.step, _ENDS.get(kind)
-        if not isinstance(step, Step) or status is None or offset < entry.applied_below or step.has_folded(event_id):
+            return self._of_created(data, offset) if kind is _CREATED else None
+        step = entry.step
+        if not isinstance(step, Step) or offset < entry.applied_below or step.has_folded(event_id):
             return None
-        form = step.compact_form
-        ending = None if form is None else form.ending_of(event, status)
-        return None if ending is None else EndStep(entry, step, ending, status)
+        if kind is _IN_PROGRESS:
+            fits = step.is_repeated_by(data) and step.size_with(size, 0) <= self._max_step_bytes
+            return RepeatObject(entry, step) if fits else None
+        status = _ENDS.get(kind)
+        ending = None if status is None else step.ending_of(data, kind, status)
+        return None if ending is None or status is None else EndStep(entry, step, ending, status)
+
+    def _of_created(self, data: bytes, offset: int) -> Decision | None:
+        transitions = self._transitions
+        if transitions.is_full():
+            return None
+        event = exact_object(data, _CREATED)
+        if event is None or not opens_exactly(event.stated):
+            return None
+        step_id = event.stated.id
+        if step_id in transitions.steps or transitions.retention.is_gone(step_id, offset):
+            return None
+        return BeginStep(event)
+
+
+def _id_in(data: bytes) -> str:
+    """The id that a step object says first; "" where it begins otherwise. Its object has yet to be read."""
+    if not data.startswith(_ID):
+        return ""
+    return data[len(_ID) : data.find(b'"', len(_ID))].decode("latin-1")
 
 
 # --- templates ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from processor.core.checkpoint_format import Inference
 from processor.core.effects import Reason, Rejected, Status
+from processor.core.lifecycle import Kind
 from processor.core.merge import (
     MAX_INDEX,
     NULL_SIZE,
@@ -31,6 +32,7 @@ from processor.core.run_steps.compact_step import KEPT_OVER_NULL, Call, CompactS
 from processor.core.run_steps.delta_template import DeltaTemplate, learn_template
 from processor.core.run_steps.event_ids import EventIds
 from processor.core.run_steps.text_place import TextPlace, arguments_at, body_of, piece_of
+from processor.core.run_steps.usual_events import exact_object, tool_step
 from processor.core.step_state import SCHEMA_KEYS, StepState
 from processor.core.wire_types import ExactData, ExactObject, StepDelta, StepObject, canonical
 
@@ -57,8 +59,9 @@ class Step(StepState):
 
     `tree` is `step_details` (see `core.merge`), `fields` all else that step objects said.
 
-    While a step does only what nearly all steps do, neither is made: it is held as `compact_form`. Asking for `tree`
-    or `fields` materialises it. The slow path asks, the fast path does not.
+    While a step does only what nearly all steps do, neither is made: it is held as `compact_form`. Asking for `fields`
+    materialises it; asking for `tree` makes that alone where the step has tool calls. The slow path asks, the fast path
+    does not.
     """
 
     __slots__ = (
@@ -93,7 +96,11 @@ class Step(StepState):
     def tree(self) -> Tree:
         """The details as they are merged."""
         if self._tree is _UNMADE:
-            self._materialise()
+            form = self.compact_form
+            if form is not None and form.calls is not None and form.ending is None:
+                self._tree = form.take_tree()
+            else:
+                self._materialise()
         return self._tree
 
     @property
@@ -257,6 +264,8 @@ class Step(StepState):
         if (
             function is _UNSET
             or body_of(call) != _FUNCTION
+            or call.name is not _UNSET
+            or call.server_label is not _UNSET
             or type(kind) is not str
             or len(kind) > SHORT
             or type(call_id) is not str
@@ -283,12 +292,10 @@ class Step(StepState):
         return OpenedCall(index, Call(call_id, kind, name, text, says_output=output is None), brought)
 
     def _may_begin(self, index: int) -> bool:
-        """Whether a call may begin at this index. A compact step is materialised if it is not the next one."""
+        """Whether a call may begin at this index. A compact step gets a tree if it is not the next one."""
         held = None if self.compact_form is None else self.compact_form.calls
-        if held is not None:
-            if index == len(held):
-                return True
-            self._materialise()
+        if held is not None and index == len(held):
+            return True
         indexed = self.tree.get("tool_calls")
         return type(indexed) is Indexed and index not in indexed.entries and self.tree.get("type") == "tool_calls"
 
@@ -314,6 +321,17 @@ class Step(StepState):
         """Whether an object says again, to the letter, what the step began with."""
         return self.compact_form is not None and self.compact_form.opening == data
 
+    def ending_of(self, data: bytes, kind: Kind, status: Status) -> Ending | None:
+        """What an ending object makes of the step; None if it is not held compact, or disagrees with anything."""
+        form = self.compact_form
+        if form is None:
+            return None
+        if self._tree is _UNMADE:
+            event = exact_object(data, kind)
+            return None if event is None or event.stated.id != self.step_id else form.ending_of(event, status)
+        stated = tool_step(data, kind)
+        return None if stated is None or stated.id != self.step_id else form.tool_ending_of(stated, status, self._tree)
+
     def repeat_exact(self, size: int) -> None:
         """Take in an object by which the step `is_repeated`: it is an event, and changes nothing else."""
         self._count_event(size)
@@ -323,6 +341,9 @@ class Step(StepState):
         form = self.compact_form
         assert form is not None
         form.end(ending)
+        self._tree = _UNMADE
+        if ending.notes is not None:
+            self._anomalies_of(ending.notes)
         self.status = status
         self._count_event(size)
 
@@ -340,7 +361,7 @@ class Step(StepState):
         step.last_offset, step.usable_expires_at = self.last_offset, self.usable_expires_at
         step.events, step.revision = self.events, self.revision
         step.object_bytes, step.characters = self.object_bytes, self.characters
-        step.irregular = self.irregular
+        step.irregular, step.oversize = self.irregular, self.oversize
         step._ids = None if self._ids is None else self._ids.copy()
         form = self.compact_form
         assert form is not None
@@ -350,10 +371,10 @@ class Step(StepState):
     def _materialise(self) -> None:
         """Make `fields` and `tree`."""
         form, self.compact_form = self.compact_form, None
-        if form is None:
-            self._fields, self._tree = {}, {}
-        else:
-            self._fields, self._tree = form.general()
+        fields, tree = ({}, {}) if form is None else form.general()
+        self._fields = fields
+        if self._tree is _UNMADE:
+            self._tree = tree
 
     def _remember_text(self, text: Text, place: TextPlace) -> None:
         self._text, self._place = text, place
@@ -394,8 +415,8 @@ class Step(StepState):
         return out
 
     def told_anomalies(self) -> frozenset[str]:
-        # In the compact form no text has half a character: the slow path alone appends one, to a tree.
-        if self.compact_form is None and lacks_half(self.tree):
+        # What ends in the compact form has no half of a character: the slow path alone appends one, to a tree.
+        if (self.compact_form is None or self.compact_form.ending is None) and lacks_half(self.tree):
             return self.anomalies | {"replaced_half"}
         return self.anomalies
 

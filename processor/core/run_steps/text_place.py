@@ -13,7 +13,7 @@ from msgspec import UNSET
 from processor.core.merge import SHORT, Indexed, Text, Tree
 from processor.core.wire_types import DeltaOutput, ExactCall, ExactData
 
-_BODIES: Final = 3
+_BODIES: Final = 5
 """The first of the fields of an `ExactCall` that hold a text or lead to it."""
 _OUTPUTS: Final = "outputs"
 _astuple: Final = msgspec.structs.astuple
@@ -94,7 +94,7 @@ def piece_of(data: ExactData) -> Piece | None:
     if len(calls) != 1:
         return None
     call = calls[0]
-    if call.id is not _UNSET:
+    if call.id is not _UNSET or call.name is not _UNSET or call.server_label is not _UNSET:
         return None
     name = body_of(call)
     if not name:

@@ -29,13 +29,16 @@ from processor.core.wire_types import (
     ExactObject,
     Ignored,
     RunEnd,
+    StatedStep,
     StepDelta,
     StepObject,
+    ToolDetails,
     exact_delta,
     named_object,
     read_any,
     read_exact_step,
     read_named_run,
+    read_tool_step,
 )
 
 _CREATED, _IN_PROGRESS, _DELTA = Kind.CREATED, Kind.IN_PROGRESS, Kind.DELTA
@@ -43,12 +46,6 @@ _OPEN_STATUS: Final = Status.IN_PROGRESS.value
 _STEP_BYTES: Final = STEP_EVENT.encode()
 _STEP_EVENTS: Final[Mapping[str, Kind]] = {STEP_EVENT + name: kind for name, kind in STEP_NAMES.items()}
 _FIRST: Final = 40  # known producers write the event's name within so many bytes
-_PREFIXES: Final = [
-    (f'{{"event"{colon}"{STEP_EVENT}{kind.value}"{comma}"data"{colon}'.encode(), kind)
-    for colon, comma in ((":", ","), (": ", ", "))
-    for kind in (Kind.DELTA, *STEP_NAMES.values())
-]
-"""What stands in front of the data in the two layouts of JSON that nearly all programs write."""
 _STEP_PREFIXES: Final = (b'{"event":"thread.run.step.', b'{"event": "thread.run.step.')
 _RUN_PREFIXES: Final = (b'{"event":"thread.run.', b'{"event": "thread.run.')
 
@@ -56,19 +53,29 @@ _RUN_PREFIXES: Final = (b'{"event":"thread.run.', b'{"event": "thread.run.')
 class EventPrefix:
     """The beginning of a value: which event, and where its data begins."""
 
-    __slots__ = ("data", "kind")
+    __slots__ = ("data", "head", "kind")
 
-    def __init__(self, kind: Kind, data: int) -> None:
-        self.kind, self.data = kind, data
+    def __init__(self, kind: Kind, head: bytes) -> None:
+        self.kind, self.head, self.data = kind, head, len(head)
+
+
+_PREFIXES: Final = [
+    EventPrefix(kind, f'{{"event"{colon}"{STEP_EVENT}{kind.value}"{comma}"data"{colon}'.encode())
+    for colon, comma in ((":", ","), (": ", ", "))
+    for kind in (Kind.DELTA, *STEP_NAMES.values())
+]
+"""What stands in front of the data in the two layouts of JSON that nearly all programs write."""
+_NAME: Final = 26
+_NAME_END: Final = 32
+"""Where these differ: the event's name begins here, or one byte behind."""
+_BY_NAME: Final = {prefix.head[_NAME:_NAME_END]: prefix for prefix in _PREFIXES}
+assert len(_BY_NAME) == len(_PREFIXES)
 
 
 def prefix_of(value: bytes) -> EventPrefix | None:
     """What the value begins with, if it is an event about a step in one of the two usual layouts."""
-    if value.startswith(_STEP_PREFIXES) and value.endswith(b"}"):
-        for head, kind in _PREFIXES:
-            if value.startswith(head):
-                return EventPrefix(kind, len(head))
-    return None
+    found = _BY_NAME.get(value[_NAME:_NAME_END])
+    return found if found is not None and value.startswith(found.head) and value.endswith(b"}") else None
 
 
 def run_event(value: bytes) -> RunEnd | Ignored | None:
@@ -96,9 +103,17 @@ def exact(value: bytes, head: EventPrefix | None) -> ExactData | ExactObject | S
         if head is not None:
             if head.kind is _DELTA:
                 return exact_delta(value).data
-            found = _exact_object(value[head.data : -1], head.kind)
+            found = exact_object(value[head.data : -1], head.kind)
             if found is not None:
                 return found
+        return named_event(value)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def named_event(value: bytes) -> ExactData | StepObject | None:
+    """The delta or step object in `value` if its name comes first and it has no other form than the wire's."""
+    try:
         at = value.find(_STEP_BYTES, 0, _FIRST)
         if at < 0:
             return None
@@ -113,7 +128,7 @@ def exact(value: bytes, head: EventPrefix | None) -> ExactData | ExactObject | S
         return None
 
 
-def _exact_object(data: bytes, named: Kind) -> ExactObject | None:
+def exact_object(data: bytes, named: Kind) -> ExactObject | None:
     """The object if it has the exact shape and says what its name says."""
     try:
         stated = read_exact_step(data)
@@ -122,6 +137,17 @@ def _exact_object(data: bytes, named: Kind) -> ExactObject | None:
     if stated.status != (_OPEN_STATUS if named is _CREATED or named is _IN_PROGRESS else named):
         return None
     return ExactObject(named, stated, data) if 0 < len(stated.id) <= MAX_ID else None
+
+
+def tool_step(data: bytes, named: Kind) -> StatedStep[ToolDetails] | None:
+    """The ending object with calls of any tools, if it has no other oddity and says what its name says."""
+    if data.count(b"{") + data.count(b"[") > MAX_DEPTH:
+        return None
+    try:
+        stated = read_tool_step(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return stated if stated.status == named else None
 
 
 def general(event: ExactData | ExactObject) -> StepDelta | StepObject | None:
