@@ -141,11 +141,13 @@ class Retention:
             return
         del self.steps[entry.key]
         entry.drop()
+        if not entry.irregular and not entry.checkpointed:
+            return
         key = step_key(entry.key)
         if entry.irregular:
             self.load_gone(key, entry.touched_offset)
             effects.append(gone_checkpoint(key, entry.touched_offset, self._log))
-        elif entry.checkpointed:
+        else:
             effects.append(Checkpoint(key, None))
 
     # --- forgotten steps that left a `gone` checkpoint -------------------------------------------------------

@@ -210,14 +210,6 @@ ToolStep = StatedStep[ToolDetails]
 """With calls of any tools."""
 
 
-class ExactObject(msgspec.Struct, frozen=True, gc=False):
-    """A step object whose name and status agree. `data` is its JSON text, `stated` the same read."""
-
-    kind: Kind
-    stated: ExactStep
-    data: bytes
-
-
 read_exact_step: Final = msgspec.json.Decoder(ExactStep).decode
 read_tool_step: Final = msgspec.json.Decoder(ToolStep).decode
 read_text: Final = msgspec.json.Decoder(str).decode

@@ -20,8 +20,8 @@ from processor.core.lifecycle import Kind
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.run_steps.step import Step
-from processor.core.run_steps.usual_events import exact, prefix_of
-from processor.core.wire_types import ExactData, ExactObject
+from processor.core.run_steps.usual_events import ExactObject, exact, prefix_of
+from processor.core.wire_types import ExactData
 from tests.bench.load import BEGIN_S, Expected, Job, as_fetched, event, records
 from tests.bench.load import delta as delta_value
 from tests.bench.measure import Book, Build, Case, Row, child, microseconds

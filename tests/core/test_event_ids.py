@@ -13,6 +13,7 @@ from processor.core.checkpoints import CHECKPOINT_VERSION, IDS_VERSION, read_che
 from processor.core.effects import Checkpoint
 from processor.core.partition import PartitionState
 from processor.core.run_steps.event_ids import EventIds
+from processor.core.run_steps.fold import plain_id
 from tests.core.scripted_log import RULES, Play, call, calls, published, snapshot, step, text
 
 SAMPLE = Path(__file__).parent / "checkpoint_samples" / "run_step_version_1.msgpack"
@@ -201,3 +202,28 @@ def test_an_amended_step_knows_the_ids_that_came_before_its_end() -> None:
     assert play.say("step.delta", calls(call(0, "a")), event_id="x:1") == []
     assert len(play.say("step.delta", calls(call(0, "b")), event_id="x:2")) == 1
     assert play.say("step.delta", calls(call(0, "b")), event_id="x:2") == []
+
+
+NAMES = st.sampled_from(
+    ["runstep-event-id", "runstep-run-id", "runstep-sequence", "Runstep-Event-Id", "content-type", "ce_id", "other"]
+)
+CONTENTS = st.sampled_from([None, b"", b"id:7", b"\xff", "\u00e9".encode(), b"text/plain"])
+PUBLISHED = ["runstep-event-id", "runstep-run-id", "runstep-sequence"]
+NEARLY_PUBLISHED = st.builds(lambda at, name: [*PUBLISHED[:at], name, *PUBLISHED[at + 1 :]], st.integers(0, 2), NAMES)
+
+
+@given(st.one_of(st.just(PUBLISHED), NEARLY_PUBLISHED, st.lists(NAMES)), st.data())
+def test_the_usual_list_of_headers_is_read_as_any_other(names: list[str], data: st.DataObject) -> None:
+    headers = [(name, data.draw(CONTENTS)) for name in names]
+    with_another = [("other", None), *headers]  # a list of another length, which says the same
+    assert plain_id(headers) == plain_id(with_another)
+
+
+def test_the_usual_list_of_headers_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the property above would compare one way with itself."""
+    headers = [("runstep-event-id", b"a:1"), ("runstep-run-id", b"r"), ("runstep-sequence", b"1")]
+    with monkeypatch.context() as patch:
+        patch.setattr("processor.core.run_steps.fold._plain_id", lambda _: "by the other way")
+        known = plain_id(headers)
+    assert hasattr(EventIds, "__mypyc_attrs__") or known == "a:1"
+    assert plain_id(headers) == "a:1"

@@ -17,12 +17,11 @@ from processor.core.lifecycle import Kind
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.run_steps.fast_path import Paths
-from processor.core.run_steps.usual_events import exact, general, prefix_of, run_event
+from processor.core.run_steps.usual_events import ExactObject, exact, general, prefix_of, run_event
 from processor.core.sse import is_sse
 from processor.core.wire_types import (
     Decoded,
     ExactData,
-    ExactObject,
     Ignored,
     RunEnd,
     StepDelta,

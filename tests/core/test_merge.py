@@ -10,7 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.core.merge import Notes, Tree, bad_index, characters, fill, finish, merge_delta, pack, plain, unpack
+from processor.core.merge import (
+    Indexed,
+    Notes,
+    Text,
+    Tree,
+    adopt,
+    bad_index,
+    characters,
+    fill,
+    finish,
+    merge_delta,
+    odd_leaves,
+    pack,
+    plain,
+    restore_leaves,
+    unpack,
+)
 from tests.core.scripted_log import Play, call, calls, delta, published, refused, snapshot, step
 from tests.core.strategies import details
 
@@ -444,3 +460,65 @@ def test_nulls_that_change_nothing_are_counted() -> None:
     play.say("step.delta", calls(call(0, None, id=None, output=None, function={"arguments": None})))
     assert play.state.counts["null_ignored"] == 2
     assert published(play.say("step.completed", step("completed"))).anomalies == ()
+
+
+TREE_DELTAS = st.lists(
+    st.fixed_dictionaries(
+        {"index": st.integers(0, 2)},
+        optional={
+            "id": st.sampled_from(["c", "d"]),
+            "arguments": st.sampled_from(["a", "\ud83d", None]),
+            "function": st.fixed_dictionaries({}, optional={"arguments": st.just("b"), "name": st.just("f")}),
+            "code_interpreter": st.fixed_dictionaries(
+                {},
+                optional={
+                    "input": st.just("i"),
+                    "outputs": st.sampled_from(
+                        [[], [3], [{"logs": "l"}], [{"index": 0, "logs": "l"}], [{"index": 1, "image": {"logs": []}}]]
+                    ),
+                },
+            ),
+            "other": st.sampled_from([[], [{"index": 0, "logs": "l"}], {"a": [{}]}]),
+        },
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def _structure(value: Any) -> Any:
+    """A tree with its texts and indexed lists as plain data that tells them apart."""
+    if isinstance(value, Text):
+        return ("text", value.getvalue())
+    if isinstance(value, Indexed):
+        return ("indexed", {index: _structure(entry) for index, entry in value.entries.items()})
+    if isinstance(value, dict):
+        return {key: _structure(item) for key, item in value.items()}
+    return value
+
+
+@given(TREE_DELTAS)
+def test_a_tree_comes_back_from_its_json_and_its_odd_leaves(entries: list[dict[str, Any]]) -> None:
+    tree: dict[str, Any] = {}
+    for entry in entries:
+        merge_delta(tree, {"type": "tool_calls", "tool_calls": [entry]}, Notes())
+    leaves = odd_leaves(tree)
+    if leaves is not None:
+        again = adopt(json.loads(json.dumps(plain(tree))))
+        restore_leaves(again, leaves)
+        assert _structure(again) == _structure(tree)
+
+
+def test_which_trees_come_back_from_their_json() -> None:
+    """Else the property above would show nothing."""
+    tree: dict[str, Any] = {}
+    entry = {"index": 0, "arguments": "a", "code_interpreter": {"input": "i", "outputs": []}}
+    merge_delta(tree, {"type": "tool_calls", "tool_calls": [entry]}, Notes())
+    at = ("tool_calls", 0, "code_interpreter")
+    assert odd_leaves(tree) == [("tool_calls", 0, "arguments"), (*at, "input"), (*at, "outputs")]
+    merge_delta(tree, {"tool_calls": [{"index": 2}]}, Notes())
+    assert odd_leaves(tree) is None
+    without_index: dict[str, Any] = {}
+    outputs = {"index": 0, "code_interpreter": {"outputs": [{"logs": "l"}]}}
+    merge_delta(without_index, {"tool_calls": [outputs]}, Notes())
+    assert odd_leaves(without_index) is None

@@ -27,10 +27,18 @@ from processor.core.merge import (
     plain,
     restore_leaves,
 )
+from processor.core.run_steps.usual_events import (
+    DETAILS,
+    EXPIRED_AT,
+    OBJECT,
+    RUN_ID,
+    TYPE,
+    ExactObject,
+)
 from processor.core.step_state import SCHEMA_KEYS
 from processor.core.wire_types import (
+    ExactDetails,
     ExactFunction,
-    ExactObject,
     ExactStep,
     ExactTool,
     StatedStep,
@@ -48,7 +56,8 @@ _SCHEMA_NAMES: Final = frozenset(SCHEMA_KEYS)
 _astuple: Final = msgspec.structs.astuple
 _EXACT_NAMES: Final = StatedStep.__struct_fields__
 _NO_LEAVES: Final[list[Way]] = []
-_SCHEMA_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in _SCHEMA_NAMES)
+_SCHEMA_FIELDS: Final = [(n, name) for n, name in enumerate(_EXACT_NAMES) if name in _SCHEMA_NAMES]
+_SCHEMA_BITS: Final = sum(1 << n for n, _ in _SCHEMA_FIELDS)
 _KEPT_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in KEPT_OVER_NULL)
 
 
@@ -111,17 +120,19 @@ class CompactStep:
     )
 
     def __init__(self, event: ExactObject) -> None:
-        stated = event.stated
-        self.opening, self._type = event.data, stated.type
-        self._message = stated.step_details.message_creation
-        self.run_id: str | None = stated.run_id if type(stated.run_id) is str else None
-        self.calls: list[Call] | None = [] if stated.type == "tool_calls" else None
+        told = event.told
+        self.opening = event.data
+        self._type: str = told[TYPE]
+        self._message = told[DETAILS].message_creation
+        run_id = told[RUN_ID]
+        self.run_id: str | None = run_id if type(run_id) is str else None
+        self.calls: list[Call] | None = [] if self._type == "tool_calls" else None
         self.ending: StatedStep[Any] | None = None
         self._leaves = _NO_LEAVES
         self._published = b""
         unsaid = 0
-        for number, told in enumerate(_astuple(stated)):
-            if told is _UNSET:
+        for number, value in enumerate(told):
+            if value is _UNSET:
                 unsaid |= 1 << number
         self._absent = unsaid
         self._texts = 0
@@ -139,13 +150,15 @@ class CompactStep:
         """What an ending object makes of it (M6); None if it disagrees with anything. Changes `event.stated` alone."""
         if not self.opening:
             return None
-        stated = event.stated
-        if not (stated.type == stated.step_details.type == self._type and stated.object):
+        told = event.told
+        details: ExactDetails = told[DETAILS]
+        if not (told[TYPE] == details.type == self._type and told[OBJECT]):
             return None
-        texts = self._end_details(stated)
+        texts = self._end_details(details)
         if texts is None:
             return None
-        absent = self._complete(stated, status)
+        stated = event.stated
+        absent = self._complete(stated, told, status)
         return None if absent < 0 else Ending(stated, absent, texts)
 
     def tool_ending_of(self, stated: StatedStep[Any], status: Status, tree: Tree) -> Ending | None:
@@ -161,31 +174,33 @@ class CompactStep:
         if leaves is None:
             return None
         stated.step_details = plain(tree)
-        absent = self._complete(stated, status)
+        absent = self._complete(stated, _astuple(stated), status)
         return None if absent < 0 else Ending(stated, absent, 0, leaves, notes)
 
-    def _complete(self, stated: StatedStep[Any], status: Status) -> int:
+    def _complete(self, stated: StatedStep[Any], told: tuple[Any, ...], status: Status) -> int:
         """Fill what an ending object does not say. Returns the bits of the fields that none named; -1 to decline."""
         unsaid, nulls = 0, 0
-        for number, told in enumerate(_astuple(stated)):
-            if told is _UNSET:
+        for number, value in enumerate(told):
+            if value is _UNSET:
                 unsaid |= 1 << number
-            elif told is None:
+            elif value is None:
                 nulls |= 1 << number
+        expired_at = told[EXPIRED_AT]
         if unsaid & ~self._absent or nulls & _KEPT_BITS:
             _fill_missing(stated, read_exact_step(self.opening))
-        if stated.expired_at is not None and stated.expired_at is not _UNSET and status is not Status.EXPIRED:
+            expired_at = stated.expired_at
+        if expired_at is not None and expired_at is not _UNSET and status is not Status.EXPIRED:
             return -1
-        absent = unsaid & self._absent
-        for number, name in enumerate(_EXACT_NAMES):
-            if absent >> number & 1 and name in _SCHEMA_NAMES:
-                setattr(stated, name, None)
-        return absent & _SCHEMA_BITS
+        absent = unsaid & self._absent & _SCHEMA_BITS
+        if absent:
+            for number, name in _SCHEMA_FIELDS:
+                if absent >> number & 1:
+                    setattr(stated, name, None)
+        return absent
 
-    def _end_details(self, stated: ExactStep) -> int | None:
+    def _end_details(self, details: ExactDetails) -> int | None:
         """Merge the details; returns the bits of the calls whose text is the fold's own. None: something differs."""
-        held, details = self.calls, stated.step_details
-        told, message = details.tool_calls, details.message_creation
+        held, told, message = self.calls, details.tool_calls, details.message_creation
         if held is None:
             return 0 if told is _UNSET and message == self._message else None
         if message is not _UNSET or told is _UNSET:
@@ -205,17 +220,18 @@ class CompactStep:
         texts = 0
         ids: list[str] = []
         for number, tool in enumerate(told):
-            call, function = held[number], tool.function
-            if tool.id != call.call_id or tool.type != call.kind or function.name != call.name or tool.id in ids:
+            call, (function, tool_id, kind) = held[number], _astuple(tool)
+            stated_arguments, name, output = _astuple(function)
+            if tool_id != call.call_id or kind != call.kind or name != call.name or tool_id in ids:
                 return None
-            ids.append(tool.id)
+            ids.append(tool_id)
             arguments = call.text.getvalue()
-            if function.arguments is None:
+            if stated_arguments is None:
                 function.arguments = arguments
                 texts |= 1 << number
-            elif function.arguments != arguments:
+            elif stated_arguments != arguments:
                 return None
-            if call.says_output and function.output is _UNSET:
+            if call.says_output and output is _UNSET:
                 function.output = None
         return texts
 
@@ -288,11 +304,12 @@ def _fill_missing(stated: StatedStep[Any], first: ExactStep) -> None:
                 setattr(stated, name, earlier)
 
 
-def opens_exactly(stated: ExactStep) -> bool:
+def opens_exactly(event: ExactObject) -> bool:
     """Whether a step that begins so may be held compact: no calls yet, and a type that is the details' own."""
-    details = stated.step_details
-    if details.type != stated.type:
+    kind = event.told[TYPE]
+    message, calls, own_kind = _astuple(event.told[DETAILS])
+    if own_kind != kind:
         return False
-    if stated.type == "tool_calls":
-        return details.tool_calls == [] and details.message_creation is _UNSET
-    return stated.type == "message_creation" and details.tool_calls is _UNSET and details.message_creation is not _UNSET
+    if kind == "tool_calls":
+        return calls == [] and message is _UNSET
+    return kind == "message_creation" and calls is _UNSET and message is not _UNSET

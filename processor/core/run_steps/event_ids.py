@@ -27,6 +27,8 @@ _MAX_BUCKETS: Final = 1 << 16
 
 
 _NO_BUCKETS: Final[list[bytes]] = []
+_TEXTS: Final = [str(number) for number in range(1_000)]
+"""The first numbers as texts: made once, not for each event."""
 
 
 class _Stream:
@@ -91,7 +93,8 @@ class EventIds:
         last = self._last
         if last is not None and not self._overflowed:
             following = last.bounds[-1] + 1
-            if event_id == last.name + str(following) and following < _BEYOND:  # nearly every one
+            digits = _TEXTS[following] if following < len(_TEXTS) else str(following)
+            if event_id == last.name + digits and following < _BEYOND:  # nearly every one
                 last.bounds[-1] = following
                 return True
         name, number = _split(event_id)

@@ -18,6 +18,7 @@ from processor.core.run_steps.delta_template import DeltaTemplate, is_plain
 from processor.core.run_steps.step import OpenedCall, Step
 from processor.core.run_steps.usual_events import (
     EventPrefix,
+    ExactObject,
     exact,
     exact_object,
     general,
@@ -26,7 +27,7 @@ from processor.core.run_steps.usual_events import (
     run_event,
 )
 from processor.core.transitions import Transitions
-from processor.core.wire_types import ExactData, ExactObject, Ignored, RunEnd, StepDelta, StepObject
+from processor.core.wire_types import ExactData, Ignored, RunEnd, StepDelta, StepObject
 
 _CREATED: Final = Kind.CREATED
 _DELTA: Final = Kind.DELTA
@@ -182,9 +183,9 @@ class FastPath:
         if transitions.is_full():
             return None
         event = exact_object(data, _CREATED)
-        if event is None or not opens_exactly(event.stated):
+        if event is None or not opens_exactly(event):
             return None
-        step_id = event.stated.id
+        step_id = event.step_id
         if step_id in transitions.steps or transitions.retention.is_gone(step_id, offset):
             return None
         return BeginStep(event)

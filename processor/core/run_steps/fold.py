@@ -31,6 +31,7 @@ from processor.core.run_steps.fast_path import (
 )
 from processor.core.run_steps.slow_path import SlowPath
 from processor.core.run_steps.step import Step
+from processor.core.run_steps.usual_events import EXPIRES_AT
 from processor.core.transitions import Transitions
 from processor.core.wire_types import StepDelta, StepObject, read_text
 
@@ -155,11 +156,11 @@ class RunSteps:
             self.templates.expect(step)
             self._note_delta(decision.entry, step, cause)
         elif isinstance(decision, BeginStep):
-            stated = decision.event.stated
-            step = Step(stated.id, cause.offset, transitions.stream_time // 1000)
+            event = decision.event
+            step = Step(event.step_id, cause.offset, transitions.stream_time // 1000)
             entry = transitions.begin(step, cause)
-            step.begin_exact(decision.event, len(value))
-            transitions.opened(entry, step, cause, event_id, stated.expires_at)
+            step.begin_exact(event, len(value))
+            transitions.opened(entry, step, cause, event_id, event.told[EXPIRES_AT])
             self._usual["created"] += 1
         elif isinstance(decision, EndStep):
             step = decision.step
@@ -193,6 +194,22 @@ class RunSteps:
 
 def plain_id(headers: Headers) -> str | None:
     """The event id among headers that change nothing else; `SPECIAL` if they hold an envelope."""
+    if len(headers) == 3 and headers[1][0] == RUN_ID and headers[2][0] == _SEQUENCE:  # as `publish` writes them
+        name, content = headers[0]
+        if name == EVENT_ID and content is not None and len(content) > 0 and (found := _as_ascii(content)):
+            return found
+    return _plain_id(headers)
+
+
+def _as_ascii(content: bytes) -> str:
+    """A text of ASCII; "" of any other."""
+    try:
+        return content.decode("ascii")
+    except UnicodeDecodeError:
+        return ""
+
+
+def _plain_id(headers: Headers) -> str | None:
     found: str | None = None
     for name, content in headers:
         if name == EVENT_ID:

@@ -31,16 +31,18 @@ from processor.core.merge import (
 from processor.core.run_steps.compact_step import KEPT_OVER_NULL, Call, CompactStep, Ending
 from processor.core.run_steps.delta_template import DeltaTemplate, learn_template
 from processor.core.run_steps.event_ids import EventIds
-from processor.core.run_steps.text_place import TextPlace, arguments_at, body_of, piece_of
-from processor.core.run_steps.usual_events import exact_object, tool_step
+from processor.core.run_steps.text_place import TextPlace, arguments_at, piece_of
+from processor.core.run_steps.usual_events import ExactObject, exact_object, tool_step
 from processor.core.step_state import SCHEMA_KEYS, StepState
-from processor.core.wire_types import ExactData, ExactObject, StepDelta, StepObject, canonical
+from processor.core.wire_types import ExactCall, ExactData, StepDelta, StepObject, canonical
 
 _UNMADE: Final[dict[str, Any]] = {}
 """Stands for a dictionary that was not made yet."""
 _BLANK: Final[dict[str, Any]] = dict.fromkeys(SCHEMA_KEYS)
 _UNSET: Final = UNSET
 _FUNCTION: Final = "function"
+_FUNCTION_AT: Final = ExactCall.__struct_fields__.index("function") - 3
+_astuple: Final = msgspec.structs.astuple
 WITH_IDS: Final = b"S"
 """In front of a packed step that has event ids. Before there was `EventIds` nothing stood there, and a list of ids."""
 
@@ -259,13 +261,11 @@ class Step(StepState):
         calls = data.delta.step_details.tool_calls
         if len(calls) != 1:
             return None
-        call = calls[0]
-        index, kind, call_id, function = call.index, call.type, call.id, call.function
+        index, kind, call_id, *others = _astuple(calls[0])
+        function = others[_FUNCTION_AT]
         if (
             function is _UNSET
-            or body_of(call) != _FUNCTION
-            or call.name is not _UNSET
-            or call.server_label is not _UNSET
+            or others.count(_UNSET) != len(others) - 1
             or type(kind) is not str
             or len(kind) > SHORT
             or type(call_id) is not str
@@ -274,11 +274,10 @@ class Step(StepState):
             or not self._may_begin(index)
         ):
             return None
-        name, arguments = function.name, function.arguments
+        name, arguments, output = _astuple(function)
         if type(name) is not str or type(arguments) is not str:
             return None
         brought = len(call_id) + len(name) + len(arguments)
-        output: Any = function.output  # a compiler would believe what the checks narrow it to
         if output is None:
             brought += NULL_SIZE
         elif output is not _UNSET:
@@ -328,7 +327,7 @@ class Step(StepState):
             return None
         if self._tree is _UNMADE:
             event = exact_object(data, kind)
-            return None if event is None or event.stated.id != self.step_id else form.ending_of(event, status)
+            return None if event is None or event.step_id != self.step_id else form.ending_of(event, status)
         stated = tool_step(data, kind)
         return None if stated is None or stated.id != self.step_id else form.tool_ending_of(stated, status, self._tree)
 

@@ -6,7 +6,7 @@ Whatever these functions accept, `decode` reads as the same event. None says tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -26,7 +26,7 @@ from processor.core.events import (
 from processor.core.lifecycle import Kind
 from processor.core.wire_types import (
     ExactData,
-    ExactObject,
+    ExactStep,
     Ignored,
     RunEnd,
     StatedStep,
@@ -48,6 +48,31 @@ _STEP_EVENTS: Final[Mapping[str, Kind]] = {STEP_EVENT + name: kind for name, kin
 _FIRST: Final = 40  # known producers write the event's name within so many bytes
 _STEP_PREFIXES: Final = (b'{"event":"thread.run.step.', b'{"event": "thread.run.step.')
 _RUN_PREFIXES: Final = (b'{"event":"thread.run.', b'{"event": "thread.run.')
+
+
+_astuple: Final = msgspec.structs.astuple
+_FIELDS: Final = StatedStep.__struct_fields__
+DETAILS: Final = _FIELDS.index("step_details")
+EXPIRED_AT: Final = _FIELDS.index("expired_at")
+EXPIRES_AT: Final = _FIELDS.index("expires_at")
+OBJECT: Final = _FIELDS.index("object")
+RUN_ID: Final = _FIELDS.index("run_id")
+TYPE: Final = _FIELDS.index("type")
+_ID: Final = _FIELDS.index("id")
+_STATUS: Final = _FIELDS.index("status")
+"""Where a field stands in `ExactObject.told`."""
+
+
+class ExactObject:
+    """A step object whose name and status agree. `data` is its JSON text, `stated` the same read.
+
+    `told` are the fields of `stated` as a tuple: a compiled program reads from it at a fraction of the cost.
+    """
+
+    __slots__ = ("data", "kind", "stated", "step_id", "told")
+
+    def __init__(self, kind: Kind, stated: ExactStep, data: bytes, step_id: str, told: tuple[Any, ...]) -> None:
+        self.kind, self.stated, self.data, self.step_id, self.told = kind, stated, data, step_id, told
 
 
 class EventPrefix:
@@ -134,9 +159,11 @@ def exact_object(data: bytes, named: Kind) -> ExactObject | None:
         stated = read_exact_step(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    if stated.status != (_OPEN_STATUS if named is _CREATED or named is _IN_PROGRESS else named):
+    told = _astuple(stated)
+    if told[_STATUS] != (_OPEN_STATUS if named is _CREATED or named is _IN_PROGRESS else named.value):
         return None
-    return ExactObject(named, stated, data) if 0 < len(stated.id) <= MAX_ID else None
+    step_id: str = told[_ID]
+    return ExactObject(named, stated, data, step_id, told) if 0 < len(step_id) <= MAX_ID else None
 
 
 def tool_step(data: bytes, named: Kind) -> StatedStep[ToolDetails] | None:
@@ -153,7 +180,7 @@ def tool_step(data: bytes, named: Kind) -> StatedStep[ToolDetails] | None:
 def general(event: ExactData | ExactObject) -> StepDelta | StepObject | None:
     """An exact event in the general form; None where the slow path has something to say about its id."""
     if isinstance(event, ExactObject):
-        return StepObject(event.kind, event.stated.id, read_any(event.data))
+        return StepObject(event.kind, event.step_id, read_any(event.data))
     if not 0 < len(event.id) <= MAX_ID:
         return None
     return StepDelta(event.id, msgspec.to_builtins(event.delta.step_details))
