@@ -81,6 +81,8 @@ NEARLY: tuple[dict[str, Any], ...] = (
     {"type": "mcp", "arguments": "a", "id": "c"},
     {"type": "mcp", "arguments": "a", "output": "o"},
     {"type": "mcp", "output": "o"},
+    {"type": "mcp", "name": "n", "arguments": "a"},
+    {"type": "mcp", "server_label": "l", "arguments": "a"},
     {"type": "odd", "arguments": "a"},
     {"type": "mcp"},
     {"azure_function": {"name": "f"}},
