@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from processor.core.events import MAX_ID
 from processor.core.lifecycle import TERMINAL
+from processor.core.merge import MAX_INDEX
+from processor.core.responses.decode import MAX_RESPONSE_ID
 
+_MAX_STEP_ID: Final = MAX_RESPONSE_ID + len(f":{MAX_INDEX - 1}")
+"""A step of a Responses stream is named by its response and its `output_index`; ids of run steps are shorter."""
 _ID: Final = "Usually a string; null where no event told it."
 _SECONDS: Final = "Usually an integer, seconds since 1970; null otherwise."
 
@@ -37,7 +40,7 @@ _FIELDS: Final = {
 def snapshot_schema() -> dict[str, Any]:
     """JSON Schema 2020-12 of the value of a published record."""
     properties: dict[str, dict[str, Any]] = {name: {"description": text} for name, text in _FIELDS.items()}
-    properties["id"] |= {"type": "string", "minLength": 1, "maxLength": MAX_ID}
+    properties["id"] |= {"type": "string", "minLength": 1, "maxLength": _MAX_STEP_ID}
     properties["status"] |= {"enum": sorted(TERMINAL)}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

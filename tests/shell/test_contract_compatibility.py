@@ -128,8 +128,8 @@ BREAKS: Final[dict[str, tuple[Callable[[Document], object], str]]] = {
         "payload: metadata is gone",
     ),
     "an id is longer": (
-        lambda d: d["components"]["messages"]["step"]["payload"]["properties"]["id"].update(maxLength=999),
-        "id: maxLength was 256, is 999",
+        lambda d: d["components"]["messages"]["step"]["payload"]["properties"]["id"].update(maxLength=1030),
+        "id: maxLength was 1029, is 1030",
     ),
     "a producer must send more": (
         lambda d: headers_of(d, "event").update(required=["runstep-event-id"]),

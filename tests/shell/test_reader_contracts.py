@@ -20,8 +20,12 @@ from processor.contracts.__main__ import FILES, text
 from processor.contracts.asyncapi import DEAD_LETTER, PUBLISHED, SOURCE, asyncapi
 from processor.contracts.snapshot import snapshot_schema
 from processor.core.effects import DeadLetter, LogRecord, Publish
+from processor.core.merge import MAX_INDEX
 from processor.core.partition import PartitionState
+from processor.core.responses.decode import MAX_RESPONSE_ID
 from processor.core.step_state import SCHEMA_KEYS
+from tests.core.responses_log import log_of, play, published, snapshot
+from tests.core.responses_strategies import response_logs
 from tests.core.strategies import RULES, lives, logs
 
 ROOT: Final = Path(__file__).parents[2]
@@ -85,7 +89,7 @@ def test_the_documented_headers_are_those_of_the_header_contract() -> None:
     assert set(SOURCE) >= {name for name, where in contract.items() if "source" in where}
 
 
-@given(st.one_of(logs(), lives()))
+@given(st.one_of(logs(), lives(), response_logs()))
 def test_what_the_fold_publishes_fits_the_contract(log: list[LogRecord]) -> None:
     state = PartitionState("source", 3, RULES)
     for effect in state.apply(log):
@@ -95,6 +99,19 @@ def test_what_the_fold_publishes_fits_the_contract(log: list[LogRecord]) -> None
         elif isinstance(effect, DeadLetter):
             own = {name: content for name, content in effect.headers if name in DEAD_LETTER}
             check_headers(of_asyncapi("deadLetter"), own)
+
+
+def test_the_longest_id_of_a_response_fits_the_contract() -> None:
+    """And it is the longest that the schema takes."""
+    stream: list[dict[str, Any]] = [
+        {"type": "response.created", "response": {"id": "r" * MAX_RESPONSE_ID}},
+        {"type": "response.output_item.added", "output_index": MAX_INDEX - 1, "item": {"type": "message"}},
+        {"type": "response.output_item.done", "output_index": MAX_INDEX - 1, "item": {"type": "message"}},
+    ]
+    effects, _ = play(log_of([{"sequence_number": number} | event for number, event in enumerate(stream)]))
+    (step,) = (snapshot(effect) for effect in published(effects).values())
+    VALID_STEP.validate(step)
+    assert not VALID_STEP.is_valid(step | {"id": step["id"] + "0"})
 
 
 def check_headers(message: dict[str, Any], headers: dict[str, Any]) -> None:
