@@ -186,17 +186,13 @@ class PartitionState:
             try:
                 if value:
                     size += len(value)
-                    if at_work and responses.append(record, value, headers, offset, before):
+                    head = templates.head
+                    is_delta = bool(head) and value.startswith(head)  # of a run step: no Responses text reads so
+                    if at_work and not is_delta and responses.append(record, value, headers, offset, before):
                         continue
                     if headers:
                         event_id = plain_id(headers)
-                    head = templates.head
-                    if (
-                        head
-                        and value.startswith(head)
-                        and event_id is not SPECIAL
-                        and run_steps.append_match(value, offset, before, event_id)
-                    ):
+                    if is_delta and event_id is not SPECIAL and run_steps.append_match(value, offset, before, event_id):
                         continue
                     # One by one: compiled, a tuple of them is asked for by way of the method's name.
                     if event_id is not SPECIAL and (value.startswith(message) or value.startswith(spaced_message)):  # noqa: PIE810
