@@ -33,7 +33,7 @@ _CLOUDEVENTS: Final = {
     names.CE_SPECVERSION: _text("Version of CloudEvents.", enum=["1.0"]),
     names.CE_ID: _text("Unique in `ce_source` for each revision of a step.", r"^[0-9]+-[0-9]+-[0-9]+-[0-9a-f]{16}$"),
     names.CE_SOURCE: _text("What `output.cloudevents_source` says."),
-    names.CE_TYPE: _text("The outcome.", enum=sorted(names.CE_TYPE_PREFIX + status for status in TERMINAL)),
+    names.CE_TYPE: _text("The outcome.", enum=sorted(map(names.cloudevents_type, TERMINAL))),
     names.CE_SUBJECT: _text("The step id, percent-encoded; left out where that is longer than 1,024 bytes."),
 }
 

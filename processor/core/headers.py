@@ -41,8 +41,6 @@ CE_ID: Final = "ce_id"
 CE_SOURCE: Final = "ce_source"
 CE_TYPE: Final = "ce_type"
 CE_SUBJECT: Final = "ce_subject"
-CE_TYPE_PREFIX: Final = "thread.run.step."
-"""Of the type of a published step: the API's name of the event that ends a step so."""
 
 VERSION_BYTES: Final = str(FOLD_VERSION).encode()
 
@@ -64,6 +62,11 @@ _UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]*", re.ASCII)
 _ID_DIGITS: Final = 16
 _SUBJECT_BYTES: Final = 1024
 """Of a subject, percent-encoded: with a longer one our headers would not fit beside a snapshot of any size."""
+
+
+def cloudevents_type(status: str) -> str:
+    """The CloudEvents type of a published step: the API's name of the event that ends a step so."""
+    return f"thread.run.step.{status}"
 
 
 def cloudevents_headers(
@@ -91,7 +94,7 @@ def cloudevents_headers(
         (CE_SPECVERSION, b"1.0"),
         (CE_ID, f"{partition}-{first_offset}-{revision}-{digest[:_ID_DIGITS]}".encode()),
         (CE_SOURCE, source.encode()),
-        (CE_TYPE, (CE_TYPE_PREFIX + status).encode()),
+        (CE_TYPE, cloudevents_type(status).encode()),
     )
     return attributes if len(subject) > _SUBJECT_BYTES else (*attributes, (CE_SUBJECT, subject.encode()))
 
