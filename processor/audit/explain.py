@@ -330,7 +330,10 @@ class _Topics:
         return found.records()
 
     async def bounds(self, partition: int) -> tuple[int, int]:
-        async with self._reader(self._settings.source.topic) as reader:
+        topic = self._settings.source.topic
+        async with self._reader(topic) as reader:
+            if partition >= (count := reader.partitions_of_topic()):  # the library would ask for it until it times out
+                raise UsageError(f"explain: --partition: topic {topic} has {count} (got {partition})", hint="from 0 on")
             begins, ends = await reader.begin_offsets([partition]), await reader.stable_end_offsets([partition])
         return begins[partition], ends[partition]
 

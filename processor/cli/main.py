@@ -20,7 +20,7 @@ from processor.cli.demo import broker, demo
 from processor.cli.doctor import doctor
 from processor.cli.explain import explain
 from processor.cli.export import export
-from processor.cli.options import permission_note
+from processor.cli.options import settings_note
 from processor.cli.pause import pause, resume
 from processor.cli.publish import publish
 from processor.cli.reconcile import reconcile
@@ -110,7 +110,7 @@ def _run(args: list[str]) -> int:
     except RunStepsError as exc:
         denied = of_system(exc)
         told = denied or exc
-        _say(f"{told}{permission_note(told)}", debug)
+        _say(f"{told}{settings_note(told)}", debug)
         return told.exit_code
     except Exception as exc:
         if (denied := of_system(exc)) is not None:

@@ -33,7 +33,38 @@ def load_settings(path: Path | None) -> Settings:
     return settings
 
 
-def permission_note(error: RunStepsError) -> str:
+def settings_note(error: RunStepsError) -> str:
+    """What the settings have to do with an error: who was refused a permission, or which key names a missing topic."""
+    return _permission_note(error) or _topic_note(error)
+
+
+def _topic_note(error: RunStepsError) -> str:
+    """The keys, or the option, that name a missing topic; empty for other errors."""
+    from processor.kafka.errors import TopicMissing
+
+    if not isinstance(error, TopicMissing):
+        return ""
+    keys = [key for key, topic in topics_by_key(_loaded[0]).items() if topic == error.topic] if _loaded else []
+    if not keys:
+        return "\n  named by: --topic"
+    off = {"output.completed", "output.failed", "output.cancelled"}.intersection(keys)
+    return f"\n  named by: {', '.join(keys)} (`run-steps check-config` shows where it is set)" + (
+        '; "" there if this outcome is not published' if off else ""
+    )
+
+
+def topics_by_key(settings: Settings) -> dict[str, str]:
+    """The topics in force by the key that names them. Checkpoints are named by the source's where they have no key."""
+    checkpoints = "checkpoints.topic" if settings.checkpoints.topic else "checkpoints.topic, by source.topic"
+    return {
+        "source.topic": settings.source.topic,
+        **{f"output.{status}": topic for status, topic in settings.outcome_topics.items()},
+        "output.dead_letter": settings.output.dead_letter,
+        checkpoints: settings.checkpoint_topic,
+    }
+
+
+def _permission_note(error: RunStepsError) -> str:
     """Principal that the broker refused, and the permissions that a worker needs there; empty for other errors."""
     from processor.kafka.errors import PermissionMissing
 

@@ -11,7 +11,7 @@ from processor.core.offset_metadata import LogIdentity
 from processor.dead_letters.letter import Letter, State, letter_of
 from processor.dead_letters.positions import RedrivePositions, read_positions
 from processor.dead_letters.selection import Selection
-from processor.errors import BrokerRefused, UsageError
+from processor.errors import UsageError
 from processor.kafka.admin import Admin, TopicFacts
 from processor.kafka.partition_reader import PartitionReader
 
@@ -48,10 +48,7 @@ async def survey(settings: Settings, admin: Admin, reader: PartitionReader) -> D
         CorruptLog, OffsetsUnstable, BrokerUnavailable
     """
     source, dead_letter = settings.source.topic, settings.output.dead_letter
-    topics = await admin.topics([source, dead_letter])
-    for name in (source, dead_letter):
-        if name not in topics:
-            raise BrokerRefused(f"topic {name}: missing", hint="`run-steps serve --create-topics` makes it")
+    topics = await admin.require_topics([source, dead_letter])
     told = await admin.cluster_topics([dead_letter])
     partitions = range(topics[dead_letter].partitions)
     begins = await reader.begin_offsets(partitions)

@@ -30,7 +30,8 @@ from processor.kafka.client import Client
 from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Committed
 from processor.kafka.diagnosis import explained
-from processor.kafka.errors import OffsetsUnstable, PermissionMissing, translate, translated
+from processor.kafka.errors import OffsetsUnstable, PermissionMissing, TopicMissing, translate, translated
+from processor.kafka.topic_lookup import similar_topics
 
 _BATCH_OVERHEAD_BYTES: Final = 61
 _USUAL_REPLICAS: Final = 3
@@ -159,6 +160,14 @@ class Admin:
             )
             for name in found
         }
+
+    async def require_topics(self, names: Collection[str]) -> dict[str, TopicFacts]:
+        """The facts of topics that must all exist. Raises `TopicMissing` for the first that does not."""
+        found = await self.topics(names)
+        for name in names:
+            if name not in found:
+                raise TopicMissing(name, await similar_topics(self.client()._client, name))
+        return found
 
     async def cluster_topics(self, names: Collection[str]) -> ClusterTopics:
         """The cluster's id, and the ids of these topics, all of which must exist ("" from brokers older than 2.8)."""

@@ -333,6 +333,8 @@ class Client(AIOKafkaClient):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.topic_errors: dict[str, int] = {}
+        """Error codes by topic in the last metadata, which the library only logs."""
         self._sync_task: asyncio.Task[None] | None = None
         self._link = {_LINK.get(name, name): value for name, value in options.items() if name not in _NOT_OF_A_LINK}
         self._meeting: set[asyncio.Task[tuple[BrokerConnection, Any]]] = set()
@@ -459,6 +461,7 @@ class Client(AIOKafkaClient):
             if not metadata.brokers:
                 return False
             cluster_metadata.update_metadata(metadata)
+            self.topic_errors = {topic: code for code, topic, *_ in metadata.topics if code}
             if bootstrap in self._conns and self.cluster.brokers():
                 self._conns.pop(bootstrap).close()
             return True

@@ -2,7 +2,8 @@
 
 RunStepsError
 ├── BrokerRefused
-│   └── PermissionMissing   an ACL: this principal may not do it
+│   ├── PermissionMissing   an ACL: this principal may not do it
+│   └── TopicMissing        there is no topic of this name
 ├── BrokerUnavailable
 │   ├── OffsetsUnstable   a transaction that may change the offsets is still open
 │   └── ReadStalled       a reader's positions stand still below the end of the log
@@ -30,6 +31,19 @@ _NONE: Final[Mapping[int, tuple[int, str]]] = MappingProxyType({})
 
 class PermissionMissing(BrokerRefused):
     """The broker does not allow this principal an operation."""
+
+
+class TopicMissing(BrokerRefused):
+    """The brokers say that there is no topic of this name. `similar`: names that may have been meant."""
+
+    def __init__(self, topic: str, similar: Collection[str] = ()) -> None:
+        like = f"names like it: {', '.join(similar)}; " if similar else ""
+        super().__init__(
+            f"topic {topic}: does not exist",
+            hint=f"{like}name another, or create it (`run-steps serve --create-topics` does)",
+        )
+        self.topic = topic
+        self.similar = tuple(similar)
 
 
 class OffsetLost(CorruptLog):

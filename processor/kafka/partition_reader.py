@@ -18,6 +18,7 @@ from processor.kafka.client_config import Connection
 from processor.kafka.diagnosis import explained
 from processor.kafka.errors import ReadStalled, translated
 from processor.kafka.fetch import Hidden
+from processor.kafka.topic_lookup import MISSING_AFTER_S, find_topic
 
 _READ_WAIT_S: Final = 0.5
 _READ_RECORDS: Final = 4000
@@ -28,6 +29,7 @@ class PartitionReader:
 
     Args:
         isolation: "read_committed" hides records of aborted and open transactions.
+        missing_after_s: how long the brokers must say that there is no such topic before it is believed.
     """
 
     def __init__(
@@ -39,8 +41,10 @@ class PartitionReader:
         isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
         fetch_max_bytes: int = 4 << 20,
         partition_fetch_bytes: int = 1 << 20,
+        missing_after_s: float = MISSING_AFTER_S,
     ) -> None:
         self._connection = connection
+        self._missing_after_s = missing_after_s
         self._topic = topic
         self._where = f"topic {topic}"
         self._make: Callable[[], BatchConsumer] = lambda: BatchConsumer(
@@ -55,14 +59,19 @@ class PartitionReader:
         self._consumer: BatchConsumer | None = None
 
     async def start(self) -> None:
-        """Connect. Raises `BrokerRefused` or `BrokerUnavailable`, also when the topic does not exist."""
+        """Connect.
+
+        Raises:
+            TopicMissing: the brokers say so.
+            PermissionMissing, BrokerRefused, BrokerUnavailable
+        """
         pinned.verify()
         consumer = self._consumer = self._make()
         try:
             timeout_s = self._connection.request_timeout_ms / 1000
             async with explained(self._connection, self._where), asyncio.timeout(timeout_s):
                 await consumer.start()
-                await consumer._client._wait_on_metadata(self._topic)
+            await find_topic(consumer._client, self._topic, missing_after_s=self._missing_after_s, timeout_s=timeout_s)
         except BaseException:
             await stop_consumer(consumer, timeout_s=1.0)
             raise

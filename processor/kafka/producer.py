@@ -31,6 +31,7 @@ from processor.kafka.records import (
     batch_bytes,
     compression_growth_bytes,
 )
+from processor.kafka.topic_lookup import MISSING_AFTER_S, find_topic
 
 _FIND_TOPIC_S: Final = 10.0
 _MAX_BATCH_BYTES: Final = 256 * 1024
@@ -229,16 +230,9 @@ class EventProducer:
 
     async def _find(self, producer: _Producer, topic: str) -> None:
         """Wait for the topic's metadata, but not as long as the client would: a missing topic is a typing error."""
-        try:
-            async with asyncio.timeout(min(self._timeout_s, _FIND_TOPIC_S)):
-                await producer.partitions_for(topic)
-        except (TimeoutError, kafka_errors.UnknownTopicOrPartitionError) as exc:
-            raise BrokerRefused(
-                f"{self._where}: topic {topic!r} does not exist",
-                hint="create it (`run-steps serve --create-topics` does), or name another",
-            ) from exc
-        except _TROUBLE as exc:
-            raise self._translated(exc, f"topic {topic!r}") from exc
+        await find_topic(
+            producer.client, topic, missing_after_s=MISSING_AFTER_S, timeout_s=min(self._timeout_s, _FIND_TOPIC_S)
+        )
         limit = self._limits[topic] = self._max_record_bytes or await self._limit_of(topic)
         # A batch of small records must fit as well; of one record, it is as large as that is.
         accumulator = producer._message_accumulator

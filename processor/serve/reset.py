@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from processor.core.offset_metadata import METADATA_VERSION, MODE_ANEW, MODE_REBUILD, LogIdentity, OffsetMetadata
-from processor.errors import BrokerRefused, UsageError
+from processor.errors import UsageError
 from processor.kafka.admin import Admin
 from processor.kafka.consumer import Committed
 from processor.kafka.partition_reader import PartitionReader
@@ -46,10 +46,7 @@ async def reset(
     """
     topic, group_id, kept_in = settings.source.topic, settings.source.group_id, settings.checkpoint_topic
     async with Admin(connection) as admin:
-        topics = await admin.topics([topic, kept_in])
-        for name in (topic, kept_in):
-            if name not in topics:
-                raise BrokerRefused(f"topic {name}: missing", hint="`run-steps serve --create-topics` makes it")
+        topics = await admin.require_topics([topic, kept_in])
         count = topics[topic].partitions
         chosen = sorted(set(partitions)) or list(range(count))
         if chosen[-1] >= count:

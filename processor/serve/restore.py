@@ -391,7 +391,9 @@ class Restorer:
 
     def _reader(self, topic: str) -> PartitionReader:
         client_id = f"{self._settings.kafka.client_id}.restore"
-        return PartitionReader(self._connection, topic=topic, client_id=client_id)
+        # A broker that has just come up may not know all topics yet, and a worker has no need to hurry.
+        patience_s = self._connection.request_timeout_ms / 1000
+        return PartitionReader(self._connection, topic=topic, client_id=client_id, missing_after_s=patience_s)
 
     async def _checkpoints(self, partitions: list[int]) -> AsyncGenerator[dict[int, dict[bytes, bytes]], None]:
         """Yield the latest value of every checkpoint key, by partition, of those that are read to their end."""

@@ -84,9 +84,9 @@ async def test_a_program_publishes_beside_its_stream(broker: Broker, names: Name
 async def test_a_missing_topic_is_named_and_nothing_is_left_open(
     broker: Broker, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("processor.kafka.producer._FIND_TOPIC_S", 1.0)
+    monkeypatch.setattr("processor.kafka.producer.MISSING_AFTER_S", 0.2)
     topic = names.topic("missing")
-    with pytest.raises(BrokerRefused, match=f"topic '{topic}' does not exist"):
+    with pytest.raises(BrokerRefused, match=f"topic {topic}: does not exist"):
         await run(sample_files()[:1], topic=topic, connection=Connection(broker.bootstrap), echo=print)
 
 
