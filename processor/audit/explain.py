@@ -12,12 +12,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from processor.audit.judge.published_headers import began_at, caused_at, mark_of
-from processor.audit.judge.regimes import Regime, regime_of
+from processor.audit.judge.regimes import Accepted, Regime, regime_of
 from processor.audit.judge.settled import CLOCK_SKEW_S, settled_after_ms
 from processor.audit.judge.verdicts import FindingKind, Published, Unreadable, Verdict
 from processor.audit.memory_index import MemoryIndex
@@ -26,6 +26,7 @@ from processor.audit.replay.task import Task
 from processor.audit.step_timeline import StepIncarnation, StepTimeline
 from processor.config.settings import Settings
 from processor.core.effects import Status
+from processor.core.rules import Rules
 from processor.errors import UsageError
 from processor.kafka.client_config import Connection
 from processor.kafka.partition_reader import PartitionReader
@@ -139,17 +140,21 @@ def explain(
     partition: int | None = None,
     offset: int | None = None,
     all_partitions: bool = False,
+    accepted: Accepted | None = None,
+    earlier_rules: tuple[Rules, ...] = (),
 ) -> Explained:
     """Find the published records of a step, fold its range, and return its timeline.
 
     Args:
         partition, offset: of the source, where the step begins; for a step of which nothing is published yet.
         all_partitions: read all partitions of the outcome topics, not only the ones that the key belongs to.
+        accepted, earlier_rules: as a replay has them (`processor.audit.replay.options`).
 
     Raises:
         UsageError: nothing was published and no place was given.
     """
-    topics = _Topics(settings, connection, all_partitions=all_partitions)
+    others = _OtherSettings(accepted or Accepted(), earlier_rules)
+    topics = _Topics(settings, connection, others, all_partitions=all_partitions)
     found = asyncio.run(explain_from(topics, step_id, partition, offset))
     return msgspec.structs.replace(found, notes=(*found.notes, *topics.notes))
 
@@ -198,7 +203,9 @@ async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: li
     life = await _told(logs, step_id, partition, (first, end), issued, complete=True, log_end=log_end)
     if log_begin > first:
         return _open(life, f"The log begins at offset {log_begin}: what was before is gone.")
-    if life.verdict == Verdict.EQUAL.value:
+    # By itself a step of other settings cannot show that they, and no others, were in force where it ended.
+    is_of_others = _names_other_settings(logs, partition, issued)
+    if life.verdict == Verdict.EQUAL.value and not is_of_others:
         return _marked(life, issued)
     # Earlier records may matter: an ended run, a clock that was ahead, marks that other steps name.
     begin = await _far_enough_before(logs, partition, first, log_begin)
@@ -211,11 +218,16 @@ async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: li
         return _open(
             life, "A clock mark that came with another step may be gone from its topic, or be held back there."
         )
-    if life.verdict == Verdict.DIFFERENT.value:
+    if life.verdict == Verdict.DIFFERENT.value or (life.verdict == Verdict.EQUAL.value and is_of_others):
         # Settings may have been changed at rest; what the partition's other records show of that counts here, too.
         beside += await logs.settings_named(partition, *span)
         life = await _told(logs, step_id, partition, span, issued, complete=complete, log_end=log_end, beside=beside)
     return _marked(life, issued) if life.verdict == Verdict.EQUAL.value else life
+
+
+def _names_other_settings(logs: Logs, partition: int, issued: list[Published]) -> bool:
+    own = logs.task(partition, 0, 0, complete=False).rules.digest()
+    return any((regime := regime_of(dict(one.headers))) is not None and regime.rules != own for one in issued)
 
 
 def _marked(life: StepIncarnation, issued: list[Published]) -> StepIncarnation:
@@ -233,8 +245,10 @@ async def _far_enough_before(logs: Logs, partition: int, first: int, log_begin: 
     began_ms = await logs.timestamp_of(partition, first)
     if began_ms is None:
         return log_begin
-    rules = logs.task(partition, first, first, complete=False).rules
-    before_ms = began_ms - settled_after_ms(rules, retentions=2, readings=2)
+    task = logs.task(partition, first, first, complete=False)
+    before_ms = began_ms - max(
+        settled_after_ms(rules, retentions=2, readings=2) for rules in (task.rules, *task.earlier_rules)
+    )
     found = await logs.offset_at(partition, max(0, before_ms))
     return max(log_begin, min(first, first if found is None else found))
 
@@ -263,11 +277,26 @@ async def _told(
     return await StepTimeline(step_id, task, index, issued, earlier_ms).walk()
 
 
+class _OtherSettings(NamedTuple):
+    """Other settings and fold versions that the auditor names."""
+
+    accepted: Accepted
+    earlier_rules: tuple[Rules, ...]
+
+
 class _Topics:
     """A step is looked up on the topics; satisfies `Logs`."""
 
-    def __init__(self, settings: Settings, connection: Callable[[], Connection], *, all_partitions: bool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        connection: Callable[[], Connection],
+        others: _OtherSettings,
+        *,
+        all_partitions: bool,
+    ) -> None:
         self._settings, self._connect, self._all_partitions = settings, connection, all_partitions
+        self._others = others
         self._counts: dict[str, int] = {}
         self.notes: list[str] = []
 
@@ -362,4 +391,6 @@ class _Topics:
             work="",
             connection=settings.kafka.connection(),
             no_progress_s=_WAIT_S,
+            accepted=self._others.accepted,
+            earlier_rules=self._others.earlier_rules,
         )

@@ -19,6 +19,7 @@ from processor.core.events import decode, run_named
 from processor.core.partition import PartitionState
 from processor.core.responses.decode import MAX_RESPONSE_ID
 from processor.core.responses.event import OF_ITEMS, TOLD, ResponseEvent
+from processor.core.rules import Rules
 from processor.core.wire_types import RunEnd, StepDelta, StepObject, canonical
 
 StepEvent = StepObject | StepDelta | RunEnd | ResponseEvent
@@ -115,8 +116,9 @@ class StepTimeline:
         self._not_compared_from: int | None = None
         self._audit = audit_of(task, index, partial(self._state_at, earlier_ms), yield_equal=True)
 
-    def _state_at(self, earlier_ms: int, offset: int, stream_time: int) -> PartitionState:
-        state, _ = observed_state(self._task, offset, max(stream_time, earlier_ms), self._note_transition)
+    def _state_at(self, earlier_ms: int, offset: int, stream_time: int, rules: Rules | None = None) -> PartitionState:
+        at_ms = max(stream_time, earlier_ms)
+        state, _ = observed_state(self._task, offset, at_ms, self._note_transition, rules)
         return state
 
     def _note_transition(self, transition: Transition) -> None:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from processor.cli import replay_options as option
 from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
+from processor.cli.replay_options import accepted_of, rules_of
 from processor.cli.terminal import plain, table_of, utc_time, verdict_style
 from processor.printable import print_json, print_line, printable
 from processor.printable_console import Console
@@ -27,7 +29,10 @@ def explain(
     all_partitions: Annotated[
         bool, typer.Option("--all-partitions", help="Read all partitions of the outcome topics, not the key's alone.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    accept_fold: option.AcceptFold = None,
+    accept_rules: option.AcceptRules = None,
+    earlier_config: option.EarlierConfig = None,
+    as_json: option.AsJson = False,
 ) -> None:
     """Show the timeline of one step: its events, what each changed, what was published, and whether that is right.
 
@@ -47,6 +52,8 @@ def explain(
         partition=partition,
         offset=offset,
         all_partitions=all_partitions,
+        accepted=accepted_of(accept_fold, accept_rules),
+        earlier_rules=rules_of(earlier_config),
     )
     if as_json:
         print_json({"verdict": found.verdict.value, **msgspec.to_builtins(found)})

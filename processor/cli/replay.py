@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from processor.archives import Capture
-    from processor.audit.judge.regimes import Accepted
     from processor.audit.replay.options import Options
     from processor.audit.replay.outcome import Progress, Replayed
     from processor.audit.replay.task import StepFilter
@@ -94,8 +93,8 @@ def replay(
         verify=not no_verify,
         against=str(against or ""),
         sole_source=sole_source,
-        accepted=_accepted(accept_fold, accept_rules),
-        earlier_rules=tuple(load_settings(path).rules() for path in earlier_config or ()),
+        accepted=option.accepted_of(accept_fold, accept_rules),
+        earlier_rules=option.rules_of(earlier_config),
     )
     _warn_of_hidden_files([*(archive or ()), *(published or ())])
     replayed = _run(options, settings)
@@ -145,12 +144,6 @@ def _filter(steps: list[str] | None, runs: list[str] | None, threads: list[str] 
     from processor.audit.replay.task import StepFilter
 
     return StepFilter(tuple(steps or ()), tuple(runs or ()), tuple(threads or ()))
-
-
-def _accepted(folds: list[int] | None, rules: list[str] | None) -> Accepted:
-    from processor.audit.judge.regimes import Accepted
-
-    return Accepted(tuple(folds) if folds else None, tuple(rules) if rules else None)
 
 
 def _capture(pattern: str, topic: str, partition: int | None) -> Capture:

@@ -1,11 +1,16 @@
-"""The options of `run-steps replay`, with their help."""
+"""The options of `run-steps replay`, with their help; `explain` shares some of them."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from processor.audit.judge.regimes import Accepted
+    from processor.core.rules import Rules
 
 Start = Annotated[
     str,
@@ -77,3 +82,17 @@ Trust = Annotated[
     typer.Option(metavar="PUBKEY", help="With --check: signed with this key (PEM); may be given again."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def accepted_of(folds: list[int] | None, digests: list[str] | None) -> Accepted:
+    """What `--accept-fold` and `--accept-rules` name."""
+    from processor.audit.judge.regimes import Accepted
+
+    return Accepted(tuple(folds) if folds else None, tuple(digests) if digests else None)
+
+
+def rules_of(configs: list[Path] | None) -> tuple[Rules, ...]:
+    """The rules of the files that `--earlier-config` names."""
+    from processor.config.loading import load
+
+    return tuple(load(path, os.environ).rules() for path in configs or ())

@@ -19,7 +19,9 @@ from processor.archives import ArchivedRecord
 from processor.audit import explain, step_timeline
 from processor.audit import explain as explaining
 from processor.audit.explain import Explained, Logs, Marks, SettingsNamed, explain_from
+from processor.audit.explain import _Topics as explaining_topics
 from processor.audit.judge.published_headers import mark_of
+from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.settled import CLOCK_SKEW_S
 from processor.audit.judge.verdicts import Published, Unreadable, Verdict
 from processor.audit.published_index import of_source
@@ -28,25 +30,36 @@ from processor.audit.replay.task_judge import expected_records
 from processor.audit.step_timeline import StepIncarnation
 from processor.cli import main as cli
 from processor.cli.explain import _show_incarnation
+from processor.config.settings import Settings
 from processor.core.effects import LogRecord
 from processor.core.headers import CLOCK_MARK, REVISION, SOURCE_PARTITION, SOURCE_TOPIC
+from processor.core.headers import RULES as RULES_HEADER
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.run_steps.step import Step
 from processor.core.wire_types import canonical
 from processor.errors import UsageError
+from processor.kafka.client_config import Connection
 from tests.core.scripted_log import Play, call, calls, step, text
 from tests.shell import mutations
-from tests.trial.honest_worlds import WORLDS
+from tests.trial.honest_worlds import WORLDS, Worker
 
 
 class Simulated:
     """The logs of a world: the source in archives, what was published in memory. Satisfies `explain.Logs`."""
 
     def __init__(
-        self, made: mutations.World, folder: Path, *, marks_kept: bool = True, rules: Rules = mutations.RULES
+        self,
+        made: mutations.World,
+        folder: Path,
+        *,
+        marks_kept: bool = True,
+        rules: Rules = mutations.RULES,
+        accepted: Accepted | None = None,
+        earlier_rules: tuple[Rules, ...] = (),
     ) -> None:
         self.made, self.marks_kept, self.rules = made, marks_kept, rules
+        self.accepted, self.earlier_rules = accepted or Accepted(), earlier_rules
         self.files = {}
         for p, lines in mutations.archive_lines(made).items():
             self.files[p] = folder / f"explained-{p}.jsonl"
@@ -96,7 +109,22 @@ class Simulated:
 
     def task(self, partition: int, begin: int, end: int, *, complete: bool) -> Task:
         task = mutations.task_of(self.made, partition, str(self.files[partition]), begin, end)
-        return msgspec.structs.replace(task, complete=complete, rules=self.rules)
+        return msgspec.structs.replace(
+            task, complete=complete, rules=self.rules, accepted=self.accepted, earlier_rules=self.earlier_rules
+        )
+
+
+OTHER = msgspec.structs.replace(mutations.RULES, grace_s=7)
+
+
+def changed_at_rest(seed: int) -> tuple[mutations.World, set[bytes | None]]:
+    """Half of a log under other settings, the rest under the audited ones; and the digests that steps name."""
+    worker = Worker(seed, rules=OTHER)
+    worker.work(0.5)
+    worker.restart(mutations.RULES, from_checkpoints=True)
+    worker.work()
+    steps = (r for (topic, _), log in worker.made.topics.items() if topic != mutations.DEAD for r in log)
+    return worker.made, {dict(record.headers).get(RULES_HEADER) for record in steps}
 
 
 def told(logs: Logs, step_id: str) -> Explained:
@@ -185,6 +213,82 @@ def test_a_change_of_settings_accuses_no_one(tmp_path: Path, kind: str, seed: in
     logs = Simulated(hard.made, tmp_path, rules=hard.options.get("rules", mutations.RULES))
     verdicts = Counter(told(logs, step_id).verdict for step_id in sorted({*step_ids(hard.made.topics)}))
     assert verdicts.keys() == {Verdict.EQUAL, Verdict.UNVERIFIABLE}, verdicts
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_settings_the_auditor_names_no_one_is_accused(tmp_path: Path, seed: int) -> None:
+    made, digests = changed_at_rest(seed)
+    counted = {}
+    for name, options in {
+        "nothing": {},
+        "accepted": {"accepted": Accepted(rules=(OTHER.digest(),))},
+        "earlier": {"earlier_rules": (OTHER,)},
+    }.items():
+        logs = Simulated(made, tmp_path, **options)  # type: ignore[arg-type]
+        counted[name] = Counter(told(logs, step_id).verdict for step_id in step_ids(made.topics))
+        assert Verdict.DIFFERENT not in counted[name], name
+    assert counted["accepted"] == counted["nothing"]
+    assert counted["earlier"][Verdict.EQUAL] > counted["nothing"][Verdict.EQUAL], "they are judged by their own"
+    assert len(digests) == 2
+
+
+def test_a_record_that_names_settings_of_another_time_is_not_proven_by_them(tmp_path: Path) -> None:
+    """Anybody may write the name of settings that are known: between records of the audited ones they were not in
+    force, and what they imply proves nothing."""
+    made = mutations.world(3, runs=20)
+    own, other = mutations.RULES.digest().encode(), OTHER.digest().encode()
+    tried = 0
+    for place, log in sorted(made.topics.items()):
+        for at, record in enumerate(log):
+            if place[0] == mutations.DEAD or dict(record.headers).get(RULES_HEADER) != own or at in (0, len(log) - 1):
+                continue
+            headers = tuple((n, other if n == RULES_HEADER else c) for n, c in record.headers)
+            forged = [*log[:at], msgspec.structs.replace(record, headers=headers), *log[at + 1 :]]
+            world, step_id = mutations.World(made.logs, made.ends, {**made.topics, place: forged}), record.key or b""
+
+            def verdict(world: mutations.World = world, step_id: bytes = step_id, **options: Any) -> Verdict:
+                return told(Simulated(world, tmp_path, **options), step_id.decode()).verdict
+
+            assert verdict(earlier_rules=(OTHER,)) is Verdict.UNVERIFIABLE
+            assert verdict(accepted=Accepted(rules=(OTHER.digest(),))) is Verdict.UNVERIFIABLE
+            assert verdict(accepted=Accepted(rules=(mutations.RULES.digest(),))) is Verdict.DIFFERENT
+            assert verdict() is not Verdict.EQUAL
+            tried += 1
+            break
+    assert tried > 3
+
+
+def test_settings_that_remembered_for_longer_are_read_from_farther_before(tmp_path: Path) -> None:
+    made = mutations.world(3, runs=40)
+    last = max(r.offset for r in made.logs[0] if isinstance(r, ArchivedRecord))
+    longer = msgspec.structs.replace(mutations.RULES, ended_retention_s=1_000_000)
+
+    def begin(*earlier: Rules) -> int:
+        logs = Simulated(made, tmp_path, earlier_rules=earlier)
+        return asyncio.run(explaining._far_enough_before(logs, 0, last, 0))
+
+    assert begin() == begin(OTHER) > begin(OTHER, longer)
+
+
+def test_the_command_names_other_settings_as_a_replay_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+
+    def topics(*arguments: Any, **_: Any) -> Simulated:
+        given.extend(arguments)
+        return Simulated(made, tmp_path)
+
+    made, earlier = mutations.world(1, runs=6), tmp_path / "earlier.toml"
+    earlier.write_text("[steps]\ngrace_s = 7\n")
+    monkeypatch.setattr(explaining, "_Topics", topics)
+    options = ["--accept-rules", "d1", "--accept-rules", "d2", "--accept-fold", "1", "--earlier-config", str(earlier)]
+    cli._run(["explain", step_ids(made.topics)[0], *options])
+    _, _, others = given
+    assert others.accepted == Accepted((1,), ("d1", "d2"))
+    assert [rules.grace_s for rules in others.earlier_rules] == [7]
+    task = explaining_topics(Settings(), lambda: Connection.build("127.0.0.1:1"), others, all_partitions=False).task(
+        0, 0, 1, complete=True
+    )
+    assert (task.accepted, task.earlier_rules) == (others.accepted, others.earlier_rules)
 
 
 def test_a_clock_mark_from_the_future_was_never_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
