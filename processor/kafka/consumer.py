@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from aiokafka import ConsumerRebalanceListener
@@ -150,12 +150,14 @@ class Consumer:
             return GroupToken(-1, "", None)
         return GroupToken(coordinator.generation, coordinator.member_id, coordinator._group_instance_id)
 
-    async def poll(self, partitions: Collection[int], *, timeout_ms: int, max_records: int) -> dict[int, list[Record]]:
+    async def poll(
+        self, partitions: Collection[int], *, timeout_ms: int, max_records: int
+    ) -> Mapping[int, Sequence[Record]]:
         """Records of these partitions only, in offset order; with no partitions it just waits.
 
         Returns:
-            Partition to records, at most `max_records` in all. May come back empty before its time, when a
-            rebalance ended the wait. Always yields to the loop once.
+            Partition to records, at most `max_records` in all, to be iterated over once (see `FetchedRecords`). May
+            come back empty before its time, when a rebalance ended the wait. Always yields to the loop once.
 
         Raises:
             OffsetLost, Fenced, BrokerRefused, BrokerUnavailable, CorruptLog; also what `revoked` or `assigned`
@@ -165,7 +167,7 @@ class Consumer:
         self._bridge.raise_kept()
         with translated(self._where):
             consumer._coordinator.check_errors()
-            taken = await consumer._fetcher.take(
+            taken = await consumer._fetcher.take_undecoded(
                 self._topic_partitions(partitions), timeout_s=timeout_ms / 1000, limit=max_records
             )
         self._bridge.raise_kept()

@@ -14,9 +14,9 @@ import copy
 import struct
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import google_crc32c
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, Fetcher, FetchError, FetchResult
@@ -28,11 +28,17 @@ from aiokafka.structs import TopicPartition
 
 from processor.core.effects import Record
 from processor.kafka.aiokafka_compat import with_globals
+from processor.kafka.fetched_records import FetchedRecords, UndecodedBatch
 from processor.kafka.raw_names import read_batch
+
+_Limit = TypeVar("_Limit", int, int | None)
+_Records = TypeVar("_Records", bound=Sequence[Record])
 
 _offset: Final = attrgetter("offset")
 _HEAD: Final = struct.Struct(">qi")
 """Head of a batch of any format: its base offset, and the number of bytes after this head."""
+_COUNT: Final = struct.Struct(">i")
+_COUNT_AT: Final = 57
 _CHECKED_FROM: Final = 21
 """Start of the bytes under the checksum of a batch of format 2: its attributes."""
 
@@ -69,6 +75,15 @@ class CheckedRecords(MemoryRecords):
     def raw_batch(self) -> bytes:
         """The bytes of the batch that came last."""
         return self._content[self._begin : self._end]
+
+    def records_of_batch(self) -> int:
+        """How many records the batch that came last has by its header; it is of format 2."""
+        count: int = _COUNT.unpack_from(self._content, self._begin + _COUNT_AT)[0]
+        return count
+
+    def undecoded(self, batch: Any) -> UndecodedBatch:
+        """The batch that came last, for later."""
+        return UndecodedBatch(batch, self._content, self._begin, self._end)
 
     def is_intact(self, batch: Any) -> bool:
         """Whether the checksum of the last batch is right. Call it before reading the batch's records."""
@@ -110,7 +125,7 @@ class BatchRecords:
         self._check_crcs = check_crcs
         self._committed_only = isolation_level == READ_COMMITTED
         # Records of the batch that is being taken, from `_taken` on, and the offset behind that batch.
-        self._open: Sequence[Record] = ()
+        self._open: list[Record] = []
         self._taken = 0
         self._behind = fetch_offset
 
@@ -122,17 +137,53 @@ class BatchRecords:
         """
         taken: list[Record] = []
         while self._taken < len(self._open) or self._open_next():
-            stop = len(self._open) if limit is None else min(len(self._open), self._taken + limit - len(taken))
-            part = self._open[self._taken : stop]
-            taken += part
-            self._taken = stop
-            self.next_fetch_offset = self._behind if stop == len(self._open) else part[-1].offset + 1
+            taken += self._next_part(None if limit is None else limit - len(taken))
             if len(taken) == limit:
                 return taken, True
         return taken, False
 
+    def take_undecoded(self, limit: int) -> tuple[FetchedRecords, bool]:
+        """As `take`, but whole batches are left to be decoded by the iteration over their records.
+
+        Raises:
+            CorruptRecordException: nothing can be read at `next_fetch_offset`.
+        """
+        taken = FetchedRecords(self._tp)
+        while len(taken) < limit:
+            if self._taken < len(self._open):
+                part = self._next_part(limit - len(taken))
+                taken.add(part, len(part))
+                continue
+            batch = self._next_visible()
+            if batch is None:
+                return taken, False
+            if isinstance(batch, DefaultRecordBatch) and self._batches.base_offset >= self.next_fetch_offset:
+                count = self._batches.records_of_batch()
+                if 0 <= count <= limit - len(taken):
+                    if count:
+                        taken.add(self._batches.undecoded(batch), count)
+                    self.next_fetch_offset = batch.next_offset
+                    continue
+            self._decode(batch)
+        return taken, True
+
+    def _next_part(self, limit: int | None) -> list[Record]:
+        """At most `limit` of the decoded records; the position moves behind them."""
+        stop = len(self._open) if limit is None else min(len(self._open), self._taken + limit)
+        part = self._open[self._taken : stop]
+        self._taken = stop
+        self.next_fetch_offset = self._behind if stop == len(self._open) else part[-1].offset + 1
+        return part
+
     def _open_next(self) -> bool:
         """Advance to the next batch with records to return; False at the end of the fetched bytes."""
+        while (batch := self._next_visible()) is not None:
+            if self._decode(batch):
+                return True
+        return False
+
+    def _next_visible(self) -> Any:
+        """The next batch that a reader may see, its checksum checked; None at the end of the fetched bytes."""
         while self._batches.has_next():
             batch = self._batches.next_batch()
             if self._check_crcs and not self._batches.is_intact(batch):
@@ -140,21 +191,25 @@ class BatchRecords:
             if self._is_visible(batch):
                 if self.broker_time_from is None and getattr(batch, "timestamp_type", 0) == 1:
                     self.broker_time_from = self._batches.base_offset
-                records = self._records_of(batch)
-                self._behind = batch.next_offset
-                # A batch comes whole even when the fetch began in its middle.
-                self._taken = 0
-                if records and records[0].offset < self.next_fetch_offset:
-                    self._taken = bisect_left(records, self.next_fetch_offset, key=_offset)
-                if self._taken < len(records):
-                    self._open = records
-                    return True
-            else:
-                kind: Literal["marker", "aborted"] = "marker" if batch.is_control_batch else "aborted"
-                self.hidden.append(Hidden(batch.base_offset, batch.next_offset - 1, kind))
+                return batch
+            kind: Literal["marker", "aborted"] = "marker" if batch.is_control_batch else "aborted"
+            self.hidden.append(Hidden(batch.base_offset, batch.next_offset - 1, kind))
             self.next_fetch_offset = batch.next_offset
-        self._open, self._taken = (), 0
-        return False
+        self._open, self._taken = [], 0
+        return None
+
+    def _decode(self, batch: Any) -> bool:
+        """Decode a batch; False, and the position is behind it, if it has no records to return."""
+        records = self._records_of(batch)
+        # A batch comes whole even when the fetch began in its middle.
+        taken = 0
+        if records and records[0].offset < self.next_fetch_offset:
+            taken = bisect_left(records, self.next_fetch_offset, key=_offset)
+        if taken == len(records):
+            self.next_fetch_offset = batch.next_offset
+            return False
+        self._open, self._taken, self._behind = records, taken, batch.next_offset
+        return True
 
     def _records_of(self, batch: Any) -> list[Record]:
         try:
@@ -183,12 +238,19 @@ class BatchResult(FetchResult):
 
     def getall(self, max_records: int | None = None) -> list[Record]:
         """Take records and move the position behind them; after an error the buffer is gone, to be fetched again."""
+        return self._taken(lambda source: source.take(max_records)) or []
+
+    def get_undecoded(self, max_records: int) -> Sequence[Record]:
+        """As `getall`; the records are decoded by iterating over them."""
+        return self._taken(lambda source: source.take_undecoded(max_records)) or ()
+
+    def _taken(self, take: Callable[[BatchRecords], tuple[_Records, bool]]) -> _Records | None:
         if not self.check_assignment(self._topic_partition) or not self.has_more():
-            return []
+            return None
         source: BatchRecords = self._partition_records
         self._partition_records = None
         try:
-            records, more = source.take(max_records)
+            records, more = take(source)
         except (KafkaError, MemoryError):  # the bytes are as they were sent; it is we who have no room for them
             raise
         except Exception as error:  # the decoders raise what they like on bytes that no broker should send
@@ -229,8 +291,23 @@ class BatchFetcher(Fetcher):
             Lists of records by partition. May be empty before the timeout, when a rebalance or data for other
             partitions ended the wait.
         """
+        return await self._take(wanted, timeout_s, limit, BatchResult.getall)
+
+    async def take_undecoded(
+        self, wanted: Collection[TopicPartition], *, timeout_s: float, limit: int
+    ) -> Mapping[TopicPartition, Sequence[Record]]:
+        """As `take`; the records are decoded by iterating over them, which is to be done once."""
+        return await self._take(wanted, timeout_s, limit, BatchResult.get_undecoded)
+
+    async def _take(
+        self,
+        wanted: Collection[TopicPartition],
+        timeout_s: float,
+        limit: _Limit,
+        getall: Callable[[BatchResult, _Limit], _Records],
+    ) -> dict[TopicPartition, _Records]:
         await asyncio.sleep(0)
-        taken = self._drain(wanted, limit)
+        taken = self._drain(wanted, limit, getall)
         if not taken and timeout_s > 0:
             news = self._create_fetch_waiter()
             try:
@@ -240,7 +317,7 @@ class BatchFetcher(Fetcher):
                     news.cancel()
             if not news.cancelled():
                 news.result()  # errors of the group are raised here
-            taken = self._drain(wanted, limit)
+            taken = self._drain(wanted, limit, getall)
         self._subscriptions._last_fetch_ended = time.monotonic()
         return taken
 
@@ -258,17 +335,22 @@ class BatchFetcher(Fetcher):
         ends: dict[TopicPartition, int] = await plain.end_offsets(partitions, timeout_ms)
         return ends
 
-    def _drain(self, wanted: Collection[TopicPartition], limit: int | None) -> dict[TopicPartition, list[Record]]:
+    def _drain(
+        self,
+        wanted: Collection[TopicPartition],
+        limit: _Limit,
+        getall: Callable[[BatchResult, _Limit], _Records],
+    ) -> dict[TopicPartition, _Records]:
         if self._closed:
             raise ConsumerStoppedError
         if self._fetch_task.done():
             self._fetch_task.result()
-        taken: dict[TopicPartition, list[Record]] = {}
+        taken: dict[TopicPartition, _Records] = {}
         if self._subscriptions.reassignment_in_progress:
             return taken
         for tp in [tp for tp in self._records if tp in wanted]:
             try:
-                records = self._take_from(tp, limit)
+                records = self._take_from(tp, limit, getall)
             except KafkaError as error:
                 if not taken:
                     raise
@@ -283,13 +365,15 @@ class BatchFetcher(Fetcher):
                         break
         return taken
 
-    def _take_from(self, tp: TopicPartition, limit: int | None) -> list[Record]:
+    def _take_from(
+        self, tp: TopicPartition, limit: _Limit, getall: Callable[[BatchResult, _Limit], _Records]
+    ) -> _Records:
         buffered = self._records[tp]
         try:
             if isinstance(buffered, FetchError):
                 buffered.check_raise()
             source: BatchRecords | None = buffered._partition_records
-            records: list[Record] = buffered.getall(limit)
+            records = getall(buffered, limit)
         except KafkaError:
             self._drop(tp)
             raise

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from itertools import islice
 from os import environ
 from typing import Final
 from urllib.parse import urlsplit
@@ -85,7 +86,12 @@ class UnitTracer:
         }
 
     def turn(
-        self, trace: UnitTrace | None, polled: float, returned: float, applied: float, batch: Mapping[int, list[Record]]
+        self,
+        trace: UnitTrace | None,
+        polled: float,
+        returned: float,
+        applied: float,
+        batch: Mapping[int, Sequence[Record]],
     ) -> UnitTrace:
         """Trace a poll that returned records and their fold; times are seconds of the monotonic clock.
 
@@ -191,12 +197,12 @@ def _fail(span: Span, error: BaseException | None) -> None:
         span.set_status(Status(StatusCode.ERROR))
 
 
-def _links(batch: Mapping[int, list[Record]]) -> list[Link]:
+def _links(batch: Mapping[int, Sequence[Record]]) -> list[Link]:
     """Links to the producers' spans of the first records, each once."""
     found: dict[bytes, Link] = {}
     searched = 0
     for records in batch.values():
-        for record in records[: _SEARCHED - searched]:
+        for record in islice(records, _SEARCHED - searched):
             for name, value in record.headers:
                 if name == _TRACEPARENT and value is not None and value not in found:
                     link = link_to(value.decode("ascii", "replace"))

@@ -10,6 +10,7 @@ from typing import Final
 
 from processor.core.effects import Record
 from processor.core.schema_frames import frame_of
+from processor.kafka.fetched_records import sample
 from processor.kafka.records import partition_of
 from processor.telemetry.kafka_happenings import (
     KeysChecked,
@@ -22,7 +23,6 @@ from processor.telemetry.telemetry import Telemetry
 
 AHEAD_S: Final = 3600.0
 """Stream time this far ahead of the clock is reported; brokers since Kafka 3.6 refuse later timestamps by default."""
-_SAMPLE: Final = 8
 _KEYS_A_SECOND: Final = 50
 _LONGEST_KEY_BYTES: Final = 256
 _SKEW_WINDOW_S: Final = 60.0
@@ -67,10 +67,10 @@ class SourceObserver:
         self._checked: dict[int, list[int]] = {}
 
     def saw(self, partition: int, records: Sequence[Record]) -> None:
-        """Check some records of a batch that was applied live."""
+        """Check some records of those that were applied live."""
         times = self._times.setdefault(partition, _Times())
         count = self._partitions() if self._keys_left > 0 else 0
-        for record in records[:: -(-len(records) // _SAMPLE) or 1]:
+        for record in sample(records):
             if record.timestamp >= 0 and not 0 <= times.oldest_ms <= record.timestamp:
                 times.oldest_ms = record.timestamp
             if record.timestamp > times.largest_ms:

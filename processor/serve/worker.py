@@ -12,7 +12,7 @@ import asyncio
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from operator import attrgetter
@@ -150,7 +150,7 @@ class Worker:
         self._unit_closed_at = 0.0
         self._units = 0
         self._reported_at = self._oldest_at = self._turned_at = monotonic()
-        self._stopping = False
+        self._stopping = self._is_broken = False
         self._stalls.waits(GROUP, "no assignment")
 
     # --- the loop -----------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ class Worker:
             self._stopping = True
             await self._drain()
         finally:
-            self._pollable, self._stopping = (), True
+            self._pollable, self._stopping, self._is_broken = (), True, sys.exception() is not None
             if self._audit is not None:
                 self._audit.closed()
             await self._end_opening()  # whatever broke it: the consumer has to leave the group in any case
@@ -220,11 +220,12 @@ class Worker:
         if is_open and (now - self._unit_closed_at >= interval_s or self._is_full()):
             await self._commit_behind()
 
-    def _apply(self, owned: AssignedPartition, records: list[Record], now: float) -> None:
+    def _apply(self, owned: AssignedPartition, records: Sequence[Record], now: float) -> None:
         state = owned.state
         if self._pending.token is None:
             self._pending.token = self._consumer.token()
         was_live = state.is_live
+        records = records if was_live else list(records)
         effects = state.apply(records)
         owned.moved_at = now
         owned.last_timestamp_ms = records[-1].timestamp
@@ -360,7 +361,8 @@ class Worker:
             return
         drained = False
         try:
-            if self._consumer.token().generation >= 0:
+            # What an error broke off is applied in part, and the positions do not say which part.
+            if self._consumer.token().generation >= 0 and not self._is_broken:
                 await self._drain()
                 drained = True
             else:
@@ -372,7 +374,7 @@ class Worker:
             self._retained = self._retained | {p: o for p, o in owned.items() if o.state.is_live} if drained else {}
             happened = PartitionsRevoked(tuple(partitions), self._consumer.token().generation, 0, drained)
             self._telemetry.happened(happened)
-        if not drained:
+        if not drained and not self._is_broken:
             raise Fenced("group: we were no member any more when our partitions were taken", hint="rejoin from the log")
 
     def assigned(self, partitions: list[int]) -> None:

@@ -175,7 +175,7 @@ def _watch_commits(events: int) -> None:
     measured, done = MeasuredProcess(), dict[int, int]()
     apply, commit = worker.Worker._apply, worker.Worker._commit
 
-    def first(self: worker.Worker, owned: AssignedPartition, records: list[Record], now: float) -> None:
+    def first(self: worker.Worker, owned: AssignedPartition, records: Sequence[Record], now: float) -> None:
         measured.begin()
         worker.Worker._apply = apply  # type: ignore[method-assign]
         apply(self, owned, records, now)

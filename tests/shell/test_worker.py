@@ -6,7 +6,7 @@ The log is real to the fold, and what must be published is what an uninterrupted
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from processor.config.settings import Settings
 from processor.core.effects import LogRecord, Publish, Record
 from processor.core.offset_metadata import METADATA_VERSION, LogIdentity, OffsetMetadata
 from processor.core.partition import PartitionState
-from processor.errors import BrokerUnavailable, Fenced
+from processor.errors import BrokerUnavailable, CorruptLog, Fenced
 from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Committed, GroupToken, RebalanceListener
 from processor.kafka.errors import OffsetsUnstable, ReadStalled
@@ -664,6 +664,47 @@ async def test_after_an_eviction_nothing_is_committed(monkeypatch: pytest.Monkey
         assert world.commits == []
         assert life.worker._retained == {}
         assert UnitDropped("revoked", 3, (0,)) in world.told
+
+
+class BrokenOff(list[Record]):
+    """Records, and behind them bytes that cannot be decoded."""
+
+    def __iter__(self) -> Iterator[Record]:
+        yield from super().__iter__()
+        raise CorruptLog("topic t: partition 1: no record")
+
+
+async def test_a_revocation_commits_nothing_of_what_an_error_broke_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Applied are some partitions of the last poll, and their positions are not noted yet."""
+    world = World({0: steps(10), 1: steps(10, "t")})
+    async with living(world, monkeypatch) as life:
+        await life.assign(0, 1)
+        await life.applied(3)
+        await life.interval()
+        await life.applied(2)
+        world.may_commit.clear()
+        world.committing.clear()
+        life.clock.now += 1.0
+        life.member.answer({})  # the last two are on their way, which delays the end
+        async with asyncio.timeout(DEADLINE_S):
+            await world.committing.wait()
+        await life.member.inside_poll(0, 1)
+        batch = life.member.fetch(4)
+        life.member.answer({0: batch[0], 1: BrokenOff(batch[1])})
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not life.worker._pollable, "it is ending"
+        assert life.worker._pending.records, "the records of partition 0 are applied"
+        revoking = asyncio.create_task(life.worker.revoked([0, 1]))
+        world.may_commit.set()
+        async with asyncio.timeout(DEADLINE_S):
+            await revoking
+        await life.ended_by(CorruptLog)
+        assert {record.key for record in world.published} == {
+            b"%s%d" % (name, n) for name in (b"s", b"t") for n in range(3)
+        }
+        assert len(world.published) == 6
+        assert {p: c.offset for p, c in world.committed.items()} == {0: 3, 1: 3}
 
 
 async def test_a_life_that_ends_in_two_errors_leaves_the_group(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,149 @@
+"""Records that are decoded while they are iterated over: what upstream's reader returns, and what breaks on the way."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from aiokafka.record._crecords import DefaultRecordBatchBuilder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from processor.core.effects import Publish
+from processor.core.partition import PartitionState
+from processor.core.rules import Rules
+from processor.errors import CorruptLog
+from processor.kafka.fetch import BatchRecords, CheckedRecords
+from processor.kafka.fetched_records import FetchedRecords, UndecodedBatch, sample
+from tests.core.scripted_log import step, text
+from tests.shell.test_kafka_contract import (
+    ABORTED,
+    CODECS,
+    GAPS,
+    LONELY_MARKER,
+    MAGIC_0,
+    MAGIC_1,
+    PLAIN,
+    READ_COMMITTED,
+    READ_UNCOMMITTED,
+    TP,
+    Log,
+    data,
+    logs,
+    plain,
+    sealed,
+    upstream,
+)
+
+
+def source(raw: bytes, start: int = 0, aborted: Sequence[tuple[int, int]] = (), isolation: int = 1) -> BatchRecords:
+    return BatchRecords(TP, CheckedRecords(raw), list(aborted), start, None, None, True, isolation)
+
+
+def taken(log: Log, start: int, isolation: int, cuts: Sequence[int]) -> tuple[list[Any], int]:
+    """Take by the given limits, the last one repeated to the end; check every step of the way."""
+    reading, limits, got = source(log.raw, start, log.aborted, isolation), list(cuts), list[Any]()
+    while True:
+        limit = limits.pop(0) if len(limits) > 1 else limits[0]
+        records, more = reading.take_undecoded(limit)
+        found = [plain(record) for record in records]
+        assert len(found) == len(records) <= limit
+        assert [plain(record) for record in records] == found, "iterated over again"
+        if found:
+            assert plain(records[-1]) == found[-1]
+            assert plain(records[0]) == found[0]
+            assert [plain(record) for record in records[1:3]] == found[1:3]
+            assert {plain(record) for record in sample(records)} <= set(found)
+            assert 1 <= len(sample(records)) <= 8
+        got += found
+        assert not got or reading.next_fetch_offset > got[-1][0]
+        if not more:
+            return got, reading.next_fetch_offset
+
+
+@pytest.mark.parametrize("isolation", [READ_UNCOMMITTED, READ_COMMITTED])
+@pytest.mark.parametrize("start", [0, 1, 4, 7])
+@pytest.mark.parametrize("log", [PLAIN, ABORTED, LONELY_MARKER, GAPS, CODECS, MAGIC_0, MAGIC_1])
+def test_it_takes_what_upstream_takes(log: Log, start: int, isolation: int) -> None:
+    for limit in (1, 2, 3, 4, 5, 6, 1_000):
+        assert taken(log, start, isolation, [limit]) == upstream(log, start, isolation)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(logs(), st.integers(0, 40), st.sampled_from([0, 1]), st.lists(st.integers(1, 9), min_size=1, max_size=5))
+def test_it_takes_what_upstream_takes_of_any_log(log: Log, start: int, isolation: int, cuts: list[int]) -> None:
+    assert taken(log, start, isolation, cuts) == upstream(log, start, isolation)
+
+
+def test_whole_batches_are_not_decoded_when_they_are_taken() -> None:
+    records, _ = source(data(0, 3) + unreadable(3)).take_undecoded(100)
+    assert len(records) == 5
+    got: list[int] = []
+    with pytest.raises(CorruptLog, match=r"topic t: partition 0: .*"):
+        got.extend(record.offset for record in records)
+    with pytest.raises(CorruptLog):
+        got.extend(record.offset for record in records)
+
+
+def unreadable(base: int) -> bytes:
+    """A batch of two records with a right checksum; the length of the second one is wrong."""
+    batch = bytearray(data(base, 2))
+    second = 61 + 1 + batch[61] // 2
+    batch[second] += 2
+    return sealed(batch)
+
+
+def test_records_before_a_broken_one_are_returned_first() -> None:
+    records, _ = source(data(0, 3) + unreadable(3)).take_undecoded(100)
+    reading = iter(records)
+    assert [next(reading).offset for _ in range(3)] == [0, 1, 2]
+
+
+def test_a_sample_has_the_first_record_of_batches() -> None:
+    records, _ = source(b"".join(data(3 * n, 3) for n in range(20))).take_undecoded(1_000)
+    assert list(sample(records)) == [], "nothing was iterated over"
+    for _ in records:
+        pass
+    assert [record.offset for record in sample(records)] == [0, 9, 18, 27, 36, 45, 54]
+
+
+def test_an_empty_take_is_false() -> None:
+    records, more = source(b"").take_undecoded(5)
+    assert (bool(records), list(records), more) == (False, [], False)
+
+
+def oddly_named(bad: int) -> bytes:
+    """Three records that end steps; the name of a header of one is not UTF-8."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, 0, 1 << 20)
+    for at in range(3):
+        value = text({"event": "thread.run.step.completed", "data": step("completed", step_id=f"s{at}")})
+        builder.append(at, 1_000_000, b"k", value, [("odd-name", b"x")])
+    batch = bytearray(builder.build())
+    found = -1
+    for _ in range(bad + 1):
+        found = batch.index(b"odd-name", found + 1)
+    batch[found : found + 8] = b"\xffa\xfe\x00\xfdabc"
+    return sealed(batch)
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_a_name_that_is_not_utf8_neither_loses_nor_doubles_a_record(bad: int) -> None:
+    raw = data(0, 4, gap=0) + bytes(struct.pack(">q", 4) + oddly_named(bad)[8:])
+    found, position = source(raw).take(None)[0], None
+    records, _ = source(raw).take_undecoded(100)
+    assert isinstance(records, FetchedRecords)
+    assert [plain(record) for record in records] == [plain(record) for record in found]
+    assert [record.offset for record in records] == list(range(7)), position
+    effects = PartitionState("t", 0, Rules()).apply(source(oddly_named(bad)).take_undecoded(100)[0])
+    assert [effect.step_id for effect in effects if isinstance(effect, Publish)] == ["s0", "s1", "s2"]
+
+
+def test_a_lack_of_memory_is_not_taken_for_a_broken_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    def records(_: UndecodedBatch) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(UndecodedBatch, "records", records)
+    with pytest.raises(MemoryError):
+        list(source(data(0, 3)).take_undecoded(100)[0])
