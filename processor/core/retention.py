@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heappop, heappush
-from itertools import count
 from typing import Final
 
 from processor.core.checkpoints import gone_checkpoint, run_key, step_key
@@ -26,11 +25,12 @@ class Retention:
     """The entries by their names, and which of them are dirty, ended or gone."""
 
     __slots__ = (
+        "_dirty",
         "_dirty_ended",
-        "_dirty_open",
         "_ended",
         "_gone",
         "_gone_order",
+        "_last_dirty",
         "_loaded",
         "_log",
         "_records",
@@ -47,11 +47,13 @@ class Retention:
         self.runs: dict[str, Entry] = {}
         self._ended: deque[tuple[int, int, Entry]] = deque()
         self._loaded: deque[tuple[int, int, Entry]] = deque()  # ended entries from checkpoints: an order of their own
-        self._dirty_open: list[tuple[int, int, Entry]] = []
-        self._dirty_ended: list[tuple[int, int, Entry]] = []
+        self._dirty: list[tuple[int, int, Entry]] = []
+        self._dirty_ended: list[tuple[int, int, Entry]] = []  # set aside by `take_dirty_open`
+        self._last_dirty = -1
+        """The largest offset that was ever queued in `_dirty`."""
         self._gone: dict[bytes, int] = {}
         self._gone_order: list[tuple[int, bytes]] = []
-        self._sequence = count()
+        self._sequence = 0
 
     # --- dirty entries and the restore point ----------------------------------------------------------------
 
@@ -61,27 +63,41 @@ class Retention:
         self.queue_dirty(entry)
 
     def queue_dirty(self, entry: Entry) -> None:
-        """Queue a dirty entry, again if its status has changed since."""
-        is_open = entry.status is _OPEN
-        heap = self._dirty_open if is_open else self._dirty_ended
+        """Queue a dirty entry."""
+        heap, offset = self._dirty, entry.dirty_from
         if len(heap) > 2 * (len(self.steps) + len(self.runs)) + _MAX_OUTDATED:
-            heap[:] = sorted(item for item in heap if _is_current(item, is_open))
-        heappush(heap, (entry.dirty_from, next(self._sequence), entry))
+            heap[:] = sorted(item for item in heap if _is_current(item))
+        self._sequence += 1
+        item = (offset, self._sequence, entry)
+        if offset >= self._last_dirty:  # as nearly always: behind all others it is in its place
+            self._last_dirty = offset
+            heap.append(item)
+        else:
+            heappush(heap, item)
 
     def take_dirty_open(self, before: int) -> Entry | None:
         """The open step that has been dirty for longest, if since before that offset; it is queued no longer."""
-        heap = self._dirty_open
+        heap = self._dirty
         while heap and heap[0][0] < before:
-            offset, _, entry = heappop(heap)
-            if entry.dirty_from == offset and entry.status is _OPEN:
-                return entry
+            item = heappop(heap)
+            if _is_current(item):
+                entry = item[2]
+                if entry.status is _OPEN:
+                    return entry
+                self._set_aside(item)
         return None
+
+    def _set_aside(self, item: tuple[int, int, Entry]) -> None:
+        heap = self._dirty_ended
+        if len(heap) > 2 * (len(self.steps) + len(self.runs)) + _MAX_OUTDATED:
+            heap[:] = sorted(item for item in heap if _is_current(item))
+        heappush(heap, item)
 
     def restore_point(self, next_offset: int, stream_time: int) -> tuple[int, int]:
         """(offset, stream time there) from where a new owner must read; `next_offset` if nothing is dirty."""
         best: Entry | None = None
-        for heap, is_open in ((self._dirty_open, True), (self._dirty_ended, False)):
-            while heap and not _is_current(heap[0], is_open):
+        for heap in (self._dirty, self._dirty_ended):
+            while heap and not _is_current(heap[0]):
                 heappop(heap)
             if heap and (best is None or heap[0][0] < best.dirty_from):
                 best = heap[0][2]
@@ -196,7 +212,6 @@ class Retention:
         return None if oldest_s is None else oldest_s * 1000
 
 
-def _is_current(item: tuple[int, int, Entry], is_open: bool) -> bool:
+def _is_current(item: tuple[int, int, Entry]) -> bool:
     """Whether an item of a heap of dirty entries still says how its entry stands."""
-    offset, _, entry = item
-    return entry.dirty_from == offset and (entry.status is _OPEN) is is_open
+    return item[2].dirty_from == item[0]

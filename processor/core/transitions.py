@@ -189,8 +189,6 @@ class Transitions:
         self.open_steps -= entry.weight
         self.run_index.discard(entry)
         self.set_due(entry, 0, is_idle=False)
-        if entry.dirty_from >= 0:
-            self.retention.queue_dirty(entry)
 
     def weigh(self, entry: Entry, weight: int) -> None:
         """Have an open entry count as so many open steps."""
