@@ -553,3 +553,19 @@ def test_a_step_of_another_dialect_is_left_alone() -> None:
     assert refused(play.say("step.completed", step("completed", **USUAL))) == "illegal_transition"
     assert play.state.steps["s1"].step is other
     assert other.events == 0
+
+
+@pytest.mark.parametrize("name", ["created", "in_progress", "completed"])
+def test_an_object_that_was_cut_anywhere_is_refused_as_by_the_slow_path(name: str) -> None:
+    whole = json.dumps({"event": f"thread.run.step.{name}", "data": step("s1", **USUAL)}, separators=(",", ":"))
+    for end in range(len(whole) + 1):
+        cut = whole[:end].encode()
+        come_to_the_same([LogRecord(0, 1, b"k", cut), LogRecord(1, 1, b"k", cut + b"}")])
+
+
+def test_an_id_is_found_in_an_object_whatever_its_length() -> None:
+    fast = FastPath(1 << 20, Play().state._transitions)
+    ids = ["s1", "s", "step_100", "step_9", "", "step_10", "step_1000"]
+    for step_id in [*ids, *reversed(ids)]:  # a later quote of a short one stands where that of a longer one did
+        assert fast._id_in(f'{{"id":"{step_id}","object":"thread.run.step"}}'.encode()) == step_id
+    assert fast._id_in(b'{"id":"') == fast._id_in(b'{"object":"x","id":"s"}') == ""
