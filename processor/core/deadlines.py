@@ -51,9 +51,11 @@ class Deadlines:
                     self._seconds = sorted(self.by_second)
         entry.due_s = due_s
         if due_s:
-            if due_s not in self.by_second:
-                self.by_second[due_s] = set()
-                heappush(self._seconds, due_s)
-            self.by_second[due_s].add(entry.key)
+            ids_then = self.by_second.get(due_s)
+            if ids_then is not None:  # so `next_ms` is no later
+                ids_then.add(entry.key)
+                return
+            self.by_second[due_s] = {entry.key}
+            heappush(self._seconds, due_s)
             if due_s * 1000 < self.next_ms:
                 self.next_ms = due_s * 1000

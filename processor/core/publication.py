@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
+import hashlib
 from typing import Final
 
 from processor.core.effects import FOLD_VERSION, DeadLetter, LogRecord, Publish, Reason, Record, Rejected
@@ -27,6 +27,12 @@ from processor.core.headers import (
 from processor.core.rules import Rules
 from processor.core.step_state import StepState
 from processor.core.wire_types import canonical
+
+_sha256: Final = hashlib.sha256
+_FEW: Final = tuple(str(number).encode() for number in range(256))
+"""The commonest numbers as they are written."""
+_EVENTS_HEADERS: Final = tuple((EVENTS, number) for number in _FEW)
+_FIRST_REVISION: Final = (REVISION, _FEW[0])
 
 
 class Publication:
@@ -68,20 +74,39 @@ class Publication:
         value = self.bytes_of(step)
         told = step.told_anomalies()
         anomalies = tuple(sorted(told)) if told else ()
-        digest = sha256(value).hexdigest()
+        digest: str = _sha256(value).hexdigest()
         last = max(cause.offset, step.last_offset) if cause.mark is None else step.last_offset
         if len(value) > self._max_record_bytes:
             return self._too_large(step, cause, len(value), digest, last)
-        headers: list[tuple[str, bytes]] = [
-            *self._source_headers,
+        events, revision = step.events, step.revision
+        topic, partition = self._source_headers
+        version, rules = self._rules_headers if fold_version == FOLD_VERSION else self._older(fold_version)
+        headers: tuple[tuple[str, bytes], ...] = (
+            topic,
+            partition,
             (FIRST_OFFSET, str(step.first_offset).encode()),  # formatting bytes costs twice that
             (LAST_OFFSET, str(last).encode()),
-            (EVENTS, str(step.events).encode()),
-            (REVISION, str(step.revision).encode()),
-            *(self._rules_headers if fold_version == FOLD_VERSION else self._older(fold_version)),
+            _EVENTS_HEADERS[events] if events < len(_EVENTS_HEADERS) else (EVENTS, str(events).encode()),
+            _FIRST_REVISION if not revision else (REVISION, str(revision).encode()),
+            version,
+            rules,
             (DIGEST, digest.encode()),
-        ]
+        )
         how = None
+        if step.inference is not None or anomalies or step.trace or self._cloudevents_source:
+            how, headers = self._further(headers, step, cause, anomalies, digest)
+        return Publish(step.status, step.step_id, value, max(0, cause.timestamp), headers, revision, how, anomalies)
+
+    def _further(
+        self,
+        first: tuple[tuple[str, bytes], ...],
+        step: StepState,
+        cause: Cause,
+        anomalies: tuple[str, ...],
+        digest: str,
+    ) -> tuple[str | None, tuple[tuple[str, bytes], ...]]:
+        """How the step's end was inferred, if it was, and all headers: those that each step has, and its own."""
+        headers, how = list(first), None
         if step.inference is not None:
             how = step.inference.how
             headers.append((INFERRED, how.encode()))
@@ -102,12 +127,10 @@ class Publication:
                     digest,
                 )
             )
-        return Publish(
-            step.status, step.step_id, value, max(0, cause.timestamp), tuple(headers), step.revision, how, anomalies
-        )
+        return how, tuple(headers)
 
-    def _older(self, fold_version: int) -> tuple[tuple[str, bytes], ...]:
-        return ((VERSION, b"%d" % fold_version), *self._rules_headers[1:])
+    def _older(self, fold_version: int) -> tuple[tuple[str, bytes], tuple[str, bytes]]:
+        return (VERSION, b"%d" % fold_version), self._rules_headers[1]
 
     def _too_large(self, step: StepState, cause: Cause, size: int, digest: str, last: int) -> DeadLetter:
         reference = canonical(

@@ -22,6 +22,7 @@ SCHEMA_KEYS: Final = (
 
 MAX_EXPIRES_AT: Final = 1 << 40
 _NONE: Final[frozenset[str]] = frozenset()
+_OPEN: Final = Status.IN_PROGRESS
 
 
 class StepState:
@@ -48,7 +49,7 @@ class StepState:
 
     def __init__(self, step_id: str, offset: int, opened_s: int) -> None:
         self.step_id = step_id
-        self.status = Status.IN_PROGRESS
+        self.status = _OPEN
         self.seen: set[str] | None = None
         self.anomalies: frozenset[str] = _NONE
         self.trace: tuple[tuple[str, bytes], ...] = ()
@@ -166,6 +167,6 @@ class StepState:
 
 def usable_expires_at(value: Any, grace_s: int, now_ms: int) -> int | None:
     """L7a: an integer from 1 to 2^40 whose deadline had not passed when it came."""
-    if type(value) is int and 0 < value <= MAX_EXPIRES_AT and (value + grace_s) * 1000 > now_ms:
+    if type(value) is int and 0 < value <= MAX_EXPIRES_AT and value + grace_s > now_ms // 1000:
         return value
     return None
