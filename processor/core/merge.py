@@ -14,44 +14,13 @@ from typing import Any, Final
 
 import msgspec
 
-from processor.core.surrogates import as_bytes, from_bytes, holds_half, joined
+from processor.core.growing_text import Text
+from processor.core.surrogates import from_bytes, holds_half, joined
 
 MAX_INDEX: Final = 1024
 
 Json = Any
 Tree = dict[str, Any]
-
-
-class Text:
-    """A text that grows at its end, kept as one piece of UTF-8: a piece of text as an object has 50 bytes more.
-
-    A half of a surrogate pair is kept as three bytes of the same kind; its other half may come.
-    """
-
-    __slots__ = ("_held",)
-
-    def __init__(self) -> None:
-        self._held = bytearray()
-
-    def add(self, piece: bytes) -> None:
-        """Append a piece that is UTF-8 already."""
-        self._held += piece
-
-    def write(self, piece: str) -> None:
-        try:
-            self._held += piece.encode()
-        except UnicodeEncodeError:
-            self._held += as_bytes(piece)
-
-    def getvalue(self) -> str:
-        try:
-            return self._held.decode()
-        except UnicodeDecodeError:
-            return from_bytes(bytes(self._held))
-
-    def encoded(self) -> bytes:
-        """The same as bytes, which `from_bytes` reads."""
-        return bytes(self._held)
 
 
 class Rule(Enum):
@@ -138,6 +107,20 @@ def plain(value: Json) -> Json:
     return value
 
 
+def publishable(value: Json) -> Json:
+    """A tree as JSON to be published at once: as `plain`, but texts stand as JSON already."""
+    kind = type(value)
+    if kind is dict:
+        return {key: publishable(item) for key, item in value.items()}
+    if kind is list:
+        return [plain(item) for item in value]
+    if kind is Text:
+        return joined(value.getvalue()) if value.may_hold_half else value.raw()
+    if kind is Indexed:
+        return [publishable(entry) for _, entry in sorted(value.entries.items())]
+    return value
+
+
 def lacks_half(value: Json) -> bool:
     """Whether a text of the tree has half a character whose other half did not come."""
     kind = type(value)
@@ -145,7 +128,11 @@ def lacks_half(value: Json) -> bool:
         return any(lacks_half(item) for item in value.values())
     if kind is Indexed:
         return any(lacks_half(entry) for entry in value.entries.values())
-    return kind is Text and holds_half(value.getvalue())
+    return kind is Text and _holds_half(value)
+
+
+def _holds_half(text: Text) -> bool:
+    return text.may_hold_half and holds_half(text.getvalue())
 
 
 def valid_index(index: Json) -> bool:
@@ -358,7 +345,7 @@ def _find_leaves(value: Json, shape: Json, way: Way, found: list[Way]) -> bool:
                 return False
     elif kind is Text:
         found.append(way)
-        return not holds_half(value.getvalue())
+        return not _holds_half(value)
     elif kind is list and type(shape) is dict:
         if not value:
             found.append(way)

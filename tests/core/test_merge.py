@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from processor.core.growing_text import Text
 from processor.core.merge import (
     Indexed,
     Notes,
-    Text,
     Tree,
     adopt,
     bad_index,

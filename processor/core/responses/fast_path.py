@@ -10,6 +10,7 @@ from msgspec import UNSET
 from processor.core.effects import Headers, Record, Status
 from processor.core.entry import Entry
 from processor.core.events import EVENT_ID, RUN_ID
+from processor.core.growing_text import inside
 from processor.core.headers import TRACE
 from processor.core.responses.response import Response, TextCursor
 from processor.core.responses.text_template import DeltaShape, TextTemplate, learn_shape
@@ -70,12 +71,12 @@ class TextPath:
                 decoded = template.read_text(value)
                 if decoded is None:
                     return False  # no JSON
-                piece, brought = decoded.encode(), len(decoded)
+                piece, brought = inside(decoded), len(decoded)
         else:
             cursor = self._decoded(response, value, number)
             if cursor is None:
                 return False
-            piece, brought = cursor.piece.encode(), len(cursor.piece)
+            piece, brought = inside(cursor.piece), len(cursor.piece)
         assert cursor is not None
         item = cursor.item
         if item.status is not _OPEN or item.oversize or response.held_bytes + brought > self._max_step_bytes:

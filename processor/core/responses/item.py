@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from processor.core.checkpoint_format import Inference
 from processor.core.effects import Status
-from processor.core.merge import Text
+from processor.core.growing_text import Text
 from processor.core.responses.mapping import Facts, as_error, error_of, step_details, step_type
 from processor.core.responses.wire import ALL_PLACES, Place
 from processor.core.step_state import SCHEMA_KEYS, StepState

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from processor.core.effects import Status
-from processor.core.merge import Text, pack, unpack
+from processor.core.growing_text import Text
+from processor.core.merge import pack, unpack
 from processor.core.responses.item import PACKED_BEFORE_NUMBERED, Item
 from processor.core.responses.mapping import Facts
 from processor.core.responses.numbers import SequenceNumbers

@@ -14,9 +14,9 @@ import msgspec
 from msgspec import UNSET
 
 from processor.core.effects import Status
+from processor.core.growing_text import Text
 from processor.core.merge import (
     Notes,
-    Text,
     Tree,
     Way,
     adopt,
@@ -24,7 +24,7 @@ from processor.core.merge import (
     fill,
     finish,
     odd_leaves,
-    plain,
+    publishable,
     restore_leaves,
 )
 from processor.core.run_steps.usual_events import (
@@ -54,6 +54,7 @@ KEPT_OVER_NULL: Final = frozenset({"run_id", "thread_id", "assistant_id", "creat
 _UNSET: Final = UNSET
 _SCHEMA_NAMES: Final = frozenset(SCHEMA_KEYS)
 _astuple: Final = msgspec.structs.astuple
+_encode: Final = msgspec.json.Encoder().encode
 _EXACT_NAMES: Final = StatedStep.__struct_fields__
 _NO_LEAVES: Final[list[Way]] = []
 _SCHEMA_FIELDS: Final = [(n, name) for n, name in enumerate(_EXACT_NAMES) if name in _SCHEMA_NAMES]
@@ -123,7 +124,7 @@ class CompactStep:
         told = event.told
         self.opening = event.data
         self._type: str = told[TYPE]
-        self._message = told[DETAILS].message_creation
+        self._message = _UNSET if self._type == "tool_calls" else told[DETAILS].message_creation
         run_id = told[RUN_ID]
         self.run_id: str | None = run_id if type(run_id) is str else None
         self.calls: list[Call] | None = [] if self._type == "tool_calls" else None
@@ -173,7 +174,7 @@ class CompactStep:
         leaves = odd_leaves(tree)
         if leaves is None:
             return None
-        stated.step_details = plain(tree)
+        stated.step_details = publishable(tree)
         absent = self._complete(stated, _astuple(stated), status)
         return None if absent < 0 else Ending(stated, absent, 0, leaves, notes)
 
@@ -208,7 +209,7 @@ class CompactStep:
         if not told:
             details.tool_calls = [
                 ExactTool(
-                    ExactFunction(call.text.getvalue(), call.name, None if call.says_output else _UNSET),
+                    ExactFunction(call.text.raw(), call.name, None if call.says_output else _UNSET),
                     call.call_id,
                     call.kind,
                 )
@@ -220,17 +221,18 @@ class CompactStep:
         texts = 0
         ids: list[str] = []
         for number, tool in enumerate(told):
-            call, (function, tool_id, kind) = held[number], _astuple(tool)
-            stated_arguments, name, output = _astuple(function)
-            if tool_id != call.call_id or kind != call.kind or name != call.name or tool_id in ids:
+            call, said = held[number], _astuple(tool)
+            function, tool_id = said[0], said[1]
+            body: tuple[Any, ...] = _astuple(function)
+            stated_arguments, output = body[0], body[2]
+            if tool_id != call.call_id or said[2] != call.kind or body[1] != call.name or tool_id in ids:
                 return None
             ids.append(tool_id)
-            arguments = call.text.getvalue()
             if stated_arguments is None:
-                function.arguments = arguments
                 texts |= 1 << number
-            elif stated_arguments != arguments:
+            elif not call.text.is_said_by(_encode(stated_arguments)):
                 return None
+            function.arguments = call.text.raw()
             if call.says_output and output is _UNSET:
                 function.output = None
         return texts
@@ -306,10 +308,10 @@ def _fill_missing(stated: StatedStep[Any], first: ExactStep) -> None:
 
 def opens_exactly(event: ExactObject) -> bool:
     """Whether a step that begins so may be held compact: no calls yet, and a type that is the details' own."""
-    kind = event.told[TYPE]
+    kind: str = event.told[TYPE]
     message, calls, own_kind = _astuple(event.told[DETAILS])
     if own_kind != kind:
         return False
     if kind == "tool_calls":
-        return calls == [] and message is _UNSET
+        return not calls and calls is not _UNSET and message is _UNSET
     return kind == "message_creation" and calls is _UNSET and message is not _UNSET

@@ -10,13 +10,12 @@ from typing import Any, Final
 
 import msgspec
 
+from processor.core.growing_text import inside
 from processor.core.run_steps.text_place import TextPlace
 from processor.core.wire_types import ExactData, exact_delta
 
 _PROBES: Final = (("s", ""), ('"\\', 'a"\\\n\u00e9'), ("t", "}]"))
 """Ids and texts whose JSON must come through."""
-
-_encode: Final = msgspec.json.Encoder().encode
 
 
 class DeltaTemplate:
@@ -38,7 +37,7 @@ class DeltaTemplate:
 
 def is_plain(step_id: str) -> bool:
     """Whether the id is ASCII and stands in JSON as it is."""
-    return step_id.isascii() and _inside(step_id) == step_id.encode()
+    return step_id.isascii() and inside(step_id) == step_id.encode()
 
 
 def learn_template(value: bytes, data: ExactData, place: TextPlace) -> DeltaTemplate | None:
@@ -70,7 +69,7 @@ def _opening_quote(value: bytes, end: int) -> int:
 
 
 def _is_read_back(template: DeltaTemplate, data: ExactData, step_id: str, text: str) -> bool:
-    value = b"".join((template.head, _inside(step_id), template.middle, _inside(text), template.tail))
+    value = b"".join((template.head, inside(step_id), template.middle, inside(text), template.tail))
     expected: Any = msgspec.to_builtins(data)
     expected["id"] = step_id
     template.place.put(expected["delta"]["step_details"], text)
@@ -78,7 +77,3 @@ def _is_read_back(template: DeltaTemplate, data: ExactData, step_id: str, text: 
         return bool(msgspec.to_builtins(exact_delta(value).data) == expected)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
-
-
-def _inside(text: str) -> bytes:
-    return _encode(text)[1:-1]

@@ -6,11 +6,11 @@ from typing import Final
 
 import msgspec
 
-from processor.core.effects import Headers, Record, Rejected
+from processor.core.effects import Headers, Record, Rejected, Status
 from processor.core.endings import Endings
 from processor.core.entry import Cause, Entry
 from processor.core.events import EVENT_ID, RUN_ID, decode, run_named
-from processor.core.lifecycle import TERMINAL
+from processor.core.growing_text import inside, length_of
 from processor.core.observer import Observer
 from processor.core.quarantine import Quarantine
 from processor.core.responses.decode import MAX_RESPONSE_ID
@@ -38,11 +38,8 @@ from processor.core.wire_types import StepDelta, StepObject, read_text
 SPECIAL: Final = "\0"
 """In place of an event id: headers that hold an envelope."""
 _SEQUENCE: Final = "runstep-sequence"
-_USUAL: Final = ("delta", "created", "in_progress", *(status.value for status in TERMINAL))
+_COMPLETED: Final = Status.COMPLETED
 _read_text: Final = read_text
-_PLAIN: Final = bytes(code if 0x20 <= code < 0x7F and code not in b'"\\' else not code for code in range(256))
-"""For `bytes.translate`: keeps the bytes that stand for themselves in JSON text and in UTF-8, changes all others."""
-_BACKSLASH: Final = 0x5C  # as a number: CPython looks for bytes in bytes by way of an error
 
 
 class RunSteps:
@@ -58,9 +55,11 @@ class RunSteps:
         "_slow",
         "_transitions",
         "_uses_fast_path",
-        "_usual",
         "_with_frames",
         "appended",
+        "begun",
+        "completed",
+        "repeated",
         "templates",
     )
 
@@ -82,8 +81,8 @@ class RunSteps:
         self._uses_fast_path = uses_fast_path
         self._with_frames = rules.schema_frames
         self.templates = Templates()
-        self._usual: dict[str, int] = dict.fromkeys(_USUAL, 0)
-        self.appended = 0
+        self.appended = self.begun = self.repeated = self.completed = 0
+        """How many of the commonest events the fast path has folded since `flush_counts`."""
 
     def append_match(self, value: bytes, offset: int, before_ms: int, event_id: str | None) -> bool:
         """Append the text of a delta that matches a template, for an open step, its id as long as the last.
@@ -106,14 +105,15 @@ class RunSteps:
         begin, end = id_end + len(middle), len(value) - len(tail)
         if begin > end or value[id_end:begin] != middle or not value.endswith(tail):
             return False
-        piece = value[begin:end]
-        length = len(piece)
-        if _BACKSLASH in piece or piece.translate(_PLAIN) != piece:
+        length = length_of(value, begin, end)
+        if length >= 0:
+            piece = value[begin:end]
+        else:
             try:
                 text = _read_text(value[begin - 1 : end + 1])
             except (msgspec.MsgspecError, UnicodeDecodeError):
                 return False
-            piece, length = text.encode(), len(text)
+            piece, length = inside(text), len(text)
         if not step.append_text(piece, length, self._max_step_bytes, event_id):
             return False
         step.last_offset = offset
@@ -144,7 +144,7 @@ class RunSteps:
         if isinstance(decision, AppendText):
             step = decision.step
             text = decision.text
-            step.append_text(text.encode(), len(text), self._max_step_bytes, event_id)
+            step.append_text(inside(text), len(text), self._max_step_bytes, event_id)
             self.templates.learn(step, value, decision.event)
             self._note_delta(decision.entry, step, cause)
         elif isinstance(decision, TakeSlowPath):
@@ -161,19 +161,22 @@ class RunSteps:
             entry = transitions.begin(step, cause)
             step.begin_exact(event, len(value))
             transitions.opened(entry, step, cause, event_id, event.told[EXPIRES_AT])
-            self._usual["created"] += 1
+            self.begun += 1
         elif isinstance(decision, EndStep):
             step = decision.step
             step.end_exact(decision.ending, decision.status, len(value))
             transitions.touch(decision.entry, cause)
             transitions.ended(decision.entry, step, cause, event_id)
-            self._usual[decision.status.value] += 1
+            if decision.status is _COMPLETED:
+                self.completed += 1
+            else:
+                transitions.counts[decision.status.value] += 1
         else:
             assert isinstance(decision, RepeatObject)
             transitions.touch(decision.entry, cause)
             decision.step.repeat_exact(len(value))
             transitions.folded(decision.step, cause, event_id)
-            self._usual["in_progress"] += 1
+            self.repeated += 1
 
     def _note_delta(self, entry: Entry, step: Step, cause: Cause) -> None:
         step.last_offset = cause.offset
@@ -183,13 +186,16 @@ class RunSteps:
 
     def flush_counts(self) -> None:
         """Add what the fast path has counted to the counts of all events."""
-        usual, counts = self._usual, self._transitions.counts
-        usual["delta"] += self.appended
-        self.appended = 0
-        for name, number in usual.items():
+        counts = self._transitions.counts
+        for name, number in (
+            ("delta", self.appended),
+            ("created", self.begun),
+            ("in_progress", self.repeated),
+            ("completed", self.completed),
+        ):
             if number:
                 counts[name] += number
-                usual[name] = 0
+        self.appended = self.begun = self.repeated = self.completed = 0
 
 
 def plain_id(headers: Headers) -> str | None:

@@ -9,6 +9,7 @@ from msgspec import UNSET
 
 from processor.core.checkpoint_format import Inference
 from processor.core.effects import Reason, Rejected, Status
+from processor.core.growing_text import Text
 from processor.core.lifecycle import Kind
 from processor.core.merge import (
     MAX_INDEX,
@@ -16,7 +17,6 @@ from processor.core.merge import (
     SHORT,
     Indexed,
     Notes,
-    Text,
     Tree,
     bad_index,
     characters,
@@ -41,7 +41,10 @@ _UNMADE: Final[dict[str, Any]] = {}
 _BLANK: Final[dict[str, Any]] = dict.fromkeys(SCHEMA_KEYS)
 _UNSET: Final = UNSET
 _FUNCTION: Final = "function"
-_FUNCTION_AT: Final = ExactCall.__struct_fields__.index("function") - 3
+_CALL_INDEX: Final = ExactCall.__struct_fields__.index("index")
+_CALL_TYPE: Final = ExactCall.__struct_fields__.index("type")
+_CALL_ID: Final = ExactCall.__struct_fields__.index("id")
+_CALL_FUNCTION: Final = ExactCall.__struct_fields__.index("function")
 _astuple: Final = msgspec.structs.astuple
 WITH_IDS: Final = b"S"
 """In front of a packed step that has event ids. Before there was `EventIds` nothing stood there, and a list of ids."""
@@ -211,7 +214,7 @@ class Step(StepState):
         """Take in a delta for the text that was added to last. False, and nothing is changed, if it may not be.
 
         Args:
-            piece: what is appended, as UTF-8; it has `length` characters.
+            piece: what is appended, as `growing_text.Text` has it; it has `length` characters.
         """
         held = self._text
         brought = length if event_id is None else length + len(event_id)
@@ -261,11 +264,12 @@ class Step(StepState):
         calls = data.delta.step_details.tool_calls
         if len(calls) != 1:
             return None
-        index, kind, call_id, *others = _astuple(calls[0])
-        function = others[_FUNCTION_AT]
+        said: tuple[Any, ...] = _astuple(calls[0])
+        index: int = said[_CALL_INDEX]
+        kind, call_id, function = said[_CALL_TYPE], said[_CALL_ID], said[_CALL_FUNCTION]
         if (
             function is _UNSET
-            or others.count(_UNSET) != len(others) - 1
+            or said.count(_UNSET) != len(said) - 4  # these alone
             or type(kind) is not str
             or len(kind) > SHORT
             or type(call_id) is not str
@@ -274,7 +278,8 @@ class Step(StepState):
             or not self._may_begin(index)
         ):
             return None
-        name, arguments, output = _astuple(function)
+        body: tuple[Any, ...] = _astuple(function)
+        name, arguments, output = body[0], body[1], body[2]
         if type(name) is not str or type(arguments) is not str:
             return None
         brought = len(call_id) + len(name) + len(arguments)

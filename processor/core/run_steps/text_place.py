@@ -10,7 +10,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from processor.core.merge import SHORT, Indexed, Text, Tree
+from processor.core.growing_text import Text
+from processor.core.merge import SHORT, Indexed, Tree
 from processor.core.wire_types import DeltaOutput, ExactCall, ExactData
 
 _BODIES: Final = 5

@@ -160,7 +160,8 @@ def exact_object(data: bytes, named: Kind) -> ExactObject | None:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     told = _astuple(stated)
-    if told[_STATUS] != (_OPEN_STATUS if named is _CREATED or named is _IN_PROGRESS else named.value):
+    expected: str = _OPEN_STATUS if named is _CREATED or named is _IN_PROGRESS else named
+    if told[_STATUS] != expected:
         return None
     step_id: str = told[_ID]
     return ExactObject(named, stated, data, step_id, told) if 0 < len(step_id) <= MAX_ID else None

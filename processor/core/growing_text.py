@@ -1,0 +1,158 @@
+r"""Texts that grow at their end, kept as JSON has them between its quotes.
+
+Most pieces of a delta are written as our own encoder writes them (`length_of`). They are appended as they stand in the
+record and published as they stand here: neither decoded nor encoded again, though arguments are JSON within JSON and so
+full of `\"`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from processor.core.surrogates import as_bytes, from_bytes
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # for the compiler alone
+
+_IS_COMPILED: Final = not __file__.endswith(".py")
+_SHORT: Final = 256
+"""A longer piece is looked at by functions that are written in C; compiled, a short one is walked faster."""
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(str).decode
+_raw: Final = Raw
+_PLAIN: Final = bytes(code if 0x20 <= code < 0x7F and code not in b'"\\' else not code for code in range(256))
+"""For `bytes.translate`: keeps the bytes that stand for themselves in JSON text and in UTF-8, changes all others."""
+_NO_ESCAPES: Final = bytes(code if code >= 0x20 and code not in b'"\\' else not code for code in range(256))
+"""The same, but it keeps what is not ASCII."""
+_BACKSLASH: Final = 0x5C  # as a number: CPython looks for bytes in bytes by way of an error
+_ESCAPED_BACKSLASH: Final = b"\\\\"
+_ESCAPES: Final = (b'\\"', b"\\n", b"\\t", b"\\r", b"\\b", b"\\f")
+_NOTHING: Final = b""
+_QUOTE: Final = b'"'
+
+
+def inside(text: str) -> bytes:
+    """What stands between the quotes where our encoder writes the text.
+
+    Raises:
+        UnicodeEncodeError: it has half of a surrogate pair.
+    """
+    return _encode(text)[1:-1]
+
+
+def length_of(value: bytes, begin: i64, end: i64) -> i64:
+    """The number of characters between two quotes, if what stands there is what our encoder writes for them; else -1.
+
+    -1 also where it is no JSON at all.
+    """
+    if not _IS_COMPILED or end - begin > _SHORT:
+        return _length_of(value[begin:end])
+    at: i64 = begin
+    length: i64 = 0
+    is_ascii = True
+    while at < end:
+        code: i64 = value[at]
+        if code == 0x5C:
+            at += 1
+            if at == end:
+                return -1
+            code = value[at]
+            if code != 0x22 and not _is_escape(code):
+                return -1
+            length += 1
+        elif code < 0x20 or code == 0x22:
+            return -1
+        elif code < 0x80:
+            length += 1
+        else:
+            is_ascii = False
+            if code >= 0xC0:  # else it continues a character
+                length += 1
+        at += 1
+    return length if is_ascii or _is_utf8(value[begin:end]) else -1
+
+
+def _is_escape(code: i64) -> bool:
+    """Whether this byte may stand behind a backslash: `\\\\`, `\\n`, `\\t`, `\\r`, `\\b`, `\\f`."""
+    return code == 0x5C or code == 0x6E or code == 0x74 or code == 0x72 or code == 0x62 or code == 0x66
+
+
+def _is_utf8(piece: bytes) -> bool:
+    try:
+        piece.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _length_of(piece: bytes) -> int:
+    """The same by functions that are written in C."""
+    rest = piece
+    if _BACKSLASH in piece:
+        rest = piece.replace(_ESCAPED_BACKSLASH, _NOTHING)
+        # Now each backslash begins an escape: of a row of them every pair is gone.
+        for escape in _ESCAPES:
+            rest = rest.replace(escape, _NOTHING)
+            if _BACKSLASH not in rest:
+                break
+        else:
+            return -1
+    if rest.translate(_PLAIN) == rest:
+        return (len(piece) + len(rest)) // 2  # an escape has two bytes, which are not in `rest`
+    if rest.translate(_NO_ESCAPES) != rest:
+        return -1
+    try:
+        return len(rest.decode()) + (len(piece) - len(rest)) // 2
+    except UnicodeDecodeError:
+        return -1
+
+
+class Text:
+    """A text that grows at its end, kept as one piece of bytes: a piece of text as an object has 50 bytes more.
+
+    A half of a surrogate pair is kept as three bytes, as UTF-8 would have it; its other half may come. `may_hold_half`:
+    whether there was ever one.
+    """
+
+    __slots__ = ("_held", "may_hold_half")
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self.may_hold_half = False
+
+    def add(self, piece: bytes) -> None:
+        """Append what `inside` gives, or `length_of` knows the length of."""
+        self._held += piece
+
+    def write(self, piece: str) -> None:
+        try:
+            self._held += inside(piece)
+        except UnicodeEncodeError:
+            self.may_hold_half = True
+            self._held += as_bytes(json.dumps(piece, ensure_ascii=False)[1:-1])
+
+    def getvalue(self) -> str:
+        if self.may_hold_half:
+            text: str = json.loads(f'"{from_bytes(bytes(self._held))}"')
+            return text
+        return _decode(self.quoted())
+
+    def quoted(self) -> bytes:
+        """The text as JSON; not where it `may_hold_half`."""
+        return _NOTHING.join((_QUOTE, self._held, _QUOTE))
+
+    def is_said_by(self, quoted: bytes) -> bool:
+        """Whether what our encoder wrote says the same."""
+        return not self.may_hold_half and self.quoted() == quoted
+
+    def raw(self) -> Any:
+        """The text as JSON for an encoder, which writes it as it is; not where it `may_hold_half`."""
+        return _raw(self.quoted())
+
+    def encoded(self) -> bytes:
+        """The same as bytes, which `from_bytes` reads."""
+        return as_bytes(self.getvalue())
