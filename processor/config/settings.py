@@ -131,7 +131,9 @@ class Delivery(Section):
     mode: Literal["exactly_once", "at_least_once"] = _key(
         "exactly_once", "Transactions, or idempotent writes where the broker has none."
     )
-    commit_interval_ms: int = _key(100, "How often outcomes and offsets are committed.", ge=1, le=60_000)
+    commit_interval_ms: int = _key(
+        100, "How often outcomes and offsets are committed; while all is behind, up to a second apart.", ge=1, le=60_000
+    )
     transactional_id_prefix: str = _key("", "Prefix of the transactional ids; empty: source.group_id.", max_length=200)
     transaction_timeout_ms: int = _key(
         15_000,

@@ -13,6 +13,11 @@ from processor.serve.restore import Restored
 _SAMPLES: Final = 8  # of positions, per checkpoint interval
 
 
+def readable_end(high_watermark: int, last_stable: int | None) -> int:
+    """The end of what a read_committed reader sees; brokers that have no last stable offset say none, or -1."""
+    return high_watermark if last_stable is None or last_stable < 0 else min(high_watermark, last_stable)
+
+
 @dataclass(slots=True)
 class AssignedPartition:
     """A partition of this worker from its assignment to its revocation.
@@ -48,6 +53,12 @@ class AssignedPartition:
             acked=restored.committed.offset,
             end=restored.end,
         )
+
+    def unread(self, high_watermark: int | None, last_stable: int | None) -> int:
+        """How many offsets can be read already and are not applied yet; 0 while no fetch has told."""
+        if high_watermark is None:
+            return 0
+        return max(0, readable_end(high_watermark, last_stable) - self.position)
 
     def applied_before(self, now: float, interval_s: float) -> int:
         """Sample the applied offset, and return the one of `interval_s` ago; -1 if that is not known yet."""

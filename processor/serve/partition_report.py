@@ -8,7 +8,7 @@ from typing import Final
 
 from processor.config.settings import Settings
 from processor.errors import BrokerUnavailable
-from processor.serve.assigned_partition import AssignedPartition
+from processor.serve.assigned_partition import AssignedPartition, readable_end
 from processor.serve.source_observer import SourceObserver
 from processor.serve.stalls import Stalls
 from processor.telemetry.happenings import PartitionPaused, PartitionStatus, ProgressStalled
@@ -65,7 +65,7 @@ class PartitionReport:
             self._require_progress(owned, now, NO_ANSWER)
             return None
         owned.end = high_watermark
-        readable = high_watermark if last_stable is None or last_stable < 0 else min(high_watermark, last_stable)
+        readable = readable_end(high_watermark, last_stable)
         lag = max(0, high_watermark - position)
         self._report_status(owned, lag, max(0, readable - position), count_oldest=count_oldest)
         if position < readable:

@@ -32,6 +32,7 @@ class PendingUnit:
     """Effects of the records that were applied since the last unit was closed.
 
     `token`: the generation in which the first of them was applied. `trace`: None where it is not traced.
+    `records_of`: how many records of each partition.
     """
 
     token: GroupToken | None = None
@@ -39,6 +40,11 @@ class PendingUnit:
     records: int = 0
     bytes: int = 0
     trace: UnitTrace | None = None
+    records_of: dict[int, int] = field(default_factory=dict)
+
+    def applied(self, partition: int, records: int) -> None:
+        self.records += records
+        self.records_of[partition] = self.records_of.get(partition, 0) + records
 
     def add(self, partition: int, effects: list[Effect]) -> None:
         self.effects.setdefault(partition, []).extend(effects)

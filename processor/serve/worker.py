@@ -40,6 +40,7 @@ from processor.serve.stalls import GROUP, Stalls
 from processor.serve.stopping import unless
 from processor.serve.unit import ClosedUnit, PendingUnit
 from processor.serve.unit_bound import UnitBound
+from processor.serve.unit_interval import UnitInterval
 from processor.telemetry.happenings import (
     CommitFailed,
     PartitionRestored,
@@ -57,7 +58,6 @@ from processor.telemetry.telemetry import Telemetry
 if TYPE_CHECKING:
     from processor.otlp.unit_tracer import UnitTracer
 
-_IDLE_POLL_MS: Final = 250
 _REPORT_EVERY_S: Final = 1.0
 _OLDEST_EVERY_S: Final = 15.0
 _CHECKPOINTS_AT_ONCE: Final = 5_000
@@ -147,7 +147,7 @@ class Worker:
         self._commit_task: asyncio.Task[None] | None = None
         self._committing: tuple[float, int] | None = None  # since when, and how many records
         self._draining = asyncio.Lock()
-        self._unit_closed_at = 0.0
+        self._interval = UnitInterval(delivery.commit_interval_ms / 1000, self._unread)
         self._units = 0
         self._reported_at = self._oldest_at = self._turned_at = monotonic()
         self._stopping = self._is_broken = False
@@ -188,13 +188,10 @@ class Worker:
 
     async def _turn(self) -> None:
         """One turn of the loop: poll, apply, and commit when it is due. It waits in the poll only."""
-        interval_s = self._settings.delivery.commit_interval_ms / 1000
         epoch, pollable = self.assignment_epoch, self._pollable
-        wait_ms = _IDLE_POLL_MS
-        if self._pending.effects:
-            wait_ms = min(wait_ms, max(1, int((self._unit_closed_at + interval_s - self._monotonic()) * 1000)))
         polled = self._pauses.without(pollable)
         polled_at = 0.0 if self._tracer is None else self._monotonic()
+        wait_ms = self._interval.wait_ms(self._monotonic(), self._pending)
         batch = await self._consumer.poll(polled, timeout_ms=wait_ms, max_records=self._most_polled())
         now = self._turned_at = self._monotonic()
         # Behind a closed gate nothing is applied, noted or committed: the revocation drains. Records that the consumer
@@ -217,7 +214,7 @@ class Worker:
             task, self._commit_task = self._commit_task, None
             task.result()
         self._every_second(now, is_open=is_open)
-        if is_open and (now - self._unit_closed_at >= interval_s or self._is_full()):
+        if is_open and (self._is_full() or self._interval.is_over(now, self._pending)):
             await self._commit_behind()
 
     def _apply(self, owned: AssignedPartition, records: Sequence[Record], now: float) -> None:
@@ -241,7 +238,7 @@ class Worker:
         self._telemetry.counted(state.counts)
         state.counts.clear()
         state.value_bytes = 0
-        self._pending.records += len(records)
+        self._pending.applied(owned.partition, len(records))
         if effects:
             self._add_effects(owned.partition, effects)
         self._observer.saw(owned.partition, records)
@@ -255,6 +252,9 @@ class Worker:
     def _most_polled(self) -> int:
         """Records of one poll: no more than a unit may hold, also where a restore ends within the poll."""
         return min(self._settings.source.max_poll_records, self._bound.records)
+
+    def _unread(self, partition: int) -> int:
+        return self._owned[partition].unread(*self._consumer.end_of(partition))
 
     def _is_full(self) -> bool:
         return self._bound.is_reached(self._pending.records, self._pending.bytes)
@@ -277,7 +277,7 @@ class Worker:
 
     def _close_unit(self) -> ClosedUnit | None:
         """Close the pending unit; the next record begins another."""
-        self._unit_closed_at = self._monotonic()
+        self._interval.begin(self._monotonic())
         self._units += 1
         pending, self._pending = self._pending, PendingUnit()
         metadata = partial(self._restorer.metadata, unit=self._units)
