@@ -31,7 +31,8 @@ from tests.bench.verdict import judge
 Header = tuple[str, bytes]
 
 STATUSES = ("completed", "failed", "cancelled", "expired")
-KEEP = {"retention.ms": "-1"}  # the records' time is long past
+KEEP = {"retention.ms": "-1", "segment.ms": str(20 * 365 * 86_400_000)}
+"""The records' time is long past and that of a marker is now: each partition would begin a segment between them."""
 _LARGE = {"max.message.bytes": str(2 << 20)}  # a dead letter is its record and more
 
 
@@ -123,9 +124,9 @@ class Life:
             **settings,
         }
 
-    def start(self, events: int) -> subprocess.Popen[str]:
+    def start(self, events: int, *more: str) -> subprocess.Popen[str]:
         """A process that serves, and says when offsets for `events` records are committed."""
-        return child("tests.bench.worker", "serve", str(events), env=self.env, build=self.build)
+        return child("tests.bench.worker", "serve", str(events), *more, env=self.env, build=self.build)
 
     def run(self, events: int) -> Run:
         """Serve until all is committed, then end it in order."""
@@ -216,12 +217,14 @@ def _main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=("serve", "restore"))
     parser.add_argument("events", type=int)
+    parser.add_argument("--anew", type=int, default=0, help="so many partitions begin at 0, whatever the outputs hold")
     asked = parser.parse_args()
     if asked.what == "serve":
         _watch_commits(asked.events)
     else:
         _watch_restore()
-    sys.exit(serve(load(None, os.environ), create_topics=False, workers=1))
+    settings = load(None, os.environ).beginning_at(dict.fromkeys(range(asked.anew), "earliest"))
+    sys.exit(serve(settings, create_topics=False, workers=1))
 
 
 if __name__ == "__main__":
