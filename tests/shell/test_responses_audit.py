@@ -20,14 +20,17 @@ from processor.audit.replay.task_judge import expected_records
 from processor.audit.report.folder import check, check_records, write
 from processor.audit.report.manifest import Manifest, Outcome
 from processor.core.effects import LogRecord, Publish
-from processor.core.headers import LAST_OFFSET
+from processor.core.headers import LAST_OFFSET, REASON
 from processor.core.partition import PartitionState
 from processor.publish.command import response_sample_files
 from processor.publish.event_keying import EventKeyer
 from processor.publish.event_stream import EventStream
 from processor.simulate import Parameters, Simulation
 from tests.shell import mutations
+from tests.shell.mutations import DEAD, RULES
 from tests.shell.reports import PROGRAM, about
+from tests.trial.audited import audited
+from tests.trial.honest_worlds import Worker
 
 KINDS: Final = (".jsonl", ".jsonl.gz", ".parquet")
 
@@ -160,3 +163,17 @@ def test_what_is_changed_in_a_response_is_found_and_its_step_named(
     named = {row["identity_1"] for row in rows(tmp_path, "findings") if row["verdict"] not in ("equal", "duplicate")}
     assert step.step_id in named
     assert {name.rpartition(":")[0] for name in named if ":" in name} == {step.step_id.rpartition(":")[0]}
+
+
+@pytest.mark.parametrize("seed", [11, 29])
+def test_a_response_that_other_settings_refused_is_refused_on_under_those_of_now(tmp_path: Path, seed: int) -> None:
+    """X2 refuses it as a whole, for as long as it is remembered: its records behind the change were called extra."""
+    worker = Worker(seed, rules=msgspec.structs.replace(RULES, max_open_steps=2))
+    worker.work(0.1)
+    worker.restart(RULES, from_checkpoints=True)
+    worker.work()
+    refused = (
+        dict(r.headers).get(REASON) for (topic, _), log in worker.made.topics.items() for r in log if topic == DEAD
+    )
+    assert list(refused).count(b"too_many_open_steps") > 5
+    assert audited(worker.made, tmp_path, {}).outcome == "unprovable"

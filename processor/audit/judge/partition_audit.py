@@ -495,7 +495,7 @@ class PartitionAudit:
             else:
                 if published.identity[1].partition(" ")[0] in _STATEFUL:
                     why = self._unsure_of_letter(self._segment_of(cause), cause)
-                letter = (published.identity[1], published.value, published.headers)
+                letter = (published.identity[1], published.key, published.value, published.headers)
                 why = why or self._unnamed.of_dead_letter(cause, *letter)
         if why:
             self.left_unverifiable += 1

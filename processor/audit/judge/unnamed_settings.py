@@ -24,9 +24,11 @@ from processor.audit.judge.published_headers import mark_in, mark_of, offsets_of
 from processor.audit.judge.regimes import Regime, regime_of
 from processor.audit.judge.verdicts import NEVER, FindingKind, Published, PublishedIndex
 from processor.core.effects import DeadLetter, Headers, Publish, Reason, Status
-from processor.core.events import decode
+from processor.core.events import decode, run_named
 from processor.core.headers import DETAIL, FIRST_OFFSET, INFERRED
 from processor.core.partition import PartitionState
+from processor.core.responses.decode import MAX_RESPONSE_ID
+from processor.core.responses.event import OF_ITEMS, ResponseEvent
 from processor.core.schema_frames import frame_of
 from processor.core.wire_types import StepDelta, StepObject
 
@@ -126,38 +128,38 @@ class UnnamedSettings:
         """A dead letter is implied and not there, or another: why that is not provable; "" if it is a difference."""
         cause = _cause_of(letter)
         if self._others and letter.reason in _OF_ENDED:
-            names = set(_steps_in(letter.value, letter.headers))
+            names = set(_steps_in(letter.key, letter.value, letter.headers))
             if self._may_be_forgotten(cause, names):
                 self._doubted |= names
                 return self._why
-        why = self.of_dead_letter(cause, letter.reason, letter.value, letter.headers)
+        why = self.of_dead_letter(cause, letter.reason, letter.key, letter.value, letter.headers)
         if why and _is_decided(letter.reason, letter.value):
             if not self._disagreed or self._disagreed[-1] <= cause:
                 self._disagreed.append(cause)
-            self._doubted.update(_steps_in(letter.value, letter.headers))
+            self._doubted.update(_steps_in(letter.key, letter.value, letter.headers))
         return why
 
-    def of_dead_letter(self, cause: int, reason: str, value: bytes | None, headers: Headers) -> str:
+    def of_dead_letter(self, cause: int, reason: str, key: bytes | None, value: bytes | None, headers: Headers) -> str:
         """Why one that is there and not implied is not provable; "" if it is extra."""
         if not self._others:
             return ""
         if _is_decided(reason, value):
-            is_unnamed = self._is_unnamed(cause) or self._is_of_step_from_there(reason, value, headers)
+            is_unnamed = self._is_unnamed(cause) or self._is_of_step_from_there(reason, key, value, headers)
             return self._why if is_unnamed else ""
         if reason.partition(" ")[0] not in _FOLLOWING:
             return ""
         if reason.partition(" ")[0] in _OF_ENDED and not self._first <= cause <= self._last:
             return self._why  # an end that is forgotten here may have been remembered for longer
         refused = self._doubted | self._read_steps()[1]
-        return self._why if any(step_id in refused for step_id in _steps_in(value, headers)) else ""
+        return self._why if any(step_id in refused for step_id in _steps_in(key, value, headers)) else ""
 
-    def _is_of_step_from_there(self, reason: str, value: bytes | None, headers: Headers) -> bool:
+    def _is_of_step_from_there(self, reason: str, key: bytes | None, value: bytes | None, headers: Headers) -> bool:
         """Whether it is of a step that began where settings are not named: what that holds may come from there."""
         if reason.startswith(Reason.SNAPSHOT_TOO_LARGE.value):
             first = _first_offset_in(value)
             return first is not None and self._is_unnamed(first)
         begun, refused = self._read_steps()
-        return any(step_id in begun or step_id in refused for step_id in _steps_in(value, headers))
+        return any(step_id in begun or step_id in refused for step_id in _steps_in(key, value, headers))
 
     def _read_steps(self) -> tuple[set[str], set[str]]:
         """The published steps that began where settings are not named, and those that were refused something there."""
@@ -170,7 +172,7 @@ class UnnamedSettings:
                     if first is not None and self._is_unnamed(first):
                         begun.add(one.identity[0])
                 elif _is_decided(one.identity[1], one.value) and cause is not None and self._is_unnamed(cause):
-                    refused.update(_steps_in(one.value, one.headers))
+                    refused.update(_steps_in(one.key, one.value, one.headers))
             self._steps = begun, refused
         return self._steps
 
@@ -323,11 +325,15 @@ def _first_offset_in(reference: bytes | None) -> int | None:
         return None
 
 
-def _steps_in(value: bytes | None, headers: Headers) -> Iterator[str]:
-    """The steps that the events of a record name."""
+def _steps_in(key: bytes | None, value: bytes | None, headers: Headers) -> Iterator[str]:
+    """The steps that the events of a record name; of a response, which is refused as a whole, the response, too."""
     for event in getattr(decode(value, headers), "events", ()):
         if isinstance(event, StepDelta | StepObject):
             yield event.step_id
+        elif isinstance(event, ResponseEvent) and (response_id := run_named(key, headers, MAX_RESPONSE_ID)):
+            yield response_id
+            if event.what in OF_ITEMS:
+                yield f"{response_id}:{event.index}"
 
 
 def _between(offsets: Sequence[int], first: int, last: int) -> int:
