@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from compileall import compile_dir
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -151,10 +152,11 @@ def compared(base: str, jobs: list[str], files: list[str], *, events: int, round
         rooms = {base: folder / "base", THIS: folder / "this"}
         for revision, room in rooms.items():
             built(revision, room, compiled=True)
+            compile_dir(room, quiet=1)  # as pip does; else each run compiles it, where Python may write none
         yield f"| `replay --report` | {base}: k events/CPU-s | MiB | {THIS} | MiB | {THIS} / {base} |"
         yield "|---|---:|---:|---:|---:|---:|"
         for job in jobs:
-            _record(folder / job, rooms, job, events)
+            record_job(folder / job, rooms, job, events)
             for kind in files:
                 for workers in (1, 2):
                     pairs: list[tuple[Run, Run]] = []
@@ -170,7 +172,7 @@ def compared(base: str, jobs: list[str], files: list[str], *, events: int, round
                     yield _row(f"`{job}`, {kind}, processes: {workers}", pairs)
 
 
-def _record(folder: Path, rooms: dict[str, Path], job: str, events: int) -> None:
+def record_job(folder: Path, rooms: dict[str, Path], job: str, events: int) -> None:
     with Recorder(folder / ".jsonl", files=".jsonl") as recorder:
         for record in source(job, events):
             recorder.write(record)
