@@ -392,7 +392,7 @@ class Restorer:
     def _reader(self, topic: str) -> PartitionReader:
         client_id = f"{self._settings.kafka.client_id}.restore"
         # A broker that has just come up may not know all topics yet, and a worker has no need to hurry.
-        patience_s = self._connection.request_timeout_ms / 1000
+        patience_s = self._settings.kafka.request_timeout_ms / 1000
         return PartitionReader(self._connection, topic=topic, client_id=client_id, missing_after_s=patience_s)
 
     async def _checkpoints(self, partitions: list[int]) -> AsyncGenerator[dict[int, dict[bytes, bytes]], None]:
