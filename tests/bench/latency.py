@@ -2,10 +2,15 @@
 
 The load is open-loop: every record has its moment, whether or not those before it have been taken; the moment that an
 end was due, not the one it got away, is where its latency begins. The reader is a read_committed consumer.
+
+`python -m tests.bench.latency --apart` gives the worker a core that nothing else of this measurement uses: broker,
+producer and reader have the others. Where they share cores, what they take of the worker's is in the figures.
 """
 
 from __future__ import annotations
 
+import argparse
+import gc
 import json
 import os
 import signal
@@ -15,7 +20,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -26,7 +31,7 @@ from processor.broker import Broker
 from processor.core.headers import SOURCE_PARTITION
 from tests import kafka_tools
 from tests.bench.load import Expected, Job, Made, records
-from tests.bench.measure import PURE, Book, Build
+from tests.bench.measure import PURE, Book, Build, compiled
 from tests.bench.worker import KEEP, STATUSES, Life
 
 PARTITIONS: Final = 8
@@ -125,9 +130,54 @@ def send(broker: Broker, topic: str, load: Load) -> float:
 
 
 @contextmanager
-def serving(life: Life, workers: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Worker processes of one group, ended with the block. More may be added to the list."""
+def without_collector() -> Iterator[None]:
+    """No garbage collection in this process: with a million records in memory it would hold producer and reader up."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@contextmanager
+def apart_from_workers(broker: Broker) -> Iterator[set[int]]:
+    """Keep this process and the broker off one core, for the workers; yields that core.
+
+    Raises:
+        RuntimeError: there is only one.
+    """
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        raise RuntimeError("one core: nothing to divide")
+    others = cores - {max(cores)}
+    _move(broker.pid, others)
+    _move(os.getpid(), others)
+    try:
+        yield {max(cores)}
+    finally:
+        _move(broker.pid, cores)
+        _move(os.getpid(), cores)
+
+
+def _move(process: int, cores: set[int]) -> None:
+    """Have a process run on these cores alone; threads that it starts from now on follow the one that starts them."""
+    for thread in Path("/proc", str(process), "task").iterdir():
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(int(thread.name), cores)
+
+
+@contextmanager
+def serving(life: Life, workers: int, cores: set[int] | None = None) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Worker processes of one group, ended with the block. More may be added to the list.
+
+    Args:
+        cores: on which alone they run; None: as this process does.
+    """
     members = [start(life) for _ in range(workers)]
+    if cores is not None:
+        for process in members:
+            _move(process.pid, cores)
     try:
         yield members
     finally:
@@ -186,30 +236,52 @@ def _quantile(values: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def latency(book: Book, broker: Broker, seconds: float, build: Build = PURE) -> None:
-    """One worker, exactly once at 100 ms: how long after an end was due it could be read, by rate, until saturation."""
-    for per_s in RATES:
-        life = _life(broker, _name("latency"), build)
-        load = Load.of(per_s, _WARM_S + seconds, deltas=20)
-        reader = Reader(broker.bootstrap, [life.topics[status] for status in STATUSES])
-        try:
-            with serving(life, 1):
-                _warm(broker, life, reader)
-                began = send(broker, life.source, load)
-                _await(reader, len(load.ends), 60.0)
-            measured = {step: began + at for step, at in load.ends.items() if at >= _WARM_S}
-            taken = [reader.seen[step] - due for step, due in measured.items() if step in reader.seen]
-            if len(taken) < len(measured):
-                book.notes.append(f"latency at {per_s:,}/s: {len(measured) - len(taken)} ends not seen in a minute")
+def latency(
+    book: Book,
+    broker: Broker,
+    seconds: float,
+    build: Build = PURE,
+    *,
+    rates: Sequence[int] = RATES,
+    apart: bool = False,
+) -> None:
+    """One worker, exactly once at 100 ms: how long after an end was due it could be read, by rate, until saturation.
+
+    Args:
+        apart: whether the worker has a core of its own.
+    """
+    where = ", worker on a core of its own" if apart else ""
+    with apart_from_workers(broker) if apart else nullcontext() as cores:
+        for per_s in rates:
+            taken, unseen = _latencies(broker, per_s, seconds, build, cores)
+            if unseen:
+                book.notes.append(f"latency at {per_s:,}/s{where}: {unseen} ends not seen in a minute")
                 return
-        finally:
-            reader.close()
-        for share, name in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")):
-            label = f"latency: append to visible, {per_s:,} events/s, {name}"
-            book.add(label, [_quantile(taken, share) * 1000], "ms")
-        if _quantile(taken, 0.5) > _SATURATED_S:
-            book.notes.append(f"latency: saturated at {per_s:,} events/s (producer and reader share the machine)")
-            return
+            for share, name in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")):
+                label = f"latency: append to visible, {per_s:,} events/s{where}, {name}"
+                book.add(label, [_quantile(taken, share) * 1000], "ms")
+            if _quantile(taken, 0.5) > _SATURATED_S:
+                book.notes.append(f"latency: saturated at {per_s:,} events/s (producer and reader share the machine)")
+                return
+
+
+def _latencies(
+    broker: Broker, per_s: int, seconds: float, build: Build, cores: set[int] | None
+) -> tuple[list[float], int]:
+    """Seconds from each end's moment to when it could be read, and how many ends were not to be read in a minute."""
+    life = _life(broker, _name("latency"), build)
+    load = Load.of(per_s, _WARM_S + seconds, deltas=20)
+    reader = Reader(broker.bootstrap, [life.topics[status] for status in STATUSES])
+    try:
+        with serving(life, 1, cores), without_collector():
+            _warm(broker, life, reader)
+            began = send(broker, life.source, load)
+            _await(reader, len(load.ends), 60.0)
+    finally:
+        reader.close()
+    measured = {step: began + at for step, at in load.ends.items() if at >= _WARM_S}
+    taken = [reader.seen[step] - due for step, due in measured.items() if step in reader.seen]
+    return taken, len(measured) - len(taken)
 
 
 def pauses(book: Book, broker: Broker, rounds: int, build: Build = PURE) -> None:
@@ -257,3 +329,30 @@ def _longest(reader: Reader, begin: float, end: float) -> float:
         if begin < later <= end
     ]
     return max(gaps)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.latency", description=__doc__)
+    parser.add_argument("--apart", action="store_true", help="the worker has a core that nothing else here uses")
+    parser.add_argument("--rates", default="80000", help="events a second, separated by commas (default 80000)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="measured at each rate (default 10)")
+    parser.add_argument("--rounds", type=int, default=3, help="times (default 3)")
+    parser.add_argument("--pure", action="store_true", help="the core as Python")
+    parser.add_argument("--room", type=Path, help="a compiled build laid out before: nothing is built")
+    asked = parser.parse_args()
+    build = PURE
+    if asked.room is not None:
+        build = Build(" (compiled)", asked.room.absolute())
+    elif not asked.pure:
+        build = compiled(Path("build", "bench", "native").absolute())
+    rates = [int(rate) for rate in asked.rates.split(",")]
+    book = Book({"form": build.suffix or "pure Python", "seconds": asked.seconds})
+    with Broker.start(light=False, heap_mb=1024) as broker:
+        for _ in range(asked.rounds):
+            latency(book, broker, asked.seconds, build, rates=rates, apart=asked.apart)
+    print(f"\n{book.under()}")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
