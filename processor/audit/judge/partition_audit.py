@@ -16,9 +16,10 @@ from typing import Final
 import msgspec
 
 from processor.audit.judge.differences import differences
+from processor.audit.judge.equal_steps import EqualSteps
 from processor.audit.judge.output_gaps import OutputGaps
 from processor.audit.judge.partition_growth import PartitionGrowth, Placements
-from processor.audit.judge.published_headers import mark_in, mark_of, number_in, offsets_of, reason_in
+from processor.audit.judge.published_headers import mark_in, mark_of, number_in, offsets_in, offsets_of, reason_in
 from processor.audit.judge.regimes import Accepted, Regimes
 from processor.audit.judge.settled import settled_after_ms
 from processor.audit.judge.unnamed_settings import UnnamedSettings
@@ -38,7 +39,6 @@ from processor.audit.judge.verdicts import (
 from processor.core.effects import DeadLetter, Effect, Publish, Reason, Record
 from processor.core.headers import (
     ANOMALIES,
-    CLOCK_MARK,
     EVENT_NUMBER,
     FIRST_OFFSET,
     LAST_OFFSET,
@@ -128,6 +128,7 @@ class PartitionAudit:
         ignored_marks: clock marks that are taken for forged: records that name one are extra.
         yield_equal: whether steps that are equal at once, as nearly all are, are yielded one by one; else they are
             counted alone, in `equal_not_yielded`.
+        equal_steps: gets these steps in place of findings; they are counted, too.
     """
 
     def __init__(
@@ -154,6 +155,7 @@ class PartitionAudit:
         accepted: Accepted | None = None,
         earlier: Sequence[Rules] = (),
         yield_equal: bool = True,
+        equal_steps: EqualSteps | None = None,
     ) -> None:
         self._ignored_marks = frozenset(ignored_marks)
         marks = [mark for mark in index.marks() if mark[1] <= latest_mark_ms and mark not in self._ignored_marks]
@@ -167,10 +169,9 @@ class PartitionAudit:
             self.state = make_state(begin, known_ms, regimes.known_rules)
         self._index, self._expected, self._shortened = index, expected_of, shortened
         self._begin, self._end, self._log_end = begin, end, log_end
-        self._yield_equal = yield_equal
+        self._yield_equal, self._equal_steps = yield_equal, equal_steps
         self._gaps = OutputGaps(kept_from or {}, held, holes, dead_letter, expired, marks, begin)
-        self._broker_times = broker_times or {}
-        self._placements = placements
+        self._broker_times, self._placements = broker_times or {}, placements
         self._growth: dict[str, PartitionGrowth] = {}
         self._whole_seconds = is_archived
         """Whether all record times that were looked at, two of each piece, are."""
@@ -309,11 +310,14 @@ class PartitionAudit:
             if self._gaps.is_time_open:
                 self._note_deadline(effect)
             why = self._misplaced(_STEP, identity, at)
-            if why or self._yield_equal:
-                first, cause = _named(effect)
+            if why or (self._yield_equal and self._equal_steps is None):
+                first, cause = offsets_in(effect)
                 yield effect, self._equal(_STEP, identity, first, cause, at, why)
-            else:
-                self.equal_not_yielded += 1
+                continue
+            self.equal_not_yielded += 1
+            if self._equal_steps is not None:
+                first, cause = offsets_in(effect)
+                self._equal_steps.take(effect, first, cause, at)
 
     def _effects_of(self, records: Sequence[Record]) -> Iterator[Effect]:
         """Fold them; the first ones singly, until a step says which settings are in force: what is remembered at that
@@ -373,7 +377,7 @@ class PartitionAudit:
             headers = dict(effect.headers)
             kind, identity = _STEP, (effect.step_id, str(effect.revision))
             last = int(headers[LAST_OFFSET])
-            first, cause = _named(effect)
+            first, cause = offsets_in(effect)
         elif isinstance(effect, DeadLetter):
             kind = FindingKind.DEAD_LETTER
             if effect.reason is Reason.TOO_MANY_OPEN_STEPS:
@@ -427,7 +431,7 @@ class PartitionAudit:
         yield effect, self._finding(verdict, kind, identity, first, cause, location_of(near), why, fields)
 
     def _note_deadline(self, effect: Publish) -> None:
-        first, cause = _named(effect)
+        first, cause = offsets_in(effect)
         if effect.inferred == "deadline" and not self._gaps.lacks_marks_before(first):
             self._gaps.time_is_known(cause)
             self._segments.append(self._segment(cause + 1, False, self.state.stream_time))
@@ -573,14 +577,6 @@ def _unnumbered(expected: ExpectedRecord) -> ExpectedRecord:
     """A dead letter as it was before there was a header for the number of the event; its detail says the same."""
     headers = tuple(header for header in expected.headers if header[0] != EVENT_NUMBER)
     return msgspec.structs.replace(expected, headers=headers)
-
-
-def _named(effect: Publish) -> tuple[int, int]:
-    """(first offset, cause), as `_offsets` reads them."""
-    headers = dict(effect.headers)
-    mark = headers.get(CLOCK_MARK)
-    cause = int(headers[LAST_OFFSET]) if mark is None else int(mark.partition(b"@")[2]) - 1
-    return int(headers[FIRST_OFFSET]), cause
 
 
 def _nearest(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from processor.audit.judge.verdicts import FindingKind, Published, Unreadable
-from processor.core.effects import Reason, Record
+from processor.core.effects import Headers, Publish, Reason, Record
 from processor.core.headers import (
     CLOCK_MARK,
     DETAIL,
@@ -15,6 +15,7 @@ from processor.core.headers import (
     FIRST_OFFSET,
     LAST_OFFSET,
     REASON,
+    REDRIVEN,
     REVISION,
     SOURCE_OFFSET,
     SOURCE_PARTITION,
@@ -110,6 +111,44 @@ def reason_in(reason: bytes, headers: Mapping[str, bytes | None]) -> str:
     found = (headers.get(DETAIL) or b"").decode("utf-8", "backslashreplace")
     at = found.rfind(" (event ")
     return text if at < 0 else text + found[at:]
+
+
+def own_header(headers: Headers, at: int, name: str) -> bytes:
+    """A header of a step as our own fold has made it: where it puts it, or wherever it may be."""
+    here = headers[at]
+    return (here[1] if here[0] == name else dict(headers)[name]) or b""
+
+
+def offsets_in(effect: Publish) -> tuple[int, int]:
+    """The first offset of a step that our own fold publishes, and the cause, as `offsets_of` reads them."""
+    headers = effect.headers
+    first = int(own_header(headers, FIRST_OFFSET_AT, FIRST_OFFSET))
+    if effect.inferred is not None:
+        mark = dict(headers).get(CLOCK_MARK)
+        if mark is not None:
+            return first, int(mark.partition(b"@")[2]) - 1
+    return first, int(own_header(headers, LAST_OFFSET_AT, LAST_OFFSET))
+
+
+FIRST_OFFSET_AT: Final = 2
+LAST_OFFSET_AT: Final = 3
+EVENTS_AT: Final = 4
+VERSION_AT: Final = 6
+RULES_AT: Final = 7
+DIGEST_AT: Final = 8
+"""Where `Publication.of_step` puts them. Who looks there looks at the name as well: a header found by its name alone
+takes a dictionary of all of them, for each step."""
+
+
+def redriven_in(records: Sequence[Record]) -> int:
+    """How many of them say that a redrive has put them back."""
+    found = 0
+    for record in records:
+        for name, _ in record.headers:
+            if name == REDRIVEN:
+                found += 1
+                break
+    return found
 
 
 def mark_of(published: Published) -> tuple[int, int] | None:

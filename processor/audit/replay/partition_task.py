@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 
 from processor.archives import Gap, GapKind, Recorder
 from processor.audit.judge.partition_audit import MakeState
+from processor.audit.judge.published_headers import redriven_in
 from processor.audit.judge.range_result import RangeResult
 from processor.audit.judge.step_ids import StepIds
 from processor.audit.judge.verdicts import DISAGREES, NEVER, Finding, FindingKind, PublishedIndex, Verdict
@@ -27,7 +27,6 @@ from processor.audit.replay.step_filter import is_wanted
 from processor.audit.replay.task import FIRST, Task, TaskResult
 from processor.audit.replay.task_judge import audit_of, plain_state
 from processor.core.effects import Effect, Publish, Record
-from processor.core.headers import REDRIVEN
 
 if TYPE_CHECKING:
     from processor.audit.replay.task_tables import TaskTables
@@ -48,17 +47,21 @@ class _TaskRunner:
         self._tables: TaskTables | None = None
         self._ids = IdWriter(work / "ids", task.partition) if task.notes_ids else None
         self._step_ids = StepIds()
+        self._history = RegimeHistory()
         state_at: MakeState = partial(plain_state, task, observer=None if self._ids is None else self._step_ids)
         if task.tables:
             from processor.audit.replay.task_tables import TaskTables  # what writes tables takes long to load
 
-            self._tables = TaskTables(task, self._index)
+            self._tables = TaskTables(task, self._index, self._history)
             exits.callback(self._tables.abandon)
             state_at = self._tables.state_at
         self._is_filtered = bool(task.only)
         self._redriven = 0
-        self._audit = audit_of(task, self._index, state_at, yield_equal=task.tables or bool(task.only))
-        self._history = RegimeHistory()
+        # A filter looks at each step; a replay that does not compare has tables of what the log implies alone.
+        equal_steps = self._tables if task.verify and not task.only else None
+        self._audit = audit_of(
+            task, self._index, state_at, yield_equal=task.tables or bool(task.only), equal_steps=equal_steps
+        )
         self._recorder: Recorder | None = None
         if task.record:
             self._recorder = exits.enter_context(Recorder(Path(task.record), files=task.record_files))
@@ -107,7 +110,7 @@ class _TaskRunner:
             self._tables.read(records)
         for effect, finding in self._audit.apply(records):
             self._judged(effect, finding)
-        self._redriven += _redriven_in(records)
+        self._redriven += redriven_in(records)
         if self._recorder is not None:
             self._record(records)
         self._note_ids()
@@ -262,18 +265,6 @@ class _TaskRunner:
                 found.total() - unmatched + audit.out_of_range,
             )
         return wrong
-
-
-def _redriven_in(records: Sequence[Record]) -> int:
-    """How many of them say that a redrive has put them back."""
-    found = 0
-    for record in records:
-        if record.headers:
-            for name, _ in record.headers:
-                if name == REDRIVEN:
-                    found += 1
-                    break
-    return found
 
 
 _MARKS_TRIED: Final = 3

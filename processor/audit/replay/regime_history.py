@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from processor.audit.judge.published_headers import RULES_AT, VERSION_AT, own_header
 from processor.audit.judge.range_result import InForce
 from processor.audit.judge.regimes import Regime, regime_of
 from processor.core.effects import Headers
@@ -40,10 +41,17 @@ class RegimeHistory:
     def note(self, headers: Headers, cause: int) -> None:
         """A published step with these headers, caused at this offset of the source."""
         named = dict(headers)
-        as_written = named.get(VERSION), named.get(RULES)
+        self._note(named.get(VERSION), named.get(RULES), cause)
+
+    def note_own(self, headers: Headers, cause: int) -> None:
+        """The same, with the headers that our own fold has made."""
+        self._note(own_header(headers, VERSION_AT, VERSION), own_header(headers, RULES_AT, RULES), cause)
+
+    def _note(self, version: bytes | None, rules: bytes | None, cause: int) -> None:
+        as_written = version, rules
         span = self._by_header.get(as_written)
         if span is None:
-            regime = regime_of(named)
+            regime = regime_of({VERSION: version, RULES: rules})
             if regime is None:
                 return
             span = self._spans.get(regime)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from processor.audit.expected_records import ExpectedRecords
+from processor.audit.judge.equal_steps import EqualSteps
 from processor.audit.judge.partition_audit import MakeState, PartitionAudit
 from processor.audit.judge.transition_observer import TransitionObserver
 from processor.audit.judge.verdicts import PublishedIndex
@@ -21,7 +22,14 @@ def expected_records(task: Task) -> ExpectedRecords:
     return ExpectedRecords(Outputs(task.outcome_topics, task.dead_letter, ""), task.partition, task.output_partitions)
 
 
-def audit_of(task: Task, index: PublishedIndex, state_at: MakeState, *, yield_equal: bool) -> PartitionAudit:
+def audit_of(
+    task: Task,
+    index: PublishedIndex,
+    state_at: MakeState,
+    *,
+    yield_equal: bool,
+    equal_steps: EqualSteps | None = None,
+) -> PartitionAudit:
     """The judge of the task's range against the records of `index`."""
     expected = expected_records(task)
     return PartitionAudit(
@@ -46,6 +54,7 @@ def audit_of(task: Task, index: PublishedIndex, state_at: MakeState, *, yield_eq
         accepted=task.accepted,
         earlier=task.earlier_rules,
         yield_equal=yield_equal,
+        equal_steps=equal_steps,
     )
 
 

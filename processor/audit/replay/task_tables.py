@@ -7,31 +7,40 @@ from pathlib import Path
 from typing import Any, Final
 
 from processor.audit.judge.block_digests import BlockDigests
-from processor.audit.judge.verdicts import Finding, PublishedIndex, Verdict
+from processor.audit.judge.equal_steps import EqualSteps
+from processor.audit.judge.published_headers import DIGEST_AT, EVENTS_AT, LAST_OFFSET_AT, offsets_in, own_header
+from processor.audit.judge.verdicts import Finding, PublishedIndex, RecordLocation, Verdict
+from processor.audit.replay.regime_history import RegimeHistory
 from processor.audit.replay.step_filter import is_named, read_ids
 from processor.audit.replay.task import Task
 from processor.audit.replay.task_judge import observed_state
+from processor.audit.report.rows import FindingRows, StepRows
 from processor.audit.report.tables import Tables
 from processor.core.effects import DeadLetter, Effect, Publish, Record, Status
-from processor.core.headers import DIGEST, EVENTS, FIRST_OFFSET, LAST_OFFSET
+from processor.core.headers import DIGEST, EVENTS, LAST_OFFSET
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 
+_EQUAL: Final = Verdict.EQUAL
 _MINUTE_MS: Final = 60_000
 _CELLS: Final = 1 << 14
 """Rows of the timeline that are held before they are written; a minute may then have several rows."""
 
 
-class TaskTables:
+class TaskTables(EqualSteps):
     """The tables of one task under way, and the block digests of what it reads.
 
     Args:
         index: the published records that findings name.
+        history: notes the settings that equal steps name.
     """
 
-    def __init__(self, task: Task, index: PublishedIndex) -> None:
-        self._task, self._index = task, index
+    def __init__(self, task: Task, index: PublishedIndex, history: RegimeHistory) -> None:
+        self._task, self._index, self._history = task, index, history
+        self._partition: int = task.partition
         self.tables = Tables(Path(task.work) / "tables", task.partition, task.begin)
+        self._step_rows: StepRows = self.tables.steps
+        self._finding_rows: FindingRows = self.tables.findings
         self._digests = BlockDigests(task.begin, task.end)
         self._minutes: dict[tuple[int, str], list[int]] = {}
         self._closed = False
@@ -44,7 +53,7 @@ class TaskTables:
     def state_at(self, offset: int, stream_time: int, rules: Rules | None = None) -> PartitionState:
         """The state that is judged from there on; its transitions go into the tables."""
         self._state, self._observer = observed_state(
-            self._task, offset, stream_time, self.tables.transition_seen, rules
+            self._task, offset, stream_time, self.tables.transitions.add, rules
         )
         return self._state
 
@@ -56,15 +65,26 @@ class TaskTables:
         """All findings of the records that were applied have been handed over."""
         self._observer.revisions.clear()
 
+    def take(self, effect: Publish, first: int, cause: int, at: RecordLocation) -> None:
+        """Write a step that is equal, and its finding."""
+        self._finding_rows.add_equal_step(self._partition, effect.step_id, str(effect.revision), first, cause, at)
+        self._step(effect, first, at, effect.timestamp, _EQUAL)
+        self._count(effect.timestamp, effect.status)
+        self._history.note_own(effect.headers, cause)
+
     def derived(self, effect: Effect, finding: Finding) -> None:
         """Write what the log implies, with its finding."""
         status = ""
         if isinstance(effect, Publish):
-            self._step(effect, finding)
+            verdict = finding.verdict if self._task.verify else None
+            self._step(effect, offsets_in(effect)[0], finding.at, self._published_ms(effect, finding), verdict)
             status = effect.status
+        self._count(effect_ms(effect), status)
+
+    def _count(self, timestamp: int, status: str) -> None:
         if len(self._minutes) >= _CELLS:
             self._write_minutes()
-        minute = effect_ms(effect) // _MINUTE_MS * _MINUTE_MS
+        minute = timestamp // _MINUTE_MS * _MINUTE_MS
         cell = self._minutes.get((minute, status))
         if cell is None:
             cell = self._minutes[minute, status] = [0, 0]
@@ -90,29 +110,36 @@ class TaskTables:
             self.tables.timeline(minute, status, count, rejected)
         self._minutes.clear()
 
-    def _step(self, effect: Publish, finding: Finding) -> None:
-        headers = dict(effect.headers)
+    def _step(
+        self,
+        effect: Publish,
+        first: int,
+        at: RecordLocation | None,
+        published_ms: int | None,
+        verdict: Verdict | None,
+    ) -> None:
+        headers = effect.headers
         opened_ms, run_id, thread_id = self._observer.revisions.get((effect.step_id, effect.revision), (None, "", ""))
         if not (run_id and thread_id and type(run_id) is type(thread_id) is str):  # as the snapshot has them
             ids = read_ids(effect.value)
             run_id, thread_id = ids.run_id, ids.thread_id
-        self.tables.step(
-            step_id=effect.step_id,
-            run_id=run_id,
-            thread_id=thread_id,
-            first_offset=int(headers[FIRST_OFFSET]),
-            last_offset=int(headers[LAST_OFFSET]),
-            events=int(headers[EVENTS]),
-            revision=effect.revision,
-            status=effect.status,
-            inferred=effect.inferred,
-            anomalies=effect.anomalies,
-            opened_ms=opened_ms,
-            ended_ms=effect.timestamp,
-            published=finding.at,
-            published_ms=self._published_ms(effect, finding),
-            verdict=finding.verdict if self._task.verify else None,
-            digest=(headers[DIGEST] or b"").decode(),
+        self._step_rows.add(
+            effect.step_id,
+            run_id,
+            thread_id,
+            first,
+            int(own_header(headers, LAST_OFFSET_AT, LAST_OFFSET)),
+            int(own_header(headers, EVENTS_AT, EVENTS)),
+            effect.revision,
+            effect.status,
+            effect.inferred,
+            ",".join(effect.anomalies),
+            opened_ms,
+            effect.timestamp,
+            at,
+            published_ms,
+            verdict,
+            own_header(headers, DIGEST_AT, DIGEST).decode(),
         )
 
     def _published_ms(self, effect: Publish, finding: Finding) -> int | None:

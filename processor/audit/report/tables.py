@@ -9,14 +9,15 @@ import os
 from collections.abc import Sequence
 from hashlib import file_digest
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 from uuid import uuid4
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from processor.audit.judge.verdicts import BlockDigest, Difference, Finding
+from processor.audit.judge.verdicts import BlockDigest, Finding
+from processor.audit.report.rows import FindingRows, PlainRows, StepRows, TransitionRows
 from processor.core.effects import Transition
 
 ROW_GROUP_ROWS: Final = 16_384
@@ -114,17 +115,27 @@ class Tables:
         folder: made if it is not there.
         partition: of the source; written into each row.
         begin: the range's first offset, for the file name: a partition may be cut into several ranges.
+
+    Attributes:
+        steps, findings, transitions: the rows of these tables, for who writes very many.
     """
 
     def __init__(self, folder: Path, partition: int, begin: int = 0) -> None:
         self._partition = partition
+        most = ROW_GROUP_ROWS
         self._sinks = {
             name: _Sink(folder, f"{name}/{partition:05d}-{begin:019d}.parquet", schema)
             for name, schema in SCHEMAS.items()
         }
-        self._steps, self._transitions = self._sinks["steps"].row, self._sinks["transitions"].row
-        self._findings, self._coverage = self._sinks["findings"].row, self._sinks["coverage"].row
-        self._links, self._timeline = self._sinks["links"].row, self._sinks["timeline"].row
+        self.steps = self._sinks["steps"].holding(StepRows(partition, most, self._sinks["steps"].flush))
+        self.transitions = self._sinks["transitions"].holding(
+            TransitionRows(partition, most, self._sinks["transitions"].flush)
+        )
+        self.findings = self._sinks["findings"].holding(FindingRows(most, self._sinks["findings"].flush))
+        self._coverage, self._links, self._timeline = (
+            sink.holding(PlainRows(most, sink.flush))
+            for sink in (self._sinks["coverage"], self._sinks["links"], self._sinks["timeline"])
+        )
 
     def step(
         self,
@@ -152,29 +163,23 @@ class Tables:
         are the timestamps of the source records; `published` is (topic, partition, offset); `digest` is the SHA-256 of
         the snapshot that the log implies.
         """
-        topic, partition, offset = published if published is not None else (None, None, None)
-        self._steps(
-            (
-                step_id,
-                run_id,
-                thread_id,
-                self._partition,
-                first_offset,
-                last_offset,
-                events,
-                revision,
-                status,
-                inferred,
-                ",".join(anomalies),
-                opened_ms,
-                ended_ms,
-                topic,
-                partition,
-                offset,
-                published_ms,
-                verdict,
-                digest,
-            )
+        self.steps.add(
+            step_id,
+            run_id,
+            thread_id,
+            first_offset,
+            last_offset,
+            events,
+            revision,
+            status,
+            inferred,
+            ",".join(anomalies),
+            opened_ms,
+            ended_ms,
+            published,
+            published_ms,
+            verdict,
+            digest,
         )
 
     def transition(
@@ -189,50 +194,19 @@ class Tables:
         refused: str | None = None,
     ) -> None:
         """A change of status, or one that was refused (`refused` is the reason, `after` the status that stands)."""
-        self._transitions((step_id, self._partition, offset, timestamp, before, after, kind, refused))
-
-    def transition_seen(self, transition: Transition) -> None:
-        """The same, as the fold reports it."""
-        self._transitions(
-            (
-                transition.step_id,
-                self._partition,
-                transition.offset,
-                transition.timestamp,
-                transition.before,
-                transition.after,
-                transition.kind,
-                transition.refused,
-            )
-        )
+        self.transitions.add(Transition(step_id, offset, timestamp, before, after, kind, refused))
 
     def finding(self, finding: Finding) -> None:
         """Every finding that was counted, `equal` ones too: the verdict is counted again from this table."""
-        topic, partition, offset = finding.at if finding.at is not None else (None, None, None)
-        self._findings(
-            (
-                finding.verdict,  # a `str`: asking for `value` costs more than all the rest here
-                finding.kind,
-                finding.partition,
-                finding.identity[0],
-                finding.identity[1],
-                finding.first_offset,
-                finding.cause_offset,
-                topic,
-                partition,
-                offset,
-                finding.why,
-                [_row_of(difference) for difference in finding.differences] if finding.differences else _NO_ROWS,
-            )
-        )
+        self.findings.add(finding)
 
     def coverage(self, first: int, last: int, kind: str) -> None:
         """A range of offsets (both inclusive) of one kind, ascending and without holes over the range."""
-        self._coverage((self._partition, first, last, kind))
+        self._coverage.add(self._partition, first, last, kind)
 
     def block(self, block: BlockDigest) -> None:
         """The digest of a block of offsets, ascending."""
-        self._links((self._partition, block.first, block.last, block.records, block.digest))
+        self._links.add(self._partition, block.first, block.last, block.records, block.digest)
 
     def timeline(self, minute: int, status: str, count: int, rejected: int = 0) -> None:
         """Outcomes in a minute of record time.
@@ -240,7 +214,7 @@ class Tables:
         `minute` is its begin in milliseconds; `count` outcomes of that status. Dead letters stand in a row of their
         own with the status "". Rows of the same minute and status add up.
         """
-        self._timeline((self._partition, minute, status, count, rejected))
+        self._timeline.add(self._partition, minute, status, count, rejected)
 
     def close(self) -> dict[str, FileDigest]:
         """Write what is left, give the files their names; returns name relative to `folder` -> digest."""
@@ -252,15 +226,15 @@ class Tables:
             sink.abandon()
 
 
-_NO_ROWS: Final[list[dict[str, str]]] = []
+class _Rows(Protocol):
+    def taken(self) -> list[list[Any]]: ...
 
 
-def _row_of(difference: Difference) -> dict[str, str]:
-    return {"path": difference.path, "expected": difference.expected, "got": difference.got}
+_RowsT = TypeVar("_RowsT", bound=_Rows)
 
 
 class _Sink:
-    """Buffered writer of one table."""
+    """Writer of one table, a row group at a time."""
 
     def __init__(self, folder: Path, name: str, schema: pa.Schema) -> None:
         self.name = name
@@ -268,25 +242,27 @@ class _Sink:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._part = self._path.with_name(f".{self._path.name}.{uuid4().hex}")
         self._schema = schema
-        self._rows: list[tuple[Any, ...]] = []
+        self._rows: _Rows | None = None
         self._count = 0
         self._writer = pq.ParquetWriter(self._part, schema, compression="zstd", version="2.6", store_schema=False)
 
-    def row(self, row: tuple[Any, ...]) -> None:
-        self._rows.append(row)
-        if len(self._rows) >= ROW_GROUP_ROWS:
-            self._flush()
+    def holding(self, rows: _RowsT) -> _RowsT:
+        """Whose rows are written; returns it."""
+        self._rows = rows
+        return rows
 
-    def _flush(self) -> None:
-        columns = zip(*self._rows, strict=True)
-        arrays = [_array(list(column), field.type) for column, field in zip(columns, self._schema, strict=True)]
+    def flush(self) -> None:
+        """Write the rows that are held as a row group."""
+        assert self._rows is not None
+        columns = self._rows.taken()
+        if not columns or not columns[0]:
+            return
+        arrays = [_array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
         self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=ROW_GROUP_ROWS)
-        self._count += len(self._rows)
-        self._rows.clear()
+        self._count += len(columns[0])
 
     def close(self) -> FileDigest:
-        if self._rows:
-            self._flush()
+        self.flush()
         self._writer.close()
         digest = digest_of(self._part, self._count)
         self._part.replace(self._path)
