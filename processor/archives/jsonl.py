@@ -9,13 +9,15 @@ from __future__ import annotations
 import gzip
 import zlib
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import msgspec
 
 from processor.archives.foreign import kcat_record
+from processor.archives.line_ends import lines_of_objects
 from processor.archives.records import ArchivedRecord, Batch, Gap, GapKind, Limits, refused
 from processor.core.header_names import is_utf8, name_bytes, name_text
 
@@ -64,7 +66,9 @@ class _Line(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
 
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(_Line).decode
-_decode_record: Final = msgspec.json.Decoder(_RecordLine).decode
+_record_decoder: Final = msgspec.json.Decoder(_RecordLine)
+_decode_record: Final = _record_decoder.decode
+_decode_record_lines: Final = _record_decoder.decode_lines
 
 
 def encode_line(item: ArchivedRecord | Gap) -> bytes:
@@ -104,7 +108,7 @@ def decode_line(line: bytes, limits: Limits) -> ArchivedRecord | Gap:
         ValueError: what is wrong with it.
     """
     try:
-        return _decode_records((line,), limits)[0]
+        return _records((_decode_record(line),), limits)[0]
     except _NO_RECORD:
         return _decode_other(line, limits)
 
@@ -112,15 +116,13 @@ def decode_line(line: bytes, limits: Limits) -> ArchivedRecord | Gap:
 _NO_RECORD: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-def _decode_records(lines: Sequence[bytes], limits: Limits) -> list[ArchivedRecord | Gap]:
-    """Lines that are records with all their fields.
+def _records(lines: Iterable[_RecordLine], limits: Limits) -> list[ArchivedRecord | Gap]:
+    """Records of lines that hold all their fields.
 
     Raises:
-        One of `_NO_RECORD`: a line that is not.
         ValueError: too many headers.
     """
-    # One comprehension over one line after the other: calls for each key and value cost as much as the decoding, and
-    # lines that were decoded together are out of the CPU's cache when their turn comes.
+    # One comprehension: calls for each key and value cost as much as the decoding.
     return [
         ArchivedRecord(
             line.topic,
@@ -131,7 +133,7 @@ def _decode_records(lines: Sequence[bytes], limits: Limits) -> list[ArchivedReco
             value.encode() if type(value := line.value) is str else _bytes(value),
             _headers(headers, limits) if (headers := line.headers) else (),
         )
-        for line in map(_decode_record, lines)
+        for line in lines
     ]
 
 
@@ -192,22 +194,28 @@ def read_lines(file: Path, limits: Limits) -> Iterator[Batch]:
         ArchiveError: a line that is neither, too long a line, a corrupt or too well compressed file.
     """
     first = 1
-    for lines in _lines(file, limits):
-        if first == 1 and lines:
-            lines[0] = lines[0].removeprefix(BOM_UTF8)
-        if records := _all_records(lines, limits):
+    for piece in _pieces(file, limits):
+        if first == 1:
+            piece = piece.removeprefix(BOM_UTF8)
+        if records := _all_records(piece, limits):
             yield "line", first, records
+            first += len(records)
         else:
+            lines = piece.split(b"\n")
             yield from _one_by_one(file, lines, first, limits)
-        first += len(lines)
+            first += len(lines)
 
 
-def _all_records(lines: list[bytes], limits: Limits) -> list[ArchivedRecord | Gap]:
-    """The records of lines, as nearly all are; none at all where a line may be anything else."""
-    if max(map(len, lines), default=0) > limits.line_bytes:
+def _all_records(piece: bytes, limits: Limits) -> list[ArchivedRecord | Gap]:
+    """The records of lines, as nearly all are, one a line; none at all where a line may be anything else."""
+    if len(piece) > limits.line_bytes and max(map(len, piece.split(b"\n"))) > limits.line_bytes:
         return []
     try:
-        return _decode_records(lines, limits)
+        count = lines_of_objects(piece)
+        if not count:  # lines may end in a carriage return, or be empty
+            return _records(map(_decode_record, piece.split(b"\n")), limits)
+        lines = _decode_record_lines(piece)
+        return _records(lines, limits) if len(lines) == count else []
     except (*_NO_RECORD, ValueError):
         return []
 
@@ -240,7 +248,8 @@ def last_line(file: Path, limits: Limits) -> ArchivedRecord | Gap | None:
         ArchiveError: a line too long, a corrupt or too well compressed file.
     """
     last = b""
-    for lines in _lines(file, limits) if file.name.endswith((".gz", ".zst")) else _tail(file, limits):
+    packed = file.name.endswith((".gz", ".zst"))
+    for lines in (piece.split(b"\n") for piece in _pieces(file, limits)) if packed else _tail(file, limits):
         last = next((line for line in reversed(lines) if line and not line.isspace()), last)
     try:
         return decode_line(last.removeprefix(BOM_UTF8), limits) if len(last) <= limits.line_bytes else None
@@ -264,24 +273,23 @@ def _tail(file: Path, limits: Limits) -> Iterator[list[bytes]]:
             reach *= 2
 
 
-def _lines(file: Path, limits: Limits) -> Iterator[list[bytes]]:
-    """Lines without their ends, as many as a chunk holds, never holding more than one beside it."""
-    number, held = 1, 0
+def _pieces(file: Path, limits: Limits) -> Iterator[bytes]:
+    """Whole lines, the last one without its end, as many as a chunk holds, never holding more than one beside it."""
+    held = 0
     rest: list[bytes] = []
-    for chunk in _chunks(file, limits):
-        lines = chunk.split(b"\n")
-        rest.append(lines[0])
-        held += len(lines[0])
+    for number, chunk in enumerate(_chunks(file, limits)):
+        first, last = chunk.find(b"\n"), chunk.rfind(b"\n")
+        held += len(chunk) if first < 0 else first
         if held > limits.line_bytes:
-            raise refused(file, f"line {number}", f"longer than {limits.line_bytes} bytes")
-        if len(lines) == 1:
+            before = sum(chunk.count(b"\n") for chunk in islice(_chunks(file, limits), number))
+            raise refused(file, f"line {before + 1}", f"longer than {limits.line_bytes} bytes")
+        if last < 0:
+            rest.append(chunk)
             continue
-        lines[0] = b"".join(rest)
-        last = lines.pop()
-        number += len(lines)
-        rest, held = [last], len(last)
-        yield lines
-    yield [b"".join(rest)]
+        rest.append(chunk[:last])
+        yield b"".join(rest)
+        rest, held = [chunk[last + 1 :]], len(chunk) - last - 1
+    yield b"".join(rest)
 
 
 def _chunks(file: Path, limits: Limits) -> Iterator[bytes]:

@@ -74,6 +74,12 @@ LINES: Final = (
     b"[]",
     b'{"topic":"events","partition":0,"offset":3,"timestamp":4,"key":1,"value":"v","headers":[]}',
     encode_line(ArchivedRecord("events", 0, 20, 1, b"k", b"v" * 300))[:-1],
+    encode_line(USUAL[0])[:-1] + encode_line(USUAL[1])[:-1],  # two values in a line
+    encode_line(USUAL[0])[:-1] + b"  ",
+    encode_line(USUAL[1])[:-1] + b"\r",
+    encode_line(USUAL[0])[:-1].replace(b',"headers"', b'\n,"headers"'),  # a value in two lines
+    encode_line(ArchivedRecord("events", 0, 7, 1, b"\xff", b"v"))[:-1].replace(b":{", b":\n{"),
+    encode_line(ArchivedRecord("events", 0, 8, 1, b"k", b"v", (("m", b"\xfe"),)))[:-1].replace(b"}]", b"}\n]"),
 )
 
 
@@ -92,7 +98,11 @@ def came(items_of: object) -> tuple[list[Item], list[tuple[str, int]], str]:
 
 @given(lines=st.lists(st.sampled_from(LINES), max_size=6), end=st.sampled_from([b"", b"\n"]), bom=st.booleans())
 @example(lines=[LINES[0], LINES[8]], end=b"", bom=False)
-@example(lines=[LINES[0], LINES[-1]], end=b"", bom=False)
+@example(lines=[LINES[0], LINES[11]], end=b"", bom=False)
+@example(lines=[LINES[12], LINES[6]], end=b"\n", bom=False)
+@example(lines=[LINES[12], LINES[15]], end=b"", bom=False)
+@example(lines=[LINES[12], LINES[16], LINES[0]], end=b"", bom=False)
+@example(lines=[LINES[12], LINES[17], LINES[0]], end=b"", bom=False)
 @example(lines=[LINES[3], LINES[4]], end=b"\n", bom=True)
 def test_lines_are_decoded_alike_in_a_piece_and_one_by_one(lines: list[bytes], end: bytes, bom: bool) -> None:
     text = (b"\xef\xbb\xbf" if bom else b"") + b"\n".join(lines) + end
