@@ -30,7 +30,8 @@ _NO_ESCAPES: Final = bytes(code if code >= 0x20 and code not in b'"\\' else not 
 """The same, but it keeps what is not ASCII."""
 _BACKSLASH: Final = 0x5C  # as a number: CPython looks for bytes in bytes by way of an error
 _ESCAPED_BACKSLASH: Final = b"\\\\"
-_ESCAPES: Final = (b'\\"', b"\\n", b"\\t", b"\\r", b"\\b", b"\\f")
+_ESCAPED_QUOTE: Final = b'\\"'
+_ESCAPES: Final = (_ESCAPED_QUOTE, b"\\n", b"\\t", b"\\r", b"\\b", b"\\f")
 _NOTHING: Final = b""
 _QUOTE: Final = b'"'
 
@@ -50,7 +51,10 @@ def length_of(value: bytes, begin: i64, end: i64) -> i64:
     -1 also where it is no JSON at all.
     """
     if not _IS_COMPILED or end - begin > _SHORT:
-        return _length_of(value[begin:end])
+        piece = value[begin:end]
+        if piece.translate(_PLAIN) == piece:
+            return end - begin
+        return _length_of(piece)
     at: i64 = begin
     length: i64 = 0
     is_ascii = True
@@ -91,16 +95,12 @@ def _is_utf8(piece: bytes) -> bool:
 
 def _length_of(piece: bytes) -> int:
     """The same by functions that are written in C."""
-    rest = piece
-    if _BACKSLASH in piece:
+    rest = piece.replace(_ESCAPED_QUOTE, _NOTHING)  # nearly all escapes are of quotes
+    if _BACKSLASH in rest:
         rest = piece.replace(_ESCAPED_BACKSLASH, _NOTHING)
         # Now each backslash begins an escape: of a row of them every pair is gone.
         for escape in _ESCAPES:
             rest = rest.replace(escape, _NOTHING)
-            if _BACKSLASH not in rest:
-                break
-        else:
-            return -1
     if rest.translate(_PLAIN) == rest:
         return (len(piece) + len(rest)) // 2  # an escape has two bytes, which are not in `rest`
     if rest.translate(_NO_ESCAPES) != rest:
