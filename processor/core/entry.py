@@ -118,7 +118,8 @@ class Entry:
 
     def drop(self) -> None:
         """Hold nothing: the entry is forgotten."""
-        self.form, self.body, self.ended = _PACKED, b"", None
+        self.form, self.body = _PACKED, b""
+        self.step = self.ended = None
 
     def materialise(self) -> StepState:
         """The step, to be changed. An ended one has to be compacted again afterwards."""

@@ -182,12 +182,12 @@ class PartitionState:
                     self._endings.fire(Cause(offset, timestamp, before))
             next_offset = transitions.next_offset = offset + 1
             value, headers = record.value, record.headers
-            event_id = None
+            event_id: bytes | None = None
             try:
-                if value:
+                if value is not None and len(value) > 0:
                     size += len(value)
                     head = templates.head
-                    is_delta = bool(head) and value.startswith(head)  # of a run step: no Responses text reads so
+                    is_delta = len(head) > 0 and value.startswith(head)  # of a run step: no Responses text reads so
                     if at_work and not is_delta and responses.append(record, value, headers, offset, before):
                         continue
                     if headers:
@@ -217,7 +217,7 @@ class PartitionState:
             self.counts[OF_RESPONSES + "delta"] += responses.appended
             responses.appended = 0
 
-    def _guard(self, cause: Cause, record: Record, event_id: str | None) -> None:
+    def _guard(self, cause: Cause, record: Record, event_id: bytes | None) -> None:
         """Fold a record; a bug of ours in one record must not stop the partition."""
         held = len(self._transitions.effects)
         try:

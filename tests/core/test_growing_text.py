@@ -89,6 +89,18 @@ def test_a_text_is_the_sum_of_its_pieces_however_they_came(pieces: list[str], da
     assert not text.may_hold_half
 
 
+@given(st.lists(st.tuples(st.text(max_size=3) | st.just("long " * 300), st.booleans()), max_size=60))
+def test_a_text_is_its_pieces_whenever_it_is_read(pieces: list[tuple[str, bool]]) -> None:
+    """Pieces wait to be joined: reading between them changes nothing."""
+    text, whole = Text(), ""
+    for piece, is_read in pieces:
+        text.add(inside(piece))
+        whole += piece
+        if is_read:
+            assert text.getvalue() == whole
+    assert (text.getvalue(), text.quoted()) == (whole, canonical(whole))
+
+
 @given(st.lists(TEXTS | st.sampled_from(["\ud83d", "\ude00", "\ud83d\\", '"\ude00"', "\udc00\n"]), max_size=5))
 def test_halves_are_kept_until_the_text_is_published(pieces: list[str]) -> None:
     text, whole = Text(), "".join(pieces)

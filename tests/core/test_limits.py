@@ -254,7 +254,7 @@ def remembered(part: object, path: str = "") -> dict[str, int]:
     for name in names:
         value, at = getattr(part, name), f"{path}.{name}"
         if hasattr(value, "__len__"):
-            found |= {} if name in ("topic", "counts") else {at: len(value)}
+            found |= {} if name in ("topic", "counts", "_recent") else {at: len(value)}  # the last is of a fixed size
         elif type(value).__module__.startswith("processor.core.") and not isinstance(value, Struct | Enum):
             found |= remembered(value, at)
     return found

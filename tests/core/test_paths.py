@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from processor.audit.judge.transition_observer import TransitionObserver
 from processor.core.effects import Checkpoint, LogRecord, Publish
-from processor.core.entry import Form
+from processor.core.entry import Entry, Form
 from processor.core.partition import PartitionState
 from processor.core.path_check import PathsDifferError
 from processor.core.rules import Rules
@@ -266,6 +266,32 @@ def test_the_fast_path_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {k: n for k, n in play.state.counts.items() if n} == dict.fromkeys(
         ("created", "in_progress", "completed"), 2
     ) | {"delta": 6}
+
+
+def test_steps_whose_ids_end_alike_take_turns() -> None:
+    """A delta is looked for by how its step's id ends: which step it is of, the whole id says."""
+    play = Play()
+    names = ("step_a", "step_b", "step_c")
+    for step_id in (f"{name}_001" for name in names):
+        play.created(step_id=step_id, **USUAL)
+        play.say("step.delta", calls(call(0, "", id="c", function={"name": "f"}), step_id=step_id))
+    for turn in range(5):
+        for name in names:
+            play.say("step.delta", calls(call(0, f"{name} {turn} "), step_id=f"{name}_001"), event_id=f"{name}:{turn}")
+    for name in names:
+        end = snapshot(play.completed(step_id=f"{name}_001", **USUAL))
+        assert end["step_details"]["tool_calls"][0]["function"]["arguments"] == "".join(
+            f"{name} {n} " for n in range(5)
+        )
+    come_to_the_same(play.log, RULES)
+
+
+def test_an_entry_that_is_forgotten_holds_no_step() -> None:
+    """Entries are found again without their names: one that is forgotten must lead to nothing."""
+    entry = Entry("s1", 0)
+    entry.hold(Step("s1", 0, 0))
+    entry.drop()
+    assert entry.step is None
 
 
 @pytest.mark.parametrize("said", [said for said in GROWN if "t" * 65 not in str(said)])

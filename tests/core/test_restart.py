@@ -54,7 +54,7 @@ def portrait(state: PartitionState) -> Any:
             return step.summary(), [(i.index, i.packed()[3:], i.stated_digest) for i in step.items.values()]
         assert isinstance(step, Step)
         fields = getattr(Step, "__mypyc_attrs__", None) or (*StepState.__slots__, *Step.__slots__)
-        how = ("irregular", "template", "compact_form")
+        how = ("irregular", "template", "prefix", "compact_form")
         names = [name for name in fields if name not in how and not name.startswith("_")]
         held = {"fields": step.fields, "tree": plain(step.tree), "ids": step.folded_ids()}
         return {name: getattr(step, name) for name in names} | held

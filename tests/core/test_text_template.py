@@ -15,8 +15,9 @@ from processor.core.effects import LogRecord
 from processor.core.partition import PartitionState
 from processor.core.responses.response import Response
 from processor.core.responses.text_template import TextTemplate, learn_shape
+from processor.core.run_steps.fast_path import Paths
 from processor.core.wire_types import read_any
-from tests.core.responses_log import RULES, log_of
+from tests.core.responses_log import RULES, log_of, renumbered
 from tests.core.responses_strategies import SHAPES, SPELLINGS
 
 TEXTS = st.text(max_size=6) | st.sampled_from(["", '"', "\\", '\\"', '"}', '","obfuscation":"', "\x00", "\ud7ff", "é"])
@@ -155,6 +156,30 @@ def test_the_template_is_used(monkeypatch: pytest.MonkeyPatch, named: bool) -> N
     assert calls in ([], list(range(6, 20)))
 
 
+def test_responses_whose_ids_end_alike_take_turns() -> None:
+    """A response is looked for by how its id ends: which one it is, the whole id says.
+
+    Each has the number next that the one before it had last, and an item of the same id.
+    """
+    names = ("resp_a_001", "resp_b_001", "resp_b_a_001", "01")
+    streams = []
+    for at, name in enumerate(names):
+        opened: list[dict[str, Any]] = [
+            {"type": "response.created", "response": {"id": name}},
+            {"type": "response.output_item.added", "output_index": 2, "item": {"type": "message"}},
+        ]
+        opened += (delta(SHAPES[0], 0, f"{name} {number} ", "pad", "msg_1") for number in range(9))
+        streams.append(log_of([event | {"sequence_number": at + n} for n, event in enumerate(opened)]))
+    state = PartitionState("t", 3, RULES, paths=Paths.BOTH)
+    for r in renumbered(record for turn in zip(*streams, strict=True) for record in turn):
+        state.apply([LogRecord(r.offset, r.timestamp, r.key, r.value, list(r.headers))])  # type: ignore[arg-type]
+    for name in names:
+        response = state.steps["\0" + name].step
+        assert isinstance(response, Response)
+        (text,) = response.items[2].texts.values()
+        assert text.getvalue() == "".join(f"{name} {number} " for number in range(9))
+
+
 def test_what_stands_around_the_text_must_be_the_same() -> None:
     """Also where it is as long, and where the padding is no plain string."""
     for shape in (SHAPES[0], SHAPES[1]):
@@ -185,13 +210,14 @@ def test_each_part_of_a_delta_is_looked_at(shape: Sequence[str]) -> None:
     template = learned(value)
     assert template is not None
     assert template.matches(value, 7)
-    assert template.is_plain
+    assert value[template.begin : template.end] == b"@"
     for digits in (b"07", b"", b"-7", b"%d" % (7 + (1 << 64)), b"7.0"):
         for number in (7, 0):
             assert not template.matches(value.replace(b'number":7', b'number":' + digits), number)
     assert not template.matches(value.replace(b'"sequence_number"', b'"sequence-number"'), 7)
     for odd in (b"@", b":", b"`", b"[", b"_", b"/", b"{") if b"PAD" in value else ():
         assert not template.matches(value.replace(b"PAD", b"P" + odd + b"D"), 7)
-    for text in ("é".encode(), b"\x01", b"\\n", b"\x7f"):
-        template.matches(value.replace(b'"@"', b'"' + text + b'"'), 7)
-        assert not template.is_plain
+    for text in ("é".encode(), b"\\n", b'a\\"', b"\\\\"):
+        other = value.replace(b'"@"', b'"' + text + b'"')
+        assert template.matches(other, 7)
+        assert other[template.begin : template.end] == text

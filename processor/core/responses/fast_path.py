@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET
@@ -10,14 +10,20 @@ from msgspec import UNSET
 from processor.core.effects import Headers, Record, Status
 from processor.core.entry import Entry
 from processor.core.events import EVENT_ID, RUN_ID
-from processor.core.growing_text import inside
+from processor.core.growing_text import inside, length_of
 from processor.core.headers import TRACE
 from processor.core.responses.response import Response, TextCursor
 from processor.core.responses.text_template import DeltaShape, TextTemplate, learn_shape
 from processor.core.responses.wire import DELTAS, read_delta
 from processor.core.transitions import Transitions
 
-_Header = tuple[str, bytes | None]
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # for the compiler alone
+
+_Header = tuple[Any, ...]
+"""A name and a content. Of no known length, so that what is not asked for is not read from memory."""
+_RECENT: Final = 2_048
+"""How many entries are found again without their ids being hashed: a power of two."""
 _OPEN: Final = Status.IN_PROGRESS
 _SEQUENCE: Final = "runstep-sequence"
 _SAYING_NOTHING: Final = frozenset({EVENT_ID, _SEQUENCE, *TRACE})
@@ -38,36 +44,43 @@ class TextPath:
         appended: how many pieces, to be read and cleared by its reader.
     """
 
-    __slots__ = ("_attempts", "_max_step_bytes", "_shapes", "_transitions", "appended", "at_work")
+    __slots__ = ("_attempts", "_max_step_bytes", "_recent", "_shapes", "_transitions", "appended", "at_work")
 
     def __init__(self, max_step_bytes: int, transitions: Transitions) -> None:
         self._max_step_bytes, self._transitions = max_step_bytes, transitions
         self._shapes: list[DeltaShape] = []
         self._attempts = _SHAPE_ATTEMPTS
         self.at_work: dict[bytes, Entry] = {}
+        self._recent: list[Entry | None] = [None] * _RECENT
         self.appended = 0
 
     def append(self, record: Record, value: bytes, headers: Headers, offset: int, before_ms: int) -> bool:
         """Append the text of a delta to an open item. False, and nothing is changed, if it is another event."""
         named: bytes | None = None
         if isinstance(headers, list) and len(headers) == 3:  # as `publish` writes them
-            event_id: _Header = headers[0]
-            run_id: _Header = headers[1]
-            sequence: _Header = headers[2]
-            if event_id[0] == EVENT_ID and run_id[0] == RUN_ID and sequence[0] == _SEQUENCE:
-                named = run_id[1]
-        if not named:
+            first: _Header = headers[0]
+            second: _Header = headers[1]
+            third: _Header = headers[2]
+            event_id: str = first[0]
+            run_id: str = second[0]
+            sequence: str = third[0]
+            if event_id == EVENT_ID and run_id == RUN_ID and sequence == _SEQUENCE:
+                named = second[1]
+        if named is None or len(named) == 0:
             named = _response_named(record, headers)
-        entry = self.at_work.get(named) if named else None
+            if named is None:
+                return False
+        entry = self._entry_of(named)
         response = None if entry is None else entry.step
         if entry is None or not isinstance(response, Response) or offset < entry.applied_below:
             return False
         cursor, number = response.cursor, response.numbers.next
         template = None if cursor is None else cursor.template
         if template is not None and template.matches(value, number):
-            piece = value[template.begin : template.end]
-            brought = len(piece)
-            if not template.is_plain:
+            brought = length_of(value, template.begin, template.end)
+            if brought >= 0:
+                piece = value[template.begin : template.end]
+            else:
                 decoded = template.read_text(value)
                 if decoded is None:
                     return False  # no JSON
@@ -92,6 +105,23 @@ class TextPath:
             self._transitions.retention.mark_dirty(entry, offset, before_ms)
         self.appended += 1
         return True
+
+    def _entry_of(self, named: bytes) -> Entry | None:
+        """The entry of an open response; it is looked for by how the id ends before the whole id is hashed."""
+        size: i64 = len(named)
+        if size < 3:
+            return self.at_work.get(named)
+        last: i64 = named[size - 1]
+        one: i64 = named[size - 2]
+        other: i64 = named[size - 3]
+        slot: i64 = (last * 31 + one) * 31 + other & _RECENT - 1
+        entry = self._recent[slot]
+        response = None if entry is None else entry.step
+        if not isinstance(response, Response) or response.id_bytes != named:
+            entry = self.at_work.get(named)
+            if entry is not None:
+                self._recent[slot] = entry
+        return entry
 
     def _decoded(self, response: Response, value: bytes, number: int) -> TextCursor | None:
         """Where the text of a delta goes that no template has read; None if it is another event or of no known text."""

@@ -462,7 +462,7 @@ class ResponseFold:
         at_work = self.fast.at_work
         if len(at_work) > 2 * len(transitions.steps) + 1_000:
             at_work.clear()
-        at_work[response.response_id.encode()] = entry
+        at_work[response.id_bytes] = entry
 
     def _forget_at_work(self, entry: Entry) -> None:
         self.fast.at_work.pop(entry.key[1:].encode(), None)

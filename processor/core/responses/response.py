@@ -52,6 +52,7 @@ class Response(StepState):
         "facts",
         "gaps",
         "held_bytes",
+        "id_bytes",
         "items",
         "numbers",
         "response_id",
@@ -61,6 +62,7 @@ class Response(StepState):
     def __init__(self, response_id: str, offset: int, opened_s: int) -> None:
         super().__init__(entry_key(response_id), offset, opened_s)
         self.response_id = response_id
+        self.id_bytes = response_id.encode()
         self.items: dict[int, Item] = {}
         self.facts = Facts()
         self.numbers = SequenceNumbers()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from processor.core.json_bytes import alphanumeric_end, number_end, text_end
 from processor.core.wire_types import read_any, read_text
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ _ORDERS: Final = frozenset({(NUMBER, TEXT), (TEXT, NUMBER), (NUMBER, TEXT, PADDI
 _PROBES: Final = ((0, "", "", "i", 0), (1234567, 'a"\\\n\u00e9', "Zz09", "msg-1_a", 17), (9, "}],", "x", "", 1023))
 _PLAIN: Final = re.compile(rb"[A-Za-z0-9_.:+/=-]*")
 """Contents of a string that stand in JSON as they are."""
-_MAX_DIGITS: Final = 16
 _MAX_TEXT: Final = 4_096
 """Longer ones are decoded in full, which is faster than to look at them byte by byte."""
 
@@ -42,7 +42,6 @@ class TextTemplate:
 
     Attributes:
         begin, end: where the text stands in the value that `matches` has accepted last.
-        is_plain: whether its bytes stand for themselves in JSON text and in UTF-8.
     """
 
     __slots__ = (
@@ -57,7 +56,6 @@ class TextTemplate:
         "_tail_size",
         "begin",
         "end",
-        "is_plain",
     )
 
     def __init__(self, head: bytes, middle: bytes, padding: bytes, tail: bytes, *, is_numbered_first: bool) -> None:
@@ -69,7 +67,6 @@ class TextTemplate:
         self._is_numbered_first = is_numbered_first
         self.begin: i64 = 0
         self.end: i64 = 0
-        self.is_plain = False
 
     def matches(self, value: bytes, number: int) -> bool:
         """Whether a value is a delta of this number with these parts. Its text may still be none that JSON allows."""
@@ -78,13 +75,16 @@ class TextTemplate:
         size: i64 = len(value)
         at: i64 = self._head_size
         if self._is_numbered_first:
-            at = self._number_end(value, at, size, number)
+            at = number_end(value, at, size, number)
             stop = at + self._middle_size
             if at < 0 or value[at:stop] != self._middle:
                 return False
             at = stop
         self.begin = at
-        at = self._text_end(value, at, size)
+        last: i64 = at + _MAX_TEXT
+        if last > size:
+            last = size
+        at = text_end(value, at, last)
         if at < 0:
             return False
         self.end = at
@@ -92,12 +92,12 @@ class TextTemplate:
             stop = at + self._padding_size
             if value[at:stop] != self._padding:
                 return False
-            at = _alphanumeric_end(value, stop, size)
+            at = alphanumeric_end(value, stop, size)
         if not self._is_numbered_first:
             stop = at + self._middle_size
             if value[at:stop] != self._middle:
                 return False
-            at = self._number_end(value, stop, size, number)
+            at = number_end(value, stop, size, number)
         return at >= 0 and at + self._tail_size == size and value.endswith(self._tail)
 
     def text_in(self, value: bytes, number: int) -> str | None:
@@ -110,51 +110,6 @@ class TextTemplate:
             return _read_text(value[self.begin - 1 : self.end + 1])
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
-
-    def _number_end(self, value: bytes, at: i64, size: i64, number: int) -> i64:
-        """Where the digits end that stand at `at`, if they are this number; else -1."""
-        begin: i64 = at
-        found: i64 = 0
-        while at < size:
-            digit: i64 = value[at]
-            digit -= 0x30
-            if digit < 0 or digit > 9:
-                break
-            found = found * 10 + digit
-            at += 1
-        if found != number or at == begin or at > begin + _MAX_DIGITS:
-            return -1
-        return at if value[begin] != 0x30 or at == begin + 1 else -1
-
-    def _text_end(self, value: bytes, at: i64, size: i64) -> i64:
-        """Where the quote stands that closes the text that begins at `at`; -1 if nowhere near."""
-        self.is_plain = True
-        last: i64 = at + _MAX_TEXT
-        while at < size and at < last:
-            code: i64 = value[at]
-            if code == 0x22:
-                return at
-            if code == 0x5C:
-                self.is_plain = False
-                at += 1
-            elif code >= 0x7F or code < 0x20:
-                self.is_plain = False
-            at += 1
-        return -1
-
-
-def _alphanumeric_end(value: bytes, at: i64, size: i64) -> i64:
-    """Where letters and digits of ASCII end that stand at `at`."""
-    while at < size:
-        code: i64 = value[at]
-        if code > 0x39:
-            code |= 0x20
-            if code < 0x61 or code > 0x7A:
-                return at
-        elif code < 0x30:
-            return at
-        at += 1
-    return at
 
 
 class DeltaShape:

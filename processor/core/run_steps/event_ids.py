@@ -12,6 +12,8 @@ from bisect import bisect_right
 from hashlib import blake2b
 from typing import Any, Final
 
+from processor.core.json_bytes import number_end
+
 _SIZE: Final = 16
 _MAX_STREAMS: Final = 16
 """How many names of numbered ids are kept. A numbered id of another name is kept as any other id."""
@@ -19,7 +21,6 @@ _MAX_BOUNDS: Final = 128
 """How many bounds of ranges one name may have, two for each range. An id that would need more is kept as any other."""
 _DIGITS: Final = "0123456789"
 _MAX_DIGITS: Final = 18
-_BEYOND: Final = 10**_MAX_DIGITS
 _FEW: Final = 8
 """How many ids are kept as they are before long ones among them are not: most steps have no more."""
 _PER_BUCKET: Final = 32
@@ -27,17 +28,19 @@ _MAX_BUCKETS: Final = 1 << 16
 
 
 _NO_BUCKETS: Final[list[bytes]] = []
-_TEXTS: Final = [str(number) for number in range(1_000)]
-"""The first numbers as texts: made once, not for each event."""
 
 
 class _Stream:
-    """The numbers that one name has had: `[first, last, first, last, ...]`, ascending, with gaps between the ranges."""
+    """The numbers that one name has had: `[first, last, first, last, ...]`, ascending, with gaps between the ranges.
 
-    __slots__ = ("bounds", "name")
+    `prefix` is a name of ASCII as bytes; None: it is another.
+    """
+
+    __slots__ = ("bounds", "name", "prefix")
 
     def __init__(self, name: str, bounds: list[int]) -> None:
         self.name, self.bounds = name, bounds
+        self.prefix = name.encode() if name.isascii() else None
 
     def holds(self, number: int) -> bool:
         at = bisect_right(self.bounds, number)
@@ -88,15 +91,28 @@ class EventIds:
             return True
         return self._digests > 0 and len(event_id) >= _SIZE and self._holds_digest(_digest(event_id))
 
+    def is_next(self, event_id: bytes) -> bool:
+        """Whether an id has the number that follows the highest of the name that was added to last.
+
+        That is nearly every one. It is of ASCII then, and was not added before.
+        """
+        last = self._last
+        if last is None or self._overflowed:
+            return False
+        prefix = last.prefix
+        if prefix is None or not event_id.startswith(prefix):
+            return False
+        size = len(event_id)
+        return number_end(event_id, len(prefix), size, last.bounds[-1] + 1) == size
+
+    def add_next(self) -> None:
+        """Take in the id that `is_next`."""
+        last = self._last
+        assert last is not None
+        last.bounds[-1] += 1
+
     def add(self, event_id: str) -> bool:
         """Take in an id. False, and nothing is changed, if it was added before."""
-        last = self._last
-        if last is not None and not self._overflowed:
-            following = last.bounds[-1] + 1
-            digits = _TEXTS[following] if following < len(_TEXTS) else str(following)
-            if event_id == last.name + digits and following < _BEYOND:  # nearly every one
-                last.bounds[-1] = following
-                return True
         name, number = _split(event_id)
         if number < 0:
             return self._add_whole(event_id)
@@ -215,6 +231,14 @@ def _split(event_id: str) -> tuple[str, int]:
     if name and name[-1].isalnum():
         return "", -1
     return name, int(digits)
+
+
+def id_text(content: bytes) -> str:
+    """The event id in a header. Bytes that are not UTF-8 stand in it as backslash escapes."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("utf-8", "backslashreplace")
 
 
 def _digest(event_id: str) -> bytes:

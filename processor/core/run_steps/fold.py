@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -18,6 +18,7 @@ from processor.core.responses.event import ResponseEvent
 from processor.core.responses.fold import ResponseFold
 from processor.core.responses.response import entry_key
 from processor.core.rules import Rules
+from processor.core.run_steps.event_ids import id_text
 from processor.core.run_steps.fast_path import (
     AppendText,
     BeginStep,
@@ -35,11 +36,18 @@ from processor.core.run_steps.usual_events import EXPIRES_AT
 from processor.core.transitions import Transitions
 from processor.core.wire_types import StepDelta, StepObject, read_text
 
-SPECIAL: Final = "\0"
-"""In place of an event id: headers that hold an envelope."""
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # for the compiler alone
+
+SPECIAL: Final = b"\0"
+"""In place of an event id, compared by identity: headers that hold an envelope."""
 _SEQUENCE: Final = "runstep-sequence"
 _COMPLETED: Final = Status.COMPLETED
 _read_text: Final = read_text
+_Header = tuple[Any, ...]
+"""A name and a content. Of no known length, so that what is not asked for is not read from memory."""
+_RECENT: Final = 2_048
+"""How many entries are found again without their names: a power of two."""
 
 
 class RunSteps:
@@ -52,6 +60,7 @@ class RunSteps:
     __slots__ = (
         "_fast",
         "_max_step_bytes",
+        "_recent",
         "_slow",
         "_transitions",
         "_uses_fast_path",
@@ -80,30 +89,40 @@ class RunSteps:
         self._slow = SlowPath(rules, transitions, quarantine, endings, responses, observer)
         self._uses_fast_path = uses_fast_path
         self._with_frames = rules.schema_frames
+        self._recent: list[Entry | None] = [None] * _RECENT
         self.templates = Templates()
         self.appended = self.begun = self.repeated = self.completed = 0
         """How many of the commonest events the fast path has folded since `flush_counts`."""
 
-    def append_match(self, value: bytes, offset: int, before_ms: int, event_id: str | None) -> bool:
+    def append_match(self, value: bytes, offset: int, before_ms: int, event_id: bytes | None) -> bool:
         """Append the text of a delta that matches a template, for an open step, its id as long as the last.
 
-        That is what most records are. The value begins with `templates.head`. Only an id of ASCII that stands in JSON
-        as it is has a template: no other bytes read as it. False, and nothing is changed, if it is another event.
+        That is what most records are. The value begins with `templates.head`. False, and nothing is changed, if it is
+        another event.
         """
-        templates, transitions = self.templates, self._transitions
-        head, id_end = templates.head, templates.id_end
-        entry = transitions.steps.get(value[len(head) : id_end].decode("latin-1"))
-        if entry is None or offset < entry.applied_below:
+        id_end = self.templates.id_end
+        size: i64 = len(value)
+        if size <= id_end:
             return False
-        step = entry.step
-        if not isinstance(step, Step):
-            return False
+        # The step may be one that had a delta before. Whichever is tried: its prefix says whether it is the one.
+        last: i64 = value[id_end - 1]
+        one: i64 = value[id_end - 2]
+        other: i64 = value[id_end - 3]
+        slot: i64 = (last * 31 + one) * 31 + other & _RECENT - 1
+        entry = self._recent[slot]
+        step = None if entry is None else entry.step
+        if entry is None or not isinstance(step, Step) or not step.prefix or not value.startswith(step.prefix):
+            entry = self._transitions.steps.get(value[len(self.templates.head) : id_end].decode("latin-1"))
+            step = None if entry is None else entry.step
+            if entry is None or not isinstance(step, Step) or not value.startswith(step.prefix):
+                return False
+            self._recent[slot] = entry
         template = step.template
-        if template is None or template.head is not head:
+        if template is None or offset < entry.applied_below:
             return False
-        middle, tail = template.middle, template.tail
-        begin, end = id_end + len(middle), len(value) - len(tail)
-        if begin > end or value[id_end:begin] != middle or not value.endswith(tail):
+        begin: i64 = len(step.prefix)
+        end: i64 = size - len(template.tail)
+        if begin > end or not value.endswith(template.tail):
             return False
         length = length_of(value, begin, end)
         if length >= 0:
@@ -118,14 +137,15 @@ class RunSteps:
             return False
         step.last_offset = offset
         if entry.dirty_from < 0:
-            transitions.retention.mark_dirty(entry, offset, before_ms)
+            self._transitions.retention.mark_dirty(entry, offset, before_ms)
         self.appended += 1
         return True
 
-    def apply_record(self, cause: Cause, record: Record, event_id: str | None) -> None:
-        """Fold all events of a record. `event_id` is what `plain_id` says of its headers."""
+    def apply_record(self, cause: Cause, record: Record, plain_id: bytes | None) -> None:
+        """Fold all events of a record. `plain_id` is what the function of this name says of its headers."""
         value = record.value
-        if value and event_id is not SPECIAL and self._uses_fast_path:
+        if value and plain_id is not SPECIAL and self._uses_fast_path:
+            event_id = None if plain_id is None else id_text(plain_id)
             decision = self._fast.decide(value, cause.offset, event_id)
             if decision is not None:
                 self._perform(decision, cause, value, event_id)
@@ -144,7 +164,8 @@ class RunSteps:
         if isinstance(decision, AppendText):
             step = decision.step
             text = decision.text
-            step.append_text(inside(text), len(text), self._max_step_bytes, event_id)
+            own_id = None if event_id is None else event_id.encode()
+            step.append_text(inside(text), len(text), self._max_step_bytes, own_id)
             self.templates.learn(step, value, decision.event)
             self._note_delta(decision.entry, step, cause)
         elif isinstance(decision, TakeSlowPath):
@@ -198,33 +219,22 @@ class RunSteps:
         self.appended = self.begun = self.repeated = self.completed = 0
 
 
-def plain_id(headers: Headers) -> str | None:
+def plain_id(headers: Headers) -> bytes | None:
     """The event id among headers that change nothing else; `SPECIAL` if they hold an envelope."""
-    if len(headers) == 3 and headers[1][0] == RUN_ID and headers[2][0] == _SEQUENCE:  # as `publish` writes them
-        name, content = headers[0]
-        if name == EVENT_ID and content is not None and len(content) > 0 and (found := _as_ascii(content)):
-            return found
-    return _plain_id(headers)
-
-
-def _as_ascii(content: bytes) -> str:
-    """A text of ASCII; "" of any other."""
-    try:
-        return content.decode("ascii")
-    except UnicodeDecodeError:
-        return ""
-
-
-def _plain_id(headers: Headers) -> str | None:
-    found: str | None = None
+    if isinstance(headers, list) and len(headers) == 3:  # as `publish` writes them
+        first: _Header = headers[0]
+        second: _Header = headers[1]
+        third: _Header = headers[2]
+        event_id: str = first[0]
+        run_id: str = second[0]
+        sequence: str = third[0]
+        if event_id == EVENT_ID and run_id == RUN_ID and sequence == _SEQUENCE:
+            own: bytes | None = first[1]
+            return own if own is not None and len(own) > 0 else None
+    found: bytes | None = None
     for name, content in headers:
         if name == EVENT_ID:
-            if not content:
-                found = None
-            elif content.isascii():
-                found = content.decode("latin-1")
-            else:
-                found = content.decode("utf-8", "backslashreplace")
+            found = content or None
         elif name in (RUN_ID, _SEQUENCE):  # the others that `publish` writes
             continue
         elif name[:3].lower() == "ce_" or name.lower() in ("content-type", EVENT_ID):

@@ -30,7 +30,7 @@ from processor.core.merge import (
 )
 from processor.core.run_steps.compact_step import KEPT_OVER_NULL, Call, CompactStep, Ending
 from processor.core.run_steps.delta_template import DeltaTemplate, learn_template
-from processor.core.run_steps.event_ids import EventIds
+from processor.core.run_steps.event_ids import EventIds, id_text
 from processor.core.run_steps.text_place import TextPlace, arguments_at, piece_of
 from processor.core.run_steps.usual_events import ExactObject, exact_object, tool_step
 from processor.core.step_state import SCHEMA_KEYS, StepState
@@ -76,6 +76,7 @@ class Step(StepState):
         "_text",
         "_tree",
         "compact_form",
+        "prefix",
         "template",
     )
 
@@ -86,6 +87,7 @@ class Step(StepState):
         self._ids: EventIds | None = None
         self.compact_form: CompactStep | None = None
         self.template: DeltaTemplate | None = None  # of deltas for the text below
+        self.prefix = b""  # what these begin with, as far as their text; empty without a template
         self._text: Text | None = None  # where the last delta's text went, for the fast path
         self._place: TextPlace | None = None  # of that text
 
@@ -210,24 +212,36 @@ class Step(StepState):
     # --- the fast path: what nearly all events do ----------------------------------------------------------
     # `text_of` and `call_of` decide and change nothing that shows; the others do what was decided.
 
-    def append_text(self, piece: bytes, length: int, limit: int, event_id: str | None) -> bool:
+    def append_text(self, piece: bytes, length: int, limit: int, event_id: bytes | None) -> bool:
         """Take in a delta for the text that was added to last. False, and nothing is changed, if it may not be.
 
         Args:
             piece: what is appended, as `growing_text.Text` has it; it has `length` characters.
+            event_id: as a header has it.
         """
         held = self._text
-        brought = length if event_id is None else length + len(event_id)
-        if held is None or self.object_bytes + self.characters + brought > limit:
+        room = limit - self.object_bytes - self.characters - length
+        if held is None or room < 0:
             return False
         if event_id is not None:
             ids = self._ids
-            if ids is None:
-                ids = self._ids = EventIds()
-            if not ids.add(event_id):
-                return False
+            if ids is not None and ids.is_next(event_id):
+                own = len(event_id)
+                if own > room:
+                    return False
+                ids.add_next()
+            else:
+                text = id_text(event_id)
+                own = len(text)
+                if own > room:
+                    return False
+                if ids is None:
+                    ids = self._ids = EventIds()
+                if not ids.add(text):
+                    return False
+            self.characters += own
         held.add(piece)
-        self.characters += brought
+        self.characters += length
         self.events += 1
         return True
 
@@ -382,14 +396,16 @@ class Step(StepState):
 
     def _remember_text(self, text: Text, place: TextPlace) -> None:
         self._text, self._place = text, place
-        self.template = None
+        self.template, self.prefix = None, b""
 
     def _forget_text(self) -> None:
         self._text = self._place = self.template = None
+        self.prefix = b""
 
     def use_template(self, template: DeltaTemplate) -> None:
         """Expect that deltas for the text that was added to last match a template."""
         self.template, self._place = template, template.place  # the same place, and one object for all steps
+        self.prefix = b"".join((template.head, self.step_id.encode(), template.middle))
 
     def fits_template(self, template: DeltaTemplate) -> bool:
         """Whether deltas of the text that was added to last may match it."""
