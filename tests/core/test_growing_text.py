@@ -38,8 +38,8 @@ def readable(piece: bytes) -> str | None:
 
 def length_of(piece: bytes) -> int:
     """By both ways: as it is, and behind so much that the other way is taken."""
-    short, at = length_between(b"ab" + piece + b"c", 2, 2 + len(piece)), len(LONG)
-    long = length_between(LONG + piece, 0, at + len(piece))
+    short, at = length_between(b"ab" + piece + b'"', 2, 2 + len(piece)), len(LONG)
+    long = length_between(LONG + piece + b'"', 0, at + len(piece))
     assert long == (-1 if short < 0 else short + at)
     return short
 
