@@ -18,6 +18,8 @@ _ALPHANUMERIC: Final = re.compile(rb"[A-Za-z0-9]*")
 
 def number_end(value: bytes, at: i64, size: i64, number: i64) -> i64:
     """Where the digits end that stand at `at`, if they are this number as JSON has it; else -1."""
+    if not _IS_COMPILED:
+        return _number_end(value, at, size, number)
     begin: i64 = at
     found: i64 = 0
     while at < size:
@@ -30,6 +32,15 @@ def number_end(value: bytes, at: i64, size: i64, number: i64) -> i64:
     if found != number or at == begin or at > begin + _MAX_DIGITS:
         return -1
     return at if value[begin] != 0x30 or at == begin + 1 else -1
+
+
+def _number_end(value: bytes, at: int, size: int, number: int) -> int:
+    """The same by functions that are written in C."""
+    digits = b"%d" % number
+    end = at + len(digits)
+    if number < 0 or not value.startswith(digits, at, size) or len(digits) > _MAX_DIGITS:
+        return -1
+    return -1 if end < size and 0x30 <= value[end] <= 0x39 else end
 
 
 def alphanumeric_end(value: bytes, at: i64, size: i64) -> i64:

@@ -21,6 +21,9 @@ _MAX_BOUNDS: Final = 128
 """How many bounds of ranges one name may have, two for each range. An id that would need more is kept as any other."""
 _DIGITS: Final = "0123456789"
 _MAX_DIGITS: Final = 18
+_BEYOND: Final = 10**16
+"""The first number that `number_end` does not read."""
+_IS_COMPILED: Final = not __file__.endswith(".py")
 _FEW: Final = 8
 """How many ids are kept as they are before long ones among them are not: most steps have no more."""
 _PER_BUCKET: Final = 32
@@ -102,8 +105,11 @@ class EventIds:
         prefix = last.prefix
         if prefix is None or not event_id.startswith(prefix):
             return False
+        following = last.bounds[-1] + 1
+        if not _IS_COMPILED:
+            return following < _BEYOND and event_id == prefix + b"%d" % following
         size = len(event_id)
-        return number_end(event_id, len(prefix), size, last.bounds[-1] + 1) == size
+        return number_end(event_id, len(prefix), size, following) == size
 
     def add_next(self) -> None:
         """Take in the id that `is_next`."""
