@@ -52,7 +52,8 @@ class OffsetMetadata(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     together, so that the two agree to the key (exactly once). `whole`: so many partitions, from 0 on, were seen with a
     committed offset. `mode`: `MODE_REBUILD`, `MODE_ANEW` where the state at the offset has first to be built by a fold
     from the log's beginning, with the checkpoints that fit or without any. `unit` numbers the commits of one writer's
-    incarnation: by it a commit is told from the one before it where neither moved the offset.
+    incarnation: by it a commit is told from the one before it where neither moved the offset. `rules`: `Rules.folding`
+    of the settings under which the records from `restore_from` on were folded; empty where that is not known.
     """
 
     restore_from: int = msgspec.field(name="r")
@@ -66,6 +67,7 @@ class OffsetMetadata(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     mode: int = msgspec.field(name="m", default=MODE_RESUME)
     unit: int = msgspec.field(name="u", default=0)
     exact: bool = msgspec.field(name="e", default=True)
+    rules: tuple[int, ...] = msgspec.field(name="s", default=())
 
     @property
     def log(self) -> LogIdentity:

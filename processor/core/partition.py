@@ -45,6 +45,8 @@ class PartitionState:
     Args:
         topic, partition: the source, for the evidence.
         rules: what decides outcomes.
+        silent_rules: what decides them below `live_from`, where the first owner had other settings: under those of now
+            a step could end there that was never published. At `live_from` the state changes over to `rules`.
         next_offset: the first record not yet applied (`restore_from` after a restart).
         live_from: the group's committed offset; records below it are applied without effects.
         stream_time: the stream time at `next_offset`, in milliseconds; -1 when nothing was seen.
@@ -68,20 +70,36 @@ class PartitionState:
         observer: Observer | None = None,
         accepts_any_mark: bool = False,
         paths: Paths = Paths.FAST,
+        silent_rules: Rules | None = None,
     ) -> None:
-        self.topic, self.partition, self.rules = topic, partition, rules
-        self.live_from = live_from
+        self.topic, self.partition = topic, partition
+        self.live_from, self._live_rules = live_from, rules
         self.value_bytes = 0
         """As `counts`, to be read and cleared by its reader: the bytes of all values since then."""
         self.earliest_ms, self.latest_ms = NEVER, -1
         """The smallest and the largest timestamp that a record had; those below 0 say nothing."""
         self._accepts_any_mark = accepts_any_mark
-        transitions = Transitions(rules, Publication(topic, partition, rules), log, next_offset, stream_time, observer)
+        self._log, self._observer, self._uses_fast_path = log, observer, paths is not _SLOW
+        self._rebuild = Rebuild()
+        is_silent = next_offset < live_from
+        self._begin(silent_rules if is_silent and silent_rules is not None else rules, next_offset, stream_time)
+        self._set_silent(is_silent)
+        self._slow: PartitionState | None = None
+        if paths is _BOTH:
+            self._slow = PartitionState(
+                topic, partition, rules, next_offset=next_offset, live_from=live_from, stream_time=stream_time, log=log,
+                accepts_any_mark=accepts_any_mark, paths=Paths.SLOW, silent_rules=silent_rules,
+            )  # fmt: skip
+
+    def _begin(self, rules: Rules, next_offset: int, stream_time: int) -> None:
+        """Remember nothing, and decide by these rules from now on."""
+        self.rules, observer = rules, self._observer
+        publication = Publication(self.topic, self.partition, rules)
+        transitions = Transitions(rules, publication, self._log, next_offset, stream_time, observer)
         self._transitions = transitions
         self._quarantine = Quarantine(transitions)
         self._responses = ResponseFold(rules, transitions, self._quarantine, observer)
         self._endings = Endings(transitions, self._quarantine, self._responses, observer)
-        uses_fast_path = paths is not _SLOW
         self._run_steps = RunSteps(
             rules,
             transitions,
@@ -89,20 +107,12 @@ class PartitionState:
             self._endings,
             self._responses,
             observer,
-            uses_fast_path=uses_fast_path,
+            uses_fast_path=self._uses_fast_path,
         )
-        self._at_work = self._responses.fast.at_work if uses_fast_path else {}
-        self._rebuild = Rebuild()
+        self._at_work = self._responses.fast.at_work if self._uses_fast_path else {}
         self.steps, self.runs = transitions.steps, transitions.runs
         self.counts: Counter[str] = transitions.counts
         """How often what happened, to be read and cleared by its reader."""
-        self._set_silent(next_offset < live_from)
-        self._slow: PartitionState | None = None
-        if paths is _BOTH:
-            self._slow = PartitionState(
-                topic, partition, rules, next_offset=next_offset, live_from=live_from, stream_time=stream_time, log=log,
-                accepts_any_mark=accepts_any_mark, paths=Paths.SLOW,
-            )  # fmt: skip
 
     @property
     def next_offset(self) -> int:
@@ -155,6 +165,7 @@ class PartitionState:
             if len(silent) == len(records):
                 return []
             self._go_live()
+            transitions = self._transitions
             records = records[len(silent) :]
         self._walk(records)
         transitions.purge()
@@ -263,7 +274,24 @@ class PartitionState:
             self._repeat_marks(self.live_from)
             self._transitions.purge()
             self._end_silent()
+        if self.rules != self._live_rules:
+            self._change_over()
         self._set_silent(False)
+
+    def _change_over(self) -> None:
+        """Decide by the settings of now from here on, as an owner does that has all from checkpoints.
+
+        What changes is checkpointed (`rebuilt`): no later owner's silent fold begins in front of the change.
+        """
+        transitions, position = self._transitions, self.next_offset
+        for entry in (*self.steps.values(), *self.runs.values()):
+            if entry.dirty_from >= 0:
+                self._quarantine.checkpoint(entry, position)
+        written = transitions.take_effects()
+        self._rebuild.add(written)
+        found = transitions.retention.held_checkpoints()
+        self._begin(self._live_rules, position, transitions.stream_time)
+        self._load(found)
 
     def _set_silent(self, is_silent: bool) -> None:
         # While restoring nothing is refused anew: the checkpoints name what the first owner refused.
@@ -376,6 +404,9 @@ class PartitionState:
         if self._slow is not None:
             checkpoints = list(checkpoints)
             self._slow.load(checkpoints)
+        self._load(checkpoints)
+
+    def _load(self, checkpoints: Iterable[tuple[bytes, bytes]]) -> None:
         transitions, loaded = self._transitions, list[Entry]()
         for key, value in checkpoints:
             found = read_checkpoint(key, value)

@@ -40,6 +40,12 @@ class Rebuild:
                 if isinstance(effect, Checkpoint):
                     self._checkpoints[effect.key] = effect.value
 
+    def add(self, effects: Iterable[Effect]) -> None:
+        """Keep the checkpoints among these effects, whether this is a rebuild or not."""
+        if self._checkpoints is None:
+            self._checkpoints = {}
+        self.keep(effects)
+
     def end(self) -> list[Effect]:
         """What the checkpoint topic has to be given, once."""
         kept, self._checkpoints, self.is_refusing = self._checkpoints or {}, None, False

@@ -11,7 +11,7 @@ from collections import deque
 from heapq import heappop, heappush
 from typing import Final
 
-from processor.core.checkpoints import gone_checkpoint, run_key, step_key
+from processor.core.checkpoints import checkpoint_of, gone_checkpoint, run_key, step_key
 from processor.core.effects import Checkpoint, Effect, Status
 from processor.core.entry import CLEAN, Entry
 from processor.core.rules import Rules
@@ -165,6 +165,13 @@ class Retention:
             effects.append(gone_checkpoint(key, entry.touched_offset, self._log))
         else:
             effects.append(Checkpoint(key, None))
+
+    def held_checkpoints(self) -> list[tuple[bytes, bytes]]:
+        """Key and checkpoint of all that is remembered, `gone` steps included."""
+        held = [checkpoint_of(entry, entry.applied_below, self._log) for entry in self.steps.values()]
+        held += [checkpoint_of(entry, entry.applied_below, self._log) for entry in self.runs.values()]
+        held += [gone_checkpoint(key, last, self._log) for key, last in self._gone.items()]
+        return [(found.key, found.value) for found in held if found.value is not None]
 
     # --- forgotten steps that left a `gone` checkpoint -------------------------------------------------------
 

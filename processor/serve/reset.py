@@ -76,7 +76,9 @@ async def reset(
                 raise UsageError(f"{place}: has no committed offset to keep", hint="--to earliest, latest or an offset")
             offset = resolve(place, offset, facts)
             mode = MODE_ANEW if forget else MODE_REBUILD
-            point = OffsetMetadata(offset, -1, "", METADATA_VERSION, *log, -1, whole, mode)
+            before = points.get(partition)
+            rules = () if before is None else before.rules  # what was folded before the offset was folded by them
+            point = OffsetMetadata(offset, -1, "", METADATA_VERSION, *log, -1, whole, mode, rules=rules)
             offsets[partition] = Committed(offset, point.encode())
             echo(_line(partition, committed[partition].offset, offset, found[partition], facts, forget=forget))
         if not yes:

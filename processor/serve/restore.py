@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -203,7 +203,7 @@ class Restorer:
                             starts[partition] = self._judge(partition, stable[partition], facts, found, group, written)
                         except PositionRefused as error:
                             refused.append(error)
-                    states = await self._states(starts, begin)
+                    states = await self._states(starts, begin, stable)
                     # Only what is claimed now or before: metadata must not say that all have an offset before they do.
                     whole = max(self._whole, whole_now(group, claimed | starts.keys()))
                     restored = [self._restored(p, starts[p], states[p], end[p], loaded[p], whole) for p in starts]
@@ -228,14 +228,29 @@ class Restorer:
             state.load(start.checkpoints.fit.items())
         except ValueError as error:
             raise self._not_ours(partition, error) from None
-        metadata = self.metadata(start.restore_from, start.stream_time, len(found), mode=start.mode, whole=whole)
+        metadata = self.metadata(
+            start.restore_from, start.stream_time, len(found), mode=start.mode, whole=whole, rules=state.rules
+        )
         claim = Committed(start.offset, metadata)
         return Restored(partition, state, claim, len(start.checkpoints.fit), end, set(found))
 
     def metadata(
-        self, restore_from: int, stream_time: int, kept: int, *, mode: int = MODE_RESUME, unit: int = 0, whole: int = 0
+        self,
+        restore_from: int,
+        stream_time: int,
+        kept: int,
+        *,
+        mode: int = MODE_RESUME,
+        unit: int = 0,
+        whole: int = 0,
+        rules: Rules | None = None,
     ) -> str:
-        """Metadata of an offset commit; `kept`: how many keys the checkpoint partition then holds."""
+        """Metadata of an offset commit.
+
+        Args:
+            kept: how many keys the checkpoint partition then holds.
+            rules: by which the records from `restore_from` on are folded; None: by those of now.
+        """
         return OffsetMetadata(
             restore_from,
             stream_time,
@@ -248,6 +263,7 @@ class Restorer:
             mode,
             unit,
             self._exactly_once,
+            (rules or self._rules).folding(),
         ).encode()
 
     def _place(self, partition: int) -> SourcePartition:
@@ -311,10 +327,21 @@ class Restorer:
         ends = await asyncio.gather(*map(end, topics))
         return [topic for topic, records in zip(topics, ends, strict=True) if records]
 
-    async def _states(self, starts: Mapping[int, Start], begin: Mapping[int, int]) -> dict[int, PartitionState]:
+    def _silent_rules(self, committed: Committed) -> Rules:
+        """The settings under which what lies before the committed offset was folded; those of now where none are told.
+
+        Under others a step could end in the silent fold that was open, and would never be published.
+        """
+        point = OffsetMetadata.decode(committed.metadata)
+        return self._rules if point is None else self._rules.with_folding(point.rules)
+
+    async def _states(
+        self, starts: Mapping[int, Start], begin: Mapping[int, int], stable: Mapping[int, Committed]
+    ) -> dict[int, PartitionState]:
         """States at where their silent fold starts, before their checkpoints are loaded."""
         rebuilding = {p: start for p, start in starts.items() if start.mode != MODE_RESUME}
-        since, since_ms = await self._reach(rebuilding, begin) if rebuilding else ({}, 0)
+        horizon_ms = self._horizon_ms([self._silent_rules(stable[p]) for p in rebuilding])
+        since, since_ms = await self._reach(rebuilding, begin, horizon_ms) if rebuilding else ({}, 0)
         marks = await self._marks(since, since_ms) if any(since[p] < s.offset for p, s in rebuilding.items()) else {}
         states = {}
         for partition, start in starts.items():
@@ -327,6 +354,7 @@ class Restorer:
                 live_from=start.offset,
                 stream_time=start.stream_time,
                 log=self._log.encode(),
+                silent_rules=self._silent_rules(stable[partition]),
             )
             if partition in rebuilding:
                 refusing = not start.checkpoints.fit
@@ -338,13 +366,19 @@ class Restorer:
                 )
         return states
 
-    async def _reach(self, starts: Mapping[int, Start], begin: Mapping[int, int]) -> tuple[dict[int, int], int]:
+    def _horizon_ms(self, before: Sequence[Rules]) -> int:
+        """How far before an offset a record can matter, under the settings of now and those of before."""
+        longest_s = max(one.max_age_s + one.grace_s + one.ended_retention_s for one in (self._rules, *before))
+        return longest_s * 1000
+
+    async def _reach(
+        self, starts: Mapping[int, Start], begin: Mapping[int, int], horizon_ms: int
+    ) -> tuple[dict[int, int], int]:
         """First offset of a rebuild's fold, and the timestamp before which no record matters.
 
         What the log says from `max_age_s`, grace and retention before the committed offset on is all that a step can
         be made of that names no later deadline. A log of moderate size is folded whole.
         """
-        horizon_ms = (self._rules.max_age_s + self._rules.grace_s + self._rules.ended_retention_s) * 1000
         since: dict[int, int] = {}
         oldest_ms: list[int] = []
         async with self._reader(self._settings.source.topic) as reader:

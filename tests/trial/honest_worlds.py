@@ -95,8 +95,12 @@ class Worker:
             self._set[p].append((self.states[p].next_offset, due))
             self._publish(p, self.states[p].advance(due))
 
-    def restart(self, rules: Rules, *, from_checkpoints: bool = False) -> None:
-        """Stopped at rest, started with other settings; restored from checkpoints, or from the first record on."""
+    def restart(self, rules: Rules, *, from_checkpoints: bool = False, is_told: bool = True) -> None:
+        """Stopped at rest, started with other settings; restored from checkpoints, or from the first record on.
+
+        Args:
+            is_told: the metadata says by which settings the records were folded until then. Earlier versions did not.
+        """
         self.rules = rules
         for p, old in self.states.items():
             end, begin, stream_time = self.made.ends[p], 0, -1
@@ -105,13 +109,17 @@ class Worker:
                 begin, stream_time, needless = old.restore_point_at(end)
                 self._publish(p, list(needless))
             log = [r for r in self.made.logs[p] if isinstance(r, ArchivedRecord) and r.offset >= begin]
-            state = PartitionState(SOURCE, p, rules, next_offset=begin, live_from=end, stream_time=stream_time)
+            state = PartitionState(
+                SOURCE, p, rules, next_offset=begin, live_from=end, stream_time=stream_time,
+                silent_rules=rules.with_folding(old.rules.folding()) if is_told else None,
+            )  # fmt: skip
             if from_checkpoints:
                 state.load(self._checkpoints[p].items())
             else:
                 state.rebuild((), self._set[p], refusing=True)
             state.apply(log)
             state.moved_to(end)
+            self._publish(p, state.rebuilt())
             self.states[p] = state
 
     def begin_anew(self) -> dict[int, int]:
@@ -252,7 +260,7 @@ def settings_changed(seed: int) -> Hard:
     # Near the first or the last record, few steps or none say which settings were in force there.
     share = rng.choice([rng.random(), rng.random() / 10, 1 - rng.random() / 10])
     worker.work(share)
-    worker.restart(order[1], from_checkpoints=rng.random() < 0.5)
+    worker.restart(order[1], from_checkpoints=rng.random() < 0.5, is_told=rng.random() < 0.7)
     worker.work()
     options: dict[str, Any] = rng.choice([{}, {"accepted": Accepted(rules=(other.digest(),))}])
     if order[1] == RULES and rng.random() < 0.4:
@@ -270,9 +278,10 @@ def retention_changed(seed: int) -> Hard:
     worker = Worker(seed, rules=order[0])
     whole = worker.records
     worker.work(rng.choice([rng.random(), rng.random() / 30, 1 - rng.random() / 30]))
-    # Folded anew from the log, a step may have expired by another `max_age_s` before: it is lost, and missing.
-    is_kept = order[0].max_age_s != order[1].max_age_s or rng.random() < 0.7
-    worker.restart(order[1], from_checkpoints=is_kept)
+    is_told = rng.random() < 0.7
+    # Folded anew by settings that it is not told of, a step may expire in silence: it is lost, and missing.
+    is_kept = (not is_told and order[0].max_age_s != order[1].max_age_s) or rng.random() < 0.7
+    worker.restart(order[1], from_checkpoints=is_kept, is_told=is_told)
     done = len(whole) - len(worker.records)
     now = max(whole[max(0, done - 1)].timestamp, worker.records[0].timestamp if worker.records else 0)
     again = whole[rng.randrange(done + 1) : done] if rng.random() < 0.7 else []
