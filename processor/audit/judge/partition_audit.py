@@ -335,7 +335,7 @@ class PartitionAudit:
         state.moved_to(position)
         is_due = state.next_due_ms() == milliseconds
         is_unknown = not self._segments[-1].complete or self._gaps.marks_are_lost
-        if is_unknown or (not is_due and self._unnamed.may_have_set((position, milliseconds))):
+        if is_unknown or (not is_due and self._unnamed.may_have_set((position, milliseconds), state)):
             # Time has moved, whether the step that was due is known here or began before; and what seems to be due
             # earlier was none to the worker, or the mark would be another.
             while (due := state.next_due_ms()) is not None and due < milliseconds:

@@ -29,6 +29,7 @@ from processor.core.headers import DETAIL, FIRST_OFFSET, INFERRED
 from processor.core.partition import PartitionState
 from processor.core.responses.decode import MAX_RESPONSE_ID
 from processor.core.responses.event import OF_ITEMS, ResponseEvent
+from processor.core.responses.response import ENTRY
 from processor.core.schema_frames import frame_of
 from processor.core.wire_types import StepDelta, StepObject
 
@@ -243,10 +244,11 @@ class UnnamedSettings:
             first, cause = min(first, begun or 0), max(cause, caused or 0)
         return self.of_step(effect.step_id, first, cause, by_deadline=by_deadline)
 
-    def may_have_set(self, mark: tuple[int, int]) -> bool:
+    def may_have_set(self, mark: tuple[int, int], state: PartitionState) -> bool:
         """Whether a clock mark that is not due under the audited settings may have been under those in force.
 
-        It may where it ended a step that they matter to, or where such a step would be due before it.
+        It may where it ended a step that they matter to, or where such a step would be due before it: one that was
+        refused under them, too, which is open here.
         """
         if not self._others:
             return False
@@ -256,6 +258,10 @@ class UnnamedSettings:
             return False
         # What such a mark ended is open here for longer, and due before later marks.
         is_new = bool(self._doubted) or self._is_unnamed(first) or self._has_doubtful(first, mark[0] - 1)
+        due_ms = state.next_due_ms()
+        if not is_new and due_ms is not None and due_ms < mark[1]:
+            due = {step_id.removeprefix(ENTRY) for step_id in state.deadlines()[due_ms // 1000]}
+            is_new = not due.isdisjoint(self._read_steps()[1])
         self._has_moved = self._has_moved or is_new
         return self._has_moved
 
