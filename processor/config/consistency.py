@@ -168,7 +168,8 @@ def _timing(s: Settings) -> Iterator[_Contradiction]:
             str(source.rebalance_timeout_ms),
             "a worker that still drains when the rebalance is over is thrown out of the group",
         )
-    if source.partition_fetch_bytes > source.fetch_max_bytes:
+    # Where it is not set, it is at most `fetch_max_bytes`.
+    if "partition_fetch_bytes" in source.model_fields_set and source.partition_fetch_bytes > source.fetch_max_bytes:
         yield _Contradiction(
             ("source.partition_fetch_bytes", "source.fetch_max_bytes"),
             f"must be at most source.fetch_max_bytes ({source.fetch_max_bytes})",

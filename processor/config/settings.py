@@ -96,7 +96,9 @@ class Source(Section):
     unknown_events: Literal["ignore", "dead-letter"] = _key("ignore", "What to do with unknown event names.")
     schema_frames: bool = _key(False, "Read values behind a schema registry's frame; a replay needs the same.")
     fetch_max_bytes: int = _key(4 * _MIB, "Maximum bytes of one fetch from one broker.", ge=1024, le=1024 * _MIB)
-    partition_fetch_bytes: int = _key(2 * _MIB, "Maximum bytes of a fetch from a partition.", ge=1024, le=1024 * _MIB)
+    partition_fetch_bytes: int = _key(
+        2 * _MIB, "Maximum bytes of a fetch from a partition; unset: fetch_max_bytes if less.", ge=1024, le=1024 * _MIB
+    )
     max_poll_records: int = _key(4000, "Maximum records folded in one turn of the loop.", ge=1, le=1_000_000)
 
 

@@ -28,7 +28,7 @@ def build_consumer(
         # The group waits for a drain, and a drain that is not done in its time is given up.
         rebalance_timeout_ms=min(source.rebalance_timeout_ms, int((delivery.drain_timeout_s + _REJOIN_S) * 1000)),
         fetch_max_bytes=source.fetch_max_bytes,
-        partition_fetch_bytes=source.partition_fetch_bytes,
+        partition_fetch_bytes=min(source.partition_fetch_bytes, source.fetch_max_bytes),
         listener=listener,
     )
 

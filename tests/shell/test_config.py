@@ -237,6 +237,7 @@ def test_what_cannot_work_is_refused(tmp_path: Path, toml: str, wanted: str) -> 
         '[delivery]\nmode = "at_least_once"\ncommit_interval_ms = 5\ntransaction_timeout_ms = 1000',
         '[kafka]\nbootstrap_servers = "a.example:9092, [::1]:9093"',
         "[supervisor]\nstall_timeout_s = 5",
+        "[source]\nfetch_max_bytes = 1048576",
         '[tracing]\nenabled = true\nendpoint = "https://[::1]:4318/v1/traces"',
     ],
 )
