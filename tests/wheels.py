@@ -108,6 +108,6 @@ def _run(command: Sequence[str], cwd: Path) -> str:
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]), os.environ.get("PYTHONS", "python3.11 python3.12 python3.13").split())
+        main(Path(sys.argv[1]).resolve(), os.environ.get("PYTHONS", "python3.11 python3.12 python3.13").split())
     except WheelError as error:
         sys.exit(f"tests.wheels: {error}")
