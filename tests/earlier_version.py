@@ -13,6 +13,8 @@ from typing import Final, NoReturn
 
 import pytest
 
+from tests.source_archive import unpack_archive
+
 REVISION: Final = "4e4a4b6ffe15fd9b7efebec8ec8c2e9f3e906079"
 """The last commit of fold version 1: checkpoints without a fold version, no Responses streams."""
 
@@ -32,7 +34,7 @@ def command_of_earlier_version(room: Path, revision: str = REVISION) -> tuple[st
         _cannot(f"commit {revision} of the earlier version is not in this clone: git fetch --unshallow")
     source = room / "source"
     with tarfile.open(fileobj=io.BytesIO(archived.stdout)) as files:
-        files.extractall(source, filter="data")
+        unpack_archive(files, source)
     _run("pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(room), str(source))
     (wheel,) = room.glob("*.whl")
     environment = room / "environment"

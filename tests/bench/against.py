@@ -28,6 +28,7 @@ from aiokafka.record._crecords import DefaultRecordBatchBuilder
 from tests.bench import load, recorded_job
 from tests.bench.recorded_job import Made, PublishedIds, step_object, token, tool_delta, wire_record
 from tests.bench.responses_job import response_record, responses, text_delta
+from tests.source_archive import unpack_archive
 
 ROOT: Final = Path(__file__).parents[2]
 CHILD: Final = Path(__file__).parent / "apply_batches.py"
@@ -53,7 +54,7 @@ def unpack(revision: str, folder: Path, *paths: str) -> None:
     """Write the files of a revision (of these paths only, if any are given) into a folder."""
     packed = subprocess.run(["git", "archive", revision, *paths], cwd=ROOT, check=True, capture_output=True).stdout
     with tarfile.open(fileobj=BytesIO(packed)) as archive:
-        archive.extractall(folder, filter="data")
+        unpack_archive(archive, folder)
 
 
 def built(revision: str, room: Path, *, compiled: bool) -> None:

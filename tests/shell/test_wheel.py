@@ -10,6 +10,7 @@ from pathlib import Path
 
 from processor.commit import FILE, UNKNOWN, of_tree
 from tests import compiled_wheel
+from tests.source_archive import unpack_archive
 
 
 def test_wheel_and_source_archive_name_the_commit(tmp_path: Path) -> None:
@@ -23,7 +24,7 @@ def test_wheel_and_source_archive_name_the_commit(tmp_path: Path) -> None:
     subprocess.run(command, cwd=compiled_wheel.ROOT, check=True, capture_output=True)
     (archive,) = (tmp_path / "sdist").iterdir()
     with tarfile.open(archive) as files:
-        files.extractall(tmp_path / "source", filter="data")
+        unpack_archive(files, tmp_path / "source")
     (source,) = (tmp_path / "source").iterdir()
     assert (source / "processor" / FILE).read_text().strip() == commit
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path / "again")]
