@@ -4,7 +4,7 @@
 # expected: the header that came. Connect reads and writes headers with SimpleHeaderConverter unless header.converter says
 #   otherwise, and a sink or a copy that touches no header has no reason to change one; ids, versions and times are texts.
 # does: it guesses a type from the text, and writes the guess back. Of what begins with a number and goes on behind ":" or ","
-#   the rest is gone (reported as KAFKA-20892), numbers lose zeros, signs and digits (a decimal becomes 32 bits wide if it is not
+#   the rest is gone, numbers lose zeros, signs and digits (a decimal becomes 32 bits wide if it is not
 #   too large for that), a time at midnight becomes a date. header.converter=...ByteArrayConverter leaves headers alone.
 
 . "$(dirname "$0")/lib/finding.sh"
