@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _FIELDS: Final = frozenset({b"event", b"data", b"id", b"retry"})
 _FIELD: Final = re.compile(rb"[\r\n](?:event|data):")
+_USUAL: Final = (b"event:", b"data:")
 _BLANK: Final = re.compile(rb"[\t\n\r ]*")
 _JSON: Final = (b"{", b"[", b'"')
 """What an object, a list and a text begin with."""
@@ -76,6 +77,10 @@ def is_sse(text: bytes) -> bool:
     The first line is usually a field or a comment. Any other stands for an unknown field, such as a line of an
     HTTP head, and is read over.
     """
+    if text.startswith(_USUAL):
+        return True
+    if text.startswith(b"{"):
+        return False
     begin = _BLANK.match(text)
     at = 0 if begin is None else begin.end()
     if text[at : at + 1] in _JSON:
@@ -87,5 +92,7 @@ def is_sse(text: bytes) -> bool:
 def frames_of(text: bytes) -> list[Frame]:
     """All frames of a whole text."""
     frames = SseFrames()
-    found = [frames.take(line) for line in _LINE_END.split(text)]
+    # Nearly all streams end their lines in one way, and the expression looks at each byte.
+    lines = text.split(b"\n") if text.find(b"\r") < 0 else _LINE_END.split(text)
+    found = [frames.take(line) for line in lines]
     return [frame for frame in (*found, frames.finish()) if frame is not None]
