@@ -26,6 +26,7 @@ from processor.core.wire_types import (
     Decoded,
     Envelope,
     Event,
+    ExactData,
     Ignored,
     RunEnd,
     RunHead,
@@ -34,6 +35,7 @@ from processor.core.wire_types import (
     StepObject,
     StreamError,
     data_of,
+    exact_data,
     read_any,
     read_envelope,
     read_envelopes,
@@ -64,6 +66,7 @@ _UNKNOWN: Final = Ignored("unknown_event")
 _TEXT: Final = 9  # no text begins with a byte below the tab
 _BOM: Final = b"\xef\xbb\xbf"
 STEP_EVENT: Final = "thread.run.step."
+_DELTA_EVENT: Final = STEP_EVENT + "delta"
 RUN_EVENT: Final = "thread.run."
 _STEP_OBJECTS: Final = frozenset({"thread.run.step", "assistant.run.step"})
 STEP_NAMES: Final[Mapping[str, Kind]] = {kind.value: kind for kind in Kind if kind not in (Kind.DELTA, Kind.STATED)}
@@ -81,11 +84,14 @@ class BadRecordError(Exception):
         self.rejected = Rejected(reason, detail[:200])
 
 
-def decode(value: bytes | None, headers: Headers = (), with_frames: bool = False) -> Decoded | Rejected:
+def decode(
+    value: bytes | None, headers: Headers = (), with_frames: bool = False, exact_deltas: bool = False
+) -> Decoded | Rejected:
     """Read one record; never raises.
 
     Args:
         with_frames: whether a schema registry frame before the value is passed over (E0), or refused by its name.
+        exact_deltas: whether a delta that has the exact shape is returned as `ExactData`; else as `StepDelta`.
 
     Returns:
         its events in order, a `Rejected` among them for each event that cannot be read; `Rejected` alone if nothing
@@ -95,7 +101,7 @@ def decode(value: bytes | None, headers: Headers = (), with_frames: bool = False
         return _TOMBSTONE
     if value.startswith(MESSAGE_PREFIXES) and not is_enveloped(headers):
         return _ONE_IGNORED
-    found = _decoded(value, headers, with_frames)
+    found = _decoded(value, headers, with_frames, exact_deltas)
     if _refuses(found) and may_hold_halves(value):
         # Half a surrogate pair is no UTF-8, and yet JSON: the object counts, with U+FFFD in the place of the half.
         mended = without_halves(value)
@@ -134,12 +140,12 @@ def _marked(before: Decoded | Rejected, found: Decoded | Rejected) -> Decoded | 
     )
 
 
-def _decoded(value: bytes, headers: Headers, with_frames: bool) -> Decoded | Rejected:
+def _decoded(value: bytes, headers: Headers, with_frames: bool, exact: bool = False) -> Decoded | Rejected:
     try:
         told = {name.lower(): content for name, content in headers} if headers else {}
         if value[0] < _TEXT and (frame := frame_of(value)) is not None:
             return _framed(value, frame, told, with_frames)
-        return _decode(value, told)
+        return _decode(value, told, exact)
     except (BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return _rejected(error)
 
@@ -152,7 +158,7 @@ def _framed(
         detail = f"begins with {frame.shown}: source.schema_frames has it read"
         return Rejected(Reason.NOT_JSON, detail)
     try:
-        found = _decode(value[frame.size :], headers)
+        found = _decode(value[frame.size :], headers, False)
     except (BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         found = _rejected(error)
     if isinstance(found, Rejected):
@@ -178,28 +184,28 @@ def _rejected(error: Exception) -> Rejected:
     return Rejected(Reason.NOT_JSON, detail[:200])
 
 
-def _decode(value: bytes, headers: Mapping[str, bytes | None]) -> Decoded | Rejected:
+def _decode(value: bytes, headers: Mapping[str, bytes | None], exact: bool) -> Decoded | Rejected:
     value = value.removeprefix(_BOM)
     event_id = _id_of(headers)
     content_type = (headers.get("content-type") or b"").lower()
     if content_type.startswith(b"application/cloudevents"):  # E3
         check_utf8(value)
         if content_type.startswith(b"application/cloudevents-batch"):
-            return _in_order([_each(_cloud_event, raw) for raw in _read(read_envelopes, value)], event_id)
-        return _one(*_cloud_event(value), event_id)
+            return _in_order([_each(_cloud_event, raw, exact) for raw in _read(read_envelopes, value)], event_id)
+        return _one(*_cloud_event(value, exact), event_id)
     if "ce_type" in headers and "ce_specversion" in headers:  # E4
         check_utf8(value)
         envelope = _peek(value)
         if envelope is not None and type(envelope.event) is str and data_of(envelope) is not None:
-            return _one(_stream_event(envelope), None, event_id)
-        return _one(_named(_type_of(headers), value), None, event_id)
+            return _one(_stream_event(envelope, exact), None, event_id)
+        return _one(_named(_type_of(headers), value, exact), None, event_id)
     if is_sse(value):  # E5
-        found = [_each(_frame, frame) for frame in frames_of(value)]
+        found = [_each(_frame, frame, exact) for frame in frames_of(value)]
         if not any(isinstance(event, Rejected) for event, _ in found):
             check_utf8(value)  # a comment, say: no event is to blame, so all of the record is
         return _in_order(found, event_id)
     check_utf8(value)
-    return _one(*_json(value), event_id)
+    return _one(*_json(value, exact), event_id)
 
 
 def check_utf8(value: bytes) -> None:
@@ -221,10 +227,10 @@ def _one(event: Event, own_id: str | None, event_id: str | None) -> Decoded:
     return Decoded((event,), (event_id or own_id,))
 
 
-def _each(reader: Callable[[_T], tuple[Event, str | None]], part: _T) -> tuple[Event, str | None]:
+def _each(reader: Callable[[_T, bool], tuple[Event, str | None]], part: _T, exact: bool) -> tuple[Event, str | None]:
     """One event of several; what cannot be read is refused alone: the others of its record count."""
     try:
-        return reader(part)
+        return reader(part, exact)
     except (BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         return _rejected(error), None
 
@@ -274,17 +280,17 @@ def _peek(value: Span) -> Envelope | None:
         return None
 
 
-def _json(value: Span) -> tuple[Event, str | None]:
+def _json(value: Span, exact: bool) -> tuple[Event, str | None]:
     """E1, E2, or E3 known by its body."""
     envelope = _read(read_envelope, value)
     if type(envelope.event) is str and data_of(envelope) is not None:
-        return _stream_event(envelope), None
+        return _stream_event(envelope, exact), None
     if type(envelope.specversion) is str and type(envelope.type) is str:
-        return _cloud_event(value)
+        return _cloud_event(value, exact)
     if type(envelope.type) is str and (is_response(envelope.type) or envelope.type == "error"):  # E6
-        return _named(envelope.type, value), None
+        return _named(envelope.type, value, exact), None
     if type(envelope.object) is str:
-        return _bare(envelope.object, value), None
+        return _bare(envelope.object, value, exact), None
     if type(envelope.type) is str:
         found = read_numbered(value)
         if found is not None:
@@ -292,12 +298,12 @@ def _json(value: Span) -> tuple[Event, str | None]:
     raise BadRecordError(Reason.MALFORMED, "a JSON object of no known form")
 
 
-def _stream_event(envelope: Envelope) -> Event:
+def _stream_event(envelope: Envelope, exact: bool) -> Event:
     assert type(envelope.event) is str
-    return _named(envelope.event, data_of(envelope))
+    return _named(envelope.event, data_of(envelope), exact)
 
 
-def _cloud_event(value: Span) -> tuple[Event, str | None]:
+def _cloud_event(value: Span, exact: bool) -> tuple[Event, str | None]:
     envelope = _read(read_envelope, value)
     if type(envelope.type) is not str:
         raise BadRecordError(Reason.MALFORMED, "a CloudEvent without a type")
@@ -307,10 +313,13 @@ def _cloud_event(value: Span) -> tuple[Event, str | None]:
     data = data_of(envelope)
     if data is None:
         data = _from_base64(envelope.data_base64) if type(envelope.data_base64) is str else b"null"
+    named = _from_thread(envelope.type)
+    if exact and named == _DELTA_EVENT and (found := _exact_in(data)) is not None:
+        return found, own
     inner = _peek(data)
     if inner is not None and type(inner.event) is str and data_of(inner) is not None:
-        return _stream_event(inner), own
-    return _named(_from_thread(envelope.type), data), own
+        return _stream_event(inner, exact), own
+    return _named(named, data, exact), own
 
 
 def _from_base64(text: str) -> bytes:
@@ -322,7 +331,7 @@ def _from_base64(text: str) -> bytes:
     return data
 
 
-def _frame(frame: Frame) -> tuple[Event, str | None]:
+def _frame(frame: Frame, exact: bool) -> tuple[Event, str | None]:
     if frame.data.strip() == b"[DONE]":
         return _IGNORED, None
     check_utf8(frame.data)
@@ -331,16 +340,16 @@ def _frame(frame: Frame) -> tuple[Event, str | None]:
             name = frame.name.decode()
         except UnicodeDecodeError:
             raise BadRecordError(Reason.NOT_JSON, "the event's name in the SSE text is not UTF-8") from None
-        return _named(name, frame.data), None
-    return _json(frame.data)[0], None
+        return _named(name, frame.data, exact), None
+    return _json(frame.data, exact)[0], None
 
 
-def _named(name: str, data: Span) -> Event:
+def _named(name: str, data: Span, exact: bool) -> Event:
     """The event of this name with this data. Only what concerns steps is read."""
     if name.startswith(STEP_EVENT):
         tail = name[len(STEP_EVENT) :]
         if tail == "delta":
-            return _delta(_object(data))
+            return _delta_in(data, exact)
         named = STEP_NAMES.get(tail)
         return _UNKNOWN if named is None else step_of(_object(data), named)
     if name.startswith(RUN_EVENT):
@@ -401,11 +410,11 @@ def run_named(key: bytes | None, headers: Headers, longest: int = MAX_ID) -> str
     return run_id if len(run_id) <= longest else None
 
 
-def _bare(kind: str, value: Span) -> Event:
+def _bare(kind: str, value: Span, exact: bool) -> Event:
     if kind in _STEP_OBJECTS:
         return step_of(_object(value), None)
     if kind == "thread.run.step.delta":
-        return _delta(_object(value))
+        return _delta_in(value, exact)
     if kind == "thread.run":
         return _run(value, None)
     if kind.startswith("thread"):
@@ -456,6 +465,21 @@ def _checked_details(details: Any) -> dict[str, Any]:
     if calls is not None and not (type(calls) is list and all(type(call) is dict for call in calls)):
         raise BadRecordError(Reason.MALFORMED, "tool_calls is not a list of objects")
     return details
+
+
+def _delta_in(data: Span, exact: bool) -> StepDelta | ExactData:
+    """The delta in a text."""
+    found = _exact_in(data) if exact else None
+    return _delta(_object(data)) if found is None else found
+
+
+def _exact_in(data: Span) -> ExactData | None:
+    """The delta in a text if it has the exact shape and an id that is one; what else it may be, `_delta` says."""
+    try:
+        found = exact_data(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return found if 0 < len(found.id) <= MAX_ID else None
 
 
 def _delta(data: dict[str, Any]) -> StepDelta:

@@ -57,16 +57,6 @@ class Ignored(msgspec.Struct, frozen=True, gc=False):
     why: str
 
 
-Event = StepObject | StepDelta | RunEnd | StreamError | ResponseEvent | Ignored | Rejected
-
-
-class Decoded(msgspec.Struct, frozen=True, gc=False):
-    """The events of one record, in order, with their ids where the producer gave any."""
-
-    events: tuple[Event, ...]
-    ids: tuple[str | None, ...]
-
-
 # --- exact shapes: what nearly every record is -------------------------------------------------------------------
 
 
@@ -129,6 +119,16 @@ class ExactData(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     object: str = ""
 
 
+Event = StepObject | StepDelta | ExactData | RunEnd | StreamError | ResponseEvent | Ignored | Rejected
+
+
+class Decoded(msgspec.Struct, frozen=True, gc=False):
+    """The events of one record, in order, with their ids where the producer gave any."""
+
+    events: tuple[Event, ...]
+    ids: tuple[str | None, ...]
+
+
 class ExactDelta(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     event: Literal["thread.run.step.delta"]
     data: ExactData
@@ -139,6 +139,7 @@ class NamedObject(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     data: dict[str, Any]
 
 
+exact_data: Final = msgspec.json.Decoder(ExactData).decode
 exact_delta: Final = msgspec.json.Decoder(ExactDelta).decode
 named_object: Final = msgspec.json.Decoder(NamedObject).decode
 

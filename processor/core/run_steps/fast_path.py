@@ -143,13 +143,13 @@ class FastPath:
             return TakeSlowPath(found) if isinstance(found, StepObject) else None
         event = exact(value, head)
         if isinstance(event, ExactData):
-            decision = self._of_delta(event, offset, event_id)
+            decision = self.decide_delta(event, offset, event_id)
             if decision is not None:
                 return decision
         whole = general(event) if isinstance(event, (ExactData, ExactObject)) else event
         return None if whole is None else TakeSlowPath(whole)
 
-    def _of_delta(self, event: ExactData, offset: int, event_id: str | None) -> Decision | None:
+    def decide_delta(self, event: ExactData, offset: int, event_id: str | None) -> Decision | None:
         """A delta that adds text to a call, or begins one."""
         entry = self._transitions.steps.get(event.id)
         step = None if entry is None else entry.step

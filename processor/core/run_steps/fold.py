@@ -19,6 +19,7 @@ from processor.core.responses.fold import ResponseFold
 from processor.core.responses.response import entry_key
 from processor.core.rules import Rules
 from processor.core.run_steps.event_ids import id_text
+from processor.core.run_steps.exact_deltas import ExactDeltas
 from processor.core.run_steps.fast_path import (
     AppendText,
     BeginStep,
@@ -32,15 +33,16 @@ from processor.core.run_steps.fast_path import (
 )
 from processor.core.run_steps.slow_path import SlowPath
 from processor.core.run_steps.step import Step
-from processor.core.run_steps.usual_events import EXPIRES_AT
+from processor.core.run_steps.usual_events import EXPIRES_AT, general
 from processor.core.transitions import Transitions
-from processor.core.wire_types import StepDelta, StepObject, read_text
+from processor.core.wire_types import ExactData, StepDelta, StepObject, read_text
 
 if TYPE_CHECKING:
     from mypy_extensions import i64  # for the compiler alone
 
 SPECIAL: Final = b"\0"
 """In place of an event id, compared by identity: headers that hold an envelope."""
+_NAMED: Final = b'{"event":'
 _SEQUENCE: Final = "runstep-sequence"
 _COMPLETED: Final = Status.COMPLETED
 _read_text: Final = read_text
@@ -58,6 +60,7 @@ class RunSteps:
     """
 
     __slots__ = (
+        "_exact",
         "_fast",
         "_max_step_bytes",
         "_recent",
@@ -87,6 +90,7 @@ class RunSteps:
         self._transitions = transitions
         self._fast = FastPath(rules.max_step_bytes, transitions)
         self._slow = SlowPath(rules, transitions, quarantine, endings, responses, observer)
+        self._exact = ExactDeltas(rules.max_step_bytes, transitions, quarantine, self._fast)
         self._uses_fast_path = uses_fast_path
         self._with_frames = rules.schema_frames
         self._recent: list[Entry | None] = [None] * _RECENT
@@ -150,12 +154,21 @@ class RunSteps:
             if decision is not None:
                 self._perform(decision, cause, value, event_id)
                 return
-        decoded = decode(value, record.headers, self._with_frames)
+        # A delta that begins with its name was found to have no exact shape.
+        asks_exact = self._uses_fast_path and (not value or plain_id is SPECIAL or not value.startswith(_NAMED))
+        decoded = decode(value, record.headers, self._with_frames, asks_exact)
         if isinstance(decoded, Rejected):
             self._transitions.reject(cause, decoded)
             return
         total = len(decoded.events)
         for number, (found, own_id) in enumerate(zip(decoded.events, decoded.ids, strict=True), 1):
+            if isinstance(found, ExactData):
+                if self._exact.apply(cause, found, own_id, number, total):
+                    self.appended += 1
+                    continue
+                whole = general(found)
+                assert whole is not None
+                found = whole
             self._slow.apply_event(cause, found, own_id, f"{number}/{total}" if total > 1 else "")
 
     def _perform(self, decision: Decision, cause: Cause, value: bytes, event_id: str | None) -> None:

@@ -1,0 +1,219 @@
+"""Deltas of the exact shape in every envelope: folded without the slow path, and to the same as by it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processor.core.effects import Headers, LogRecord
+from processor.core.partition import PartitionState
+from processor.core.run_steps.exact_deltas import ExactDeltas
+from processor.core.run_steps.fast_path import FastPath, Paths
+from processor.core.run_steps.slow_path import SlowPath
+from tests.core.scripted_log import Play, call, calls, headers, published, refused, snapshot, step, text
+from tests.core.strategies import RULES as LOG_RULES
+from tests.core.test_paths import ENTRIES, GROWN, NEARLY, USUAL, come_to_the_same
+
+_DELTA = "thread.run.step.delta"
+_JSON = (("content-type", b"application/json"),)
+_CLOUD = (("content-type", b"application/cloudevents+json"),)
+_BATCH = (("content-type", b"application/cloudevents-batch+json"),)
+Written = tuple[bytes, Headers]
+"""A value and its headers."""
+
+
+def _cloud(name: str, data: Any, event_id: str, field: str = "data") -> dict[str, Any]:
+    return {"specversion": "1.0", "id": event_id, "source": "s", "type": f"com.example.{name}", field: data}
+
+
+def _sse(name: str, data: Any) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), text(data))
+
+
+def _binary(name: str, data: Any, event_id: str) -> Written:
+    told = {"ce_specversion": "1.0", "ce_type": name, "ce_id": event_id, "ce_source": "s"}
+    return text(data), tuple((key, value.encode()) for key, value in told.items())
+
+
+ALONE: dict[str, Callable[[str, Any, str], Written]] = {
+    "SSE": lambda name, data, _: (_sse(name, data), ()),
+    "SSE, lines that end in two bytes": lambda name, data, _: (_sse(name, data).replace(b"\n", b"\r\n"), ()),
+    "SSE without a name": lambda name, data, _: (b"data: %b\n\n" % text({"event": name, "data": data}), ()),
+    "a bare object": lambda _, data, __: (text(data), ()),
+    "a CloudEvent": lambda name, data, event_id: (text(_cloud(name, data, event_id)), _CLOUD),
+    "a CloudEvent, known by its body": lambda name, data, event_id: (text(_cloud(name, data, event_id)), ()),
+    "a CloudEvent in base64": lambda name, data, event_id: (
+        text(_cloud(name, base64.b64encode(text(data)).decode(), event_id, "data_base64")),
+        _CLOUD,
+    ),
+    "a CloudEvent around an event": lambda name, data, event_id: (
+        text(_cloud("odd", {"event": name, "data": data}, event_id)),
+        _CLOUD,
+    ),
+    "a binary CloudEvent": _binary,
+    "an event with a content type": lambda name, data, _: (text({"event": name, "data": data}), _JSON),
+}
+"""Envelopes of one event: from name, data and id to a record."""
+TOGETHER: dict[str, Callable[[list[tuple[str, Any, str]]], Written]] = {
+    "SSE": lambda events: (b"".join(_sse(name, data) for name, data, _ in events), ()),
+    "a batch of CloudEvents": lambda events: (text([_cloud(*event) for event in events]), _BATCH),
+}
+"""Envelopes of several."""
+
+
+def _never(*_: Any) -> Any:
+    raise AssertionError("the slow path")
+
+
+@pytest.mark.parametrize("envelope", ALONE)
+@pytest.mark.parametrize("said", GROWN)
+def test_text_is_appended_without_the_slow_path_in_every_envelope(envelope: str, said: dict[str, Any]) -> None:
+    write = ALONE[envelope]
+    play = Play()
+    play.created(**USUAL)
+    play.say("step.delta", calls({"index": 0} | said))
+    with pytest.MonkeyPatch.context() as patch:
+        if len(str(said)) < 80:  # a type of 65 letters counts as growth
+            patch.setattr(SlowPath, "apply_event", _never)
+        for n in range(3):
+            value, told = write(_DELTA, calls({"index": 0} | said), f"e{n}")
+            play.put(value, headers=told)
+    found = play.state.steps["s1"].step
+    assert found is not None
+    assert found.events == 5
+    assert play.state.counts["delta"] == 4
+    come_to_the_same(play.log)
+
+
+@pytest.mark.parametrize("envelope", TOGETHER)
+def test_deltas_of_one_record_are_appended_without_the_slow_path(envelope: str) -> None:
+    play = Play()
+    play.created(**USUAL)
+    deltas = [calls(call(0, "", id="c", function={"name": "f"})), *(calls(call(0, piece)) for piece in "abc")]
+    value, told = TOGETHER[envelope]([(_DELTA, data, f"e{n}") for n, data in enumerate(deltas)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SlowPath, "apply_event", _never)
+        play.put(value, headers=told)
+    done = step("completed", type="tool_calls", step_details={"type": "tool_calls", "tool_calls": []})
+    effect = published(play.say("step.completed", done))
+    assert headers(effect)["events"] == "6"
+    assert snapshot(effect)["step_details"]["tool_calls"][0]["function"]["arguments"] == "abc"
+    come_to_the_same(play.log)
+
+
+def test_what_repeats_the_id_of_a_cloud_event_is_folded_once() -> None:
+    play = Play()
+    play.created(**USUAL)
+    for piece, event_id in (("", "a"), ("x", "b"), ("y", "b"), ("z", "c")):
+        more = {"id": "c", "function": {"name": "f"}} if not piece else {}
+        value, told = ALONE["a CloudEvent"](_DELTA, calls(call(0, piece, **more)), event_id)
+        play.put(value, headers=told)
+    assert play.state.counts["duplicate"] == 1
+    assert snapshot_arguments(play) == "xz"
+    come_to_the_same(play.log)
+
+
+def snapshot_arguments(play: Play) -> str:
+    entry = play.state.steps["s1"].materialise()
+    found: str = entry.snapshot()["step_details"]["tool_calls"][0]["function"]["arguments"]
+    return found
+
+
+def test_a_delta_that_says_more_than_the_exact_shape_is_read_in_full() -> None:
+    play = Play()
+    play.created(**USUAL)
+    for odd in (calls(call(0, "a", more=1)), calls(call(0, "a")) | {"more": 1}, calls(call(0, "a")) | {"id": ""}):
+        value, told = ALONE["SSE"](_DELTA, odd, "")
+        came = play.put(value, headers=told)
+        assert not came or refused(came) == "malformed"
+    assert snapshot_arguments(play) == "aa"
+    come_to_the_same(play.log)
+
+
+def test_the_name_of_an_event_decides_and_not_the_shape_of_its_data() -> None:
+    """A delta's data under another name is no delta."""
+    for envelope in ("SSE", "a CloudEvent", "a binary CloudEvent"):
+        play = Play()
+        play.created(**USUAL)
+        play.say("step.delta", calls(call(0, "", id="c", function={"name": "f"})))
+        value, told = ALONE[envelope]("thread.run.step.in_progress", calls(call(0, "a")), "e")
+        play.put(value, headers=told)
+        assert snapshot_arguments(play) == ""
+        come_to_the_same(play.log)
+
+
+def test_a_bug_in_one_delta_leaves_the_others_of_its_record() -> None:
+    play = Play()
+    for step_id in ("s1", "s2"):
+        play.created(step_id=step_id, **USUAL)
+        play.say("step.delta", calls(call(0, "", id="c", function={"name": "f"}), step_id=step_id))
+    decide = FastPath.decide_delta
+
+    def broken(self: FastPath, event: Any, offset: int, event_id: str | None) -> Any:
+        if event.id == "s1":
+            raise ZeroDivisionError
+        return decide(self, event, offset, event_id)
+
+    events = [(_DELTA, calls(call(0, "x"), step_id=step_id), "") for step_id in ("s1", "s2")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FastPath, "decide_delta", broken)
+        came = play.put(*TOGETHER["SSE"](events)[:1])
+    assert [refused([effect]) for effect in came if headers(effect).get("reason")] == ["internal_error"]
+    found = play.state.steps["s2"].materialise().snapshot()
+    assert found["step_details"]["tool_calls"][0]["function"]["arguments"] == "x"
+
+
+def test_deltas_are_folded_fast_by_the_fast_path_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The slow path stays a second opinion: it never sees what the exact shapes were read into."""
+    monkeypatch.setattr(ExactDeltas, "apply", _never)
+    play = Play()
+    play.state = PartitionState("source", 3, LOG_RULES, paths=Paths.SLOW)
+    play.created(**USUAL)
+    for envelope, write in ALONE.items():
+        value, told = write(_DELTA, calls(call(0, "a")), envelope)
+        play.put(value, headers=told)
+    assert play.state.counts["delta"] == len(ALONE)
+
+
+_EVENTS = st.tuples(
+    st.just(_DELTA),
+    st.one_of(
+        st.lists(ENTRIES, min_size=1, max_size=2).map(lambda entries: calls(*entries)),
+        st.sampled_from(GROWN + NEARLY).map(lambda said: calls({"index": 0} | said)),
+        st.sampled_from("abc").map(lambda piece: calls(call(0, piece))),
+    ),
+    st.sampled_from([f"e{n}" for n in range(12)]),
+)
+_OBJECTS = st.sampled_from(
+    [
+        ("thread.run.step.created", step(**USUAL), ""),
+        ("thread.run.step.in_progress", step(**USUAL), ""),
+        ("thread.run.step.completed", step("completed", **USUAL), "done"),
+        ("thread.run.step.completed", step("cancelled", **USUAL), ""),
+    ]
+)
+
+
+@st.composite
+def enveloped(draw: st.DrawFn) -> list[LogRecord]:
+    """Deltas of exact and other shapes and objects, each record in an envelope of its own."""
+    found: list[Written] = []
+    events = draw(st.lists(st.one_of(_EVENTS, _EVENTS, _EVENTS, _OBJECTS), min_size=2, max_size=14))
+    while events:
+        size = draw(st.integers(1, 3))
+        taken, events = events[:size], events[size:]
+        if size == 1:
+            found.append(draw(st.sampled_from(list(ALONE.values())))(*taken[0]))
+        else:
+            found.append(draw(st.sampled_from(list(TOGETHER.values())))(taken))
+    return [LogRecord(n, 1_000_000 + n, b"k", value, tuple(told)) for n, (value, told) in enumerate(found)]
+
+
+@given(enveloped())
+def test_in_any_envelope_the_fast_and_the_slow_path_come_to_the_same(records: list[LogRecord]) -> None:
+    come_to_the_same(records)
