@@ -18,7 +18,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from compileall import compile_dir
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -35,6 +34,7 @@ from tests.bench.record_published import PARTITIONS, TOPIC
 CHILD: Final = Path(__file__).parent / "record_published.py"
 JOBS: Final = ("calls", "recorded", "simulated")
 _LOOK_S: Final = 0.25
+_BEGIN_EVENTS: Final = 2_000
 _ADOPT_ORPHANS: Final = 36
 """PR_SET_CHILD_SUBREAPER of prctl(2)."""
 
@@ -86,7 +86,7 @@ def replayed(room: Path, job: Path, own: Path, files: str, workers: int) -> Run:
     with (own / "said.log").open("w") as said:
         process = subprocess.Popen(
             command,
-            env=os.environ | {"PYTHONPATH": str(room)},
+            env=_environment(room, job.parent),
             cwd=room,
             stdout=subprocess.PIPE,
             stderr=said,
@@ -113,6 +113,12 @@ def replayed(room: Path, job: Path, own: Path, files: str, workers: int) -> Run:
     if found.get("verdict") != "proven":
         raise RuntimeError(f"{command}: {found.get('verdict')}, {(own / 'said.log').read_text()[-500:]}")
     return Run(_cpu_s() - before, peak[0] / 2**20, sum(result["records"] for result in found["results"]))
+
+
+def _environment(room: Path, folder: Path) -> dict[str, str]:
+    """As installed: modules are read as bytecode, those of libraries too, wherever Python may write it."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return kept | {"PYTHONPATH": str(room), "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
 
 
 def _cpu_s() -> float:
@@ -152,7 +158,10 @@ def compared(base: str, jobs: list[str], files: list[str], *, events: int, round
         rooms = {base: folder / "base", THIS: folder / "this"}
         for revision, room in rooms.items():
             built(revision, room, compiled=True)
-            compile_dir(room, quiet=1)  # as pip does; else each run compiles it, where Python may write none
+        record_job(folder / "begin", rooms, "calls", _BEGIN_EVENTS)
+        for room in rooms.values():  # one that is not counted writes the bytecode
+            for workers in (1, 2):
+                replayed(room, folder / "begin", folder / "begin" / room.name, ".jsonl", workers)
         yield f"| `replay --report` | {base}: k events/CPU-s | MiB | {THIS} | MiB | {THIS} / {base} |"
         yield "|---|---:|---:|---:|---:|---:|"
         for job in jobs:
