@@ -86,7 +86,7 @@ def replayed(room: Path, job: Path, own: Path, files: str, workers: int) -> Run:
     with (own / "said.log").open("w") as said:
         process = subprocess.Popen(
             command,
-            env=_environment(room, job.parent),
+            env=environment(room, job.parent),
             cwd=room,
             stdout=subprocess.PIPE,
             stderr=said,
@@ -115,7 +115,7 @@ def replayed(room: Path, job: Path, own: Path, files: str, workers: int) -> Run:
     return Run(_cpu_s() - before, peak[0] / 2**20, sum(result["records"] for result in found["results"]))
 
 
-def _environment(room: Path, folder: Path) -> dict[str, str]:
+def environment(room: Path, folder: Path) -> dict[str, str]:
     """As installed: modules are read as bytecode, those of libraries too, wherever Python may write it."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return kept | {"PYTHONPATH": str(room), "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
