@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# surprise: One time with seven digits is of 2027 in msgspec and DuckDB's milliseconds, of 2026 in pydantic, Polars and DuckDB.
+# surprise: One time with seven digits is of 2027 in msgspec and DuckDB's milliseconds, of 2026 in pydantic, Polars and DuckDB's microseconds.
 # versions: PyPI msgspec 0.23.0, pydantic 2.14.4, duckdb 2.0.1, polars 2.1.0
 # expected: one answer. .NET writes times with seven digits of the second, so what comes from services on Azure has them; whoever
 #   keeps six or three rounds or cuts, and a time is in one year.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# surprise: A group of franz-go, sarama or kafkajs that has read everything has a lag of 1 for as long as no transaction follows.
+# surprise: A group of franz-go, sarama or kafkajs that has read all records of transactions keeps a lag of 1.
 # versions: Go github.com/twmb/franz-go v1.22.3, github.com/IBM/sarama v1.61.1; npm kafkajs 2.2.4 (on node 20 or newer); PyPI
 #   confluent-kafka 2.16.1 writes and reads for comparison; Apache Kafka 4.4.0 and its console consumer, too
 # expected: lag 0, as with Kafka's own consumer: there is nothing that the group could still read.
