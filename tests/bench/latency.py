@@ -4,7 +4,8 @@ The load is open-loop: every record has its moment, whether or not those before 
 end was due, not the one it got away, is where its latency begins. The reader is a read_committed consumer.
 
 `python -m tests.bench.latency --apart` gives the worker a core that nothing else of this measurement uses: broker,
-producer and reader have the others. Where they share cores, what they take of the worker's is in the figures.
+producer and reader have the others. It counts from when the broker is warm, and tells apart what is not the worker's
+(`append_to_visible`). Where they share cores, what they take of the worker's is in the figures.
 """
 
 from __future__ import annotations
@@ -19,17 +20,26 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, Producer
 
 from processor.broker import Broker
 from processor.core.headers import SOURCE_PARTITION
 from tests import kafka_tools
+from tests.bench.append_to_visible import (
+    MOST_WINDOWS,
+    WINDOW_S,
+    Ends,
+    is_steady,
+    quantile,
+    send_until_steady,
+    visible,
+)
 from tests.bench.load import Expected, Job, Made, records
 from tests.bench.measure import PURE, Book, Build, compiled
 from tests.bench.worker import KEEP, STATUSES, Life
@@ -105,9 +115,8 @@ class Reader:
         self._consumer.close()
 
 
-def send(broker: Broker, topic: str, load: Load) -> float:
-    """Send each record at its moment; returns the begin. All are acknowledged when this returns."""
-    producer = Producer(
+def _producer(broker: Broker) -> Producer:
+    return Producer(
         {
             "bootstrap.servers": broker.bootstrap,
             "linger.ms": 2,
@@ -115,6 +124,11 @@ def send(broker: Broker, topic: str, load: Load) -> float:
             "queue.buffering.max.messages": 1_000_000,
         }
     )
+
+
+def send(broker: Broker, topic: str, load: Load) -> float:
+    """Send each record at its moment; returns the begin. All are acknowledged when this returns."""
+    producer = _producer(broker)
     began = time.perf_counter()
     at, total = 0, len(load.made)
     while at < total:
@@ -231,49 +245,93 @@ def _warm(broker: Broker, life: Life, reader: Reader) -> None:
     reader.by_partition.clear()
 
 
-def _quantile(values: list[float], share: float) -> float:
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+def latency(book: Book, broker: Broker, seconds: float, build: Build = PURE, *, rates: Sequence[int] = RATES) -> None:
+    """One worker, exactly once at 100 ms: how long after an end was due it could be read, by rate, until saturation."""
+    for per_s in rates:
+        taken, unseen = _latencies(broker, per_s, seconds, build)
+        if unseen:
+            book.notes.append(f"latency at {per_s:,}/s: {unseen} ends not seen in a minute")
+            return
+        for share, name in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")):
+            label = f"latency: append to visible, {per_s:,} events/s, {name}"
+            book.add(label, [quantile(taken, share) * 1000], "ms")
+        if quantile(taken, 0.5) > _SATURATED_S:
+            book.notes.append(f"latency: saturated at {per_s:,} events/s (producer and reader share the machine)")
+            return
 
 
-def latency(
-    book: Book,
-    broker: Broker,
-    seconds: float,
-    build: Build = PURE,
-    *,
-    rates: Sequence[int] = RATES,
-    apart: bool = False,
-) -> None:
-    """One worker, exactly once at 100 ms: how long after an end was due it could be read, by rate, until saturation.
+def warm_latency(book: Book, broker: Broker, per_s: int, seconds: float, build: Build, *, reads: bool) -> None:
+    """The same once the broker is warm, the worker on a core of its own, with what is not its own told apart.
 
     Args:
-        apart: whether the worker has a core of its own.
+        reads: whether a reader downstream takes part; without one only the broker's times are told.
     """
-    where = ", worker on a core of its own" if apart else ""
-    with apart_from_workers(broker) if apart else nullcontext() as cores:
-        for per_s in rates:
-            taken, unseen = _latencies(broker, per_s, seconds, build, cores)
-            if unseen:
-                book.notes.append(f"latency at {per_s:,}/s{where}: {unseen} ends not seen in a minute")
-                return
-            for share, name in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")):
-                label = f"latency: append to visible, {per_s:,} events/s{where}, {name}"
-                book.add(label, [_quantile(taken, share) * 1000], "ms")
-            if _quantile(taken, 0.5) > _SATURATED_S:
-                book.notes.append(f"latency: saturated at {per_s:,} events/s (producer and reader share the machine)")
-                return
+    life = _life(broker, _name("latency"), build)
+    load = Load.of(per_s, (MOST_WINDOWS + 1) * WINDOW_S + seconds, deltas=20)
+    ends = Ends(load.ends)
+    topics = [life.topics[status] for status in STATUSES]
+    reader = Reader(broker.bootstrap, topics)
+    producer = _producer(broker)
+
+    def produce(one: Made, delivered: Callable[[Any, Any], None] | None) -> None:
+        producer.produce(life.source, one.value, one.key, one.partition, on_delivery=delivered, timestamp=one.timestamp)
+
+    wall_s = time.time() - time.perf_counter()
+    with apart_from_workers(broker) as cores:
+        try:
+            with serving(life, 1, cores), without_collector():
+                _warm(broker, life, reader)
+                if not reads:
+                    reader.close()
+                measured_from, windows = send_until_steady(producer, load.made, per_s, seconds, ends, produce)
+                if reads:
+                    _await(reader, len(ends.sent), 60.0)
+                at_broker = _visible(broker, topics, ends.sent)
+        finally:
+            if reads:
+                reader.close()
+    counted = ends.within(measured_from, measured_from + seconds)
+    missing = sum(step not in at_broker for step in counted)
+    how = f"{per_s:,} events/s, {len(counted):,} ends"
+    shown = ", ".join(f"{window * 1000:.0f}" for window in windows)
+    book.notes.append(f"{how}: p99 of handed to acknowledged in windows of {WINDOW_S:g} s before, ms: {shown}")
+    if not is_steady(windows):
+        book.notes.append(f"{how}: not steady after {MOST_WINDOWS} windows: the broker was not warm")
+    if missing:
+        book.notes.append(f"{how}: {missing} of them were not visible in the end: no figure")
+        return
+    sent = [(ends.sent[step], at_broker[step], reader.seen.get(step, 0.0) + wall_s) for step in counted]
+    spans: dict[str, list[float]] = {
+        "append to visible at most: handed to marker": [at - s.handed for s, at, _ in sent],
+        "append to visible at least: acknowledged to marker": [at - s.acknowledged for s, at, _ in sent],
+        "not the worker's: due to handed": [s.handed - s.due for s, _, _ in sent],
+        "not the worker's: handed to acknowledged": [s.acknowledged - s.handed for s, _, _ in sent],
+    }
+    if reads:
+        spans["not the worker's: marker to seen"] = [seen - at for _, at, seen in sent]
+        spans["all of it: due to seen"] = [seen - s.due for s, _, seen in sent]
+    for span, taken in spans.items():
+        for share, name in ((0.5, "p50"), (0.99, "p99"), (0.999, "p99.9")):
+            book.add(f"latency, {how}, {span}, {name}", [quantile(taken, share) * 1000], "ms")
 
 
-def _latencies(
-    broker: Broker, per_s: int, seconds: float, build: Build, cores: set[int] | None
-) -> tuple[list[float], int]:
+def _visible(broker: Broker, topics: Sequence[str], wanted: Collection[bytes]) -> dict[bytes, float]:
+    """When each key could first be read; waits for a minute until all that are wanted could."""
+    deadline = time.perf_counter() + 60.0
+    while True:
+        found = visible(broker.data_dir / "data", topics)
+        if time.perf_counter() > deadline or all(step in found for step in wanted):
+            return found
+        time.sleep(0.5)
+
+
+def _latencies(broker: Broker, per_s: int, seconds: float, build: Build) -> tuple[list[float], int]:
     """Seconds from each end's moment to when it could be read, and how many ends were not to be read in a minute."""
     life = _life(broker, _name("latency"), build)
     load = Load.of(per_s, _WARM_S + seconds, deltas=20)
     reader = Reader(broker.bootstrap, [life.topics[status] for status in STATUSES])
     try:
-        with serving(life, 1, cores), without_collector():
+        with serving(life, 1), without_collector():
             _warm(broker, life, reader)
             began = send(broker, life.source, load)
             _await(reader, len(load.ends), 60.0)
@@ -337,6 +395,7 @@ def main() -> int:
     parser.add_argument("--rates", default="80000", help="events a second, separated by commas (default 80000)")
     parser.add_argument("--seconds", type=float, default=10.0, help="measured at each rate (default 10)")
     parser.add_argument("--rounds", type=int, default=3, help="times (default 3)")
+    parser.add_argument("--unread", action="store_true", help="with --apart: no reader downstream meanwhile")
     parser.add_argument("--pure", action="store_true", help="the core as Python")
     parser.add_argument("--room", type=Path, help="a compiled build laid out before: nothing is built")
     asked = parser.parse_args()
@@ -349,7 +408,11 @@ def main() -> int:
     book = Book({"form": build.suffix or "pure Python", "seconds": asked.seconds})
     with Broker.start(light=False, heap_mb=1024) as broker:
         for _ in range(asked.rounds):
-            latency(book, broker, asked.seconds, build, rates=rates, apart=asked.apart)
+            if not asked.apart:
+                latency(book, broker, asked.seconds, build, rates=rates)
+                continue
+            for rate in rates:
+                warm_latency(book, broker, rate, asked.seconds, build, reads=not asked.unread)
     print(f"\n{book.under()}")  # noqa: T201
     return 0
 
