@@ -16,6 +16,8 @@ _LENGTH: Final = struct.Struct(">i")
 _SMALL_BYTES: Final = 64 << 10
 _KEPT_BYTES: Final = 16 << 20
 """Memory for larger responses is given back after each."""
+_STEP_BYTES: Final = 1 << 20
+"""That memory is made in multiples of this: twice as much as is needed would all be real memory, for it is zeroed."""
 _FIRST_MOST_BYTES: Final = 4 << 20
 """The first response says which versions the broker speaks: a few hundred bytes."""
 _TLS_ALERT: Final = b"\x15\x03"
@@ -95,8 +97,10 @@ class FrameProtocol(asyncio.BufferedProtocol):
         if length > len(self._kept):
             # The C library gives memory of this size back when it is freed, to fault it in again for the next response,
             # until it has seen a larger piece come and go.
-            bytearray(_KEPT_BYTES)
-            self._kept = memoryview(bytearray(1 << (length - 1).bit_length()))
+            if not self._kept:
+                bytearray(_KEPT_BYTES)
+            self._kept = memoryview(b"")  # not both at once
+            self._kept = memoryview(bytearray(-(-length // _STEP_BYTES) * _STEP_BYTES))
         self._large, self._filled = self._kept[:length], len(beginning)
         self._large[: self._filled] = beginning
 

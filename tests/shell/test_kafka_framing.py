@@ -76,6 +76,7 @@ async def test_large_responses_use_the_same_memory_and_a_very_large_one_gives_it
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(frames, "_KEPT_BYTES", 4 * SMALL)
+    monkeypatch.setattr(frames, "_STEP_BYTES", SMALL)
     wire = Wire()
     places: list[int] = []
     views: list[object] = []
@@ -90,6 +91,21 @@ async def test_large_responses_use_the_same_memory_and_a_very_large_one_gives_it
     assert places == [3 * SMALL, 2 * SMALL, 9 * SMALL, 2 * SMALL]
     assert views[0] is views[1]
     assert len({id(view) for view in views}) == 3
+
+
+async def test_the_memory_of_a_large_response_is_hardly_more_than_it() -> None:
+    """A fetch of 4 MiB is a little more than that with what stands around it; twice as much would be real memory."""
+    wire = Wire()
+    wire.bring(framed(b"the first is small"))
+    held: list[int] = []
+
+    def deliver(response: bytes | memoryview) -> None:
+        assert isinstance(response, memoryview)
+        held.append(memoryview(response.obj).nbytes)
+
+    wire.protocol.deliver = deliver
+    wire.bring(framed(bytes((4 << 20) + 500)))
+    assert held == [5 << 20]
 
 
 async def test_an_ended_connection_holds_no_memory() -> None:
