@@ -6,7 +6,8 @@ from enum import Enum
 from typing import Final
 
 from processor.core.effects import FOLD_VERSION, Record, Status
-from processor.core.packed_steps import unpack_step
+from processor.core.ended_groups import EndedGroup
+from processor.core.packed_steps import is_compacted, unpack_compacted, unpack_step
 from processor.core.step_state import StepState
 from processor.core.wire_types import RunEnd
 
@@ -24,6 +25,8 @@ class Form(Enum):
     """`body`: a packed step, ended, or open and not touched since its checkpoint: it may wait for hours."""
     COMPACT = "compact"
     """`ended`: an ended step, kept as what was published of it."""
+    GROUPED = "grouped"
+    """`group`: an ended step, kept with others in a group, at `place`."""
     REFUSED = "refused"
     """Nothing: a step that was refused (X2), or, `inferred` as well, one in quarantine."""
     RUN = "run"
@@ -33,6 +36,7 @@ class Form(Enum):
 _STEP: Final = Form.STEP
 _PACKED: Final = Form.PACKED
 _COMPACT: Final = Form.COMPACT
+_GROUPED: Final = Form.GROUPED
 _REFUSED: Final = Form.REFUSED
 _RUN: Final = Form.RUN
 
@@ -54,11 +58,13 @@ class Entry:
         "ended",
         "fold_version",
         "form",
+        "group",
         "inferred",
         "irregular",
         "is_idle",
         "key",
         "opened_s",
+        "place",
         "refused",
         "run",
         "run_id",
@@ -75,6 +81,8 @@ class Entry:
         self.step: StepState | None = None
         self.body = b""
         self.ended: StepState | None = None
+        self.group: EndedGroup | None = None
+        self.place = 0
         self.run: RunEnd | None = None
         self.run_id: str | None = None
         self.status: Status = _OPEN
@@ -105,7 +113,7 @@ class Entry:
     def hold_packed(self, body: bytes) -> None:
         """Hold a step as its bytes."""
         self.form, self.body = _PACKED, body
-        self.step = self.ended = None
+        self.step = self.ended = self.group = None
 
     def hold_run(self, run: RunEnd) -> None:
         """Hold the end of a run."""
@@ -114,12 +122,12 @@ class Entry:
     def refuse(self) -> None:
         """Hold nothing but that the step is refused."""
         self.form, self.body, self.refused, self.irregular = _REFUSED, b"", True, True
-        self.step = self.ended = None
+        self.step = self.ended = self.group = None
 
     def drop(self) -> None:
         """Hold nothing: the entry is forgotten."""
         self.form, self.body = _PACKED, b""
-        self.step = self.ended = None
+        self.step = self.ended = self.group = None
 
     def materialise(self) -> StepState:
         """The step, to be changed. An ended one has to be compacted again afterwards."""
@@ -127,6 +135,14 @@ class Entry:
         if step is None:
             if self.ended is not None:
                 return self.ended.materialise()
+            group = self.group
+            if group is not None:
+                body = group.step_at(self.place)
+                return (
+                    unpack_compacted(self.key, self.status, body).materialise()
+                    if is_compacted(body)
+                    else unpack_step(body)
+                )
             step = unpack_step(self.body)
             if self.status is _OPEN:
                 self.hold(step)
@@ -137,9 +153,10 @@ class Entry:
         return self.step if self.step is not None else unpack_step(self.body)
 
     def compact(self, step: StepState) -> None:
-        """Keep an ended step, as small as may be."""
+        """Keep an ended step, as small as may be by itself."""
         if step.compact():
             self.form, self.ended, self.step, self.body = _COMPACT, step, None, b""
+            self.group = None
         else:
             self.hold_packed(step.pack())
 
@@ -152,7 +169,44 @@ class Entry:
         """The packed step, for a checkpoint. An open step is held packed from here on."""
         if self.step is not None:
             self.hold_packed(self.step.pack())
-        return self.materialise().pack() if self.form is _COMPACT else self.body
+        if self.form is _GROUPED or self.form is _COMPACT:
+            return self.materialise().pack()
+        return self.body
+
+    # --- groups ---------------------------------------------------------------------------------------------
+
+    def ended_bytes(self) -> int:
+        """About how many bytes an ended step has for a group; 0 if the entry holds nothing that could be in one."""
+        if self.ended is not None:
+            return self.ended.compacted_bytes()
+        return len(self.body)
+
+    def pack_ended(self) -> bytes | None:
+        """An ended step that is in no group, as bytes for one. None: a bug; the step has to stay as it is."""
+        ended = self.ended
+        if ended is None:
+            return self.body
+        try:
+            return ended.pack_compacted()
+        except MemoryError:
+            raise
+        except Exception:  # it is no fault of the event at hand, and nothing is lost
+            return None
+
+    def join(self, group: EndedGroup, place: int) -> None:
+        """Hold an ended step as a place in a group, which has what `pack_ended` gave."""
+        self.form, self.body = _GROUPED, b""
+        self.group, self.place, self.ended = group, place, None
+
+    def leave_group(self) -> None:
+        """Hold an ended step in the form that it had before it joined a group."""
+        group = self.group
+        assert group is not None
+        body = group.step_at(self.place)
+        if is_compacted(body):
+            self.form, self.ended, self.group = _COMPACT, unpack_compacted(self.key, self.status, body), None
+        else:
+            self.hold_packed(body)
 
 
 class Cause:

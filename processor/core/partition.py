@@ -18,6 +18,7 @@ from typing import Final
 from processor.core.checkpoints import entry_of, read_checkpoint
 from processor.core.deadlines import NEVER
 from processor.core.effects import Checkpoint, Effect, Record, Status
+from processor.core.ended_groups import PLAIN, Grouping
 from processor.core.endings import Endings
 from processor.core.entry import Cause, Entry
 from processor.core.events import MESSAGE_PREFIXES
@@ -55,6 +56,7 @@ class PartitionState:
         accepts_any_mark: have `advance` accept clock marks at which no step known here is due, and write no
             checkpoints: for a fold that begins mid-log and is not continued.
         paths: by which way events are folded.
+        grouping: how ended steps are kept.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class PartitionState:
         accepts_any_mark: bool = False,
         paths: Paths = Paths.FAST,
         silent_rules: Rules | None = None,
+        grouping: Grouping = PLAIN,
     ) -> None:
         self.topic, self.partition = topic, partition
         self.live_from, self._live_rules = live_from, rules
@@ -78,7 +81,7 @@ class PartitionState:
         """As `counts`, to be read and cleared by its reader: the bytes of all values since then."""
         self.earliest_ms, self.latest_ms = NEVER, -1
         """The smallest and the largest timestamp that a record had; those below 0 say nothing."""
-        self._accepts_any_mark = accepts_any_mark
+        self._accepts_any_mark, self._grouping = accepts_any_mark, grouping
         self._log, self._observer, self._uses_fast_path = log, observer, paths is not _SLOW
         self._rebuild = Rebuild()
         is_silent = next_offset < live_from
@@ -89,13 +92,14 @@ class PartitionState:
             self._slow = PartitionState(
                 topic, partition, rules, next_offset=next_offset, live_from=live_from, stream_time=stream_time, log=log,
                 accepts_any_mark=accepts_any_mark, paths=Paths.SLOW, silent_rules=silent_rules,
+                grouping=grouping,
             )  # fmt: skip
 
     def _begin(self, rules: Rules, next_offset: int, stream_time: int) -> None:
         """Remember nothing, and decide by these rules from now on."""
         self.rules, observer = rules, self._observer
         publication = Publication(self.topic, self.partition, rules)
-        transitions = Transitions(rules, publication, self._log, next_offset, stream_time, observer)
+        transitions = Transitions(rules, publication, self._log, next_offset, stream_time, observer, self._grouping)
         self._transitions = transitions
         self._quarantine = Quarantine(transitions)
         self._responses = ResponseFold(rules, transitions, self._quarantine, observer)

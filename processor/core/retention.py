@@ -7,18 +7,19 @@ them is the restore point (docs/decisions/0001). A forgotten step whose tail alo
 
 from __future__ import annotations
 
-from collections import deque
 from heapq import heappop, heappush
 from typing import Final
 
 from processor.core.checkpoints import checkpoint_of, gone_checkpoint, run_key, step_key
 from processor.core.effects import Checkpoint, Effect, Status
+from processor.core.ended_groups import LARGE_BYTES, EndedGroup, Grouping
 from processor.core.entry import CLEAN, Entry
+from processor.core.entry_queue import EntryQueue
 from processor.core.rules import Rules
 
 _OPEN: Final = Status.IN_PROGRESS
 _MAX_OUTDATED: Final = 1_000
-"""How many outdated items a heap may hold beyond its own number before it is cleaned."""
+"""How many outdated items a queue may hold beyond its own number before it is cleaned."""
 
 
 class Retention:
@@ -30,30 +31,31 @@ class Retention:
         "_ended",
         "_gone",
         "_gone_order",
-        "_last_dirty",
+        "_grouping",
         "_loaded",
         "_log",
         "_records",
-        "_sequence",
         "_time_ms",
+        "_waiting",
+        "_waiting_bytes",
         "runs",
         "steps",
     )
 
-    def __init__(self, rules: Rules, log: str) -> None:
-        self._log = log
+    def __init__(self, rules: Rules, log: str, grouping: Grouping) -> None:
+        self._log, self._grouping = log, grouping
         self._time_ms, self._records = rules.ended_retention_s * 1000, rules.ended_retention_records
         self.steps: dict[str, Entry] = {}
         self.runs: dict[str, Entry] = {}
-        self._ended: deque[tuple[int, int, Entry]] = deque()
-        self._loaded: deque[tuple[int, int, Entry]] = deque()  # ended entries from checkpoints: an order of their own
-        self._dirty: list[tuple[int, int, Entry]] = []
-        self._dirty_ended: list[tuple[int, int, Entry]] = []  # set aside by `take_dirty_open`
-        self._last_dirty = -1
-        """The largest offset that was ever queued in `_dirty`."""
+        self._ended = EntryQueue()
+        self._loaded = EntryQueue()  # ended entries from checkpoints: an order of their own
+        self._dirty = EntryQueue()
+        self._dirty_ended = EntryQueue()  # set aside by `take_dirty_open`
+        self._waiting: list[Entry] = []
+        """Ended steps that are in no group yet: each one there is, but for those that hold nothing."""
+        self._waiting_bytes = 0
         self._gone: dict[bytes, int] = {}
         self._gone_order: list[tuple[int, bytes]] = []
-        self._sequence = 0
 
     # --- dirty entries and the restore point ----------------------------------------------------------------
 
@@ -64,57 +66,49 @@ class Retention:
 
     def queue_dirty(self, entry: Entry) -> None:
         """Queue a dirty entry."""
-        heap, offset = self._dirty, entry.dirty_from
-        if len(heap) > 2 * (len(self.steps) + len(self.runs)) + _MAX_OUTDATED:
-            heap[:] = sorted(item for item in heap if _is_current(item))
-        self._sequence += 1
-        item = (offset, self._sequence, entry)
-        if offset >= self._last_dirty:  # as nearly always: behind all others it is in its place
-            self._last_dirty = offset
-            heap.append(item)
-        else:
-            heappush(heap, item)
+        self._put_dirty(self._dirty, entry)
+
+    def _put_dirty(self, queue: EntryQueue, entry: Entry) -> None:
+        if len(queue) > 2 * (len(self.steps) + len(self.runs)) + _MAX_OUTDATED:
+            queue.keep_dirty()
+        queue.put(entry.dirty_from, entry)
 
     def take_dirty_open(self, before: int) -> Entry | None:
         """The open step that has been dirty for longest, if since before that offset; it is queued no longer."""
-        heap = self._dirty
-        while heap and heap[0][0] < before:
-            item = heappop(heap)
-            if _is_current(item):
-                entry = item[2]
+        queue = self._dirty
+        while len(queue) and queue.first_offset() < before:
+            entry = queue.first()
+            is_current = entry.dirty_from == queue.first_offset()
+            queue.drop_first()
+            if is_current:
                 if entry.status is _OPEN:
                     return entry
-                self._set_aside(item)
+                self._put_dirty(self._dirty_ended, entry)
         return None
-
-    def _set_aside(self, item: tuple[int, int, Entry]) -> None:
-        heap = self._dirty_ended
-        if len(heap) > 2 * (len(self.steps) + len(self.runs)) + _MAX_OUTDATED:
-            heap[:] = sorted(item for item in heap if _is_current(item))
-        heappush(heap, item)
 
     def restore_point(self, next_offset: int, stream_time: int) -> tuple[int, int]:
         """(offset, stream time there) from where a new owner must read; `next_offset` if nothing is dirty."""
         best: Entry | None = None
-        for heap in (self._dirty, self._dirty_ended):
-            while heap and not _is_current(heap[0]):
-                heappop(heap)
-            if heap and (best is None or heap[0][0] < best.dirty_from):
-                best = heap[0][2]
+        for queue in (self._dirty, self._dirty_ended):
+            while len(queue) and queue.first().dirty_from != queue.first_offset():
+                queue.drop_first()
+            if len(queue) and (best is None or queue.first_offset() < best.dirty_from):
+                best = queue.first()
         return (next_offset, stream_time) if best is None else (best.dirty_from, best.dirty_time)
 
     # --- ended entries --------------------------------------------------------------------------------------
 
     def queue_ended(self, entry: Entry) -> None:
         """Queue an ended entry to be forgotten, again whenever an event has named it."""
-        self._ended.append((entry.touched_ms, entry.touched_offset, entry))
+        self._ended.put(entry.touched_offset, entry)
 
     def load_ended(self, entries: list[Entry]) -> None:
         """Queue the ended ones among entries that checkpoints brought."""
         for entry in sorted(
             (e for e in entries if e.status is not _OPEN), key=lambda e: (e.touched_ms, e.touched_offset)
         ):
-            self._loaded.append((entry.touched_ms, entry.touched_offset, entry))
+            self._loaded.put(entry.touched_offset, entry)
+            self.keep_ended(entry)
 
     def is_past(self, entry: Entry, offset: int, stream_time: int) -> bool:
         """Whether an ended entry has to be forgotten (L10: both bounds inclusive)."""
@@ -129,23 +123,18 @@ class Retention:
         return forgotten
 
     def _purge_from(
-        self,
-        ended: deque[tuple[int, int, Entry]],
-        offset: int,
-        stream_time: int,
-        effects: list[Effect],
-        forgotten: list[Entry],
+        self, ended: EntryQueue, offset: int, stream_time: int, effects: list[Effect], forgotten: list[Entry]
     ) -> None:
-        while ended:
-            touched_ms, touched_offset, entry = ended[0]
-            if touched_ms == entry.touched_ms and touched_offset == entry.touched_offset:
+        while len(ended):
+            entry = ended.first()
+            if entry.touched_offset == ended.first_offset():
                 if not self.is_past(entry, offset, stream_time):
                     return
                 held = self.steps if entry.run is None else self.runs
                 if held.get(entry.key) is entry:
                     self.forget(entry, effects)
                     forgotten.append(entry)
-            ended.popleft()
+            ended.drop_first()
 
     def forget(self, entry: Entry, effects: list[Effect]) -> None:
         """Forget an ended entry, and what the checkpoint topic has of it."""
@@ -165,6 +154,43 @@ class Retention:
             effects.append(gone_checkpoint(key, entry.touched_offset, self._log))
         else:
             effects.append(Checkpoint(key, None))
+
+    # --- groups of ended steps --------------------------------------------------------------------------------
+
+    def keep_ended(self, entry: Entry) -> None:
+        """Have an ended step that is in no group wait for one."""
+        size = entry.ended_bytes()
+        if not size:
+            return
+        if size >= LARGE_BYTES:
+            self._group([entry])
+            return
+        self._waiting.append(entry)
+        self._waiting_bytes += size
+        grouping = self._grouping
+        if self._waiting_bytes >= grouping.most_bytes or len(self._waiting) >= grouping.most_steps:
+            waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+            self._group(waiting)
+
+    def leave_group(self, entry: Entry) -> None:
+        """An event names an ended step that may be in a group: it is by itself from here on, and waits for another."""
+        if entry.group is not None:
+            entry.leave_group()
+            self.keep_ended(entry)
+
+    def _group(self, entries: list[Entry]) -> None:
+        held: list[Entry] = []
+        packed: list[bytes] = []
+        for entry in entries:
+            if self.steps.get(entry.key) is entry and entry.ended_bytes():
+                body = entry.pack_ended()
+                if body is not None:
+                    held.append(entry)
+                    packed.append(body)
+        if held:
+            group = EndedGroup(packed, self._grouping)
+            for place, entry in enumerate(held):
+                entry.join(group, place)
 
     def held_checkpoints(self) -> list[tuple[bytes, bytes]]:
         """Key and checkpoint of all that is remembered, `gone` steps included."""
@@ -217,8 +243,3 @@ class Retention:
         """The stream time, in milliseconds, at which the oldest open step was first seen; None if none is open."""
         oldest_s = min((e.opened_s for e in self.steps.values() if e.status is _OPEN), default=None)
         return None if oldest_s is None else oldest_s * 1000
-
-
-def _is_current(item: tuple[int, int, Entry]) -> bool:
-    """Whether an item of a heap of dirty entries still says how its entry stands."""
-    return item[2].dirty_from == item[0]

@@ -109,6 +109,14 @@ class StepState:
         """A copy of a compacted step, to be changed."""
         raise NotImplementedError
 
+    def pack_compacted(self) -> bytes:
+        """A compacted step as bytes, for `core.packed_steps.unpack_compacted`. No checkpoint has them."""
+        raise NotImplementedError
+
+    def compacted_bytes(self) -> int:
+        """The size of what a compacted step keeps of what was published."""
+        raise NotImplementedError
+
     def is_step(self) -> bool:
         """Whether it is one step, to be reported as such: a response holds several."""
         return True

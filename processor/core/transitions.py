@@ -11,6 +11,7 @@ from typing import Any, Final
 from processor.core.checkpoints import checkpoint_of
 from processor.core.deadlines import Deadlines
 from processor.core.effects import Effect, Reason, Rejected, Status
+from processor.core.ended_groups import Grouping
 from processor.core.entry import CLEAN, Cause, Entry
 from processor.core.headers import trace_of
 from processor.core.observer import Observer
@@ -59,11 +60,12 @@ class Transitions:
         next_offset: int,
         stream_time: int,
         observer: Observer | None,
+        grouping: Grouping,
     ) -> None:
         self.grace_s, self._max_age_s, self._max_open_steps = rules.grace_s, rules.max_age_s, rules.max_open_steps
         self._log, self._observer = log, observer
         self.publication = publication
-        self.retention = Retention(rules, log)
+        self.retention = Retention(rules, log, grouping)
         self.deadlines = Deadlines()
         self.idle = Deadlines()
         """When open responses without an open step are forgotten: an outcome of the log alone, not of clock marks."""
@@ -129,6 +131,7 @@ class Transitions:
         if entry.status is not _OPEN:
             entry.irregular = True
             self.retention.queue_ended(entry)
+            self.retention.leave_group(entry)
 
     def begin(self, step: StepState, cause: Cause) -> Entry:
         """Remember a new step, which is open from here on."""
@@ -183,6 +186,8 @@ class Transitions:
         entry.compact(step)
         if self._observer is not None:
             self._observer.finished(entry, step, before.value, cause)
+        if before is _OPEN:
+            self.retention.keep_ended(entry)
 
     def close(self, entry: Entry) -> None:
         """An entry is open no longer; its status says so already."""

@@ -23,6 +23,7 @@ from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.errors import BrokerUnavailable, CorruptLog, RunStepsError
 from processor.kafka.client_config import Connection
+from processor.kafka.compressed_groups import COMPRESSED
 from processor.kafka.consumer import Committed, Consumer
 from processor.kafka.errors import OffsetLost, OffsetsUnstable, ReadStalled
 from processor.kafka.partition_reader import PartitionReader
@@ -355,6 +356,7 @@ class Restorer:
                 stream_time=start.stream_time,
                 log=self._log.encode(),
                 silent_rules=self._silent_rules(stable[partition]),
+                grouping=COMPRESSED,
             )
             if partition in rebuilding:
                 refusing = not start.checkpoints.fit

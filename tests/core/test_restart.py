@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish, Status
+from processor.core.ended_groups import Grouping
 from processor.core.entry import Entry
 from processor.core.merge import plain
 from processor.core.partition import PartitionState
@@ -20,6 +21,8 @@ from processor.core.step_state import StepState
 from tests.core.responses_strategies import response_logs
 from tests.core.scripted_log import step, text
 from tests.core.strategies import RULES, lives, logs
+
+SMALL_GROUPS = Grouping(most_steps=2)
 
 
 def outcomes(effects: list[Effect]) -> list[Effect]:
@@ -67,7 +70,7 @@ def portrait(state: PartitionState) -> Any:
             entry.due_s,
             entry.opened_s if entry.status is Status.IN_PROGRESS else (entry.touched_ms, entry.touched_offset),
             entry.run,
-            step_of(entry.materialise()) if entry.step or entry.body or entry.ended else None,
+            step_of(entry.materialise()) if entry.step or entry.body or entry.ended or entry.group else None,
         )
 
     return (
@@ -104,7 +107,9 @@ class Topics:
 
     def restore(self, rules: Rules) -> PartitionState:
         offset, restore_from, stream_time = self.committed
-        state = PartitionState("t", 3, rules, next_offset=restore_from, live_from=offset, stream_time=stream_time)
+        state = PartitionState(
+            "t", 3, rules, next_offset=restore_from, live_from=offset, stream_time=stream_time, grouping=SMALL_GROUPS
+        )
         state.load(self.checkpoints.items())
         for entry in state.steps.values():
             if entry.status is Status.IN_PROGRESS:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from processor.core.effects import Status
+from processor.core.ended_groups import PLAIN
 from processor.core.entry import CLEAN, Entry
 from processor.core.retention import Retention
 from processor.core.rules import Rules
@@ -16,7 +17,7 @@ MOVES = st.lists(st.tuples(st.sampled_from(["touch", "touch", "end", "take", "fa
 @given(MOVES)
 def test_the_restore_point_is_the_first_record_that_no_checkpoint_covers(moves: list[tuple[str, int]]) -> None:
     """`take` is a checkpoint of the open step that has been dirty for longest, `fail` one that fails."""
-    retention = Retention(Rules(), "")
+    retention = Retention(Rules(), "", PLAIN)
     entries = [Entry(f"s{n}", 0) for n in range(5)]
     for offset, (move, number) in enumerate(moves):
         entry = entries[number]

@@ -447,13 +447,16 @@ class ResponseFold:
         if ending is not None:
             for item in response.open_items():  # it began after the end
                 self._infer(response, item, cause, ending)
-            if entry.status is _OPEN:
+            was_open = entry.status is _OPEN
+            if was_open:
                 entry.status = Status.COMPLETED
                 self._forget_at_work(entry)
                 transitions.close(entry)
                 transitions.retention.queue_ended(entry)
             entry.step = None
             entry.hold_packed(response.pack())
+            if was_open:
+                transitions.retention.keep_ended(entry)
             return
         found = response.open_items()
         transitions.weigh(entry, max(1, len(found)))

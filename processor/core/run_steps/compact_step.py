@@ -104,7 +104,7 @@ class CompactStep:
     """A step that did only what nearly all steps do. `calls`: function call n stands at index n; None: see its tree.
 
     Args:
-        event: the object it begins with, which `opens_exactly`.
+        event: the object it begins with, which `opens_exactly`; None: the step has ended, see `of_kept`.
     """
 
     __slots__ = (
@@ -120,23 +120,30 @@ class CompactStep:
         "run_id",
     )
 
-    def __init__(self, event: ExactObject) -> None:
-        told = event.told
-        self.opening = event.data
-        self._type: str = told[TYPE]
-        self._message = _UNSET if self._type == "tool_calls" else told[DETAILS].message_creation
-        run_id = told[RUN_ID]
-        self.run_id: str | None = run_id if type(run_id) is str else None
-        self.calls: list[Call] | None = [] if self._type == "tool_calls" else None
+    def __init__(self, event: ExactObject | None) -> None:
         self.ending: StatedStep[Any] | None = None
         self._leaves = _NO_LEAVES
         self._published = b""
+        self._texts = 0
+        if event is None:
+            self.opening, self._message = b"", _UNSET
+            self._type = ""
+            self.run_id: str | None = None
+            self.calls: list[Call] | None = None
+            self._absent = 0
+            return
+        told = event.told
+        self.opening = event.data
+        self._type = told[TYPE]
+        self._message = _UNSET if self._type == "tool_calls" else told[DETAILS].message_creation
+        run_id = told[RUN_ID]
+        self.run_id = run_id if type(run_id) is str else None
+        self.calls = [] if self._type == "tool_calls" else None
         unsaid = 0
         for number, value in enumerate(told):
             if value is _UNSET:
                 unsaid |= 1 << number
         self._absent = unsaid
-        self._texts = 0
 
     def peek(self) -> tuple[Any, Any]:
         """The thread id and the type of the details of an open step."""
@@ -255,6 +262,19 @@ class CompactStep:
         """Keep of an ended step what was published of it alone."""
         self.encoded()
         self.ending = self.calls = None
+
+    def kept(self) -> list[Any]:
+        """What `shrink` leaves, as plain data for `of_kept`."""
+        return [self._published, self.run_id, self._absent, self._texts, self._leaves]
+
+    @staticmethod
+    def of_kept(kept: list[Any]) -> CompactStep:
+        """The ended step that `kept` gave."""
+        form = CompactStep(None)
+        form._published, form.run_id, form._absent, form._texts, leaves = kept
+        if leaves:
+            form._leaves = [tuple(way) for way in leaves]
+        return form
 
     # --- the general form -----------------------------------------------------------------------------------
 

@@ -46,6 +46,8 @@ _CALL_TYPE: Final = ExactCall.__struct_fields__.index("type")
 _CALL_ID: Final = ExactCall.__struct_fields__.index("id")
 _CALL_FUNCTION: Final = ExactCall.__struct_fields__.index("function")
 _astuple: Final = msgspec.structs.astuple
+COMPACTED: Final = b"C"
+"""In front of a compacted step in a group of ended steps."""
 WITH_IDS: Final = b"S"
 """In front of a packed step that has event ids. Before there was `EventIds` nothing stood there, and a list of ids."""
 
@@ -384,6 +386,47 @@ class Step(StepState):
         form = self.compact_form
         assert form is not None
         step._fields, step._tree = form.general()
+        return step
+
+    def pack_compacted(self) -> bytes:
+        form, ids = self.compact_form, self._ids
+        assert form is not None
+        flags = self.oversize | self.irregular << 1
+        return COMPACTED + pack(
+            [
+                form.kept(),
+                None if ids is None else ids.pack(),
+                sorted(self.anomalies) if self.anomalies else (),
+                self.trace,
+                self.first_offset,
+                self.last_offset,
+                self.opened_s,
+                self.usable_expires_at,
+                self.events,
+                self.revision,
+                self.object_bytes,
+                self.characters,
+                flags,
+            ]
+        )
+
+    def compacted_bytes(self) -> int:
+        form = self.compact_form
+        assert form is not None
+        return len(form.encoded())
+
+    @staticmethod
+    def unpack_compacted(step_id: str, status: Status, data: bytes) -> Step:
+        """The compacted step that `pack_compacted` made these bytes of."""
+        kept, ids, anomalies, trace, first, last, opened_s, *numbers, flags = unpack(data[1:])
+        step = Step(step_id, first, opened_s)
+        step.compact_form = CompactStep.of_kept(kept)
+        step.status, step.last_offset = status, last
+        step._ids = None if ids is None else EventIds.unpack(ids)
+        step.anomalies = frozenset(anomalies)
+        step.trace = tuple((name, content) for name, content in trace)
+        step.usable_expires_at, step.events, step.revision, step.object_bytes, step.characters = numbers
+        step.oversize, step.irregular = bool(flags & 1), bool(flags & 2)
         return step
 
     def _materialise(self) -> None:
