@@ -5,6 +5,7 @@ from __future__ import annotations
 from processor.config.settings import Settings
 from processor.errors import ConfigError
 from processor.kafka.client_config import Connection
+from processor.serve.descriptors import descriptor_limit, require_descriptors
 from processor.serve.process_exit import run_to_exit
 from processor.serve.processes import run_several
 from processor.serve.supervisor import run_one
@@ -19,6 +20,7 @@ def serve(settings: Settings, *, create_topics: bool, workers: int) -> int:
     """
     if not __debug__:
         raise ConfigError("python: run with -O, which takes the safety checks out", hint="start it without -O")
+    require_descriptors(descriptor_limit(), workers)
     Connection.build(**settings.kafka.connection())  # files and combinations, before the first connection
     require_extra(settings)
     if workers == 1:

@@ -12,16 +12,17 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from ipaddress import ip_address
-from typing import Any, Final, NamedTuple, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol
 
 import aiohttp
 from aiohttp import web
 
 from processor.errors import ConfigError
+from processor.serve.http_connections import IDLE_S, HttpConnections, Refused
 from processor.telemetry.meter import EXPOSITION_TYPE, merged
 
 STEP_KEYS: Final = (
@@ -41,11 +42,7 @@ STEP_KEYS: Final = (
 STEPS_SHOWN: Final = 100
 STEPS_MAX: Final = 1_000
 
-_AT_ONCE: Final = 32  # requests; more are refused, as a scraper and a probe or two never need them
-_PROBES: Final = frozenset({"/healthz", "/readyz"})  # have as many slots of their own
-_CONNECTIONS: Final = 96  # open at once; a further one takes the place of the one that is idle for longest
-_IDLE_S: Final = 30.0  # a connection that asks nothing is closed after this
-_FIRST_S: Final = 5.0  # and one that has not said its first request within this
+_PROBES: Final = frozenset({"/healthz", "/readyz"})  # each may be asked as often at once as all others together
 _STOP_S: Final = 2.0  # what an answer under way may take when the server stops
 _CHILD_S: Final = 2.0  # what a worker process may take to answer the aggregator
 _CHILD_BYTES: Final = 16 << 20  # and how much it may say
@@ -125,6 +122,10 @@ class StatusSource(Protocol):
     async def steps(self, limit: int) -> Listing: ...
     async def control(self, partition: int, reason: str | None) -> Controlled: ...
 
+    def connections(self) -> int:
+        """Number of connections that one answer opens."""
+        ...
+
 
 class _Turns:
     """Lets one long answer be made in each turn of the event loop, so that probes and the worker come in between."""
@@ -164,6 +165,9 @@ class OneWorker:
     async def control(self, partition: int, reason: str | None) -> Controlled:
         return self._status.control(partition, reason)
 
+    def connections(self) -> int:
+        return 0
+
 
 class _Answer(NamedTuple):
     status: int
@@ -189,6 +193,9 @@ class Aggregator:
         self._children = children
         self._patience_s = patience_s
         self._turns = _Turns()
+
+    def connections(self) -> int:
+        return len(self._children())
 
     async def healthz(self) -> Health:
         return await self._verdict("/healthz")
@@ -275,7 +282,9 @@ class Aggregator:
                 return _Answer(response.status, bytes(body))
         except TimeoutError:
             return _Unanswered(f"no answer within {self._patience_s:g} s")
-        except aiohttp.ClientConnectorError:
+        except aiohttp.ClientConnectorError as error:
+            if (code := error.os_error.errno) != errno.ECONNREFUSED:
+                return _Unanswered(f"cannot be reached (got {errno.errorcode.get(code or 0, str(code))})")
             return _Unanswered("nothing listens at its address: the process is gone")
         except aiohttp.ClientError as error:
             return _Unanswered(f"broke off: {type(error).__name__}")
@@ -308,122 +317,32 @@ def _age(step: Mapping[str, object]) -> float:
     return age if isinstance(age, int | float) else 0.0
 
 
-class _Connection(asyncio.Protocol):
-    """One connection on its way to aiohttp's handler, closed when it is idle or slow for too long."""
-
-    def __init__(self, admission: _Admission, inner: asyncio.Protocol) -> None:
-        self._admission, self._inner = admission, inner
-        self._timer: asyncio.TimerHandle | None = None
-        self.transport: asyncio.Transport | None = None
-        self.idle_since = 0.0
-        self.is_busy = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is none by its class
-        self.idle(_FIRST_S)
-        self._admission.opened(self)
-        self._inner.connection_made(transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._admission.closed(self)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._inner.connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        self._inner.data_received(data)
-
-    def eof_received(self) -> bool | None:
-        return self._inner.eof_received()
-
-    def pause_writing(self) -> None:
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        self._inner.resume_writing()
-
-    def idle(self, patience_s: float) -> None:
-        """Begin to wait for a whole request. Bytes that come one by one do not make it longer."""
-        self.is_busy, self.idle_since = False, time.monotonic()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(patience_s, self.cut)
-
-    def busy(self) -> None:
-        """A request is whole and is being answered."""
-        self.is_busy = True
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def cut(self) -> None:
-        if self.transport is not None:
-            self.transport.abort()
-
-
-class _Admission:
-    """Connections of a server, at most `_CONNECTIONS`.
-
-    The process needs its file descriptors for brokers, and a health probe must always get a connection.
-    """
-
-    def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:
-        self._make = make
-        self._open: dict[object, _Connection] = {}
-
-    def __call__(self) -> asyncio.Protocol:
-        return _Connection(self, self._make())
-
-    def opened(self, connection: _Connection) -> None:
-        self._open[connection.transport] = connection
-        if len(self._open) > _CONNECTIONS:
-            idle = [other for other in self._open.values() if not other.is_busy and other is not connection]
-            victim = min(idle, key=lambda other: other.idle_since, default=connection)
-            del self._open[victim.transport]
-            victim.cut()
-
-    def closed(self, connection: _Connection) -> None:
-        self._open.pop(connection.transport, None)
-
-    @contextmanager
-    def answering(self, transport: object) -> Iterator[None]:
-        """Context in which the connection has a request under way."""
-        connection = self._open.get(transport)
-        if connection is None:
-            yield
-            return
-        connection.busy()
-        try:
-            yield
-        finally:
-            connection.idle(_IDLE_S)
-
-
-class _Runner(web.AppRunner):
-    """aiohttp's runner, whose connections pass an `_Admission`."""
-
-    admission: _Admission | None = None
-
-    @property
-    def server(self) -> Any:
-        server = super().server
-        if server is not None and self.admission is None:
-            self.admission = _Admission(server)
-        return self.admission
-
-
 class Server:
     """HTTP server of one status source.
 
     `start` returns the port it bound (0 asks for any that is free) and raises `ConfigError` where it cannot;
     `stop` lets answers under way finish, briefly. Either may be called once.
+
+    Args:
+        control: take requests to pause and resume partitions.
+        refused: called when a connection cannot be accepted, at most once in a minute.
     """
 
-    def __init__(self, source: StatusSource, host: str, port: int, *, control: bool = False) -> None:
-        self._source, self._has_control = source, control
+    def __init__(
+        self,
+        source: StatusSource,
+        host: str,
+        port: int,
+        *,
+        control: bool = False,
+        refused: Callable[[Refused], None] = lambda _: None,
+    ) -> None:
+        self._source, self._has_control, self._refused = source, control, refused
         self._host = host
         self._port = port
-        self._asked = {True: 0, False: 0}  # requests under way: probes, and all others
-        self._runner: _Runner | None = None
+        self._asked: Counter[str] = Counter()  # requests under way: those of each probe, and all others
+        self._runner: web.AppRunner | None = None
+        self._connections: HttpConnections | None = None
 
     async def start(self) -> int:
         app = web.Application(middlewares=[self._guard], client_max_size=1024)
@@ -434,26 +353,29 @@ class Server:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/steps", self._steps)
         app.router.add_post(r"/partitions/{partition:\d{1,9}}/{what:pause|resume}", self._control)
-        self._runner = _Runner(
+        self._runner = web.AppRunner(
             app,
             access_log=None,
             handle_signals=False,
-            keepalive_timeout=_IDLE_S,
+            keepalive_timeout=IDLE_S,
             max_line_size=2048,
             max_field_size=8192,
             max_headers=64,
             shutdown_timeout=_STOP_S,
         )
         await self._runner.setup()
+        assert self._runner.server is not None
+        self._connections = HttpConnections(self._runner.server, self._refused)
         try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
+            return await self._connections.listen(self._host, self._port)
         except (OSError, OverflowError, UnicodeError) as error:
             await self.stop()
             raise self._cannot_listen(error) from error
-        return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
         runner, self._runner = self._runner, None
+        if self._connections is not None:
+            await self._connections.stop()
         if runner is not None:
             await runner.cleanup()
 
@@ -481,13 +403,13 @@ class Server:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         """Every answer that is none of the status', as JSON."""
-        is_probe = request.path in _PROBES
-        if self._asked[is_probe] >= _AT_ONCE:
+        kind = request.path if request.path in _PROBES else ""
+        assert self._connections is not None
+        if self._asked[kind] >= self._connections.at_once(self._source.connections()):
             return _json(503, {"error": "too many requests at once"}, {"Retry-After": "1"})
-        self._asked[is_probe] += 1
-        admission = self._runner.admission if self._runner is not None else None
+        self._asked[kind] += 1
         try:
-            with admission.answering(request.transport) if admission is not None else nullcontext():
+            with self._connections.answering(request.transport):
                 return await handler(request)
         except web.HTTPNotFound:
             return _json(404, {"error": "no such page", "status": ["/healthz", "/readyz", "/metrics", "/steps"]})
@@ -500,7 +422,7 @@ class Server:
             # Its message may hold anything; its class is enough to find it.
             return _json(500, {"error": "internal error", "class": type(error).__name__})
         finally:
-            self._asked[is_probe] -= 1
+            self._asked[kind] -= 1
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return await _verdict(self._source.healthz)

@@ -25,7 +25,7 @@ from processor.serve.process_exit import EXIT_BUG, run_to_exit
 from processor.serve.stopping import stop_on_signal, unless, wait_or_stop
 from processor.serve.supervisor import KILL_AFTER_S, run_one
 from processor.serve.topics import check_or_create_topics
-from processor.telemetry.happenings import ChildEnded, Listening, WorkerStopped
+from processor.telemetry.happenings import ChildEnded, HttpConnectionRefused, Listening, WorkerStopped
 from processor.telemetry.telemetry import Telemetry
 
 _SAID_WHY: Final = frozenset({64, 65, 74, 75, 77, 78})
@@ -77,7 +77,13 @@ async def run_several(settings: Settings, *, create_topics: bool, workers: int) 
         return 0
     children = [_spawn(settings, number) for number in range(workers)]
     http, site = settings.http, Aggregator(lambda: {c.name: c.url for c in children})
-    server = Server(site, http.host, http.port, control=http.control)
+    server = Server(
+        site,
+        http.host,
+        http.port,
+        control=http.control,
+        refused=lambda r: telemetry.happened(HttpConnectionRefused(*r)),
+    )
     code = 0
     try:
         if settings.http.enabled:

@@ -22,6 +22,7 @@ from processor.kafka.errors import OffsetLost
 from processor.kafka.throttling import OBSERVED
 from processor.serve.broker_availability import BrokerAvailability, BrokerGaveUp
 from processor.serve.circuit_breaker import Tripped
+from processor.serve.descriptors import ENOUGH, brokers_served, descriptor_limit
 from processor.serve.free_memory import free_memory
 from processor.serve.highest_committed import HighestCommitted
 from processor.serve.http import Controlled, Health, OneWorker, Server
@@ -38,6 +39,8 @@ from processor.serve.unit_bound import UnitBound
 from processor.serve.worker import Worker
 from processor.telemetry.happenings import (
     BreakerTripped,
+    DescriptorsFew,
+    HttpConnectionRefused,
     Listening,
     StateChanged,
     WorkerRestarted,
@@ -102,8 +105,16 @@ async def run_one(
     telemetry = Telemetry(level=settings.log.level, format=settings.log.format, worker=name)
     telemetry.hear_libraries()
     current = _CurrentWorker()
-    http = settings.http
-    server = Server(OneWorker(current, telemetry.exposition), http.host, http.port, control=http.control)
+    http, source = settings.http, OneWorker(current, telemetry.exposition)
+    server = Server(
+        source,
+        http.host,
+        http.port,
+        control=http.control,
+        refused=lambda r: telemetry.happened(HttpConnectionRefused(*r)),
+    )
+    if (limit := descriptor_limit()) is not None and limit < ENOUGH:
+        telemetry.happened(DescriptorsFew(limit, brokers_served(limit)))
     beside = [
         asyncio.create_task(telemetry.watch(), name="watch"),
         asyncio.create_task(free_memory(current.assignment), name="free memory"),

@@ -160,6 +160,39 @@ class Listening:
 
 
 @dataclass(frozen=True, slots=True)
+class DescriptorsFew:
+    """The process may have so few file descriptors that `brokers` is the most it can be connected to."""
+
+    limit: int
+    brokers: int
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        log.warning(
+            "descriptors_few",
+            RLIMIT_NOFILE=self.limit,
+            brokers=self.brokers,
+            hint="raise the limit to 1024 (LimitNOFILE= of the service) where there may be more brokers",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class HttpConnectionRefused:
+    """A connection to the HTTP port could not be accepted at once; told at most once in a minute.
+
+    `open`: HTTP connections that are open. `limit`: of the descriptors of the process.
+    """
+
+    error: OSError
+    open: int
+    limit: int | None
+
+    def emit(self, meter: Meter, log: Log) -> None:
+        log.warning(
+            "http_connection_refused", http_connections=self.open, RLIMIT_NOFILE=self.limit, **described(self.error)
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionsAssigned:
     """A rebalance assigned these partitions. `owned`: how many the worker owns now, these included."""
 

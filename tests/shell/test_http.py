@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import aiohttp
 import pytest
@@ -224,10 +225,11 @@ async def test_too_many_requests_at_once_are_refused_and_the_rest_still_answered
         held = [asyncio.create_task(ask(url + "/healthz")) for _ in range(32)]
         async with asyncio.timeout(10):
             await full.wait()
-            refused = await ask(url + "/readyz")
+            refused, other = await ask(url + "/healthz"), await ask(url + "/readyz")
             release.set()
             answers = await asyncio.gather(*held)
-            after = await ask(url + "/readyz")
+            after = await ask(url + "/healthz")
+    assert other.status == 200
     assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
     assert {answer.status for answer in answers} == {200}
     assert after.status == 200
@@ -289,11 +291,11 @@ async def test_health_answers_among_hundreds_of_connections_that_ask_nothing(sai
             readers.append(reader)
         async with asyncio.timeout(10):
             assert (await ask(url + "/healthz")).status == 200
-            for reader in readers[:200]:  # those that are idle for longest have made room
+            for reader in readers[:150]:  # those that are idle for longest have made room
                 with contextlib.suppress(ConnectionError):
                     assert await reader.read() == b""
                 closed += 1
-        assert closed == 200
+        assert closed == 150
 
 
 def test_pages_are_answered_on_the_loop_that_workers_run_on() -> None:
@@ -307,7 +309,7 @@ def test_pages_are_answered_on_the_loop_that_workers_run_on() -> None:
 
 
 async def test_a_request_that_comes_byte_by_byte_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("processor.serve.http._FIRST_S", 0.3)
+    monkeypatch.setattr("processor.serve.http_connections.FIRST_S", 0.3)
     async with one(Worker()) as url, asyncio.timeout(10):
         host, port = url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -320,6 +322,36 @@ async def test_a_request_that_comes_byte_by_byte_is_cut_off(monkeypatch: pytest.
         assert ended.done()
         ended.exception()
         writer.close()
+
+
+async def test_an_answer_that_is_not_made_in_time_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("processor.serve.http_connections.ANSWER_S", 0.3)
+    release = asyncio.Event()
+
+    class Slow(OneWorker):
+        async def metrics(self) -> bytes:
+            await release.wait()
+            return b""
+
+    async with served(Slow(Worker(), Telemetry().exposition)) as url, asyncio.timeout(10):
+        with pytest.raises(aiohttp.ServerDisconnectedError):
+            await ask(url + "/metrics")
+        release.set()
+
+
+async def test_all_addresses_of_a_host_are_listened_to_on_one_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def both(*_: object, **__: object) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in ("127.0.0.1", "127.0.0.2")]
+
+    with monkeypatch.context() as resolved:
+        resolved.setattr(asyncio.get_running_loop(), "getaddrinfo", both)
+        server = Server(OneWorker(Worker(), Telemetry().exposition), "both.test", 0)
+        port = await server.start()
+    try:
+        for address in ("127.0.0.1", "127.0.0.2"):
+            assert (await ask(f"http://{address}:{port}/healthz")).status == 200
+    finally:
+        await server.stop()
 
 
 # --- Where it listens
@@ -428,6 +460,22 @@ async def test_a_dead_or_blocked_worker_is_unhealthy_with_the_reason(
     assert (steps.status, steps.json["unanswered"]) == (200, {"2": reason})
     (up,) = (f for f in text_string_to_metric_families(metrics.body.decode()) if f.name == "runstep_worker_up")
     assert {sample.labels["worker"]: sample.value for sample in up.samples} == {"0": 1, "1": 1, "2": 0}
+
+
+async def test_want_of_descriptors_is_not_told_as_a_worker_that_is_gone(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family.children["2"] = "http://127.0.0.1:1"
+    real = aiohttp.ClientSession.request
+
+    def request(session: aiohttp.ClientSession, method: str, url: str, **options: Any) -> Any:
+        if url.startswith("http://127.0.0.1:1/"):
+            raise aiohttp.ClientConnectorError(cast(Any, None), OSError(errno.EMFILE, "Too many open files"))
+        return real(session, method, url, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "request", request)
+    answers = await Aggregator(lambda: family.children).healthz()
+    assert answers.reasons == ["worker 2: cannot be reached (got EMFILE)"]
 
 
 async def test_a_worker_without_an_address_yet_and_a_stranger_are_unhealthy(family: Family) -> None:
