@@ -182,6 +182,8 @@ def test_a_limit_that_is_too_low_is_refused_with_its_name_and_value(limit: int, 
 
 def test_serve_refuses_before_anything_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("processor.serve.command.descriptor_limit", lambda: 32)
+    monkeypatch.setattr("processor.serve.command.run_one", lambda *_, **__: None)
+    monkeypatch.setattr("processor.serve.command.run_to_exit", lambda _: 0)
     with pytest.raises(ConfigError, match="RLIMIT_NOFILE: 32 "):
         serve(Settings(), create_topics=False, workers=1)
 
