@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Event, Thread
 from typing import Any
@@ -24,6 +25,16 @@ from tests.otlp_receiver import Receiver, attributes
 PRODUCER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 CLIENT, CONSUMER, ERROR = 3, 5, 2
 """Numbers of OTLP: kinds of spans, and a status."""
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Iterator[None]:
+    """An exporter that gives up after a test would draw from `random` within the next one."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(30)
+        assert not thread.is_alive(), f"{thread.name} goes on"
 
 
 def records(n: int, *headers: str) -> list[Record]:
@@ -155,6 +166,7 @@ def test_a_collector_that_never_answers_holds_no_worker_up() -> None:
     class Silent(BaseRequestHandler):
         def handle(self) -> None:
             over.wait(60)
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
 
     with ThreadingTCPServer(("127.0.0.1", 0), Silent) as server:
         server.daemon_threads = True
@@ -166,7 +178,10 @@ def test_a_collector_that_never_answers_holds_no_worker_up() -> None:
         began = time.monotonic()
         tracer.close()
         assert time.monotonic() - began < 10
-        over.set()
+        over.set()  # the exporter has not given up yet
+        for thread in threading.enumerate():
+            if thread.name == "close tracer":
+                thread.join(30)
         server.shutdown()
 
 
