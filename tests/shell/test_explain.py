@@ -10,7 +10,7 @@ from collections import Counter
 from operator import attrgetter
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -18,7 +18,7 @@ import pytest
 from processor.archives import ArchivedRecord
 from processor.audit import explain, step_timeline
 from processor.audit import explain as explaining
-from processor.audit.explain import Explained, Logs, Marks, SettingsNamed, explain_from
+from processor.audit.explain import Explained, Logs, Marks, SettingsNamed, _OtherSettings, explain_from
 from processor.audit.explain import _Topics as explaining_topics
 from processor.audit.judge.published_headers import mark_of
 from processor.audit.judge.regimes import Accepted
@@ -42,6 +42,7 @@ from processor.errors import UsageError
 from processor.kafka.client_config import Connection
 from tests.core.scripted_log import Play, call, calls, step, text
 from tests.shell import mutations
+from tests.shell.empty_reader import EmptyReader
 from tests.trial.honest_worlds import WORLDS, Worker
 
 
@@ -480,3 +481,44 @@ def test_a_step_of_a_hundred_thousand_deltas_is_explained_within_five_seconds(tm
     (life,) = found.lives
     assert life.events[-1].after == "completed"
     assert taken_s < 5
+
+
+class Began(Simulated):
+    """The same logs where retention has taken the beginning of the source."""
+
+    begin = 0
+
+    async def bounds(self, partition: int) -> tuple[int, int]:
+        return self.begin, self.made.ends[partition]
+
+
+def test_a_step_whose_beginning_is_gone_from_the_log_is_not_decided(tmp_path: Path) -> None:
+    logs = Began(mutations.world(1), tmp_path)
+    equal = (told(logs, step_id) for step_id in step_ids(logs.made.topics))
+    found = next(one for one in equal if one.verdict is Verdict.EQUAL and len(one.lives) == 1)
+    (life,) = found.lives
+    logs.begin = life.first_offset + 1
+    again = told(logs, found.step_id)
+    assert again.verdict is Verdict.UNVERIFIABLE
+    assert any(f"The log begins at offset {logs.begin}" in note for note in again.lives[0].notes)
+
+
+@pytest.mark.parametrize(
+    ("begins", "stable", "complete"),
+    [
+        ({0: 0, 1: 0}, {0: 8, 1: 8}, True),
+        ({0: 0, 1: 3}, {0: 8, 1: 8}, False),
+        ({0: 0, 1: 0}, {0: 8, 1: 5}, False),
+    ],
+    ids=["whole", "shortened by retention", "held by an open transaction"],
+)
+def test_marks_are_complete_where_the_topic_of_expired_steps_is(
+    monkeypatch: pytest.MonkeyPatch, begins: dict[int, int], stable: dict[int, int], complete: bool
+) -> None:
+    monkeypatch.setattr(EmptyReader, "begins", begins)
+    monkeypatch.setattr(EmptyReader, "stable", stable)
+    monkeypatch.setattr("processor.audit.explain.PartitionReader", EmptyReader)
+    topics = explaining_topics(
+        Settings(), lambda: cast(Any, None), _OtherSettings(Accepted(), ()), all_partitions=False
+    )
+    assert asyncio.run(topics.marks(0)) == Marks((), complete)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from processor.audit.expected_records import ExpectedRecords
 from processor.audit.judge.verdicts import Verdict
 from processor.audit.reconcile.command import Reconciled
 from processor.audit.reconcile.command import reconcile as run
+from processor.audit.reconcile.published_steps import PublishedSteps
 from processor.audit.reconcile.service_lists import ListError, read_lists
 from processor.audit.report.manifest import Outcome
 from processor.cli import main as cli
@@ -25,6 +27,7 @@ from processor.core.partition import PartitionState
 from processor.errors import UsageError
 from processor.kafka.output_records import Outputs
 from tests.core.scripted_log import text
+from tests.shell.empty_reader import EmptyReader
 
 FIXTURE = Path(__file__).parents[3] / "shared" / "fixtures" / "run_steps_list.json"
 T0_S = 1_761_861_610
@@ -369,3 +372,19 @@ def test_every_leaf_that_is_changed_is_found(tmp_path: Path, published: Publishe
         assert [f".{difference.path}" for difference in one.differences] == [where]
         tried += 1
     assert tried >= 10
+
+
+@pytest.mark.parametrize(("stable", "why"), [(8, ""), (5, "an open transaction holds back records of")])
+def test_what_an_open_transaction_holds_back_is_a_doubt(monkeypatch: pytest.MonkeyPatch, stable: int, why: str) -> None:
+    monkeypatch.setattr(EmptyReader, "stable", {0: 8, 1: stable})
+    monkeypatch.setattr("processor.audit.reconcile.published_steps.PartitionReader", EmptyReader)
+
+    async def none_behind(*_: object) -> tuple[int, int]:
+        return 2, 0
+
+    monkeypatch.setattr(PublishedSteps, "_lag", none_behind)
+    steps = PublishedSteps(Settings(), set(), set())
+    asyncio.run(steps.read_topics(lambda: cast(Any, None)))
+    assert steps.doubt.always.startswith(why)
+    assert bool(steps.doubt.always) is bool(why)
+    assert any("partition 1" in note and "offset 5" in note for note in steps.notes) is bool(why)
