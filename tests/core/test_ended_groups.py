@@ -120,6 +120,25 @@ def test_a_late_event_finds_its_step_in_a_group(late: Callable[[Log], list[Effec
     assert alike[0] == alike[1]
 
 
+@pytest.mark.parametrize("tool", [{"code_interpreter": {"input": "ab"}}, {"arguments": "ab"}], ids=["code", "mcp"])
+def test_a_late_delta_appends_to_the_text_of_another_tool(tool: dict[str, Any]) -> None:
+    """What deltas may append to is known of these steps, too."""
+    kind = "mcp" if "arguments" in tool else "code_interpreter"
+    told: list[list[Effect]] = []
+    for grouping in (Codec().grouping(1), UNGROUPED):
+        log = Log(grouping)
+        usual: dict[str, Any] = {"created_at": 1, "assistant_id": "a", "thread_id": "t"} | FUNCTIONS
+        log.say("step.created", step(**usual))
+        log.say("step.delta", calls(call(0, id="c", type=kind, **tool)))
+        log.say("step.completed", step("completed", **usual))
+        assert log.entry("s1").form is (Form.COMPACT if grouping is UNGROUPED else Form.GROUPED)
+        told.append(log.say("step.delta", calls(call(0, type=kind, **tool))))
+    assert told[0] == told[1]
+    (found,) = told[0]
+    assert isinstance(found, Publish)
+    assert b'"abab"' in found.value
+
+
 def test_a_step_that_was_named_late_joins_another_group() -> None:
     log = Log(Codec().grouping(2))
     log.run("s1")
