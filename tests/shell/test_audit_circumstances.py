@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from processor.archives import ArchivedRecord, Gap, GapKind, Recorder
-from processor.audit.judge.verdicts import FindingKind, Verdict
+from processor.audit.judge.verdicts import NEVER, FindingKind, Verdict
+from processor.audit.replay.partition_task import _TaskRunner
 from processor.audit.replay.record_sources import cut_at_holes
 from processor.audit.report.manifest import Outcome
 from processor.core import headers as evidence
@@ -64,6 +67,26 @@ def forged_expiry(made: mutations.World, partition: int) -> tuple[int, list[tupl
         for one in effects
         if one is not None
     ]
+
+
+@pytest.mark.parametrize(
+    ("begin", "first_wrong", "disagreeing", "suspected"),
+    [
+        (0, 9, 1, [(10, 4), (8, 3), (5, 2)]),
+        (5, 9, 1, [(10, 4), (8, 3)]),
+        (0, 8, 1, [(8, 3), (5, 2), (2, 1)]),
+        (0, NEVER, 0, []),
+    ],
+    ids=["the nearest three", "none before the range", "none behind it", "none where all agrees"],
+)
+def test_suspected_are_the_marks_of_the_range_in_front_of_the_first_finding_that_disagrees(
+    begin: int, first_wrong: int, disagreeing: int, suspected: list[tuple[int, int]]
+) -> None:
+    """A mark stands in front of the record that it caused a finding at: its position is one behind the cause."""
+    marks = [(2, 1), (5, 2), (8, 3), (10, 4), (12, 5)]
+    task = SimpleNamespace(begin=begin)
+    runner = SimpleNamespace(_marks=marks, _task=task, _first_wrong=first_wrong, disagreeing=disagreeing)
+    assert _TaskRunner.suspected_marks(cast(Any, runner)) == suspected
 
 
 def test_a_forged_mark_is_blamed_and_not_what_follows_from_it(archived: Archived, tmp_path: Path) -> None:
