@@ -139,6 +139,20 @@ def test_a_late_delta_appends_to_the_text_of_another_tool(tool: dict[str, Any]) 
     assert b'"abab"' in found.value
 
 
+def test_all_that_is_known_of_a_step_comes_back_from_its_bytes() -> None:
+    log = Log(UNGROUPED)
+    log.run("s1")
+    ended = log.entry("s1").ended
+    assert isinstance(ended, Step)
+    ended.oversize, ended.irregular, ended.usable_expires_at = True, True, 77
+    ended.anomalies, ended.trace = frozenset({"changed_field", "sequence_gap"}), (("traceparent", b"00"),)
+    ended.events, ended.revision, ended.object_bytes, ended.characters = 11, 12, 13, 14
+    ended.first_offset, ended.last_offset, ended.opened_s = 15, 16, 17
+    found = Step.unpack_compacted("s1", ended.status, ended.pack_compacted())
+    assert found.materialise().pack() == ended.materialise().pack()
+    assert (found.run_id, found.pack_compacted()) == (ended.run_id, ended.pack_compacted())
+
+
 def test_a_step_that_was_named_late_joins_another_group() -> None:
     log = Log(Codec().grouping(2))
     log.run("s1")
