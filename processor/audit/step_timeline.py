@@ -18,7 +18,7 @@ from processor.core.effects import Effect, Record, Transition
 from processor.core.events import decode, run_named
 from processor.core.partition import PartitionState
 from processor.core.responses.decode import MAX_RESPONSE_ID
-from processor.core.responses.event import OF_ITEMS, TOLD, ResponseEvent
+from processor.core.responses.event import NOT_SAID, OF_ITEMS, TOLD, ResponseEvent
 from processor.core.rules import Rules
 from processor.core.wire_types import RunEnd, StepDelta, StepObject, canonical
 
@@ -225,7 +225,8 @@ class StepTimeline:
                     yield event
             elif isinstance(event, ResponseEvent):
                 named = run_named(record.key, record.headers, MAX_RESPONSE_ID)
-                is_own = event.what not in OF_ITEMS or f"{named}:{event.index}" == self._step_id
+                may_be = event.what not in OF_ITEMS or event.index == NOT_SAID
+                is_own = may_be or f"{named}:{event.index}" == self._step_id
                 if is_own and self._step_id.rpartition(":")[0] == named and event.what in TOLD:
                     yield event
             elif isinstance(event, RunEnd) and self._run_id is not None and event.run_id == self._run_id:

@@ -15,10 +15,10 @@ from processor.core.run_steps.step import WITH_IDS
 from processor.core.wire_types import RunEnd
 
 CHECKPOINT_VERSION: Final = 1
-RESPONSE_VERSION: Final = 2
-"""Of a response. Earlier programs cannot read it: they refuse it with an error that names the version."""
 IDS_VERSION: Final = 3
-"""Of a run step with event ids. Earlier programs refuse it in the same way."""
+"""Of a run step with event ids. Earlier programs cannot read it: they refuse it, with an error that names it."""
+RESPONSE_VERSION: Final = 4
+"""Of a response. Earlier programs refuse it in the same way; their own responses have version 2."""
 encode_checkpoint: Final = msgspec.msgpack.Encoder().encode
 _decode_checkpoint: Final = msgspec.msgpack.Decoder(CheckpointEntry).decode
 
@@ -84,8 +84,9 @@ def read_checkpoint(key: bytes, value: bytes) -> CheckpointEntry:
         key[1:].decode()
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise ValueError(f"checkpoint {key[:80]!r}: {error}") from None
-    if not CHECKPOINT_VERSION <= found.version <= IDS_VERSION:
-        raise ValueError(f"checkpoint {key[:80]!r}: version {found.version}, this program reads up to {IDS_VERSION}")
+    if not CHECKPOINT_VERSION <= found.version <= RESPONSE_VERSION:
+        known = f"this program reads up to {RESPONSE_VERSION}"
+        raise ValueError(f"checkpoint {key[:80]!r}: version {found.version}, {known}")
     return found
 
 

@@ -17,7 +17,7 @@ from processor.core.effects import Headers, Reason, Rejected
 from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
 from processor.core.responses.decode import is_response, read_numbered, read_response_event
 from processor.core.responses.event import ERROR, ResponseEvent
-from processor.core.responses.numbers import MAX_NUMBER
+from processor.core.responses.numbers import sequence_number
 from processor.core.schema_frames import SchemaFrame, frame_of
 from processor.core.split_characters import with_split_characters
 from processor.core.sse import Frame, frames_of, is_sse
@@ -63,6 +63,7 @@ _TOMBSTONE: Final = Decoded((Ignored("tombstone"),), (None,))
 _IGNORED: Final = Ignored("ignored")
 _ONE_IGNORED: Final = Decoded((_IGNORED,), (None,))
 _UNKNOWN: Final = Ignored("unknown_event")
+_ERRORS: Final = frozenset({"error", "response.error"})
 _TEXT: Final = 9  # no text begins with a byte below the tab
 _BOM: Final = b"\xef\xbb\xbf"
 STEP_EVENT: Final = "thread.run.step."
@@ -355,10 +356,10 @@ def _named(name: str, data: Span, exact: bool) -> Event:
     if name.startswith(RUN_EVENT):
         tail = name[len(RUN_EVENT) :]
         return _run(data, tail) if tail in RUN_NAMES else _UNKNOWN
+    if name in _ERRORS:
+        return _stream_error(name, data)
     if is_response(name):
         return _response_event(name, data)
-    if name == "error":
-        return _stream_error(data)
     if name.startswith("thread.") or name == "done":
         return _IGNORED
     return _UNKNOWN
@@ -373,25 +374,26 @@ def _response_event(name: str, data: Span) -> Event:
     return found
 
 
-def _stream_error(data: Span) -> Event:
+def _stream_error(name: str, data: Span) -> Event:
     """What an `error` event says: in `error` where it is wrapped, else in the data itself. It need not be JSON.
 
     One that is numbered, or names its type, is of a Responses stream.
     """
+    is_responses = name != "error"
     try:
         told = read_any(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return StreamError(None)
+        return ResponseEvent(ERROR, None) if is_responses else StreamError(None)
     if type(told) is not dict:
-        return StreamError({"message": told} if type(told) is str else None)
+        said = {"message": told} if type(told) is str else None
+        return ResponseEvent(ERROR, None, value=said) if is_responses else StreamError(said)
     error = _object(data).get("error")
     if type(error) is not dict:
         own = {key: value for key, value in told.items() if key not in ("type", "sequence_number")}
         error = {"message": error} if type(error) is str else own
-    number = told.get("sequence_number")
-    if told.get("type") == "error" or type(number) is int:
-        is_number = type(number) is int and 0 <= number < MAX_NUMBER
-        return ResponseEvent(ERROR, number if is_number else None, value=error)
+    number = sequence_number(told.get("sequence_number"))
+    if is_responses or told.get("type") == "error" or type(told.get("sequence_number")) is int or number is not None:
+        return ResponseEvent(ERROR, number, value=error)
     return StreamError(error if "error" in told else told)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from typing import Any, Final
+from zlib import crc32
 
 import msgspec
 
+from processor.core.responses.numbers import sequence_number
 from processor.core.sse import Frame
 from processor.core.surrogates import may_hold_halves, without_halves
 from processor.publish.sse import DONE
@@ -49,6 +51,8 @@ class ResponseEvent(msgspec.Struct, frozen=True, gc=False):
     number: int | None
     """Its `sequence_number`."""
     item_id: str | None
+    content: int = 0
+    """A checksum of its type, item and piece of text, which an event that is read again has, too."""
     created_at: Any = None
     model: str | None = None
 
@@ -83,6 +87,8 @@ class _Fields(msgspec.Struct, gc=False):
     response: msgspec.Raw = msgspec.Raw(b"")
     response_id: Any = None
     sequence_number: Any = None
+    output_index: Any = None
+    delta: msgspec.Raw = msgspec.Raw(b"")
     item: msgspec.Raw = msgspec.Raw(b"")
     item_id: Any = None
     error: msgspec.Raw = msgspec.Raw(b"")
@@ -176,7 +182,7 @@ def is_of_responses(fields: _Fields, name: str) -> bool:
     """Whether it is an event of the Responses API: by its type, its SSE name, or a number that no other API writes."""
     kind = fields.type
     if isinstance(kind, str):
-        numbered = _number(fields.sequence_number) is not None and not isinstance(fields.object, str)
+        numbered = sequence_number(fields.sequence_number) is not None and not isinstance(fields.object, str)
         return kind.startswith(RESPONSE) or numbered
     return name.startswith(RESPONSE)
 
@@ -191,8 +197,9 @@ def _response_event(fields: _Fields, name: str, data: bytes) -> ResponseEvent:
         value,
         kind,
         _text(response.id) or _text(fields.response_id),
-        _number(fields.sequence_number),
+        sequence_number(fields.sequence_number),
         _text(fields.item_id) or _text(item.id),
+        crc32(fields.delta, crc32(f"{kind} {fields.output_index}".encode("utf-8", "replace"))) or 1,
         response.created_at,
         _text(response.model),
     )
@@ -256,10 +263,6 @@ def _tag(value: object) -> str:
 
 def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
-
-
-def _number(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def described(key: bytes, value: bytes) -> str:

@@ -5,14 +5,17 @@ belongs to the response that its stream speaks of, where several are open to the
 number fits, and where none is known yet it waits until one is named. What fits several is refused, never guessed.
 
 The id of an event is `<key>:<sequence_number>`: the numbers of a response are its own, and one that is read again
-(`starting_after`) has the same. Events without a number get a digest of what stood before them and of themselves.
+(`starting_after`) has the same. Events without a number get a digest of what stood before them and of themselves, and
+so does one whose number another event had: a gateway that writes the same number on all has none that says anything.
 """
 
 from __future__ import annotations
 
 import hashlib
+from array import array
 from dataclasses import dataclass, field
 from typing import Any, Final
+from zlib import crc32
 
 from processor.core.responses.decode import MAX_RESPONSE_ID
 from processor.publish import outgoing
@@ -36,7 +39,9 @@ TOO_LONG: Final = "resp_long_"
 """A stand-in key begins so: the response has an id that is longer than the worker takes."""
 
 _CREATED: Final = "response.created"
-_ENDS: Final = frozenset(f"response.{status}" for status in RESPONSE_ENDS)
+_ENDS: Final = frozenset(f"response.{status}" for status in (*RESPONSE_ENDS, "done"))
+_MAX_CONTENTS: Final = 65_536
+"""An event of a higher number is not told from another one that has its number, too."""
 _AMBIGUOUS: Final = "which of the open responses it belongs to is not said"
 
 
@@ -48,6 +53,8 @@ class _Response:
     created_at: Any = None
     model: str | None = None
     numbers: SequenceNumbers = field(default_factory=SequenceNumbers)
+    contents: array[int] = field(default_factory=lambda: array("I"))
+    """By number, a checksum of the event that has it; 0: not known."""
     chain: bytes = b""
     position: int = 0
     first: bytes = b""
@@ -56,6 +63,18 @@ class _Response:
     ended: bool = False
     has_rotated: bool = False
     repeats: int = 0
+
+    def takes(self, event: ResponseEvent, number: int) -> bool:
+        """Note the number of an event; False if another event has it."""
+        contents, content = self.contents, event.content
+        if event.item_id is not None and not self.has_rotated:
+            content = crc32(event.item_id.encode("utf-8", "replace"), content) or 1
+        if self.numbers.add(number):
+            if number < _MAX_CONTENTS:
+                contents.extend([0] * (number + 1 - len(contents)))
+                contents[number] = content
+            return True
+        return number >= len(contents) or contents[number] in (0, content)
 
     def is_at_most_next(self, number: int | None) -> bool:
         """Whether an event with this number repeats one that was seen, or follows the highest."""
@@ -242,7 +261,7 @@ class ResponseKeyer:
                 f"event {number}: {response.key:.80} was created at another time than the response of that id before:"
                 " the worker takes events with the same numbers for repeats, so give each response an id of its own"
             )
-            response.numbers, response.unnumbered = SequenceNumbers(), {}
+            response.numbers, response.contents, response.unnumbered = SequenceNumbers(), array("I"), {}
             response.created_at, response.model, response.ended = event.created_at, event.model, False
         elif response in self._stream.responses and not response.ended:
             highest = response.numbers.highest
@@ -271,7 +290,9 @@ class ResponseKeyer:
     def _release(self, response: _Response, event: ResponseEvent) -> list[Outgoing]:
         """Events that waited, now that a response is named: they are its own, unless it only begins here."""
         last = self._stream.held[-1][1].number
-        if event.type == _CREATED or (last is not None and event.number is not None and event.number < last):
+        ends = self._stream.sequential and event.type in _ENDS  # it is the end of what waited, whatever its number
+        begins_anew = last is not None and event.number is not None and event.number < last and not ends
+        if event.type == _CREATED or begins_anew:
             return self._flush_held()
         held, self._stream.held = self._stream.held, []
         return [record for _, waiting in held for record in self._outgoing(response, waiting)]
@@ -305,8 +326,7 @@ class ResponseKeyer:
             remember(self._items, event.item_id, response if known is response or _is_over(known) else None)
         if event.type in _ENDS:
             response.ended = True
-        identity = self._identity(response, event)
-        place = response.position if event.number is None else event.number
+        identity, place = self._identity(response, event)
         response.position += 1
         if identity is None:
             response.repeats += 1
@@ -315,11 +335,12 @@ class ResponseKeyer:
         headers = ((HEADER_EVENT_ID, identity), (HEADER_RUN_ID, key), (HEADER_SEQUENCE, b"%d" % place))
         return [Outgoing(key, event.value, headers)]
 
-    def _identity(self, response: _Response, event: ResponseEvent) -> bytes | None:
-        """The event's id; None if it was sent already."""
-        if event.number is not None:
-            response.chain = f"{response.key}:{event.number}".encode()
-            return response.chain if response.numbers.add(event.number) else None
+    def _identity(self, response: _Response, event: ResponseEvent) -> tuple[bytes | None, int]:
+        """The event's id, None if it was sent already; and its number, or its place in the stream."""
+        number, known = event.number, response.numbers.count
+        if number is not None and response.takes(event, number):
+            response.chain = f"{response.key}:{number}".encode()
+            return response.chain if response.numbers.count > known else None, number
         start = hashlib.blake2b(response.key.encode() + event.value, digest_size=16).digest()
         if start == response.first and response.numbers.highest is None:
             response.chain, response.position = b"", 0
@@ -328,13 +349,13 @@ class ResponseKeyer:
         response.chain = hashlib.blake2b(before + event.value, digest_size=16).digest()
         identity = response.chain.hex()
         if identity in response.unnumbered:
-            return None
+            return None, response.position
         remember(response.unnumbered, identity, None)
-        return identity.encode()
+        return identity.encode(), response.position
 
     def _note_end(self, response: _Response) -> None:
         missing, highest = response.numbers.missing(), response.numbers.highest
-        if missing:
+        if response.numbers.missing_count > len(response.unnumbered):  # else they may be of those without a number
             self._notes.append(
                 f"{response.key:.80}: numbers {missing} are missing; read them again with starting_after, or publish"
                 " the retrieved response"

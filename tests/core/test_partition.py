@@ -257,7 +257,7 @@ def test_every_header_of_a_published_record() -> None:
         "last-offset": "43",
         "events": "3",
         "revision": "0",
-        "fold-version": "2",
+        "fold-version": "3",
         "rules": RULES.digest(),
         "digest": sha256(effect.value).hexdigest(),
         "anomalies": "expired_at_disagrees,joined_midstream",
@@ -301,7 +301,7 @@ def test_every_header_of_a_dead_letter_and_the_attempts_count_up() -> None:
         ("runstep-source-offset", b"0"),
         ("runstep-source-timestamp", b"1000000"),
         ("runstep-attempt", b"3"),
-        ("runstep-fold-version", b"2"),
+        ("runstep-fold-version", b"3"),
     )
     again = play.put(b"{", headers=effect.headers)[0]
     assert headers(again)["attempt"] == "4"
@@ -431,7 +431,7 @@ def test_two_lives_in_two_partitions_of_one_step_know_nothing_of_each_other() ->
 
 
 def test_a_checkpoint_that_is_not_ours_is_named() -> None:
-    for key, value, words in ((b"ss1", b"\xc1", "checkpoint"), (b"ss1", b"\x92\x04\xa4step", "version 4")):
+    for key, value, words in ((b"ss1", b"\xc1", "checkpoint"), (b"ss1", b"\x92\x05\xa4step", "version 5")):
         with pytest.raises(ValueError, match=words):
             PartitionState("t", 0, RULES).load([(key, value)])
 

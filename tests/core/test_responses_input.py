@@ -65,7 +65,7 @@ def reason(effects: list[Effect]) -> str:
     return effect.reason.value
 
 
-@pytest.mark.parametrize("index", [1024, -1, 1 << 31, 1 << 63, "0", None, True, 1.0, [0]])
+@pytest.mark.parametrize("index", [1024, -1, 1 << 31, "1024", "-1", "00", "", " 0", "٣", True, 0.5, 1e300, [0], {}])
 @pytest.mark.parametrize("field", ["output_index", "content_index"])
 def test_an_index_that_is_none_is_refused_and_changes_nothing(field: str, index: Any) -> None:
     stream = Stream()
@@ -87,10 +87,13 @@ def test_an_index_that_is_none_is_refused_and_changes_nothing(field: str, index:
         ({"type": "response.output_text.delta"}, "malformed"),
         ({"type": "response.output_item.added", "item": 7}, "malformed"),
         ({"type": "response.output_item.done", "item": [1]}, "malformed"),
-        ({"type": "response.completed", "response": None}, "malformed"),
+        ({"type": "response.completed", "response": 7}, "malformed"),
+        ({"type": "response.created", "response": []}, "malformed"),
         ({"type": "response.completed", "response": {"output": [7]}}, "malformed"),
         ({"type": "response.created", "sequence_number": -1, "response": {}}, "malformed"),
-        ({"type": "response.created", "sequence_number": "1", "response": {}}, "malformed"),
+        ({"type": "response.created", "sequence_number": "1.0", "response": {}}, "malformed"),
+        ({"type": "response.created", "sequence_number": 0.5, "response": {}}, "malformed"),
+        ({"type": "response.created", "sequence_number": True, "response": {}}, "malformed"),
         ({"type": "response.created", "sequence_number": 1 << 60, "response": {}}, "malformed"),
         ({"sequence_number": 1, "delta": "without a type"}, "malformed"),
         ({"type": "order.placed", "sequence_number": 1}, "malformed"),

@@ -171,8 +171,8 @@ def test_a_number_is_taken_once_and_as_often_as_it_is_refused(said: list[tuple[i
     numbers, folded = SequenceNumbers(), set[int]()
     for number, refused in said:
         order = numbers.take(number, is_first=False)
-        assert (order is Order.REPEAT) is (number in folded)
-        if order is not Order.REPEAT:
+        assert (order is Order.OLD) is (number in folded)
+        if order is not Order.OLD:
             if refused:
                 numbers.give_back(number)
             else:

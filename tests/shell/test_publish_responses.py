@@ -224,11 +224,11 @@ def test_an_open_end_and_missing_numbers_are_noted() -> None:
 
 
 def test_numbers_that_are_none_are_left_to_the_worker() -> None:
-    for number in (-1, 1.5, "3", True, None, 2**70):
+    for number in (-1, 1.5, "03", True, None, 2**70):
         first, second = whole()[:2]
         published = records(lines_of([first, second | {"sequence_number": number}]))
         assert [record.key for record in published] == [b"resp_1"] * 2
-        assert ids(published)[1] == (b"resp_1:%d" % number if number == 2**70 else ids(published)[1])
+        assert not (ids(published)[1] or b"").startswith(b"resp_1:")
 
 
 @pytest.mark.parametrize("kind", ["ping", "keepalive", "keep-alive", "keep_alive", "heartbeat"])

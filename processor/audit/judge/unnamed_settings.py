@@ -28,7 +28,7 @@ from processor.core.events import decode, run_named
 from processor.core.headers import DETAIL, FIRST_OFFSET, INFERRED
 from processor.core.partition import PartitionState
 from processor.core.responses.decode import MAX_RESPONSE_ID
-from processor.core.responses.event import OF_ITEMS, ResponseEvent
+from processor.core.responses.event import NOT_SAID, OF_ITEMS, ResponseEvent
 from processor.core.responses.response import ENTRY
 from processor.core.schema_frames import frame_of
 from processor.core.wire_types import StepDelta, StepObject
@@ -338,7 +338,7 @@ def _steps_in(key: bytes | None, value: bytes | None, headers: Headers) -> Itera
             yield event.step_id
         elif isinstance(event, ResponseEvent) and (response_id := run_named(key, headers, MAX_RESPONSE_ID)):
             yield response_id
-            if event.what in OF_ITEMS:
+            if event.what in OF_ITEMS and event.index != NOT_SAID:
                 yield f"{response_id}:{event.index}"
 
 

@@ -13,9 +13,9 @@ from processor.core.responses.event import (
     ANNOTATION,
     DONE,
     END,
-    ERROR,
     FOREIGN,
     LIFE,
+    NOT_SAID,
     PART,
     PART_DONE,
     PIECES,
@@ -24,7 +24,7 @@ from processor.core.responses.event import (
     WHOLES,
     ResponseEvent,
 )
-from processor.core.responses.numbers import MAX_NUMBER
+from processor.core.responses.numbers import integer_of, sequence_number
 from processor.core.responses.wire import (
     ENDS,
     LIFECYCLE,
@@ -74,73 +74,90 @@ def read_response_event(name: str, data: Span) -> ResponseEvent | Rejected:
 
 def read_numbered(data: Span) -> ResponseEvent | None:
     """An event that is not of Responses and has a place among them (`keepalive`): its number is not missing."""
-    number = read_event(data).sequence_number
-    return ResponseEvent(FOREIGN, number) if type(number) is int and 0 <= number < MAX_NUMBER else None
+    number = sequence_number(read_event(data).sequence_number)
+    return None if number is None else ResponseEvent(FOREIGN, number)
 
 
 def _event(name: str, wire: WireEvent) -> ResponseEvent:
-    number = wire.sequence_number
-    if number is not None and not (type(number) is int and 0 <= number < MAX_NUMBER):
-        raise _BadEventError(Reason.MALFORMED, "sequence_number is not an integer from 0")
-    if name == "error":
-        return ResponseEvent(ERROR, number, value=wire.error)
+    number = None
+    if wire.sequence_number is not None:
+        number = sequence_number(wire.sequence_number)
+        if number is None:
+            raise _BadEventError(Reason.MALFORMED, "sequence_number is not an integer from 0")
     own = name[_NAME:]
     if own in LIFECYCLE:
-        return ResponseEvent(LIFE, number, own in _BEGINNINGS, value=_object(wire.response, "response"))
+        return ResponseEvent(LIFE, number, own in _BEGINNINGS, value=_response(wire.response))
+    if own == "done" and type(wire.response) is dict and wire.response.get("status") in ENDS:
+        own = wire.response["status"]  # a gateway's name for whatever ends the response
     if own in ENDS:
         return ResponseEvent(END, number, value=_response(wire.response), status=own)
     if own in SKIPPED:
         return ResponseEvent(SKIP, number)
     stem, _, last = own.rpartition(".")
     if stem == "output_item" and last in (ADDED, DONE):
-        if last == ADDED and (
-            wire.item is None or wire.item is UNSET
-        ):  # some services announce an item that never comes
-            return ResponseEvent(SKIP, number)
-        return ResponseEvent(last, number, index=_index(wire.output_index, "output"), value=_object(wire.item, "item"))
+        return _item_event(last, number, wire)
     if stem in PARTS and last in (ADDED, DONE):
         holder, field = PARTS[stem]
+        index, item_id = _index_of_item(wire), _name_of_item(wire)
+        if _is_nothing(wire.part):
+            return ResponseEvent(PIECES if last == ADDED else WHOLES, number, index=index, item_id=item_id)
         return ResponseEvent(
             PART if last == ADDED else PART_DONE,
             number,
-            index=_index(wire.output_index, "output"),
+            index=index,
+            item_id=item_id,
             at=_index(getattr(wire, field), field),
             holder=holder,
             value=_object(wire.part, "part"),
         )
     if own == "output_text.annotation.added":
+        annotation_index = wire.annotation_index
         return ResponseEvent(
             ANNOTATION,
             number,
-            index=_index(wire.output_index, "output"),
+            index=_index_of_item(wire),
+            item_id=_name_of_item(wire),
             at=_index(wire.content_index, "content"),
-            value=(_index(wire.annotation_index, "annotation"), _object(wire.annotation, "annotation")),
+            value=(
+                NOT_SAID if annotation_index is None else _index(annotation_index, "annotation"),
+                _object(wire.annotation, "annotation"),
+            ),
         )
     found = _text_event(stem, last, number, wire)
     return found if found is not None else ResponseEvent(UNKNOWN, number)
 
 
+def _item_event(last: str, number: int | None, wire: WireEvent) -> ResponseEvent:
+    if _is_nothing(wire.item) or (last == DONE and wire.item == {}):
+        if last == ADDED:  # some services announce an item that never comes
+            return ResponseEvent(SKIP, number)
+        return ResponseEvent(DONE, number, index=_index_of_item(wire), item_id=_name_of_item(wire))
+    item = _object(wire.item, "item")
+    return ResponseEvent(last, number, index=_index_of_item(wire), item_id=name_of(item.get("id")), value=item)
+
+
 def _text_event(stem: str, last: str, number: int | None, wire: WireEvent) -> ResponseEvent | None:
     place = PLACES.get(stem)
     if stem == OUTPUT_CONTENT and last in ("delta", DONE):
-        output = _index(wire.output_index, "output")
+        output = _index_of_item(wire)
         texts = _shell_output(wire, last)
         return ResponseEvent(PIECES if last == "delta" else WHOLES, number, index=output, texts=texts)
     if place is None or last not in ("delta", DONE, ADDED):
         return None
-    output = _index(wire.output_index, "output")
+    output, item_id = _index_of_item(wire), _name_of_item(wire)
     at = _index(getattr(wire, place.index), place.index) if place.index else 0
     if last == "delta":
         text = wire.delta
     else:
         text = getattr(wire, "command" if stem == "shell_call_command" else place.field)
-    if (
-        text is None or (text is UNSET and last == DONE) or (text == "" and last == ADDED)
-    ):  # it says nothing of the text
-        return ResponseEvent(WHOLES if last == DONE else PIECES, number, index=output)
+    says_nothing = text is None or (text is UNSET and last == DONE) or (text == "" and last == ADDED)
+    if says_nothing or (place.is_guessed and type(text) is not str):
+        return ResponseEvent(WHOLES if last == DONE else PIECES, number, index=output, item_id=item_id)
     if type(text) is not str:
         raise _BadEventError(Reason.MALFORMED, f"{stem}.{last}: its text is not a string")
-    return ResponseEvent(WHOLES if last == DONE else PIECES, number, index=output, texts=((place, at, text),))
+    return ResponseEvent(
+        WHOLES if last == DONE else PIECES, number, index=output, item_id=item_id, texts=((place, at, text),)
+    )
 
 
 def _shell_output(wire: WireEvent, last: str) -> tuple[tuple[Place, int, str], ...]:
@@ -163,11 +180,29 @@ def _shell_output(wire: WireEvent, last: str) -> tuple[tuple[Place, int, str], .
 
 
 def _index(value: Any, what: str) -> int:
-    if not valid_index(value):
+    """An index that an event says; 0 where it does not."""
+    found = 0 if value is None else integer_of(value)
+    if found is None or not valid_index(found):
         what = what.removesuffix("_index")
         raise _BadEventError(Reason.BAD_INDEX, f"{what}_index: not an integer from 0 to 1023")
-    found: int = value
     return found
+
+
+def _index_of_item(wire: WireEvent) -> int:
+    return NOT_SAID if wire.output_index is None else _index(wire.output_index, "output")
+
+
+def _name_of_item(wire: WireEvent) -> str:
+    return name_of(wire.item_id)
+
+
+def name_of(value: Any) -> str:
+    """An item's id; "" where it has none."""
+    return value if type(value) is str else ""
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or value is UNSET
 
 
 def _object(value: Any, what: str) -> dict[str, Any]:
@@ -177,7 +212,8 @@ def _object(value: Any, what: str) -> dict[str, Any]:
 
 
 def _response(value: Any) -> dict[str, Any]:
-    response = _object(value, "response")
+    """The response in a lifecycle event; an empty one where the event says nothing of it."""
+    response = {} if _is_nothing(value) else _object(value, "response")
     output = response.get("output")
     if output is not None and not (type(output) is list and all(type(item) is dict for item in output)):
         raise _BadEventError(Reason.MALFORMED, "output is not a list of objects")

@@ -23,6 +23,10 @@ END: Final = "end"
 ERROR: Final = "error"
 SKIP: Final = "skip"
 UNKNOWN: Final = "unknown"
+BEGINS: Final = "begins"
+"""Kind of the lifecycle events that a stream begins with, among those of the last event (`repeats`)."""
+NOT_SAID: Final = -1
+"""The index of an event that does not say its `output_index`."""
 FOREIGN: Final = "foreign"
 """Numbered like the events of a response that is remembered, and none of them."""
 
@@ -36,13 +40,18 @@ INSIDE: Final = frozenset({PIECES, WHOLES, PART, PART_DONE, ANNOTATION})
 class ResponseEvent(msgspec.Struct, frozen=True, gc=False):
     """One event of a response. `what` is one of the names above; the rest is set where it belongs to that.
 
-    `texts`: the place, the index in its list, and the text. `status`: of an end. `begins`: a stream begins with it.
+    `index`: as the event says it, `NOT_SAID` where it does not; the fold sets that of the item. `item_id`: what it
+    calls its item, "" where it does not. `texts`: the place, the index in its list, and the text. `status`: of an end.
+    `begins`: a stream begins with it.
     """
 
     what: str
     number: int | None
     begins: bool = False
     index: int = 0
+    item_id: str = ""
+    said: int = NOT_SAID
+    """The index that the event says, where it is not that of its item (`placing`)."""
     at: int = 0
     holder: str = ""
     value: Any = None

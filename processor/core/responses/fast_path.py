@@ -132,7 +132,7 @@ class TextPath:
         place = DELTAS.get(delta.type)
         if delta.event is not UNSET or delta.specversion is not UNSET:  # an envelope
             return None
-        if place is None or delta.sequence_number != number:
+        if place is None or delta.sequence_number != number or response.has_moved or response.unnumbered:
             return None
         item = response.items.get(delta.output_index)
         if item is None:

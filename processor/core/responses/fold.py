@@ -5,6 +5,8 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any, Final
 
+from msgspec import structs
+
 from processor.core.effects import FOLD_VERSION, Reason, Rejected, Status
 from processor.core.entry import Cause, Entry
 from processor.core.events import run_named
@@ -15,12 +17,15 @@ from processor.core.observer import Observer
 from processor.core.quarantine import Quarantine
 from processor.core.responses import event as said
 from processor.core.responses.decode import MAX_RESPONSE_ID, named_response
-from processor.core.responses.event import OF_RESPONSES, ResponseEvent
+from processor.core.responses.event import NOT_SAID, OF_RESPONSES, ResponseEvent
 from processor.core.responses.fast_path import TextPath
 from processor.core.responses.item import Item
 from processor.core.responses.mapping import as_error, holds_replacement, stated_status
-from processor.core.responses.numbers import Order
+from processor.core.responses.numbers import MAX_NUMBER, Order
+from processor.core.responses.placing import free_index, index_of, is_another
+from processor.core.responses.repeats import kind_of, may_be_repeat
 from processor.core.responses.response import Response, entry_key
+from processor.core.responses.wire import Place
 from processor.core.rules import Rules
 from processor.core.transitions import SKIP, Transitions
 from processor.core.wire_types import RunEnd, canonical
@@ -131,39 +136,76 @@ class ResponseFold:
         response.last_offset, self._fold_version = cause.offset, entry.fold_version
         response.cursor = None
         refused = None
-        if self._is_news(response, event, event_id):
-            refused = self._take(entry, response, cause, event)
+        news = self._news(response, event, event_id)
+        if news is not None:
+            refused = self._take(entry, response, cause, news)
             if refused is not None:
-                self._give_back(response, event, event_id)
+                self._give_back(response, news, event_id)
         self._settle(entry, response, cause)
         return refused
 
-    def _is_news(self, response: Response, event: ResponseEvent, event_id: str | None) -> bool:
-        """Whether an event is no repeat; notes its number, or its id where it has none, and what is missing."""
-        counts = self._transitions.counts
-        number = event.number
+    def _news(self, response: Response, event: ResponseEvent, event_id: str | None) -> ResponseEvent | None:
+        """The event, placed, if it is no repeat; notes its number, or its id where it has none, and what is missing."""
+        counts, numbers, number = self._transitions.counts, response.numbers, event.number
+        is_index_said = event.index != NOT_SAID
+        index = index_of(response, event)
+        if index != event.index:
+            event = structs.replace(event, index=index, said=event.index)
         if number is None:
-            if event_id is None or event.what == said.END:
-                return True
-            if response.has_folded(event_id):
+            return self._news_by_id(response, event, event_id)
+        before = numbers.next
+        order = numbers.take(number, is_first=event.begins)
+        if order is Order.OLD:
+            if may_be_repeat(response, event, number, is_index_said=is_index_said):
                 counts["duplicate"] += 1
-                return False
-            if response.seen is None:
-                response.seen = set()
-            response.seen.add(event_id)
+                return None
+            # An id that is made of this number says nothing either.
+            own_id = None if event_id == f"{response.response_id}:{number}" else event_id
+            return self._news_by_id(response, structs.replace(event, number=None), own_id)
+        item = response.items.get(event.index) if event.what in said.OF_ITEMS else None
+        if order is Order.LATE:
+            if item is not None:
+                item.begun = min(item.begun, number)
+            if event.what == said.PIECES and not response.is_behind_all(event.index, number):
+                counts["late"] += 1  # it would stand in the wrong place: it stays missing, until the text is done
+                return None
+        else:
+            if order is Order.GAP and number - max(before, 0) > response.unnumbered:
+                counts["sequence_gap"] += 1
+                response.note_gap()
+            response.unnumbered = 0
+        if event.what != said.PIECES and number == numbers.next - 1:
+            response.last = (number, kind_of(event), event.index)
+        return self._not_another(response, event, item, is_news=order is not Order.LATE)
+
+    def _news_by_id(self, response: Response, event: ResponseEvent, event_id: str | None) -> ResponseEvent | None:
+        """The same for an event that has no number, or one that says nothing."""
+        if event.what == said.END:
+            return event
+        if event_id is not None:
+            if response.has_folded(event_id):
+                self._transitions.counts["duplicate"] += 1
+                return None
+            response.note_folded(event_id)
             response.held_bytes += len(event_id)
-            return True
-        order = response.numbers.take(number, is_first=event.begins)
-        if order is Order.GAP:
-            counts["sequence_gap"] += 1
-            response.note_gap()
-        elif order is Order.REPEAT:
-            counts["duplicate"] += 1
-            return False
-        elif order is Order.LATE and event.what == said.PIECES and not response.is_behind_all(event.index, number):
-            counts["late"] += 1  # it would stand in the wrong place: it stays missing, until the text is done
-            return False
-        return True
+        response.lacks_numbers = True
+        response.unnumbered += 1
+        item = response.items.get(event.index) if event.what in said.OF_ITEMS else None
+        return self._not_another(response, event, item, is_news=False)
+
+    def _not_another(
+        self, response: Response, event: ResponseEvent, item: Item | None, *, is_news: bool
+    ) -> ResponseEvent:
+        """The event, at an index of its own where it means another item than that which has its index."""
+        if item is None:
+            return event
+        if is_another(response, item, event, is_news=is_news):
+            index = event.index if event.said == NOT_SAID else event.said
+            return structs.replace(event, index=free_index(response), said=index)
+        own = item.own_id()
+        if own and event.item_id and own != event.item_id and event.what != said.PIECES:  # the fast path has those
+            response.rotates = True
+        return event
 
     def _give_back(self, response: Response, event: ResponseEvent, event_id: str | None) -> None:
         """Forget that a refused event has come: put back later (a redrive), it is no repeat."""
@@ -201,7 +243,14 @@ class ResponseFold:
 
     def _item_event(self, response: Response, cause: Cause, event: ResponseEvent) -> Rejected | None:
         counts = self._transitions.counts
+        if event.index == NOT_SAID:
+            return Rejected(Reason.BAD_INDEX, "output_index: not said, and nothing else names the item")
         item = response.items.get(event.index)
+        if event.what == said.DONE and event.value is None:
+            if item is None or item.is_stated:
+                counts["ignored"] += 1
+                return None
+            event = structs.replace(event, value=item.whole())  # it ends, and nothing is said of it
         size = (
             _size_of(cause) if event.what not in (said.PIECES, said.WHOLES) else sum(len(t) for _, _, t in event.texts)
         )
@@ -218,6 +267,11 @@ class ResponseFold:
         )
         if item is None:
             item = self._begin(response, event.index, cause, is_added=event.what == said.ADDED)
+            item.begun = response.numbers.next if event.number is None else event.number
+            if event.said != NOT_SAID:
+                item.said, response.has_moved = event.said, True
+            if event.item_id and event.what in said.INSIDE:
+                item.item["id"] = event.item_id
         elif chosen is None:
             return Rejected(Reason.ILLEGAL_TRANSITION, f"{kind.value} after {item.status.value}")
         if event.mended:
@@ -258,10 +312,12 @@ class ResponseFold:
             if event.number is not None:
                 item.numbered = event.number
             for place, index, text in event.texts:
-                item.append(place, index, text)
+                if not _is_of_others(place, item):
+                    item.append(place, index, text)
         elif event.what == said.WHOLES:
             for place, index, text in event.texts:
-                item.check(place, index, text)
+                if not _is_of_others(place, item):
+                    item.check(place, index, text)
         elif event.what == said.ANNOTATION:
             at, annotation = event.value
             item.annotate(event.at, at, annotation)
@@ -344,8 +400,7 @@ class ResponseFold:
         """Close what is open from the items that the response carries, and publish those that were never seen."""
         value, status = event.value, event.status
         response.facts.take(value, mended=event.mended)
-        ended_at, error = value.get(f"{status}_at"), as_error(value.get("error"))
-        run = RunEnd(response.response_id, status, ended_at if type(ended_at) is int else None, error)
+        run = RunEnd(response.response_id, status, _seconds(value.get(f"{status}_at")), as_error(value.get("error")))
         outputs: list[dict[str, Any]] = value.get("output") or []
         for index, output in self._matched(response, outputs):
             item = response.items.get(index)
@@ -367,7 +422,7 @@ class ResponseFold:
         if event.mended and holds_replacement(output):
             item.add_anomaly("replaced_half")
         # Numbers without a gap prove that all of the text came. Else it may be cut, and its beginning is no difference.
-        may_be_cut = event.number is None or response.gaps > 0
+        may_be_cut = event.number is None or response.gaps > 0 or response.lacks_numbers
         is_stated = run.status == "completed" or output.get("status") in ("completed", "failed")
         if is_stated:
             self._folded(item, cause)
@@ -483,6 +538,18 @@ def _kind_of(event: ResponseEvent) -> Kind:
     if event.what == said.ADDED:
         return Kind.CREATED
     return Kind(stated_status(event.value).value) if event.what == said.DONE else Kind.DELTA
+
+
+def _is_of_others(place: Place, item: Item) -> bool:
+    """Whether a text that no SDK knows belongs to items of another type than this one."""
+    return place.is_guessed and item.item.get("type") not in (None, place.item_type)
+
+
+def _seconds(value: Any) -> int | None:
+    """A time that a response says, in whole seconds."""
+    if type(value) is float and 0 <= value < MAX_NUMBER:
+        return int(value)
+    return value if type(value) is int else None
 
 
 def entry_of_item(item: Item, due_s: int = 0) -> Entry:

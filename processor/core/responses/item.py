@@ -7,6 +7,7 @@ from typing import Any, Final
 from processor.core.checkpoint_format import Inference
 from processor.core.effects import Status
 from processor.core.growing_text import Text
+from processor.core.responses.event import NOT_SAID
 from processor.core.responses.mapping import Facts, as_error, error_of, step_details, step_type
 from processor.core.responses.wire import ALL_PLACES, Place
 from processor.core.step_state import SCHEMA_KEYS, StepState
@@ -19,6 +20,8 @@ _ANNOTATIONS: Final = "annotations:"
 """In front of the index of a part, in the name of the list of `parts` that holds its annotations."""
 PACKED_BEFORE_NUMBERED: Final = 20
 """How many fields a packed item had that did not say the number of its last piece."""
+_PACKED_BEFORE_BEGUN: Final = 21
+"""How many it had that did not say the number it began with, and the index it was given."""
 
 
 class Item(StepState):
@@ -30,6 +33,7 @@ class Item(StepState):
 
     __slots__ = (
         "began_s",
+        "begun",
         "ended_s",
         "facts",
         "incomplete",
@@ -39,6 +43,7 @@ class Item(StepState):
         "numbered",
         "parts",
         "response_id",
+        "said",
         "stated_digest",
         "texts",
     )
@@ -56,6 +61,15 @@ class Item(StepState):
         self.incomplete: Any = None
         self.numbered = -1
         """The number of the last piece of text; -1 where none had one."""
+        self.begun = -1
+        """The smallest number that an event of it may have."""
+        self.said = index
+        """The `output_index` that its events say: another than `index` where another item had that first."""
+
+    def own_id(self) -> str:
+        """The id that the item says of itself; "" where it has none."""
+        found = self.item.get("id")
+        return found if type(found) is str else ""
 
     # --- events ---------------------------------------------------------------------------------------------
 
@@ -75,6 +89,8 @@ class Item(StepState):
         text = self.texts.get((place.name, index))
         if text is not None and joined(text.getvalue()) == whole:
             return
+        if self._all_of(place) == whole:
+            return  # each piece was given an index of its own
         if text is not None and not self._comes_to(place, index, text, whole):
             self.add_anomaly("fold_divergence")
         self.item.setdefault("type", place.item_type)
@@ -106,7 +122,10 @@ class Item(StepState):
     def annotate(self, index: int, at: int, annotation: dict[str, Any]) -> None:
         """Put an annotation into a part, in its place among the others, whichever comes first."""
         self.item.setdefault("type", "message")
-        self.parts[f"{_ANNOTATIONS}{index}", at] = annotation
+        name = f"{_ANNOTATIONS}{index}"
+        if at == NOT_SAID:
+            at = max((known for holder, known in self.parts if holder == name), default=-1) + 1
+        self.parts[name, at] = annotation
 
     def end(self, item: dict[str, Any], status: Status, ended_s: int, *, may_be_cut: bool = False) -> None:
         """Let the item that is done have the last word. `may_be_cut`: the end of a text may not have come."""
@@ -115,7 +134,7 @@ class Item(StepState):
             whole = _found(item, place, index) or ""
             if may_be_cut and self._begins(place, index, text, whole):
                 continue
-            if not self._comes_to(place, index, text, whole):
+            if not self._comes_to(place, index, text, whole) and self._all_of(place) != _all_found(item, place):
                 self.add_anomaly("fold_divergence")
         self.inference, self.is_stated = None, True
         self.status, self.item, self.ended_s = status, item, ended_s
@@ -129,6 +148,13 @@ class Item(StepState):
         """Whether the deltas come to this text, by themselves or behind what the item began with."""
         folded = joined(text.getvalue())
         return folded == whole or folded[len(self._begun_with(place, index)) :] == whole
+
+    def _all_of(self, place: Place) -> str | None:
+        """What the deltas of a place come to, one index behind the other; None where there are not several."""
+        found = sorted((index, text) for (name, index), text in self.texts.items() if name == place.name)
+        if len(found) < 2 or place.holder not in _LISTS:
+            return None
+        return joined("".join(text.getvalue() for _, text in found))
 
     def _begins(self, place: Place, index: int, text: Text, whole: str) -> bool:
         """Whether this text begins with what the deltas come to."""
@@ -235,6 +261,8 @@ class Item(StepState):
             self.stated_digest,
             self.incomplete,
             self.numbered,
+            self.begun,
+            self.said,
         ]
 
     @staticmethod
@@ -257,6 +285,8 @@ class Item(StepState):
         item.is_stated, item.stated_digest, item.incomplete = packed[17:20]
         if len(packed) > PACKED_BEFORE_NUMBERED:
             item.numbered = packed[20]
+        if len(packed) > _PACKED_BEFORE_BEGUN:
+            item.begun, item.said = packed[21:23]
         return item
 
 
@@ -277,6 +307,13 @@ def _found(item: dict[str, Any], place: Place, index: int) -> str | None:
         held = item.get(place.holder)
     found = _member(held, place.field)
     return found if type(found) is str else None
+
+
+def _all_found(item: dict[str, Any], place: Place) -> str:
+    """The texts at a place of an item, one index behind the other."""
+    held = item.get(place.holder)
+    entries = held if type(held) is list else []
+    return "".join(_found(item, place, index) or "" for index in range(len(entries)))
 
 
 def _member(value: Any, name: str) -> Any:

@@ -1,12 +1,14 @@
-"""Sequence numbers of one response: which are repeats, which are missing. Bounded: ranges, not a set."""
+"""Sequence numbers of one response: which came before, which are missing. Bounded: ranges, not a set."""
 
 from __future__ import annotations
 
+import re
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 MAX_RANGES: Final = 64
 MAX_NUMBER: Final = 1 << 53
+_DIGITS: Final = re.compile("0|[1-9][0-9]{0,15}")
 
 
 class Order(Enum):
@@ -15,7 +17,22 @@ class Order(Enum):
     NEXT = "next"
     GAP = "gap"  # it is further than the next one: some are missing
     LATE = "late"  # it is one of those that were missing, or were refused
-    REPEAT = "repeat"
+    OLD = "old"  # it came before: a repeat, or a number that says nothing (`repeats`)
+
+
+def integer_of(value: Any) -> int | None:
+    """The integer in a JSON value: as one, without a fraction (`3.0`) or as digits (`"3"`); None if it is none."""
+    if type(value) is int:
+        return value
+    if type(value) is float and value.is_integer() and abs(value) < MAX_NUMBER:
+        return int(value)
+    return int(value) if type(value) is str and _DIGITS.fullmatch(value) else None
+
+
+def sequence_number(value: Any) -> int | None:
+    """The sequence number in a JSON value; None if it is none."""
+    found = integer_of(value)
+    return found if found is not None and 0 <= found < MAX_NUMBER else None
 
 
 class SequenceNumbers:
@@ -47,7 +64,7 @@ class SequenceNumbers:
                     pair for pair in ((first, number - 1), (number + 1, last)) if pair[0] <= pair[1]
                 ]
                 return Order.LATE
-        return Order.REPEAT
+        return Order.OLD
 
     def give_back(self, number: int) -> None:
         """Have the event of a number that was just taken be refused: it may come again, and is no repeat then."""

@@ -51,11 +51,16 @@ class Response(StepState):
         "ending",
         "facts",
         "gaps",
+        "has_moved",
         "held_bytes",
         "id_bytes",
         "items",
+        "lacks_numbers",
+        "last",
         "numbers",
         "response_id",
+        "rotates",
+        "unnumbered",
         "unsaid_gap",
     )
 
@@ -69,6 +74,16 @@ class Response(StepState):
         self.gaps = 0
         self.unsaid_gap = False
         """A number is missing, and no item was open then: the next that begins carries it."""
+        self.lacks_numbers = False
+        """An event had no number, or one that says nothing: the others do not prove that all came."""
+        self.unnumbered = 0
+        """How many such events have come since the last number."""
+        self.last: tuple[int, str, int] = (-1, "", -1)
+        """The number, kind and item of the last numbered event that the fast path did not take."""
+        self.rotates = False
+        """Events call their items by other ids than the items themselves do."""
+        self.has_moved = False
+        """An item stands at another index than its events say."""
         self.ending: RunEnd | None = None
         self.held_bytes = 0
         self.cursor: TextCursor | None = None
@@ -109,8 +124,13 @@ class Response(StepState):
 
     def summary(self) -> tuple[Any, ...]:
         numbers = self.numbers
-        items = [(item.summary(), item.encoded("")) for _, item in sorted(self.items.items())]
-        return (super().summary(), numbers.next, numbers.missing, self.gaps, self.unsaid_gap, self.held_bytes, items)
+        items = [
+            (item.summary(), item.encoded(""), item.numbered, item.begun, item.said)
+            for _, item in sorted(self.items.items())
+        ]
+        said = (self.lacks_numbers, self.unnumbered, self.rotates, self.has_moved, self.last)
+        gaps = (numbers.next, numbers.missing, self.gaps, self.unsaid_gap)
+        return (super().summary(), gaps, said, self.held_bytes, items)
 
     def peek(self) -> tuple[Any, Any]:
         return self.facts.thread_id, "response"
@@ -125,7 +145,16 @@ class Response(StepState):
                 self.last_offset,
                 self.opened_s,
                 [facts.thread_id, facts.assistant_id, facts.metadata, facts.mended],
-                [numbers.next, numbers.missing, self.gaps, self.unsaid_gap],
+                [
+                    numbers.next,
+                    numbers.missing,
+                    self.gaps,
+                    self.unsaid_gap,
+                    self.lacks_numbers,
+                    self.unnumbered,
+                    self.rotates,
+                    self.last,
+                ],
                 None if ending is None else [ending.status, ending.ended_at, ending.last_error],
                 sorted(self.seen) if self.seen is not None else None,
                 self.held_bytes,
@@ -142,7 +171,10 @@ class Response(StepState):
         response.status, response.last_offset = Status(status), last
         response.facts.thread_id, response.facts.assistant_id, response.facts.metadata = facts[:3]
         response.facts.mended = facts[3:] == [True]  # older versions did not say it
-        response.numbers.next, missing, response.gaps, response.unsaid_gap = numbers
+        response.numbers.next, missing, response.gaps, response.unsaid_gap, *more = numbers
+        if more:  # older versions did not say it
+            response.lacks_numbers, response.unnumbered, response.rotates, last = more
+            response.last = tuple(last)
         response.numbers.missing = [(begin, end) for begin, end in missing]
         if ending is not None:
             response.ending = RunEnd(response_id, *ending)
@@ -153,4 +185,5 @@ class Response(StepState):
             if len(packed) == PACKED_BEFORE_NUMBERED:  # by an older version: whatever is late for it stays so
                 item.numbered = response.numbers.next
             response.items[item.index] = item
+            response.has_moved = response.has_moved or item.said != item.index
         return response

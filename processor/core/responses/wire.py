@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, structs
 
 PREFIX: Final = "response."
 
@@ -32,9 +32,10 @@ class WireEvent(msgspec.Struct, gc=False):
 
     sequence_number: Any = None
     output_index: Any = None
-    content_index: Any = 0
-    summary_index: Any = 0
-    command_index: Any = 0
+    item_id: Any = None
+    content_index: Any = None
+    summary_index: Any = None
+    command_index: Any = None
     annotation_index: Any = None
     item: Any = UNSET
     part: Any = UNSET
@@ -55,7 +56,8 @@ class WireEvent(msgspec.Struct, gc=False):
 class Place(msgspec.Struct, frozen=True, gc=False):
     """Where a text belongs: the type of its item, the list in it (if any), the part's type, the field.
 
-    `index` is the name of the event's field that numbers the entries of the list.
+    `index` is the name of the event's field that numbers the entries of the list. `is_guessed`: the event is in no
+    SDK's union, and counts only for an item of that type.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Place(msgspec.Struct, frozen=True, gc=False):
     holder: str = ""
     index: str = ""
     part_type: str = ""
+    is_guessed: bool = False
 
 
 # fmt: off
@@ -82,14 +85,22 @@ PLACES: Final[dict[str, Place]] = {place.name: place for place in (
 """By the event's name without `response.` and its last part (`delta`, `done`)."""
 # fmt: on
 
+PLACES["reasoning"] = structs.replace(PLACES["reasoning_text"], is_guessed=True)
+PLACES["reasoning_summary"] = structs.replace(PLACES["reasoning_summary_text"], is_guessed=True)
+
 STDOUT: Final = Place("stdout", "shell_call_output", "stdout", "output", "command_index")
 STDERR: Final = Place("stderr", "shell_call_output", "stderr", "output", "command_index")
 OUTPUT_CONTENT: Final = "shell_call_output_content"
-ALL_PLACES: Final[dict[str, Place]] = {**PLACES, STDOUT.name: STDOUT, STDERR.name: STDERR}
-DELTAS: Final[dict[str, Place]] = {f"{PREFIX}{name}.delta": place for name, place in PLACES.items()}
+ALL_PLACES: Final[dict[str, Place]] = {
+    place.name: place for place in (*PLACES.values(), STDOUT, STDERR) if not place.is_guessed
+}
+DELTAS: Final[dict[str, Place]] = {
+    f"{PREFIX}{name}.delta": place for name, place in PLACES.items() if not place.is_guessed
+}
 
 PARTS: Final[dict[str, tuple[str, str]]] = {
     "content_part": ("content", "content_index"),
+    "reasoning_part": ("content", "content_index"),
     "reasoning_summary_part": ("summary", "summary_index"),
 }
 """Events of parts: the list in the item, and the field that numbers its entries."""

@@ -1,0 +1,49 @@
+"""Repeats: whether an event whose sequence number came before is the one that had it then.
+
+Some gateways give all events the same number, begin to count anew or leave a default in some kinds of events. Taken for
+repeats, such events would be lost. What an event did is still to be seen in the state of its response: where it is not,
+the event has not come before, and its number says nothing (docs/decisions/0033).
+"""
+
+from __future__ import annotations
+
+from processor.core.responses.event import ADDED, BEGINS, DONE, END, ERROR, NOT_SAID, OF_ITEMS, PIECES, ResponseEvent
+from processor.core.responses.placing import is_another
+from processor.core.responses.response import Response
+
+
+def may_be_repeat(response: Response, event: ResponseEvent, number: int, *, is_index_said: bool) -> bool:
+    """Whether an event whose number came before may have come with it. It is placed (`placing.index_of`)."""
+    what = event.what
+    if what in (END, ERROR):
+        return response.ending is not None
+    if _had_another(response, event, number):
+        return False
+    if what not in OF_ITEMS or event.index == NOT_SAID:
+        return True
+    item = response.items.get(event.index)
+    if item is None:
+        return not is_index_said and not event.item_id
+    if number < item.begun:
+        return False
+    if what == DONE and not item.is_stated:
+        return False
+    return what != ADDED or number == item.begun or not is_another(response, item, event, is_news=False)
+
+
+def _had_another(response: Response, event: ResponseEvent, number: int) -> bool:
+    """Whether the number is that of the last event, which was of another kind or item."""
+    if number != response.numbers.next - 1:
+        return False
+    last, kind, index = response.last
+    if last == number:
+        return (kind, index) != (kind_of(event), event.index)
+    for item in response.items.values():
+        if item.numbered == number:
+            return event.what != PIECES or event.index != item.index
+    return False
+
+
+def kind_of(event: ResponseEvent) -> str:
+    """What tells two events apart that have the same number."""
+    return BEGINS if event.begins else event.what
