@@ -9,7 +9,7 @@ from processor.config.settings import Settings
 from processor.contracts.snapshot import snapshot_schema
 from processor.core import headers as names
 from processor.core.effects import Reason
-from processor.core.events import EVENT_ID
+from processor.core.event_headers import EVENT_ID
 from processor.core.lifecycle import TERMINAL
 from processor.kafka import output_records
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import structs
 
 from processor.core.effects import Headers, Reason, Rejected
+from processor.core.event_headers import EVENT_ID, RUN_ID
 from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
 from processor.core.responses.decode import is_response, read_numbered, read_response_event
 from processor.core.responses.event import ERROR, ResponseEvent
@@ -47,13 +48,6 @@ _T = TypeVar("_T")
 
 MAX_DEPTH: Final = 100
 MAX_ID: Final = 256
-
-EVENT_ID: Final = "runstep-event-id"
-"""The header by which producers of ours name an event, so that a repeat can be told from an equal token."""
-
-RUN_ID: Final = "runstep-run-id"
-"""The header by which they name the run of an event that does not say it."""
-
 
 MESSAGE_PREFIXES: Final = (b'{"event":"thread.message.', b'{"event": "thread.message.')
 """What no step needs is known by its first bytes: pieces of messages are the commonest events of a chat."""

@@ -21,18 +21,21 @@ from processor.core.effects import Checkpoint, Effect, Record, Status
 from processor.core.ended_groups import PLAIN, Grouping
 from processor.core.endings import Endings
 from processor.core.entry import Cause, Entry
+from processor.core.event_headers import SPECIAL, plain_id
 from processor.core.events import MESSAGE_PREFIXES
 from processor.core.observer import Observer
 from processor.core.path_check import compare_effects, compare_entries
 from processor.core.publication import Publication
 from processor.core.quarantine import Quarantine
+from processor.core.raw_batch import RawBatch
 from processor.core.rebuild import Rebuild
 from processor.core.responses.event import OF_RESPONSES
+from processor.core.responses.fast_path import response_named
 from processor.core.responses.fold import ResponseFold, entry_of_item
 from processor.core.responses.response import ENTRY, Response, entry_key
 from processor.core.rules import Rules
 from processor.core.run_steps.fast_path import Paths
-from processor.core.run_steps.fold import SPECIAL, RunSteps, plain_id, step_named
+from processor.core.run_steps.fold import RunSteps, step_named
 from processor.core.transitions import Transitions
 
 _OPEN: Final = Status.IN_PROGRESS
@@ -150,6 +153,25 @@ class PartitionState:
         """
         if self._slow is None:
             return self._apply(records)
+        return self._apply_both(records)
+
+    def apply_batches(self, batches: Iterable[Iterable[Record]]) -> list[Effect]:
+        """As `apply`, for a state that is live; the records come in pieces, each of them a `RawBatch` or a list."""
+        assert self.is_live
+        if self._slow is not None:
+            return [
+                effect
+                for records in batches
+                for record in records
+                for effect in self._apply_both([record.record() if isinstance(record, RawBatch) else record])
+            ]
+        for records in batches:
+            self._walk(records)
+        self._transitions.purge()
+        return self._transitions.take_effects()
+
+    def _apply_both(self, records: Sequence[Record]) -> list[Effect]:
+        assert self._slow is not None
         effects: list[Effect] = []
         for record in records:
             found = self._apply([record])
@@ -175,7 +197,7 @@ class PartitionState:
         transitions.purge()
         return transitions.take_effects()
 
-    def _walk(self, records: Sequence[Record]) -> None:
+    def _walk(self, records: Iterable[Record]) -> None:
         transitions, run_steps = self._transitions, self._run_steps
         templates, at_work, responses = run_steps.templates, self._at_work, self._responses.fast
         now, next_offset, size = transitions.stream_time, transitions.next_offset, 0
@@ -183,10 +205,14 @@ class PartitionState:
         ignored = 0
         message, spaced_message = MESSAGE_PREFIXES
         for record in records:
-            offset = record.offset
+            raw = record if isinstance(record, RawBatch) else None
+            if raw is not None:
+                offset, timestamp, value = raw.offset, raw.timestamp, raw.value
+            else:
+                offset, timestamp, value = record.offset, record.timestamp, record.value
             if offset < next_offset:
                 continue
-            before, timestamp = now, record.timestamp
+            before = now
             if timestamp > latest:
                 latest = timestamp
             if 0 <= timestamp < earliest:
@@ -196,33 +222,38 @@ class PartitionState:
                 if now >= transitions.deadlines.next_ms or now >= transitions.idle.next_ms:
                     self._endings.fire(Cause(offset, timestamp, before))
             next_offset = transitions.next_offset = offset + 1
-            value, headers = record.value, record.headers
             event_id: bytes | None = None
             try:
                 if value is not None and len(value) > 0:
                     size += len(value)
                     head = templates.head
                     is_delta = len(head) > 0 and value.startswith(head)  # of a run step: no Responses text reads so
-                    if at_work and not is_delta and responses.append(record, value, headers, offset, before):
+                    if at_work and not is_delta:
+                        named = response_named(record)
+                        if named is not None and responses.append(named, value, offset, before):
+                            continue
+                    # One by one: compiled, a tuple of them is asked for by way of the method's name.
+                    is_message = not is_delta and (value.startswith(message) or value.startswith(spaced_message))  # noqa: PIE810
+                    if is_message and raw is not None and raw.are_published:  # its id is not asked for
+                        ignored += 1
                         continue
-                    if headers:
-                        event_id = plain_id(headers)
+                    event_id = raw.event_id() if raw is not None else plain_id(record.headers)
                     if is_delta and event_id is not SPECIAL and run_steps.append_match(value, offset, before, event_id):
                         continue
-                    # One by one: compiled, a tuple of them is asked for by way of the method's name.
-                    if event_id is not SPECIAL and (value.startswith(message) or value.startswith(spaced_message)):  # noqa: PIE810
+                    if is_message and event_id is not SPECIAL:
                         ignored += 1
                         continue
             except MemoryError:
                 raise
             except Exception as error:
-                cause = Cause(offset, timestamp, before, record)
+                cause = Cause(offset, timestamp, before, record if raw is None else raw.record())
                 self._quarantine.break_event(
                     cause, step_named(record, self.rules.schema_frames), len(transitions.effects), error, ""
                 )
                 self._quarantine.checkpoint_urgent(offset + 1)
                 continue
-            self._guard(Cause(offset, timestamp, before, record), record, event_id)
+            stays: Record = record if raw is None else raw.record()
+            self._guard(Cause(offset, timestamp, before, stays), stays, event_id)
         if ignored:
             self.counts["ignored"] += ignored
         self.value_bytes += size

@@ -1,12 +1,12 @@
 """Fetched records that are decoded while they are iterated over, batch after batch.
 
 Records that are decoded all at once have left the CPU's caches when their turn comes, and again when they are freed
-(docs/decisions/0027).
+(docs/decisions/0027). Compiled, the core reads them from the bytes of their batch (docs/decisions/0035).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, overload
 
@@ -14,11 +14,15 @@ from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
+from processor.core import raw_batch
 from processor.core.effects import Record
+from processor.core.raw_batch import RawBatch
 from processor.kafka.errors import translate
-from processor.kafka.raw_names import read_batch
+from processor.kafka.raw_names import raw_batch_of, read_batch
 
 _SAMPLE: Final = 8
+_IS_COMPILED: Final = not str(raw_batch.__file__).endswith(".py")
+"""Without the compiler the client's decoder, which is compiled in any case, is faster."""
 
 
 def sample(records: Sequence[Record]) -> Sequence[Record]:
@@ -26,6 +30,11 @@ def sample(records: Sequence[Record]) -> Sequence[Record]:
     if isinstance(records, FetchedRecords):
         records = records.firsts
     return records[:: -(-len(records) // _SAMPLE) or 1]
+
+
+def batches(records: Sequence[Record]) -> Iterable[Iterable[Record]]:
+    """Records of a poll as the fold takes them: by batch and undecoded, where that is faster (`RawBatch`)."""
+    return records.batches() if isinstance(records, FetchedRecords) and _IS_COMPILED else (records,)
 
 
 class UndecodedBatch:
@@ -43,6 +52,10 @@ class UndecodedBatch:
 
     def raw(self) -> bytes:
         return self._content[self._begin : self._end]
+
+    def batch(self, broken: Callable[[str], Exception]) -> RawBatch:
+        """The batch, to be read by the core; `broken` as for `RawBatch`. Raises what a codec raises."""
+        return raw_batch_of(self._content, self._begin, self._end, broken)
 
 
 class FetchedRecords(Sequence[Record]):
@@ -95,12 +108,39 @@ class FetchedRecords(Sequence[Record]):
         except MemoryError:  # the bytes are as they were sent; it is we who have no room for them
             raise
         except Exception as error:  # the decoders raise what they like on bytes that no broker should send
-            broken = (
-                error if isinstance(error, KafkaError) else CorruptRecordException(f"{type(error).__name__}: {error}")
-            )
-            topic, partition = self._topic_partition
-            raise translate(broken, f"topic {topic}: partition {partition}") from error
+            raise self._broken(error) from error
         self.firsts, self._last = firsts, last
+
+    def batches(self) -> Iterator[RawBatch | list[Record]]:
+        """The same records, those of whole batches undecoded. Take the next piece when the one before was read.
+
+        Raises:
+            CorruptLog: as an iteration over the records; the pieces raise it, too.
+        """
+        firsts: list[Record] = []
+        last: Record | None = None
+        for part in self._parts:
+            if isinstance(part, list):
+                firsts += sample(part)
+                yield part
+                last = part[-1]
+                continue
+            try:
+                batch = part.batch(lambda text: self._broken(CorruptRecordException(text)))
+            except MemoryError:
+                raise
+            except Exception as error:
+                raise self._broken(error) from error
+            yield batch
+            last = batch.record()
+            firsts.append(next(iter(batch)).record())
+        self.firsts, self._last = firsts, last
+
+    def _broken(self, error: Exception) -> Exception:
+        if not isinstance(error, KafkaError):
+            error = CorruptRecordException(f"{type(error).__name__}: {error}")
+        topic, partition = self._topic_partition
+        return translate(error, f"topic {topic}: partition {partition}")
 
     @overload
     def __getitem__(self, index: int) -> Record: ...

@@ -18,6 +18,7 @@ from aiokafka.record.util import calc_crc32c, decode_varint, encode_varint
 
 from processor.core.effects import LogRecord, Record
 from processor.core.header_names import name_bytes, name_text
+from processor.core.raw_batch import RawBatch
 from processor.kafka.aiokafka_compat import with_globals
 
 _HEAD: Final = struct.Struct(">qiibIhiqqqhii")
@@ -35,6 +36,22 @@ _TRANSACTIONAL: Final = 0x10
 _LENGTH_FROM: Final = 12
 _CHECKSUM_AT: Final = 17
 _CHECKED_FROM: Final = 21
+
+
+def raw_batch_of(content: bytes, begin: int, end: int, broken: Callable[[str], Exception]) -> RawBatch:
+    """The whole batch of format 2 that stands there, its checksum checked before; `broken` as for `RawBatch`.
+
+    Raises:
+        LookupError: an unknown codec; and what a decoder raises.
+    """
+    base, _, _, _, _, attributes, _, first_ms, max_ms, _, _, _, count = _HEAD.unpack_from(content, begin)
+    begin += _HEAD.size
+    codec_number = attributes & _CODEC_MASK
+    if codec_number:
+        content = _CODECS[codec_number](content[begin:end])
+        begin, end = 0, len(content)
+    append_ms = max_ms if attributes & _LOG_APPEND_TIME else None
+    return RawBatch(bytes(content), begin, end, count, base, first_ms, append_ms, broken)
 
 
 def read_batch(batch: bytes) -> list[Record]:

@@ -6,11 +6,11 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from processor.core.events import EVENT_ID, RUN_ID
+from processor.core.event_headers import EVENT_ID, RUN_ID, SEQUENCE
 
 HEADER_EVENT_ID: Final = EVENT_ID
 HEADER_RUN_ID: Final = RUN_ID
-HEADER_SEQUENCE: Final = "runstep-sequence"
+HEADER_SEQUENCE: Final = SEQUENCE
 HEADER_ORIGIN: Final = "runstep-origin"
 
 MAX_HELD_EVENTS: Final = 4096

@@ -25,6 +25,7 @@ from processor.core.rules import Rules
 from processor.errors import BrokerUnavailable, Fenced, RunStepsError
 from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Committed
+from processor.kafka.fetched_records import batches
 from processor.kafka.output_records import Outputs
 from processor.kafka.throttling import OBSERVED
 from processor.serve.assigned_partition import AssignedPartition
@@ -223,9 +224,8 @@ class Worker:
             self._pending.token = self._consumer.token()
         was_live = state.is_live
         records = records if was_live else list(records)
-        effects = state.apply(records)
-        owned.moved_at = now
-        owned.last_timestamp_ms = records[-1].timestamp
+        effects = state.apply_batches(batches(records)) if was_live else state.apply(records)
+        owned.moved_at, owned.last_timestamp_ms = now, records[-1].timestamp
         if not was_live:
             folded = bisect_left(records, state.live_from, key=_offset)
             self._note_restore(owned, folded)

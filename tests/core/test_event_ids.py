@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from processor.core.checkpoints import CHECKPOINT_VERSION, IDS_VERSION, read_checkpoint
 from processor.core.effects import Checkpoint
+from processor.core.event_headers import plain_id
 from processor.core.partition import PartitionState
 from processor.core.run_steps.event_ids import EventIds, id_text
-from processor.core.run_steps.fold import plain_id
 from tests.core.scripted_log import RULES, Play, call, calls, published, snapshot, step, text
 
 SAMPLE = Path(__file__).parent / "checkpoint_samples" / "run_step_version_1.msgpack"

@@ -21,6 +21,7 @@ from processor.core.run_steps.fast_path import FastPath, Paths
 from processor.core.run_steps.slow_path import SlowPath
 from processor.core.run_steps.step import Step
 from processor.core.step_state import StepState
+from tests.core.raw_batches import raw_batch
 from tests.core.responses_strategies import response_logs, usual_streams
 from tests.core.scripted_log import RULES, Play, call, calls, delta, headers, published, refused, snapshot, step, text
 from tests.core.strategies import ODDITIES, lives, logs
@@ -141,15 +142,15 @@ def crowded(draw: st.DrawFn) -> list[LogRecord]:
 
 
 def come_to_the_same(records: list[LogRecord], rules: Rules = LOG_RULES) -> None:
-    def life(paths: Paths) -> Any:
+    def life(paths: Paths, *, raw: bool = False) -> Any:
         state = PartitionState("t", 3, rules, paths=paths)
-        effects = state.apply(records)
+        effects = state.apply_batches([raw_batch(records)]) if raw else state.apply(records)
         # Checkpoints may hold the same tree with its keys in another order; what counts is the state they give.
         kept = [effect.key for effect in effects if isinstance(effect, Checkpoint)]
         counts = {k: n for k, n in state.counts.items() if n}
         return outcomes(effects), kept, portrait(state), counts, state.restore_point()
 
-    assert life(Paths.FAST) == life(Paths.SLOW)
+    assert life(Paths.FAST) == life(Paths.SLOW) == life(Paths.FAST, raw=True)
     PartitionState("t", 3, rules, paths=Paths.BOTH).apply(records)
 
 

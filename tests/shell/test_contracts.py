@@ -77,7 +77,7 @@ def test_the_drawn_error_tree_agrees_with_the_contract() -> None:
 
 def test_header_names_are_those_of_the_contract() -> None:
     evidence = pytest.importorskip("processor.core.headers")
-    names = {pytest.importorskip("processor.core.events").EVENT_ID}
+    names = {pytest.importorskip("processor.core.event_headers").EVENT_ID}
     for constant, value in vars(evidence).items():
         if constant.isupper() and isinstance(value, str):
             names.add(value)

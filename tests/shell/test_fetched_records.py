@@ -11,8 +11,9 @@ from aiokafka.record._crecords import DefaultRecordBatchBuilder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from processor.core.effects import Publish
+from processor.core.effects import Publish, Record
 from processor.core.partition import PartitionState
+from processor.core.raw_batch import RawBatch
 from processor.core.rules import Rules
 from processor.errors import CorruptLog
 from processor.kafka.fetch import BatchRecords, CheckedRecords
@@ -57,10 +58,27 @@ def taken(log: Log, start: int, isolation: int, cuts: Sequence[int]) -> tuple[li
             assert [plain(record) for record in records[1:3]] == found[1:3]
             assert {plain(record) for record in sample(records)} <= set(found)
             assert 1 <= len(sample(records)) <= 8
+        again = reading_again(records)
+        assert [plain(record) for record in again] == found, "read by the core from the bytes"
         got += found
         assert not got or reading.next_fetch_offset > got[-1][0]
         if not more:
             return got, reading.next_fetch_offset
+
+
+def reading_again(records: Sequence[Record]) -> list[Record]:
+    """The records as the fold takes them, each kept; and what is known of them afterwards."""
+    if not isinstance(records, FetchedRecords):
+        return list(records)
+    known = list(sample(records)), records[-1] if records else None
+    assert known[0] or not records
+    found = [
+        record.record() if isinstance(record, RawBatch) else record for batch in records.batches() for record in batch
+    ]
+    now = list(sample(records)), records[-1] if records else None
+    assert [plain(record) for record in known[0]] == [plain(record) for record in now[0]]
+    assert known[1] is None or (now[1] is not None and plain(known[1]) == plain(now[1]))
+    return found
 
 
 @pytest.mark.parametrize("isolation", [READ_UNCOMMITTED, READ_COMMITTED])
@@ -85,6 +103,44 @@ def test_whole_batches_are_not_decoded_when_they_are_taken() -> None:
         got.extend(record.offset for record in records)
     with pytest.raises(CorruptLog):
         got.extend(record.offset for record in records)
+    assert isinstance(records, FetchedRecords)
+    read: list[int] = []
+    with pytest.raises(CorruptLog, match=r"topic t: partition 0: .*"):
+        read.extend(record.offset for batch in records.batches() for record in batch)
+    assert read == [0, 1, 2, 3]
+
+
+def attributes_of_records(batch: bytearray) -> set[int]:
+    """Where they stand in a batch that is not compressed, of records shorter than 64 bytes."""
+    at, found = 61, set()
+    while at < len(batch):
+        found.add(at + 1)
+        at += 1 + batch[at] // 2
+    return found
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1), st.integers(0, 255), st.data())
+def test_broken_bytes_end_the_core_s_reading_where_they_end_the_client_s(
+    first: int, byte: int, drawn: st.DataObject
+) -> None:
+    batch = bytearray(data(first, 5))
+    # The client reads the attributes of a record as a number of any length; they are one byte, and say nothing.
+    places = sorted({*range(61, len(batch))} - attributes_of_records(batch))
+    batch[drawn.draw(st.sampled_from(places))] = byte
+    ends: list[tuple[list[Any], bool]] = []
+    for way in ("client", "core"):
+        records, _more = source(sealed(batch)).take_undecoded(100)
+        assert isinstance(records, FetchedRecords)
+        got: list[Any] = []
+        try:
+            pieces = [records] if way == "client" else records.batches()
+            got.extend(plain(record) for piece in pieces for record in piece)
+        except CorruptLog:
+            ends.append((got, True))
+        else:
+            ends.append((got, False))
+    assert ends[0] == ends[1]
 
 
 def unreadable(base: int) -> bytes:

@@ -9,9 +9,10 @@ from msgspec import UNSET
 
 from processor.core.effects import Headers, Record, Status
 from processor.core.entry import Entry
-from processor.core.events import EVENT_ID, RUN_ID
+from processor.core.event_headers import EVENT_ID, RUN_ID, SEQUENCE, are_published
 from processor.core.growing_text import inside, length_of
 from processor.core.headers import TRACE
+from processor.core.raw_batch import RawBatch
 from processor.core.responses.response import Response, TextCursor
 from processor.core.responses.text_template import DeltaShape, TextTemplate, learn_shape
 from processor.core.responses.wire import DELTAS, read_delta
@@ -25,8 +26,7 @@ _Header = tuple[Any, ...]
 _RECENT: Final = 2_048
 """How many entries are found again without their ids being hashed: a power of two."""
 _OPEN: Final = Status.IN_PROGRESS
-_SEQUENCE: Final = "runstep-sequence"
-_SAYING_NOTHING: Final = frozenset({EVENT_ID, _SEQUENCE, *TRACE})
+_SAYING_NOTHING: Final = frozenset({EVENT_ID, SEQUENCE, *TRACE})
 """Headers that say nothing of a numbered event which its value does not."""
 _MAX_SHAPES: Final = 16
 """How many shapes of deltas are learned: producers have few."""
@@ -54,22 +54,11 @@ class TextPath:
         self._recent: list[Entry | None] = [None] * _RECENT
         self.appended = 0
 
-    def append(self, record: Record, value: bytes, headers: Headers, offset: int, before_ms: int) -> bool:
-        """Append the text of a delta to an open item. False, and nothing is changed, if it is another event."""
-        named: bytes | None = None
-        if isinstance(headers, list) and len(headers) == 3:  # as `publish` writes them
-            first: _Header = headers[0]
-            second: _Header = headers[1]
-            third: _Header = headers[2]
-            event_id: str = first[0]
-            run_id: str = second[0]
-            sequence: str = third[0]
-            if event_id == EVENT_ID and run_id == RUN_ID and sequence == _SEQUENCE:
-                named = second[1]
-        if named is None or len(named) == 0:
-            named = _response_named(record, headers)
-            if named is None:
-                return False
+    def append(self, named: bytes, value: bytes, offset: int, before_ms: int) -> bool:
+        """Append the text of a delta to an open item. False, and nothing is changed, if it is another event.
+
+        `named`: what `response_named` says of the record.
+        """
         entry = self._entry_of(named)
         response = None if entry is None else entry.step
         if entry is None or not isinstance(response, Response) or offset < entry.applied_below:
@@ -172,8 +161,18 @@ class TextPath:
         return learned.template_of(value)
 
 
-def _response_named(record: Record, headers: Headers) -> bytes | None:
+def response_named(record: Record) -> bytes | None:
     """The response of a record whose headers say nothing else; None where they do, or where nothing names it."""
+    if isinstance(record, RawBatch):
+        named = record.run_id() if record.are_published else None
+        if named is not None and len(named) > 0:
+            return named
+    headers: Headers = record.headers
+    if are_published(headers):
+        second: _Header = headers[1]
+        run_id: bytes | None = second[1]
+        if run_id is not None and len(run_id) > 0:
+            return run_id
     named = record.key
     for name, content in headers:
         if name == RUN_ID:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from processor.core.effects import Headers, Record, Rejected, Status
+from processor.core.effects import Record, Rejected, Status
 from processor.core.endings import Endings
 from processor.core.entry import Cause, Entry
-from processor.core.events import EVENT_ID, RUN_ID, decode, run_named
+from processor.core.event_headers import SPECIAL
+from processor.core.events import decode, run_named
 from processor.core.growing_text import inside, length_of
 from processor.core.observer import Observer
 from processor.core.quarantine import Quarantine
@@ -40,14 +41,9 @@ from processor.core.wire_types import ExactData, StepDelta, StepObject, read_tex
 if TYPE_CHECKING:
     from mypy_extensions import i64  # for the compiler alone
 
-SPECIAL: Final = b"\0"
-"""In place of an event id, compared by identity: headers that hold an envelope."""
 _NAMED: Final = b'{"event":'
-_SEQUENCE: Final = "runstep-sequence"
 _COMPLETED: Final = Status.COMPLETED
 _read_text: Final = read_text
-_Header = tuple[Any, ...]
-"""A name and a content. Of no known length, so that what is not asked for is not read from memory."""
 _RECENT: Final = 2_048
 """How many entries are found again without their names: a power of two."""
 
@@ -146,7 +142,7 @@ class RunSteps:
         return True
 
     def apply_record(self, cause: Cause, record: Record, plain_id: bytes | None) -> None:
-        """Fold all events of a record. `plain_id` is what the function of this name says of its headers."""
+        """Fold all events of a record. `plain_id`: what `event_headers.plain_id` says of its headers."""
         value = record.value
         if value and plain_id is not SPECIAL and self._uses_fast_path:
             event_id = None if plain_id is None else id_text(plain_id)
@@ -230,29 +226,6 @@ class RunSteps:
             if number:
                 counts[name] += number
         self.appended = self.begun = self.repeated = self.completed = 0
-
-
-def plain_id(headers: Headers) -> bytes | None:
-    """The event id among headers that change nothing else; `SPECIAL` if they hold an envelope."""
-    if isinstance(headers, list) and len(headers) == 3:  # as `publish` writes them
-        first: _Header = headers[0]
-        second: _Header = headers[1]
-        third: _Header = headers[2]
-        event_id: str = first[0]
-        run_id: str = second[0]
-        sequence: str = third[0]
-        if event_id == EVENT_ID and run_id == RUN_ID and sequence == _SEQUENCE:
-            own: bytes | None = first[1]
-            return own if own is not None and len(own) > 0 else None
-    found: bytes | None = None
-    for name, content in headers:
-        if name == EVENT_ID:
-            found = content or None
-        elif name in (RUN_ID, _SEQUENCE):  # the others that `publish` writes
-            continue
-        elif name[:3].lower() == "ce_" or name.lower() in ("content-type", EVENT_ID):
-            return SPECIAL
-    return found
 
 
 def step_named(record: Record, with_frames: bool) -> str | None:

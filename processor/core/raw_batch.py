@@ -1,0 +1,264 @@
+"""Records of a batch, read one after the other from the bytes in which the log has them (record format 2).
+
+As objects a record, its key, its headers and their names cost as much as folding a delta does
+(docs/decisions/0035). Here one object shows the record that is read at the moment, and only what is asked for becomes
+an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from processor.core.event_headers import EVENT_ID, RUN_ID, SEQUENCE, plain_id
+from processor.core.header_names import name_text
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # for the compiler alone
+
+_ABSENT: Final = -1
+"""Size of a key, value or content that is null."""
+_MAX_SHIFT: Final = 63
+_EVENT_ID: Final = EVENT_ID.encode()
+_RUN_ID: Final = RUN_ID.encode()
+_SEQUENCE: Final = SEQUENCE.encode()
+
+
+class RawRecord:
+    """One record, whose key and headers are read from the batch's bytes each time they are asked for (`Record`)."""
+
+    __slots__ = ("_content", "_headers_at", "_key_at", "_key_size", "_number", "offset", "timestamp", "value")
+
+    def __init__(
+        self,
+        content: bytes,
+        offset: int,
+        timestamp: int,
+        value: bytes | None,
+        key_at: i64,
+        key_size: i64,
+        headers_at: i64,
+        number: i64,
+    ) -> None:
+        self.offset, self.timestamp, self.value = offset, timestamp, value
+        self._content = content
+        self._key_at, self._key_size = key_at, key_size
+        self._headers_at, self._number = headers_at, number
+
+    @property
+    def key(self) -> bytes | None:
+        return _span(self._content, self._key_at, self._key_size)
+
+    @property
+    def headers(self) -> list[tuple[str, bytes | None]]:
+        return _headers(self._content, self._headers_at, self._number)
+
+
+class RawBatch:
+    """The records of one batch. Iterating over it gives the batch itself, which shows one record after the other.
+
+    While it does so it is a `Record`; `record()` is the one that stays.
+
+    Args:
+        content: uncompressed; the records stand between `begin` and `end`.
+        count: how many there are.
+        base_offset, first_ms: what the offsets and the timestamps of the records count from.
+        append_ms: the timestamp of all records, where it is the broker's; else None.
+        broken: makes the error that is raised where the bytes are no records.
+    """
+
+    def __init__(
+        self,
+        content: bytes,
+        begin: int,
+        end: int,
+        count: int,
+        base_offset: int,
+        first_ms: int,
+        append_ms: int | None,
+        broken: Callable[[str], Exception],
+    ) -> None:
+        self._content, self._begin = content, begin
+        self._end: i64 = min(end, len(content))
+        self._count: i64 = count
+        self._base_offset: i64 = base_offset
+        self._first_ms: i64 = first_ms
+        self._is_append_time = append_ms is not None
+        self._append_ms: i64 = 0 if append_ms is None else append_ms
+        self._broken = broken
+        self._at: i64 = begin
+        self._read: i64 = 0
+        self.offset: i64 = -1
+        self.timestamp: i64 = -1
+        self.value: bytes | None = None
+        self._key_at: i64 = 0
+        self._key_size: i64 = _ABSENT
+        self._headers_at: i64 = 0
+        self._number: i64 = 0
+        self._id_at: i64 = 0
+        self._id_size: i64 = _ABSENT
+        self._run_at: i64 = 0
+        self._run_size: i64 = _ABSENT
+        self.are_published = False
+        """Whether the headers are event id, run id and sequence, in this order, as `publish` writes them."""
+
+    def __iter__(self) -> RawBatch:
+        self._at, self._read = self._begin, 0
+        return self
+
+    def __next__(self) -> RawBatch:
+        """Read the next record.
+
+        Raises:
+            StopIteration: there is none, and no byte is left.
+            Exception: what `broken` makes.
+        """
+        if self._read == self._count:
+            if self._at != self._end:
+                raise self._broken("bytes behind the last record of a batch")
+            raise StopIteration
+        content = self._content
+        length = self._varint(self._at)
+        at = self._at
+        end: i64 = at + length
+        if length < 1 or length > self._end - at:
+            raise self._broken("a record goes on behind its batch")
+        delta_ms = self._varint(at + 1)  # behind the attributes
+        delta = self._varint(self._at)
+        size = self._varint(self._at)
+        at = self._at
+        self._key_at, self._key_size = at, size
+        if size > end - at:
+            raise self._broken("a key goes on behind its record")
+        size = self._varint(at + size if size > 0 else at)
+        at = self._at
+        if size < 0:
+            self.value = None
+        else:
+            if size > end - at:
+                raise self._broken("a value goes on behind its record")
+            self.value = content[at : at + size]
+            at += size
+        self._number = self._varint(at)
+        self._headers_at = self._at
+        self.are_published = False
+        if self._number != 0:
+            self._walk_headers(end)
+        if self._at != end:
+            raise self._broken(f"a record of {length} bytes does not hold what its lengths say")
+        self.offset = self._base_offset + delta
+        self.timestamp = self._append_ms if self._is_append_time else self._first_ms + delta_ms
+        self._read += 1
+        return self
+
+    @property
+    def key(self) -> bytes | None:
+        return _span(self._content, self._key_at, self._key_size)
+
+    @property
+    def headers(self) -> list[tuple[str, bytes | None]]:
+        return _headers(self._content, self._headers_at, self._number)
+
+    def event_id(self) -> bytes | None:
+        """What `plain_id` says of the headers of the record that is read at the moment."""
+        if self.are_published:
+            return None if self._id_size <= 0 else self._content[self._id_at : self._id_at + self._id_size]
+        return None if self._number == 0 else plain_id(self.headers)
+
+    def run_id(self) -> bytes | None:
+        """The run that its headers name, where they `are_published`."""
+        return _span(self._content, self._run_at, self._run_size)
+
+    def record(self) -> RawRecord:
+        """The record that is read at the moment, as an object that stays."""
+        return RawRecord(
+            self._content,
+            self.offset,
+            self.timestamp,
+            self.value,
+            self._key_at,
+            self._key_size,
+            self._headers_at,
+            self._number,
+        )
+
+    def _varint(self, at: i64) -> i64:
+        """A number in zig-zag encoding; `_at` is then behind it."""
+        content, end = self._content, self._end
+        if at < end:
+            byte: i64 = content[at]
+            if byte < 0x80:
+                self._at = at + 1
+                return (byte >> 1) ^ -(byte & 1)
+            found: i64 = byte & 0x7F
+            shift: i64 = 7
+            at += 1
+            while at < end and shift <= _MAX_SHIFT:
+                byte = content[at]
+                at += 1
+                found |= (byte & 0x7F) << shift
+                if byte < 0x80:
+                    self._at = at
+                    return ((found >> 1) & 0x7FFF_FFFF_FFFF_FFFF) ^ -(found & 1)
+                shift += 7
+        raise self._broken("a number goes on behind its batch")
+
+    def _walk_headers(self, end: i64) -> None:
+        """Note where event id and run id stand, if these are the headers that `publish` writes; leave `_at` behind."""
+        if self._number < 0:
+            raise self._broken("fewer headers than none")
+        content = self._content
+        is_usual = self._number == 3
+        left = self._number
+        while left > 0:
+            size = self._varint(self._at)
+            at = self._at
+            if size < 0 or size > end - at:
+                raise self._broken("a header without a name, or one that goes on behind its record")
+            if is_usual:
+                name = content[at : at + size]
+                is_usual = name == (_EVENT_ID if left == 3 else _RUN_ID if left == 2 else _SEQUENCE)
+            held = self._varint(at + size)
+            at = self._at
+            if held > end - at:
+                raise self._broken("a header goes on behind its record")
+            if left == 3:
+                self._id_at, self._id_size = at, held
+            elif left == 2:
+                self._run_at, self._run_size = at, held
+            if held > 0:
+                self._at = at + held
+            left -= 1
+        self.are_published = is_usual
+
+
+def _span(content: bytes, at: i64, size: i64) -> bytes | None:
+    return None if size < 0 else content[at : at + size]
+
+
+def _headers(content: bytes, at: i64, number: i64) -> list[tuple[str, bytes | None]]:
+    """Headers that have been walked over before."""
+    found: list[tuple[str, bytes | None]] = []
+    while number > 0:
+        name, at = _sized(content, at)
+        held, at = _sized(content, at)
+        found.append((name_text(name or b""), held))
+        number -= 1
+    return found
+
+
+def _sized(content: bytes, at: i64) -> tuple[bytes | None, i64]:
+    """Bytes behind their size, and where they end."""
+    found: i64 = 0
+    shift: i64 = 0
+    while True:
+        byte: i64 = content[at]
+        at += 1
+        found |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+    size: i64 = (found >> 1) ^ -(found & 1)
+    if size < 0:
+        return None, at
+    return content[at : at + size], at + size

@@ -1,0 +1,174 @@
+"""Records read from the bytes of their batch: the same as objects, whatever they hold, and no more than there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from processor.core.effects import LogRecord, Record
+from processor.core.event_headers import EVENT_ID, RUN_ID, SEQUENCE, SPECIAL, are_published, plain_id
+from processor.core.partition import PartitionState
+from processor.core.raw_batch import RawBatch
+from processor.core.responses.fast_path import response_named
+from processor.core.rules import Rules
+from tests.bench import recorded_job
+from tests.bench.recorded_job import Made
+from tests.bench.responses_job import responses
+from tests.core.raw_batches import encoded, raw_batch, sized, varint
+
+PUBLISHED = [EVENT_ID, RUN_ID, SEQUENCE]
+NAMES = st.sampled_from(
+    [*PUBLISHED, "Runstep-Event-Id", "content-type", "ce_id", "traceparent", "other", "", "\udcff\u00e9"]
+)
+CONTENTS = st.one_of(
+    st.sampled_from([None, b"", b"id:7", b"\xff", b"0" * 63, b"0" * 64, b"0" * 200]), st.none() | st.binary(max_size=5)
+)
+NEARLY_PUBLISHED = st.builds(lambda at, name: [*PUBLISHED[:at], name, *PUBLISHED[at + 1 :]], st.integers(0, 2), NAMES)
+HEADERS = st.one_of(st.just(PUBLISHED), NEARLY_PUBLISHED, st.lists(NAMES, max_size=4)).flatmap(
+    lambda names: st.tuples(*(st.tuples(st.just(name), CONTENTS) for name in names))
+)
+BYTES = st.one_of(st.none(), st.binary(max_size=70), st.just(b"v" * 9_000))
+RECORDS = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from([0, 1, -1, 70, -9_000, 1 << 40]), BYTES, BYTES, HEADERS), max_size=6
+)
+
+
+def log_records(
+    drawn: list[tuple[int, int, bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]],
+) -> list[LogRecord]:
+    offset, found = 5, []
+    for gap, delta_ms, key, value, headers in drawn:
+        offset += 1 + gap
+        found.append(LogRecord(offset, 1_000 + delta_ms, key, value, headers))
+    return found
+
+
+def plain(record: Record) -> LogRecord:
+    return LogRecord(record.offset, record.timestamp, record.key, record.value, tuple(record.headers))
+
+
+@given(RECORDS.map(log_records))
+def test_what_is_read_is_what_was_written(records: list[LogRecord]) -> None:
+    batch = raw_batch(records)
+    for _ in range(2):  # it begins anew
+        shown, kept = [], []
+        for record in batch:
+            shown.append(plain(record))
+            kept.append(record.record())
+        assert shown == records
+        assert list(map(plain, kept)) == records, "while the batch has been read further"
+
+
+@given(HEADERS, BYTES)
+def test_headers_say_the_same_as_bytes_and_as_objects(
+    headers: tuple[tuple[str, bytes | None], ...], key: bytes | None
+) -> None:
+    record = LogRecord(0, 0, key, b"v", headers)
+    (shown,) = list(raw_batch([record]))
+    assert shown.are_published == are_published(list(headers))
+    assert shown.event_id() == plain_id(list(headers))
+    assert (shown.event_id() is SPECIAL) == (plain_id(list(headers)) is SPECIAL)
+    assert response_named(shown) == response_named(record) == response_named(shown.record())
+
+
+@given(RECORDS.map(log_records).filter(bool), st.data())
+def test_no_byte_may_lack_and_none_is_read_behind_the_end(records: list[LogRecord], data: st.DataObject) -> None:
+    content = b"".join(encoded(record, 0, 0) for record in records)
+    end = data.draw(st.integers(0, len(content) - 1))
+    with pytest.raises(ValueError, match=r"behind|hold|without"):
+        list(RawBatch(content, 0, end, len(records), 0, 0, None, ValueError))
+    with pytest.raises(ValueError, match="behind"):
+        list(RawBatch(content + b"\0", 0, len(content) + 1, len(records), 0, 0, None, ValueError))
+    with pytest.raises(ValueError, match="behind"):
+        list(RawBatch(content, 0, len(content), len(records) + 1, 0, 0, None, ValueError))
+
+
+BODY = b"\0" + varint(0) * 2
+BROKEN = {
+    "a length of nothing": varint(0),
+    "a negative length": varint(-3) + BODY,
+    "a length beyond all": varint((1 << 63) - 1) + BODY,
+    "a number without an end": b"\xff" * 12,
+    "a key beyond the record": varint(8) + BODY + varint(9) + b"k" * 9 + sized(b"") + varint(0),
+    "a key beyond all": varint(13) + BODY + varint((1 << 63) - 1),
+    "a value beyond the record": varint(8) + BODY + sized(None) + varint(9) + b"v" * 9 + varint(0),
+    "fewer headers than none": varint(6) + BODY + sized(None) + sized(None) + varint(-1),
+    "a header without a name": varint(8) + BODY + sized(None) + sized(None) + varint(1) + sized(None) + sized(b""),
+    "a name beyond the record": varint(8) + BODY + sized(None) + sized(None) + varint(1) + sized(b"abc") + sized(b""),
+    "a content beyond the record": varint(8)
+    + BODY
+    + sized(None)
+    + sized(None)
+    + varint(1)
+    + sized(b"")
+    + sized(b"abc"),
+    "more headers than there are": varint(6) + BODY + sized(None) + sized(None) + varint(1),
+    "bytes behind the headers": varint(7) + BODY + sized(None) + sized(None) + varint(0) + b"\0",
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_lengths_that_do_not_fit_break_the_batch(what: str) -> None:
+    content = BROKEN[what]
+    intact = encoded(LogRecord(0, 0, b"k", b"v"), 0, 0)
+    reading = iter(RawBatch(intact + content + bytes(40), 0, len(intact + content), 2, 0, 0, None, ValueError))
+    assert next(reading).value == b"v"
+    with pytest.raises(ValueError, match=r"goes on behind|hold what|fewer|without"):
+        next(reading)
+
+
+def test_the_broker_s_time_is_that_of_all_records() -> None:
+    content = b"".join(encoded(LogRecord(n, 7 + n, None, b"v"), 0, 0) for n in range(2))
+    assert [r.timestamp for r in RawBatch(content, 0, len(content), 2, 0, 0, 99, ValueError)] == [99, 99]
+
+
+def jobs() -> Iterator[Made]:
+    """Both dialects on one topic, with the headers that `publish` writes, and without any."""
+    theirs = iter(list(responses(1_500, recorded_job.Expected())))
+    for number, made in enumerate(recorded_job.recorded(3_000, recorded_job.Expected())):
+        yield made if number % 5 else made._replace(headers=[])
+        yield from [other for other in [next(theirs, None)] if other is not None]
+
+
+def test_a_job_comes_to_the_same_from_bytes_and_from_objects() -> None:
+    records = [
+        LogRecord(offset, made.timestamp, made.key, made.value, tuple(made.headers))
+        for offset, made in enumerate(jobs())
+    ]
+    as_objects, as_bytes = PartitionState("t", 0, Rules()), PartitionState("t", 0, Rules())
+    expected = as_objects.apply(records)
+    effects = as_bytes.apply_batches([raw_batch(records[:2_000]), records[2_000:2_100], raw_batch(records[2_100:])])
+    assert len(expected) > 100
+    assert effects == expected
+    for one, other in [(as_objects, as_bytes)]:
+        assert one.counts == other.counts
+        assert one.next_offset == other.next_offset == len(records)
+        assert (one.value_bytes, one.earliest_ms, one.latest_ms) == (
+            other.value_bytes,
+            other.earliest_ms,
+            other.latest_ms,
+        )
+        assert one.restore_point() == other.restore_point()
+
+
+MESSAGE = b'{"event":"thread.message.delta","data":'  # no JSON, which shows where it is decoded
+ENVELOPE = (("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_source", b"s"), ("ce_type", b"thread.run.step.created"))
+BESIDE = {
+    "nothing": (),
+    "those of publish": tuple((name, b"x:1") for name in PUBLISHED),
+    "another": (("other", b""),),
+    "an envelope": ENVELOPE,
+}
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_a_message_is_ignored_unless_headers_say_that_it_is_something_else(beside: str) -> None:
+    record = LogRecord(0, 1_000, b"k", MESSAGE, BESIDE[beside])
+    as_objects, as_bytes = PartitionState("t", 0, Rules()), PartitionState("t", 0, Rules())
+    effects = as_bytes.apply_batches([raw_batch([record])])
+    assert effects == as_objects.apply([record])
+    assert as_bytes.counts == as_objects.counts
+    assert (as_bytes.counts["ignored"], len(effects)) == ((0, 1) if beside == "an envelope" else (1, 0))
