@@ -75,6 +75,9 @@ class Breaker:
         self, partition: int, records: Sequence[Record], letters: Sequence[DeadLetter], refused: set[int]
     ) -> None:
         run = self._runs.get(partition, 0)
+        if (not self._max_run or run + len(refused) < self._max_run) and records[-1].offset not in refused:
+            self._runs[partition] = 0  # whatever the order of the others; records are dear to look at once more
+            return
         for record in records:
             run = run + 1 if record.offset in refused else 0
             if self._max_run and run >= self._max_run:

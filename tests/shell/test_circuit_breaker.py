@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from processor.core.effects import DeadLetter, LogRecord, Reason
@@ -48,6 +50,21 @@ def test_one_good_record_ends_a_run_wherever_it_stands() -> None:
     saw(False, False)
     with pytest.raises(Tripped):
         saw(False, True)
+
+
+class LookedAtOnce(list[LogRecord]):
+    """Records that are dear to look at again (`FetchedRecords`): only the last one may be asked for."""
+
+    def __iter__(self) -> Iterator[LogRecord]:
+        raise AssertionError("looked at again")
+
+
+def test_records_are_looked_at_again_only_where_a_run_may_reach_its_limit() -> None:
+    breaker = Breaker("in", 0, 0, 3)
+    breaker.saw(0, LookedAtOnce(batch(False, True, False, True)), letters(False, True, False, True))
+    breaker.saw(0, batch(False, False, first=4), letters(False, False, first=4))
+    with pytest.raises(Tripped):
+        breaker.saw(0, batch(False, True, first=6), letters(False, True, first=6))
 
 
 def test_a_run_is_of_one_partition() -> None:
