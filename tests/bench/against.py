@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import islice
 from math import isnan, nan
 from os import environ
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import Any, Final
 from aiokafka.record._crecords import DefaultRecordBatchBuilder
 
 from tests.bench import load, recorded_job
+from tests.bench.apply_batches import BATCH
 from tests.bench.recorded_job import Made, PublishedIds, step_object, token, tool_delta, wire_record
 from tests.bench.responses_job import response_record, responses, text_delta
 from tests.source_archive import unpack_archive
@@ -196,11 +198,15 @@ def _open_steps(steps: int, deltas: int) -> list[Made]:
 
 
 def encoded(made: Iterable[Made], path: Path, begin: int = 0) -> str:
-    """Write one record batch, offsets from `begin` on."""
-    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30)
-    for offset, record in enumerate(made, begin):
-        builder.append(offset, record.timestamp, record.key, record.value, record.headers)
-    path.write_bytes(bytes(builder.build()))
+    """Write record batches, offsets from `begin` on."""
+    left = iter(made)
+    with path.open("wb") as file:
+        while some := list(islice(left, BATCH)):
+            builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30)
+            for offset, record in enumerate(some):
+                builder.append(offset, record.timestamp, record.key, record.value, record.headers)
+            file.write(begin.to_bytes(8, "big") + bytes(builder.build())[8:])  # not under the checksum
+            begin += len(some)
     return str(path)
 
 
