@@ -36,6 +36,17 @@ ROOT: Final = Path(__file__).parents[2]
 CHILD: Final = Path(__file__).parent / "apply_batches.py"
 THIS: Final = "this tree"
 _STEPS: Final = 200
+_TAUGHT: Final = 100
+_ENDED: Final = (
+    ("function", False),
+    ("function", True),
+    ("mcp", False),
+    ("mcp", True),
+    ("code_interpreter", False),
+    ("code_interpreter", True),
+    ("message", False),
+)
+"""Steps by their tool, and whether the object that ends them names their call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +121,7 @@ def cases(events: int) -> list[Case]:
     )
     found.append(Case("delta of a Responses text", text_deltas, opened, is_new=True))
     found.append(Case("delta of a Responses text, while steps are open", text_deltas, before + opened, is_new=True))
+    found += _kinds_of_event(events // 10)
     found += _jobs_together(events)
     for deltas in (20, 100, 400):
         steps = max(50, 40_000 // deltas)
@@ -146,6 +158,49 @@ def _tool_deltas(tool: str, count: int) -> tuple[list[Made], list[Made]]:
         for n in range(count)
     ]
     return before, timed
+
+
+def _kinds_of_event(steps: int) -> list[Case]:
+    """Step objects, and deltas that begin a call, without headers: of each kind one event of as many steps.
+
+    Nothing that the events before them have taught is missing: a hundred steps have been through all of it.
+    """
+    found = []
+    for tool, names_calls in _ENDED:
+        lives = [_life(f"{n:024x}", tool, names_calls) for n in range(_TAUGHT + steps)]
+        taught = [made for life in lives[:_TAUGHT] for made in life]
+        timed = lives[_TAUGHT:]
+        if (tool, names_calls) == ("function", False):
+            for at, kind in ((0, "created object"), (1, "in_progress object"), (2, "first delta of a call")):
+                before = [made for life in timed for made in life[:at]]
+                found.append(Case(kind, [life[at] for life in timed], taught + before))
+        before = [made for life in timed for made in life[:-1]]
+        how = "" if tool == "message" else ", naming its call" if names_calls else ", its call left to the fold"
+        found.append(Case(f"ending object of {tool}{how}", [life[-1] for life in timed], taught + before))
+    return found
+
+
+def _life(number: str, tool: str, names_calls: bool) -> list[Made]:
+    """All events of one step, its end the last: an object that names its call says all of it again."""
+    rng = random.Random(number)
+    key, step_id, call_id = f"run_{number}".encode(), f"step_{number}", f"call_{number}"
+    kind = "message_creation" if tool == "message" else "tool_calls"
+    details: dict[str, Any] = {"type": kind, "tool_calls": []}
+    if tool == "message":
+        details = {"type": kind, "message_creation": {"message_id": f"msg_{number}"}}
+    stated = step_object(step_id, key.decode(), f"thread_{number}", kind, details)
+    named = [("thread.run.step.created", stated), ("thread.run.step.in_progress", stated)]
+    texts = [] if tool == "message" else ["{", *(token(rng) for _ in range(15)), "}"]
+    for n, text in enumerate(texts):
+        named.append(("thread.run.step.delta", tool_delta(step_id, tool, text, None if n else call_id)))
+    ended = stated | {"status": "completed", "completed_at": recorded_job.BEGIN_S + 5, "usage": recorded_job.USAGE}
+    if names_calls:
+        (call,) = tool_delta(step_id, tool, "".join(texts), call_id)["delta"]["step_details"]["tool_calls"]
+        call.pop("index")
+        (call[tool] if tool == "function" else call)["output"] = None
+        ended["step_details"] = {"type": kind, "tool_calls": [call]}
+    named.append(("thread.run.step.completed", ended))
+    return [wire_record(key, name, data, None) for name, data in named]
 
 
 def _text_deltas(count: int) -> tuple[list[Made], list[Made]]:

@@ -130,7 +130,7 @@ def _tool_step(
     for n in range(rng.randint(TOOL_PIECES // 2, TOOL_PIECES * 3 // 2)):
         yield record("thread.run.step.delta", tool_delta(step_id, tool, token(rng), call_id if n == 0 else None))
     yield record(
-        "thread.run.step.completed", stated | {"status": "completed", "completed_at": BEGIN_S + 5, "usage": _USAGE}
+        "thread.run.step.completed", stated | {"status": "completed", "completed_at": BEGIN_S + 5, "usage": USAGE}
     )
 
 
@@ -155,14 +155,14 @@ def _message_step(
     content = [{"type": "text", "text": {"value": "".join(texts), "annotations": []}}]
     yield record("thread.message.completed", message | {"status": "completed", "content": content})
     yield record(
-        "thread.run.step.completed", stated | {"status": "completed", "completed_at": BEGIN_S + 5, "usage": _USAGE}
+        "thread.run.step.completed", stated | {"status": "completed", "completed_at": BEGIN_S + 5, "usage": USAGE}
     )
 
 
 # --- the objects ---------------------------------------------------------------------------------------------------
 
 _ASSISTANT: Final = "asst_7c1f0a5be2d84f6f9b21c3aa"
-_USAGE: Final = {"prompt_tokens": 310, "completion_tokens": 58, "total_tokens": 368}
+USAGE: Final = {"prompt_tokens": 310, "completion_tokens": 58, "total_tokens": 368}
 _LETTERS: Final = "etaoinshrdlucmfwypvbgkqjxz"
 
 
@@ -215,6 +215,6 @@ def _run_object(run_id: str, thread: str, status: str) -> dict[str, Any]:
         "model": "gpt-4o-mini", "instructions": "Look things up before you answer. " * 4, "tools": tools,
         "tool_resources": {}, "metadata": {}, "temperature": 1.0, "top_p": 1.0, "max_completion_tokens": None,
         "max_prompt_tokens": None, "truncation_strategy": {"type": "auto", "last_messages": None},
-        "incomplete_details": None, "usage": _USAGE if status == "completed" else None, "response_format": "auto",
+        "incomplete_details": None, "usage": USAGE if status == "completed" else None, "response_format": "auto",
         "tool_choice": "auto", "parallel_tool_calls": True,
     }  # fmt: skip
