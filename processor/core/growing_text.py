@@ -141,6 +141,10 @@ class Text:
             return text
         return _decode(self.quoted())
 
+    def inside(self) -> bytearray:
+        """What stands between the quotes of the text as JSON, to be copied; not where it `may_hold_half`."""
+        return self._held
+
     def quoted(self) -> bytes:
         """The text as JSON; not where it `may_hold_half`."""
         return _NOTHING.join((_QUOTE, self._held, _QUOTE))

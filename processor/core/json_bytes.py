@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 _MAX_DIGITS: Final = 16
 _IS_COMPILED: Final = not __file__.endswith(".py")
+_MOST_DIGITS: Final = 15
+"""Of numbers that all readers of JSON agree about."""
 _ALPHANUMERIC: Final = re.compile(rb"[A-Za-z0-9]*")
 
 
@@ -72,3 +74,28 @@ def text_end(value: bytes, at: i64, end: i64) -> i64:
             return at
         at += 2 if code == 0x5C else 1
     return -1
+
+
+def plain_end(value: bytes, at: i64, end: i64) -> i64:
+    """Where the quote stands that closes a text of printable ASCII without escapes; -1 if it is another."""
+    while at < end:
+        code: i64 = value[at]
+        if code == 0x22:
+            return at
+        if code < 0x20 or code > 0x7E or code == 0x5C:
+            return -1
+        at += 1
+    return -1
+
+
+def digits_end(value: bytes, at: i64, end: i64) -> i64:
+    """Where a whole number above 0 of at most 15 digits ends; -1 if none stands there."""
+    begin: i64 = at
+    while at < end:
+        code: i64 = value[at]
+        if code < 0x30 or code > 0x39:
+            break
+        at += 1
+    if at == begin or at > begin + _MOST_DIGITS or value[begin] == 0x30:
+        return -1
+    return at

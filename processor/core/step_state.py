@@ -20,6 +20,8 @@ SCHEMA_KEYS: Final = (
 """Every published snapshot has these; null where nothing is known."""
 # fmt: on
 
+KEPT_OVER_NULL: Final = frozenset({"run_id", "thread_id", "assistant_id", "created_at", "type", "step_details"})
+"""What even an ending object cannot erase with a null."""
 MAX_EXPIRES_AT: Final = 1 << 40
 _NONE: Final[frozenset[str]] = frozenset()
 _OPEN: Final = Status.IN_PROGRESS

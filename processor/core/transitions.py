@@ -125,9 +125,13 @@ class Transitions:
 
     def touch(self, entry: Entry, cause: Cause) -> None:
         """An event names the entry: it is dirty from here on, and remembered for another while."""
+        self.touch_at(entry, cause.offset, cause.before_ms)
+
+    def touch_at(self, entry: Entry, offset: int, before_ms: int) -> None:
+        """The same for a record at this offset, before which it was `before_ms` of stream time."""
         if entry.dirty_from < 0:
-            self.retention.mark_dirty(entry, cause.offset, cause.before_ms)
-        entry.touched_ms, entry.touched_offset = self.stream_time, cause.offset
+            self.retention.mark_dirty(entry, offset, before_ms)
+        entry.touched_ms, entry.touched_offset = self.stream_time, offset
         if entry.status is not _OPEN:
             entry.irregular = True
             self.retention.queue_ended(entry)
@@ -154,7 +158,11 @@ class Transitions:
 
     def folded(self, step: StepState, cause: Cause, event_id: str | None) -> None:
         """The step has taken in an event: note its offset and its id."""
-        step.last_offset = cause.offset
+        self.folded_at(step, cause.offset, event_id)
+
+    def folded_at(self, step: StepState, offset: int, event_id: str | None) -> None:
+        """The same for a record at this offset."""
+        step.last_offset = offset
         if event_id is not None:
             step.note_folded(event_id)
             step.characters += len(event_id)

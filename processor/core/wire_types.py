@@ -213,6 +213,10 @@ ToolStep = StatedStep[ToolDetails]
 
 read_exact_step: Final = msgspec.json.Decoder(ExactStep).decode
 read_tool_step: Final = msgspec.json.Decoder(ToolStep).decode
+read_split_step: Final = msgspec.json.Decoder(StatedStep[Raw]).decode
+"""Its details are left as JSON."""
+read_exact_details: Final = msgspec.json.Decoder(ExactDetails).decode
+read_tool_details: Final = msgspec.json.Decoder(ToolDetails).decode
 read_text: Final = msgspec.json.Decoder(str).decode
 
 

@@ -594,5 +594,5 @@ def test_an_id_is_found_in_an_object_whatever_its_length() -> None:
     fast = FastPath(1 << 20, Play().state._transitions)
     ids = ["s1", "s", "step_100", "step_9", "", "step_10", "step_1000"]
     for step_id in [*ids, *reversed(ids)]:  # a later quote of a short one stands where that of a longer one did
-        assert fast._id_in(f'{{"id":"{step_id}","object":"thread.run.step"}}'.encode()) == step_id
-    assert fast._id_in(b'{"id":"') == fast._id_in(b'{"object":"x","id":"s"}') == ""
+        assert fast.id_in(f'{{"id":"{step_id}","object":"thread.run.step"}}'.encode()) == step_id
+    assert fast.id_in(b'{"id":"') == fast.id_in(b'{"object":"x","id":"s"}') == ""

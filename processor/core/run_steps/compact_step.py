@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from processor.core.effects import Status
+from processor.core.events import MAX_DEPTH
 from processor.core.growing_text import Text
 from processor.core.merge import (
     Notes,
@@ -27,6 +28,7 @@ from processor.core.merge import (
     publishable,
     restore_leaves,
 )
+from processor.core.run_steps.object_template import EndTemplate
 from processor.core.run_steps.usual_events import (
     DETAILS,
     EXPIRED_AT,
@@ -35,7 +37,7 @@ from processor.core.run_steps.usual_events import (
     TYPE,
     ExactObject,
 )
-from processor.core.step_state import SCHEMA_KEYS
+from processor.core.step_state import KEPT_OVER_NULL, SCHEMA_KEYS
 from processor.core.wire_types import (
     ExactDetails,
     ExactFunction,
@@ -43,13 +45,13 @@ from processor.core.wire_types import (
     ExactTool,
     StatedStep,
     ToolDetails,
+    canonical,
     canonical_step,
     read_any,
+    read_exact_details,
     read_exact_step,
+    read_tool_details,
 )
-
-KEPT_OVER_NULL: Final = frozenset({"run_id", "thread_id", "assistant_id", "created_at", "type", "step_details"})
-"""What even an ending object cannot erase with a null."""
 
 _UNSET: Final = UNSET
 _SCHEMA_NAMES: Final = frozenset(SCHEMA_KEYS)
@@ -57,6 +59,16 @@ _astuple: Final = msgspec.structs.astuple
 _encode: Final = msgspec.json.Encoder().encode
 _EXACT_NAMES: Final = StatedStep.__struct_fields__
 _NO_LEAVES: Final[list[Way]] = []
+_NO_IDS: Final = (None, None)
+_MAX_BRACKETS: Final = MAX_DEPTH - 2
+"""Of brackets in the details alone, which stand two levels deep."""
+_NOTHING: Final = b""
+_COMMA: Final = b","
+_CALLS: Final = b'{"tool_calls":[%b],"type":"tool_calls"}'
+_CALL: Final = b'{"function":{"arguments":"%b","name":%b},"id":%b,"type":%b}'
+_CALL_WITH_OUTPUT: Final = b'{"function":{"arguments":"%b","name":%b,"output":null},"id":%b,"type":%b}'
+_FUNCTION: Final = b'"function"'
+"""The canonical details of function calls."""
 _SCHEMA_FIELDS: Final = [(n, name) for n, name in enumerate(_EXACT_NAMES) if name in _SCHEMA_NAMES]
 _SCHEMA_BITS: Final = sum(1 << n for n, _ in _SCHEMA_FIELDS)
 _KEPT_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in KEPT_OVER_NULL)
@@ -82,21 +94,26 @@ class Call:
 class Ending:
     """What an ending object makes of a compact step: the whole snapshot, and how much of it the object said itself.
 
-    `absent`: bits of the fields that no object named. `texts`: bits of the function calls whose arguments deltas may
-    still add to. Where there was a tree: its `leaves` (`merge.odd_leaves`), and the `notes` of the merge.
+    `stated` is the snapshot as a structure, or `published` its canonical bytes; the other is None, or empty. `ids` are
+    its fields `run_id` and `thread_id`. `absent`: bits of the fields that no object named. `texts`: bits of the
+    function calls whose arguments deltas may still add to. Where there was a tree: its `leaves` (`merge.odd_leaves`),
+    and the `notes` of the merge.
     """
 
-    __slots__ = ("absent", "leaves", "notes", "stated", "texts")
+    __slots__ = ("absent", "ids", "leaves", "notes", "published", "stated", "texts")
 
     def __init__(
         self,
-        stated: StatedStep[Any],
+        stated: StatedStep[Any] | None,
+        published: bytes,
+        ids: tuple[Any, Any],
         absent: int,
         texts: int,
         leaves: list[Way] = _NO_LEAVES,
         notes: Notes | None = None,
     ) -> None:
-        self.stated, self.absent, self.texts = stated, absent, texts
+        self.stated, self.published, self.ids = stated, published, ids
+        self.absent, self.texts = absent, texts
         self.leaves, self.notes = leaves, notes
 
 
@@ -104,46 +121,50 @@ class CompactStep:
     """A step that did only what nearly all steps do. `calls`: function call n stands at index n; None: see its tree.
 
     Args:
-        event: the object it begins with, which `opens_exactly`; None: the step has ended, see `of_kept`.
+        opening: the object it begins with, as JSON.
+        kind: the type of the step and of its details.
+        message: the id of the message that the details name; None where they hold calls.
+        absent: bits of the fields that the object does not name.
     """
 
     __slots__ = (
         "_absent",
+        "_ended",
         "_leaves",
         "_message",
         "_published",
         "_texts",
         "_type",
         "calls",
-        "ending",
+        "has_ended",
+        "ids",
         "opening",
         "run_id",
     )
 
-    def __init__(self, event: ExactObject | None) -> None:
-        self.ending: StatedStep[Any] | None = None
+    def __init__(self, opening: bytes, kind: str, message: str | None, run_id: str | None, absent: int) -> None:
+        self.opening, self._type, self._message, self.run_id, self._absent = opening, kind, message, run_id, absent
+        self.calls: list[Call] | None = [] if message is None else None
+        self.has_ended = False
+        self.ids: tuple[Any, Any] = _NO_IDS
+        """Of an ended step: its fields `run_id` and `thread_id`."""
+        self._ended: StatedStep[Any] | None = None
         self._leaves = _NO_LEAVES
         self._published = b""
         self._texts = 0
-        if event is None:
-            self.opening, self._message = b"", _UNSET
-            self._type = ""
-            self.run_id: str | None = None
-            self.calls: list[Call] | None = None
-            self._absent = 0
-            return
+
+    @staticmethod
+    def of_object(event: ExactObject) -> CompactStep:
+        """The step that begins with an object which `opens_exactly`."""
         told = event.told
-        self.opening = event.data
-        self._type = told[TYPE]
-        self._message = _UNSET if self._type == "tool_calls" else told[DETAILS].message_creation
+        kind: str = told[TYPE]
         run_id = told[RUN_ID]
-        self.run_id = run_id if type(run_id) is str else None
-        self.calls = [] if self._type == "tool_calls" else None
         unsaid = 0
         for number, value in enumerate(told):
             if value is _UNSET:
                 unsaid |= 1 << number
-        self._absent = unsaid
+        message = None if kind == "tool_calls" else told[DETAILS].message_creation.message_id
+        return CompactStep(event.data, kind, message, run_id if type(run_id) is str else None, unsaid)
 
     def peek(self) -> tuple[Any, Any]:
         """The thread id and the type of the details of an open step."""
@@ -167,7 +188,7 @@ class CompactStep:
             return None
         stated = event.stated
         absent = self._complete(stated, told, status)
-        return None if absent < 0 else Ending(stated, absent, texts)
+        return None if absent < 0 else Ending(stated, b"", (stated.run_id, stated.thread_id), absent, texts)
 
     def tool_ending_of(self, stated: StatedStep[Any], status: Status, tree: Tree) -> Ending | None:
         """The same where the details are a tree, which stays as it is. `stated` has `ToolDetails` and is changed."""
@@ -175,15 +196,60 @@ class CompactStep:
         if not self.opening or not (stated.type == details.type == self._type and stated.object):
             return None
         notes = Notes()
-        if details.tool_calls:
-            tree = copied(tree)
-            finish(tree, {"type": details.type, "tool_calls": details.tool_calls}, notes)
+        tree = _finished(tree, details, notes)
         leaves = odd_leaves(tree)
         if leaves is None:
             return None
         stated.step_details = publishable(tree)
         absent = self._complete(stated, _astuple(stated), status)
-        return None if absent < 0 else Ending(stated, absent, 0, leaves, notes)
+        ids = (stated.run_id, stated.thread_id)
+        return None if absent < 0 else Ending(stated, b"", ids, absent, 0, leaves, notes)
+
+    def ending_by(self, template: EndTemplate, cuts: list[bytes], tree: Tree | None) -> Ending | None:
+        """The same of an object that matches a template. `tree`: the details, where the step has them so."""
+        if not self.opening or template.type != self._type or template.unsaid & ~self._absent:
+            return None
+        ids, held = template.ids(cuts), self.calls
+        if tree is not None:
+            return self._tool_ending_by(template, cuts, ids, tree)
+        if template.message_at >= 0:
+            if held is not None or cuts[template.message_at].decode("ascii") != self._message:
+                return None
+            return Ending(None, template.published(cuts, _NOTHING), ids, template.absent, 0)
+        if template.details_at < 0:
+            if held is None:
+                return None
+            left = template.published(cuts, _calls_left(held))
+            return Ending(None, left, ids, template.absent, (1 << len(held)) - 1)
+        try:
+            details = read_exact_details(cuts[template.details_at])
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        texts = self._end_details(details) if details.type == self._type else None
+        if texts is None:
+            return None
+        return Ending(None, template.published(cuts, canonical_step(details)), ids, template.absent, texts)
+
+    def _tool_ending_by(
+        self, template: EndTemplate, cuts: list[bytes], ids: tuple[Any, Any], tree: Tree
+    ) -> Ending | None:
+        notes = Notes()
+        if template.details_at >= 0:
+            span = cuts[template.details_at]
+            if span.count(b"{") + span.count(b"[") > _MAX_BRACKETS:
+                return None
+            try:
+                details = read_tool_details(span)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                return None
+            if details.type != self._type:
+                return None
+            tree = _finished(tree, details, notes)
+        leaves = odd_leaves(tree)
+        if leaves is None:
+            return None
+        published = template.published(cuts, canonical(publishable(tree)))
+        return Ending(None, published, ids, template.absent, 0, leaves, notes)
 
     def _complete(self, stated: StatedStep[Any], told: tuple[Any, ...], status: Status) -> int:
         """Fill what an ending object does not say. Returns the bits of the fields that none named; -1 to decline."""
@@ -210,7 +276,7 @@ class CompactStep:
         """Merge the details; returns the bits of the calls whose text is the fold's own. None: something differs."""
         held, told, message = self.calls, details.tool_calls, details.message_creation
         if held is None:
-            return 0 if told is _UNSET and message == self._message else None
+            return 0 if told is _UNSET and message is not _UNSET and message.message_id == self._message else None
         if message is not _UNSET or told is _UNSET:
             return None
         if not told:
@@ -246,14 +312,15 @@ class CompactStep:
 
     def end(self, ending: Ending) -> None:
         """Take the end that `ending_of` found."""
-        stated = ending.stated
-        self.opening, self.ending, self._message = b"", stated, _UNSET
+        self.opening, self._ended, self._published, self._message = b"", ending.stated, ending.published, None
         self._absent, self._texts, self._leaves = ending.absent, ending.texts, ending.leaves
-        self.run_id = stated.run_id if type(stated.run_id) is str else None
+        self.has_ended, self.ids = True, ending.ids
+        run_id = ending.ids[0]
+        self.run_id = run_id if type(run_id) is str else None
 
     def encoded(self) -> bytes:
         """The canonical bytes of an ended step."""
-        ending = self.ending
+        ending = self._ended
         if ending is not None and not self._published:
             self._published = canonical_step(ending)
         return self._published
@@ -261,7 +328,7 @@ class CompactStep:
     def shrink(self) -> None:
         """Keep of an ended step what was published of it alone."""
         self.encoded()
-        self.ending = self.calls = None
+        self._ended = self.calls = None
 
     def kept(self) -> list[Any]:
         """What `shrink` leaves, as plain data for `of_kept`."""
@@ -270,7 +337,8 @@ class CompactStep:
     @staticmethod
     def of_kept(kept: list[Any]) -> CompactStep:
         """The ended step that `kept` gave."""
-        form = CompactStep(None)
+        form = CompactStep(b"", "", None, None, 0)
+        form.calls = None
         form._published, form.run_id, form._absent, form._texts, leaves = kept
         if leaves:
             form._leaves = [tuple(way) for way in leaves]
@@ -324,6 +392,25 @@ def _fill_missing(stated: StatedStep[Any], first: ExactStep) -> None:
             earlier = before[number]
             if earlier is not _UNSET:
                 setattr(stated, name, earlier)
+
+
+def _finished(tree: Tree, details: ToolDetails, notes: Notes) -> Tree:
+    """The tree with what an ending object says of its calls; the one that was given stays as it is."""
+    if not details.tool_calls:
+        return tree
+    tree = copied(tree)
+    finish(tree, {"type": details.type, "tool_calls": details.tool_calls}, notes)
+    return tree
+
+
+def _calls_left(calls: list[Call]) -> bytes:
+    """The canonical details of function calls that an ending object leaves to the fold."""
+    told: list[bytes] = []
+    for call in calls:
+        kind = _FUNCTION if call.kind == "function" else _encode(call.kind)
+        layout = _CALL_WITH_OUTPUT if call.says_output else _CALL
+        told.append(layout % (call.text.inside(), _encode(call.name), _encode(call.call_id), kind))
+    return _CALLS % (told[0] if len(told) == 1 else _COMMA.join(told))
 
 
 def opens_exactly(event: ExactObject) -> bool:

@@ -23,7 +23,6 @@ from processor.core.run_steps.usual_events import (
     exact_object,
     general,
     named_event,
-    prefix_of,
     run_event,
 )
 from processor.core.transitions import Transitions
@@ -31,7 +30,6 @@ from processor.core.wire_types import ExactData, Ignored, RunEnd, StepDelta, Ste
 
 _CREATED: Final = Kind.CREATED
 _DELTA: Final = Kind.DELTA
-_IN_PROGRESS: Final = Kind.IN_PROGRESS
 _ENDS: Final[Mapping[Kind, Status]] = {Kind(status.value): status for status in TERMINAL}
 _ID: Final = b'{"id":"'
 _QUOTE: Final = 0x22
@@ -88,15 +86,6 @@ class BeginStep(Decision):
         self.event = event
 
 
-class RepeatObject(Decision):
-    """Count an `in_progress` that says to the letter what the step began with: deadline and run are known."""
-
-    __slots__ = ("entry", "step")
-
-    def __init__(self, entry: Entry, step: Step) -> None:
-        self.entry, self.step = entry, step
-
-
 class EndStep(Decision):
     """End a step that did nothing unusual."""
 
@@ -128,9 +117,8 @@ class FastPath:
         self._id_end = len(_ID)
         """Where the id of the last object ended."""
 
-    def decide(self, value: bytes, offset: int, event_id: str | None) -> Decision | None:
-        """What the event in `value` does; None: it is to be decoded."""
-        head = prefix_of(value)
+    def decide(self, value: bytes, head: EventPrefix | None, offset: int, event_id: str | None) -> Decision | None:
+        """What the event in `value` does, which begins with `head`; None: it is to be decoded."""
         if head is None:
             of_run = run_event(value)
             if of_run is not None:
@@ -163,25 +151,21 @@ class FastPath:
         return None if opened is None else OpenCall(entry, step, opened)
 
     def _of_object(self, value: bytes, head: EventPrefix, offset: int, event_id: str | None) -> Decision | None:
-        """An object that opens a step, repeats what it began with, or ends one that did nothing unusual."""
-        size = len(value)
-        if size > self._max_step_bytes:
+        """An object that opens a step, or ends one that did nothing unusual."""
+        if len(value) > self._max_step_bytes:
             return None
         transitions, kind, data = self._transitions, head.kind, value[head.data : -1]
-        entry = transitions.steps.get(self._id_in(data))
+        entry = transitions.steps.get(self.id_in(data))
         if entry is None:
             return self._of_created(data, offset) if kind is _CREATED else None
         step = entry.step
         if not isinstance(step, Step) or offset < entry.applied_below or step.has_folded(event_id):
             return None
-        if kind is _IN_PROGRESS:
-            fits = step.is_repeated_by(data) and step.size_with(size, 0) <= self._max_step_bytes
-            return RepeatObject(entry, step) if fits else None
         status = _ENDS.get(kind)
         ending = None if status is None else step.ending_of(data, kind, status)
         return None if ending is None or status is None else EndStep(entry, step, ending, status)
 
-    def _id_in(self, data: bytes) -> str:
+    def id_in(self, data: bytes) -> str:
         """The id that a step object says first; "" where it begins otherwise. Its object has yet to be read."""
         if not data.startswith(_ID):
             return ""
@@ -224,10 +208,10 @@ class Templates:
         self.id_end = 0
         """Where the id ends behind `head`, if it is as long as the last one was."""
 
-    def expect(self, step: Step) -> None:
-        """A call has begun: its deltas may match a known template."""
+    def expect(self, step: Step, *, is_known_plain: bool = False) -> None:
+        """A call has begun: its deltas may match a known template. `is_known_plain`: that its id needs no escape."""
         for known in self.known:
-            if known.head is self.head and step.fits_template(known) and is_plain(step.step_id):
+            if known.head is self.head and step.fits_template(known) and (is_known_plain or is_plain(step.step_id)):
                 step.use_template(known)
                 return
 

@@ -28,13 +28,13 @@ from processor.core.run_steps.fast_path import (
     EndStep,
     FastPath,
     OpenCall,
-    RepeatObject,
     TakeSlowPath,
     Templates,
 )
+from processor.core.run_steps.object_path import ObjectPath
 from processor.core.run_steps.slow_path import SlowPath
 from processor.core.run_steps.step import Step
-from processor.core.run_steps.usual_events import EXPIRES_AT, general
+from processor.core.run_steps.usual_events import EXPIRES_AT, EventPrefix, general, prefix_of
 from processor.core.transitions import Transitions
 from processor.core.wire_types import ExactData, StepDelta, StepObject, read_text
 
@@ -65,9 +65,7 @@ class RunSteps:
         "_uses_fast_path",
         "_with_frames",
         "appended",
-        "begun",
-        "completed",
-        "repeated",
+        "objects",
         "templates",
     )
 
@@ -91,8 +89,9 @@ class RunSteps:
         self._with_frames = rules.schema_frames
         self._recent: list[Entry | None] = [None] * _RECENT
         self.templates = Templates()
-        self.appended = self.begun = self.repeated = self.completed = 0
-        """How many of the commonest events the fast path has folded since `flush_counts`."""
+        self.objects = ObjectPath(rules.max_step_bytes, transitions, self._fast, self.templates)
+        self.appended = 0
+        """How many deltas the fast path has folded since `flush_counts`."""
 
     def append_match(self, value: bytes, offset: int, before_ms: int, event_id: bytes | None) -> bool:
         """Append the text of a delta that matches a template, for an open step, its id as long as the last.
@@ -146,9 +145,12 @@ class RunSteps:
         value = record.value
         if value and plain_id is not SPECIAL and self._uses_fast_path:
             event_id = None if plain_id is None else id_text(plain_id)
-            decision = self._fast.decide(value, cause.offset, event_id)
+            head = prefix_of(value)
+            if head is not None and self.objects.apply(value, head, cause, event_id):
+                return
+            decision = self._fast.decide(value, head, cause.offset, event_id)
             if decision is not None:
-                self._perform(decision, cause, value, event_id)
+                self._perform(decision, cause, value, head, event_id)
                 return
         # A delta that begins with its name was found to have no exact shape.
         asks_exact = self._uses_fast_path and (not value or plain_id is SPECIAL or not value.startswith(_NAMED))
@@ -167,7 +169,9 @@ class RunSteps:
                 found = whole
             self._slow.apply_event(cause, found, own_id, f"{number}/{total}" if total > 1 else "")
 
-    def _perform(self, decision: Decision, cause: Cause, value: bytes, event_id: str | None) -> None:
+    def _perform(
+        self, decision: Decision, cause: Cause, value: bytes, head: EventPrefix | None, event_id: str | None
+    ) -> None:
         """Do what the fast path has decided."""
         transitions = self._transitions
         if isinstance(decision, AppendText):
@@ -185,28 +189,28 @@ class RunSteps:
             transitions.folded(step, cause, event_id)
             self.templates.expect(step)
             self._note_delta(decision.entry, step, cause)
+            self.objects.learn_call(value)
         elif isinstance(decision, BeginStep):
             event = decision.event
             step = Step(event.step_id, cause.offset, transitions.stream_time // 1000)
             entry = transitions.begin(step, cause)
             step.begin_exact(event, len(value))
             transitions.opened(entry, step, cause, event_id, event.told[EXPIRES_AT])
-            self.begun += 1
-        elif isinstance(decision, EndStep):
+            self.objects.begun += 1
+            if head is not None:
+                self.objects.learn_begin(value, head, event)
+        else:
+            assert isinstance(decision, EndStep)
             step = decision.step
             step.end_exact(decision.ending, decision.status, len(value))
             transitions.touch(decision.entry, cause)
             transitions.ended(decision.entry, step, cause, event_id)
             if decision.status is _COMPLETED:
-                self.completed += 1
+                self.objects.completed += 1
             else:
                 transitions.counts[decision.status.value] += 1
-        else:
-            assert isinstance(decision, RepeatObject)
-            transitions.touch(decision.entry, cause)
-            decision.step.repeat_exact(len(value))
-            transitions.folded(decision.step, cause, event_id)
-            self.repeated += 1
+            if head is not None:
+                self.objects.learn_end(value, head)
 
     def _note_delta(self, entry: Entry, step: Step, cause: Cause) -> None:
         step.last_offset = cause.offset
@@ -216,16 +220,16 @@ class RunSteps:
 
     def flush_counts(self) -> None:
         """Add what the fast path has counted to the counts of all events."""
-        counts = self._transitions.counts
+        counts, objects = self._transitions.counts, self.objects
         for name, number in (
-            ("delta", self.appended),
-            ("created", self.begun),
-            ("in_progress", self.repeated),
-            ("completed", self.completed),
+            ("delta", self.appended + objects.opened),
+            ("created", objects.begun),
+            ("in_progress", objects.repeated),
+            ("completed", objects.completed),
         ):
             if number:
                 counts[name] += number
-        self.appended = self.begun = self.repeated = self.completed = 0
+        self.appended = objects.opened = objects.begun = objects.repeated = objects.completed = 0
 
 
 def step_named(record: Record, with_frames: bool) -> str | None:

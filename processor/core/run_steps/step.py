@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from processor.core.checkpoint_format import Inference
 from processor.core.effects import Reason, Rejected, Status
-from processor.core.growing_text import Text
+from processor.core.growing_text import Text, length_of
 from processor.core.lifecycle import Kind
 from processor.core.merge import (
     MAX_INDEX,
@@ -28,12 +28,13 @@ from processor.core.merge import (
     plain,
     unpack,
 )
-from processor.core.run_steps.compact_step import KEPT_OVER_NULL, Call, CompactStep, Ending
+from processor.core.run_steps.compact_step import Call, CompactStep, Ending
 from processor.core.run_steps.delta_template import DeltaTemplate, learn_template
 from processor.core.run_steps.event_ids import EventIds, id_text
+from processor.core.run_steps.object_template import BeginTemplate, CallTemplate, EndTemplate
 from processor.core.run_steps.text_place import TextPlace, arguments_at, piece_of
 from processor.core.run_steps.usual_events import ExactObject, exact_object, tool_step
-from processor.core.step_state import SCHEMA_KEYS, StepState
+from processor.core.step_state import KEPT_OVER_NULL, SCHEMA_KEYS, StepState
 from processor.core.wire_types import ExactCall, ExactData, StepDelta, StepObject, canonical
 
 _UNMADE: Final[dict[str, Any]] = {}
@@ -106,7 +107,7 @@ class Step(StepState):
         """The details as they are merged."""
         if self._tree is _UNMADE:
             form = self.compact_form
-            if form is not None and form.calls is not None and form.ending is None:
+            if form is not None and form.calls is not None and not form.has_ended:
                 self._tree = form.take_tree()
             else:
                 self._materialise()
@@ -121,9 +122,9 @@ class Step(StepState):
         return found if type(found) is str else None
 
     def ids(self) -> tuple[Any, Any]:
-        ending = None if self.compact_form is None else self.compact_form.ending
-        if ending is not None:
-            return ending.run_id, ending.thread_id
+        form = self.compact_form
+        if form is not None and form.has_ended:
+            return form.ids
         return self.fields.get("run_id"), self.fields.get("thread_id")
 
     def peek(self) -> tuple[Any, Any]:
@@ -136,7 +137,7 @@ class Step(StepState):
         return self.tree.get("type") or self.fields.get("type")
 
     def expired_at_disagrees(self) -> bool:
-        if self.compact_form is not None and self.compact_form.ending is not None:
+        if self.compact_form is not None and self.compact_form.has_ended:
             return False
         return self.fields.get("expired_at") is not None and self.status is not Status.EXPIRED
 
@@ -311,6 +312,27 @@ class Step(StepState):
             kind = _FUNCTION  # one for all steps, not one for each
         return OpenedCall(index, Call(call_id, kind, name, text, says_output=output is None), brought)
 
+    def call_by(self, template: CallTemplate, cuts: list[bytes], limit: int, event_id: str | None) -> OpenedCall | None:
+        """The function call that a delta begins which matches a template, if it is the next one of a compact step."""
+        held = None if self.compact_form is None else self.compact_form.calls
+        if held is None or template.index != len(held) or self.oversize:
+            return None
+        call_id, name, piece = cuts[template.call_at], cuts[template.name_at], cuts[template.arguments_at]
+        length = length_of(piece, 0, len(piece))
+        if length < 0:
+            return None
+        brought = len(call_id) + len(name) + length
+        if template.says_output:
+            brought += NULL_SIZE
+        if not self.has_room(brought, limit, event_id):
+            return None
+        text = Text()
+        text.add(piece)
+        call = Call(
+            call_id.decode("ascii"), template.kind, name.decode("ascii"), text, says_output=template.says_output
+        )
+        return OpenedCall(template.index, call, brought)
+
     def _may_begin(self, index: int) -> bool:
         """Whether a call may begin at this index. A compact step gets a tree if it is not the next one."""
         held = None if self.compact_form is None else self.compact_form.calls
@@ -333,8 +355,17 @@ class Step(StepState):
 
     def begin_exact(self, event: ExactObject, size: int) -> None:
         """Begin with an object that `opens_exactly`."""
+        self._begin(CompactStep.of_object(event), size)
+
+    def begin_by(self, template: BeginTemplate, cuts: list[bytes], data: bytes, size: int) -> None:
+        """The same with an object, `data`, that matches a template."""
+        message = None if template.message_at < 0 else cuts[template.message_at].decode("ascii")
+        run_id = None if template.run_at < 0 else cuts[template.run_at].decode("ascii")
+        self._begin(CompactStep(data, template.type, message, run_id, template.absent), size)
+
+    def _begin(self, form: CompactStep, size: int) -> None:
         self._fields = self._tree = _UNMADE  # an observer may have seen them empty
-        self.compact_form = CompactStep(event)
+        self.compact_form = form
         self._count_event(size)
 
     def is_repeated_by(self, data: bytes) -> bool:
@@ -351,6 +382,11 @@ class Step(StepState):
             return None if event is None or event.step_id != self.step_id else form.ending_of(event, status)
         stated = tool_step(data, kind)
         return None if stated is None or stated.id != self.step_id else form.tool_ending_of(stated, status, self._tree)
+
+    def ending_by(self, template: EndTemplate, cuts: list[bytes]) -> Ending | None:
+        """What an ending object that matches a template makes of the step; None as from `ending_of`."""
+        form = self.compact_form
+        return None if form is None else form.ending_by(template, cuts, None if self._tree is _UNMADE else self._tree)
 
     def repeat_exact(self, size: int) -> None:
         """Take in an object by which the step `is_repeated`: it is an event, and changes nothing else."""
@@ -369,7 +405,7 @@ class Step(StepState):
 
     def compact(self) -> bool:
         form = self.compact_form
-        if form is None or form.ending is None:
+        if form is None or not form.has_ended:
             return False
         form.shrink()
         self._forget_text()
@@ -479,13 +515,13 @@ class Step(StepState):
 
     def told_anomalies(self) -> frozenset[str]:
         # What ends in the compact form has no half of a character: the slow path alone appends one, to a tree.
-        if (self.compact_form is None or self.compact_form.ending is None) and lacks_half(self.tree):
+        if (self.compact_form is None or not self.compact_form.has_ended) and lacks_half(self.tree):
             return self.anomalies | {"replaced_half"}
         return self.anomalies
 
     def encoded(self, object_type: str) -> bytes:
         form = self.compact_form
-        if form is not None and form.ending is not None and not object_type:
+        if form is not None and form.has_ended and not object_type:
             return form.encoded()
         return canonical(self.snapshot(object_type))
 

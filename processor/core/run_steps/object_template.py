@@ -1,0 +1,386 @@
+"""Object templates: the bytes around ids, times and counts, the same in all step objects of a producer.
+
+A template makes reading faster and decides no outcome. It is learned from a value that was read in full and folded by
+the fast path, and only if the value is read back as the same but for just these places when other texts and numbers
+stand in all of them (`_leaves_at`). What matches is cut, not parsed. Nothing matches that needs a JSON escape in the
+place of an id, a number in any form but plain digits, or another key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from processor.core.json_bytes import digits_end, plain_end, text_end
+from processor.core.run_steps.usual_events import EXPIRES_AT, ExactObject, exact_object
+from processor.core.step_state import KEPT_OVER_NULL, SCHEMA_KEYS
+from processor.core.wire_types import (
+    StatedStep,
+    canonical,
+    canonical_step,
+    exact_delta,
+    read_any,
+    read_exact_details,
+    read_split_step,
+)
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # for the compiler alone
+
+_IS_COMPILED: Final = not __file__.endswith(".py")
+_PLAIN: Final = 0
+"""A text of printable ASCII without quote and backslash: an id, or a name."""
+_NUMBER: Final = 1
+"""A whole number above 0 of at most 15 digits: a time, or a count."""
+_TEXT: Final = 2
+"""Any text; whether it is one is yet to be seen."""
+_SPAN: Final = 3
+"""The details of an end: any JSON, yet to be read."""
+_PATTERNS: Final = (rb"([ !#-\[\]-~]*)", rb"([1-9][0-9]{0,14})", rb'((?:[^"\\]|\\.)*)', rb"(.*)")
+_IDS: Final = re.compile(rb'"(?:id|run_id|assistant_id|thread_id|message_id)"\s*:\s*"([ !#-\[\]-~]*)"')
+_NAMES: Final = re.compile(rb'"(?:id|name)"\s*:\s*"([ !#-\[\]-~]*)"')
+_ARGUMENTS: Final = re.compile(rb'"arguments"\s*:\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_NUMBERS: Final = re.compile(rb":\s*([1-9][0-9]{0,14})(?=\s*[,}])")
+_CONSTANT_TEXTS: Final = frozenset({"object", "type", "status"})
+"""Texts that are the same in all objects of a template; another one would make a template of its own each time."""
+_MARK: Final = "~%d~"
+_FIRST_NUMBER: Final = 900_000_000_000_001
+_DETAILS: Final = "step_details"
+_FIELDS: Final = StatedStep.__struct_fields__
+_SCHEMA_BITS: Final = sum(1 << n for n, name in enumerate(_FIELDS) if name in SCHEMA_KEYS)
+_UNSET: Final = UNSET
+_CALL: Final = ("delta", "step_details", "tool_calls", 0)
+
+Path = tuple[str | int, ...]
+
+
+class Hole:
+    """Where a template has a hole: what stands at `begin` to `end` in the value that it is learned from."""
+
+    __slots__ = ("begin", "end", "kind")
+
+    def __init__(self, begin: int, end: int, kind: int) -> None:
+        self.begin, self.end, self.kind = begin, end, kind
+
+
+class Shape:
+    """Constant bytes with holes between them: hole n follows part n. The quotes of a text belong to the parts."""
+
+    __slots__ = ("_first", "_kinds", "_last", "_parts", "_pattern")
+
+    def __init__(self, value: bytes, holes: list[Hole]) -> None:
+        begins = [0, *(hole.end for hole in holes)]
+        ends = [*(hole.begin for hole in holes), len(value)]
+        parts = [value[begin:end] for begin, end in zip(begins, ends, strict=True)]
+        self._first, self._last, self._parts = parts[0], parts[-1], parts[1:]
+        self._kinds = bytes(hole.kind for hole in holes)
+        pattern = re.escape(parts[0])
+        for hole, part in zip(holes, self._parts, strict=True):
+            pattern += _PATTERNS[hole.kind] + re.escape(part)
+        self._pattern: Any = None if _IS_COMPILED else re.compile(pattern, re.DOTALL).fullmatch
+
+    def cut(self, value: bytes) -> list[bytes] | None:
+        """What stands in the holes, if this is a value of the shape."""
+        if not value.startswith(self._first) or not value.endswith(self._last):
+            return None
+        if not _IS_COMPILED:
+            found = self._pattern(value)
+            return None if found is None else list(found.groups())
+        size: i64 = len(value)
+        at: i64 = len(self._first)
+        cuts: list[bytes] = []
+        kinds = self._kinds
+        number: i64 = 0
+        for part in self._parts:
+            kind: i64 = kinds[number]
+            number += 1  # noqa: SIM113  no object for each
+            if kind == _PLAIN:
+                end = plain_end(value, at, size)
+            elif kind == _NUMBER:
+                end = digits_end(value, at, size)
+            elif kind == _TEXT:
+                end = text_end(value, at, size)
+            else:
+                end = value.rfind(part, at)
+            if end < 0:
+                return None
+            next_at: i64 = end + len(part)
+            if next_at > size or value[end:next_at] != part:
+                return None
+            cuts.append(value[at:end])
+            at = next_at
+        return cuts if at == size else None
+
+
+# --- the templates -----------------------------------------------------------------------------------------------
+
+
+class BeginTemplate:
+    """Of objects that begin a step. `absent`: bits of the fields that none of them names; `*_at`: which hole, or -1."""
+
+    __slots__ = ("absent", "expires_at", "id_at", "message_at", "number_at", "run_at", "shape", "type")
+
+    def __init__(self, shape: Shape, event: ExactObject, places: list[Path]) -> None:
+        told = event.stated
+        self.shape, self.type = shape, told.type
+        self.absent = _unset_bits(event.told)
+        self.id_at, self.run_at = _place(places, "id"), _place(places, "run_id")
+        self.message_at = _place(places, _DETAILS, "message_creation", "message_id")
+        self.number_at = _place(places, "expires_at")
+        self.expires_at: Any = event.told[EXPIRES_AT] if self.number_at < 0 else None
+        """What all of them say, if it is no hole."""
+
+
+class CallTemplate:
+    """Of deltas that begin a function call, the only one that they name, at this index."""
+
+    __slots__ = ("arguments_at", "call_at", "id_at", "index", "kind", "name_at", "says_output", "shape")
+
+    def __init__(self, shape: Shape, places: list[Path], index: int, kind: str, *, says_output: bool) -> None:
+        self.shape, self.index, self.kind, self.says_output = shape, index, kind, says_output
+        self.id_at, self.call_at = _place(places, "id"), _place(places, *_CALL, "id")
+        self.name_at = _place(places, *_CALL, "function", "name")
+        self.arguments_at = _place(places, *_CALL, "function", "arguments")
+
+
+class EndTemplate:
+    """Of objects that end a step, and of what is published then: the same pieces in another order.
+
+    `unsaid`: bits of the fields that none of them names, `absent` those among them that are published as null.
+    The details are one of three: `details_at` and `message_at` are -1 where all leave the calls to the fold in the same
+    words; where they may say anything, `details_at` is their hole; where they say a message, `message_at` is its id.
+    """
+
+    __slots__ = (
+        "_format",
+        "_pick",
+        "absent",
+        "details_at",
+        "id_at",
+        "message_at",
+        "run_at",
+        "run_id",
+        "shape",
+        "thread_at",
+        "thread_id",
+        "type",
+        "unsaid",
+    )
+
+    def __init__(self, shape: Shape, stated: StatedStep[Any], places: list[Path], layout: str, order: list[int]):
+        self.shape, self.type = shape, stated.type
+        self.unsaid = _unset_bits(msgspec.structs.astuple(stated))
+        self.absent = self.unsaid & _SCHEMA_BITS
+        self.id_at, self.details_at = _place(places, "id"), _place(places, _DETAILS)
+        self.message_at = _place(places, _DETAILS, "message_creation", "message_id")
+        self.run_at, self.thread_at = _place(places, "run_id"), _place(places, "thread_id")
+        self.run_id: Any = None if stated.run_id is _UNSET else stated.run_id
+        self.thread_id: Any = None if stated.thread_id is _UNSET else stated.thread_id
+        """What all of them say, if it is no hole."""
+        self._format, self._pick = layout.encode(), itemgetter(*order)
+
+    def published(self, cuts: list[bytes], details: bytes) -> bytes:
+        """The canonical bytes of a step that such an object ends; `details` are not asked for where it says a message.
+
+        `cuts` are changed.
+        """
+        if self.details_at >= 0:
+            cuts[self.details_at] = details
+        elif self.message_at < 0:
+            cuts.append(details)
+        whole: bytes = self._format % self._pick(cuts)
+        return whole
+
+    def ids(self, cuts: list[bytes]) -> tuple[Any, Any]:
+        """What such an object says of run and thread."""
+        run = self.run_id if self.run_at < 0 else cuts[self.run_at].decode("ascii")
+        thread = self.thread_id if self.thread_at < 0 else cuts[self.thread_at].decode("ascii")
+        return run, thread
+
+
+# --- learning ----------------------------------------------------------------------------------------------------
+
+
+def learn_begin(value: bytes, data_at: int, event: ExactObject) -> BeginTemplate | None:
+    """The template of a value that was read as `event`, from `data_at` on; None: it has none that could be used."""
+    holes = _holes(value, data_at, _IDS, _NUMBERS)
+
+    def read(whole: bytes) -> Any:
+        found = exact_object(whole[data_at:-1], event.kind)
+        return None if found is None else msgspec.to_builtins(found.stated)
+
+    places = _places(value, holes, read)
+    if places is None:
+        return None
+    found = BeginTemplate(Shape(value, holes), event, places)
+    return None if found.id_at < 0 or (found.type != "tool_calls" and found.message_at < 0) else found
+
+
+def learn_call(value: bytes) -> CallTemplate | None:
+    """The template of a delta that begins one function call."""
+    holes = [*_holes(value, 0, _NAMES), *(Hole(*found.span(1), _TEXT) for found in _ARGUMENTS.finditer(value))]
+    holes.sort(key=_begin_of)
+    places = _places(value, holes, lambda whole: msgspec.to_builtins(exact_delta(whole).data))
+    if places is None:
+        return None
+    (call,) = exact_delta(value).data.delta.step_details.tool_calls
+    function, kind = call.function, call.type
+    if function is _UNSET or kind is _UNSET:
+        return None
+    says_output = function.output is None
+    found = CallTemplate(Shape(value, holes), places, call.index, kind, says_output=says_output)
+    return None if min(found.id_at, found.call_at, found.name_at, found.arguments_at) < 0 else found
+
+
+def learn_end(value: bytes, data_at: int) -> EndTemplate | None:
+    """The template of an object that has ended a step by the fast path."""
+
+    def split(whole: bytes) -> StatedStep[Raw]:
+        return read_split_step(whole[data_at:-1])
+
+    stated = split(value)
+    details = bytes(stated.step_details)
+    begin = value.find(details)
+    end = begin + len(details)
+    holes = _holes(value, data_at, _IDS, _NUMBERS)
+    is_message, is_nothing = stated.type == "message_creation", _is_nothing(details, stated.type)
+    is_span = not is_message and not is_nothing
+    if not is_message:
+        holes = [hole for hole in holes if hole.end <= begin or hole.begin >= end]
+    if is_span:
+        holes = sorted([*holes, Hole(begin, end, _SPAN)], key=_begin_of)
+
+    def read(whole: bytes) -> Any:
+        stated = split(whole)
+        told = {name: getattr(stated, name) for name in _FIELDS}
+        held = bytes(stated.step_details)
+        told[_DETAILS] = held if is_span else read_any(held)
+        return {name: content for name, content in told.items() if content is not _UNSET}
+
+    places = _places(value, holes, read)
+    if places is None or type(stated.thread_id) is int:
+        return None
+    if any(getattr(stated, name) is None for name in KEPT_OVER_NULL):
+        return None
+    marked = split(_filled(value, holes))
+    marks = [_mark_bytes(number, hole.kind) for number, hole in enumerate(holes)]
+    if is_message:
+        marked.step_details = Raw(canonical(read_any(bytes(marked.step_details))))
+    elif is_nothing:
+        marks.append(_mark_bytes(len(marks), _SPAN))
+        marked.step_details = Raw(marks[-1])
+    order = _order_of(marked, marks)
+    if order is None:
+        return None
+    found = EndTemplate(Shape(value, holes), stated, places, *order)
+    return None if found.id_at < 0 or is_message is (found.message_at < 0) else found
+
+
+def _is_nothing(details: bytes, kind: str) -> bool:
+    """Whether an object with these details leaves all calls to the fold."""
+    try:
+        told = read_exact_details(details)
+    except msgspec.MsgspecError:  # of calls of another tool
+        return False
+    return told.tool_calls == [] and told.message_creation is _UNSET and told.type == kind
+
+
+def _begin_of(hole: Hole) -> int:
+    return hole.begin
+
+
+def _holes(value: bytes, begin: int, texts: re.Pattern[bytes], numbers: re.Pattern[bytes] | None = None) -> list[Hole]:
+    found = [Hole(*match.span(1), _PLAIN) for match in texts.finditer(value, begin)]
+    if numbers is not None:
+        found += [Hole(*match.span(1), _NUMBER) for match in numbers.finditer(value, begin)]
+    return sorted(found, key=_begin_of)
+
+
+def _places(value: bytes, holes: list[Hole], read: Callable[[bytes], Any]) -> list[Path] | None:
+    """Which leaf stands in each hole: it alone, and nothing else changes with it. None: not so, or more varies."""
+    if any(hole.end > later.begin for hole, later in pairwise(holes)):
+        return None
+    try:
+        before, after = dict(_leaves(read(value), ())), dict(_leaves(read(_filled(value, holes)), ()))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    marks = [_mark_of(number, hole.kind) for number, hole in enumerate(holes)]
+    places: list[Path | None] = [None] * len(holes)
+    if before.keys() != after.keys():
+        return None
+    for path, leaf in after.items():
+        if leaf in marks:
+            number = marks.index(leaf)
+            if places[number] is not None or before[path] == leaf:
+                return None
+            places[number] = path
+        elif leaf != before[path] or type(leaf) is not type(before[path]) or not _is_constant(path, leaf):
+            return None
+    found = [path for path in places if path is not None]
+    return found if len(found) == len(holes) else None
+
+
+def _is_constant(path: Path, leaf: Any) -> bool:
+    return type(leaf) is not str or path[-1] in _CONSTANT_TEXTS
+
+
+def _leaves(tree: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    """All that is no container, or an empty one, with the way there."""
+    if type(tree) is dict and tree:
+        for name, held in tree.items():
+            yield from _leaves(held, (*path, name))
+    elif type(tree) is list and tree:
+        for number, held in enumerate(tree):
+            yield from _leaves(held, (*path, number))
+    else:
+        yield path, tree
+
+
+def _mark_of(number: int, kind: int) -> Any:
+    """What is put into a hole to see where it comes out."""
+    if kind == _NUMBER:
+        return _FIRST_NUMBER + number
+    mark = _MARK % number
+    return f'"{mark}"'.encode() if kind == _SPAN else mark
+
+
+def _mark_bytes(number: int, kind: int) -> bytes:
+    mark = _mark_of(number, kind)
+    return mark if type(mark) is bytes else str(mark).encode()
+
+
+def _filled(value: bytes, holes: list[Hole]) -> bytes:
+    """The value with a mark in each hole."""
+    pieces, at = [], 0
+    for number, hole in enumerate(holes):
+        pieces += [value[at : hole.begin], _mark_bytes(number, hole.kind)]
+        at = hole.end
+    return b"".join((*pieces, value[at:]))
+
+
+def _order_of(marked: StatedStep[Raw], marks: list[bytes]) -> tuple[str, list[int]] | None:
+    """The canonical bytes of an object that has all marks, as a format with a place for each, and which they are."""
+    for name in SCHEMA_KEYS:
+        if getattr(marked, name) is _UNSET:
+            setattr(marked, name, None)
+    layout = canonical_step(marked).replace(b"%", b"%%")
+    if any(layout.count(mark) != 1 for mark in marks):
+        return None
+    order = sorted(range(len(marks)), key=lambda number: layout.find(marks[number]))
+    for mark in marks:
+        layout = layout.replace(mark, b"%b")
+    return layout.decode(), order
+
+
+def _place(places: list[Path], *path: str | int) -> int:
+    return places.index(path) if path in places else -1
+
+
+def _unset_bits(told: tuple[Any, ...]) -> int:
+    return sum(1 << number for number, held in enumerate(told) if held is _UNSET)

@@ -1,0 +1,178 @@
+"""Object templates: whatever a learned template takes, both paths read the same and publish in the same bytes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from processor.audit.judge.transition_observer import TransitionObserver
+from processor.core.effects import LogRecord, Publish
+from processor.core.partition import PartitionState
+from processor.core.run_steps import object_template
+from processor.core.run_steps.fast_path import FastPath
+from processor.core.run_steps.object_template import Hole, Shape, learn_begin, learn_call, learn_end
+from processor.core.run_steps.usual_events import exact_object, prefix_of
+from tests.core.object_lives import lives_of_a_producer
+from tests.core.scripted_log import Play, call, calls, published, step, text
+from tests.core.strategies import RULES
+from tests.core.test_paths import come_to_the_same
+
+EMPTY: dict[str, Any] = {"type": "tool_calls", "tool_calls": []}
+
+
+@pytest.fixture(params=["as it is", "walked"])
+def _both_forms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not compiled, a shape cuts by a pattern; here also as it does where it is compiled."""
+    if request.param == "walked":
+        if not object_template.__file__.endswith(".py"):
+            pytest.skip("as it is")
+        monkeypatch.setattr(object_template, "_IS_COMPILED", True)
+
+
+BOTH_FORMS = pytest.mark.usefixtures("_both_forms")
+
+
+@BOTH_FORMS
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@given(
+    lives_of_a_producer(),
+    st.sampled_from([{}, {}, {}, {"max_step_bytes": 420}, {"max_open_steps": 1}, {"object_type": "x"}]),
+)
+def test_steps_by_templates_come_to_the_same_by_the_slow_path(records: list[LogRecord], rules: dict[str, Any]) -> None:
+    come_to_the_same(records, msgspec.structs.replace(RULES, **rules))
+
+
+def _whole(status: str, number: int, details: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return (
+        step(status, f"step_{number}", thread_id="t", type=details["type"], step_details=details, expires_at=5_000)
+        | more
+    )
+
+
+def _live(play: Play, number: int, tool: str, ended: list[Any], **usage: int) -> Publish:
+    details = (
+        {"type": "message_creation", "message_creation": {"message_id": f"m{number}"}} if tool == "message" else EMPTY
+    )
+    begun = _whole("in_progress", number, details, usage=None, completed_at=None)
+    play.say("step.created", begun)
+    play.say("step.in_progress", begun)
+    if tool != "message":
+        body = {tool: {"name": "f", "arguments": "a"}} if tool == "function" else {"name": "f", "arguments": "a"}
+        play.say("step.delta", calls({"index": 0, "id": f"c{number}", "type": tool} | body, step_id=f"step_{number}"))
+    last = details if tool == "message" else EMPTY | {"tool_calls": ended}
+    return published(play.say("step.completed", _whole("completed", number, last, usage=usage, completed_at=7)))
+
+
+@pytest.mark.skipif(hasattr(FastPath, "__mypyc_attrs__"), reason="a compiled class takes no other methods")
+@pytest.mark.parametrize("tool", ["function", "message"])
+@pytest.mark.parametrize("names_calls", [False, True])
+def test_the_second_step_of_a_producer_is_not_parsed(
+    monkeypatch: pytest.MonkeyPatch, tool: str, names_calls: bool
+) -> None:
+    """Else the property above would compare the slow path with itself."""
+    play = Play()
+
+    def ended(number: int) -> list[Any]:
+        named = {"id": f"c{number}", "type": "function", "function": {"name": "f", "arguments": "a"}}
+        return [named] if names_calls else []
+
+    _live(play, 1, tool, ended(1), n=3)
+
+    def never(*_: object) -> None:
+        raise AssertionError("decided by reading")
+
+    monkeypatch.setattr(FastPath, "decide", never)
+    effect = _live(play, 20, tool, ended(20), n=40_000)
+    assert json.loads(effect.value)["usage"] == {"n": 40_000}
+    monkeypatch.undo()
+    come_to_the_same(play.log)
+
+
+@BOTH_FORMS
+@pytest.mark.parametrize("odd", [b'"', b"\\", b"\\u0041", b"\x1f", b"\x7f", b"\x80", b'x","object":"y'])
+def test_no_id_matches_that_needs_an_escape(odd: bytes) -> None:
+    shape = Shape(b'{"id":"a","n":5}', [Hole(7, 8, 0), Hole(14, 15, 1)])
+    assert shape.cut(b'{"id":"bcd","n":12}') == [b"bcd", b"12"]
+    assert shape.cut(b'{"id":"b%bc","n":12}' % odd) is None
+
+
+@BOTH_FORMS
+@pytest.mark.parametrize("odd", [b"", b"0", b"012", b"-1", b"1.5", b"1e5", b" 1", b"1 ", b"1234567890123456", b"a"])
+def test_no_number_matches_but_plain_digits(odd: bytes) -> None:
+    shape = Shape(b'{"n":5,"id":"a"}', [Hole(5, 6, 1), Hole(13, 14, 0)])
+    assert shape.cut(b'{"n":123456789012345,"id":"a"}') == [b"123456789012345", b"a"]
+    assert shape.cut(b'{"n":%b,"id":"a"}' % odd) is None
+
+
+@BOTH_FORMS
+@pytest.mark.parametrize(
+    "odd",
+    [b'{"n":1,"id":"a"} ', b' {"n":1,"id":"a"}', b'{"n":1,"ID":"a"}', b'{"n":1,"id":"a","id":"a"}', b'{"n":1,"id":"a'],
+)
+def test_every_constant_byte_counts(odd: bytes) -> None:
+    assert Shape(b'{"n":5,"id":"a"}', [Hole(5, 6, 1), Hole(13, 14, 0)]).cut(odd) is None
+
+
+def _learned_begin(data: dict[str, Any] | bytes) -> Any:
+    whole = data if isinstance(data, bytes) else text(data)
+    value = b'{"event":"thread.run.step.created","data":%b}' % whole
+    head = prefix_of(value)
+    assert head is not None
+    event = exact_object(whole, head.kind)
+    return None if event is None else learn_begin(value, head.data, event)
+
+
+def _learned_end(data: dict[str, Any] | bytes) -> Any:
+    whole = data if isinstance(data, bytes) else text(data)
+    return learn_end(
+        b'{"event":"thread.run.step.completed","data":%b}' % whole, len(b'{"event":"thread.run.step.completed","data":')
+    )
+
+
+def test_the_usual_objects_are_learned() -> None:
+    assert _learned_begin(_whole("in_progress", 1, EMPTY)).shape
+    ended = _learned_end(_whole("completed", 1, EMPTY, usage={"n": 5, "m": {"k": 3}}))
+    assert (ended.details_at, ended.message_at) == (-1, -1)
+    named = EMPTY | {"tool_calls": [{"id": "c", "type": "mcp", "arguments": "a"}]}
+    assert _learned_end(_whole("completed", 1, named)).details_at >= 0
+    message = {"type": "message_creation", "message_creation": {"message_id": "m"}}
+    assert _learned_end(_whole("completed", 1, message)).message_at >= 0
+    assert _learned_begin(_whole("in_progress", 1, message)).message_at >= 0
+    delta = {"event": "thread.run.step.delta", "data": calls(call(0, "a", id="c", function={"name": "f"}))}
+    assert learn_call(text(delta)) is not None
+
+
+def test_an_end_tells_a_watcher_what_it_says_of_its_run_and_thread() -> None:
+    """A thread that is a number stays one."""
+    for thread, run in (("t", "r1"), (3, "r1"), (None, None)):
+        watcher = TransitionObserver(lambda _: None, None)
+        state = PartitionState("t", 0, RULES, observer=watcher)
+        for number in range(3):
+            more = {"thread_id": thread, "run_id": run}
+            for name, status in (("created", "in_progress"), ("completed", "completed")):
+                event = {"event": f"thread.run.step.{name}", "data": _whole(status, number, EMPTY, **more)}
+                state.apply([LogRecord(state.next_offset, 1_000_000, b"k", text(event))])
+        assert [ids[1:] for ids in watcher.revisions.values()] == [(run, thread)] * 3
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        _whole("completed", 1, EMPTY, metadata={"a": "b"}),
+        _whole("completed", 1, EMPTY, last_error={"code": "c", "message": "m"}),
+        _whole("completed", 1, EMPTY, assistant_id="\u00e9"),
+        text(_whole("completed", 1, EMPTY)).replace(b'"id":"step_1"', b'"id":"step_0","id":"step_1"'),
+        text(_whole("completed", 1, EMPTY)).replace(b'"id":"step_1"', b'"id":"step\\u005f1"'),
+        text(_whole("completed", 1, EMPTY, created_at=3)).replace(b":3", b':3,"created_at":4'),
+        text(_whole("completed", 1, EMPTY, metadata={"x": 5})).replace(b'"x"', b'"id":"a","id"'),
+    ],
+)
+def test_where_more_may_vary_nothing_is_learned(data: dict[str, Any] | bytes) -> None:
+    assert _learned_end(data) is None
+    begun = data if isinstance(data, bytes) else text(data)
+    assert _learned_begin(begun.replace(b'"completed"', b'"in_progress"')) is None
