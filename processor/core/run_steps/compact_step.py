@@ -64,11 +64,16 @@ _MAX_BRACKETS: Final = MAX_DEPTH - 2
 """Of brackets in the details alone, which stand two levels deep."""
 _NOTHING: Final = b""
 _COMMA: Final = b","
-_CALLS: Final = b'{"tool_calls":[%b],"type":"tool_calls"}'
-_CALL: Final = b'{"function":{"arguments":"%b","name":%b},"id":%b,"type":%b}'
-_CALL_WITH_OUTPUT: Final = b'{"function":{"arguments":"%b","name":%b,"output":null},"id":%b,"type":%b}'
+_CALLS: Final = b'{"tool_calls":['
+_CALLS_END: Final = b'],"type":"tool_calls"}'
+_ARGUMENTS: Final = b'{"function":{"arguments":"'
+_NAME: Final = b'","name":'
+_OUTPUT: Final = b',"output":null},"id":'
+_NO_OUTPUT: Final = b'},"id":'
+_TYPE: Final = b',"type":'
 _FUNCTION: Final = b'"function"'
-"""The canonical details of function calls."""
+_CLOSE: Final = b"}"
+"""The pieces of the canonical details of function calls."""
 _SCHEMA_FIELDS: Final = [(n, name) for n, name in enumerate(_EXACT_NAMES) if name in _SCHEMA_NAMES]
 _SCHEMA_BITS: Final = sum(1 << n for n, _ in _SCHEMA_FIELDS)
 _KEPT_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in KEPT_OVER_NULL)
@@ -405,12 +410,25 @@ def _finished(tree: Tree, details: ToolDetails, notes: Notes) -> Tree:
 
 def _calls_left(calls: list[Call]) -> bytes:
     """The canonical details of function calls that an ending object leaves to the fold."""
-    told: list[bytes] = []
+    pieces: list[Any] = [_CALLS]
     for call in calls:
+        if len(pieces) > 1:
+            pieces.append(_COMMA)
         kind = _FUNCTION if call.kind == "function" else _encode(call.kind)
-        layout = _CALL_WITH_OUTPUT if call.says_output else _CALL
-        told.append(layout % (call.text.inside(), _encode(call.name), _encode(call.call_id), kind))
-    return _CALLS % (told[0] if len(told) == 1 else _COMMA.join(told))
+        output = _OUTPUT if call.says_output else _NO_OUTPUT
+        pieces += [
+            _ARGUMENTS,
+            call.text.inside(),
+            _NAME,
+            _encode(call.name),
+            output,
+            _encode(call.call_id),
+            _TYPE,
+            kind,
+        ]
+        pieces.append(_CLOSE)
+    pieces.append(_CALLS_END)
+    return _NOTHING.join(pieces)
 
 
 def opens_exactly(event: ExactObject) -> bool:

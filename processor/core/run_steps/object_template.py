@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -158,8 +157,8 @@ class EndTemplate:
     """
 
     __slots__ = (
-        "_format",
-        "_pick",
+        "_layout",
+        "_order",
         "absent",
         "details_at",
         "id_at",
@@ -173,7 +172,9 @@ class EndTemplate:
         "unsaid",
     )
 
-    def __init__(self, shape: Shape, stated: StatedStep[Any], places: list[Path], layout: str, order: list[int]):
+    def __init__(
+        self, shape: Shape, stated: StatedStep[Any], places: list[Path], layout: list[bytes], order: list[int]
+    ):
         self.shape, self.type = shape, stated.type
         self.unsaid = _unset_bits(msgspec.structs.astuple(stated))
         self.absent = self.unsaid & _SCHEMA_BITS
@@ -183,7 +184,7 @@ class EndTemplate:
         self.run_id: Any = None if stated.run_id is _UNSET else stated.run_id
         self.thread_id: Any = None if stated.thread_id is _UNSET else stated.thread_id
         """What all of them say, if it is no hole."""
-        self._format, self._pick = layout.encode(), itemgetter(*order)
+        self._layout, self._order = layout, order
 
     def published(self, cuts: list[bytes], details: bytes) -> bytes:
         """The canonical bytes of a step that such an object ends; `details` are not asked for where it says a message.
@@ -194,8 +195,12 @@ class EndTemplate:
             cuts[self.details_at] = details
         elif self.message_at < 0:
             cuts.append(details)
-        whole: bytes = self._format % self._pick(cuts)
-        return whole
+        pieces = self._layout.copy()
+        at = 1
+        for number in self._order:
+            pieces[at] = cuts[number]
+            at += 2
+        return b"".join(pieces)
 
     def ids(self, cuts: list[bytes]) -> tuple[Any, Any]:
         """What such an object says of run and thread."""
@@ -218,8 +223,7 @@ def learn_begin(value: bytes, data_at: int, event: ExactObject) -> BeginTemplate
     places = _places(value, holes, read)
     if places is None:
         return None
-    found = BeginTemplate(Shape(value, holes), event, places)
-    return None if found.id_at < 0 or (found.type != "tool_calls" and found.message_at < 0) else found
+    return BeginTemplate(Shape(value, holes), event, places)
 
 
 def learn_call(value: bytes) -> CallTemplate | None:
@@ -234,8 +238,7 @@ def learn_call(value: bytes) -> CallTemplate | None:
     if function is _UNSET or kind is _UNSET:
         return None
     says_output = function.output is None
-    found = CallTemplate(Shape(value, holes), places, call.index, kind, says_output=says_output)
-    return None if min(found.id_at, found.call_at, found.name_at, found.arguments_at) < 0 else found
+    return CallTemplate(Shape(value, holes), places, call.index, kind, says_output=says_output)
 
 
 def learn_end(value: bytes, data_at: int) -> EndTemplate | None:
@@ -249,7 +252,7 @@ def learn_end(value: bytes, data_at: int) -> EndTemplate | None:
     begin = value.find(details)
     end = begin + len(details)
     holes = _holes(value, data_at, _IDS, _NUMBERS)
-    is_message, is_nothing = stated.type == "message_creation", _is_nothing(details, stated.type)
+    is_message, is_nothing = stated.type == "message_creation", _is_nothing(details)
     is_span = not is_message and not is_nothing
     if not is_message:
         holes = [hole for hole in holes if hole.end <= begin or hole.begin >= end]
@@ -278,17 +281,16 @@ def learn_end(value: bytes, data_at: int) -> EndTemplate | None:
     order = _order_of(marked, marks)
     if order is None:
         return None
-    found = EndTemplate(Shape(value, holes), stated, places, *order)
-    return None if found.id_at < 0 or is_message is (found.message_at < 0) else found
+    return EndTemplate(Shape(value, holes), stated, places, *order)
 
 
-def _is_nothing(details: bytes, kind: str) -> bool:
+def _is_nothing(details: bytes) -> bool:
     """Whether an object with these details leaves all calls to the fold."""
     try:
         told = read_exact_details(details)
     except msgspec.MsgspecError:  # of calls of another tool
         return False
-    return told.tool_calls == [] and told.message_creation is _UNSET and told.type == kind
+    return told.tool_calls == []
 
 
 def _begin_of(hole: Hole) -> int:
@@ -317,7 +319,7 @@ def _places(value: bytes, holes: list[Hole], read: Callable[[bytes], Any]) -> li
     for path, leaf in after.items():
         if leaf in marks:
             number = marks.index(leaf)
-            if places[number] is not None or before[path] == leaf:
+            if before[path] == leaf:
                 return None
             places[number] = path
         elif leaf != before[path] or type(leaf) is not type(before[path]) or not _is_constant(path, leaf):
@@ -364,18 +366,21 @@ def _filled(value: bytes, holes: list[Hole]) -> bytes:
     return b"".join((*pieces, value[at:]))
 
 
-def _order_of(marked: StatedStep[Raw], marks: list[bytes]) -> tuple[str, list[int]] | None:
-    """The canonical bytes of an object that has all marks, as a format with a place for each, and which they are."""
+def _order_of(marked: StatedStep[Raw], marks: list[bytes]) -> tuple[list[bytes], list[int]] | None:
+    """The canonical bytes of an object that has all marks, in pieces with one for each mark, and whose they are."""
     for name in SCHEMA_KEYS:
         if getattr(marked, name) is _UNSET:
             setattr(marked, name, None)
-    layout = canonical_step(marked).replace(b"%", b"%%")
-    if any(layout.count(mark) != 1 for mark in marks):
+    rest = canonical_step(marked)
+    if any(rest.count(mark) != 1 for mark in marks):
         return None
-    order = sorted(range(len(marks)), key=lambda number: layout.find(marks[number]))
-    for mark in marks:
-        layout = layout.replace(mark, b"%b")
-    return layout.decode(), order
+    begin_of = rest.find
+    order = sorted(range(len(marks)), key=lambda number: begin_of(marks[number]))
+    pieces: list[bytes] = []
+    for number in order:
+        before, _, rest = rest.partition(marks[number])
+        pieces += [before, b""]
+    return [*pieces, rest], order
 
 
 def _place(places: list[Path], *path: str | int) -> int:
