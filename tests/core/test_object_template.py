@@ -221,3 +221,20 @@ def test_objects_by_templates_keep_to_the_limit(name: str) -> None:
     play = Play(Rules(max_step_bytes=size))
     assert [type(effect) for effect in say(play, 1)] == ([Publish] if name == "completed" else [])
     assert refused(say(play, 10)) == "step_too_large"
+
+
+@pytest.mark.parametrize("limit", [0, 1, 100])
+def test_what_repeats_the_beginning_is_counted_as_by_the_slow_path(limit: int) -> None:
+    """Also where the step has grown, where its event was folded before, and where the value ends in another byte."""
+    begun = _whole("in_progress", 1, EMPTY)
+    value = text({"event": "thread.run.step.in_progress", "data": begun})
+    rules = msgspec.structs.replace(RULES, max_step_bytes=len(value) + 2 + limit)
+    play = Play(rules)
+    play.say("step.created", begun, event_id="a")
+    play.say("step.in_progress", begun, event_id="b")
+    play.say("step.in_progress", begun, event_id="b")
+    assert play.state.counts["duplicate"] == 1
+    play.say("step.delta", calls(call(0, "abc", id="c", function={"name": "f"}), step_id="step_1"))
+    assert [refused([effect]) for effect in play.put(value[:-1] + b"]")] == ["not_json"]
+    play.put(value)
+    come_to_the_same(play.log, rules)
