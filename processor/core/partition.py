@@ -34,7 +34,6 @@ from processor.core.responses.fast_path import response_named
 from processor.core.responses.fold import ResponseFold, entry_of_item
 from processor.core.responses.response import ENTRY, Response, entry_key
 from processor.core.rules import Rules
-from processor.core.run_steps.event_ids import id_text
 from processor.core.run_steps.fast_path import Paths
 from processor.core.run_steps.fold import RunSteps, step_named
 from processor.core.run_steps.object_path import REPEATS
@@ -206,8 +205,7 @@ class PartitionState:
         earliest, latest = self.earliest_ms, self.latest_ms
         ignored = 0
         message, spaced_message = MESSAGE_PREFIXES
-        may_repeat, repeats, objects = self._uses_fast_path, REPEATS, run_steps.objects
-        repeats_at = len(repeats)
+        may_repeat, objects = self._uses_fast_path, run_steps.objects
         for record in records:
             raw = record if isinstance(record, RawBatch) else None
             if raw is not None:
@@ -244,14 +242,8 @@ class PartitionState:
                     event_id = raw.event_id() if raw is not None else plain_id(record.headers)
                     if is_delta and event_id is not SPECIAL and run_steps.append_match(value, offset, before, event_id):
                         continue
-                    if (
-                        may_repeat
-                        and event_id is not SPECIAL
-                        and value.startswith(repeats)
-                        and objects.repeat(
-                            value, repeats_at, offset, before, None if event_id is None else id_text(event_id)
-                        )
-                    ):
+                    is_repeat = may_repeat and event_id is not SPECIAL and value.startswith(REPEATS)
+                    if is_repeat and objects.repeat_spelled(value, offset, before, event_id):
                         continue
                     if is_message and event_id is not SPECIAL:
                         ignored += 1

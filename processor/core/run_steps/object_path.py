@@ -12,6 +12,7 @@ from processor.core.effects import Status
 from processor.core.entry import Cause
 from processor.core.events import MAX_ID
 from processor.core.lifecycle import TERMINAL, Kind
+from processor.core.run_steps.event_ids import id_text
 from processor.core.run_steps.fast_path import FastPath, Templates
 from processor.core.run_steps.object_template import (
     BeginTemplate,
@@ -109,6 +110,10 @@ class ObjectPath:
             self.begun += 1
             return True
         return False
+
+    def repeat_spelled(self, value: bytes, offset: int, before_ms: int, event_id: bytes | None) -> bool:
+        """`repeat` for a value that begins with `REPEATS`."""
+        return self.repeat(value, len(REPEATS), offset, before_ms, None if event_id is None else id_text(event_id))
 
     def repeat(self, value: bytes, data_at: int, offset: int, before_ms: int, event_id: str | None) -> bool:
         """Count an `in_progress` that says to the letter what the step began with: deadline and run are known.
