@@ -96,6 +96,15 @@ class Call:
         return {"type": self.kind, "id": self.call_id, "function": function}
 
 
+class OpenedCall:
+    """A function call that a delta begins. `brought`: the characters of the delta (X1)."""
+
+    __slots__ = ("brought", "call", "index")
+
+    def __init__(self, index: int, call: Call, brought: int) -> None:
+        self.index, self.call, self.brought = index, call, brought
+
+
 class Ending:
     """What an ending object makes of a compact step: the whole snapshot, and how much of it the object said itself.
 

@@ -13,9 +13,9 @@ from typing import Final
 from processor.core.effects import Status
 from processor.core.entry import Entry
 from processor.core.lifecycle import TERMINAL, Kind
-from processor.core.run_steps.compact_step import Ending, opens_exactly
+from processor.core.run_steps.compact_step import Ending, OpenedCall, opens_exactly
 from processor.core.run_steps.delta_template import DeltaTemplate, is_plain
-from processor.core.run_steps.step import OpenedCall, Step
+from processor.core.run_steps.step import Step
 from processor.core.run_steps.usual_events import (
     EventPrefix,
     ExactObject,

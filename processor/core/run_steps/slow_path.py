@@ -9,13 +9,13 @@ from processor.core.endings import Endings
 from processor.core.entry import Cause, Entry
 from processor.core.events import run_named
 from processor.core.lifecycle import Move, move
-from processor.core.merge import characters
+from processor.core.merge import bad_index, characters
 from processor.core.observer import Observer
 from processor.core.quarantine import Quarantine
 from processor.core.responses.event import ERROR, ResponseEvent
 from processor.core.responses.fold import ResponseFold
 from processor.core.rules import Rules
-from processor.core.run_steps.step import Step, check_delta
+from processor.core.run_steps.step import Step
 from processor.core.transitions import SKIP, Transitions
 from processor.core.wire_types import Event, Ignored, RunEnd, StepDelta, StepObject, StreamError
 
@@ -220,7 +220,7 @@ class SlowPath:
 
     def _delta(self, cause: Cause, delta: StepDelta, event_id: str | None) -> Rejected | None:
         transitions = self._transitions
-        refused = check_delta(delta)
+        refused = _check_delta(delta)
         brought = characters(delta.details) + (len(event_id) if event_id else 0)
         entry = transitions.lookup(delta.step_id, cause.offset)
         if entry is SKIP:
@@ -294,3 +294,9 @@ def _size_of(cause: Cause) -> int:
     assert record is not None
     assert record.value is not None
     return len(record.value)
+
+
+def _check_delta(delta: StepDelta) -> Rejected | None:
+    """M1 before anything is touched."""
+    why = bad_index(delta.details)
+    return None if why is None else Rejected(Reason.BAD_INDEX, why)

@@ -18,7 +18,6 @@ from processor.core.merge import (
     Indexed,
     Notes,
     Tree,
-    bad_index,
     characters,
     fill,
     finish,
@@ -28,7 +27,7 @@ from processor.core.merge import (
     plain,
     unpack,
 )
-from processor.core.run_steps.compact_step import Call, CompactStep, Ending
+from processor.core.run_steps.compact_step import Call, CompactStep, Ending, OpenedCall
 from processor.core.run_steps.delta_template import DeltaTemplate, learn_template
 from processor.core.run_steps.event_ids import EventIds, id_text
 from processor.core.run_steps.object_template import BeginTemplate, CallTemplate, EndTemplate
@@ -51,15 +50,6 @@ COMPACTED: Final = b"C"
 """In front of a compacted step in a group of ended steps."""
 WITH_IDS: Final = b"S"
 """In front of a packed step that has event ids. Before there was `EventIds` nothing stood there, and a list of ids."""
-
-
-class OpenedCall:
-    """A function call that a delta begins. `brought`: the characters of the delta (X1)."""
-
-    __slots__ = ("brought", "call", "index")
-
-    def __init__(self, index: int, call: Call, brought: int) -> None:
-        self.index, self.call, self.brought = index, call, brought
 
 
 class Step(StepState):
@@ -608,9 +598,3 @@ class Step(StepState):
         self.object_bytes = max(self.object_bytes, size)
         self.events += 1
         self._forget_text()
-
-
-def check_delta(delta: StepDelta) -> Rejected | None:
-    """M1 before anything is touched."""
-    why = bad_index(delta.details)
-    return None if why is None else Rejected(Reason.BAD_INDEX, why)
