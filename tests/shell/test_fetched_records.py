@@ -203,3 +203,12 @@ def test_a_lack_of_memory_is_not_taken_for_a_broken_log(monkeypatch: pytest.Monk
     monkeypatch.setattr(UndecodedBatch, "records", records)
     with pytest.raises(MemoryError):
         list(source(data(0, 3)).take_undecoded(100)[0])
+
+
+def test_the_broker_s_time_is_read_as_upstream_reads_it() -> None:
+    batch = bytearray(data(0, 3))
+    struct.pack_into(">h", batch, 21, 0x08)  # LogAppendTime: the time of all is the batch's largest
+    struct.pack_into(">q", batch, 35, 77_777)
+    log = Log(sealed(batch), [])
+    assert {row[1] for row in upstream(log, 0, READ_COMMITTED)[0]} == {77_777}
+    assert taken(log, 0, READ_COMMITTED, [100]) == upstream(log, 0, READ_COMMITTED)
