@@ -70,7 +70,7 @@ def faulty(draw: st.DrawFn, key: str = "resp_1") -> tuple[Stream, list[Event]]:
     if draw(st.booleans()):
         left_out |= {"response.content_part.added", "response.reasoning_summary_part.added"}
     # Where numbers come again, the first event has to be none of an item: nothing tells its number from theirs.
-    if numbers not in ("same", "deltas", "kinds") and draw(st.booleans()):
+    if numbers not in ("same", "deltas", "kinds", "anew") and draw(st.booleans()):
         left_out |= {"response.created", "response.queued", "keepalive"}
     events = [event for event in events if event["type"] not in left_out]
     misnumber(draw, events, numbers)

@@ -16,6 +16,7 @@ import pytest
 
 from processor.audit.report.manifest import Outcome
 from processor.broker import Broker
+from processor.core.checkpoints import RESPONSE_VERSION
 from processor.core.effects import FOLD_VERSION
 from processor.core.headers import VERSION
 from processor.errors import CorruptLog
@@ -130,7 +131,7 @@ def test_the_way_back_waits_for_responses(broker: Broker, names: Names, tmp_path
         assert new.terminate() == 0
     with stage.serve(changes, program=earlier) as old:
         assert old.ended() == CorruptLog.exit_code
-        assert "version 2, this program writes 1" in old.said(), old.tail()
+        assert f"version {RESPONSE_VERSION}, this program writes 1" in old.said(), old.tail()
     with stage.serve(changes) as new:
         new.until_live()
         stage.say(_response("completed", "completed"), key=b"resp_1")
