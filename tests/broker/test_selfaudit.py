@@ -24,8 +24,8 @@ from processor.serve import restore
 from processor.core.partition import PartitionState
 
 class Forgetful(PartitionState):
-    def apply(self, records):
-        return super().apply([record for record in records if b'"second"' not in record.value])
+    def apply_batches(self, batches):
+        return super().apply_batches([[one for one in batch if b'"second"' not in one.value] for batch in batches])
 
 restore.PartitionState = Forgetful
 """

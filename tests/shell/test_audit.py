@@ -359,7 +359,7 @@ def test_what_an_older_fold_published_is_never_called_different(case: Case) -> N
         log[:] = [msgspec.structs.replace(r, headers=tuple((n, older.get(n, c)) for n, c in r.headers)) for r in kept]
     found = case.audit()
     assert {finding.verdict for finding in found} == {Verdict.UNVERIFIABLE}
-    assert {finding.why for finding in found} == {"made by fold version 1, this program has 2"}
+    assert {finding.why for finding in found} == {f"made by fold version 1, this program has {FOLD_VERSION}"}
     assert len(found) == 3, "the revision that the older fold did not publish is among them"
 
 
