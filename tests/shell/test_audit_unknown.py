@@ -1,0 +1,205 @@
+"""What the judge cannot know (lost clock marks, steps that were open, runs that had ended) accuses no honest worker,
+and what it can know is judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import pytest
+
+from processor.audit.judge.regimes import Accepted
+from processor.audit.judge.verdicts import Finding, Verdict
+from processor.core.effects import Publish
+from processor.core.headers import CLOCK_MARK
+from processor.core.rules import Rules
+from processor.kafka.records import partition_of
+from tests.core.scripted_log import Play, run, step
+from tests.shell import mutations
+from tests.shell.test_audit import RULES, Case, one_step
+
+EXPIRED: Final = mutations.OUTCOMES["expired"]
+FAR_S: Final = 5_000_000
+LONG: Final = msgspec.structs.replace(RULES, ended_retention_s=600)
+TWO_OPEN: Final = msgspec.structs.replace(RULES, max_open_steps=2)
+SETTLED_S: Final = RULES.ended_retention_s + 130
+"""Behind the first record of a range, a step that is created now owes nothing to what came before it."""
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
+def only(rules: Rules) -> Accepted:
+    """The auditor had no other settings: they excuse nothing."""
+    return Accepted(rules=(rules.digest(),))
+
+
+def by_step(found: list[Finding]) -> dict[str, str]:
+    return {one.identity[0]: one.verdict.value for one in found}
+
+
+def clock_strikes(case: Case) -> None:
+    """The worker sets a clock mark at the next deadline: an old recording played now, the clock is far ahead."""
+    due = case.play.state.next_due_ms()
+    assert due is not None
+    case.play.effects += [effect for effect in case.play.state.advance(due) if isinstance(effect, Publish)]
+
+
+def beside(step_id: str, name: str) -> str:
+    """Another id whose records stand on the same output partition."""
+    wanted = partition_of(step_id.encode(), mutations.OUTPUTS)
+    names = (f"{name}{number}" for number in range(100))
+    return next(one for one in names if partition_of(one.encode(), mutations.OUTPUTS) == wanted)
+
+
+def place_of(case: Case, step_id: str) -> tuple[str, int]:
+    return next(place for place, log in case.out.items() if any(r.key == step_id.encode() for r in log))
+
+
+def drop(case: Case, step_id: str) -> tuple[str, int]:
+    """Take the records of a step off the topics; returns where they stood."""
+    place = place_of(case, step_id)
+    case.out[place] = [record for record in case.out[place] if record.key != step_id.encode()]
+    return place
+
+
+def test_a_mark_before_the_begin_of_a_complete_range_moves_no_time(case: Case) -> None:
+    """Nothing was open there: who writes such a mark cannot take the judge's knowledge of the time away."""
+    gone = beside("s1", "gone")
+    case.play.created(id=gone, expires_at=2_000)
+    clock_strikes(case)
+    case.play.created(id="s1", expires_at=3_000)
+    clock_strikes(case)
+    case.play.wait(3_000)
+    case.play.wait(SETTLED_S)
+    one_step(case, "s2")
+    now_s = round(case.play.at)
+    case.play.created(id="lost", created_at=now_s)
+    case.play.say("step.completed", step("completed", id="lost", created_at=now_s))
+    case.publish()
+    shortened = drop(case, gone)
+    drop(case, "lost")
+    place = place_of(case, "s2")
+    honest = case.out[place][-1]
+    mark = (CLOCK_MARK, b"%d@0" % (FAR_S * 1_000))
+    offset = len(case.out[place])
+    case.out[place].append(
+        msgspec.structs.replace(honest, key=b"forged", offset=offset, headers=(*honest.headers, mark))
+    )
+    found = by_step(case.audit(kept_from={shortened: 1}, accepted=only(RULES)))
+    assert found == {gone: "unverifiable", "s1": "equal", "s2": "equal", "lost": "missing", "forged": "extra"}
+
+
+def test_a_mark_of_a_step_from_before_the_range_moves_the_time(case: Case) -> None:
+    """The worker's time was ahead of the records: a deadline that they seem to reach had passed when the step came."""
+    case.play.created(id="s0", expires_at=2_000)
+    case.play.wait(0)
+    clock_strikes(case)
+    case.play.wait(SETTLED_S)
+    now_s = round(case.play.at)
+    case.play.created(id="s1", created_at=now_s, expires_at=now_s + 10)
+    case.play.wait(10 + 2 * RULES.grace_s)
+    case.play.say("step.completed", step("completed", id="s1", created_at=now_s, expires_at=now_s + 10))
+    case.publish()
+    assert by_step(case.audit(accepted=only(RULES))) == {"s0": "equal", "s1": "equal"}
+    assert by_step(case.audit(begin=1, accepted=only(RULES))) == {"s0": "unverifiable", "s1": "equal"}
+
+
+def test_a_mark_behind_those_that_are_gone_is_applied_though_another_step_seems_due(case: Case) -> None:
+    """What the mark that is gone had ended is open here, and due before the next one: that is no forged mark."""
+    gone = beside("s1", "gone")
+    case.play.created(id=gone, expires_at=2_000)
+    clock_strikes(case)
+    case.play.created(id="s1", expires_at=3_000)
+    clock_strikes(case)
+    case.publish()
+    shortened = drop(case, gone)
+    found = by_step(case.audit(kept_from={shortened: 1}, accepted=only(RULES)))
+    assert found == {gone: "unverifiable", "s1": "equal"}
+
+
+def test_behind_a_deadline_that_makes_the_time_known_an_end_may_be_remembered_for_longer(case: Case) -> None:
+    """A mark that is gone had moved the time on before a run ended: the worker remembers that end for longer."""
+    case.play = Play(LONG)
+    gone = beside("s1", "gone")
+    case.play.created(id=gone, expires_at=1_500)
+    case.play.created(id="s1", expires_at=1_510)
+    clock_strikes(case)
+    case.play.say("run.failed", run("failed", "r9"))
+    case.play.wait(1_510 + LONG.grace_s - case.play.at)
+    case.play.created(id="s2", expires_at=round(case.play.at) + 10)
+    case.play.wait(10 + LONG.grace_s)
+    assert 1_000 + LONG.ended_retention_s < case.play.at < 1_500 + LONG.grace_s + LONG.ended_retention_s
+    case.play.created(id="late", run_id="r9")
+    case.publish()
+    assert len(case.play.log) == 7
+    assert by_step(case.audit(rules=LONG, accepted=only(LONG))).keys() == {gone, "s1", "s2", "late"}
+    shortened = drop(case, gone)
+    found = by_step(case.audit(kept_from={shortened: 3}, rules=LONG, accepted=only(LONG)))
+    assert found == {gone: "unverifiable", "s1": "equal", "s2": "equal", "late": "unverifiable"}
+
+
+def refused_for_want_of_room(case: Case) -> None:
+    """Two steps that are open before offset 2 leave no room for `s1`; a step comes when they have ended."""
+    case.play = Play(TWO_OPEN)
+    case.play.created(id="a")
+    case.play.created(id="b")
+    case.play.wait(0)
+    case.play.wait(SETTLED_S)
+    now_s = round(case.play.at)
+    case.play.created(id="s1", created_at=now_s)
+    case.play.say("step.completed", step("completed", id="s1", created_at=now_s))
+
+
+def test_a_step_behind_a_refusal_for_want_of_room_is_not_missing(case: Case) -> None:
+    refused_for_want_of_room(case)
+    case.publish()
+    found = case.audit(begin=2, rules=TWO_OPEN, accepted=only(TWO_OPEN))
+    assert {one.verdict for one in found} == {Verdict.UNVERIFIABLE}
+    assert "s1" in by_step(found)
+
+
+def test_a_step_whose_refusal_may_be_gone_is_not_missing(case: Case) -> None:
+    """Retention took the first dead letters: behind the first that is there, all of them are there."""
+    refused_for_want_of_room(case)
+    now_s = round(case.play.at)
+    for name in ("a", "b"):
+        case.play.say("step.completed", step("completed", id=name))
+    case.play.put(b"{")
+    kept = len(case.play.log) - 1
+    case.play.created(id="s2", created_at=now_s)
+    case.play.say("step.completed", step("completed", id="s2", created_at=now_s))
+    case.publish()
+    dead = next(place for place in case.out if place[0] == mutations.DEAD)
+    case.out[dead] = case.out[dead][-1:]
+    drop(case, "s2")
+    found = by_step(
+        case.audit(
+            begin=2,
+            rules=TWO_OPEN,
+            accepted=only(TWO_OPEN),
+            kept_from={dead: kept},
+            dead_letter=mutations.DEAD,
+        )
+    )
+    assert found["s1"] == "unverifiable"
+    assert found["s2"] == "missing"
+
+
+def test_a_step_behind_a_refusal_that_only_the_range_implies_is_not_extra(case: Case) -> None:
+    """Their run had ended before the range: of steps that are open here the worker had room for others."""
+    case.play = Play(TWO_OPEN)
+    case.play.say("run.failed", run("failed", "r9"))
+    case.play.created(id="a", run_id="r9")
+    case.play.created(id="b", run_id="r9")
+    case.play.wait(SETTLED_S)
+    now_s = round(case.play.at)
+    case.play.created(id="s1", created_at=now_s)
+    case.play.say("step.completed", step("completed", id="s1", created_at=now_s))
+    case.publish()
+    found = case.audit(begin=1, rules=TWO_OPEN, accepted=only(TWO_OPEN))
+    assert {one.verdict for one in found} == {Verdict.UNVERIFIABLE}
+    assert "s1" in by_step(found)
