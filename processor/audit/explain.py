@@ -269,12 +269,7 @@ async def _told(
     latest_mark_ms = round((time.time() + CLOCK_SKEW_S) * 1000)  # no clock had come further
     task = logs.task(partition, begin, end, complete=complete)
     task = msgspec.structs.replace(task, log_end=log_end, latest_mark_ms=latest_mark_ms)
-    places = {(one.topic, one.partition, one.offset) for one in issued}
-    others = {place: one for one in beside if (place := (one.topic, one.partition, one.offset)) not in places}
-    told = [mark for one in others.values() if (mark := mark_of(one)) is not None]
-    earlier_ms = max((ms for position, ms in told if position <= begin), default=-1)
-    index = MemoryIndex((*issued, *others.values()))
-    return await StepTimeline(step_id, task, index, issued, earlier_ms).walk()
+    return await StepTimeline(step_id, task, MemoryIndex((*issued, *beside)), issued).walk()
 
 
 class _OtherSettings(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -92,10 +91,8 @@ class StepIncarnation(msgspec.Struct, frozen=True):
 class StepTimeline:
     """Folds a range and builds the timeline of one step."""
 
-    def __init__(
-        self, step_id: str, task: Task, index: PublishedIndex, issued: list[Published], earlier_ms: int
-    ) -> None:
-        """Args: `earlier_ms` is the latest clock mark from before the range, -1 where there is none."""
+    def __init__(self, step_id: str, task: Task, index: PublishedIndex, issued: list[Published]) -> None:
+        """Args: `issued` are those of the index that belong to this life."""
         self._step_id, self._task, self._issued = step_id, task, issued
         self._places = {(p.topic, p.partition, p.offset): p for p in issued}
         self._first = next((began_at(p) for p in issued), task.begin)
@@ -114,11 +111,10 @@ class StepTimeline:
         self._compared = 0
         """Characters of the snapshots that were taken to be compared."""
         self._not_compared_from: int | None = None
-        self._audit = audit_of(task, index, partial(self._state_at, earlier_ms), yield_equal=True)
+        self._audit = audit_of(task, index, self._state_at, yield_equal=True)
 
-    def _state_at(self, earlier_ms: int, offset: int, stream_time: int, rules: Rules | None = None) -> PartitionState:
-        at_ms = max(stream_time, earlier_ms)
-        state, _ = observed_state(self._task, offset, at_ms, self._note_transition, rules)
+    def _state_at(self, offset: int, stream_time: int, rules: Rules | None = None) -> PartitionState:
+        state, _ = observed_state(self._task, offset, stream_time, self._note_transition, rules)
         return state
 
     def _note_transition(self, transition: Transition) -> None:
