@@ -250,7 +250,7 @@ async def _far_enough_before(logs: Logs, partition: int, first: int, log_begin: 
         settled_after_ms(rules, retentions=2, readings=2) for rules in (task.rules, *task.earlier_rules)
     )
     found = await logs.offset_at(partition, max(0, before_ms))
-    return max(log_begin, min(first, first if found is None else found))
+    return first if found is None else min(first, found)
 
 
 async def _told(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Final
 
@@ -9,12 +10,14 @@ import msgspec
 import pytest
 
 from processor.archives import ArchivedRecord
+from processor.audit import explain as explaining
+from processor.audit.explain import explain_from
 from processor.audit.judge.settled import settled_after_ms
 from processor.audit.judge.verdicts import Verdict
 from processor.audit.replay.task_judge import expected_records
 from processor.core.effects import LogRecord
-from processor.core.headers import CLOCK_MARK, INFERRED
-from tests.core.scripted_log import START_S, Play, run
+from processor.core.headers import CLOCK_MARK, FIRST_OFFSET, INFERRED, LAST_OFFSET, REVISION
+from tests.core.scripted_log import START_S, Play, run, step
 from tests.shell import mutations
 from tests.shell.test_explain import Simulated, told
 
@@ -37,10 +40,22 @@ def published_from(play: Play) -> mutations.World:
     return made
 
 
+def completed(play: Play) -> None:
+    play.created()
+    play.say("step.completed", step("completed"))
+
+
 def where(made: mutations.World) -> tuple[tuple[str, int], LogRecord]:
     """The one record of `s1`, and its place."""
     ((place, record),) = [(p, r) for p, log in made.topics.items() for r in log if r.key == b"s1"]
     return place, record
+
+
+def forged(record: LogRecord, **headers: bytes) -> LogRecord:
+    """The next record of the same topic, with other contents of headers."""
+    named = {FIRST_OFFSET: headers.get("first"), LAST_OFFSET: headers.get("last"), REVISION: headers.get("revision")}
+    kept = tuple((name, named.get(name) or content) for name, content in record.headers)
+    return msgspec.structs.replace(record, offset=record.offset + 1, headers=kept)
 
 
 @pytest.mark.parametrize(("begin", "marked_s"), [(0, 2 * START_S), (1, 1 << 40)], ids=["before it", "of the future"])
@@ -65,3 +80,98 @@ def test_a_mark_that_cannot_have_been_set_moves_no_time(tmp_path: Path, begin: i
     other = msgspec.structs.replace(record, offset=record.offset + 1, key=b"other", headers=(*record.headers, *marked))
     made.topics[place].append(other)
     assert told(logs, "s1") == found
+
+
+def test_a_record_of_the_step_that_names_offsets_behind_the_log_is_different(tmp_path: Path) -> None:
+    """The log ends in front of its cause: nobody can have published it. Only what there is, is read."""
+    play = Play(mutations.RULES)
+    completed(play)
+    made = published_from(play)
+    place, record = where(made)
+    assert told(Simulated(made, tmp_path), "s1").verdict is Verdict.EQUAL
+    made.topics[place].append(forged(record, last=b"99", revision=b"1"))
+    found = told(Simulated(made, tmp_path), "s1")
+    (life,) = found.lives
+    assert (found.verdict, life.read, life.notes) == (Verdict.DIFFERENT, (0, 2), ())
+    assert [(one.verdict, one.why) for one in life.issued] == [("equal", ""), ("extra", "the log ends at 2")]
+
+
+def test_a_record_of_the_step_that_begins_behind_the_log_is_different(tmp_path: Path) -> None:
+    """There is no record at its beginning to take the time from: all of the log is read."""
+    play = Play(mutations.RULES)
+    completed(play)
+    made = published_from(play)
+    place, record = where(made)
+    made.topics[place].append(forged(record, first=b"98", last=b"99", revision=b"1"))
+    found = told(Simulated(made, tmp_path), "s1")
+    one, other = found.lives
+    assert (one.verdict, other.verdict, other.read) == ("equal", "different", (0, 2))
+    assert [(each.verdict, each.why) for each in other.issued] == [("extra", "the log ends at 2")]
+
+
+def test_a_record_of_the_step_that_begins_behind_its_own_cause_is_different(tmp_path: Path) -> None:
+    """Up to its cause is read, and no further: the time at its beginning says nothing of that."""
+    play = Play(mutations.RULES)
+    completed(play)
+    for _ in range(2):
+        play.wait(2 * NEED_MS / 1_000)
+    made = published_from(play)
+    place, record = where(made)
+    made.topics[place].append(forged(record, first=b"3", revision=b"1"))
+    found = told(Simulated(made, tmp_path), "s1")
+    one, other = found.lives
+    assert (one.verdict, other.verdict, other.read) == ("equal", "different", (2, 2))
+    assert [each.why for each in other.issued] == ["it names a cause before its own first offset"]
+
+
+def test_of_a_step_that_is_said_to_begin_behind_the_log_nothing_is_read(tmp_path: Path) -> None:
+    play = Play(mutations.RULES)
+    completed(play)
+    made = published_from(play)
+    made.topics.clear()
+    found = asyncio.run(explain_from(Simulated(made, tmp_path), "s1", 0, 99))
+    (life,) = found.lives
+    assert (life.read, life.verdict) == ((99, 99), "unverifiable")
+    assert life.notes == ("No record of this range names the step.",)
+
+
+class Times(Simulated):
+    """Record times that a topic answers, in place of those of the log."""
+
+    began_ms: int | None = None
+    found: int | None = None
+    asked: int | None = None
+
+    async def timestamp_of(self, partition: int, offset: int) -> int | None:
+        return self.began_ms
+
+    async def offset_at(self, partition: int, milliseconds: int) -> int | None:
+        self.asked = milliseconds
+        return self.found
+
+
+@pytest.mark.parametrize(
+    ("began_ms", "found", "asked", "begin"),
+    [
+        (None, 7, None, 5),
+        (NEED_MS + 3, 7, 3, 7),
+        (NEED_MS - 3, 7, 0, 7),
+        (NEED_MS, 12, 0, 10),
+        (NEED_MS, None, 0, 10),
+    ],
+    ids=[
+        "no record there: from the log's begin",
+        "the first record of that time",
+        "a time below zero is none: Kafka takes it for a place",
+        "its first offset is a hole, and no earlier record is young enough",
+        "no record is young enough any more",
+    ],
+)
+def test_explain_begins_so_far_before_the_step_that_nothing_earlier_matters(
+    tmp_path: Path, began_ms: int | None, found: int | None, asked: int | None, begin: int
+) -> None:
+    """Of a log from offset 5 on, for a step that begins at 10."""
+    logs = Times(mutations.world(1, runs=1), tmp_path)
+    logs.began_ms, logs.found = began_ms, found
+    assert asyncio.run(explaining._far_enough_before(logs, 0, 10, 5)) == begin
+    assert logs.asked == asked
