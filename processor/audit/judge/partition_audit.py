@@ -19,7 +19,7 @@ from processor.audit.judge.differences import differences
 from processor.audit.judge.equal_steps import EqualSteps
 from processor.audit.judge.output_gaps import OutputGaps
 from processor.audit.judge.partition_growth import PartitionGrowth, Placements
-from processor.audit.judge.published_headers import mark_in, mark_of, number_in, offsets_in, offsets_of, reason_in
+from processor.audit.judge.published_headers import mark_of, number_in, offsets_in, offsets_of, reason_in
 from processor.audit.judge.regimes import Accepted, Regimes
 from processor.audit.judge.settled import settled_after_ms
 from processor.audit.judge.unnamed_settings import UnnamedSettings
@@ -518,9 +518,6 @@ class PartitionAudit:
         segment = self._segments[-1]
         if isinstance(effect, DeadLetter):
             return self._unsure_of_letter(segment, cause) if effect.reason in _STATEFUL else ""
-        mark = mark_in(dict(effect.headers))
-        if mark is not None:
-            cause = max(cause, mark[0] - 1)
         return self._unsure(segment, first, cause, effect.value, _AFTER_RUN in effect.anomalies)
 
     def _unsure(self, segment: _Segment, first: int, cause: int, value: bytes | None, after_run: bool) -> str:
