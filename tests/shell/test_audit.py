@@ -15,6 +15,7 @@ from processor.audit.judge.block_digests import framed, framed_together
 from processor.audit.judge.differences import differences
 from processor.audit.judge.partition_audit import PartitionAudit
 from processor.audit.judge.published_headers import read_published
+from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.verdicts import NEVER, ExpectedRecord, Finding, FindingKind, Published, Unreadable, Verdict
 from processor.audit.memory_index import MemoryIndex
 from processor.audit.published_index import FileIndex, IndexWriter
@@ -237,7 +238,8 @@ def test_how_a_run_ended_before_the_range_is_not_guessed_from_its_repeats(case: 
         case.play.say("run.completed", run | {"status": "completed"})
     case.play.created(id="s1", created_at=round(case.play.at))
     case.publish()
-    assert {f.verdict for f in case.audit(begin=1)} == {Verdict.UNVERIFIABLE}
+    for accepted in (None, Accepted(rules=(RULES.digest(),))):
+        assert {f.verdict for f in case.audit(begin=1, accepted=accepted)} == {Verdict.UNVERIFIABLE}
 
 
 @pytest.mark.parametrize("lost", [None, (1, 2)])

@@ -142,6 +142,35 @@ def test_behind_a_deadline_that_makes_the_time_known_an_end_may_be_remembered_fo
     assert found == {gone: "unverifiable", "s1": "equal", "s2": "equal", "late": "unverifiable"}
 
 
+def test_a_step_that_an_event_ended_does_not_make_the_time_known(case: Case) -> None:
+    """It is equal at any time: a mark that is gone may still have gone further than the records since."""
+    case.play.created(id="gone", expires_at=2_000)
+    clock_strikes(case)
+    case.play.wait(0)
+    one_step(case, "s1")
+    case.play.wait(0)
+    case.play.wait(SETTLED_S)
+    now_s = round(case.play.at)
+    case.play.created(id="s2", created_at=now_s, expires_at=now_s + 10)
+    case.play.wait(10 + 2 * RULES.grace_s)
+    case.play.say("step.completed", step("completed", id="s2", created_at=now_s, expires_at=now_s + 10))
+    case.publish()
+    shortened = drop(case, "gone")
+    found = by_step(case.audit(kept_from={shortened: 1}, accepted=only(RULES)))
+    assert found == {"s1": "equal", "s2": "unverifiable"}, "what is gone seems open"
+
+
+def test_a_step_that_says_it_began_before_the_range_is_not_judged_by_when_it_was_created(case: Case) -> None:
+    """Its first event does not say when it was created, its last one does: late enough for a step of the range."""
+    case.play.created(id="s1")
+    case.play.wait(0)
+    case.play.wait(SETTLED_S)
+    case.play.say("step.completed", step("completed", id="s1", created_at=round(case.play.at)))
+    case.publish()
+    assert by_step(case.audit(accepted=only(RULES))) == {"s1": "equal"}
+    assert by_step(case.audit(begin=1, accepted=only(RULES))) == {"s1": "unverifiable"}
+
+
 def refused_for_want_of_room(case: Case) -> None:
     """Two steps that are open before offset 2 leave no room for `s1`; a step comes when they have ended."""
     case.play = Play(TWO_OPEN)
