@@ -12,6 +12,7 @@ import pytest
 from processor.archives import ArchivedRecord
 from processor.audit import explain as explaining
 from processor.audit.explain import explain_from
+from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.settled import settled_after_ms
 from processor.audit.judge.verdicts import Verdict
 from processor.audit.replay.task_judge import expected_records
@@ -133,6 +134,33 @@ def test_of_a_step_that_is_said_to_begin_behind_the_log_nothing_is_read(tmp_path
     (life,) = found.lives
     assert (life.read, life.verdict) == ((99, 99), "unverifiable")
     assert life.notes == ("No record of this range names the step.",)
+
+
+def test_a_run_that_ended_before_all_that_is_read_leaves_the_step_undecided(tmp_path: Path) -> None:
+    """Its end is repeated until the step comes, and was another one at first: what is read cannot show that."""
+    play = Play(mutations.RULES)
+    play.say("run.failed", run("failed"))
+    for _ in range(6):
+        play.wait(mutations.RULES.ended_retention_s - 1)
+        play.say("run.completed", run("completed"))
+    play.created()
+    logs = Simulated(published_from(play), tmp_path, accepted=Accepted(rules=(mutations.RULES.digest(),)))
+    found = told(logs, "s1")
+    assert found.lives[0].read[0] > 0
+    assert found.verdict is Verdict.UNVERIFIABLE
+
+
+def test_of_an_id_that_comes_again_each_life_has_its_own_events(tmp_path: Path) -> None:
+    """For the second one is read from before the first: its run had ended."""
+    play = Play(mutations.RULES)
+    completed(play)
+    play.wait(mutations.RULES.ended_retention_s + 1)
+    play.say("run.completed", run("completed"))
+    play.created()
+    found = told(Simulated(published_from(play), tmp_path), "s1")
+    assert [(life.verdict, life.read[0]) for life in found.lives] == [("equal", 0)] * 2
+    assert [[event.offset for event in life.events] for life in found.lives] == [[0, 1], [4]]
+    assert [(life.first_offset, life.last_offset) for life in found.lives] == [(0, 1), (4, 4)]
 
 
 class Times(Simulated):
