@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processor.audit.judge.transition_observer import TransitionObserver
+from processor.core.checkpoints import gone_checkpoint, step_key
 from processor.core.effects import LogRecord, Publish
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.run_steps import object_template
-from processor.core.run_steps.fast_path import FastPath
+from processor.core.run_steps.fast_path import FastPath, Paths
 from processor.core.run_steps.object_template import Hole, Shape, learn_begin, learn_call, learn_end
 from processor.core.run_steps.usual_events import exact_object, prefix_of
 from tests.core.object_lives import lives_of_a_producer
@@ -55,6 +56,11 @@ def _whole(status: str, number: int, details: dict[str, Any], **more: Any) -> di
     )
 
 
+def _opening(number: int, tool: str = "function") -> dict[str, Any]:
+    body = {tool: {"name": "f", "arguments": "a"}} if tool == "function" else {"name": "f", "arguments": "a"}
+    return calls({"index": 0, "id": f"c{number}", "type": tool} | body, step_id=f"step_{number}")
+
+
 def _live(play: Play, number: int, tool: str, ended: list[Any], **usage: int) -> Publish:
     details = (
         {"type": "message_creation", "message_creation": {"message_id": f"m{number}"}} if tool == "message" else EMPTY
@@ -63,8 +69,7 @@ def _live(play: Play, number: int, tool: str, ended: list[Any], **usage: int) ->
     play.say("step.created", begun)
     play.say("step.in_progress", begun)
     if tool != "message":
-        body = {tool: {"name": "f", "arguments": "a"}} if tool == "function" else {"name": "f", "arguments": "a"}
-        play.say("step.delta", calls({"index": 0, "id": f"c{number}", "type": tool} | body, step_id=f"step_{number}"))
+        play.say("step.delta", _opening(number, tool))
     last = details if tool == "message" else EMPTY | {"tool_calls": ended}
     return published(play.say("step.completed", _whole("completed", number, last, usage=usage, completed_at=7)))
 
@@ -238,3 +243,119 @@ def test_what_repeats_the_beginning_is_counted_as_by_the_slow_path(limit: int) -
     assert [refused([effect]) for effect in play.put(value[:-1] + b"]")] == ["not_json"]
     play.put(value)
     come_to_the_same(play.log, rules)
+
+
+def test_what_repeats_the_beginning_of_a_step_that_has_grown_keeps_to_the_limit() -> None:
+    """It is longer than `created` by its name: what still had room for a delta may not have room for it."""
+    begun, told = (
+        _whole("in_progress", 1, EMPTY),
+        calls(call(0, "abc", id="c", function={"name": "f"}), step_id="step_1"),
+    )
+    longest = len(text({"event": "thread.run.step.in_progress", "data": begun}))
+    for limit in range(longest, longest + 6):
+        rules = Rules(max_step_bytes=limit)
+        play = Play(rules)
+        play.say("step.created", begun)
+        fits = not play.say("step.delta", told)
+        effects = play.say("step.in_progress", begun)
+        assert fits == (limit >= longest + 5 - len("in_progress") + len("created"))
+        assert [refused([effect]) for effect in effects] == (["step_too_large"] if fits and limit < longest + 5 else [])
+        come_to_the_same(play.log, rules)
+
+
+@pytest.mark.parametrize("odd", ["", "x" * 256, "x" * 257])
+def test_an_id_by_a_template_has_the_lengths_that_an_id_may_have(odd: str) -> None:
+    play = Play()
+    play.say("step.created", _whole("in_progress", 1, EMPTY))
+    effects = play.say("step.created", _whole("in_progress", 2, EMPTY, id=odd))
+    assert [refused([effect]) for effect in effects] == ([] if len(odd) == 256 else ["malformed"])
+    come_to_the_same(play.log)
+
+
+@pytest.mark.parametrize("tool", ["function", "message"])
+def test_an_end_of_an_id_that_was_folded_is_a_repeat_also_by_a_template(tool: str) -> None:
+    play = Play()
+    _live(play, 1, tool, [])
+    details = {"type": "message_creation", "message_creation": {"message_id": "m2"}} if tool == "message" else EMPTY
+    play.say("step.created", _whole("in_progress", 2, details, usage=None, completed_at=None), event_id="a")
+    ended = _whole("completed", 2, details, usage={}, completed_at=7)
+    assert play.say("step.completed", ended, event_id="a") == []
+    assert play.state.counts["duplicate"] == 1
+    assert published(play.say("step.completed", ended, event_id="b")).step_id == "step_2"
+    come_to_the_same(play.log)
+
+
+@pytest.mark.parametrize("paths", [Paths.FAST, Paths.SLOW])
+def test_a_template_begins_no_step_that_is_forgotten(paths: Paths) -> None:
+    """Its record is behind the point that a new owner reads from, and before the last of the step's records."""
+    state = PartitionState("t", 0, RULES, live_from=9, paths=paths)
+    gone = gone_checkpoint(step_key("step_2"), 5, "t")
+    assert gone.value is not None
+    state.load([(gone.key, gone.value)])
+    for number in (1, 2, 3):
+        event = {"event": "thread.run.step.created", "data": _whole("in_progress", number, EMPTY)}
+        state.apply([LogRecord(state.next_offset, 1_000_000, b"k", text(event))])
+    assert sorted(state.steps) == ["step_1", "step_3"]
+
+
+@pytest.mark.parametrize("name", ["in_progress", "delta", "completed"])
+def test_a_template_skips_what_a_checkpoint_holds(name: str) -> None:
+    """The offset is set by hand: a step that was checkpointed is held in a form that no template takes, so far."""
+    play = Play()
+    _live(play, 1, "function", [], n=3)
+    begun = _whole("in_progress", 2, EMPTY, usage=None, completed_at=None)
+    said = {
+        "in_progress": begun,
+        "delta": _opening(2),
+        "completed": _whole("completed", 2, EMPTY, usage={"n": 3}, completed_at=7),
+    }
+    play.say("step.created", begun)
+    entry = play.state.steps["step_2"]
+    entry.applied_below = play.state.next_offset + 1
+    before = None if entry.step is None else entry.step.summary()
+    assert play.say(f"step.{name}", said[name]) == []
+    assert entry.step is not None
+    assert entry.step.summary() == before
+    assert play.say(f"step.{name}", said[name]) != [] or entry.step.summary() != before
+
+
+def test_ends_by_a_template_are_counted_by_their_status() -> None:
+    play = Play()
+    for number in (1, 2, 3):
+        play.say("step.created", _whole("in_progress", number, EMPTY, failed_at=None))
+        play.say("step.failed", _whole("failed", number, EMPTY, failed_at=7))
+    assert play.state.counts["failed"] == 3
+    come_to_the_same(play.log)
+
+
+def test_what_a_template_cannot_tell_is_read() -> None:
+    """A second call at the index of the first, and an end that names another call."""
+    play = Play()
+    _live(play, 1, "function", [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "a"}}], n=3)
+    begun = _whole("in_progress", 2, EMPTY, usage=None, completed_at=None)
+    play.say("step.created", begun)
+    play.say("step.delta", _opening(2))
+    play.say("step.delta", _opening(2))
+    other = EMPTY | {"tool_calls": [{"id": "x", "type": "function", "function": {"name": "f", "arguments": "b"}}]}
+    ended = published(play.say("step.completed", _whole("completed", 2, other, usage={"n": 3}, completed_at=7)))
+    assert ended.anomalies != ()
+    come_to_the_same(play.log)
+
+
+def test_a_step_that_is_known_or_for_which_there_is_no_room_is_not_begun_by_a_template() -> None:
+    rules = msgspec.structs.replace(RULES, max_open_steps=2)
+    play = Play(rules)
+    for number in (1, 1, 2):
+        assert play.say("step.created", _whole("in_progress", number, EMPTY)) == []
+    assert refused(play.say("step.created", _whole("in_progress", 3, EMPTY))) == "too_many_open_steps"
+    come_to_the_same(play.log, rules)
+
+
+def test_an_object_that_says_another_deadline_is_no_repeat() -> None:
+    play = Play()
+    for number, expires_at in ((1, 5_000), (2, 5_000), (3, 1_050)):
+        play.say("step.created", _whole("in_progress", number, EMPTY, expires_at=expires_at))
+    play.say("step.in_progress", _whole("in_progress", 1, EMPTY, expires_at=1_040))
+    dues = [play.state.steps[f"step_{number}"].due_s for number in (1, 2, 3)]
+    assert (dues[0] < dues[2] < dues[1]) is True
+    come_to_the_same(play.log)
