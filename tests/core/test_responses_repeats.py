@@ -126,6 +126,17 @@ def test_an_item_that_says_neither_index_nor_id_is_done_once() -> None:
     assert told(*events, at(3, done(None, "", "ab"))) == {0: ("ab", ())}
 
 
+def test_an_item_that_says_neither_index_nor_id_is_done_once_where_it_comes_again_at_once() -> None:
+    events = [CREATED, added(None, ""), piece(None, "", "ab"), done(None, "", "ab")]
+    assert told(*events, at(3, done(None, "", "ab"))) == {0: ("ab", ())}
+
+
+def test_one_number_on_texts_of_two_types_says_nothing_where_they_say_neither_index_nor_id() -> None:
+    arguments = {"type": "response.function_call_arguments.done", "arguments": "{}"}
+    events = [CREATED, added(0, "m"), added(1, "f", kind=CALL), whole(None, "", "a"), at(3, arguments), at(4, ENDED)]
+    assert told(*events) == {0: ("a", ()), 1: ("{}", ())}
+
+
 def test_a_repeat_that_nothing_places_any_more_is_one() -> None:
     """The id rotates, and a second message is open by now."""
     for first in (piece(None, "x", "ab"), whole(None, "x", "ab")):

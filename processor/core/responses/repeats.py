@@ -17,13 +17,14 @@ def may_be_repeat(response: Response, event: ResponseEvent, number: int, *, is_i
     what = event.what
     if what in (END, ERROR):
         return response.ending is not None
-    if _had_another(response, event, number):
+    is_named = is_index_said or bool(event.item_id)
+    if _had_another(response, event, number, is_named=is_named):
         return False
     if what not in OF_ITEMS or event.index == NOT_SAID:
         return True
     item = response.items.get(event.index)
     if item is None:
-        return not is_index_said and not event.item_id
+        return not is_named
     if number < item.begun:
         return False
     if what == DONE and not item.is_stated:
@@ -31,13 +32,19 @@ def may_be_repeat(response: Response, event: ResponseEvent, number: int, *, is_i
     return what != ADDED or number == item.begun or not is_another(response, item, event, is_news=False)
 
 
-def _had_another(response: Response, event: ResponseEvent, number: int) -> bool:
-    """Whether the number is that of the last event, which was of another kind or item."""
+def _had_another(response: Response, event: ResponseEvent, number: int, *, is_named: bool) -> bool:
+    """Whether the number is that of the last event, which was of another kind or item.
+
+    Args:
+        is_named: the event says an index or an id. One that does not is placed at the next index once its item has
+            ended: that is no other item.
+    """
     if number != response.numbers.next - 1:
         return False
     last, kind, index = response.last
     if last == number:
-        return (kind, index) != (kind_of(event), event.index)
+        is_placed = is_named or event.index in response.items
+        return kind != kind_of(event) or (index != event.index and is_placed)
     for item in response.items.values():
         if item.numbered == number:
             return event.what != PIECES or event.index != item.index
