@@ -5,7 +5,6 @@ Heavy modules are imported inside the commands, so that `--help` and a wrong opt
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import traceback
@@ -86,7 +85,6 @@ app.add_typer(export, name="export", rich_help_panel="Run it")
 
 def main() -> NoReturn:
     """The console script. Exits with 0, a code of `processor.errors` (64: wrong command line), or 130 (Ctrl-C)."""
-    gc.set_threshold(50_000, 20, 100)  # what the libraries make as they are loaded is no garbage
     os.umask(os.umask(0o077) | 0o077)  # archives, reports and work files hold what agents and people said
     sys.set_int_max_str_digits(MAX_DIGITS)  # or PYTHONINTMAXSTRDIGITS would decide what is dead-lettered
     # After a Ctrl-C between the creation of a coroutine and its first step, hide Python's warning about it.
@@ -95,7 +93,6 @@ def main() -> NoReturn:
     # Under `python -m`, a Ctrl-C that crossed an exec of source (a dataclass being made, say) would end the process by
     # SIGINT, whatever is caught and returned: CPython remembers it until the next such exec.
     exec("")  # noqa: S102
-    gc.freeze()  # what is left is freed as the process ends; else the interpreter looks through all of it three times
     sys.exit(code)
 
 
