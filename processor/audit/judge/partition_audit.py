@@ -39,7 +39,6 @@ from processor.audit.judge.verdicts import (
 from processor.core.effects import DeadLetter, Effect, Publish, Reason, Record
 from processor.core.headers import (
     ANOMALIES,
-    EVENT_NUMBER,
     FIRST_OFFSET,
     LAST_OFFSET,
     SOURCE_TIMESTAMP,
@@ -465,8 +464,6 @@ class PartitionAudit:
         if not differences(expected, published):
             return True
         forms = [expected, *(self._shortened(effect) if self._shortened is not None else ())]
-        if isinstance(effect, DeadLetter) and not any(name == EVENT_NUMBER for name, _ in published.headers):
-            forms = [_unnumbered(form) for form in forms]
         return any(not differences(form, published) for form in forms)
 
     def _judge_left(self, published: Published) -> Finding | None:
@@ -568,12 +565,6 @@ class PartitionAudit:
         fields: tuple[Difference, ...] = (),
     ) -> Finding:
         return Finding(verdict, kind, self.state.partition, identity, first, cause, at, why, fields)
-
-
-def _unnumbered(expected: ExpectedRecord) -> ExpectedRecord:
-    """A dead letter as it was before there was a header for the number of the event; its detail says the same."""
-    headers = tuple(header for header in expected.headers if header[0] != EVENT_NUMBER)
-    return msgspec.structs.replace(expected, headers=headers)
 
 
 def _nearest(
