@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from processor.core.acyclic import mypyc_attr
 from processor.core.effects import FOLD_VERSION, Record, Status
 from processor.core.ended_groups import EndedGroup
 from processor.core.packed_steps import is_compacted, unpack_compacted, unpack_step
@@ -41,6 +42,7 @@ _REFUSED: Final = Form.REFUSED
 _RUN: Final = Form.RUN
 
 
+@mypyc_attr(acyclic=True)
 class Entry:
     """One remembered step or ended run, in one of the forms of `Form`. Only its methods change the form.
 
@@ -209,6 +211,7 @@ class Entry:
             self.hold_packed(body)
 
 
+@mypyc_attr(acyclic=True)
 class Cause:
     """What makes an effect happen: a record at `offset`, or a clock mark (`mark` is set and there is no record).
 

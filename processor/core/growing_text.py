@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import Raw
 
+from processor.core.acyclic import mypyc_attr
 from processor.core.surrogates import as_bytes, from_bytes
 
 if TYPE_CHECKING:
@@ -56,26 +57,25 @@ def length_of(value: bytes, begin: i64, end: i64) -> i64:
             return end - begin
         return _length_of(piece)
     at: i64 = begin
-    length: i64 = 0
+    length: i64 = end - begin
     is_ascii = True
     while at < end:
         code: i64 = value[at]
-        if code == 0x5C:
+        if code > 0x5C:  # as most of them, in an order that asks little of these
+            if code >= 0x80:
+                is_ascii = False
+                if code < 0xC0:  # it continues a character
+                    length -= 1
+        elif code == 0x5C:
             at += 1
             if at == end:
                 return -1
             code = value[at]
             if code != 0x22 and not _is_escape(code):
                 return -1
-            length += 1
+            length -= 1
         elif code < 0x20 or code == 0x22:
             return -1
-        elif code < 0x80:
-            length += 1
-        else:
-            is_ascii = False
-            if code >= 0xC0:  # else it continues a character
-                length += 1
         at += 1
     return length if is_ascii or _is_utf8(value[begin:end]) else -1
 
@@ -111,6 +111,7 @@ def _length_of(piece: bytes) -> int:
         return -1
 
 
+@mypyc_attr(acyclic=True)
 class Text:
     """A text that grows at its end, kept as one piece of bytes: a piece of text as an object has 50 bytes more.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from processor.core.acyclic import mypyc_attr
 from processor.core.checkpoint_format import Inference
 from processor.core.effects import Status
 from processor.core.lifecycle import ORPHANING, RUN_ENDS
@@ -27,6 +28,7 @@ _NONE: Final[frozenset[str]] = frozenset()
 _OPEN: Final = Status.IN_PROGRESS
 
 
+@mypyc_attr(acyclic=True)
 class StepState:
     """A step that is remembered as an object: open, or ended and being amended. Times in seconds of stream time."""
 
