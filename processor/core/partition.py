@@ -236,7 +236,7 @@ class PartitionState:
                             continue
                     # One by one: compiled, a tuple of them is asked for by way of the method's name.
                     is_message = not is_delta and (value.startswith(message) or value.startswith(spaced_message))  # noqa: PIE810
-                    if is_message and raw is not None and raw.are_published:  # its id is not asked for
+                    if is_message and raw is not None and raw.is_plain:  # its id is not asked for
                         ignored += 1
                         continue
                     event_id = raw.event_id() if raw is not None else plain_id(record.headers)
@@ -257,7 +257,8 @@ class PartitionState:
                 )
                 self._quarantine.checkpoint_urgent(offset + 1)
                 continue
-            stays: Record = record if raw is None else raw.record()
+            # An observer may keep it; all else is done with it when the next one is read.
+            stays: Record = record if raw is None or self._observer is None else raw.record()
             self._guard(Cause(offset, timestamp, before, stays), stays, event_id)
         if ignored:
             self.counts["ignored"] += ignored

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from processor.core.acyclic import mypyc_attr
 from processor.core.event_headers import EVENT_ID, RUN_ID, SEQUENCE, plain_id
 from processor.core.header_names import name_text
 
@@ -20,10 +21,18 @@ _ABSENT: Final = -1
 """Size of a key, value or content that is null."""
 _MAX_SHIFT: Final = 63
 _EVENT_ID: Final = EVENT_ID.encode()
+_ID_BYTES: Final = len(EVENT_ID)
+_NINTH: Final = ord("e")
+assert _EVENT_ID[8] == _NINTH
+_TRACE: Final = ord("t")
+"""What the names of trace headers begin with (`headers.TRACE`)."""
+_ENVELOPE: Final = ord("c")
+"""What header names that may belong to an envelope begin with, in either case: `ce_` and `content-type`."""
 _RUN_ID: Final = RUN_ID.encode()
 _SEQUENCE: Final = SEQUENCE.encode()
 
 
+@mypyc_attr(acyclic=True)
 class RawRecord:
     """One record, whose key and headers are read from the batch's bytes each time they are asked for (`Record`)."""
 
@@ -97,10 +106,10 @@ class RawBatch:
         self._number: i64 = 0
         self._id_at: i64 = 0
         self._id_size: i64 = _ABSENT
-        self._run_at: i64 = 0
-        self._run_size: i64 = _ABSENT
-        self.are_published = False
-        """Whether the headers are event id, run id and sequence, in this order, as `publish` writes them."""
+        self.is_plain = True
+        """Whether `event_id` is known from the bytes, and so is not `SPECIAL`."""
+        self.may_trace = False
+        """Whether there may be trace headers among its own."""
 
     def __iter__(self) -> RawBatch:
         self._at, self._read = self._begin, 0
@@ -141,7 +150,9 @@ class RawBatch:
             at += size
         self._number = self._varint(at)
         self._headers_at = self._at
-        self.are_published = False
+        self._id_size = _ABSENT
+        self.is_plain = True
+        self.may_trace = False
         if self._number != 0:
             self._walk_headers(end)
         if self._at != end:
@@ -161,13 +172,25 @@ class RawBatch:
 
     def event_id(self) -> bytes | None:
         """What `plain_id` says of the headers of the record that is read at the moment."""
-        if self.are_published:
+        if self.is_plain:
             return None if self._id_size <= 0 else self._content[self._id_at : self._id_at + self._id_size]
-        return None if self._number == 0 else plain_id(self.headers)
+        return plain_id(self.headers)
 
     def run_id(self) -> bytes | None:
-        """The run that its headers name, where they `are_published`."""
-        return _span(self._content, self._run_at, self._run_size)
+        """The run that its headers name, if these are event id, run id and sequence, as `publish` writes them."""
+        if self._number != 3 or not self.is_plain:
+            return None
+        content = self._content
+        name, at = _sized(content, self._headers_at)
+        if name != _EVENT_ID:
+            return None
+        size, at = _size_at(content, at)
+        name, at = _sized(content, at + size if size > 0 else at)
+        if name != _RUN_ID:
+            return None
+        found, at = _sized(content, at)
+        name, at = _sized(content, at)
+        return found if name == _SEQUENCE else None
 
     def record(self) -> RawRecord:
         """The record that is read at the moment, as an object that stays."""
@@ -187,49 +210,70 @@ class RawBatch:
         content, end = self._content, self._end
         if at < end:
             byte: i64 = content[at]
-            if byte < 0x80:
-                self._at = at + 1
-                return (byte >> 1) ^ -(byte & 1)
+            at += 1
             found: i64 = byte & 0x7F
             shift: i64 = 7
-            at += 1
-            while at < end and shift <= _MAX_SHIFT:
+            while byte >= 0x80 and at < end and shift <= _MAX_SHIFT:
                 byte = content[at]
                 at += 1
                 found |= (byte & 0x7F) << shift
-                if byte < 0x80:
-                    self._at = at
-                    return ((found >> 1) & 0x7FFF_FFFF_FFFF_FFFF) ^ -(found & 1)
                 shift += 7
+            if byte < 0x80:
+                self._at = at
+                if shift <= _MAX_SHIFT:
+                    return (found >> 1) ^ -(found & 1)
+                return ((found >> 1) & 0x7FFF_FFFF_FFFF_FFFF) ^ -(found & 1)  # of 64 bits; the mask becomes an object
         raise self._broken("a number goes on behind its batch")
 
     def _walk_headers(self, end: i64) -> None:
-        """Note where event id and run id stand, if these are the headers that `publish` writes; leave `_at` behind."""
-        if self._number < 0:
-            raise self._broken("fewer headers than none")
-        content = self._content
-        is_usual = self._number == 3
+        """Check the lengths of the headers, and note where an event id stands; leave `_at` behind them.
+
+        A name that does not begin as an envelope's, and is no event id in any case of letters, says nothing that
+        `plain_id` asks for.
+        """
         left = self._number
+        if left < 0:
+            raise self._broken("fewer headers than none")
+        content, at = self._content, self._at
         while left > 0:
-            size = self._varint(self._at)
-            at = self._at
+            size: i64 = content[at] if at < end else 0x80
+            if size < 0x80:  # as nearly all lengths
+                size = (size >> 1) ^ -(size & 1)
+                at += 1
+            else:
+                size = self._varint(at)
+                at = self._at
             if size < 0 or size > end - at:
                 raise self._broken("a header without a name, or one that goes on behind its record")
-            if is_usual:
-                name = content[at : at + size]
-                is_usual = name == (_EVENT_ID if left == 3 else _RUN_ID if left == 2 else _SEQUENCE)
-            held = self._varint(at + size)
-            at = self._at
-            if held > end - at:
+            is_id = False
+            if size > 0:
+                first: i64 = content[at]
+                if first | 0x20 == _ENVELOPE:
+                    self.is_plain = False
+                elif first == _TRACE:
+                    self.may_trace = True
+                elif size == _ID_BYTES:
+                    ninth: i64 = content[at + 8]
+                    if ninth | 0x20 == _NINTH:
+                        is_id = content[at : at + size] == _EVENT_ID
+                        if not is_id:
+                            self.is_plain = False
+            at += size
+            size = content[at] if at < end else 0x80
+            if size < 0x80:
+                size = (size >> 1) ^ -(size & 1)
+                at += 1
+            else:
+                size = self._varint(at)
+                at = self._at
+            if size > end - at:
                 raise self._broken("a header goes on behind its record")
-            if left == 3:
-                self._id_at, self._id_size = at, held
-            elif left == 2:
-                self._run_at, self._run_size = at, held
-            if held > 0:
-                self._at = at + held
+            if is_id:
+                self._id_at, self._id_size = at, size
+            if size > 0:
+                at += size
             left -= 1
-        self.are_published = is_usual
+        self._at = at
 
 
 def _span(content: bytes, at: i64, size: i64) -> bytes | None:
@@ -249,6 +293,14 @@ def _headers(content: bytes, at: i64, number: i64) -> list[tuple[str, bytes | No
 
 def _sized(content: bytes, at: i64) -> tuple[bytes | None, i64]:
     """Bytes behind their size, and where they end."""
+    size, at = _size_at(content, at)
+    if size < 0:
+        return None, at
+    return content[at : at + size], at + size
+
+
+def _size_at(content: bytes, at: i64) -> tuple[i64, i64]:
+    """A size that was read before, and where it ends."""
     found: i64 = 0
     shift: i64 = 0
     while True:
@@ -256,9 +308,5 @@ def _sized(content: bytes, at: i64) -> tuple[bytes | None, i64]:
         at += 1
         found |= (byte & 0x7F) << shift
         if byte < 0x80:
-            break
+            return (found >> 1) ^ -(found & 1), at
         shift += 7
-    size: i64 = (found >> 1) ^ -(found & 1)
-    if size < 0:
-        return None, at
-    return content[at : at + size], at + size

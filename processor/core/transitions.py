@@ -148,7 +148,7 @@ class Transitions:
         entry.opened_s = step.opened_s
         entry.hold(step)
         record = cause.record
-        if record is not None and record.headers:
+        if record is not None:
             step.trace = trace_of(record)
         self.open_steps += 1
         self.touch(entry, cause)

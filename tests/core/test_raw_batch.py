@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from processor.core.effects import LogRecord, Record
 from processor.core.event_headers import EVENT_ID, RUN_ID, SEQUENCE, SPECIAL, are_published, plain_id
+from processor.core.headers import trace_of
 from processor.core.partition import PartitionState
 from processor.core.raw_batch import RawBatch
 from processor.core.responses.fast_path import response_named
@@ -21,7 +22,22 @@ from tests.core.raw_batches import encoded, raw_batch, sized, varint
 
 PUBLISHED = [EVENT_ID, RUN_ID, SEQUENCE]
 NAMES = st.sampled_from(
-    [*PUBLISHED, "Runstep-Event-Id", "content-type", "ce_id", "traceparent", "other", "", "\udcff\u00e9"]
+    [
+        *PUBLISHED,
+        "Runstep-Event-Id",
+        "runstep-event-iD",
+        "runstep-else-ids",
+        "content-type",
+        "Content-Type",
+        "ce_id",
+        "CE_id",
+        "client",
+        "traceparent",
+        "tracestate",
+        "other",
+        "",
+        "\udcff\u00e9",
+    ]
 )
 CONTENTS = st.one_of(
     st.sampled_from([None, b"", b"id:7", b"\xff", b"0" * 63, b"0" * 64, b"0" * 200]), st.none() | st.binary(max_size=5)
@@ -68,10 +84,35 @@ def test_headers_say_the_same_as_bytes_and_as_objects(
 ) -> None:
     record = LogRecord(0, 0, key, b"v", headers)
     (shown,) = list(raw_batch([record]))
-    assert shown.are_published == are_published(list(headers))
+    named = headers[1][1] if are_published(list(headers)) else None
+    assert shown.run_id() == named
     assert shown.event_id() == plain_id(list(headers))
+    assert shown.is_plain or not are_published(list(headers)), "those of most records are not asked for as objects"
+    assert not (shown.is_plain and plain_id(list(headers)) is SPECIAL)
+    assert trace_of(shown) == trace_of(shown.record()) == trace_of(record)
     assert (shown.event_id() is SPECIAL) == (plain_id(list(headers)) is SPECIAL)
     assert response_named(shown) == response_named(record) == response_named(shown.record())
+
+
+def test_headers_of_one_record_say_nothing_of_the_next() -> None:
+    beside: list[tuple[tuple[str, bytes | None], ...]] = [
+        ((EVENT_ID, b"a"), (RUN_ID, b"r"), (SEQUENCE, b"1"), ("traceparent", b"t")),
+        ((RUN_ID, b"r"),),
+        (("ce_id", b"1"),),
+        (),
+        ((EVENT_ID, b"a"), (EVENT_ID, b"b")),
+        ((EVENT_ID, b"a"), (SEQUENCE, b"r"), (SEQUENCE, b"1")),
+        ((RUN_ID, b"a"), (RUN_ID, b"r"), (SEQUENCE, b"1")),
+        ((EVENT_ID, b"a"), (RUN_ID, b"r"), (RUN_ID, b"1")),
+        ((EVENT_ID, b"a"), (RUN_ID, b"r"), (SEQUENCE, b"1"), (SEQUENCE, b"1")),
+    ]
+    records = [LogRecord(offset, 0, None, b"v", headers) for offset, headers in enumerate(beside)]
+    shown = [(record.event_id(), record.run_id(), trace_of(record)) for record in raw_batch(records)]
+    expected = [
+        (plain_id(headers), headers[1][1] if are_published(list(headers)) else None, trace_of(record))
+        for headers, record in zip(beside, records, strict=True)
+    ]
+    assert shown == expected
 
 
 @given(RECORDS.map(log_records).filter(bool), st.data())
@@ -106,6 +147,15 @@ BROKEN = {
     + sized(b"")
     + sized(b"abc"),
     "more headers than there are": varint(6) + BODY + sized(None) + sized(None) + varint(1),
+    "a name beyond all": varint(16) + BODY + sized(None) + sized(None) + varint(1) + varint((1 << 63) - 1),
+    "a content beyond all": varint(17)
+    + BODY
+    + sized(None)
+    + sized(None)
+    + varint(1)
+    + sized(b"")
+    + varint((1 << 63) - 1),
+    "a header of one length alone": varint(7) + BODY + sized(None) + sized(None) + varint(1) + sized(None),
     "bytes behind the headers": varint(7) + BODY + sized(None) + sized(None) + varint(0) + b"\0",
 }
 

@@ -164,7 +164,7 @@ class TextPath:
 def response_named(record: Record) -> bytes | None:
     """The response of a record whose headers say nothing else; None where they do, or where nothing names it."""
     if isinstance(record, RawBatch):
-        named = record.run_id() if record.are_published else None
+        named = record.run_id()
         if named is not None and len(named) > 0:
             return named
     headers: Headers = record.headers
