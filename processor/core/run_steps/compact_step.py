@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
+from processor.core.acyclic import mypyc_attr
 from processor.core.effects import Status
 from processor.core.events import MAX_DEPTH
 from processor.core.growing_text import Text
@@ -28,6 +29,7 @@ from processor.core.merge import (
     publishable,
     restore_leaves,
 )
+from processor.core.run_steps.function_calls import Call, details_of, pieces_of
 from processor.core.run_steps.object_template import EndTemplate
 from processor.core.run_steps.usual_events import (
     DETAILS,
@@ -63,39 +65,12 @@ _NO_IDS: Final = (None, None)
 _MAX_BRACKETS: Final = MAX_DEPTH - 2
 """Of brackets in the details alone, which stand two levels deep."""
 _NOTHING: Final = b""
-_COMMA: Final = b","
-_CALLS: Final = b'{"tool_calls":['
-_CALLS_END: Final = b'],"type":"tool_calls"}'
-_ARGUMENTS: Final = b'{"function":{"arguments":"'
-_NAME: Final = b'","name":'
-_OUTPUT: Final = b',"output":null},"id":'
-_NO_OUTPUT: Final = b'},"id":'
-_TYPE: Final = b',"type":'
-_FUNCTION: Final = b'"function"'
-_CLOSE: Final = b"}"
-"""The pieces of the canonical details of function calls."""
 _SCHEMA_FIELDS: Final = [(n, name) for n, name in enumerate(_EXACT_NAMES) if name in _SCHEMA_NAMES]
 _SCHEMA_BITS: Final = sum(1 << n for n, _ in _SCHEMA_FIELDS)
 _KEPT_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in KEPT_OVER_NULL)
 
 
-class Call:
-    """A function call of a compact step: what its first delta said, and its arguments so far."""
-
-    __slots__ = ("call_id", "kind", "name", "says_output", "text")
-
-    def __init__(self, call_id: str, kind: str, name: str, text: Text, *, says_output: bool) -> None:
-        self.call_id, self.kind, self.name, self.text = call_id, kind, name, text
-        self.says_output = says_output
-
-    def entry(self) -> Tree:
-        """As the tree has it."""
-        function: Tree = {"name": self.name, "arguments": self.text}
-        if self.says_output:
-            function["output"] = None
-        return {"type": self.kind, "id": self.call_id, "function": function}
-
-
+@mypyc_attr(acyclic=True)
 class OpenedCall:
     """A function call that a delta begins. `brought`: the characters of the delta (X1)."""
 
@@ -105,6 +80,7 @@ class OpenedCall:
         self.index, self.call, self.brought = index, call, brought
 
 
+@mypyc_attr(acyclic=True)
 class Ending:
     """What an ending object makes of a compact step: the whole snapshot, and how much of it the object said itself.
 
@@ -131,6 +107,7 @@ class Ending:
         self.leaves, self.notes = leaves, notes
 
 
+@mypyc_attr(acyclic=True)
 class CompactStep:
     """A step that did only what nearly all steps do. `calls`: function call n stands at index n; None: see its tree.
 
@@ -233,15 +210,24 @@ class CompactStep:
         if template.details_at < 0:
             if held is None:
                 return None
-            left = template.published(cuts, _calls_left(held))
+            left = template.published(cuts, details_of(held, pieces_of(held), 0))
             return Ending(None, left, ids, template.absent, (1 << len(held)) - 1)
+        span = cuts[template.details_at]
+        named = None if held is None else template.named.get(len(held))
+        if held is not None and named is not None:
+            told = pieces_of(held)
+            if named.are_said_by(span, held, told):
+                said = template.published(cuts, details_of(held, told, named.outputs))
+                return Ending(None, said, ids, template.absent, named.texts)
         try:
-            details = read_exact_details(cuts[template.details_at])
+            details = read_exact_details(span)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
         texts = self._end_details(details) if details.type == self._type else None
         if texts is None:
             return None
+        if held is not None and named is None:
+            template.learn_named(span)
         return Ending(None, template.published(cuts, canonical_step(details)), ids, template.absent, texts)
 
     def _tool_ending_by(
@@ -415,29 +401,6 @@ def _finished(tree: Tree, details: ToolDetails, notes: Notes) -> Tree:
     tree = copied(tree)
     finish(tree, {"type": details.type, "tool_calls": details.tool_calls}, notes)
     return tree
-
-
-def _calls_left(calls: list[Call]) -> bytes:
-    """The canonical details of function calls that an ending object leaves to the fold."""
-    pieces: list[Any] = [_CALLS]
-    for call in calls:
-        if len(pieces) > 1:
-            pieces.append(_COMMA)
-        kind = _FUNCTION if call.kind == "function" else _encode(call.kind)
-        output = _OUTPUT if call.says_output else _NO_OUTPUT
-        pieces += [
-            _ARGUMENTS,
-            call.text.inside(),
-            _NAME,
-            _encode(call.name),
-            output,
-            _encode(call.call_id),
-            _TYPE,
-            kind,
-        ]
-        pieces.append(_CLOSE)
-    pieces.append(_CALLS_END)
-    return _NOTHING.join(pieces)
 
 
 def opens_exactly(event: ExactObject) -> bool:

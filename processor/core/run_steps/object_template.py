@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from processor.core.json_bytes import digits_end, plain_end, text_end
+from processor.core.run_steps.function_calls import NamedCalls
 from processor.core.run_steps.usual_events import EXPIRES_AT, ExactObject, exact_object
 from processor.core.step_state import KEPT_OVER_NULL, SCHEMA_KEYS
 from processor.core.wire_types import (
@@ -48,6 +49,7 @@ _ARGUMENTS: Final = re.compile(rb'"arguments"\s*:\s*"((?:[^"\\]|\\.)*)"', re.DOT
 _NUMBERS: Final = re.compile(rb":\s*([1-9][0-9]{0,14})(?=\s*[,}])")
 _CONSTANT_TEXTS: Final = frozenset({"object", "type", "status"})
 """Texts that are the same in all objects of a template; another one would make a template of its own each time."""
+_NOTHING: Final = b""
 _MARK: Final = "~%d~"
 _FIRST_NUMBER: Final = 900_000_000_000_001
 _DETAILS: Final = "step_details"
@@ -55,6 +57,13 @@ _FIELDS: Final = StatedStep.__struct_fields__
 _SCHEMA_BITS: Final = sum(1 << n for n, name in enumerate(_FIELDS) if name in SCHEMA_KEYS)
 _UNSET: Final = UNSET
 _CALL: Final = ("delta", "step_details", "tool_calls", 0)
+
+_MESSAGE: Final = (_DETAILS, "message_creation", "message_id")
+_OF_CALL: Final = (("id",), ("function", "name"), ("function", "arguments"))
+"""What `function_calls.pieces_of` gives of each call."""
+_NAMED_ATTEMPTS: Final = 16
+_OF_BEGIN: Final = (("id",), ("run_id",), ("expires_at",), _MESSAGE)
+"""What is asked for of an object that begins a step; all of it is kept as it stands."""
 
 Path = tuple[str | int, ...]
 
@@ -69,23 +78,27 @@ class Hole:
 
 
 class Shape:
-    """Constant bytes with holes between them: hole n follows part n. The quotes of a text belong to the parts."""
+    """Constant bytes with holes between them: hole n follows part n. The quotes of a text belong to the parts.
 
-    __slots__ = ("_first", "_kinds", "_last", "_parts", "_pattern")
+    `wanted`: which holes are asked for, if not all.
+    """
 
-    def __init__(self, value: bytes, holes: list[Hole]) -> None:
+    __slots__ = ("_first", "_kinds", "_last", "_parts", "_pattern", "_wanted")
+
+    def __init__(self, value: bytes, holes: list[Hole], wanted: list[bool] | None = None) -> None:
         begins = [0, *(hole.end for hole in holes)]
         ends = [*(hole.begin for hole in holes), len(value)]
         parts = [value[begin:end] for begin, end in zip(begins, ends, strict=True)]
         self._first, self._last, self._parts = parts[0], parts[-1], parts[1:]
         self._kinds = bytes(hole.kind for hole in holes)
+        self._wanted = bytes([True] * len(holes) if wanted is None else wanted)
         pattern = re.escape(parts[0])
         for hole, part in zip(holes, self._parts, strict=True):
             pattern += _PATTERNS[hole.kind] + re.escape(part)
         self._pattern: Any = None if _IS_COMPILED else re.compile(pattern, re.DOTALL).fullmatch
 
     def cut(self, value: bytes) -> list[bytes] | None:
-        """What stands in the holes, if this is a value of the shape."""
+        """What stands in the holes, if this is a value of the shape; for a hole that is not wanted, anything."""
         if not value.startswith(self._first) or not value.endswith(self._last):
             return None
         if not _IS_COMPILED:
@@ -94,11 +107,11 @@ class Shape:
         size: i64 = len(value)
         at: i64 = len(self._first)
         cuts: list[bytes] = []
-        kinds = self._kinds
+        kinds, wanted = self._kinds, self._wanted
         number: i64 = 0
+        last: i64 = len(kinds) - 1
         for part in self._parts:
             kind: i64 = kinds[number]
-            number += 1  # noqa: SIM113  no object for each
             if kind == _PLAIN:
                 end = plain_end(value, at, size)
             elif kind == _NUMBER:
@@ -110,9 +123,11 @@ class Shape:
             if end < 0:
                 return None
             next_at: i64 = end + len(part)
-            if next_at > size or value[end:next_at] != part:
+            if next_at > size or (number < last and value[end:next_at] != part):  # the last was looked at first
                 return None
-            cuts.append(value[at:end])
+            is_wanted: i64 = wanted[number]
+            cuts.append(value[at:end] if is_wanted else _NOTHING)
+            number += 1  # noqa: SIM113  no object for each
             at = next_at
         return cuts if at == size else None
 
@@ -130,7 +145,7 @@ class BeginTemplate:
         self.shape, self.type = shape, told.type
         self.absent = _unset_bits(event.told)
         self.id_at, self.run_at = _place(places, "id"), _place(places, "run_id")
-        self.message_at = _place(places, _DETAILS, "message_creation", "message_id")
+        self.message_at = _place(places, *_MESSAGE)
         self.number_at = _place(places, "expires_at")
         self.expires_at: Any = event.told[EXPIRES_AT] if self.number_at < 0 else None
         """What all of them say, if it is no hole."""
@@ -157,12 +172,14 @@ class EndTemplate:
     """
 
     __slots__ = (
+        "_attempts",
         "_layout",
         "_order",
         "absent",
         "details_at",
         "id_at",
         "message_at",
+        "named",
         "run_at",
         "run_id",
         "shape",
@@ -179,12 +196,23 @@ class EndTemplate:
         self.unsaid = _unset_bits(msgspec.structs.astuple(stated))
         self.absent = self.unsaid & _SCHEMA_BITS
         self.id_at, self.details_at = _place(places, "id"), _place(places, _DETAILS)
-        self.message_at = _place(places, _DETAILS, "message_creation", "message_id")
+        self.message_at = _place(places, *_MESSAGE)
         self.run_at, self.thread_at = _place(places, "run_id"), _place(places, "thread_id")
         self.run_id: Any = None if stated.run_id is _UNSET else stated.run_id
         self.thread_id: Any = None if stated.thread_id is _UNSET else stated.thread_id
         """What all of them say, if it is no hole."""
         self._layout, self._order = layout, order
+        self.named: dict[int, NamedCalls] = {}
+        """How such objects name function calls, by how many."""
+        self._attempts = _NAMED_ATTEMPTS
+
+    def learn_named(self, details: bytes) -> None:
+        """Learn from details that such an object had, and that named what was folded."""
+        if self._attempts > 0:
+            self._attempts -= 1
+            found = learn_named(details)
+            if found is not None:
+                self.named[len(found.kinds)] = found
 
     def published(self, cuts: list[bytes], details: bytes) -> bytes:
         """The canonical bytes of a step that such an object ends; `details` are not asked for where it says a message.
@@ -223,13 +251,12 @@ def learn_begin(value: bytes, data_at: int, event: ExactObject) -> BeginTemplate
     places = _places(value, holes, read)
     if places is None:
         return None
-    return BeginTemplate(Shape(value, holes), event, places)
+    return BeginTemplate(Shape(value, holes, [path in _OF_BEGIN for path in places]), event, places)
 
 
 def learn_call(value: bytes) -> CallTemplate | None:
     """The template of a delta that begins one function call."""
-    holes = [*_holes(value, 0, _NAMES), *(Hole(*found.span(1), _TEXT) for found in _ARGUMENTS.finditer(value))]
-    holes.sort(key=_begin_of)
+    holes = _text_holes(value)
     places = _places(value, holes, lambda whole: msgspec.to_builtins(exact_delta(whole).data))
     if places is None:
         return None
@@ -284,6 +311,32 @@ def learn_end(value: bytes, data_at: int) -> EndTemplate | None:
     return EndTemplate(Shape(value, holes), stated, places, *order)
 
 
+def learn_named(details: bytes) -> NamedCalls | None:
+    """How details name function calls, which is how a producer's others do; None: not so that it could be used."""
+    holes = _text_holes(details)
+
+    def read(whole: bytes) -> Any:
+        return msgspec.to_builtins(read_exact_details(whole))
+
+    places = _places(details, holes, read)
+    if places is None:
+        return None
+    told = read_exact_details(details)
+    calls = told.tool_calls
+    if calls is _UNSET or told.type != "tool_calls":
+        return None
+    order: list[int] = []
+    for _, number, *field in places:
+        assert type(number) is int
+        order.append(3 * number + _OF_CALL.index(tuple(field)))
+    texts = sum(1 << number for number, call in enumerate(calls) if call.function.arguments is None)
+    outputs = sum(1 << number for number, call in enumerate(calls) if call.function.output is None)
+    begins = [0, *(hole.end + (hole.kind == _PLAIN) for hole in holes)]
+    ends = [*(hole.begin - (hole.kind == _PLAIN) for hole in holes), len(details)]
+    parts = [details[begin:end] for begin, end in zip(begins, ends, strict=True)]
+    return NamedCalls(parts, order, [call.type for call in calls], texts, outputs)
+
+
 def _is_nothing(details: bytes) -> bool:
     """Whether an object with these details leaves all calls to the fold."""
     try:
@@ -302,6 +355,12 @@ def _holes(value: bytes, begin: int, texts: re.Pattern[bytes], numbers: re.Patte
     if numbers is not None:
         found += [Hole(*match.span(1), _NUMBER) for match in numbers.finditer(value, begin)]
     return sorted(found, key=_begin_of)
+
+
+def _text_holes(value: bytes) -> list[Hole]:
+    """Ids, names and arguments."""
+    holes = [*_holes(value, 0, _NAMES), *(Hole(*found.span(1), _TEXT) for found in _ARGUMENTS.finditer(value))]
+    return sorted(holes, key=_begin_of)
 
 
 def _places(value: bytes, holes: list[Hole], read: Callable[[bytes], Any]) -> list[Path] | None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
+from processor.core.acyclic import mypyc_attr
 from processor.core.checkpoint_format import Inference
 from processor.core.effects import Reason, Rejected, Status
 from processor.core.growing_text import Text, length_of
@@ -27,9 +28,10 @@ from processor.core.merge import (
     plain,
     unpack,
 )
-from processor.core.run_steps.compact_step import Call, CompactStep, Ending, OpenedCall
+from processor.core.run_steps.compact_step import CompactStep, Ending, OpenedCall
 from processor.core.run_steps.delta_template import DeltaTemplate, learn_template
 from processor.core.run_steps.event_ids import EventIds, id_text
+from processor.core.run_steps.function_calls import Call
 from processor.core.run_steps.object_template import BeginTemplate, CallTemplate, EndTemplate
 from processor.core.run_steps.text_place import TextPlace, arguments_at, piece_of
 from processor.core.run_steps.usual_events import ExactObject, exact_object, tool_step
@@ -52,6 +54,7 @@ WITH_IDS: Final = b"S"
 """In front of a packed step that has event ids. Before there was `EventIds` nothing stood there, and a list of ids."""
 
 
+@mypyc_attr(acyclic=True)
 class Step(StepState):
     """A run step that is remembered as an object.
 
@@ -62,16 +65,7 @@ class Step(StepState):
     does not.
     """
 
-    __slots__ = (
-        "_fields",
-        "_ids",
-        "_place",
-        "_text",
-        "_tree",
-        "compact_form",
-        "prefix",
-        "template",
-    )
+    __slots__ = ("_fields", "_ids", "_place", "_text", "_tree", "compact_form", "prefix", "template")
 
     def __init__(self, step_id: str, offset: int, opened_s: int) -> None:
         super().__init__(step_id, offset, opened_s)
