@@ -80,9 +80,15 @@ def plain_end(value: bytes, at: i64, end: i64) -> i64:
     """Where the quote stands that closes a text of printable ASCII without escapes; -1 if it is another."""
     while at < end:
         code: i64 = value[at]
-        if code == 0x22:
-            return at
-        if code < 0x20 or code > 0x7E or code == 0x5C:
+        if code > 0x5C:  # as most of them, in an order that asks little of these
+            if code > 0x7E:
+                return -1
+        elif code < 0x23:
+            if code == 0x22:
+                return at
+            if code < 0x20:
+                return -1
+        elif code == 0x5C:
             return -1
         at += 1
     return -1

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from hashlib import blake2b
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from processor.core.acyclic import mypyc_attr
 from processor.core.json_bytes import number_end
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # for the compiler alone
 
 _SIZE: Final = 16
 _MAX_STREAMS: Final = 16
 """How many names of numbered ids are kept. A numbered id of another name is kept as any other id."""
 _MAX_BOUNDS: Final = 128
 """How many bounds of ranges one name may have, two for each range. An id that would need more is kept as any other."""
-_DIGITS: Final = "0123456789"
 _MAX_DIGITS: Final = 18
 _BEYOND: Final = 10**16
 """The first number that `number_end` does not read."""
@@ -33,6 +36,7 @@ _MAX_BUCKETS: Final = 1 << 16
 _NO_BUCKETS: Final[list[bytes]] = []
 
 
+@mypyc_attr(acyclic=True)
 class _Stream:
     """The numbers that one name has had: `[first, last, first, last, ...]`, ascending, with gaps between the ranges.
 
@@ -68,6 +72,7 @@ class _Stream:
         return True
 
 
+@mypyc_attr(acyclic=True)
 class EventIds:
     """A set of event ids."""
 
@@ -90,6 +95,9 @@ class EventIds:
                 return True
             if not self._overflowed:
                 return False
+        return self._holds_whole(event_id)
+
+    def _holds_whole(self, event_id: str) -> bool:
         if self._whole is not None and event_id in self._whole:
             return True
         return self._digests > 0 and len(event_id) >= _SIZE and self._holds_digest(_digest(event_id))
@@ -122,9 +130,9 @@ class EventIds:
         name, number = _split(event_id)
         if number < 0:
             return self._add_whole(event_id)
-        if self.holds(event_id):
-            return False
         stream = self._stream(name)
+        if (stream is not None and stream.holds(number)) or (self._overflowed and self._holds_whole(event_id)):
+            return False
         if stream is None:
             if self._streams is None:
                 self._streams = []
@@ -228,15 +236,24 @@ def _split(event_id: str) -> tuple[str, int]:
 
     The two give the id back: the number has no zeros in front. The name is empty or ends in no letter or digit.
     """
-    if not event_id or event_id[-1] not in _DIGITS:
+    size: i64 = len(event_id)
+    at: i64 = size
+    number: i64 = 0
+    unit: i64 = 1
+    digit: i64 = -1
+    while at > 0:
+        code: i64 = ord(event_id[at - 1])
+        if code < 0x30 or code > 0x39:
+            break
+        if size - at == _MAX_DIGITS:
+            return "", -1
+        digit = code - 0x30
+        number += digit * unit
+        unit *= 10
+        at -= 1
+    if at == size or (digit == 0 and size - at > 1) or (at > 0 and event_id[at - 1].isalnum()):
         return "", -1
-    name = event_id.rstrip(_DIGITS)
-    digits = event_id[len(name) :]
-    if len(digits) > _MAX_DIGITS or (digits[0] == "0" and len(digits) > 1):
-        return "", -1
-    if name and name[-1].isalnum():
-        return "", -1
-    return name, int(digits)
+    return event_id[:at], number
 
 
 def id_text(content: bytes) -> str:

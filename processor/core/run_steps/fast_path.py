@@ -6,13 +6,12 @@ the slow path.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
 from processor.core.effects import Status
 from processor.core.entry import Entry
-from processor.core.lifecycle import TERMINAL, Kind
+from processor.core.lifecycle import Kind
 from processor.core.run_steps.compact_step import Ending, OpenedCall, opens_exactly
 from processor.core.run_steps.delta_template import DeltaTemplate, is_plain
 from processor.core.run_steps.step import Step
@@ -30,7 +29,6 @@ from processor.core.wire_types import ExactData, Ignored, RunEnd, StepDelta, Ste
 
 _CREATED: Final = Kind.CREATED
 _DELTA: Final = Kind.DELTA
-_ENDS: Final[Mapping[Kind, Status]] = {Kind(status.value): status for status in TERMINAL}
 _ID: Final = b'{"id":"'
 _QUOTE: Final = 0x22
 _MAX_TEMPLATES: Final = 16
@@ -161,7 +159,7 @@ class FastPath:
         step = entry.step
         if not isinstance(step, Step) or offset < entry.applied_below or step.has_folded(event_id):
             return None
-        status = _ENDS.get(kind)
+        status = head.status
         ending = None if status is None else step.ending_of(data, kind, status)
         return None if ending is None or status is None else EndStep(entry, step, ending, status)
 

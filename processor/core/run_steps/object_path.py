@@ -5,13 +5,12 @@ Each method decides and does in one: False says that nothing is changed, and tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from processor.core.effects import Status
 from processor.core.entry import Cause
 from processor.core.events import MAX_ID
-from processor.core.lifecycle import TERMINAL, Kind
+from processor.core.lifecycle import Kind
 from processor.core.run_steps.event_ids import id_text
 from processor.core.run_steps.fast_path import FastPath, Templates
 from processor.core.run_steps.object_template import (
@@ -23,14 +22,13 @@ from processor.core.run_steps.object_template import (
     learn_end,
 )
 from processor.core.run_steps.step import Step
-from processor.core.run_steps.usual_events import EventPrefix, ExactObject
+from processor.core.run_steps.usual_events import PREFIXES, EventPrefix, ExactObject
 from processor.core.transitions import Transitions
 
 _CREATED: Final = Kind.CREATED
 _IN_PROGRESS: Final = Kind.IN_PROGRESS
 _DELTA: Final = Kind.DELTA
 _COMPLETED: Final = Status.COMPLETED
-_ENDS: Final[Mapping[Kind, Status]] = {Kind(status.value): status for status in TERMINAL}
 REPEATS: Final = b'{"event":"thread.run.step.in_progress","data":'
 """What an object begins with that mostly says what `created` said."""
 _MAX_TEMPLATES: Final = 16
@@ -64,7 +62,7 @@ class ObjectPath:
         self._fast, self._templates = fast, templates
         self._begins: list[BeginTemplate] = []
         self._calls: list[CallTemplate] = []
-        self._ends: dict[Kind, list[EndTemplate]] = {kind: [] for kind in _ENDS}
+        self._ends: list[list[EndTemplate]] = [[] for _ in range(PREFIXES)]
         self._attempts = _ATTEMPTS
         self._told, self._expires_at = b"", 0
         """The last number that said when a step expires, and its value: mostly that of the next, too."""
@@ -81,7 +79,7 @@ class ObjectPath:
             return self.repeat(value, head.data, cause.offset, cause.before_ms, event_id)
         if kind is _CREATED:
             return self._begin(value, head, cause, event_id)
-        return self._end(value, kind, cause, event_id)
+        return self._end(value, head, cause, event_id)
 
     def _begin(self, value: bytes, head: EventPrefix, cause: Cause, event_id: str | None) -> bool:
         transitions = self._transitions
@@ -162,9 +160,10 @@ class ObjectPath:
             return True
         return False
 
-    def _end(self, value: bytes, kind: Kind, cause: Cause, event_id: str | None) -> bool:
-        transitions = self._transitions
-        for template in self._ends[kind]:
+    def _end(self, value: bytes, head: EventPrefix, cause: Cause, event_id: str | None) -> bool:
+        transitions, status = self._transitions, head.status
+        assert status is not None
+        for template in self._ends[head.number]:
             cuts = template.shape.cut(value)
             if cuts is None:
                 continue
@@ -180,7 +179,6 @@ class ObjectPath:
             ending = step.ending_by(template, cuts)
             if ending is None:
                 return False
-            status = _ENDS[kind]
             step.end_exact(ending, status, len(value))
             transitions.touch(entry, cause)
             transitions.ended(entry, step, cause, event_id)
@@ -213,7 +211,7 @@ class ObjectPath:
 
     def learn_end(self, value: bytes, head: EventPrefix) -> None:
         """Learn from an object that has just ended a step."""
-        ends = self._ends[head.kind]
+        ends = self._ends[head.number]
         if self._may_learn(len(ends)):
             found = learn_end(value, head.data)
             if found is None:

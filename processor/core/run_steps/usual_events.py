@@ -6,7 +6,7 @@ Whatever these functions accept, `decode` reads as the same event. None says tha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -23,7 +23,7 @@ from processor.core.events import (
     run_of,
     step_of,
 )
-from processor.core.lifecycle import Kind
+from processor.core.lifecycle import TERMINAL, Kind
 from processor.core.wire_types import (
     ExactData,
     ExactStep,
@@ -40,6 +40,9 @@ from processor.core.wire_types import (
     read_named_run,
     read_tool_step,
 )
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # for the compiler alone
 
 _CREATED, _IN_PROGRESS, _DELTA = Kind.CREATED, Kind.IN_PROGRESS, Kind.DELTA
 _OPEN_STATUS: Final = Status.IN_PROGRESS.value
@@ -76,30 +79,46 @@ class ExactObject:
 
 
 class EventPrefix:
-    """The beginning of a value: which event, and where its data begins."""
+    """The beginning of a value: which event, and where its data begins.
 
-    __slots__ = ("data", "head", "kind")
+    `status` is the one that such an object ends a step with, if it does; `number` counts these prefixes.
+    """
 
-    def __init__(self, kind: Kind, head: bytes) -> None:
-        self.kind, self.head, self.data = kind, head, len(head)
+    __slots__ = ("data", "head", "kind", "number", "status")
+
+    def __init__(self, kind: Kind, head: bytes, number: int) -> None:
+        self.kind, self.head, self.data, self.number = kind, head, len(head), number
+        self.status = _ENDS.get(kind)
 
 
-_PREFIXES: Final = [
-    EventPrefix(kind, f'{{"event"{colon}"{STEP_EVENT}{kind.value}"{comma}"data"{colon}'.encode())
+_ENDS: Final[Mapping[Kind, Status]] = {Kind(status.value): status for status in TERMINAL}
+_LAYOUTS: Final = [
+    (kind, f'{{"event"{colon}"{STEP_EVENT}{kind.value}"{comma}"data"{colon}'.encode())
     for colon, comma in ((":", ","), (": ", ", "))
     for kind in (Kind.DELTA, *STEP_NAMES.values())
 ]
 """What stands in front of the data in the two layouts of JSON that nearly all programs write."""
-_NAME: Final = 26
-_NAME_END: Final = 32
-"""Where these differ: the event's name begins here, or one byte behind."""
-_BY_NAME: Final = {prefix.head[_NAME:_NAME_END]: prefix for prefix in _PREFIXES}
-assert len(_BY_NAME) == len(_PREFIXES)
+_PREFIXES: Final = [EventPrefix(kind, head, number) for number, (kind, head) in enumerate(_LAYOUTS)]
+PREFIXES: Final = len(_PREFIXES)
+_SLOTS: Final = 64
+
+
+def _slot(value: bytes) -> i64:
+    """A number below `_SLOTS` by two bytes of an event's name; such numbers of the usual prefixes differ."""
+    first: i64 = value[27]
+    second: i64 = value[28]
+    return first * 9 + second & _SLOTS - 1
+
+
+_BY_SLOT: Final = [next((prefix for prefix in _PREFIXES if _slot(prefix.head) == slot), None) for slot in range(_SLOTS)]
+assert len(_BY_SLOT) - _BY_SLOT.count(None) == len(_PREFIXES)
 
 
 def prefix_of(value: bytes) -> EventPrefix | None:
     """What the value begins with, if it is an event about a step in one of the two usual layouts."""
-    found = _BY_NAME.get(value[_NAME:_NAME_END])
+    if len(value) < _FIRST:
+        return None
+    found = _BY_SLOT[_slot(value)]
     return found if found is not None and value.startswith(found.head) and value.endswith(b"}") else None
 
 
