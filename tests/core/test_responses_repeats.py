@@ -289,6 +289,20 @@ def test_a_text_without_an_index_is_of_the_item_of_its_id() -> None:
     assert told(*events) == {0: ("a", ()), 1: ("b", ("joined_midstream",))}
 
 
+@pytest.mark.parametrize("index", [None, 0])
+@pytest.mark.parametrize("last", ["delta", "done"])
+def test_the_output_of_a_shell_call_is_of_the_item_of_its_id_where_its_index_does_not_tell(
+    index: int | None, last: str
+) -> None:
+    """Services do not name the item in these events; gateways that leave the index out do."""
+    output = [{"stdout": "ab"}] if last == "done" else {"stdout": "ab"}
+    says: Event = {"type": f"response.shell_call_output_content.{last}", "output_index": index, "command_index": 0}
+    says |= {"item_id": "m", "output" if last == "done" else "delta": output}
+    begun = [added(index, name) | {"item": {"type": "shell_call_output", "id": name}} for name in "mn"]
+    steps = play(CREATED, *begun, says, ENDED)[1]
+    assert [item_in(snapshot(step)).get("output") for step in steps] == [[{"stdout": "ab"}], None]
+
+
 def test_where_no_item_is_open_what_has_an_id_or_is_done_is_another() -> None:
     midstream = ("joined_midstream",)
     begun = (CREATED, added(0, "m"), done(0, "m", "a"))

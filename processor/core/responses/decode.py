@@ -139,9 +139,9 @@ def _item_event(last: str, number: int | None, wire: WireEvent) -> ResponseEvent
 def _text_event(stem: str, last: str, number: int | None, wire: WireEvent) -> ResponseEvent | None:
     place = PLACES.get(stem)
     if stem == OUTPUT_CONTENT and last in ("delta", DONE):
-        output = _index_of_item(wire)
+        output, item_id = _index_of_item(wire), _name_of_item(wire)
         texts = _shell_output(wire, last)
-        return ResponseEvent(PIECES if last == "delta" else WHOLES, number, index=output, texts=texts)
+        return ResponseEvent(PIECES if last == "delta" else WHOLES, number, index=output, item_id=item_id, texts=texts)
     if place is None or last not in ("delta", DONE, ADDED):
         return None
     output, item_id = _index_of_item(wire), _name_of_item(wire)
