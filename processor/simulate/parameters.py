@@ -57,6 +57,28 @@ RESPONSE_ITEMS: Final = (
 )
 """Types of an output item of a response. `novel_call` is of no service."""
 
+GATEWAY_FAULTS: Final = (
+    "number_same",  # all events have the same sequence_number
+    "number_default",  # events of some kinds have 0
+    "number_anew",  # counts anew with each item
+    "number_missing",  # events of some kinds have none
+    "number_old_at_end",  # the last event has the number of another one, or any below
+    "number_float",  # 3.0
+    "number_text",  # "3"
+    "index_missing",  # no event says an output_index
+    "index_missing_in_texts",
+    "index_null",
+    "index_same",  # all items have the same output_index
+    "index_float",
+    "index_text",
+    "item_null",  # the event that ends an item does not say it: null, {} or left out
+    "id_changes",  # the event that ends an item gives it another id
+    "done_renamed",  # response.done in the place of response.completed and the others
+    "error_renamed",  # response.error or error in the place of response.failed
+)
+"""What gateways do to the events of a response. A response has one fault of its numbers and one of its indexes at most;
+ids change only where indexes tell the items apart."""
+
 ENVELOPES: Final = (
     "event",  # E1
     "bare",  # E2
@@ -82,6 +104,10 @@ def _dialects() -> dict[str, float]:
 
 def _response_items() -> dict[str, float]:
     return dict.fromkeys(RESPONSE_ITEMS, 1.0) | {"message": 6.0, "reasoning": 3.0, "function_call": 6.0}
+
+
+def _gateway_faults() -> dict[str, float]:
+    return dict.fromkeys(GATEWAY_FAULTS, 1.0)
 
 
 def _envelopes() -> dict[str, float]:
@@ -123,6 +149,9 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Repeated reads of a numbered response from an earlier number (a mean, in about twenty records)."""
     dropped: float = 0.05
     """Share of responses whose stream breaks off; of half of them the response is retrieved later."""
+    gateways: float = 0.1
+    """Share of responses that come through a gateway which numbers, places or names their events wrongly."""
+    gateway_faults: Mapping[str, float] = msgspec.field(default_factory=_gateway_faults)
     max_age_s: int = 86_400
     """The worker's `max_age_s`: the deadline of what a dropped stream leaves open."""
     with_ids: float = 0.5
@@ -178,6 +207,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             ("dialects", DIALECTS),
             ("envelopes", ENVELOPES),
             ("response_items", RESPONSE_ITEMS),
+            ("gateway_faults", GATEWAY_FAULTS),
         ):
             mix = getattr(self, name)
             wrong += [f"{name}: {key!r} is not one of {', '.join(known)}" for key in sorted(mix) if key not in known]
@@ -222,4 +252,5 @@ _SHARES: Final = (
     "lost",
     "resumed",
     "dropped",
+    "gateways",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,12 +13,12 @@ from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.simulate import Parameters, Simulation
 from processor.simulate.expected import Expected, compare
-from processor.simulate.parameters import RESPONSE_ITEMS
+from processor.simulate.parameters import GATEWAY_FAULTS, RESPONSE_ITEMS
 from tests.core.test_restart import Topics
 from tests.core.test_simulation import SHARES as RUN_STEP_SHARES
 from tests.core.test_simulation import Written, assert_expected, records_of
 
-SHARES = ("rotated", "unnumbered", "lost", "resumed", "dropped", "duplicates")
+SHARES = ("rotated", "unnumbered", "lost", "resumed", "dropped", "duplicates", "gateways")
 
 
 def assert_agrees(**parameters: Any) -> Expected:
@@ -44,7 +46,7 @@ def test_with_one_parameter_on_and_the_others_off(share: str) -> None:
 
 def test_with_a_third_of_everything_every_kind_of_outcome_comes() -> None:
     shares = dict.fromkeys([*RUN_STEP_SHARES, *SHARES], 0.3)
-    expected = assert_agrees(seed=4, runs=60, responses=0.6, **shares)
+    expected = assert_agrees(seed=5, runs=60, responses=0.6, **shares)
     of_responses = [outcome for (step_id, _), outcome in expected.steps.items() if step_id.startswith("resp_")]
     assert {outcome.status for outcome in of_responses} == {"completed", "failed", "cancelled", "expired"}
     assert {outcome.inferred for outcome in of_responses} == {None, "run", "deadline"}
@@ -52,6 +54,63 @@ def test_with_a_third_of_everything_every_kind_of_outcome_comes() -> None:
         *("sequence_gap", "fold_divergence", "joined_midstream", "orphaned_by_run"),
     }
     assert any("incomplete_details" in outcome.snapshot_text for outcome in of_responses)
+
+
+@pytest.mark.parametrize("fault", GATEWAY_FAULTS)
+def test_with_one_fault_of_a_gateway_alone(fault: str) -> None:
+    """No step is lost, none comes twice, none has an anomaly that it has not without the gateway."""
+    assert_agrees(seed=7, runs=12, responses=1.0, gateways=1.0, gateway_faults={fault: 1.0}, dropped=0.3, resumed=0.5)
+
+
+Event = dict[str, Any]
+
+
+def said(events: list[Event], name: str) -> list[Any]:
+    return [event[name] for event in events if name in event]
+
+
+def ids_of(events: list[Event], kind: str) -> list[Any]:
+    return [event["item"]["id"] for event in events if event["type"] == f"response.output_item.{kind}"]
+
+
+SHOWS: dict[str, Callable[[list[Event]], bool]] = {
+    "number_same": lambda events: len(set(said(events, "sequence_number"))) == 1,
+    "number_default": lambda events: said(events, "sequence_number").count(0) > 2,
+    "number_anew": lambda events: all(e["sequence_number"] == 0 for e in events if e["type"].endswith("item.added")),
+    "number_missing": lambda events: 0 < len(said(events, "sequence_number")) < len(events),
+    "number_old_at_end": lambda events: events[-1]["sequence_number"] < events[-2]["sequence_number"],
+    "number_float": lambda events: {type(number) for number in said(events, "sequence_number")} == {float},
+    "number_text": lambda events: {type(number) for number in said(events, "sequence_number")} == {str},
+    "index_missing": lambda events: not said(events, "output_index"),
+    "index_missing_in_texts": lambda events: all("item" in e for e in events if "output_index" in e),
+    "index_null": lambda events: {*said(events, "output_index")} == {None},
+    "index_same": lambda events: len(set(said(events, "output_index"))) == 1 < len(ids_of(events, "added")),
+    "index_float": lambda events: {type(index) for index in said(events, "output_index")} == {float},
+    "index_text": lambda events: {type(index) for index in said(events, "output_index")} == {str},
+    "item_null": lambda events: any(not e.get("item") for e in events if e["type"] == "response.output_item.done"),
+    "id_changes": lambda events: not {*ids_of(events, "added")} & {*ids_of(events, "done")},
+    "done_renamed": lambda events: events[-1]["type"] == "response.done",
+    "error_renamed": lambda events: events[-1]["type"] in ("error", "response.error"),
+}
+
+
+@pytest.mark.parametrize("fault", GATEWAY_FAULTS)
+def test_the_fault_of_a_gateway_stands_in_the_events(fault: str) -> None:
+    """Else the agreement of both would say nothing of it."""
+    off: dict[str, Any] = dict.fromkeys([*SHARES, "garbage", "unknown", "tombstones"], 0.0)
+    chosen = off | {"gateways": 1.0, "gateway_faults": {fault: 1.0}, "envelopes": {"bare": 1.0}}
+    made: dict[bytes, list[Event]] = {}
+    for record in Simulation(Parameters(seed=1, runs=40, responses=1.0, **chosen)):
+        if record.value and record.key.startswith(b"resp_"):
+            made.setdefault(record.key, []).append(json.loads(record.value))
+    streams = [events for events in made.values() if "response.output_item.done" in said(events, "type")]
+    showing = [events for events in streams if SHOWS[fault](events)]
+    assert len(showing) >= (len(streams) // 2 if fault.startswith(("number", "index", "done")) else 1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_mixes_of_the_faults_of_gateways_and_repeats_that_event_ids_tell(seed: int) -> None:
+    assert_agrees(seed=seed, runs=25, responses=1.0, gateways=1.0, with_ids=1.0, duplicates=0.3, dropped=0.3)
 
 
 @pytest.mark.parametrize("item", RESPONSE_ITEMS)

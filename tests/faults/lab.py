@@ -147,7 +147,13 @@ class Scene:
         self.simulation = Endless(
             parameters
             or Parameters(
-                records=1 << 40, seed=tally.seed, partitions=partitions, open_runs=20, deltas=6, responses=0.4
+                records=1 << 40,
+                seed=tally.seed,
+                partitions=partitions,
+                open_runs=20,
+                deltas=6,
+                responses=0.4,
+                gateways=0.3,
             )
         )
         self._records: Iterator[Produced] | None = None

@@ -64,6 +64,7 @@ class Worker:
         parameters = Parameters(
             runs=14, seed=seed, partitions=PARTITIONS, deltas=4, text_bytes=8, garbage=0.04, illegal=0.1, hung=0.15,
             interrupted=0.2, midstream=0.1, late_output=0.6, chatter=1, responses=0.4, lost=0.2, dropped=0.3,
+            gateways=0.3,
         )  # fmt: skip
         self.records = list(Simulation(parameters))
         self.marks, self.gaps = 0.02, 0.06

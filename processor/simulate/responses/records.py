@@ -43,6 +43,7 @@ class ResponseRecords:
         self._expected, self._partition = expected, partition
         self._rng: Random = run.rng
         self._place = 0
+        self._numbers: set[int] = set()
 
     def records(self) -> Iterator[tuple[int, list[Made]]]:
         """Yield records at the time of their last events, with the faults generated after each."""
@@ -67,7 +68,7 @@ class ResponseRecords:
             if self._knows_repeats() and rng.random() < d.duplicates:
                 batch.append(made)
                 self._expected.counts["duplicate"] += len(bundle)
-            if self._run.first_number is not None and rng.random() < d.resumed / 20:
+            if self._has_numbers() and rng.random() < d.resumed / 20:
                 batch += self._read_again(told, made.at_ms)
             yield made.at_ms, batch
 
@@ -85,7 +86,10 @@ class ResponseRecords:
         return found
 
     def _knows_repeats(self) -> bool:
-        return self._run.first_number is not None or self._parameters.with_ids == 1
+        return self._has_numbers() or self._parameters.with_ids == 1
+
+    def _has_numbers(self) -> bool:
+        return self._run.first_number is not None and not self._run.gateway.is_misnumbering
 
     def _expect(self, bundle: list[ResponseEvent], at_s: int) -> None:
         for event in bundle:
@@ -125,7 +129,7 @@ class ResponseRecords:
                 (f"event: {event.data['type']}\n" if named else "") + f"data: {text}\n\n"
                 for event, text in zip(bundle, texts, strict=True)
             )
-        return Made(value.encode(), self._headers(first), at_ms)
+        return Made(value.encode(), self._headers(bundle), at_ms)
 
     def _text(self, data: dict[str, Any], shuffled: bool) -> str:
         if shuffled:
@@ -134,18 +138,27 @@ class ResponseRecords:
             data = {key: data[key] for key in keys}
         return _compact(data) if self._rng.random() < 0.7 else _spaced(data)
 
-    def _headers(self, event: ResponseEvent) -> list[tuple[str, bytes]]:
+    def _headers(self, bundle: list[ResponseEvent]) -> list[tuple[str, bytes]]:
         """As `publish` writes them; other producers write none."""
         key = self._run.key
-        if event.retrieved:
+        if bundle[0].retrieved:
             return [
                 ("runstep-event-id", key + b":retrieved"),
                 ("runstep-run-id", key),
                 ("runstep-origin", b"retrieved"),
             ]
+        said = [event.data.get("sequence_number") for event in bundle]
+        numbers = [int(number) for number in said if number is not None]
+        number = numbers[0] if said[0] is not None else None
+        place = b"%d" % (self._place if number is None else number)
+        if number is not None and self._run.gateway.is_misnumbering and self._is_no_id(number):
+            number = None
+        self._numbers.update(numbers)
         if self._rng.random() >= self._parameters.with_ids:
             return []
-        number = event.data.get("sequence_number")
         identity = key + b":%d" % number if number is not None else b"%032x" % (self._place + 1)
-        place = b"%d" % (self._place if number is None else number)
         return [("runstep-event-id", identity), ("runstep-run-id", key), ("runstep-sequence", place)]
+
+    def _is_no_id(self, number: int) -> bool:
+        """Whether another event had this number, or may have: it is below that of the first one."""
+        return number in self._numbers or number < min(self._numbers, default=0)

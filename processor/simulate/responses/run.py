@@ -10,6 +10,7 @@ from random import Random
 from typing import Any, Final, NamedTuple
 
 from processor.simulate.parameters import RESPONSE_ITEMS, Parameters
+from processor.simulate.responses.gateway import Gateway
 from processor.simulate.responses.items import PLANS, Plan
 from processor.simulate.responses.steps import ResponseStep, status_of
 from processor.simulate.texts import Mix, Texts, new_id
@@ -63,11 +64,17 @@ class ResponseRun:
         if rng.random() < parameters.unnumbered:
             self.first_number = None
         self.rotates = rng.random() < parameters.rotated
+        self.gateway = Gateway(parameters, rng)
+        if self.gateway.is_faulty:
+            self.rotates = False  # what tells its items apart
+        if self.gateway.is_numbering and self.first_number is None:
+            self.first_number = 0
         self._obfuscates = rng.random() < 0.3
         self._response = self._object(start_ms // 1000)
         self._number = self.first_number or 0
         self._open: dict[int, tuple[ResponseStep, dict[str, Any]]] = {}  # with what is known of the item
         self._ended: dict[int, dict[str, Any]] = {}
+        self._begun = 0
         self._unseen: ResponseStep | None = None  # its begin was lost, and nothing else of it came
         self._plan()
 
@@ -109,7 +116,7 @@ class ResponseRun:
             PLANS[items.pick(rng)](rng, self._texts, rng.randint(d.deltas // 2, d.deltas + d.deltas // 2))
             for _ in range(rng.randint(1, 2 * d.steps - 1))
         ]
-        self._parallel = rng.random() < 0.3
+        self._parallel = rng.random() < 0.3 and not self.gateway.counts_anew
         self._fate = "dropped" if rng.random() < d.dropped else "ended"
         if self._fate == "dropped" and rng.random() < 0.6:
             self._fate = rng.choice(("retrieved", "retrieved", "retrieved_cancelled"))
@@ -117,6 +124,7 @@ class ResponseRun:
         keeps_open = self._fate != "ended" or (self._end != "completed" and rng.random() < 0.7)
         self._open_at_end = keeps_open and self._plans[-1].streamed is not None
         self._loses = self.first_number is not None and not self._open_at_end and rng.random() < d.lost
+        self._loses = self._loses and not self.gateway.is_faulty  # an item that loses its begin may have no place
         if self._end == "incomplete" and self._plans[-1].done["type"] == "message":
             last = self._plans[-1]
             self._plans[-1] = last._replace(done=last.done | {"status": "incomplete"})
@@ -160,7 +168,9 @@ class ResponseRun:
     def _begin(self, index: int) -> Iterator[ResponseEvent]:
         """The item from its begin to the last that is said before its end."""
         plan = self._plans[index]
-        step = ResponseStep(self._response, self.id, index)
+        is_unplacing = self.gateway.is_unplacing
+        step = ResponseStep(self._response, self.id, self.gateway.first_index + self._begun if is_unplacing else index)
+        self._begun += 1
         opening = self._renamed(plan.opening)
         self._open[index] = step, (plan.streamed or {}) | {"id": opening["id"]}
         lost = self._to_lose(plan)
@@ -173,7 +183,7 @@ class ResponseRun:
             yield added
         for number, said in enumerate(plan.said):
             fields = {"output_index": index, **said.fields}
-            if said.names_item:
+            if said.names_item or self.gateway.names_items:
                 fields["item_id"] = self._item_id(plan)
             if self._obfuscates and "delta" in fields:
                 fields["obfuscation"] = "x" * self.rng.randint(0, 9)
@@ -195,10 +205,15 @@ class ResponseRun:
         return self.rng.choice(fit)
 
     def _finish(self, index: int) -> Iterator[ResponseEvent]:
-        item = self._ended[index] = self._renamed(self._plans[index].done)
-        step, _ = self._open[index]
+        plan = self._plans[index]
+        item = self._ended[index] = self._renamed(plan.done, is_end=True)
+        step, known = self._open[index]
+        fields: dict[str, Any] = {"output_index": index, "item": item}
+        if plan.streamed is not None and self.gateway.leaves_item_out():
+            item = known
+            fields = self.gateway.without_item(fields | {"item_id": self._item_id(plan)})
         end = Outcome(step, item, status_of(item))
-        event = self._event("output_item.done", {"output_index": index, "item": item}, opens=self._unseen, ends=(end,))
+        event = self._event("output_item.done", fields, opens=self._unseen, ends=(end,))
         if self._loses and self._end == "completed" and self._fate == "ended" and self.rng.random() < 0.3:
             self._loses = False
             step.anomalies |= {"sequence_gap", "orphaned_by_run"}
@@ -239,7 +254,9 @@ class ResponseRun:
             step.anomalies.add("orphaned_by_run")
             step.incomplete = response["incomplete_details"]
             ends.append(Outcome(step, item, "expired", "run"))
-        return self._event(self._end, {"response": response}, ends=tuple(ends))
+        name = self.gateway.name_of_end(self._end)
+        says = {"error": response["error"]} if name.endswith("error") else {"response": response}
+        return self._event(name, says, ends=tuple(ends), is_end=True)
 
     def _whole(self, status: str) -> dict[str, Any]:
         """The response at its end, with all its items that are done."""
@@ -260,10 +277,12 @@ class ResponseRun:
         *,
         opens: ResponseStep | None = None,
         ends: tuple[Outcome, ...] = (),
+        is_end: bool = False,
     ) -> ResponseEvent:
         numbered = {} if self.first_number is None else {"sequence_number": self._number}
         self._number += 1
-        return ResponseEvent(self._tick(), {"type": f"response.{kind}", **fields, **numbered}, opens, ends)
+        data = {"type": kind if is_end else f"response.{kind}", **fields, **numbered}
+        return ResponseEvent(self._tick(), self.gateway.send(data, is_end=is_end), opens, ends)
 
     def _tick(self) -> int:
         self.now += self.rng.random() * 2 * self._pace_ms
@@ -275,8 +294,9 @@ class ResponseRun:
             return self._response
         return self._response | {"id": new_id(self.rng, "resp_")}
 
-    def _renamed(self, item: dict[str, Any]) -> dict[str, Any]:
-        return item | {"id": new_id(self.rng, "item_")} if self.rotates else item
+    def _renamed(self, item: dict[str, Any], *, is_end: bool = False) -> dict[str, Any]:
+        rotates = self.rotates or (is_end and self.gateway.changes_ids)
+        return item | {"id": new_id(self.rng, "item_")} if rotates else item
 
     def _item_id(self, plan: Plan) -> str:
         return new_id(self.rng, "item_") if self.rotates else str(plan.opening["id"])
