@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from processor.core.effects import LogRecord
 from processor.core.partition import PartitionState
 from processor.core.responses.response import Response
-from processor.core.responses.text_template import TextTemplate, learn_shape
+from processor.core.responses.text_template import TextTemplate, _begin_of, _end_of, learn_shape
 from processor.core.run_steps.fast_path import Paths
 from processor.core.wire_types import read_any
 from tests.core.responses_log import RULES, log_of, renumbered
@@ -118,6 +118,7 @@ def test_any_bytes_for_a_text_and_its_padding(odd: bytes, number: int) -> None:
         '{"delta":"a","sequence_number":1,"output_index":0,"obfuscation":"a b"}',
         '{"delta":"a","sequence_number":1,"output_index":0,"item_id":null}',
         '{"x":"\\"delta\\":\\"","delta":"b","sequence_number":1,"output_index":0,"sequence_number":2}',
+        '{"delta":"a","sequence_number":1,"output_index":-1}',
     ],
 )
 def test_where_the_places_are_not_certain_nothing_is_learned(value: str) -> None:
@@ -221,3 +222,70 @@ def test_each_part_of_a_delta_is_looked_at(shape: Sequence[str]) -> None:
         other = value.replace(b'"@"', b'"' + text + b'"')
         assert template.matches(other, 7)
         assert other[template.begin : template.end] == text
+
+
+@pytest.mark.parametrize("shape", [*SHAPES[:2], ("item_id", "sequence_number", "delta", "output_index", "type")])
+def test_a_value_of_another_shape_has_no_template(shape: Sequence[str]) -> None:
+    """Where it is as long, too: its text would be taken for another one. What names the item may stand in front."""
+    value = spelled(delta(shape, 7, "a", "PAD", "m"), (",", ":"), True)
+    found = learn_shape(value)
+    assert found is not None
+    template = found.template_of(value)
+    assert template is not None
+    assert template.text_in(spelled(delta(shape, 8, "b", "PAD", "m"), (",", ":"), True), 8) == "b"
+    for one, other in ((b"output_text", b"output_tixt"), (b"_number", b"-number"), (b'"delta"', b'"Delta"')):
+        assert one in value
+        assert found.template_of(value.replace(one, other)) is None
+    for odd in (value + b" ", value[:-1], value.replace(b":7", b":x"), value.replace(b':"a"', b':"a')):
+        assert found.template_of(odd) is None
+
+
+@pytest.mark.parametrize("shape", SHAPES[:5])
+@pytest.mark.parametrize("text", ["", "plain", 'a\\"b\\"', "\\" * 9])
+def test_a_delta_that_was_cut_anywhere_is_not_taken(shape: Sequence[str], text: str) -> None:
+    """Nor is a byte read that is not there."""
+    value = spelled(delta(shape, 7, text, "PAD", "m"), (",", ":"), True)
+    template = learned(spelled(delta(shape, 7, "a", "b", "m"), (",", ":"), True))
+    assert template is not None
+    assert template.matches(value, 7)
+    assert not any(template.matches(value[:end], 7) for end in range(len(value)))
+
+
+def test_a_long_text_is_left_to_be_decoded() -> None:
+    template = learned(spelled(delta(SHAPES[0], 7, "a", "b", "m"), (",", ":"), True))
+    assert template is not None
+    for size in (4_095, 4_096):
+        value = spelled(delta(SHAPES[0], 7, "a" * size, "b", "m"), (",", ":"), True)
+        assert template.matches(value, 7) is (size == 4_095)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "content"),
+    [
+        ("delta", b'{"delta":"a\\\\\\"b"}', b'a\\\\\\"b'),
+        ("delta", b'{"delta": "a"}', b"a"),
+        ("delta", b'{"delta":"","x":1}', b""),
+        ("delta", b'{"delta":null}', None),
+        ("delta", b'{"delta" :"a"}', None),
+        ("delta", b'{"delta":"a', None),
+        ("delta", b'{"x":"a"}', None),
+        ("sequence_number", b'{"sequence_number":0}', b"0"),
+        ("sequence_number", b'{"sequence_number": 10}', b"10"),
+        ("sequence_number", b'{"sequence_number":}', None),
+        ("sequence_number", b'{"sequence_number":01}', None),
+        ("sequence_number", b'{"sequence_number":"1"}', None),
+        ("output_index", b'{"output_index":7,"x":1}', b"7"),
+        ("output_index", b'{"output_index":null}', None),
+        ("item_id", b'{"item_id":"a-b.c"}', b"a-b.c"),
+        ("item_id", b'{"item_id":"a b"}', None),
+        ("item_id", b'{"item_id":null,"x":"a"}', None),
+        ("item_id", b'{"item_id":"a', None),
+        ("obfuscation", b'{"obfuscation":"aZ09"}', b"aZ09"),
+        ("obfuscation", b'{"obfuscation":""}', b""),
+        ("obfuscation", b'{"obfuscation":"a-b"}', None),
+    ],
+)
+def test_a_place_begins_and_ends_where_its_content_does(place: str, value: bytes, content: bytes | None) -> None:
+    begin = _begin_of(place, value)
+    end = _end_of(place, value, begin)
+    assert (value[begin:end] if min(begin, end) >= 0 else None) == content

@@ -69,7 +69,10 @@ class TextTemplate:
         self.end: i64 = 0
 
     def matches(self, value: bytes, number: int) -> bool:
-        """Whether a value is a delta of this number with these parts. Its text may still be none that JSON allows."""
+        """Whether a value is a delta of this number with these parts. Its text may still be none that JSON allows.
+
+        Where a place does not fit, `at` is -1: then what is behind it does not fit either.
+        """
         if not value.startswith(self._head):
             return False
         size: i64 = len(value)
@@ -77,17 +80,14 @@ class TextTemplate:
         if self._is_numbered_first:
             at = number_end(value, at, size, number)
             stop = at + self._middle_size
-            if at < 0 or value[at:stop] != self._middle:
+            if value[at:stop] != self._middle:
                 return False
             at = stop
         self.begin = at
         last: i64 = at + _MAX_TEXT
         if last > size:
             last = size
-        at = text_end(value, at, last)
-        if at < 0:
-            return False
-        self.end = at
+        self.end = at = text_end(value, at, last)
         if self._padding_size:
             stop = at + self._padding_size
             if value[at:stop] != self._padding:
@@ -98,7 +98,7 @@ class TextTemplate:
             if value[at:stop] != self._middle:
                 return False
             at = number_end(value, stop, size, number)
-        return at >= 0 and at + self._tail_size == size and value.endswith(self._tail)
+        return at + self._tail_size == size and value.endswith(self._tail)
 
     def text_in(self, value: bytes, number: int) -> str | None:
         """The text of a delta of this number that matches; None if it does not."""
@@ -127,7 +127,7 @@ class DeltaShape:
             return None
         for place, part in zip(self.places, self.parts[1:], strict=True):
             end = _end_of(place, value, at)
-            if end < 0 or value[end : end + len(part)] != part:
+            if value[end : end + len(part)] != part:  # also where `end` is -1
                 return None
             content = value[at:end]
             at = end + len(part)
@@ -137,15 +137,12 @@ class DeltaShape:
                 parts.append(part)
         if at != len(value):
             return None
-        first = self.places[0] if self.places[0] not in (ITEM, INDEX) else self._changing()[0]
+        first = next(place for place in self.places if place not in (ITEM, INDEX))
         if len(parts) == 3:
             return TextTemplate(parts[0], parts[1], b"", parts[2], is_numbered_first=first == NUMBER)
         if first == NUMBER:
             return TextTemplate(parts[0], parts[1], parts[2], parts[3], is_numbered_first=True)
         return TextTemplate(parts[0], parts[2], parts[1], parts[3], is_numbered_first=False)
-
-    def _changing(self) -> list[str]:
-        return [place for place in self.places if place not in (ITEM, INDEX)]
 
 
 def learn_shape(value: bytes) -> DeltaShape | None:
@@ -158,7 +155,7 @@ def learn_shape(value: bytes) -> DeltaShape | None:
     for place in _PLACES:
         if place in told:
             begin = _begin_of(place, value)
-            end = _end_of(place, value, begin) if begin > 0 else -1
+            end = _end_of(place, value, begin)
             if end < 0:
                 return None
             spans.append((begin, end, place))
@@ -168,8 +165,6 @@ def learn_shape(value: bytes) -> DeltaShape | None:
         return None
     ends = [0, *(end for _, end, _ in spans)]
     begins = [*(begin for begin, _, _ in spans), len(value)]
-    if any(begin < end for begin, end in zip(begins, ends, strict=True)):
-        return None
     found = DeltaShape([value[end:begin] for begin, end in zip(begins, ends, strict=True)], places)
     return found if all(_is_read_back(found, told, probe) for probe in _PROBES) else None
 
