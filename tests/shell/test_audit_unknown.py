@@ -10,9 +10,11 @@ import msgspec
 import pytest
 
 from processor.audit.judge.regimes import Accepted
+from processor.audit.judge.settled import CLOCK_SKEW_S
 from processor.audit.judge.verdicts import Finding, Verdict
-from processor.core.effects import Publish
+from processor.core.effects import LogRecord, Publish
 from processor.core.headers import CLOCK_MARK
+from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.kafka.records import partition_of
 from tests.core.scripted_log import Play, run, step
@@ -158,6 +160,52 @@ def test_a_step_that_an_event_ended_does_not_make_the_time_known(case: Case) -> 
     shortened = drop(case, "gone")
     found = by_step(case.audit(kept_from={shortened: 1}, accepted=only(RULES)))
     assert found == {"s1": "equal", "s2": "unverifiable"}, "what is gone seems open"
+
+
+def test_a_deadline_of_a_step_that_a_mark_which_is_gone_may_have_ended_does_not_make_the_time_known(case: Case) -> None:
+    """Its own record may be gone: who writes the one that the log without the mark implies would have another, honest
+    step accused."""
+    gone = beside("s1", "gone")
+    case.play.created(id="s1", expires_at=2_000)
+    case.play.created(id=gone, expires_at=4_000)
+    clock_strikes(case)
+    clock_strikes(case)
+    case.play.wait(0)
+    case.play.wait(2_000 + RULES.grace_s - case.play.at)
+    (implied,) = PartitionState("source", 3, RULES).apply(case.play.log)
+    case.play.wait(0)
+    case.play.wait(SETTLED_S)
+    now_s = round(case.play.at)
+    case.play.created(id="s2", created_at=now_s, expires_at=now_s + 10)
+    case.play.wait(10 + 2 * RULES.grace_s)
+    case.play.say("step.completed", step("completed", id="s2", created_at=now_s, expires_at=now_s + 10))
+    case.publish()
+    shortened = drop(case, gone)
+    assert drop(case, "s1") == shortened
+    forged = case.places.whole(implied)
+    assert forged is not None
+    log = case.out[shortened]
+    log.append(LogRecord(len(log), forged.timestamp, forged.key, forged.value, tuple(forged.headers)))
+    found = by_step(case.audit(kept_from={shortened: 2}, accepted=only(RULES)))
+    assert (found["s1"], found["s2"]) == ("equal", "unverifiable")
+
+
+@pytest.mark.parametrize("after_s", [5, 50])
+def test_a_step_that_is_remembered_from_before_the_range_is_not_judged_by_when_it_was_created_anew(
+    case: Case, after_s: int
+) -> None:
+    """The range's first record is late by what clocks may differ, and the step says to be created by as much later."""
+    case.play.at = 1_100
+    one_step(case, "s1")
+    case.play.wait(-CLOCK_SKEW_S)
+    case.play.at = 1_100 + after_s
+    created_at = 1_100 + after_s + CLOCK_SKEW_S
+    case.play.created(id="s1", created_at=created_at)
+    case.play.say("step.completed", step("completed", id="s1", created_at=created_at))
+    case.publish()
+    assert set(by_step(case.audit(accepted=only(RULES))).values()) == {"equal"}
+    found = case.audit(begin=2, accepted=only(RULES))
+    assert {one.verdict for one in found} == {Verdict.UNVERIFIABLE}
 
 
 def test_a_step_that_says_it_began_before_the_range_is_not_judged_by_when_it_was_created(case: Case) -> None:
