@@ -263,3 +263,31 @@ def test_what_the_fast_path_did_is_what_the_slow_one_does() -> None:
     for one in (life, slow):
         one.say(one.delta("é\\"))
     assert life.response.pack() == slow.response.pack()
+
+
+def test_a_shape_is_learned_once_for_all_texts_and_few_are() -> None:
+    """Producers have few; whoever writes another one each time costs no more than so many."""
+    state = PartitionState("t", 3, RULES)
+    path = state._responses.fast
+
+    def streamed(number: int, **more: Any) -> None:
+        life = Life(b"resp_%d" % number, deltas=0)
+        life.state = state
+        life.say({"type": "response.created", "response": {"id": f"resp_{number}"}, "sequence_number": 0})
+        life.number = 1
+        life.begin(0)
+        for _ in range(5):
+            life.say(more | life.delta("a"))
+
+    for number in range(3):
+        streamed(number)
+    assert len(path._shapes) == 1
+    for number in range(30):
+        streamed(100 + number, **{f"other_{number}": 1})
+    assert len(path._shapes) == 16
+    state = PartitionState("t", 3, RULES)
+    path = state._responses.fast
+    for number in range(40):
+        streamed(200 + number, obfuscation="before the text")
+    assert (len(path._shapes), path._attempts) == (0, 0)
+    assert [effect for effect in state.apply([]) if isinstance(effect, Publish)] == []
