@@ -54,7 +54,9 @@ def portrait(state: PartitionState) -> Any:
 
     def step_of(step: StepState) -> Any:
         if isinstance(step, Response):
-            return step.summary(), [(i.index, i.packed()[3:], i.stated_digest) for i in step.items.values()]
+            own, *others = step.summary()
+            own = [said for said in own if said is not step.trace]  # no outcome has it: its items have their own
+            return own, others, [(i.index, i.packed()[3:], i.stated_digest) for i in step.items.values()]
         assert isinstance(step, Step)
         fields = getattr(Step, "__mypyc_attrs__", None) or (*StepState.__slots__, *Step.__slots__)
         how = ("irregular", "template", "prefix", "compact_form")
