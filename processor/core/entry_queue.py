@@ -21,7 +21,7 @@ class EntryQueue:
     An entry may be queued more than once: which item is current is for the caller to say.
     """
 
-    __slots__ = ("_begin", "_entries", "_odd", "_offsets", "_sequence")
+    __slots__ = ("_begin", "_entries", "_odd", "_odd_last", "_offsets", "_sequence")
 
     def __init__(self) -> None:
         self._offsets = array("q")
@@ -29,6 +29,8 @@ class EntryQueue:
         """Where in `_offsets` that of the first entry stands."""
         self._entries: deque[Entry] = deque()
         self._odd: list[tuple[int, int, Entry]] = []  # a heap of what came with a smaller offset than the last
+        self._odd_last = 0
+        """The largest offset in `_odd`, or one that was there: `_entries` takes larger ones alone."""
         self._sequence = 0
 
     def __len__(self) -> int:
@@ -37,10 +39,11 @@ class EntryQueue:
     def put(self, offset: int, entry: Entry) -> None:
         """Queue an entry."""
         offsets = self._offsets
-        if not self._entries or offset >= offsets[-1]:
+        if (not self._entries or offset >= offsets[-1]) and (not self._odd or offset > self._odd_last):
             offsets.append(offset)
             self._entries.append(entry)
         else:
+            self._odd_last = offset if not self._odd else max(offset, self._odd_last)
             self._sequence += 1
             heappush(self._odd, (offset, self._sequence, entry))
 

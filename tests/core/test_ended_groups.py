@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from processor.core import ended_groups
@@ -252,6 +252,7 @@ def test_the_ended_steps_that_checkpoints_brought_are_grouped() -> None:
 # --- the queue of entries ---------------------------------------------------------------------------------------
 
 
+@example([5, 2, "clean", 2, None])
 @given(st.lists(st.one_of(st.integers(0, 20), st.none(), st.just("clean")), max_size=60))
 def test_the_queue_gives_the_smallest_offset_first_and_of_equal_ones_the_first(moves: list[Any]) -> None:
     """A number is put, None takes the first out, `clean` drops what is not dirty since the offset it was put with."""
