@@ -18,7 +18,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final, Literal, NamedTuple, TypeVar
 
-import google_crc32c
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, Fetcher, FetchError, FetchResult
 from aiokafka.errors import ConsumerStoppedError, CorruptRecordException, KafkaError
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
@@ -28,6 +27,7 @@ from aiokafka.structs import TopicPartition
 
 from processor.core.effects import Record
 from processor.kafka.aiokafka_compat import with_globals
+from processor.kafka.checksum import crc32c
 from processor.kafka.fetched_records import FetchedRecords, UndecodedBatch
 from processor.kafka.raw_names import read_batch
 
@@ -87,12 +87,9 @@ class CheckedRecords(MemoryRecords):
 
     def is_intact(self, batch: Any) -> bool:
         """Whether the checksum of the last batch is right. Call it before reading the batch's records."""
-        if google_crc32c.implementation == "c" and isinstance(batch, DefaultRecordBatch):
-            checksum = google_crc32c.value(self._content[self._begin + _CHECKED_FROM : self._end])
-            return bool(checksum == batch.crc)
-        # Older formats have another checksum. And where the library could not load its C code, it takes two hundred
-        # times as long as upstream.
-        return bool(batch.validate_crc())
+        if isinstance(batch, DefaultRecordBatch):
+            return bool(crc32c(self._content[self._begin + _CHECKED_FROM : self._end]) == batch.crc)
+        return bool(batch.validate_crc())  # older formats have another checksum
 
 
 class BatchRecords:

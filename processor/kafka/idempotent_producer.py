@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import MessageSizeTooLargeError, ProducerClosed, RecordListTooLargeError
 from aiokafka.producer import sender
-from aiokafka.producer.message_accumulator import MessageAccumulator
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
 from aiokafka.producer.transaction_manager import TransactionManager
 
 from processor.errors import BrokerUnavailable
@@ -24,6 +24,7 @@ from processor.kafka.diagnosis import explained
 from processor.kafka.errors import RecordTooLarge, translated
 from processor.kafka.record_batches import AckPositions, RecordBatch, RecordBatches, mark_retrieved, writer_ended
 from processor.kafka.records import DEFAULT_MAX_MESSAGE_BYTES, OutRecord
+from processor.kafka.transactions import NO_IDENTITY, Identity
 
 RETRY_BACKOFF_MS: Final = 20
 
@@ -43,7 +44,7 @@ class ProducerSession:
         self._connection = connection
         self._where = where
         self._timeout_s = commit_timeout_s
-        self._batching = RecordBatches(limits, lambda _: self.producer.create_batch(), transactional=False)
+        self._batching = RecordBatches(limits, compression, transactional=False)
         self._settings = {
             **connection.kwargs(),
             "acks": "all",
@@ -92,8 +93,7 @@ class ProducerSession:
         """Pass the batches to the producer; the futures returned resolve when the broker has them."""
         acks: list[Coroutine[Any, Any, None]] = []
         for batch in batches:
-            batch.builder.close()
-            ack = await self.producer.send_batch(batch.builder, batch.topic, partition=batch.partition)
+            ack = await self.producer.send_batch(_ClosedBatch(batch), batch.topic, partition=batch.partition)
             ack.add_done_callback(mark_retrieved)
             acks.append(_acknowledgement(batch, ack))
         return acks
@@ -132,6 +132,32 @@ async def _acknowledgement(batch: RecordBatch, ack: Awaitable[Any]) -> None:
         batch.written((await ack).offset)
     except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
         raise RecordTooLarge(batch.topic, batch.largest, records=batch.count) from error
+
+
+class _ClosedBatch(BatchBuilder):
+    """A batch of ours, with the methods that upstream's producer calls of a builder of its own."""
+
+    def __init__(self, batch: RecordBatch) -> None:
+        self._batch, self._written_by, self._payload = batch, (*NO_IDENTITY, 0), b""
+
+    def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+        self._written_by = (producer_id, producer_epoch, base_sequence)
+
+    def _build(self) -> bytes:
+        """The same bytes each time: what is sent again has to be what was sent before."""
+        if not self._payload:
+            producer_id, epoch, sequence = self._written_by
+            self._payload = self._batch.payload(Identity(producer_id, epoch), sequence)
+        return self._payload
+
+    def record_count(self) -> int:
+        return self._batch.count
+
+    def close(self) -> None:
+        """It is closed."""
+
+    def closed(self) -> bool:
+        return True
 
 
 class _InitProducerId(sender.InitPIDHandler):

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, Final
 
-from aiokafka.producer.message_accumulator import BatchBuilder
-
 from processor.errors import BrokerUnavailable
+from processor.kafka.batch_builder import BatchBuilder
+from processor.kafka.compression import CODECS
 from processor.kafka.errors import RecordTooLarge
-from processor.kafka.raw_names import RawNamesBatch
 from processor.kafka.records import (
     BATCH_OVERHEAD_BYTES,
     DEFAULT_MAX_MESSAGE_BYTES,
     OutRecord,
-    batch_bytes,
     compression_growth_bytes,
     partition_of,
 )
@@ -26,33 +22,31 @@ from processor.kafka.transactions import Identity
 
 AckPositions = dict[int, tuple[int, int] | None]
 
-
 _MAX_BATCH_BYTES: Final = 512 << 10
-CODECS: Final = {None: 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
 
-@dataclass(slots=True, eq=False)
 class RecordBatch:
-    """Records of one partition that are written at once (`transactions.Batch`)."""
+    """Records of one partition that are written at once (`transactions.Batch`).
 
-    topic: str
-    partition: int
-    builder: Any
-    sizes: list[int]
-    asked: list[tuple[AckPositions, int, int]]
-    """Targets for the position of acknowledged records: the list, the index in it, the record's index in the batch."""
+    `asked`: targets for the position of acknowledged records: the list, the index in it, the record's index in the
+    batch.
+    """
+
+    def __init__(self, topic: str, partition: int, builder: BatchBuilder) -> None:
+        self.topic, self.partition, self.builder = topic, partition, builder
+        self.asked: list[tuple[AckPositions, int, int]] = []
 
     @property
     def count(self) -> int:
-        return len(self.sizes)
+        return self.builder.count
 
     @property
     def largest(self) -> int:
-        return max(self.sizes)
+        return self.builder.largest
 
     def payload(self, identity: Identity, sequence: int) -> bytes:
-        self.builder._set_producer_state(*identity, sequence)
-        return bytes(self.builder._build())
+        producer_id, epoch = identity
+        return self.builder.build(producer_id, epoch, sequence)
 
     def written(self, offset: int) -> None:
         for ack_positions, number, at in self.asked:
@@ -65,11 +59,12 @@ class RecordBatches:
 
     Args:
         limits: max.message.bytes by topic.
-        builder: makes an empty batch of at most so many bytes.
+        compression: None, "gzip", "snappy", "lz4" or "zstd".
     """
 
-    def __init__(self, limits: Mapping[str, int], builder: Callable[[int], Any], *, transactional: bool) -> None:
-        self._limits, self._make, self._transactional = limits, builder, transactional
+    def __init__(self, limits: Mapping[str, int], compression: str | None, *, transactional: bool) -> None:
+        self._limits, self._transactional = limits, transactional
+        self._codec, self._compress = CODECS[compression]
         smallest = min(limits.values(), default=DEFAULT_MAX_MESSAGE_BYTES)
         self.max_batch_bytes = min(
             _MAX_BATCH_BYTES, smallest - BATCH_OVERHEAD_BYTES - compression_growth_bytes(smallest)
@@ -96,40 +91,30 @@ class RecordBatches:
         Raises:
             RecordTooLarge: no batch can hold the record.
         """
-        queues: defaultdict[tuple[str, int], list[RecordBatch]] = defaultdict(list)
-        for number, (topic, partition, key, value, timestamp, headers) in enumerate(records):
+        queues: dict[tuple[str, int], list[RecordBatch]] = {}
+        for number, record in enumerate(records):
+            topic, partition, key, value, timestamp, headers = record
             if partition is None:
                 # Without a key any partition will do: one per unit keeps batches whole.
                 count = partitions[topic]
                 partition = turn % count if key is None else partition_of(key, count)
-            queue = queues[topic, partition]
-            fields = {"timestamp": timestamp, "key": key, "value": value, "headers": list(headers)}
-            try:
-                added = queue[-1].builder.append(**fields) if queue else None
-                if added is None:
-                    queue.append(RecordBatch(topic, partition, self._builder(records[number]), [], []))
-                    added = queue[-1].builder.append(**fields)  # an empty batch takes a record of any size
-            except UnicodeEncodeError:  # the name of a header: the compiled builder wants UTF-8, and has taken nothing
-                if queue and not queue[-1].sizes:
-                    queue.pop()
-                queue.append(RecordBatch(topic, partition, self._builder(records[number], RawNamesBatch), [], []))
-                added = queue[-1].builder.append(**fields)
-            if added.size + BATCH_OVERHEAD_BYTES > self._limits.get(topic, DEFAULT_MAX_MESSAGE_BYTES):
-                raise RecordTooLarge(topic, added.size)
+            place = topic, partition
+            queue = queues.get(place)
+            if queue is None:
+                queue = queues[place] = []
+            size = queue[-1].builder.append(timestamp, key, value, headers) if queue else 0
+            if not size:
+                builder = BatchBuilder(
+                    self.max_batch_bytes, self._codec, self._compress, is_transactional=self._transactional
+                )
+                queue.append(RecordBatch(topic, partition, builder))
+                size = builder.append(timestamp, key, value, headers)  # an empty batch takes a record of any size
+            if size + BATCH_OVERHEAD_BYTES > self._limits.get(topic, DEFAULT_MAX_MESSAGE_BYTES):
+                raise RecordTooLarge(topic, size)
             if ack_positions and number in ack_positions:
-                queue[-1].asked.append((ack_positions, number, len(queue[-1].sizes)))
-            queue[-1].sizes.append(added.size)
+                batch = queue[-1]
+                batch.asked.append((ack_positions, number, batch.builder.count - 1))
         return [batch for turn_ in zip_longest(*queues.values()) for batch in turn_ if batch is not None]
-
-    def _builder(self, first: OutRecord, kind: type[BatchBuilder] | None = None) -> Any:
-        """A batch to be begun with this record: not compressed where that might take it over the topic's limit.
-
-        Bytes that cannot be compressed grow by it, and the library sends them so; the broker then refuses the batch.
-        """
-        size, limit = batch_bytes(first), self._limits.get(first.topic, DEFAULT_MAX_MESSAGE_BYTES)
-        if kind is not None or size <= limit < size + compression_growth_bytes(size):
-            return (kind or BatchBuilder)(1, 0, is_transactional=int(self._transactional))
-        return self._make(self.max_batch_bytes)
 
 
 def mark_retrieved(future: asyncio.Future[Any]) -> None:

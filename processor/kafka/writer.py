@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, Protocol
 
-from aiokafka.producer.message_accumulator import BatchBuilder
-
 from processor.errors import BrokerRefused, Fenced
 from processor.kafka import aiokafka_compat as pinned
 from processor.kafka import wire
@@ -26,7 +24,6 @@ from processor.kafka.errors import translated
 from processor.kafka.idempotent_producer import ProducerSession
 from processor.kafka.link import BrokerLink
 from processor.kafka.record_batches import (
-    CODECS,
     AckPositions,
     RecordBatch,
     RecordBatches,
@@ -113,10 +110,7 @@ class TransactionalWriter:
         self._where = f"transactional id {transactional_id}"
         self._token_now = token_now
         self._timeout_s = commit_timeout_s
-        codec = CODECS[compression]
-        self._batching = RecordBatches(
-            limits, lambda size: BatchBuilder(size, codec, is_transactional=1), transactional=True
-        )
+        self._batching = RecordBatches(limits, compression, transactional=True)
         self._link = BrokerLink(
             connection,
             transactional_id=transactional_id,

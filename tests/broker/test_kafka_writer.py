@@ -87,14 +87,15 @@ async def test_a_writer_asks_for_its_own_topics_alone(broker: Broker, names: Nam
         await link.close()
 
 
+@pytest.mark.parametrize("codec", [None, "gzip", "snappy", "lz4", "zstd"])
 async def test_records_arrive_as_they_were_given_and_where_the_java_client_puts_them(
-    broker: Broker, names: Names
+    broker: Broker, names: Names, codec: str | None
 ) -> None:
     source, sink = topics(broker, names, partitions=5)
     headers = [("a", b"1"), ("none", None)]
     async with (
         member(broker.bootstrap, source, names.group) as consumer,
-        transactional(broker.bootstrap, source, names.group, consumer.token, compression="zstd") as writer,
+        transactional(broker.bootstrap, source, names.group, consumer.token, compression=codec) as writer,
     ):
         keys = [f"step_{i}".encode() for i in range(40)]
         records = [OutRecord(sink, None, key, b"x", 1234, headers) for key in keys]

@@ -117,7 +117,7 @@ SAFEGUARDS: Final = (
         "too-large-is-found-first",
         "a record that its topic refuses is found before anything is sent",
         "processor/kafka/record_batches.py",
-        "                raise RecordTooLarge(topic, added.size)\n",
+        "                raise RecordTooLarge(topic, size)\n",
         "                pass\n",
         (f"{_OF_WRITER}test_a_record_too_large_is_found_before_anything_is_sent",),
     ),

@@ -9,7 +9,6 @@ from random import Random
 import aiokafka.codec
 import pytest
 from aiokafka.errors import CorruptRecordException
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
@@ -24,8 +23,9 @@ from processor.core.effects import DeadLetter, LogRecord
 from processor.core.header_names import is_utf8, name_bytes, name_text, shown
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
+from processor.kafka.batch_builder import BatchBuilder
 from processor.kafka.fetch import BatchRecords, CheckedRecords
-from processor.kafka.raw_names import RawNamesBatch, read_batch
+from processor.kafka.raw_names import read_batch
 from processor.kafka.records import OutRecord, batch_bytes
 
 CODECS = ["", "gzip", "snappy", "lz4", "zstd"]
@@ -54,19 +54,11 @@ def test_a_name_gives_back_its_bytes_and_no_two_are_one(one: bytes, other: bytes
 
 @given(RECORDS, st.sampled_from(CODECS), st.booleans())
 def test_what_is_written_reads_the_same(records: list[LogRecord], codec: str, log_append: bool) -> None:
-    """Through our builder, and our reader beside the compiled one; where names allow it the library writes the same."""
-    builder = RawNamesBatch(1 << 20, 0, is_transactional=True)
+    """Through our builder, and our reader beside the compiled one."""
+    builder = BatchBuilder(1 << 20, is_transactional=True)
     for record in records:
-        added = builder.append(timestamp=record.timestamp, key=record.key, value=record.value, headers=record.headers)
-        assert added is not None
-    builder._set_producer_state(7, 3, 0)
-    batch = bytearray(builder._build())
-    if all(is_utf8(name) for record in records for name, _ in record.headers):
-        theirs = BatchBuilder(1 << 20, 0, is_transactional=True)
-        for record in records:
-            theirs.append(timestamp=record.timestamp, key=record.key, value=record.value, headers=list(record.headers))
-        theirs._set_producer_state(7, 3, 0)
-        assert theirs._build() == batch
+        assert builder.append(record.timestamp, record.key, record.value, record.headers)
+    batch = bytearray(builder.build(7, 3, 0))
     if codec == "" and len(records) == 1:
         assert batch_bytes(OutRecord("t", 0, records[0].key, records[0].value, 0, records[0].headers)) == len(batch)
     if codec:
@@ -102,9 +94,9 @@ def test_good_records_around_such_a_name_are_not_lost() -> None:
 
 
 def test_a_damaged_batch_with_such_a_name_ends_in_an_answer() -> None:
-    builder = RawNamesBatch(1 << 20, 0, is_transactional=False)
-    builder.append(timestamp=1, key=b"k", value=b"v" * 30, headers=[("\udcff", b"x"), ("b", None)])
-    whole = bytes(builder._build())
+    builder = BatchBuilder(1 << 20, is_transactional=False)
+    builder.append(1, b"k", b"v" * 30, [("\udcff", b"x"), ("b", None)])
+    whole = builder.build(-1, -1, 0)
     random = Random(3)
     for _ in range(2_000):
         batch = bytearray(whole)
@@ -112,20 +104,6 @@ def test_a_damaged_batch_with_such_a_name_ends_in_an_answer() -> None:
             batch[random.randrange(61, len(batch))] = random.randrange(256)
         with suppress(CorruptRecordException, IndexError, ValueError, OverflowError):
             read_batch(bytes(batch))
-
-
-def test_the_compiled_builder_takes_nothing_of_a_record_that_it_refuses() -> None:
-    """The writer then begins a batch of another kind, and sends the first as it is."""
-    builder = BatchBuilder(1 << 20, 0, is_transactional=False)
-    builder.append(timestamp=5, key=b"a", value=b"1", headers=[("ok", b"1")])
-    with pytest.raises(UnicodeEncodeError):
-        builder.append(timestamp=9, key=b"b", value=b"2", headers=[("ok", b"1"), ("\udcff", b"1")])
-    builder.append(timestamp=6, key=b"c", value=b"3", headers=[("ok", None)])
-    builder._set_producer_state(-1, -1, 0)
-    assert fetched(bytes(builder._build())) == [
-        (0, 5, b"a", b"1", (("ok", b"1"),)),
-        (1, 6, b"c", b"3", (("ok", None),)),
-    ]
 
 
 @given(HEADERS)

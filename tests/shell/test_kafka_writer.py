@@ -8,9 +8,9 @@ from typing import Any, cast
 import pytest
 from aiokafka.cluster import ClusterMetadata
 from aiokafka.errors import KafkaError
-from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import TopicPartition
 
+from processor.kafka.batch_builder import BatchBuilder
 from processor.kafka.client_config import Connection
 from processor.kafka.idempotent_producer import ProducerSession, _Accumulator, _Sequences
 from processor.kafka.record_batches import RecordBatch
@@ -48,7 +48,7 @@ async def test_an_answer_that_nobody_came_to_wait_for_is_no_news() -> None:
             return answer
 
     outlet._producer = cast(Any, Producer())
-    batch = RecordBatch("out", 0, BatchBuilder(1000, 0, is_transactional=True), [], [])
+    batch = RecordBatch("out", 0, BatchBuilder(1000, is_transactional=True))
     for ack in await outlet.send([batch]):
         ack.close()
     answer.set_exception(KafkaError("the connection is closed"))
