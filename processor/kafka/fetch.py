@@ -125,6 +125,8 @@ class BatchRecords:
         self._open: list[Record] = []
         self._taken = 0
         self._behind = fetch_offset
+        self._left: Any = None
+        """The batch that came last, where `take_undecoded` had no room for it."""
 
     def take(self, limit: int | None) -> tuple[list[Record], bool]:
         """At most `limit` records, and whether there may be more.
@@ -139,8 +141,14 @@ class BatchRecords:
                 return taken, True
         return taken, False
 
-    def take_undecoded(self, limit: int) -> tuple[FetchedRecords, bool]:
+    def take_undecoded(self, limit: int, *, in_part: bool = True) -> tuple[FetchedRecords, bool]:
         """As `take`, but whole batches are left to be decoded by the iteration over their records.
+
+        A batch of more records than there is room for is left for the next call: as objects, in two parts, its records
+        would be read by the slow way. It is taken in part where it would be the first.
+
+        Args:
+            in_part: False: take no batch in part; then there may be no records, and more to come.
 
         Raises:
             CorruptRecordException: nothing can be read at `next_fetch_offset`.
@@ -161,6 +169,9 @@ class BatchRecords:
                         taken.add(self._batches.undecoded(batch), count)
                     self.next_fetch_offset = batch.next_offset
                     continue
+                if len(taken) or not in_part:
+                    self._left = batch
+                    break
             self._decode(batch)
         return taken, True
 
@@ -181,6 +192,9 @@ class BatchRecords:
 
     def _next_visible(self) -> Any:
         """The next batch that a reader may see, its checksum checked; None at the end of the fetched bytes."""
+        if self._left is not None:
+            left, self._left = self._left, None
+            return left
         while self._batches.has_next():
             batch = self._batches.next_batch()
             if self._check_crcs and not self._batches.is_intact(batch):
@@ -237,9 +251,9 @@ class BatchResult(FetchResult):
         """Take records and move the position behind them; after an error the buffer is gone, to be fetched again."""
         return self._taken(lambda source: source.take(max_records)) or []
 
-    def get_undecoded(self, max_records: int) -> Sequence[Record]:
-        """As `getall`; the records are decoded by iterating over them."""
-        return self._taken(lambda source: source.take_undecoded(max_records)) or ()
+    def get_undecoded(self, max_records: int, *, in_part: bool) -> Sequence[Record]:
+        """As `getall`; the records are decoded by iterating over them. `in_part`: whether a batch may be divided."""
+        return self._taken(lambda source: source.take_undecoded(max_records, in_part=in_part)) or ()
 
     def _taken(self, take: Callable[[BatchRecords], tuple[_Records, bool]]) -> _Records | None:
         if not self.check_assignment(self._topic_partition) or not self.has_more():
@@ -257,6 +271,10 @@ class BatchResult(FetchResult):
         if not more:
             self._partition_records = None
         return records
+
+
+def _undecoded(found: BatchResult, limit: int, in_part: bool) -> Sequence[Record]:
+    return found.get_undecoded(limit, in_part=in_part)
 
 
 class BatchFetcher(Fetcher):
@@ -288,20 +306,20 @@ class BatchFetcher(Fetcher):
             Lists of records by partition. May be empty before the timeout, when a rebalance or data for other
             partitions ended the wait.
         """
-        return await self._take(wanted, timeout_s, limit, BatchResult.getall)
+        return await self._take(wanted, timeout_s, limit, lambda found, most, _: found.getall(most))
 
     async def take_undecoded(
         self, wanted: Collection[TopicPartition], *, timeout_s: float, limit: int
     ) -> Mapping[TopicPartition, Sequence[Record]]:
         """As `take`; the records are decoded by iterating over them, which is to be done once."""
-        return await self._take(wanted, timeout_s, limit, BatchResult.get_undecoded)
+        return await self._take(wanted, timeout_s, limit, _undecoded)
 
     async def _take(
         self,
         wanted: Collection[TopicPartition],
         timeout_s: float,
         limit: _Limit,
-        getall: Callable[[BatchResult, _Limit], _Records],
+        getall: Callable[[BatchResult, _Limit, bool], _Records],
     ) -> dict[TopicPartition, _Records]:
         await asyncio.sleep(0)
         taken = self._drain(wanted, limit, getall)
@@ -336,7 +354,7 @@ class BatchFetcher(Fetcher):
         self,
         wanted: Collection[TopicPartition],
         limit: _Limit,
-        getall: Callable[[BatchResult, _Limit], _Records],
+        getall: Callable[[BatchResult, _Limit, bool], _Records],
     ) -> dict[TopicPartition, _Records]:
         if self._closed:
             raise ConsumerStoppedError
@@ -347,7 +365,7 @@ class BatchFetcher(Fetcher):
             return taken
         for tp in [tp for tp in self._records if tp in wanted]:
             try:
-                records = self._take_from(tp, limit, getall)
+                records = self._take_from(tp, limit, getall, in_part=not taken)
             except KafkaError as error:
                 if not taken:
                     raise
@@ -363,14 +381,19 @@ class BatchFetcher(Fetcher):
         return taken
 
     def _take_from(
-        self, tp: TopicPartition, limit: _Limit, getall: Callable[[BatchResult, _Limit], _Records]
+        self,
+        tp: TopicPartition,
+        limit: _Limit,
+        getall: Callable[[BatchResult, _Limit, bool], _Records],
+        *,
+        in_part: bool,
     ) -> _Records:
         buffered = self._records[tp]
         try:
             if isinstance(buffered, FetchError):
                 buffered.check_raise()
             source: BatchRecords | None = buffered._partition_records
-            records = getall(buffered, limit)
+            records = getall(buffered, limit, in_part)
         except KafkaError:
             self._drop(tp)
             raise

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka.record._crecords import DefaultRecordBatchBuilder
+from aiokafka.structs import TopicPartition
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +19,7 @@ from processor.core.partition import PartitionState
 from processor.core.raw_batch import RawBatch
 from processor.core.rules import Rules
 from processor.errors import CorruptLog
-from processor.kafka.fetch import BatchRecords, CheckedRecords
+from processor.kafka.fetch import BatchFetcher, BatchRecords, BatchResult, CheckedRecords
 from processor.kafka.fetched_records import FetchedRecords, UndecodedBatch, sample
 from tests.core.scripted_log import step, text
 from tests.shell.test_kafka_contract import (
@@ -44,11 +47,15 @@ def source(raw: bytes, start: int = 0, aborted: Sequence[tuple[int, int]] = (), 
 
 
 def taken(log: Log, start: int, isolation: int, cuts: Sequence[int]) -> tuple[list[Any], int]:
-    """Take by the given limits, the last one repeated to the end; check every step of the way."""
+    """Take by the given limits, the last one repeated to the end; check every step of the way.
+
+    A limit below 0: so many records, and no batch in part.
+    """
     reading, limits, got = source(log.raw, start, log.aborted, isolation), list(cuts), list[Any]()
     while True:
-        limit = limits.pop(0) if len(limits) > 1 else limits[0]
-        records, more = reading.take_undecoded(limit)
+        cut = limits.pop(0) if len(limits) > 1 else limits[0]
+        limit = abs(cut)
+        records, more = reading.take_undecoded(limit, in_part=cut > 0)
         found = [plain(record) for record in records]
         assert len(found) == len(records) <= limit
         assert [plain(record) for record in records] == found, "iterated over again"
@@ -90,9 +97,67 @@ def test_it_takes_what_upstream_takes(log: Log, start: int, isolation: int) -> N
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(logs(), st.integers(0, 40), st.sampled_from([0, 1]), st.lists(st.integers(1, 9), min_size=1, max_size=5))
-def test_it_takes_what_upstream_takes_of_any_log(log: Log, start: int, isolation: int, cuts: list[int]) -> None:
-    assert taken(log, start, isolation, cuts) == upstream(log, start, isolation)
+@given(
+    logs(),
+    st.integers(0, 40),
+    st.sampled_from([0, 1]),
+    st.lists(st.integers(-9, 9).filter(bool), max_size=5),
+    st.integers(1, 9),
+)
+def test_it_takes_what_upstream_takes_of_any_log(
+    log: Log, start: int, isolation: int, cuts: list[int], last: int
+) -> None:
+    assert taken(log, start, isolation, [*cuts, last]) == upstream(log, start, isolation)
+
+
+def test_a_batch_without_room_is_left_whole_for_the_next_call() -> None:
+    reading = source(data(0, 3) + data(3, 4) + data(7, 1))
+    for count, begin in ((3, 0), (5, 3)):
+        records, more = reading.take_undecoded(5)
+        assert isinstance(records, FetchedRecords)
+        assert reading.next_fetch_offset == begin + count
+        pieces = [[record.offset for record in piece] for piece in records.batches() if isinstance(piece, RawBatch)]
+        assert [offset for piece in pieces for offset in piece] == [*range(begin, begin + count)]
+    assert more, "its end was not looked for"
+
+
+def test_a_batch_larger_than_the_room_is_taken_in_part_if_it_may_be() -> None:
+    reading = source(data(0, 4))
+    records, more = reading.take_undecoded(3, in_part=False)
+    assert (len(records), more, reading.next_fetch_offset) == (0, True, 0)
+    offsets = []
+    for _ in range(2):
+        records, more = reading.take_undecoded(3)
+        offsets.append([record.offset for record in records])
+    assert (offsets, more) == ([[0, 1, 2], [3]], False)
+
+
+class Consumed:
+    """A partition that is assigned to us, for the fetcher: its position is where it was moved to."""
+
+    active, paused, position = True, False, 0
+
+    def state_value(self, _: TopicPartition) -> Consumed:
+        return self
+
+    def consumed_to(self, offset: int) -> None:
+        self.position = offset
+
+
+async def test_a_poll_divides_a_batch_of_its_first_partition_alone() -> None:
+    """Else each poll would end with some records of the next one, decoded one by one."""
+    logs = {TopicPartition("t", 1): data(0, 3), TopicPartition("t", 2): data(0, 3) + data(3, 9)}
+    fetcher = object.__new__(BatchFetcher)
+    fetcher._closed, fetcher._wait_consume_future = False, None
+    fetcher._fetch_task = asyncio.get_running_loop().create_future()
+    fetcher._subscriptions = SimpleNamespace(reassignment_in_progress=False)
+    fetcher._records = {
+        tp: BatchResult(tp, assignment=Consumed(), partition_records=source(log), backoff=0.0)
+        for tp, log in logs.items()
+    }
+    polls = [await fetcher.take_undecoded(list(logs), timeout_s=0, limit=5) for _ in range(5)]
+    found = [{tp.partition: [record.offset for record in records] for tp, records in poll.items()} for poll in polls]
+    assert found == [{1: [0, 1, 2]}, {2: [0, 1, 2]}, {2: [3, 4, 5, 6, 7]}, {2: [8, 9, 10, 11]}, {}]
 
 
 def test_whole_batches_are_not_decoded_when_they_are_taken() -> None:
