@@ -9,22 +9,24 @@ Fields may stand in any order; `id:`, `retry:` and comments are read over.
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _FIELDS: Final = frozenset({b"event", b"data", b"id", b"retry"})
 _FIELD: Final = re.compile(rb"[\r\n](?:event|data):")
-_USUAL: Final = (b"event:", b"data:")
+_CARRIAGE_RETURN: Final = 0x0D  # as a number: CPython looks for bytes in bytes by way of an error
 _BLANK: Final = re.compile(rb"[\t\n\r ]*")
 _JSON: Final = (b"{", b"[", b'"')
 """What an object, a list and a text begin with."""
 
 
-class Frame(NamedTuple):
+class Frame:
     """One event as it stood in the stream. `name` is None where the JSON in `data` names itself."""
 
-    name: bytes | None
-    data: bytes
+    __slots__ = ("data", "name")
+
+    def __init__(self, name: bytes | None, data: bytes) -> None:
+        self.name, self.data = name, data
 
 
 class SseFrames:
@@ -41,33 +43,48 @@ class SseFrames:
 
     def take(self, line: bytes) -> Frame | None:
         """The frame that `line` (without its end) ends, if it ends one."""
-        if not line:
+        # Each prefix by itself: compiled, that costs a tenth of what it costs to cut a line at its colon.
+        if line.startswith(b"data:"):
+            return self._take_data(line[6:] if line.startswith(b"data: ") else line[5:])
+        if line.startswith(b"event:"):
+            return self._take_name(line[7:] if line.startswith(b"event: ") else line[6:])
+        if len(line) == 0:
             return self.finish()
-        field, _, content = line.partition(b":")
-        content = content.removeprefix(b" ")
+        if line == b"data":
+            return self._take_data(b"")
+        return self._take_name(b"") if line == b"event" else None
+
+    def _take_data(self, content: bytes) -> Frame | None:
         ended = None
-        if field == b"data":
-            if self._late_name is not None:
-                name, self._late_name = self._late_name, None
-                ended = self.finish()
-                self._name = name
-            self._data.append(content)
-            self.held_bytes += len(content)
-        elif field == b"event":
-            if self._data and self._name is None and self._late_name is None:
-                self._late_name = content
-                return None
-            ended = self.finish() if self._data else None
+        if self._late_name is not None:
+            name, self._late_name = self._late_name, None
+            ended = self.finish()
+            self._name = name
+        self._data.append(content)
+        self.held_bytes += len(content)
+        return ended
+
+    def _take_name(self, content: bytes) -> Frame | None:
+        if len(self._data) == 0:
             self._name = content
+            return None
+        if self._name is None and self._late_name is None:
+            self._late_name = content
+            return None
+        ended = self.finish()
+        self._name = content
         return ended
 
     def finish(self) -> Frame | None:
         """The frame begun, at a blank line or at the end of the input; None if its data is empty."""
-        name = self._name or self._late_name or None
-        frame = Frame(name, b"\n".join(self._data)) if any(self._data) else None
+        frame = None
+        if self.held_bytes > 0:
+            data = self._data
+            frame = Frame(self._name or self._late_name or None, data[0] if len(data) == 1 else b"\n".join(data))
+            self.held_bytes = 0
         self._name = self._late_name = None
-        self._data.clear()
-        self.held_bytes = 0
+        if len(self._data) > 0:
+            self._data = []
         return frame
 
 
@@ -77,7 +94,7 @@ def is_sse(text: bytes) -> bool:
     The first line is usually a field or a comment. Any other stands for an unknown field, such as a line of an
     HTTP head, and is read over.
     """
-    if text.startswith(_USUAL):
+    if text.startswith(b"event:") or text.startswith(b"data:"):  # noqa: PIE810  see `SseFrames.take`
         return True
     if text.startswith(b"{"):
         return False
@@ -92,7 +109,14 @@ def is_sse(text: bytes) -> bool:
 def frames_of(text: bytes) -> list[Frame]:
     """All frames of a whole text."""
     frames = SseFrames()
-    # Nearly all streams end their lines in one way, and the expression looks at each byte.
-    lines = text.split(b"\n") if text.find(b"\r") < 0 else _LINE_END.split(text)
-    found = [frames.take(line) for line in lines]
-    return [frame for frame in (*found, frames.finish()) if frame is not None]
+    if _CARRIAGE_RETURN in text:
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    found: list[Frame] = []
+    for line in text.split(b"\n"):
+        frame = frames.take(line)
+        if frame is not None:
+            found.append(frame)
+    last = frames.finish()
+    if last is not None:
+        found.append(last)
+    return found
