@@ -177,9 +177,15 @@ def characters(details: Json, level: int = 0) -> int:
     if kind is str:
         return len(details)
     if kind is dict:
-        return sum(_characters_of(key, value, level) for key, value in details.items())
+        total = 0
+        for key, value in details.items():
+            total += _characters_of(key, value, level)
+        return total
     if kind is list:
-        return sum(characters(value, level + 1) for value in details)
+        total = 0
+        for value in details:
+            total += characters(value, level + 1)
+        return total
     return max(_EACH, details.bit_length() // 3) if kind is int else _EACH
 
 
