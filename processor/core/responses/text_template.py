@@ -71,7 +71,7 @@ class TextTemplate:
     def matches(self, value: bytes, number: int) -> bool:
         """Whether a value is a delta of this number with these parts. Its text may still be none that JSON allows.
 
-        Where a place does not fit, `at` is -1: then what is behind it does not fit either.
+        Whether `at` is -1 is asked before each slice: compiled, one from there is a `SystemError`.
         """
         if not value.startswith(self._head):
             return False
@@ -80,14 +80,17 @@ class TextTemplate:
         if self._is_numbered_first:
             at = number_end(value, at, size, number)
             stop = at + self._middle_size
-            if value[at:stop] != self._middle:
+            if at < 0 or value[at:stop] != self._middle:
                 return False
             at = stop
         self.begin = at
         last: i64 = at + _MAX_TEXT
         if last > size:
             last = size
-        self.end = at = text_end(value, at, last)
+        at = text_end(value, at, last)
+        if at < 0:
+            return False
+        self.end = at
         if self._padding_size:
             stop = at + self._padding_size
             if value[at:stop] != self._padding:
@@ -98,7 +101,7 @@ class TextTemplate:
             if value[at:stop] != self._middle:
                 return False
             at = number_end(value, stop, size, number)
-        return at + self._tail_size == size and value.endswith(self._tail)
+        return at >= 0 and at + self._tail_size == size and value.endswith(self._tail)
 
     def text_in(self, value: bytes, number: int) -> str | None:
         """The text of a delta of this number that matches; None if it does not."""
@@ -127,7 +130,7 @@ class DeltaShape:
             return None
         for place, part in zip(self.places, self.parts[1:], strict=True):
             end = _end_of(place, value, at)
-            if value[end : end + len(part)] != part:  # also where `end` is -1
+            if end < 0 or value[end : end + len(part)] != part:
                 return None
             content = value[at:end]
             at = end + len(part)
@@ -155,7 +158,7 @@ def learn_shape(value: bytes) -> DeltaShape | None:
     for place in _PLACES:
         if place in told:
             begin = _begin_of(place, value)
-            end = _end_of(place, value, begin)
+            end = _end_of(place, value, begin) if begin > 0 else -1
             if end < 0:
                 return None
             spans.append((begin, end, place))
@@ -165,6 +168,8 @@ def learn_shape(value: bytes) -> DeltaShape | None:
         return None
     ends = [0, *(end for _, end, _ in spans)]
     begins = [*(begin for begin, _, _ in spans), len(value)]
+    if any(begin < end for begin, end in zip(begins, ends, strict=True)):
+        return None
     found = DeltaShape([value[end:begin] for begin, end in zip(begins, ends, strict=True)], places)
     return found if all(_is_read_back(found, told, probe) for probe in _PROBES) else None
 
