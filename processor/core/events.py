@@ -15,6 +15,7 @@ from msgspec import structs
 
 from processor.core.effects import Headers, Reason, Rejected
 from processor.core.event_headers import EVENT_ID, RUN_ID
+from processor.core.exact_events import ExactEvent, ExactReader
 from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
 from processor.core.responses.decode import is_response, read_numbered, read_response_event
 from processor.core.responses.event import ERROR, ResponseEvent
@@ -27,7 +28,6 @@ from processor.core.wire_types import (
     Decoded,
     Envelope,
     Event,
-    ExactData,
     Ignored,
     RunEnd,
     RunHead,
@@ -36,7 +36,6 @@ from processor.core.wire_types import (
     StepObject,
     StreamError,
     data_of,
-    exact_data,
     read_any,
     read_envelope,
     read_envelopes,
@@ -61,7 +60,6 @@ _ERRORS: Final = frozenset({"error", "response.error"})
 _TEXT: Final = 9  # no text begins with a byte below the tab
 _BOM: Final = b"\xef\xbb\xbf"
 STEP_EVENT: Final = "thread.run.step."
-_DELTA_EVENT: Final = STEP_EVENT + "delta"
 RUN_EVENT: Final = "thread.run."
 _STEP_OBJECTS: Final = frozenset({"thread.run.step", "assistant.run.step"})
 STEP_NAMES: Final[Mapping[str, Kind]] = {kind.value: kind for kind in Kind if kind not in (Kind.DELTA, Kind.STATED)}
@@ -80,13 +78,14 @@ class BadRecordError(Exception):
 
 
 def decode(
-    value: bytes | None, headers: Headers = (), with_frames: bool = False, exact_deltas: bool = False
+    value: bytes | None, headers: Headers = (), with_frames: bool = False, exact: ExactReader | None = None
 ) -> Decoded | Rejected:
     """Read one record; never raises.
 
     Args:
         with_frames: whether a schema registry frame before the value is passed over (E0), or refused by its name.
-        exact_deltas: whether a delta that has the exact shape is returned as `ExactData`; else as `StepDelta`.
+        exact: reads deltas and step objects of exact shapes, in any envelope; what it does not read becomes a
+            `StepDelta` or a `StepObject`.
 
     Returns:
         its events in order, a `Rejected` among them for each event that cannot be read; `Rejected` alone if nothing
@@ -96,7 +95,7 @@ def decode(
         return _TOMBSTONE
     if value.startswith(MESSAGE_PREFIXES) and not is_enveloped(headers):
         return _ONE_IGNORED
-    found = _decoded(value, headers, with_frames, exact_deltas)
+    found = _decoded(value, headers, with_frames, exact)
     if _refuses(found) and may_hold_halves(value):
         # Half a surrogate pair is no UTF-8, and yet JSON: the object counts, with U+FFFD in the place of the half.
         mended = without_halves(value)
@@ -135,7 +134,7 @@ def _marked(before: Decoded | Rejected, found: Decoded | Rejected) -> Decoded | 
     )
 
 
-def _decoded(value: bytes, headers: Headers, with_frames: bool, exact: bool = False) -> Decoded | Rejected:
+def _decoded(value: bytes, headers: Headers, with_frames: bool, exact: ExactReader | None = None) -> Decoded | Rejected:
     try:
         told = {name.lower(): content for name, content in headers} if headers else {}
         if value[0] < _TEXT and (frame := frame_of(value)) is not None:
@@ -153,7 +152,7 @@ def _framed(
         detail = f"begins with {frame.shown}: source.schema_frames has it read"
         return Rejected(Reason.NOT_JSON, detail)
     try:
-        found = _decode(value[frame.size :], headers, False)
+        found = _decode(value[frame.size :], headers, None)
     except (BadRecordError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         found = _rejected(error)
     if isinstance(found, Rejected):
@@ -179,7 +178,7 @@ def _rejected(error: Exception) -> Rejected:
     return Rejected(Reason.NOT_JSON, detail[:200])
 
 
-def _decode(value: bytes, headers: Mapping[str, bytes | None], exact: bool) -> Decoded | Rejected:
+def _decode(value: bytes, headers: Mapping[str, bytes | None], exact: ExactReader | None) -> Decoded | Rejected:
     value = value.removeprefix(_BOM)
     event_id = _id_of(headers)
     content_type = (headers.get("content-type") or b"").lower()
@@ -222,7 +221,9 @@ def _one(event: Event, own_id: str | None, event_id: str | None) -> Decoded:
     return Decoded((event,), (event_id or own_id,))
 
 
-def _each(reader: Callable[[_T, bool], tuple[Event, str | None]], part: _T, exact: bool) -> tuple[Event, str | None]:
+def _each(
+    reader: Callable[[_T, ExactReader | None], tuple[Event, str | None]], part: _T, exact: ExactReader | None
+) -> tuple[Event, str | None]:
     """One event of several; what cannot be read is refused alone: the others of its record count."""
     try:
         return reader(part, exact)
@@ -275,7 +276,7 @@ def _peek(value: Span) -> Envelope | None:
         return None
 
 
-def _json(value: Span, exact: bool) -> tuple[Event, str | None]:
+def _json(value: Span, exact: ExactReader | None) -> tuple[Event, str | None]:
     """E1, E2, or E3 known by its body."""
     envelope = _read(read_envelope, value)
     if type(envelope.event) is str and data_of(envelope) is not None:
@@ -293,12 +294,12 @@ def _json(value: Span, exact: bool) -> tuple[Event, str | None]:
     raise BadRecordError(Reason.MALFORMED, "a JSON object of no known form")
 
 
-def _stream_event(envelope: Envelope, exact: bool) -> Event:
+def _stream_event(envelope: Envelope, exact: ExactReader | None) -> Event:
     assert type(envelope.event) is str
     return _named(envelope.event, data_of(envelope), exact)
 
 
-def _cloud_event(value: Span, exact: bool) -> tuple[Event, str | None]:
+def _cloud_event(value: Span, exact: ExactReader | None) -> tuple[Event, str | None]:
     envelope = _read(read_envelope, value)
     if type(envelope.type) is not str:
         raise BadRecordError(Reason.MALFORMED, "a CloudEvent without a type")
@@ -309,8 +310,8 @@ def _cloud_event(value: Span, exact: bool) -> tuple[Event, str | None]:
     if data is None:
         data = _from_base64(envelope.data_base64) if type(envelope.data_base64) is str else b"null"
     named = _from_thread(envelope.type)
-    if exact and named == _DELTA_EVENT and (found := _exact_in(data)) is not None:
-        return found, own
+    if exact is not None and (found := _exact_named(named, data, exact)) is not None:
+        return found, own  # no data of an exact shape names an event of its own
     inner = _peek(data)
     if inner is not None and type(inner.event) is str and data_of(inner) is not None:
         return _stream_event(inner, exact), own
@@ -326,7 +327,7 @@ def _from_base64(text: str) -> bytes:
     return data
 
 
-def _frame(frame: Frame, exact: bool) -> tuple[Event, str | None]:
+def _frame(frame: Frame, exact: ExactReader | None) -> tuple[Event, str | None]:
     if frame.data.strip() == b"[DONE]":
         return _IGNORED, None
     check_utf8(frame.data)
@@ -339,12 +340,14 @@ def _frame(frame: Frame, exact: bool) -> tuple[Event, str | None]:
     return _json(frame.data, exact)[0], None
 
 
-def _named(name: str, data: Span, exact: bool) -> Event:
+def _named(name: str, data: Span, exact: ExactReader | None) -> Event:
     """The event of this name with this data. Only what concerns steps is read."""
     if name.startswith(STEP_EVENT):
         tail = name[len(STEP_EVENT) :]
+        if exact is not None and (found := _exact_named(name, data, exact)) is not None:
+            return found
         if tail == "delta":
-            return _delta_in(data, exact)
+            return _delta(_object(data))
         named = STEP_NAMES.get(tail)
         return _UNKNOWN if named is None else step_of(_object(data), named)
     if name.startswith(RUN_EVENT):
@@ -357,6 +360,17 @@ def _named(name: str, data: Span, exact: bool) -> Event:
     if name.startswith("thread.") or name == "done":
         return _IGNORED
     return _UNKNOWN
+
+
+def _exact_named(name: str, data: Span, exact: ExactReader) -> ExactEvent | None:
+    """The event of this name if it concerns a step and its data has an exact shape."""
+    if not name.startswith(STEP_EVENT):
+        return None
+    tail = name[len(STEP_EVENT) :]
+    if tail == "delta":
+        return exact.delta_in(data)
+    named = STEP_NAMES.get(tail)
+    return None if named is None else exact.object_in(data, named)
 
 
 def _response_event(name: str, data: Span) -> Event:
@@ -406,11 +420,12 @@ def run_named(key: bytes | None, headers: Headers, longest: int = MAX_ID) -> str
     return run_id if len(run_id) <= longest else None
 
 
-def _bare(kind: str, value: Span, exact: bool) -> Event:
+def _bare(kind: str, value: Span, exact: ExactReader | None) -> Event:
     if kind in _STEP_OBJECTS:
         return step_of(_object(value), None)
     if kind == "thread.run.step.delta":
-        return _delta_in(value, exact)
+        found = None if exact is None else exact.delta_in(value)
+        return _delta(_object(value)) if found is None else found
     if kind == "thread.run":
         return _run(value, None)
     if kind.startswith("thread"):
@@ -461,21 +476,6 @@ def _checked_details(details: Any) -> dict[str, Any]:
     if calls is not None and not (type(calls) is list and all(type(call) is dict for call in calls)):
         raise BadRecordError(Reason.MALFORMED, "tool_calls is not a list of objects")
     return details
-
-
-def _delta_in(data: Span, exact: bool) -> StepDelta | ExactData:
-    """The delta in a text."""
-    found = _exact_in(data) if exact else None
-    return _delta(_object(data)) if found is None else found
-
-
-def _exact_in(data: Span) -> ExactData | None:
-    """The delta in a text if it has the exact shape and an id that is one; what else it may be, `_delta` says."""
-    try:
-        found = exact_data(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    return found if 0 < len(found.id) <= MAX_ID else None
 
 
 def _delta(data: dict[str, Any]) -> StepDelta:

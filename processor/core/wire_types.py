@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from processor.core.effects import Rejected
+from processor.core.exact_events import ExactEvent
 from processor.core.lifecycle import Kind
 from processor.core.responses.event import ResponseEvent
 
@@ -119,7 +120,7 @@ class ExactData(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     object: str = ""
 
 
-Event = StepObject | StepDelta | ExactData | RunEnd | StreamError | ResponseEvent | Ignored | Rejected
+Event = StepObject | StepDelta | ExactEvent | RunEnd | StreamError | ResponseEvent | Ignored | Rejected
 
 
 class Decoded(msgspec.Struct, frozen=True, gc=False):

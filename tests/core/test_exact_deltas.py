@@ -6,13 +6,15 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.core.effects import Headers, LogRecord
+from processor.core.checkpoints import gone_checkpoint, step_key
+from processor.core.effects import Checkpoint, Headers, LogRecord
 from processor.core.partition import PartitionState
-from processor.core.run_steps.exact_deltas import ExactDeltas
+from processor.core.run_steps.exact_fold import ExactFold
 from processor.core.run_steps.fast_path import FastPath, Paths
 from processor.core.run_steps.slow_path import SlowPath
 from tests.core.scripted_log import Play, call, calls, headers, published, refused, snapshot, step, text
@@ -171,7 +173,7 @@ def test_a_bug_in_one_delta_leaves_the_others_of_its_record() -> None:
 
 def test_deltas_are_folded_fast_by_the_fast_path_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The slow path stays a second opinion: it never sees what the exact shapes were read into."""
-    monkeypatch.setattr(ExactDeltas, "apply", _never)
+    monkeypatch.setattr(ExactFold, "apply", _never)
     play = Play()
     play.state = PartitionState("source", 3, LOG_RULES, paths=Paths.SLOW)
     play.created(**USUAL)
@@ -179,6 +181,133 @@ def test_deltas_are_folded_fast_by_the_fast_path_alone(monkeypatch: pytest.Monke
         value, told = write(_DELTA, calls(call(0, "a")), envelope)
         play.put(value, headers=told)
     assert play.state.counts["delta"] == len(ALONE)
+
+
+_MESSAGE = {"type": "message_creation", "message_creation": {"message_id": "m"}}
+
+
+@pytest.mark.parametrize("envelope", [name for name in ALONE if name != "a bare object"])
+@pytest.mark.parametrize("details", [{"type": "tool_calls", "tool_calls": []}, _MESSAGE])
+def test_a_step_begins_and_ends_without_the_slow_path_in_every_envelope(envelope: str, details: dict[str, Any]) -> None:
+    """A bare object has no name: what it does, the lifecycle decides."""
+    write, play = ALONE[envelope], Play()
+    told = {"type": details["type"], "step_details": details, "expires_at": 2_000}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SlowPath, "apply_event", _never)
+        for number, name in enumerate(("created", "in_progress", "in_progress")):
+            value, said = write(f"thread.run.step.{name}", step(**told), f"e{number}")
+            assert not play.put(value, headers=said)
+        value, said = write("thread.run.step.completed", step("completed", **told), "done")
+        effect = published(play.put(value, headers=said))
+    assert snapshot(effect)["step_details"] == details
+    assert (play.state.counts["created"], play.state.counts["completed"]) == (1, 1)
+    come_to_the_same(play.log)
+
+
+def test_objects_of_an_exact_shape_that_the_slow_path_folds() -> None:
+    """Each is told by SSE text: what it is, and what becomes of it, is the same."""
+    begin, other, end = step(**USUAL), step(**USUAL) | {"run_id": "r2"}, step("completed", **USUAL)
+    message = step(type="message_creation", step_details=_MESSAGE)
+    created, again, done = "thread.run.step.created", "thread.run.step.in_progress", "thread.run.step.completed"
+    for events in (
+        [(created, begin), (created, begin), (done, end), (created, begin), (done, end)],
+        [(created, begin), (again, other), (done, end)],
+        [(again, begin), (done, end)],
+        [(done, end)],
+        [(created, begin), (done, step("completed", type="message_creation", step_details=_MESSAGE))],
+        [(created, message), (done, end)],
+        [(created, step(type="tool_calls", step_details=_MESSAGE)), (done, end)],
+    ):
+        play = Play()
+        for name, data in events:
+            play.put(_sse(name, data))
+        come_to_the_same(play.log)
+
+
+LIMITS = [{"max_step_bytes": size} for size in range(160, 420, 4)] + [{"max_open_steps": 2}]
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [("created", {}), ("completed", {"status": "completed"})],
+        [("created", {}), ("completed", {"status": "completed", "metadata": {"a": "b" * 99}})],
+        [("created", {"metadata": {"a": "b" * 99}}), ("created", {}), ("completed", {"status": "completed"})],
+        [("created", {})] + [("in_progress", {})] * 3 + [("completed", {"status": "completed"})],
+        [(name, {"id": f"s{n}"}) for n in range(4) for name in ("created", "in_progress")],
+    ],
+)
+def test_objects_keep_to_the_limits(events: list[tuple[str, dict[str, Any]]]) -> None:
+    """Of the size of a step, which the ids of its events count to, and of the number of open ones."""
+    log = [
+        LogRecord(n, 1_000_000 + n, b"k", _sse(f"thread.run.step.{name}", step(**USUAL) | more), (_id(n),))
+        for n, (name, more) in enumerate(events)
+    ]
+    for limits in LIMITS:
+        come_to_the_same(log, msgspec.structs.replace(LOG_RULES, **limits))
+
+
+def test_texts_found_by_templates_go_where_they_belong() -> None:
+    """By turns to two calls, to one that no delta has begun, and with more than the step has room for."""
+    play = Play()
+    play.created(**USUAL)
+    for index in (0, 1):
+        play.say("step.delta", calls(call(index, "", id=f"c{index}", function={"name": "f"})))
+    for n in range(9):
+        for index in (0, 1) if n < 5 else (0, 1, 2):
+            play.put(_sse(_DELTA, calls(call(index, f"{index}" * n))))
+    entry = play.state.steps["s1"].materialise().snapshot()["step_details"]["tool_calls"]
+    assert [len(one["function"]["arguments"]) for one in entry[:2]] == [36, 36]
+    assert [set(one["function"]["arguments"]) for one in entry] == [{"0"}, {"1"}, {"2"}]
+    for size in range(4, 80, 4):
+        come_to_the_same(play.log, msgspec.structs.replace(LOG_RULES, max_step_bytes=300 + size))
+    come_to_the_same(play.log)
+
+
+def test_an_object_that_repeats_an_id_is_folded_once() -> None:
+    play, told = Play(), step(**USUAL)
+    for name, event_id in (("created", "a"), ("in_progress", "b"), ("in_progress", "b"), ("completed", "b")):
+        data = told if name != "completed" else told | {"status": name}
+        value, said = ALONE["a CloudEvent"](f"thread.run.step.{name}", data, event_id)
+        assert not play.put(value, headers=said)
+    assert play.state.counts["duplicate"] == 2
+    come_to_the_same(play.log)
+
+
+@pytest.mark.parametrize("paths", [Paths.FAST, Paths.SLOW])
+def test_what_a_checkpoint_has_is_not_folded_again(paths: Paths) -> None:
+    """A restore reads records from before the checkpoint of an open step: objects and texts."""
+    events = [("created", step(**USUAL)), ("in_progress", step(**USUAL))]
+    events += [("delta", calls(call(0, "", id="c", function={"name": "f"})))]
+    events += [("delta", calls(call(0, piece))) for piece in "abc"]
+    log = [
+        LogRecord(n, 1_000_000 + n, b"k", _sse(f"thread.run.step.{name}", data), ())
+        for n, (name, data) in enumerate(events)
+    ]
+    state = PartitionState("source", 3, LOG_RULES, paths=paths)
+    assert not state.apply(log)
+    (kept,) = state.checkpoint(len(log))
+    assert isinstance(kept, Checkpoint)
+    assert kept.value is not None
+    other = PartitionState("source", 3, LOG_RULES, live_from=len(log), paths=paths)
+    other.load([(kept.key, kept.value)])
+    assert not other.apply(log)
+    assert other.steps["s1"].materialise().summary() == state.steps["s1"].materialise().summary()
+
+
+def test_a_step_that_is_gone_does_not_begin_again() -> None:
+    """A restore reads records that a checkpoint says are forgotten."""
+    gone = gone_checkpoint(step_key("s1"), 0, "")
+    assert gone.value is not None
+    for offset in (0, 1):
+        state = PartitionState("source", 3, LOG_RULES, paths=Paths.BOTH)
+        state.load([(gone.key, gone.value)])
+        state.apply([LogRecord(offset, 1_000_000, b"k", _sse("thread.run.step.created", step(**USUAL)), ())])
+        assert state.open_steps == offset
+
+
+def _id(number: int) -> tuple[str, bytes]:
+    return "runstep-event-id", b"an id of some length, %d" % number
 
 
 _EVENTS = st.tuples(
@@ -196,6 +325,9 @@ _OBJECTS = st.sampled_from(
         ("thread.run.step.in_progress", step(**USUAL), ""),
         ("thread.run.step.completed", step("completed", **USUAL), "done"),
         ("thread.run.step.completed", step("cancelled", **USUAL), ""),
+        ("thread.run.step.created", step(type="message_creation", step_details=_MESSAGE), "e3"),
+        ("thread.run.step.in_progress", step(**USUAL), "e4"),
+        ("thread.run.step.failed", step("failed", type="message_creation", step_details=_MESSAGE), "e5"),
     ]
 )
 

@@ -6,6 +6,7 @@ if other ids and texts in the same two places are read back as just these; then 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -40,10 +41,20 @@ def is_plain(step_id: str) -> bool:
     return step_id.isascii() and inside(step_id) == step_id.encode()
 
 
-def learn_template(value: bytes, data: ExactData, place: TextPlace) -> DeltaTemplate | None:
+def read_named(value: bytes) -> ExactData:
+    """The delta in a value that begins with the event's name."""
+    return exact_delta(value).data
+
+
+def learn_template(
+    value: bytes, data: ExactData, place: TextPlace, read: Callable[[bytes], ExactData] = read_named
+) -> DeltaTemplate | None:
     """The template of a value that was read as `data`, a delta that adds text at one place and does nothing else.
 
     None: it has none that could be used.
+
+    Args:
+        read: what reads a value as a delta.
     """
     quoted = b'"%b"' % data.id.encode()
     head = value.find(quoted) + 1
@@ -52,7 +63,7 @@ def learn_template(value: bytes, data: ExactData, place: TextPlace) -> DeltaTemp
     if not 0 < head < end_of_id < begin:
         return None
     found = DeltaTemplate(value[:head], value[end_of_id : begin + 1], value[end_of_text:], place)
-    return found if all(_is_read_back(found, data, *probe) for probe in _PROBES) else None
+    return found if all(_is_read_back(found, data, read, *probe) for probe in _PROBES) else None
 
 
 def _opening_quote(value: bytes, end: int) -> int:
@@ -68,12 +79,14 @@ def _opening_quote(value: bytes, end: int) -> int:
     return -1
 
 
-def _is_read_back(template: DeltaTemplate, data: ExactData, step_id: str, text: str) -> bool:
+def _is_read_back(
+    template: DeltaTemplate, data: ExactData, read: Callable[[bytes], ExactData], step_id: str, text: str
+) -> bool:
     value = b"".join((template.head, inside(step_id), template.middle, inside(text), template.tail))
     expected: Any = msgspec.to_builtins(data)
     expected["id"] = step_id
     template.place.put(expected["delta"]["step_details"], text)
     try:
-        return bool(msgspec.to_builtins(exact_delta(value).data) == expected)
+        return bool(msgspec.to_builtins(read(value)) == expected)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False

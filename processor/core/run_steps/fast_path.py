@@ -118,6 +118,8 @@ class FastPath:
     def decide(self, value: bytes, head: EventPrefix | None, offset: int, event_id: str | None) -> Decision | None:
         """What the event in `value` does, which begins with `head`; None: it is to be decoded."""
         if head is None:
+            if not value.startswith(b"{"):  # SSE text, say, which names its event in front, too
+                return None
             of_run = run_event(value)
             if of_run is not None:
                 return TakeSlowPath(of_run)

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from processor.core.effects import Record, Rejected, Status
+from processor.core.effects import Record, Rejected
 from processor.core.endings import Endings
 from processor.core.entry import Cause, Entry
 from processor.core.event_headers import SPECIAL
 from processor.core.events import decode, run_named
+from processor.core.exact_events import ExactEvent
 from processor.core.growing_text import inside, length_of
+from processor.core.lifecycle import Kind
 from processor.core.observer import Observer
 from processor.core.quarantine import Quarantine
 from processor.core.responses.decode import MAX_RESPONSE_ID
@@ -20,7 +22,8 @@ from processor.core.responses.fold import ResponseFold
 from processor.core.responses.response import entry_key
 from processor.core.rules import Rules
 from processor.core.run_steps.event_ids import id_text
-from processor.core.run_steps.exact_deltas import ExactDeltas
+from processor.core.run_steps.exact_fold import ExactFold, general
+from processor.core.run_steps.exact_reader import DataReader
 from processor.core.run_steps.fast_path import (
     AppendText,
     BeginStep,
@@ -34,15 +37,15 @@ from processor.core.run_steps.fast_path import (
 from processor.core.run_steps.object_path import ObjectPath
 from processor.core.run_steps.slow_path import SlowPath
 from processor.core.run_steps.step import Step
-from processor.core.run_steps.usual_events import EXPIRES_AT, EventPrefix, general, prefix_of
+from processor.core.run_steps.usual_events import EventPrefix, prefix_of
 from processor.core.transitions import Transitions
-from processor.core.wire_types import ExactData, StepDelta, StepObject, read_text
+from processor.core.wire_types import StepDelta, StepObject, read_text
 
 if TYPE_CHECKING:
     from mypy_extensions import i64  # for the compiler alone
 
 _NAMED: Final = b'{"event":'
-_COMPLETED: Final = Status.COMPLETED
+_DELTA: Final = Kind.DELTA
 _read_text: Final = read_text
 _RECENT: Final = 2_048
 """How many entries are found again without their names: a power of two."""
@@ -59,6 +62,7 @@ class RunSteps:
         "_exact",
         "_fast",
         "_max_step_bytes",
+        "_reader",
         "_recent",
         "_slow",
         "_transitions",
@@ -84,12 +88,13 @@ class RunSteps:
         self._transitions = transitions
         self._fast = FastPath(rules.max_step_bytes, transitions)
         self._slow = SlowPath(rules, transitions, quarantine, endings, responses, observer)
-        self._exact = ExactDeltas(rules.max_step_bytes, transitions, quarantine, self._fast)
         self._uses_fast_path = uses_fast_path
         self._with_frames = rules.schema_frames
         self._recent: list[Entry | None] = [None] * _RECENT
         self.templates = Templates()
         self.objects = ObjectPath(rules.max_step_bytes, transitions, self._fast, self.templates)
+        self._exact = ExactFold(rules.max_step_bytes, transitions, quarantine, self._fast, self.objects, self.templates)
+        self._reader = DataReader()
         self.appended = 0
         """How many deltas the fast path has folded since `flush_counts`."""
 
@@ -148,26 +153,29 @@ class RunSteps:
             head = prefix_of(value)
             if head is not None and self.objects.apply(value, head, cause, event_id):
                 return
+            if head is not None and head.kind is _DELTA and self._reader.known:
+                found = self._reader.text_delta(value[head.data : -1])
+                if found is not None and self._exact.append(cause, found, plain_id):
+                    return
             decision = self._fast.decide(value, head, cause.offset, event_id)
             if decision is not None:
                 self._perform(decision, cause, value, head, event_id)
                 return
         # A delta that begins with its name was found to have no exact shape.
         asks_exact = self._uses_fast_path and (not value or plain_id is SPECIAL or not value.startswith(_NAMED))
-        decoded = decode(value, record.headers, self._with_frames, asks_exact)
+        decoded = decode(value, record.headers, self._with_frames, self._reader if asks_exact else None)
         if isinstance(decoded, Rejected):
             self._transitions.reject(cause, decoded)
             return
-        total = len(decoded.events)
-        for number, (found, own_id) in enumerate(zip(decoded.events, decoded.ids, strict=True), 1):
-            if isinstance(found, ExactData):
-                if self._exact.apply(cause, found, own_id, number, total):
-                    self.appended += 1
+        events, ids = decoded.events, decoded.ids
+        total = len(events)
+        for at in range(total):
+            event, own_id = events[at], ids[at]
+            if isinstance(event, ExactEvent):
+                if self._exact.apply(cause, event, own_id, at + 1, total):
                     continue
-                whole = general(found)
-                assert whole is not None
-                found = whole
-            self._slow.apply_event(cause, found, own_id, f"{number}/{total}" if total > 1 else "")
+                event = general(event)
+            self._slow.apply_event(cause, event, own_id, f"{at + 1}/{total}" if total > 1 else "")
 
     def _perform(
         self, decision: Decision, cause: Cause, value: bytes, head: EventPrefix | None, event_id: str | None
@@ -191,24 +199,14 @@ class RunSteps:
             self._note_delta(decision.entry, step, cause)
             self.objects.learn_call(value)
         elif isinstance(decision, BeginStep):
-            event = decision.event
-            step = Step(event.step_id, cause.offset, transitions.stream_time // 1000)
-            entry = transitions.begin(step, cause)
-            step.begin_exact(event, len(value))
-            transitions.opened(entry, step, cause, event_id, event.told[EXPIRES_AT])
-            self.objects.begun += 1
+            self._exact.begin(decision.event, cause, event_id, len(value))
             if head is not None:
-                self.objects.learn_begin(value, head, event)
+                self.objects.learn_begin(value, head, decision.event)
         else:
             assert isinstance(decision, EndStep)
-            step = decision.step
-            step.end_exact(decision.ending, decision.status, len(value))
-            transitions.touch(decision.entry, cause)
-            transitions.ended(decision.entry, step, cause, event_id)
-            if decision.status is _COMPLETED:
-                self.objects.completed += 1
-            else:
-                transitions.counts[decision.status.value] += 1
+            self._exact.end(
+                decision.entry, decision.step, decision.ending, decision.status, cause, event_id, len(value)
+            )
             if head is not None:
                 self.objects.learn_end(value, head)
 
@@ -222,14 +220,14 @@ class RunSteps:
         """Add what the fast path has counted to the counts of all events."""
         counts, objects = self._transitions.counts, self.objects
         for name, number in (
-            ("delta", self.appended + objects.opened),
+            ("delta", self.appended + self._exact.appended + objects.opened),
             ("created", objects.begun),
             ("in_progress", objects.repeated),
             ("completed", objects.completed),
         ):
             if number:
                 counts[name] += number
-        self.appended = objects.opened = objects.begun = objects.repeated = objects.completed = 0
+        self.appended = self._exact.appended = objects.opened = objects.begun = objects.repeated = objects.completed = 0
 
 
 def step_named(record: Record, with_frames: bool) -> str | None:

@@ -240,15 +240,17 @@ class Step(StepState):
     def text_of(self, data: ExactData) -> str | None:
         """The text of a delta that only adds to one known text, which is found for `append_text`."""
         piece = piece_of(data)
-        if piece is None:
-            return None
-        place, last = piece.place, self._place
-        if self._text is None or last is None or place.key != last.key:
+        return piece.text if piece is not None and self.finds_text(piece.place) else None
+
+    def finds_text(self, place: TextPlace) -> bool:
+        """Whether deltas may add to the text at a place, which is found for `append_text`."""
+        last = self._place
+        if self._text is None or last is None or (place is not last and place.key != last.key):
             text = self._find_text(place)
             if text is None:
-                return None
+                return False
             self._remember_text(text, place)
-        return piece.text
+        return True
 
     def _find_text(self, place: TextPlace) -> Text | None:
         """The text at a place, if deltas may still add to it."""
@@ -305,9 +307,7 @@ class Step(StepState):
         length = length_of(piece, 0, len(piece))
         if length < 0:
             return None
-        brought = len(call_id) + len(name) + length
-        if template.says_output:
-            brought += NULL_SIZE
+        brought = len(call_id) + len(name) + length + (NULL_SIZE if template.says_output else 0)
         if not self.has_room(brought, limit, event_id):
             return None
         text = Text()

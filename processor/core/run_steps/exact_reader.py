@@ -1,0 +1,166 @@
+"""Reads the data of deltas and step objects of the exact shapes, in whatever envelope it came.
+
+The text of most deltas is found by a template: the bytes of the data around the step's id and the text, learned from a
+delta that was read in full (`delta_template`). What does not match is parsed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from processor.core.events import MAX_ID
+from processor.core.exact_events import ExactEvent, ExactReader
+from processor.core.growing_text import inside, length_of
+from processor.core.lifecycle import TERMINAL, Kind
+from processor.core.run_steps.delta_template import DeltaTemplate, is_plain, learn_template
+from processor.core.run_steps.text_place import TextPlace, piece_of
+from processor.core.run_steps.usual_events import ExactObject, exact_object, tool_step
+from processor.core.wire_types import (
+    ExactData,
+    StepDelta,
+    StepObject,
+    exact_data,
+    read_any,
+    read_text,
+)
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # for the compiler alone
+
+_ENDS: Final = frozenset(Kind(status.value) for status in TERMINAL)
+_FUNCTION: Final = b'"function":'
+_TOOLS: Final = b'"tool_calls":[{'
+_read_text: Final = read_text
+_MAX_TEMPLATES: Final = 128
+"""How many are learned: one for each place of a text and each way to write JSON."""
+_ATTEMPTS: Final = 64
+"""How often learning one may fail before nothing more is learned."""
+
+
+class TextDelta(ExactEvent):
+    """A delta whose `data` matches a template: it adds `piece`, of `length` characters, at `place`."""
+
+    __slots__ = ("data", "length", "piece", "place", "step_id")
+
+    def __init__(self, step_id: str, place: TextPlace, piece: bytes, length: int, data: bytes) -> None:
+        self.step_id, self.place, self.piece, self.length, self.data = step_id, place, piece, length, data
+
+
+class ParsedDelta(ExactEvent):
+    """A delta of the exact shape."""
+
+    __slots__ = ("delta",)
+
+    def __init__(self, delta: ExactData) -> None:
+        self.delta = delta
+
+
+class StatedObject(ExactEvent):
+    """A step object that says what its name says; `exact` unless it has calls of other tools than functions."""
+
+    __slots__ = ("data", "exact", "kind", "step_id")
+
+    def __init__(self, kind: Kind, step_id: str, data: bytes, exact: ExactObject | None) -> None:
+        self.kind, self.step_id, self.data, self.exact = kind, step_id, data, exact
+
+    def general(self) -> StepObject:
+        """The same for the slow path."""
+        return StepObject(self.kind, self.step_id, read_any(self.data))
+
+
+class DataReader(ExactReader):
+    """Reads for one partition; it learns the templates of its producers."""
+
+    __slots__ = ("_attempts", "_id_end", "_templates", "known")
+
+    def __init__(self) -> None:
+        self._templates: dict[bytes, list[DeltaTemplate]] = {}
+        """By `head`."""
+        self.known = 0
+        self._attempts = _ATTEMPTS
+        self._id_end: i64 = 0
+        """Where the id of the last delta ended."""
+
+    def delta_in(self, data: Any) -> ExactEvent | None:
+        text = data if isinstance(data, bytes) else bytes(data)
+        found = self.text_delta(text)
+        if found is not None:
+            return found
+        try:
+            delta = exact_data(text)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        if not 0 < len(delta.id) <= MAX_ID:
+            return None
+        self._learn(text, delta)
+        return ParsedDelta(delta)
+
+    def text_delta(self, data: bytes) -> TextDelta | None:
+        """The delta in a text that matches a template."""
+        for head, templates in self._templates.items():
+            if not data.startswith(head):
+                continue
+            begin: i64 = len(head)
+            end = self._id_end
+            if not (begin < end < len(data) and data[end] == 0x22):  # a look costs less than to search
+                end = data.find(b'"', begin)
+                if end <= begin:
+                    return None
+            # As many characters as bytes: ASCII that stands for itself, without a quote or an escape.
+            if length_of(data, begin, end) != end - begin or end - begin > MAX_ID:
+                return None
+            self._id_end = end
+            rest = data[end:]
+            for template in templates:
+                if rest.startswith(template.middle) and rest.endswith(template.tail):
+                    at: i64 = len(template.middle)
+                    behind: i64 = len(rest) - len(template.tail)
+                    if at > behind:
+                        return None
+                    length = length_of(rest, at, behind)
+                    if length >= 0:
+                        piece = rest[at:behind]
+                    else:
+                        try:
+                            text = _read_text(rest[at - 1 : behind + 1])
+                        except (msgspec.MsgspecError, UnicodeDecodeError):
+                            return None
+                        piece, length = inside(text), len(text)
+                    return TextDelta(data[begin:end].decode("ascii"), template.place, piece, length, data)
+            return None
+        return None
+
+    def object_in(self, data: Any, named: Kind) -> ExactEvent | None:
+        text = data if isinstance(data, bytes) else bytes(data)
+        if named not in _ENDS or text.find(_TOOLS) < 0 or text.find(_FUNCTION) >= 0:
+            found = exact_object(text, named)
+            return None if found is None else StatedObject(named, found.step_id, text, found)
+        stated = tool_step(text, named)
+        if stated is None or not 0 < len(stated.id) <= MAX_ID:
+            return None
+        return StatedObject(named, stated.id, text, None)
+
+    def _learn(self, data: bytes, delta: ExactData) -> None:
+        if self.known >= _MAX_TEMPLATES or self._attempts == 0 or not is_plain(delta.id):
+            return
+        piece = piece_of(delta)
+        if piece is None:
+            return
+        for templates in self._templates.values():
+            for known in templates:
+                if known.fits(data):  # its id or text has something odd
+                    return
+        found = learn_template(data, delta, piece.place, exact_data)
+        if found is None:
+            self._attempts -= 1
+            return
+        self._templates.setdefault(found.head, []).append(found)
+        self.known += 1
+
+
+def general_delta(event: TextDelta | ParsedDelta) -> StepDelta:
+    """A delta in the general form."""
+    delta = exact_data(event.data) if isinstance(event, TextDelta) else event.delta
+    return StepDelta(delta.id, msgspec.to_builtins(delta.delta.step_details))
