@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish, Reason, Status
+from processor.core.effects import FOLD_VERSION, Checkpoint, DeadLetter, Effect, LogRecord, Publish, Reason, Status
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from tests.core.scripted_log import RULES, Play, call, calls, headers, published, refused, run, snapshot, step, text
@@ -257,7 +257,7 @@ def test_every_header_of_a_published_record() -> None:
         "last-offset": "43",
         "events": "3",
         "revision": "0",
-        "fold-version": "3",
+        "fold-version": str(FOLD_VERSION),
         "rules": RULES.digest(),
         "digest": sha256(effect.value).hexdigest(),
         "anomalies": "expired_at_disagrees,joined_midstream",
@@ -301,7 +301,7 @@ def test_every_header_of_a_dead_letter_and_the_attempts_count_up() -> None:
         ("runstep-source-offset", b"0"),
         ("runstep-source-timestamp", b"1000000"),
         ("runstep-attempt", b"3"),
-        ("runstep-fold-version", b"3"),
+        ("runstep-fold-version", b"%d" % FOLD_VERSION),
     )
     again = play.put(b"{", headers=effect.headers)[0]
     assert headers(again)["attempt"] == "4"
