@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import IsolationLevel, TopicPartition
 from confluent_kafka.admin._listoffsets import OffsetSpec
@@ -54,7 +54,7 @@ def judge(bootstrap: str, topics: Mapping[str, str], expected: Expected) -> Verd
     came: Counter[str] = Counter()
     for status in topics.keys() - {DEAD}:
         for got in kafka_tools.read_topic(bootstrap, topics[status]):
-            came[_told(status, got.value)] += 1
+            came[line_of(status, got.value)] += 1
     letters = kafka_tools.read_topic(bootstrap, topics[DEAD])
     distinct, wanted = len({got.value for got in letters}), expected.counts[DEAD]
     steps = set(expected.lines)
@@ -66,16 +66,32 @@ def judge(bootstrap: str, topics: Mapping[str, str], expected: Expected) -> Verd
     )
 
 
-def _told(status: str, value: bytes | None) -> str:
+def line_of(status: str, value: bytes | None) -> str:
     """A published step as a line of `Expected`; what is none as itself."""
     try:
         snapshot = json.loads(value or b"")
         calls = snapshot["step_details"].get("tool_calls") or ()
         if snapshot["status"] == status:
-            return line(status, snapshot["id"], [call["function"]["arguments"] for call in calls])
+            return line(status, snapshot["id"], [text for call in calls for text in _texts(call)])
     except (ValueError, TypeError, KeyError, AttributeError):
         pass
     return f"on {status}: {value!r}"
+
+
+def _texts(call: Mapping[str, Any]) -> list[str]:
+    """A function's arguments; of another tool's call each folded text, with the tool's type and the text's field."""
+    tool = call.get("type", "function")
+    if tool == "function":
+        return [call["function"]["arguments"]]
+    own = call.get(tool, call)
+    outputs = [("logs", output["logs"]) for output in own.get("outputs") or ()]
+    stated = [(name, own.get(name)) for name in ("input", "arguments", "output")]
+    return [named(tool, name, text) for name, text in (*stated, *outputs) if text is not None]
+
+
+def named(tool: str, name: str, text: str) -> str:
+    """The text of a tool other than a function, as it stands in a line of `Expected`."""
+    return f"{tool} {name}: {text}"
 
 
 def _until_settled(bootstrap: str, topics: Iterable[str]) -> int:
