@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from tests.bench import recorded_job
 from tests.bench.load import DEAD, Expected, Job, line, records
 from tests.bench.measure import Run
 from tests.bench.peers import environments, roster, table
+from tests.bench.peers.jobs import recorded_events
 from tests.bench.peers.table import Entry
 from tests.bench.peers.trial import Trial
-from tests.bench.verdict import Verdict
+from tests.bench.recorded_job import step_object, tool_delta
+from tests.bench.verdict import Verdict, line_of
 
 GOOD = Verdict(lost=0, doubled=0, foreign=0)
 
@@ -110,24 +116,115 @@ def test_every_environment_is_pinned() -> None:
         assert all("==" in chosen for chosen in environments.versions(name)), name
 
 
-def test_the_peers_fold_does_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the Python peers share comes to what the job says must come out."""
+@pytest.fixture
+def job(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What the Python peers share; its settings come from the environment."""
     for name in ("BOOTSTRAP", "SOURCE", "GROUP", "DIRECTORY"):
         monkeypatch.setenv(f"BENCH_{name}", "x")
     monkeypatch.setenv("BENCH_PARTITIONS", "1")
     monkeypatch.setenv("BENCH_EXACTLY_ONCE", "1")
-    from tests.bench.peers.programs import job
+    return importlib.import_module("tests.bench.peers.programs.job")
 
-    expected, states, lines, letters = Expected(), dict[str, job.State](), [], 0
-    for made in records(Job(5_000, open_runs=50, illegal=0.1), expected):
-        event = json.loads(made.value)
+
+def folded(job: ModuleType, values: Iterable[bytes]) -> tuple[list[str], int]:
+    """The lines of the steps that the peers' fold publishes, and how many dead letters."""
+    states, lines, letters = dict[str, Any](), list[str](), 0
+    for value in values:
+        event = json.loads(value)
+        if not event["event"].startswith(job.PREFIX):
+            continue
         step_id = event["data"]["id"]
         states[step_id], kind, out = job.fold(states.get(step_id), event["event"], event["data"])
         if kind == DEAD:
             letters += 1
         elif kind is not None:
-            assert out is not None
-            calls = out["step_details"].get("tool_calls") or ()
-            lines.append(line(kind, out["id"], [call["function"]["arguments"] for call in calls]))
-    assert sorted(lines) == sorted(expected.lines)
-    assert letters == expected.counts[DEAD] > 0
+            lines.append(line_of(kind, json.dumps(out).encode()))
+    return sorted(lines), letters
+
+
+def test_the_peers_fold_does_the_job(job: ModuleType) -> None:
+    """What the Python peers share comes to what the job says must come out."""
+    expected = Expected()
+    made = [record.value for record in records(Job(5_000, open_runs=50, illegal=0.1), expected)]
+    assert folded(job, made) == (sorted(expected.lines), expected.counts[DEAD])
+    assert expected.counts[DEAD] > 0
+
+
+def test_the_peers_fold_does_the_recorded_job(job: ModuleType) -> None:
+    """Messages' steps and calls of other tools come out as the job says; events of no step are nothing to it."""
+    expected = Expected()
+    made = [record.value for record in recorded_events(5_000, expected, open_runs=50)]
+    assert folded(job, made) == (sorted(expected.lines), 0)
+    assert expected.events == len(made)
+    told = "".join(expected.lines)
+    assert "code_interpreter input: " in told
+    assert "mcp arguments: " in told
+
+
+@pytest.mark.parametrize(
+    ("tool", "text"),
+    [
+        ("function", "ab"),
+        ("mcp", "mcp arguments: ab"),
+        ("code_interpreter", "code_interpreter input: ab"),
+        ("code_interpreter_logs", "code_interpreter logs: ab"),
+    ],
+)
+def test_the_peers_fold_joins_the_pieces_of_each_tool(job: ModuleType, tool: str, text: str) -> None:
+    """A null of the ending object leaves them alone; fields beside them stay as the first delta stated them."""
+    state, _, _ = job.fold(None, "thread.run.step.created", stated_step())
+    for piece, call_id in (("a", "call_1"), ("b", None)):
+        state, kind, _ = job.fold(state, "thread.run.step.delta", tool_delta("step_1", tool, piece, call_id))
+        assert kind is None
+    end = stated_step({"id": None, "output": None}) | {"status": "failed"}
+    state, kind, out = job.fold(state, "thread.run.step.failed", end)
+    assert (state, kind) == ("failed", "failed")
+    assert line_of("failed", json.dumps(out).encode()) == line("failed", "step_1", [text])
+    call = out["step_details"]["tool_calls"][0]
+    assert call["id"] == "call_1"
+    assert "index" not in call
+    assert ("function" in call) is (tool == "function")
+    assert call.get("server_label") == ("docs" if tool == "mcp" else None)
+
+
+def test_the_peers_fold_takes_a_text_that_the_ending_object_states(job: ModuleType) -> None:
+    state, _, _ = job.fold(None, "thread.run.step.delta", tool_delta("step_1", "mcp", "a", "call_1"))
+    end = stated_step({"type": "mcp", "arguments": "z", "output": "y"}) | {"status": "completed"}
+    _, kind, out = job.fold(state, "thread.run.step.completed", end)
+    assert line_of(kind, json.dumps(out).encode()) == line("completed", "step_1", ["mcp arguments: z", "mcp output: y"])
+
+
+def stated_step(*calls: dict[str, Any]) -> dict[str, Any]:
+    return step_object("step_1", "run_1", "thread_1", "tool_calls", {"type": "tool_calls", "tool_calls": [*calls]})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {"type": "mcp", "arguments": "a"},
+        {"type": "mcp", "arguments": "ab", "output": ""},
+        {"type": "function", "function": {"arguments": "ab"}},
+        {"type": "code_interpreter", "code_interpreter": {"input": "ab"}},
+        {"type": "code_interpreter", "code_interpreter": {"outputs": [{"logs": "ab"}]}},
+        {"type": "mcp"},
+        {"type": "function"},
+    ],
+)
+def test_another_text_or_tool_or_field_is_another_line(call: dict[str, Any]) -> None:
+    """What the check of the recorded job must find, held against an mcp call with the arguments `ab`."""
+    value = json.dumps(stated_step(call) | {"status": "completed"}).encode()
+    assert line_of("completed", value) != line("completed", "step_1", ["mcp arguments: ab"])
+
+
+def test_a_recorded_job_that_ends_another_number_of_steps_than_it_says_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = recorded_job.recorded
+
+    def one_less(events: int, expected: recorded_job.Expected, *, open_runs: int) -> Iterator[recorded_job.Made]:
+        yield from real(events, expected, open_runs=open_runs)
+        expected.published -= 1
+
+    monkeypatch.setattr(recorded_job, "recorded", one_less)
+    with pytest.raises(RuntimeError, match="steps end in the job, and it says"):
+        list(recorded_events(500, Expected(), open_runs=5))

@@ -23,6 +23,11 @@ def decode(message: Any) -> tuple[str, Any]:
     return event["data"]["id"], event
 
 
+def decode_mixed(message: Any) -> tuple[str, Any] | None:
+    event = orjson.loads(message.value)
+    return (event["data"]["id"], event) if job.is_of_step(event) else None
+
+
 def step(state: job.State, event: Any) -> tuple[job.State, list[tuple[str, Any]]]:
     state, kind, out = job.fold(state, event["event"], event["data"])
     return state, [(kind, out)] if kind else []
@@ -35,7 +40,8 @@ def encode(done: tuple[str, tuple[str, Any]]) -> Any:
 
 flow = Dataflow("bench")
 source = KafkaSource([job.BOOTSTRAP], [job.SOURCE], tail=False, starting_offset=OFFSET_BEGINNING, batch_size=5_000)
-keyed = op.map("decode", op.input("in", flow, source), decode)
+records = op.input("in", flow, source)
+keyed = op.filter_map("decode", records, decode_mixed) if job.IS_MIXED else op.map("decode", records, decode)
 encoded = op.map("encode", op.stateful_flat_map("fold", keyed, step), encode)
 op.output("out", encoded, KafkaSink([job.BOOTSTRAP], None, add_config={"linger.ms": "20", "batch.size": "262144"}))
 

@@ -47,6 +47,8 @@ topics = {
 async def fold(stream: Any) -> None:
     async for event in stream:
         job.begin()
+        if not event["event"].startswith(job.PREFIX):
+            continue
         data = event["data"]
         old = steps.get(data["id"])
         new, kind, out = job.fold(old, event["event"], data)

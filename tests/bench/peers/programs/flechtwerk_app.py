@@ -17,6 +17,8 @@ STEP, DATA, EVENT = Attribute("step", ANY), Attribute("data", ANY), Attribute("e
 @transformer(input_topics=[job.SOURCE], extract_state_key=lambda message: message.value[DATA]["id"])
 async def stage(message: Any, state: Any) -> AsyncIterator[Any]:
     job.begin()
+    if not message.value[EVENT].startswith(job.PREFIX):
+        return
     data = message.value[DATA]
     old = state.get(STEP)
     new, kind, out = job.fold(old, message.value[EVENT], data)

@@ -24,9 +24,15 @@ COMMIT_MS: Final = int(os.environ.get("BENCH_COMMIT_MS", "0"))
 SESSION_MS: Final = int(os.environ.get("BENCH_SESSION_MS", "0"))
 """How long the group waits for a member that was killed; 0: the library's own time."""
 
+IS_MIXED: Final = os.environ.get("BENCH_JOB") == "recorded"
+"""Whether events that are of no step stand on the topic, too."""
+
 TERMINAL: Final = ("completed", "failed", "cancelled", "expired")
 TOPICS: Final = {kind: f"{GROUP}.{kind}" for kind in (*TERMINAL, "dead")}
-_PREFIX: Final = "thread.run.step."
+PREFIX: Final = "thread.run.step."
+"""With it begin the names of the events that are of a step."""
+_TEXTS: Final = frozenset(("arguments", "input", "logs", "output"))
+"""The fields that deltas append to."""
 
 Snapshot = dict[str, Any]
 State = Snapshot | str | None
@@ -55,9 +61,15 @@ def _say(at: str) -> None:
     os.write(1, f"{json.dumps({'at': at})}\n".encode())  # not print: Faust turns that into its log
 
 
+def is_of_step(event: Snapshot) -> bool:
+    """For a peer that drops the other events of a mixed topic before its fold."""
+    begin()
+    return event["event"].startswith(PREFIX)  # type: ignore[no-any-return]
+
+
 def fold(state: State, event: str, data: Snapshot) -> Folded:
-    """One event onto one step; the state given may be changed and returned."""
-    name = event.removeprefix(_PREFIX)
+    """One event of a step onto that step; the state given may be changed and returned."""
+    name = event.removeprefix(PREFIX)
     if isinstance(state, str):
         return (state, None, None) if name == "delta" or state == data["status"] else _illegal(state, event, data)
     if name == "delta":
@@ -83,20 +95,38 @@ def _illegal(state: str, event: str, data: Snapshot) -> Folded:
     return state, "dead", letter
 
 
-def _merge(calls: list[Any], entries: Sequence[Any], *, last: bool) -> None:
-    """Deltas append to a call's arguments; the ending object may replace them, and leaves them alone with a null."""
+def _merge(stored: list[Any], entries: Sequence[Any], *, last: bool) -> None:
+    """Tool calls, and the outputs of one: a delta's by their index, the ending object's by their position."""
     for position, entry in enumerate(entries):
         index = position if last else entry["index"]
-        while len(calls) <= index:
-            calls.append({"function": {"arguments": ""}})
-        call, function = calls[index], entry.get("function") or {}
-        for key in ("id", "type"):
+        while len(stored) <= index:
+            stored.append({})
+        call, function = stored[index], entry.get("function")
+        if function is None:
+            _put(call, entry, last)
+            continue
+        for key in ("id", "type"):  # a function's call by hand: most are one, and this is quicker than `_put`
             if entry.get(key) is not None:
                 call[key] = entry[key]
-        stored = call["function"]
+        own = call.get("function") or call.setdefault("function", {"arguments": ""})
         for key, value in function.items():
             if key == "arguments":
                 if value is not None:
-                    stored[key] = value if last else stored[key] + value
-            elif value is not None or key not in stored:
-                stored[key] = value
+                    own[key] = value if last else own[key] + value
+            elif value is not None or key not in own:
+                own[key] = value
+
+
+def _put(stored: Snapshot, given: Snapshot, last: bool) -> None:
+    """Deltas append to texts; the ending object may replace them. A null leaves alone what is there."""
+    for key, value in given.items():
+        if value is None:
+            stored.setdefault(key)
+        elif isinstance(value, dict):
+            _put(stored.setdefault(key, {}), value, last)
+        elif isinstance(value, list):
+            _merge(stored.setdefault(key, []), value, last=last)
+        elif key in _TEXTS and not last:
+            stored[key] = (stored.get(key) or "") + value
+        elif key != "index":
+            stored[key] = value

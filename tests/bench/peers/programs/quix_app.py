@@ -39,7 +39,10 @@ def step(event: dict[str, Any], state: Any) -> list[tuple[str, Any]]:
 
 
 source = app.topic(job.SOURCE, value_deserializer="json", key_deserializer="str")
-done = app.dataframe(source).apply(step, stateful=True, expand=True)
+events = app.dataframe(source)
+if job.IS_MIXED:
+    events = events.filter(job.is_of_step)
+done = events.apply(step, stateful=True, expand=True)
 for kind, name in job.TOPICS.items():
     topic = app.topic(name, value_serializer="json", key_serializer="str")
     branch = done.filter(lambda told, kind=kind: told[0] == kind).apply(lambda told: told[1])

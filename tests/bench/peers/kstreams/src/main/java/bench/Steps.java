@@ -33,7 +33,8 @@ import org.apache.kafka.streams.state.Stores;
 public final class Steps {
     private static final ObjectMapper JSON = new ObjectMapper();
     private static final Set<String> TERMINAL = Set.of("completed", "failed", "cancelled", "expired");
-    private static final int PREFIX = "thread.run.step.".length();
+    private static final String PREFIX = "thread.run.step."; // other events are of no step
+    private static final Set<String> TEXTS = Set.of("arguments", "input", "logs", "output");
 
     private static final class Json implements Serializer<JsonNode>, Deserializer<JsonNode> {
         @Override
@@ -79,8 +80,11 @@ public final class Steps {
                 System.out.println("{\"at\": \"begin\"}");
             }
             JsonNode event = record.value().get("event");
+            if (!event.textValue().startsWith(PREFIX)) {
+                return;
+            }
             JsonNode data = record.value().get("data");
-            String name = event.textValue().substring(PREFIX);
+            String name = event.textValue().substring(PREFIX.length());
             String id = data.get("id").textValue();
             JsonNode old = store.get(id);
             if (name.equals("delta")) {
@@ -134,34 +138,59 @@ public final class Steps {
             store.put(id, state);
         }
 
-        private static void merge(ArrayNode calls, JsonNode entries, boolean isLast) {
+        private static void merge(ArrayNode stored, JsonNode entries, boolean isLast) {
             for (int position = 0; position < entries.size(); position++) {
                 JsonNode entry = entries.get(position);
                 int index = isLast ? position : entry.get("index").intValue();
-                while (calls.size() <= index) {
-                    calls.addObject().putObject("function").put("arguments", "");
+                while (stored.size() <= index) {
+                    stored.addObject();
                 }
-                ObjectNode call = (ObjectNode) calls.get(index);
-                ObjectNode stored = (ObjectNode) call.get("function");
+                ObjectNode call = (ObjectNode) stored.get(index);
+                JsonNode function = entry.get("function");
+                if (function == null) {
+                    put(call, entry, isLast);
+                    continue;
+                }
                 for (String key : new String[] {"id", "type"}) {
                     if (entry.hasNonNull(key)) {
                         call.set(key, entry.get(key));
                     }
                 }
-                JsonNode function = entry.get("function");
-                if (function == null) {
-                    continue;
+                ObjectNode own = (ObjectNode) call.get("function");
+                if (own == null) {
+                    own = call.putObject("function").put("arguments", "");
                 }
                 for (Map.Entry<String, JsonNode> field : function.properties()) {
                     JsonNode value = field.getValue();
                     if (field.getKey().equals("arguments")) {
                         if (!value.isNull()) {
-                            String before = isLast ? "" : stored.get("arguments").textValue();
-                            stored.put("arguments", before + value.textValue());
+                            String before = isLast ? "" : own.get("arguments").textValue();
+                            own.put("arguments", before + value.textValue());
                         }
-                    } else if (!value.isNull() || !stored.has(field.getKey())) {
-                        stored.set(field.getKey(), value);
+                    } else if (!value.isNull() || !own.has(field.getKey())) {
+                        own.set(field.getKey(), value);
                     }
+                }
+            }
+        }
+
+        private static void put(ObjectNode stored, JsonNode given, boolean isLast) {
+            for (Map.Entry<String, JsonNode> field : given.properties()) {
+                String key = field.getKey();
+                JsonNode value = field.getValue();
+                JsonNode before = stored.get(key);
+                if (value.isNull()) {
+                    if (before == null) {
+                        stored.set(key, value);
+                    }
+                } else if (value.isObject()) {
+                    put(before == null ? stored.putObject(key) : (ObjectNode) before, value, isLast);
+                } else if (value.isArray()) {
+                    merge(before == null ? stored.putArray(key) : (ArrayNode) before, value, isLast);
+                } else if (before != null && !before.isNull() && !isLast && TEXTS.contains(key)) {
+                    stored.put(key, before.textValue() + value.textValue());
+                } else if (!key.equals("index")) {
+                    stored.set(key, value);
                 }
             }
         }
