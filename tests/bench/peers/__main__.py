@@ -16,10 +16,11 @@ from typing import Final
 from processor.broker import Broker
 from tests import kafka_tools
 from tests.bench import loops, worker
-from tests.bench.load import Expected, Job
+from tests.bench.load import Expected
 from tests.bench.measure import PURE, Book, Build, Run, compiled
 from tests.bench.peers import table
 from tests.bench.peers.environments import BUILD, ROOT, Unavailable, versions
+from tests.bench.peers.jobs import JOBS
 from tests.bench.peers.roster import PEERS, Peer, chosen
 from tests.bench.peers.table import COLUMNS, PER_CPU_S, Entry
 from tests.bench.peers.trial import Contestant, Trial, attempt
@@ -52,7 +53,7 @@ def _our_life(name: str, broker: Broker, source: str, events: int, is_killed: bo
     return Contestant(name, OURS[name], group, life.topics, partial(life.start, events))
 
 
-def _peer_life(peer: Peer, command: list[str], broker: Broker, source: str, is_killed: bool) -> Contestant:
+def _peer_life(peer: Peer, command: list[str], broker: Broker, source: str, is_killed: bool, job: str) -> Contestant:
     group = f"{peer.name}-{uuid.uuid4().hex[:8]}"
     topics = worker.make_outputs(broker, group, PARTITIONS)
     directory = _state(group)
@@ -62,6 +63,7 @@ def _peer_life(peer: Peer, command: list[str], broker: Broker, source: str, is_k
         "PYTHONPATH": str(ROOT),
         "BENCH_BOOTSTRAP": broker.bootstrap,
         "BENCH_SOURCE": source,
+        "BENCH_JOB": job,
         "BENCH_GROUP": group,
         "BENCH_PARTITIONS": str(PARTITIONS),
         "BENCH_DIRECTORY": str(directory),
@@ -156,10 +158,12 @@ def _note_crashes(book: Book, entries: list[Entry]) -> None:
         book.note(f"{entry.name}: correct", [float(entry.is_correct)], "1 = yes")
 
 
-def main() -> int:
+def _asked() -> tuple[argparse.Namespace, list[Peer]]:
+    """The options, and the peers that they name; what cannot be done ends the process."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.peers", description=__doc__)
     names = ", ".join(peer.name for peer in PEERS)
     parser.add_argument("--peers", default="all", help=f"all, none, or (beginnings of) names with commas: {names}")
+    parser.add_argument("--job", choices=JOBS, default="calls", help="what is on the topic (default %(default)s)")
     parser.add_argument("--events", type=int, default=1_000_000, help="on the topic (default %(default)s)")
     parser.add_argument("--rounds", type=int, help="interleaved rounds (default 3; with --kills: 1)")
     parser.add_argument(
@@ -174,22 +178,37 @@ def main() -> int:
         "--pure", action="store_true", help="ours with the core as Python, as where there is no compiler"
     )
     asked = parser.parse_args()
-    kills: list[float] = asked.kills
-    rounds: int = asked.rounds or (1 if kills else 3)
+    asked.rounds = asked.rounds or (1 if asked.kills else 3)
     try:
         peers = chosen(asked.peers)
     except ValueError as exc:
         parser.error(str(exc))
     if not Path("/proc/self/task").exists():
         parser.error("needs Linux: processes are watched through /proc")
+    return asked, peers
+
+
+def main() -> int:
+    asked, peers = _asked()
+    kills: list[float] = asked.kills
+    rounds: int = asked.rounds
     commands, left_out = _commands(peers)
     build = PURE if asked.pure or missing() else compiled(Path("build", "bench", "native").absolute())
     libraries = {peer.environment.name: ", ".join(versions(peer.environment.name)) for peer in peers}
-    book = Book({"rounds": rounds, "events": asked.events, "kills": kills, "peers": libraries, "left out": left_out})
+    book = Book(
+        {
+            "job": asked.job,
+            "rounds": rounds,
+            "events": asked.events,
+            "kills": kills,
+            "peers": libraries,
+            "left out": left_out,
+        }
+    )
     book.notes.append(f"ours: the core {'as Python' if build is PURE else 'compiled, as in the image'}")
     with Broker.start(light=False, heap_mb=1024, progress=_say) as broker:
         source = f"bench.{uuid.uuid4().hex[:8]}"
-        expected = worker.put_job(broker, source, Job(asked.events, partitions=PARTITIONS))
+        expected = JOBS[asked.job](broker, source, asked.events, PARTITIONS)
         size = expected.bytes / expected.events
         book.notes.append(
             f"topic: {expected.events} events of {size:.0f} B, {len(expected.lines)} steps, {PARTITIONS} partitions"
@@ -199,7 +218,9 @@ def main() -> int:
         }
         for peer in peers:
             if peer.name in commands:
-                enters[peer.name] = partial(_peer_life, peer, commands[peer.name], broker, source, bool(kills))
+                enters[peer.name] = partial(
+                    _peer_life, peer, commands[peer.name], broker, source, bool(kills), asked.job
+                )
         ceilings, entries = _rounds(
             broker, source, expected, enters, rounds=rounds, kills=kills, patience_s=asked.patience
         )
@@ -213,7 +234,8 @@ def main() -> int:
         shown, told = table.table(ceilings, ours, others), table.ahead(ours, others)
         _note_figures(book, ceilings, ours, others)
     told += [f"Left out: {name}: {why}" for name, why in left_out.items()]
-    name = "bench-peers-kills" if kills else "bench-peers"
+    job = "" if asked.job == "calls" else f"-{asked.job}"
+    name = f"bench-peers{job}-kills" if kills else f"bench-peers{job}"
     book.write(Path("build", f"{name}.json"))
     page = "\n".join([shown, "", *(f"- {line}" for line in told), "", book.under(), ""])
     Path("build", f"{name}.md").write_text(page, encoding="utf-8")
