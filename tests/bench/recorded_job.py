@@ -79,7 +79,7 @@ def _run(rng: random.Random, number: int, expected: Expected, headers: bool) -> 
     for status in ("created", "queued", "in_progress"):
         yield record(f"thread.run.{status}", _run_object(run_id, thread, "queued" if status == "created" else status))
     if number % 3:
-        yield from _tool_step(rng, record, run_id, thread, TOOLS[number % len(TOOLS)])
+        yield from _tool_step(rng, record, run_id, thread, TOOLS[number // 3 % len(TOOLS)])
         expected.published += 1
     yield from _message_step(rng, record, run_id, thread)
     expected.published += 1
