@@ -9,11 +9,10 @@
 
 . "$(dirname "$0")/lib/finding.sh"
 python_packages langchain-openai==1.7.4 langchain-core==1.8.3 openai==3.57.0
-seen=$(timeout 120 "$WORK/venv/bin/python" - <<'PYTHON'
-import http.server
+seen=$(PYTHONPATH=$LIB timeout 120 "$WORK/venv/bin/python" - <<'PYTHON'
 import json
-import threading
 
+import event_stream
 import langchain_openai
 import openai
 
@@ -49,21 +48,7 @@ def stream(order):
     return "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in numbered).encode()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.end_headers()
-        self.wfile.write(stream(asked["model"]))
-
-    def log_message(self, *_):
-        pass
-
-
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-to = {"api_key": "none", "base_url": f"http://127.0.0.1:{server.server_port}", "max_retries": 0}
+to = {"api_key": "none", "base_url": event_stream.serve(stream), "max_retries": 0}
 for order in ("one_by_one", "in_turns"):
     with openai.OpenAI(**to).responses.stream(model=order, input="") as events:
         print(f"{order}, openai:", [(item.name, item.arguments) for item in events.get_final_response().output])

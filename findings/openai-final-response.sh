@@ -23,13 +23,12 @@ for (const end of ["completed", "incomplete", "failed", "cut"]) {
   }
 }
 NODE
-seen=$(timeout 60 "$WORK/venv/bin/python" - "$WORK/node" <<'PYTHON'
-import http.server
+seen=$(PYTHONPATH=$LIB timeout 60 "$WORK/venv/bin/python" - "$WORK/node" <<'PYTHON'
 import json
 import subprocess
 import sys
-import threading
 
+import event_stream
 import openai
 
 RESPONSE = {
@@ -61,21 +60,7 @@ def stream_that_ends(end):
     return "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in numbered).encode()
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream")
-        self.end_headers()
-        self.wfile.write(stream_that_ends(asked["model"]))
-
-    def log_message(self, *_):
-        pass
-
-
-server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-threading.Thread(target=server.serve_forever, daemon=True).start()
-url = f"http://127.0.0.1:{server.server_port}"
+url = event_stream.serve(stream_that_ends)
 client = openai.OpenAI(api_key="none", base_url=url, max_retries=0)
 for end in ("completed", "incomplete", "failed", "cut"):
     try:

@@ -4,8 +4,9 @@
 set -euo pipefail
 
 WORK=$(mktemp -d)
+LIB=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd) # what Python scripts here share, for PYTHONPATH
 BACKGROUND=() # process ids that this script started
-export PIP_DISABLE_PIP_VERSION_CHECK=1 npm_config_update_notifier=false npm_config_audit=false npm_config_fund=false
+export PYTHONDONTWRITEBYTECODE=1 PIP_DISABLE_PIP_VERSION_CHECK=1 npm_config_update_notifier=false npm_config_audit=false npm_config_fund=false
 
 # Ends one process that this script started: asks, waits up to 5 s, then forces.
 end_process() {
