@@ -66,12 +66,13 @@ class World:
     topics: Topics
 
 
-def world(seed: int, runs: int = 14) -> World:
+def world(seed: int, runs: int = 14, gateways: float = 0.1) -> World:
     """Simulate, fold as the worker does, and put what comes of it on topics in memory."""
     rng = Random(seed)
     parameters = Parameters(
         runs=runs, seed=seed, partitions=PARTITIONS, deltas=4, text_bytes=8, garbage=0.04, illegal=0.1, hung=0.1,
         interrupted=0.2, midstream=0.1, late_output=0.6, chatter=1, responses=0.4, lost=0.2, dropped=0.3,
+        gateways=gateways,
     )  # fmt: skip
     states = {p: PartitionState(SOURCE, p, RULES) for p in range(PARTITIONS)}
     made = World({p: [] for p in states}, dict.fromkeys(states, 0), {})
