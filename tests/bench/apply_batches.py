@@ -49,9 +49,15 @@ def decoded(path: str) -> tuple[list[Callable[[PartitionState], list[Any]]], int
         count += int.from_bytes(content[at + 57 : at + 61], "big")
         found.append(partial(_apply_bytes, content, at, end))
         at = end
-    if not hasattr(PartitionState, "apply_batches"):
+    if not _reads_bytes():
         found = [partial(_apply_objects, batch) for batch in batches(path)]
     return found, count
+
+
+def _reads_bytes() -> bool:
+    """Whether this tree's worker lets the core read the batches: those that can do so only where it is compiled."""
+    compiled = not sys.modules[PartitionState.__module__].__file__.endswith(".py")  # type: ignore[union-attr]
+    return compiled and hasattr(PartitionState, "apply_batches")
 
 
 def _apply_objects(batch: Any, state: PartitionState) -> list[Any]:
