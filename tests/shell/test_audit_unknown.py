@@ -50,6 +50,14 @@ def clock_strikes(case: Case) -> None:
     case.play.effects += [effect for effect in case.play.state.advance(due) if isinstance(effect, Publish)]
 
 
+def overdue_step(case: Case, step_id: str) -> None:
+    """A step of now whose end comes after its deadline has fired."""
+    now_s = round(case.play.at)
+    case.play.created(id=step_id, created_at=now_s, expires_at=now_s + 10)
+    case.play.wait(10 + 2 * RULES.grace_s)
+    case.play.say("step.completed", step("completed", id=step_id, created_at=now_s, expires_at=now_s + 10))
+
+
 def beside(step_id: str, name: str) -> str:
     """Another id whose records stand on the same output partition."""
     wanted = partition_of(step_id.encode(), mutations.OUTPUTS)
@@ -152,10 +160,7 @@ def test_a_step_that_an_event_ended_does_not_make_the_time_known(case: Case) -> 
     one_step(case, "s1")
     case.play.wait(0)
     case.play.wait(SETTLED_S)
-    now_s = round(case.play.at)
-    case.play.created(id="s2", created_at=now_s, expires_at=now_s + 10)
-    case.play.wait(10 + 2 * RULES.grace_s)
-    case.play.say("step.completed", step("completed", id="s2", created_at=now_s, expires_at=now_s + 10))
+    overdue_step(case, "s2")
     case.publish()
     shortened = drop(case, "gone")
     found = by_step(case.audit(kept_from={shortened: 1}, accepted=only(RULES)))
@@ -175,10 +180,7 @@ def test_a_deadline_of_a_step_that_a_mark_which_is_gone_may_have_ended_does_not_
     (implied,) = PartitionState("source", 3, RULES).apply(case.play.log)
     case.play.wait(0)
     case.play.wait(SETTLED_S)
-    now_s = round(case.play.at)
-    case.play.created(id="s2", created_at=now_s, expires_at=now_s + 10)
-    case.play.wait(10 + 2 * RULES.grace_s)
-    case.play.say("step.completed", step("completed", id="s2", created_at=now_s, expires_at=now_s + 10))
+    overdue_step(case, "s2")
     case.publish()
     shortened = drop(case, gone)
     assert drop(case, "s1") == shortened
