@@ -6,27 +6,25 @@ or with others in one record is decoded first; its deltas and step objects have 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 from processor.core.effects import Status
 from processor.core.entry import Cause, Entry
 from processor.core.exact_events import ExactEvent
 from processor.core.growing_text import inside
-from processor.core.lifecycle import TERMINAL, Kind
+from processor.core.lifecycle import Kind
 from processor.core.quarantine import Quarantine
 from processor.core.run_steps.compact_step import Ending, opens_exactly
 from processor.core.run_steps.exact_reader import ParsedDelta, StatedObject, TextDelta, general_delta
 from processor.core.run_steps.fast_path import AppendText, FastPath, OpenCall, Templates
 from processor.core.run_steps.object_path import ObjectPath
 from processor.core.run_steps.step import Step
-from processor.core.run_steps.usual_events import EXPIRES_AT, ExactObject
+from processor.core.run_steps.usual_events import ENDS, EXPIRES_AT, ExactObject
 from processor.core.transitions import Transitions
 from processor.core.wire_types import StepDelta, StepObject
 
 _CREATED, _IN_PROGRESS = Kind.CREATED, Kind.IN_PROGRESS
 _COMPLETED: Final = Status.COMPLETED
-_ENDS: Final[Mapping[Kind, Status]] = {Kind(status.value): status for status in TERMINAL}
 
 
 class ExactFold:
@@ -137,7 +135,7 @@ class ExactFold:
             transitions.folded(step, cause, event_id)
             self._objects.repeated += 1
             return True
-        status = _ENDS.get(kind)
+        status = ENDS.get(kind)
         ending = None if status is None else step.ending_of(event.data, kind, status)
         if ending is None or status is None:
             return False

@@ -13,10 +13,10 @@ import msgspec
 from processor.core.events import MAX_ID
 from processor.core.exact_events import ExactEvent, ExactReader
 from processor.core.growing_text import inside, length_of
-from processor.core.lifecycle import TERMINAL, Kind
+from processor.core.lifecycle import Kind
 from processor.core.run_steps.delta_template import DeltaTemplate, is_plain, learn_template
 from processor.core.run_steps.text_place import TextPlace, piece_of
-from processor.core.run_steps.usual_events import ExactObject, exact_object, tool_step
+from processor.core.run_steps.usual_events import ENDS, ExactObject, exact_object, tool_step
 from processor.core.wire_types import (
     ExactData,
     StepDelta,
@@ -29,7 +29,6 @@ from processor.core.wire_types import (
 if TYPE_CHECKING:
     from mypy_extensions import i64  # for the compiler alone
 
-_ENDS: Final = frozenset(Kind(status.value) for status in TERMINAL)
 _FUNCTION: Final = b'"function":'
 _TOOLS: Final = b'"tool_calls":[{'
 _read_text: Final = read_text
@@ -134,7 +133,7 @@ class DataReader(ExactReader):
 
     def object_in(self, data: Any, named: Kind) -> ExactEvent | None:
         text = data if isinstance(data, bytes) else bytes(data)
-        if named not in _ENDS or text.find(_TOOLS) < 0 or text.find(_FUNCTION) >= 0:
+        if named not in ENDS or text.find(_TOOLS) < 0 or text.find(_FUNCTION) >= 0:
             found = exact_object(text, named)
             return None if found is None else StatedObject(named, found.step_id, text, found)
         stated = tool_step(text, named)

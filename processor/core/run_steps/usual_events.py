@@ -88,10 +88,11 @@ class EventPrefix:
 
     def __init__(self, kind: Kind, head: bytes, number: int) -> None:
         self.kind, self.head, self.data, self.number = kind, head, len(head), number
-        self.status = _ENDS.get(kind)
+        self.status = ENDS.get(kind)
 
 
-_ENDS: Final[Mapping[Kind, Status]] = {Kind(status.value): status for status in TERMINAL}
+ENDS: Final[Mapping[Kind, Status]] = {Kind(status.value): status for status in TERMINAL}
+"""The status of a step that an event of a kind ends."""
 _LAYOUTS: Final = [
     (kind, f'{{"event"{colon}"{STEP_EVENT}{kind.value}"{comma}"data"{colon}'.encode())
     for colon, comma in ((":", ","), (": ", ", "))
