@@ -341,6 +341,29 @@ def test_a_text_without_an_id_is_of_the_last_open_item_of_its_index() -> None:
     assert told(*events) == {0: ("a", ("joined_midstream",)), 1: ("b", ())}
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("names", [("", ""), ("m", "n")])
+def test_an_event_without_an_id_is_of_the_open_item_of_its_index_that_has_its_type(
+    names: tuple[str, str], turned: bool
+) -> None:
+    begun = [added(0, names[0]), added(0, names[1], kind=CALL)]
+    pieces = [piece(0, "", "a"), piece(0, "", "{}", of=ARGUMENTS)]
+    if turned:
+        begun.reverse()
+    expected = {int(turned): ("a", ()), int(not turned): ("{}", ())}
+    assert told(CREATED, *begun, *pieces, ENDED) == expected
+    again = [at(3, pieces[0]), at(4, pieces[1])]
+    assert told(CREATED, *begun, *pieces, *again, at(5, ENDED)) == expected
+    ends = [done(0, "", "a"), done(0, "", "{}", kind=CALL)]
+    assert told(CREATED, *begun, *pieces, *ends) == expected
+
+
+def test_the_beginning_of_an_item_of_another_type_is_no_repeat_of_the_open_one_unless_it_comes_again() -> None:
+    begun = (CREATED, added(0, ""), added(0, "", kind=CALL))
+    assert play(*begun, at(2, begun[2]), at(1, begun[1]))[0].counts["duplicate"] == 2
+    assert told(*begun, at(2, begun[2]), at(1, begun[1]), at(3, ENDED)) == {0: ("", ()), 1: ("", ())}
+
+
 def test_a_text_that_comes_again_is_of_the_item_that_its_index_was_of() -> None:
     first = piece(0, "", "a")
     events = [CREATED, added(0, "m"), first, done(0, "m", "a"), added(0, "n"), piece(0, "", "b"), at(2, first)]

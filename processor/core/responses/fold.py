@@ -174,9 +174,10 @@ class ResponseFold:
                 counts["sequence_gap"] += 1
                 response.note_gap()
             response.unnumbered = 0
+        placed = self._not_another(response, event, item, is_news=order is not Order.LATE)
         if event.what != said.PIECES and number == numbers.next - 1:
-            response.last = (number, kind_of(event), event.index)
-        return self._not_another(response, event, item, is_news=order is not Order.LATE)
+            response.last = (number, kind_of(event), placed.index)
+        return placed
 
     def _news_by_id(self, response: Response, event: ResponseEvent, event_id: str | None) -> ResponseEvent | None:
         """The same for an event that has no number, or one that says nothing."""

@@ -44,6 +44,8 @@ def is_another(response: Response, item: Item, event: ResponseEvent, *, is_news:
     own, known = event.item_id, item.own_id()
     if own and own == known:
         return False
+    if event.what == ADDED and not _suits(item, event):
+        return True
     if own and known and not response.rotates and (event.what == ADDED or item.is_stated):
         return True
     return event.what == ADDED and item.is_stated and is_news
@@ -94,8 +96,9 @@ def _among_moved(response: Response, event: ResponseEvent) -> int:
         return named[-1].index
     if event.number is not None and event.number < response.numbers.next:  # of the one that was there then
         found = [item for item in found if item.begun <= event.number] or found
-        return found[-1].index
-    found = [item for item in found if item.status is Status.IN_PROGRESS] or found
+    else:
+        found = [item for item in found if item.status is Status.IN_PROGRESS] or found
+    found = [item for item in found if _suits(item, event)] or found
     return found[-1].index
 
 
@@ -105,6 +108,6 @@ def _suits(item: Item, event: ResponseEvent) -> bool:
     value: Any = event.value
     if event.texts:
         return known is None or known == event.texts[0][0].item_type
-    if event.what == DONE and type(value) is dict:
+    if event.what in (ADDED, DONE) and type(value) is dict:
         return known is None or value.get("type") in (None, known)
     return True
