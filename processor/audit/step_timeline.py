@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 
@@ -18,6 +18,7 @@ from processor.core.events import decode, run_named
 from processor.core.partition import PartitionState
 from processor.core.responses.decode import MAX_RESPONSE_ID
 from processor.core.responses.event import NOT_SAID, OF_ITEMS, TOLD, ResponseEvent
+from processor.core.responses.response import Response, entry_key
 from processor.core.rules import Rules
 from processor.core.wire_types import RunEnd, StepDelta, StepObject, canonical
 
@@ -140,12 +141,14 @@ class StepTimeline:
 
     def _take(self, record: Record) -> None:
         events = list(self._events_of(record))
-        is_shown = bool(events) and self._is_shown(events)
+        is_shown = self._is_shown(events)
         if is_shown and self._is_stale and any(isinstance(event, StepObject) for event in events):
             # What the deltas in between brought is not this event's. Time and a run's end leave the details alone.
             self._refresh()
         before = self._before() if events else self._last
         self._note_findings(self._audit.apply([record]), record)
+        events = self._placed_here(events, record.offset)
+        is_shown = self._is_shown(events)
         if events or self._transitions:
             names = ", ".join(dict.fromkeys(map(_name, events))) or "(time passes)"
             self._tell(record.offset, record.timestamp, names, before, events, is_shown=is_shown)
@@ -153,11 +156,8 @@ class StepTimeline:
     def _is_shown(self, events: list[StepEvent]) -> bool:
         """The first events, and more of those that are no deltas: what ends a step comes after many of them."""
         if len(self._events) < _ENOUGH:
-            return True
-        if self._more_objects >= _ENOUGH_OBJECTS or all(isinstance(event, StepDelta) for event in events):
-            return False
-        self._more_objects += 1
-        return True
+            return bool(events)
+        return self._more_objects < _ENOUGH_OBJECTS and not all(isinstance(event, StepDelta) for event in events)
 
     def _refresh(self) -> None:
         if self._compared < 2 * _COMPARED:
@@ -184,6 +184,7 @@ class StepTimeline:
             return
         changes = self._changes_by(offset, before, [] if refused else events, moved=moved)
         if offset >= (self._first or 0):
+            self._more_objects += is_shown and len(self._events) >= _ENOUGH
             happened = Happened(
                 offset,
                 timestamp,
@@ -213,7 +214,7 @@ class StepTimeline:
         return tuple(_changes("", before, after))
 
     def _events_of(self, record: Record) -> Iterator[StepEvent]:
-        """The events of a record that name the step, or the end of its run."""
+        """The events of a record that name the step, or the end of its run; of a response those of all its items."""
         decoded = decode(record.value, record.headers, self._task.rules.schema_frames)
         for event in getattr(decoded, "events", ()):
             if isinstance(event, StepObject | StepDelta):
@@ -221,12 +222,29 @@ class StepTimeline:
                     yield event
             elif isinstance(event, ResponseEvent):
                 named = run_named(record.key, record.headers, MAX_RESPONSE_ID)
-                may_be = event.what not in OF_ITEMS or event.index == NOT_SAID
-                is_own = may_be or f"{named}:{event.index}" == self._step_id
-                if is_own and self._step_id.rpartition(":")[0] == named and event.what in TOLD:
+                if self._step_id.rpartition(":")[0] == named and event.what in TOLD:
                     yield event
             elif isinstance(event, RunEnd) and self._run_id is not None and event.run_id == self._run_id:
                 yield event
+
+    def _placed_here(self, events: list[StepEvent], offset: int) -> list[StepEvent]:
+        """Those of a record's events that are of the step, which has folded them.
+
+        An event of a response need not say the index of its item (`processor.core.responses.placing`). Which item it
+        was folded into is seen afterwards; where that is none, what the event says stands.
+        """
+        response_id, _, own = self._step_id.rpartition(":")
+        ours = [e for e in events if not _is_of_item(e) or e.index == NOT_SAID or str(e.index) == own]
+        if not any(map(_is_of_item, events)):
+            return ours
+        entry = self._audit.state.steps.get(entry_key(response_id))
+        response = None if entry is None or entry.refused else entry.materialise()
+        if not isinstance(response, Response):
+            return ours
+        folded = [index for index, item in response.items.items() if item.last_offset == offset]
+        if own in map(str, folded):
+            return ours if any(map(_is_of_item, ours)) else events
+        return [e for e in ours if not _is_of_item(e)] if folded else ours
 
     def _note_findings(self, judged: Iterator[tuple[Effect | None, Finding]], record: Record | None) -> None:
         for effect, finding in judged:
@@ -308,6 +326,10 @@ class StepTimeline:
             verdict.value,
             tuple(notes),
         )
+
+
+def _is_of_item(event: StepEvent) -> TypeGuard[ResponseEvent]:
+    return isinstance(event, ResponseEvent) and event.what in OF_ITEMS
 
 
 def _name(event: StepEvent) -> str:

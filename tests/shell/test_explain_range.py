@@ -18,7 +18,8 @@ from processor.audit.judge.verdicts import Verdict
 from processor.audit.replay.task_judge import expected_records
 from processor.core.effects import LogRecord
 from processor.core.headers import CLOCK_MARK, FIRST_OFFSET, INFERRED, LAST_OFFSET, REVISION
-from tests.core.scripted_log import START_S, Play, run, step
+from tests.core.scripted_log import START_S, Play, run, step, text
+from tests.core.test_responses_repeats import CREATED, ENDED, added, at, piece
 from tests.shell import mutations
 from tests.shell.test_explain import Simulated, told
 
@@ -161,6 +162,21 @@ def test_of_an_id_that_comes_again_each_life_has_its_own_events(tmp_path: Path) 
     assert [(life.verdict, life.read[0]) for life in found.lives] == [("equal", 0)] * 2
     assert [[event.offset for event in life.events] for life in found.lives] == [[0, 1], [4]]
     assert [(life.first_offset, life.last_offset) for life in found.lives] == [(0, 1), (4, 4)]
+
+
+def test_an_event_of_a_response_is_told_of_the_item_that_it_was_folded_into(tmp_path: Path) -> None:
+    """All of them say the same index, or none: a gateway's. What changes no item is told where it says it belongs."""
+    play = Play(mutations.RULES)
+    begun = [added(0, "m"), added(0, "f", kind="function_call")]
+    pieces = [piece(0, "m", "a"), piece(0, "f", "{}", of="function_call_arguments"), piece(None, "m", "b")]
+    repeat = at(4, pieces[1])
+    for number, event in enumerate((CREATED, *begun, *pieces, repeat, at(6, ENDED))):
+        play.put(text({"sequence_number": number} | event), headers=(("runstep-run-id", b"resp_1"),))
+    logs = Simulated(published_from(play), tmp_path)
+    for step_id, offsets in (("resp_1:0", [0, 1, 3, 5, 6, 7]), ("resp_1:1", [0, 2, 4, 7])):
+        (life,) = told(logs, step_id).lives
+        assert (life.verdict, [event.offset for event in life.events]) == ("equal", offsets)
+        assert all(event.changes for event in life.events if event.offset not in (0, 6)), "each of them changed it"
 
 
 class Times(Simulated):
