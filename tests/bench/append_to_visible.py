@@ -4,12 +4,13 @@ The load is open-loop, at one rate without a break: first windows that are not c
 windows end once the broker's answers to the producer are steady, or after `MOST_WINDOWS`, which is told. Of each end:
 
 - due: when it had to be sent; handed: when the producer was given it; acknowledged: when the producer had the answer;
+- appended: the time that the broker gave its batch, in milliseconds (the source has `LogAppendTime`, and the answer to
+  the producer says it);
 - visible: the time of the commit marker behind it on its output, by the broker's clock (milliseconds, same machine):
   from then on a read_committed fetch returns it; seen: when the reader had it.
 
-An end is appended after it was handed and before it was acknowledged. So acknowledged to visible is at most what it
-took, but for the way of the answer, and handed to visible is at least that: the producer's queue is in it. Producer and
-reader are then off the bill, though not off the broker's core; due to seen has all of it.
+Appended to visible is told by the broker's clock alone: producer and reader are off the bill, though not off the
+broker's core. Due to seen has all of it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, Final, NamedTuple
 
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.memory_records import MemoryRecords
-from confluent_kafka import Producer
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Producer
 
 WINDOW_S: Final = 3.0
 MOST_WINDOWS: Final = 12
@@ -31,10 +32,11 @@ _TICK_S: Final = 0.002
 
 
 class Sent(NamedTuple):
-    """When an end was due, handed to the producer and acknowledged, in seconds since the epoch."""
+    """When an end was due, handed to the producer, appended and acknowledged, in seconds since the epoch."""
 
     due: float
     handed: float
+    appended: float
     acknowledged: float
 
 
@@ -107,7 +109,10 @@ def _noting(ends: Ends, step: bytes, due: float) -> Callable[[Any, Any], None]:
 
     def delivered(error: Any, message: Any) -> None:
         if error is None:
-            ends.sent[step] = Sent(due, handed, handed + message.latency())
+            kind, appended_ms = message.timestamp()
+            if kind != TIMESTAMP_LOG_APPEND_TIME:
+                raise ValueError("the topic keeps the producer's times")
+            ends.sent[step] = Sent(due, handed, appended_ms / 1000, handed + message.latency())
 
     return delivered
 

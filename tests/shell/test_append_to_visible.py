@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka.record._crecords import DefaultRecordBatchBuilder
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME
 
 from tests.bench.append_to_visible import MOST_WINDOWS, WINDOW_S, Ends, is_steady, send_until_steady, visible
 
@@ -72,11 +73,16 @@ class Clock:
 
 
 class Message:
-    def __init__(self, waited_s: float) -> None:
-        self._waited_s = waited_s
+    """A delivery report: how long the answer took, and when the broker appended the record (half of that before)."""
+
+    def __init__(self, waited_s: float, now: float) -> None:
+        self._waited_s, self._now = waited_s, now
 
     def latency(self) -> float:
         return self._waited_s
+
+    def timestamp(self) -> tuple[int, int]:
+        return TIMESTAMP_LOG_APPEND_TIME, round((self._now + self._waited_s / 2) * 1000)
 
 
 class Broker:
@@ -89,7 +95,7 @@ class Broker:
     def produce(self, record: Any, delivered: Any) -> None:
         self.sent += 1
         if delivered is not None:
-            delivered(None, Message(self._wait_s(self._clock.now - self._began)))
+            delivered(None, Message(self._wait_s(self._clock.now - self._began), self._clock.now))
 
     def poll(self, _: float) -> None: ...
     def flush(self, _: float) -> None: ...
@@ -120,3 +126,13 @@ def test_what_comes_before_the_broker_is_warm_is_not_counted(
     assert len(counted) >= 6
     assert all(ends.sent[step].due - ends.began >= measured_from for step in counted)
     assert all(0 <= ends.sent[step].handed - ends.sent[step].due < 0.06 for step in counted)
+    for sent in (ends.sent[step] for step in counted):
+        assert sent.appended - sent.handed == pytest.approx((sent.acknowledged - sent.handed) / 2, abs=0.001)
+
+
+def test_times_of_the_producer_are_not_taken_for_those_of_the_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.bench.append_to_visible.time", clock := Clock())
+    monkeypatch.setattr(Message, "timestamp", lambda _: (TIMESTAMP_CREATE_TIME, 1))
+    broker: Any = Broker(clock, lambda _: 0.01)
+    with pytest.raises(ValueError, match="the producer's times"):
+        send_until_steady(broker, list(range(300)), 10, 2.0, Ends({b"1": 0.1}), broker.produce)
