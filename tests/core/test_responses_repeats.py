@@ -364,6 +364,13 @@ def test_the_beginning_of_an_item_of_another_type_is_no_repeat_of_the_open_one_u
     assert told(*begun, at(2, begun[2]), at(1, begun[1]), at(3, ENDED)) == {0: ("", ()), 1: ("", ())}
 
 
+def test_an_item_of_another_type_that_is_done_is_not_the_open_one_unless_it_has_its_id() -> None:
+    begun = (CREATED, added(0, ""), piece(0, "", "a"))
+    events = (*begun, done(0, "", "{}", kind=CALL), ENDED)
+    assert told(*events) == {1: ("{}", ("joined_midstream",)), 0: ("a", ())}
+    assert told(CREATED, added(0, "m"), done(0, "m", "{}", kind=CALL), ENDED) == {0: ("{}", ("changed_field",))}
+
+
 def test_a_text_that_comes_again_is_of_the_item_that_its_index_was_of() -> None:
     first = piece(0, "", "a")
     events = [CREATED, added(0, "m"), first, done(0, "m", "a"), added(0, "n"), piece(0, "", "b"), at(2, first)]

@@ -44,7 +44,7 @@ def is_another(response: Response, item: Item, event: ResponseEvent, *, is_news:
     own, known = event.item_id, item.own_id()
     if own and own == known:
         return False
-    if event.what == ADDED and not _suits(item, event):
+    if not _suits(item, event):
         return True
     if own and known and not response.rotates and (event.what == ADDED or item.is_stated):
         return True
