@@ -265,6 +265,7 @@ def test_an_item_without_an_index_that_begins_again_is_known_by_its_id() -> None
     assert told(CREATED, added(None, "m"), at(None, added(None, "m")), at(2, ENDED)) == {0: ("", ())}
     events = [CREATED, added(None, ""), added(None, "", kind=CALL), piece(None, "", "{}", of=ARGUMENTS), ENDED]
     assert told(*events) == {0: ("", ()), 1: ("{}", ())}
+    assert told(CREATED, added(None, ""), added(None, ""), ENDED) == {0: ("", ()), 1: ("", ())}
 
 
 @pytest.mark.parametrize("turned", [False, True])
