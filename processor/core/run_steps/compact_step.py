@@ -31,6 +31,7 @@ from processor.core.merge import (
 )
 from processor.core.run_steps.function_calls import Call, details_of, pieces_of
 from processor.core.run_steps.object_template import EndTemplate
+from processor.core.run_steps.tool_calls import pieces_of as pieces_in
 from processor.core.run_steps.usual_events import (
     DETAILS,
     EXPIRED_AT,
@@ -233,23 +234,33 @@ class CompactStep:
     def _tool_ending_by(
         self, template: EndTemplate, cuts: list[bytes], ids: tuple[Any, Any], tree: Tree
     ) -> Ending | None:
-        notes = Notes()
-        if template.details_at >= 0:
-            span = cuts[template.details_at]
-            if span.count(b"{") + span.count(b"[") > _MAX_BRACKETS:
-                return None
-            try:
-                details = read_tool_details(span)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                return None
-            if details.type != self._type:
-                return None
-            tree = _finished(tree, details, notes)
-        leaves = odd_leaves(tree)
-        if leaves is None:
+        texts: list[Any] = []
+        outline = template.outlines.of(tree, texts)
+        if template.details_at < 0:
+            if outline is not None and outline.left is not None:
+                left = template.published(cuts, outline.left.filled(pieces_in(texts)))
+                return Ending(None, left, ids, template.absent, 0, outline.leaves)
+            return _ending_with(template, cuts, ids, tree, Notes())
+        span = cuts[template.details_at]
+        if outline is not None:
+            pieces = pieces_in(texts)
+            named = outline.named(span, pieces)
+            if named is not None:
+                said = template.published(cuts, named.published.filled(pieces))
+                return Ending(None, said, ids, template.absent, 0, named.leaves)
+        if span.count(b"{") + span.count(b"[") > _MAX_BRACKETS:
             return None
-        published = template.published(cuts, canonical(publishable(tree)))
-        return Ending(None, published, ids, template.absent, 0, leaves, notes)
+        try:
+            details = read_tool_details(span)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        if details.type != self._type:
+            return None
+        notes = Notes()
+        ending = _ending_with(template, cuts, ids, _finished(tree, details, notes), notes)
+        if ending is not None and outline is not None:
+            outline.learn(span, tree)
+        return ending
 
     def _complete(self, stated: StatedStep[Any], told: tuple[Any, ...], status: Status) -> int:
         """Fill what an ending object does not say. Returns the bits of the fields that none named; -1 to decline."""
@@ -392,6 +403,17 @@ def _fill_missing(stated: StatedStep[Any], first: ExactStep) -> None:
             earlier = before[number]
             if earlier is not _UNSET:
                 setattr(stated, name, earlier)
+
+
+def _ending_with(
+    template: EndTemplate, cuts: list[bytes], ids: tuple[Any, Any], tree: Tree, notes: Notes
+) -> Ending | None:
+    """What an object that matches a template makes of a step with this tree."""
+    leaves = odd_leaves(tree)
+    if leaves is None:
+        return None
+    published = template.published(cuts, canonical(publishable(tree)))
+    return Ending(None, published, ids, template.absent, 0, leaves, notes)
 
 
 def _finished(tree: Tree, details: ToolDetails, notes: Notes) -> Tree:

@@ -18,6 +18,7 @@ from msgspec import UNSET, Raw
 
 from processor.core.json_bytes import digits_end, plain_end, text_end
 from processor.core.run_steps.function_calls import NamedCalls
+from processor.core.run_steps.tool_calls import Gaps, Outlines
 from processor.core.run_steps.usual_events import EXPIRES_AT, ExactObject, exact_object
 from processor.core.step_state import KEPT_OVER_NULL, SCHEMA_KEYS
 from processor.core.wire_types import (
@@ -173,13 +174,13 @@ class EndTemplate:
 
     __slots__ = (
         "_attempts",
-        "_layout",
-        "_order",
+        "_gaps",
         "absent",
         "details_at",
         "id_at",
         "message_at",
         "named",
+        "outlines",
         "run_at",
         "run_id",
         "shape",
@@ -189,9 +190,7 @@ class EndTemplate:
         "unsaid",
     )
 
-    def __init__(
-        self, shape: Shape, stated: StatedStep[Any], places: list[Path], layout: list[bytes], order: list[int]
-    ):
+    def __init__(self, shape: Shape, stated: StatedStep[Any], places: list[Path], gaps: Gaps):
         self.shape, self.type = shape, stated.type
         self.unsaid = _unset_bits(msgspec.structs.astuple(stated))
         self.absent = self.unsaid & _SCHEMA_BITS
@@ -201,9 +200,11 @@ class EndTemplate:
         self.run_id: Any = None if stated.run_id is _UNSET else stated.run_id
         self.thread_id: Any = None if stated.thread_id is _UNSET else stated.thread_id
         """What all of them say, if it is no hole."""
-        self._layout, self._order = layout, order
+        self._gaps = gaps
         self.named: dict[int, NamedCalls] = {}
         """How such objects name function calls, by how many."""
+        self.outlines = Outlines()
+        """Of trees that such objects end."""
         self._attempts = _NAMED_ATTEMPTS
 
     def learn_named(self, details: bytes) -> None:
@@ -223,12 +224,7 @@ class EndTemplate:
             cuts[self.details_at] = details
         elif self.message_at < 0:
             cuts.append(details)
-        pieces = self._layout.copy()
-        at = 1
-        for number in self._order:
-            pieces[at] = cuts[number]
-            at += 2
-        return b"".join(pieces)
+        return self._gaps.filled(cuts)
 
     def ids(self, cuts: list[bytes]) -> tuple[Any, Any]:
         """What such an object says of run and thread."""
@@ -305,10 +301,8 @@ def learn_end(value: bytes, data_at: int) -> EndTemplate | None:
     elif is_nothing:
         marks.append(_mark_bytes(len(marks), _SPAN))
         marked.step_details = Raw(marks[-1])
-    order = _order_of(marked, marks)
-    if order is None:
-        return None
-    return EndTemplate(Shape(value, holes), stated, places, *order)
+    gaps = _gaps_of(marked, marks)
+    return None if gaps is None else EndTemplate(Shape(value, holes), stated, places, gaps)
 
 
 def learn_named(details: bytes) -> NamedCalls | None:
@@ -425,8 +419,8 @@ def _filled(value: bytes, holes: list[Hole]) -> bytes:
     return b"".join((*pieces, value[at:]))
 
 
-def _order_of(marked: StatedStep[Raw], marks: list[bytes]) -> tuple[list[bytes], list[int]] | None:
-    """The canonical bytes of an object that has all marks, in pieces with one for each mark, and whose they are."""
+def _gaps_of(marked: StatedStep[Raw], marks: list[bytes]) -> Gaps | None:
+    """The canonical bytes of an object that has all marks, with a gap in place of each."""
     for name in SCHEMA_KEYS:
         if getattr(marked, name) is _UNSET:
             setattr(marked, name, None)
@@ -439,7 +433,7 @@ def _order_of(marked: StatedStep[Raw], marks: list[bytes]) -> tuple[list[bytes],
     for number in order:
         before, _, rest = rest.partition(marks[number])
         pieces += [before, b""]
-    return [*pieces, rest], order
+    return Gaps([*pieces, rest], order)
 
 
 def _place(places: list[Path], *path: str | int) -> int:
