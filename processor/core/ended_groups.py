@@ -1,4 +1,4 @@
-"""Groups of ended steps: the bytes of many steps kept together, so that they can be compressed.
+"""Groups of ended steps: many steps kept together as bytes, so that they can be compressed.
 
 Ended steps look alike: together they compress to a quarter, one by one hardly (docs/decisions/0034). What a group
 holds, and when, changes no outcome: a step is the same from its group as from its object.
@@ -39,17 +39,21 @@ PLAIN: Final = Grouping()
 """Groups that are not compressed."""
 
 
+Held = list[Any] | bytes
+"""An ended step as plain data, or packed."""
+
+
 class EndedGroup:
-    """The bytes of steps by their places, which count from 0."""
+    """Steps by their places, which count from 0."""
 
     __slots__ = ("_content", "_decompress")
 
-    def __init__(self, steps: list[bytes], grouping: Grouping) -> None:
+    def __init__(self, steps: list[Held], grouping: Grouping) -> None:
         self._content = grouping.compress(pack(steps))
         self._decompress = grouping.decompress
 
-    def step_at(self, place: int) -> bytes:
-        """The bytes of one step; all of the group are decompressed for it."""
+    def step_at(self, place: int) -> Held:
+        """One step; all of the group are decompressed and read for it."""
         steps: Any = unpack(self._decompress(self._content))
-        found: bytes = steps[place]
+        found: Held = steps[place]
         return found

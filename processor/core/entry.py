@@ -7,8 +7,8 @@ from typing import Final
 
 from processor.core.acyclic import mypyc_attr
 from processor.core.effects import FOLD_VERSION, Record, Status
-from processor.core.ended_groups import EndedGroup
-from processor.core.packed_steps import is_compacted, unpack_compacted, unpack_step
+from processor.core.ended_groups import EndedGroup, Held
+from processor.core.packed_steps import of_compacted, unpack_step
 from processor.core.step_state import StepState
 from processor.core.wire_types import RunEnd
 
@@ -139,12 +139,10 @@ class Entry:
                 return self.ended.materialise()
             group = self.group
             if group is not None:
-                body = group.step_at(self.place)
-                return (
-                    unpack_compacted(self.key, self.status, body).materialise()
-                    if is_compacted(body)
-                    else unpack_step(body)
-                )
+                held = group.step_at(self.place)
+                if isinstance(held, bytes):
+                    return unpack_step(held)
+                return of_compacted(self.key, self.status, held).materialise()
             step = unpack_step(self.body)
             if self.status is _OPEN:
                 self.hold(step)
@@ -183,20 +181,20 @@ class Entry:
             return self.ended.compacted_bytes()
         return len(self.body)
 
-    def pack_ended(self) -> bytes | None:
-        """An ended step that is in no group, as bytes for one. None: a bug; the step has to stay as it is."""
+    def for_group(self) -> Held | None:
+        """An ended step that is in no group, as a group takes it. None: a bug; the step has to stay as it is."""
         ended = self.ended
         if ended is None:
             return self.body
         try:
-            return ended.pack_compacted()
+            return ended.compacted()
         except MemoryError:
             raise
         except Exception:  # it is no fault of the event at hand, and nothing is lost
             return None
 
     def join(self, group: EndedGroup, place: int) -> None:
-        """Hold an ended step as a place in a group, which has what `pack_ended` gave."""
+        """Hold an ended step as a place in a group, which has what `for_group` gave."""
         self.form, self.body = _GROUPED, b""
         self.group, self.place, self.ended = group, place, None
 
@@ -204,11 +202,11 @@ class Entry:
         """Hold an ended step in the form that it had before it joined a group."""
         group = self.group
         assert group is not None
-        body = group.step_at(self.place)
-        if is_compacted(body):
-            self.form, self.ended, self.group = _COMPACT, unpack_compacted(self.key, self.status, body), None
+        held = group.step_at(self.place)
+        if isinstance(held, bytes):
+            self.hold_packed(held)
         else:
-            self.hold_packed(body)
+            self.form, self.ended, self.group = _COMPACT, of_compacted(self.key, self.status, held), None
 
 
 @mypyc_attr(acyclic=True)

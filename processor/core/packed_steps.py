@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from processor.core.effects import Status
 from processor.core.responses.response import PACKED, Response
-from processor.core.run_steps.step import COMPACTED, Step
+from processor.core.run_steps.step import Step
 from processor.core.step_state import StepState
 
 
@@ -13,11 +15,6 @@ def unpack_step(body: bytes) -> StepState:
     return Response.unpack(body) if body.startswith(PACKED) else Step.unpack(body)
 
 
-def is_compacted(body: bytes) -> bool:
-    """Whether the bytes are of `StepState.pack_compacted`, and not of `StepState.pack`."""
-    return body.startswith(COMPACTED)
-
-
-def unpack_compacted(step_id: str, status: Status, body: bytes) -> StepState:
-    """The compacted step that `StepState.pack_compacted` made these bytes of."""
-    return Step.unpack_compacted(step_id, status, body)
+def of_compacted(step_id: str, status: Status, held: list[Any]) -> StepState:
+    """The compacted step that `StepState.compacted` gave."""
+    return Step.of_compacted(step_id, status, held)

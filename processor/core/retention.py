@@ -12,7 +12,7 @@ from typing import Final
 
 from processor.core.checkpoints import checkpoint_of, gone_checkpoint, run_key, step_key
 from processor.core.effects import Checkpoint, Effect, Status
-from processor.core.ended_groups import LARGE_BYTES, EndedGroup, Grouping
+from processor.core.ended_groups import LARGE_BYTES, EndedGroup, Grouping, Held
 from processor.core.entry import CLEAN, Entry
 from processor.core.entry_queue import EntryQueue
 from processor.core.rules import Rules
@@ -179,18 +179,24 @@ class Retention:
             self.keep_ended(entry)
 
     def _group(self, entries: list[Entry]) -> None:
-        held: list[Entry] = []
-        packed: list[bytes] = []
+        joining: list[Entry] = []
+        held: list[Held] = []
         for entry in entries:
             if self.steps.get(entry.key) is entry and entry.ended_bytes():
-                body = entry.pack_ended()
-                if body is not None:
-                    held.append(entry)
-                    packed.append(body)
-        if held:
-            group = EndedGroup(packed, self._grouping)
-            for place, entry in enumerate(held):
-                entry.join(group, place)
+                step = entry.for_group()
+                if step is not None:
+                    joining.append(entry)
+                    held.append(step)
+        if not joining:
+            return
+        try:
+            group = EndedGroup(held, self._grouping)
+        except MemoryError:
+            raise
+        except Exception:  # as in `for_group`: the steps stay as they are
+            return
+        for place, entry in enumerate(joining):
+            entry.join(group, place)
 
     def held_checkpoints(self) -> list[tuple[bytes, bytes]]:
         """Key and checkpoint of all that is remembered, `gone` steps included."""

@@ -113,8 +113,8 @@ class StepState:
         """A copy of a compacted step, to be changed."""
         raise NotImplementedError
 
-    def pack_compacted(self) -> bytes:
-        """A compacted step as bytes, for `core.packed_steps.unpack_compacted`. No checkpoint has them."""
+    def compacted(self) -> list[Any]:
+        """A compacted step as plain data, for `core.packed_steps.of_compacted`. No checkpoint has it."""
         raise NotImplementedError
 
     def compacted_bytes(self) -> int:

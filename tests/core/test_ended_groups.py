@@ -15,6 +15,7 @@ from processor.core.effects import Effect, LogRecord, Publish, Status
 from processor.core.ended_groups import Grouping
 from processor.core.entry import Entry, Form
 from processor.core.entry_queue import EntryQueue
+from processor.core.merge import pack, unpack
 from processor.core.partition import PartitionState
 from processor.core.run_steps.step import Step
 from tests.core.responses_strategies import response_logs
@@ -148,9 +149,9 @@ def test_all_that_is_known_of_a_step_comes_back_from_its_bytes() -> None:
     ended.anomalies, ended.trace = frozenset({"changed_field", "sequence_gap"}), (("traceparent", b"00"),)
     ended.events, ended.revision, ended.object_bytes, ended.characters = 11, 12, 13, 14
     ended.first_offset, ended.last_offset, ended.opened_s = 15, 16, 17
-    found = Step.unpack_compacted("s1", ended.status, ended.pack_compacted())
+    found = Step.of_compacted("s1", ended.status, unpack(pack(ended.compacted())))
     assert found.materialise().pack() == ended.materialise().pack()
-    assert (found.run_id, found.pack_compacted()) == (ended.run_id, ended.pack_compacted())
+    assert (found.run_id, pack(found.compacted())) == (ended.run_id, pack(ended.compacted()))
 
 
 def test_a_step_that_was_named_late_joins_another_group() -> None:
@@ -211,17 +212,28 @@ def test_a_forgotten_step_leaves_its_group_and_joins_none() -> None:
 def test_a_step_that_cannot_be_packed_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug there is no fault of the event at hand: nothing is set aside, and nothing is lost."""
     log, alone = Log(Codec().grouping(2)), Log(UNGROUPED)
-    packed = Step.pack_compacted
+    compacted = Step.compacted
 
-    def broken(self: Step) -> bytes:
+    def broken(self: Step) -> list[Any]:
         if self.step_id == "s1":
             raise ZeroDivisionError
-        return packed(self)
+        return compacted(self)
 
-    monkeypatch.setattr(Step, "pack_compacted", broken)
+    monkeypatch.setattr(Step, "compacted", broken)
     for name in ("s1", "s2"):
         assert log.run(name) == alone.run(name)
     assert [log.entry(name).form for name in ("s1", "s2")] == [Form.COMPACT, Form.GROUPED]
+    assert LATE["a delta that amends"](log) == LATE["a delta that amends"](alone)
+
+
+def test_steps_whose_group_cannot_be_made_stay_as_they_are() -> None:
+    def broken(content: bytes) -> bytes:
+        raise ZeroDivisionError
+
+    log, alone = Log(Grouping(most_steps=2, compress=broken)), Log(UNGROUPED)
+    for name in ("s1", "s2"):
+        assert log.run(name) == alone.run(name)
+    assert [log.entry(name).form for name in ("s1", "s2")] == [Form.COMPACT] * 2
     assert LATE["a delta that amends"](log) == LATE["a delta that amends"](alone)
 
 
@@ -229,10 +241,10 @@ def test_a_step_that_cannot_be_packed_stays_as_it_is(monkeypatch: pytest.MonkeyP
 def test_want_of_memory_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log(Codec().grouping(1))
 
-    def broken(self: Step) -> bytes:
+    def broken(self: Step) -> list[Any]:
         raise MemoryError
 
-    monkeypatch.setattr(Step, "pack_compacted", broken)
+    monkeypatch.setattr(Step, "compacted", broken)
     with pytest.raises(MemoryError):
         log.run("s1")
 

@@ -68,6 +68,7 @@ _MAX_BRACKETS: Final = MAX_DEPTH - 2
 _NOTHING: Final = b""
 _SCHEMA_FIELDS: Final = [(n, name) for n, name in enumerate(_EXACT_NAMES) if name in _SCHEMA_NAMES]
 _SCHEMA_BITS: Final = sum(1 << n for n, _ in _SCHEMA_FIELDS)
+KEPT: Final = 5
 _KEPT_BITS: Final = sum(1 << n for n, name in enumerate(_EXACT_NAMES) if name in KEPT_OVER_NULL)
 
 
@@ -342,7 +343,7 @@ class CompactStep:
         self._ended = self.calls = None
 
     def kept(self) -> list[Any]:
-        """What `shrink` leaves, as plain data for `of_kept`."""
+        """What `shrink` leaves, as plain data for `of_kept`: `KEPT` items."""
         return [self._published, self.run_id, self._absent, self._texts, self._leaves]
 
     @staticmethod

@@ -28,7 +28,7 @@ from processor.core.merge import (
     plain,
     unpack,
 )
-from processor.core.run_steps.compact_step import CompactStep, Ending, OpenedCall
+from processor.core.run_steps.compact_step import KEPT, CompactStep, Ending, OpenedCall
 from processor.core.run_steps.delta_template import DeltaTemplate, learn_template
 from processor.core.run_steps.event_ids import EventIds, id_text
 from processor.core.run_steps.function_calls import Call
@@ -48,8 +48,6 @@ _CALL_TYPE: Final = ExactCall.__struct_fields__.index("type")
 _CALL_ID: Final = ExactCall.__struct_fields__.index("id")
 _CALL_FUNCTION: Final = ExactCall.__struct_fields__.index("function")
 _astuple: Final = msgspec.structs.astuple
-COMPACTED: Final = b"C"
-"""In front of a compacted step in a group of ended steps."""
 WITH_IDS: Final = b"S"
 """In front of a packed step that has event ids. Before there was `EventIds` nothing stood there, and a list of ids."""
 
@@ -408,27 +406,24 @@ class Step(StepState):
         step._fields, step._tree = form.general()
         return step
 
-    def pack_compacted(self) -> bytes:
+    def compacted(self) -> list[Any]:
         form, ids = self.compact_form, self._ids
         assert form is not None
-        flags = self.oversize | self.irregular << 1
-        return COMPACTED + pack(
-            [
-                form.kept(),
-                None if ids is None else ids.pack(),
-                sorted(self.anomalies) if self.anomalies else (),
-                self.trace,
-                self.first_offset,
-                self.last_offset,
-                self.opened_s,
-                self.usable_expires_at,
-                self.events,
-                self.revision,
-                self.object_bytes,
-                self.characters,
-                flags,
-            ]
-        )
+        return [
+            *form.kept(),
+            None if ids is None else ids.pack(),
+            sorted(self.anomalies) if self.anomalies else (),
+            self.trace,
+            self.first_offset,
+            self.last_offset,
+            self.opened_s,
+            self.usable_expires_at,
+            self.events,
+            self.revision,
+            self.object_bytes,
+            self.characters,
+            self.oversize | self.irregular << 1,
+        ]
 
     def compacted_bytes(self) -> int:
         form = self.compact_form
@@ -436,11 +431,11 @@ class Step(StepState):
         return len(form.encoded())
 
     @staticmethod
-    def unpack_compacted(step_id: str, status: Status, data: bytes) -> Step:
-        """The compacted step that `pack_compacted` made these bytes of."""
-        kept, ids, anomalies, trace, first, last, opened_s, *numbers, flags = unpack(data[1:])
+    def of_compacted(step_id: str, status: Status, held: list[Any]) -> Step:
+        """The compacted step that `compacted` gave."""
+        ids, anomalies, trace, first, last, opened_s, *numbers, flags = held[KEPT:]
         step = Step(step_id, first, opened_s)
-        step.compact_form = CompactStep.of_kept(kept)
+        step.compact_form = CompactStep.of_kept(held[:KEPT])
         step.status, step.last_offset = status, last
         step._ids = None if ids is None else EventIds.unpack(ids)
         step.anomalies = frozenset(anomalies)
