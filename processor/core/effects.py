@@ -88,7 +88,7 @@ class Publish(msgspec.Struct, frozen=True, gc=False):
     step_id: str
     value: bytes
     timestamp: int
-    headers: tuple[tuple[str, bytes], ...]
+    headers: Sequence[tuple[str, bytes]]
     revision: int
     inferred: str | None
     anomalies: tuple[str, ...]

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Any, Final, cast
 
 from processor.core.effects import FOLD_VERSION, DeadLetter, LogRecord, Publish, Reason, Record, Rejected
 from processor.core.entry import Cause
 from processor.core.headers import (
     ANOMALIES,
     CLOCK_MARK,
-    DIGEST,
-    EVENTS,
-    FIRST_OFFSET,
     INFERRED,
-    LAST_OFFSET,
-    REVISION,
-    RULES,
-    SOURCE_PARTITION,
-    SOURCE_TOPIC,
-    VERSION,
     VERSION_BYTES,
     cloudevents_headers,
     dead_letter_headers,
 )
 from processor.core.rules import Rules
+from processor.core.step_headers import SharedHeaders, StepHeaders
 from processor.core.step_state import StepState
 from processor.core.wire_types import canonical
 
 _sha256: Final = hashlib.sha256
-_FEW: Final = tuple(str(number).encode() for number in range(256))
-"""The commonest numbers as they are written."""
-_EVENTS_HEADERS: Final = tuple((EVENTS, number) for number in _FEW)
-_FIRST_REVISION: Final = (REVISION, _FEW[0])
 
 
 class Publication:
@@ -43,8 +31,8 @@ class Publication:
         "_max_record_bytes",
         "_object_type",
         "_partition",
-        "_rules_headers",
-        "_source_headers",
+        "_rules",
+        "_shared",
         "_topic",
     )
 
@@ -52,14 +40,8 @@ class Publication:
         self._object_type, self._max_record_bytes = rules.object_type, rules.max_record_bytes
         self._cloudevents_source = rules.cloudevents_source
         self._topic, self._partition = topic.encode(), str(partition).encode()
-        self._source_headers: Final = (
-            (SOURCE_TOPIC, self._topic),
-            (SOURCE_PARTITION, self._partition),
-        )
-        self._rules_headers: Final = (
-            (VERSION, VERSION_BYTES),
-            (RULES, rules.digest().encode()),
-        )
+        self._rules = rules.digest().encode()
+        self._shared = SharedHeaders(self._topic, self._partition, VERSION_BYTES, self._rules)
 
     def bytes_of(self, step: StepState) -> bytes:
         """The value that the step is published as."""
@@ -78,23 +60,12 @@ class Publication:
         last = max(cause.offset, step.last_offset) if cause.mark is None else step.last_offset
         if len(value) > self._max_record_bytes:
             return self._too_large(step, cause, len(value), digest, last)
-        events, revision = step.events, step.revision
-        topic, partition = self._source_headers
-        version, rules = self._rules_headers if fold_version == FOLD_VERSION else self._older(fold_version)
-        headers: tuple[tuple[str, bytes], ...] = (
-            topic,
-            partition,
-            (FIRST_OFFSET, str(step.first_offset).encode()),  # formatting bytes costs twice that
-            (LAST_OFFSET, str(last).encode()),
-            _EVENTS_HEADERS[events] if events < len(_EVENTS_HEADERS) else (EVENTS, str(events).encode()),
-            _FIRST_REVISION if not revision else (REVISION, str(revision).encode()),
-            version,
-            rules,
-            (DIGEST, digest.encode()),
-        )
-        how = None
+        revision = step.revision
+        shared = self._shared if fold_version == FOLD_VERSION else self._older(fold_version)
+        own = StepHeaders(shared, step.first_offset, last, step.events, revision, digest.encode())
+        how, headers = None, cast(Any, own)
         if step.inference is not None or anomalies or step.trace or self._cloudevents_source:
-            how, headers = self._further(headers, step, cause, anomalies, digest)
+            how, headers = self._further(own.pairs(), step, cause, anomalies, digest)
         return Publish(step.status, step.step_id, value, max(0, cause.timestamp), headers, revision, how, anomalies)
 
     def _further(
@@ -129,8 +100,8 @@ class Publication:
             )
         return how, tuple(headers)
 
-    def _older(self, fold_version: int) -> tuple[tuple[str, bytes], tuple[str, bytes]]:
-        return (VERSION, b"%d" % fold_version), self._rules_headers[1]
+    def _older(self, fold_version: int) -> SharedHeaders:
+        return SharedHeaders(self._topic, self._partition, b"%d" % fold_version, self._rules)
 
     def _too_large(self, step: StepState, cause: Cause, size: int, digest: str, last: int) -> DeadLetter:
         reference = canonical(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from processor.core.header_names import name_bytes
+from processor.core.step_headers import StepHeaders
 from processor.kafka.checksum import crc32c
 
 if TYPE_CHECKING:
@@ -117,15 +118,21 @@ class BatchBuilder:
             pieces.append(length)
             pieces.append(value)
             size += len(length) + len(value)
-        length = _sized(len(headers))
-        pieces.append(length)
-        size += len(length)
-        for name, content in headers:
-            written = _names.get(name)
-            if written is None:
-                written = _written_name(name)
+        if isinstance(headers, StepHeaders):
+            written = headers.written()
             pieces.append(written)
             size += len(written)
+            headers = ()
+        else:
+            length = _sized(len(headers))
+            pieces.append(length)
+            size += len(length)
+        for name, content in headers:
+            known = _names.get(name)
+            if known is None:
+                known = _written_name(name)
+            pieces.append(known)
+            size += len(known)
             if content is None:
                 pieces.append(_NULL)
                 size += 1

@@ -26,7 +26,7 @@ from tests.shell import reports
 def came_out_of(story: str) -> list[Out]:
     """What the core publishes for a sample, as a consumer would read it."""
     return [
-        Out(effect.status.value, effect.step_id.encode(), effect.value, effect.headers)
+        Out(effect.status.value, effect.step_id.encode(), effect.value, tuple(effect.headers))
         for effect in folded(story, times=1)
         if isinstance(effect, Publish)
     ]
