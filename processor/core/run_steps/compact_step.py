@@ -8,7 +8,7 @@ same step. `ending_of` says what the end would be and changes nothing; `end` app
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 from msgspec import UNSET
@@ -30,7 +30,7 @@ from processor.core.merge import (
     restore_leaves,
 )
 from processor.core.run_steps.function_calls import Call, details_of, pieces_of
-from processor.core.run_steps.object_template import EndTemplate
+from processor.core.run_steps.object_template import BeginTemplate, EndTemplate
 from processor.core.run_steps.tool_calls import pieces_of as pieces_in
 from processor.core.run_steps.usual_events import (
     DETAILS,
@@ -55,6 +55,9 @@ from processor.core.wire_types import (
     read_exact_step,
     read_tool_details,
 )
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # for the compiler alone
 
 _UNSET: Final = UNSET
 _SCHEMA_NAMES: Final = frozenset(SCHEMA_KEYS)
@@ -128,9 +131,11 @@ class CompactStep:
         "_published",
         "_texts",
         "_type",
+        "begun_by",
         "calls",
         "has_ended",
         "ids",
+        "lengths",
         "opening",
         "run_id",
     )
@@ -139,6 +144,9 @@ class CompactStep:
         self.opening, self._type, self._message, self.run_id, self._absent = opening, kind, message, run_id, absent
         self.calls: list[Call] | None = [] if message is None else None
         self.has_ended = False
+        self.begun_by: BeginTemplate | None = None
+        """What the opening matched, with holes of these lengths (`object_template.Shape`)."""
+        self.lengths: i64 = -1
         self.ids: tuple[Any, Any] = _NO_IDS
         """Of an ended step: its fields `run_id` and `thread_id`."""
         self._ended: StatedStep[Any] | None = None

@@ -5,10 +5,10 @@ Each method decides and does in one: False says that nothing is changed, and tha
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from processor.core.effects import Status
-from processor.core.entry import Cause
+from processor.core.entry import Cause, Entry
 from processor.core.events import MAX_ID
 from processor.core.lifecycle import Kind
 from processor.core.run_steps.event_ids import id_text
@@ -17,6 +17,7 @@ from processor.core.run_steps.object_template import (
     BeginTemplate,
     CallTemplate,
     EndTemplate,
+    SharedBeginning,
     learn_begin,
     learn_call,
     learn_end,
@@ -24,6 +25,9 @@ from processor.core.run_steps.object_template import (
 from processor.core.run_steps.step import Step
 from processor.core.run_steps.usual_events import PREFIXES, EventPrefix, ExactObject
 from processor.core.transitions import Transitions
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # for the compiler alone
 
 _CREATED: Final = Kind.CREATED
 _IN_PROGRESS: Final = Kind.IN_PROGRESS
@@ -164,10 +168,20 @@ class ObjectPath:
         transitions, status = self._transitions, head.status
         assert status is not None
         for template in self._ends[head.number]:
-            cuts = template.shape.cut(value)
+            entry: Entry | None = None
+            cuts: list[bytes] | None = None
+            shared = template.shared
+            if shared is not None:
+                begin: i64 = head.data
+                # Whatever stands there: what is found for it was begun by an object that says the same id so.
+                entry = transitions.steps.get(value[begin + shared.id_at : begin + shared.id_end].decode("latin-1"))
+                cuts = _cut_behind(template, shared, value, begin, entry)
             if cuts is None:
-                continue
-            entry = transitions.steps.get(cuts[template.id_at].decode("ascii"))
+                cuts = template.shape.cut(value)
+                if cuts is None:
+                    continue
+                entry = transitions.steps.get(cuts[template.id_at].decode("ascii"))
+                _share(template, entry)
             step = None if entry is None else entry.step
             if (
                 entry is None
@@ -221,3 +235,22 @@ class ObjectPath:
 
     def _may_learn(self, known: int) -> bool:
         return known < _MAX_TEMPLATES and self._attempts > 0
+
+
+def _cut_behind(
+    template: EndTemplate, shared: SharedBeginning, value: bytes, begin: i64, entry: Entry | None
+) -> list[bytes] | None:
+    """`Shape.cut` of an object whose step began with the same bytes; None: it has to be cut from its begin on."""
+    step = None if entry is None else entry.step
+    form = step.compact_form if isinstance(step, Step) else None
+    if form is None or form.lengths != shared.lengths or form.begun_by is not shared.begin:
+        return None
+    return template.shape.cut_behind(value, begin, form.opening, shared)
+
+
+def _share(template: EndTemplate, entry: Entry | None) -> None:
+    """Have a template know how the next such step begins, if as this one."""
+    step = None if entry is None else entry.step
+    form = step.compact_form if isinstance(step, Step) else None
+    if form is not None and form.begun_by is not None:
+        template.share(form.begun_by, form.lengths)

@@ -51,6 +51,8 @@ _NUMBERS: Final = re.compile(rb":\s*([1-9][0-9]{0,14})(?=\s*[,}])")
 _CONSTANT_TEXTS: Final = frozenset({"object", "type", "status"})
 """Texts that are the same in all objects of a template; another one would make a template of its own each time."""
 _NOTHING: Final = b""
+_FIRST_HOLES: Final = 7
+"""Of how many holes `Shape.lengths` tells, a byte each in a number of 64 bits."""
 _MARK: Final = "~%d~"
 _FIRST_NUMBER: Final = 900_000_000_000_001
 _DETAILS: Final = "step_details"
@@ -63,6 +65,8 @@ _MESSAGE: Final = (_DETAILS, "message_creation", "message_id")
 _OF_CALL: Final = (("id",), ("function", "name"), ("function", "arguments"))
 """What `function_calls.pieces_of` gives of each call."""
 _NAMED_ATTEMPTS: Final = 16
+_MAX_SHARES: Final = 256
+"""How often it is learned anew how ends begin, which is where ids have other lengths than before."""
 _OF_BEGIN: Final = (("id",), ("run_id",), ("expires_at",), _MESSAGE)
 """What is asked for of an object that begins a step; all of it is kept as it stands."""
 
@@ -81,37 +85,56 @@ class Hole:
 class Shape:
     """Constant bytes with holes between them: hole n follows part n. The quotes of a text belong to the parts.
 
-    `wanted`: which holes are asked for, if not all.
+    `wanted`: which holes are asked for, if not all. `lengths`: of what stood in the first `_FIRST_HOLES` of the value
+    that was cut last, a byte each; -1 where one is longer.
     """
 
-    __slots__ = ("_first", "_kinds", "_last", "_parts", "_pattern", "_wanted")
+    __slots__ = ("_last", "_patterns", "_wanted", "first", "kinds", "lengths", "parts")
 
     def __init__(self, value: bytes, holes: list[Hole], wanted: list[bool] | None = None) -> None:
         begins = [0, *(hole.end for hole in holes)]
         ends = [*(hole.begin for hole in holes), len(value)]
         parts = [value[begin:end] for begin, end in zip(begins, ends, strict=True)]
-        self._first, self._last, self._parts = parts[0], parts[-1], parts[1:]
-        self._kinds = bytes(hole.kind for hole in holes)
+        self.first, self._last, self.parts = parts[0], parts[-1], parts[1:]
+        self.kinds = bytes(hole.kind for hole in holes)
         self._wanted = bytes([True] * len(holes) if wanted is None else wanted)
-        pattern = re.escape(parts[0])
-        for hole, part in zip(holes, self._parts, strict=True):
-            pattern += _PATTERNS[hole.kind] + re.escape(part)
-        self._pattern: Any = None if _IS_COMPILED else re.compile(pattern, re.DOTALL).fullmatch
+        self._patterns: dict[int, Any] = {}
+        self.lengths: i64 = -1
 
     def cut(self, value: bytes) -> list[bytes] | None:
         """What stands in the holes, if this is a value of the shape; for a hole that is not wanted, anything."""
-        if not value.startswith(self._first) or not value.endswith(self._last):
+        if not value.startswith(self.first) or not value.endswith(self._last):
             return None
-        if not _IS_COMPILED:
-            found = self._pattern(value)
-            return None if found is None else list(found.groups())
-        size: i64 = len(value)
-        at: i64 = len(self._first)
+        return self._cut_from(value, len(self.first), 0, [])
+
+    def cut_behind(self, value: bytes, begin: i64, opening: bytes, shared: SharedBeginning) -> list[bytes] | None:
+        """`cut` of a value whose data begins at `begin`, if as much of it is shared with `opening` as there should be.
+
+        `opening`, the data of an object that began a step, was cut before.
+        """
+        end: i64 = shared.end
+        at: i64 = begin + end
+        if len(opening) < end or value[begin:at] != opening[:end] or not value.endswith(self._last):
+            return None
         cuts: list[bytes] = []
-        kinds, wanted = self._kinds, self._wanted
-        number: i64 = 0
+        for hole_at, hole_end in shared.places:
+            cuts.append(opening[hole_at:hole_end])
+        number: i64 = len(cuts)
+        part = self.parts[number - 1]
+        next_at: i64 = at + len(part)
+        return self._cut_from(value, next_at, number, cuts) if value[at:next_at] == part else None
+
+    def _cut_from(self, value: bytes, at: i64, number: i64, cuts: list[bytes]) -> list[bytes] | None:
+        """The rest of `cut`, from this hole on, which begins at `at`."""
+        if not _IS_COMPILED:
+            return self._match_from(value, at, number, cuts)
+        size: i64 = len(value)
+        parts, kinds, wanted = self.parts, self.kinds, self._wanted
         last: i64 = len(kinds) - 1
-        for part in self._parts:
+        lengths: i64 = 0
+        widest: i64 = 0
+        while number <= last:
+            part = parts[number]
             kind: i64 = kinds[number]
             if kind == _PLAIN:
                 end = plain_end(value, at, size)
@@ -128,21 +151,44 @@ class Shape:
                 return None
             is_wanted: i64 = wanted[number]
             cuts.append(value[at:end] if is_wanted else _NOTHING)
-            number += 1  # noqa: SIM113  no object for each
+            if number < _FIRST_HOLES:
+                widest |= end - at
+                lengths = lengths << 8 | end - at
+            number += 1
             at = next_at
+        self.lengths = lengths if widest < 0x100 else -1
         return cuts if at == size else None
+
+    def _match_from(self, value: bytes, at: int, number: int, cuts: list[bytes]) -> list[bytes] | None:
+        """The same by an expression, as Python has no other way that is as fast."""
+        match = self._patterns.get(number)
+        if match is None:
+            pattern = b""
+            for kind, part in zip(self.kinds[number:], self.parts[number:], strict=True):
+                pattern += _PATTERNS[kind] + re.escape(part)
+            match = self._patterns[number] = re.compile(pattern, re.DOTALL).fullmatch
+        found = match(value, at)
+        if found is None:
+            return None
+        sizes = [len(cut) for cut in found.groups()[:_FIRST_HOLES]]
+        self.lengths = int.from_bytes(bytes(sizes)) if max(sizes, default=0) < 0x100 else -1
+        return [*cuts, *found.groups()]
 
 
 # --- the templates -----------------------------------------------------------------------------------------------
 
 
 class BeginTemplate:
-    """Of objects that begin a step. `absent`: bits of the fields that none of them names; `*_at`: which hole, or -1."""
+    """Of objects that begin a step. `absent`: bits of the fields that none of them names; `*_at`: which hole, or -1.
 
-    __slots__ = ("absent", "expires_at", "id_at", "message_at", "number_at", "run_at", "shape", "type")
+    `data_at`: where the data begins.
+    """
 
-    def __init__(self, shape: Shape, event: ExactObject, places: list[Path]) -> None:
+    __slots__ = ("absent", "data_at", "expires_at", "id_at", "message_at", "number_at", "run_at", "shape", "type")
+
+    def __init__(self, shape: Shape, event: ExactObject, places: list[Path], data_at: int) -> None:
         told = event.stated
+        self.data_at = data_at
         self.shape, self.type = shape, told.type
         self.absent = _unset_bits(event.told)
         self.id_at, self.run_at = _place(places, "id"), _place(places, "run_id")
@@ -164,6 +210,24 @@ class CallTemplate:
         self.arguments_at = _place(places, *_CALL, "function", "arguments")
 
 
+class SharedBeginning:
+    """How objects that end a step begin as those that began it: with the same bytes, as far as `end` in their data.
+
+    Args:
+        begin, lengths: of the objects that began the steps; `Shape.lengths` of their holes.
+        places: where the holes stand in the data that are before `end`. The step's id is number `id_at` of them.
+    """
+
+    __slots__ = ("begin", "end", "id_at", "id_end", "lengths", "places")
+
+    def __init__(self, begin: BeginTemplate, lengths: i64, places: list[tuple[int, int]], id_at: int) -> None:
+        self.begin, self.places = begin, places
+        self.lengths: i64 = lengths
+        self.end: i64 = places[-1][1]
+        self.id_at: i64 = places[id_at][0]
+        self.id_end: i64 = places[id_at][1]
+
+
 class EndTemplate:
     """Of objects that end a step, and of what is published then: the same pieces in another order.
 
@@ -175,7 +239,9 @@ class EndTemplate:
     __slots__ = (
         "_attempts",
         "_gaps",
+        "_shares",
         "absent",
+        "data_at",
         "details_at",
         "id_at",
         "message_at",
@@ -184,13 +250,14 @@ class EndTemplate:
         "run_at",
         "run_id",
         "shape",
+        "shared",
         "thread_at",
         "thread_id",
         "type",
         "unsaid",
     )
 
-    def __init__(self, shape: Shape, stated: StatedStep[Any], places: list[Path], gaps: Gaps):
+    def __init__(self, shape: Shape, stated: StatedStep[Any], places: list[Path], gaps: Gaps, data_at: int):
         self.shape, self.type = shape, stated.type
         self.unsaid = _unset_bits(msgspec.structs.astuple(stated))
         self.absent = self.unsaid & _SCHEMA_BITS
@@ -200,12 +267,15 @@ class EndTemplate:
         self.run_id: Any = None if stated.run_id is _UNSET else stated.run_id
         self.thread_id: Any = None if stated.thread_id is _UNSET else stated.thread_id
         """What all of them say, if it is no hole."""
-        self._gaps = gaps
+        self._gaps, self.data_at = gaps, data_at
+        self.shared: SharedBeginning | None = None
+        """With the object that began the step which ended last."""
         self.named: dict[int, NamedCalls] = {}
         """How such objects name function calls, by how many."""
         self.outlines = Outlines()
         """Of trees that such objects end."""
         self._attempts = _NAMED_ATTEMPTS
+        self._shares = _MAX_SHARES
 
     def learn_named(self, details: bytes) -> None:
         """Learn from details that such an object had, and that named what was folded."""
@@ -225,6 +295,12 @@ class EndTemplate:
         elif self.message_at < 0:
             cuts.append(details)
         return self._gaps.filled(cuts)
+
+    def share(self, begin: BeginTemplate, lengths: i64) -> None:
+        """Learn how such objects begin as those of steps that began so."""
+        if self._shares > 0 and lengths >= 0:
+            self._shares -= 1
+            self.shared = shared_beginning(begin, lengths, self)
 
     def ids(self, cuts: list[bytes]) -> tuple[Any, Any]:
         """What such an object says of run and thread."""
@@ -247,7 +323,7 @@ def learn_begin(value: bytes, data_at: int, event: ExactObject) -> BeginTemplate
     places = _places(value, holes, read)
     if places is None:
         return None
-    return BeginTemplate(Shape(value, holes, [path in _OF_BEGIN for path in places]), event, places)
+    return BeginTemplate(Shape(value, holes, [path in _OF_BEGIN for path in places]), event, places, data_at)
 
 
 def learn_call(value: bytes) -> CallTemplate | None:
@@ -302,7 +378,27 @@ def learn_end(value: bytes, data_at: int) -> EndTemplate | None:
         marks.append(_mark_bytes(len(marks), _SPAN))
         marked.step_details = Raw(marks[-1])
     gaps = _gaps_of(marked, marks)
-    return None if gaps is None else EndTemplate(Shape(value, holes), stated, places, gaps)
+    return None if gaps is None else EndTemplate(Shape(value, holes), stated, places, gaps, data_at)
+
+
+def shared_beginning(begin: BeginTemplate, lengths: i64, end: EndTemplate) -> SharedBeginning | None:
+    """What objects of the two templates share; None: not as much as the id."""
+    ours, theirs = begin.shape, end.shape
+    first = ours.first[begin.data_at :]
+    if first != theirs.first[end.data_at :]:
+        return None
+    told: int = lengths
+    sizes = told.to_bytes(min(len(ours.kinds), _FIRST_HOLES))
+    places: list[tuple[int, int]] = []
+    at = len(first)
+    for number, size in enumerate(sizes):
+        if number >= len(theirs.kinds) or ours.kinds[number] != theirs.kinds[number]:
+            break
+        places.append((at, at + size))
+        at += size + len(ours.parts[number])
+        if ours.parts[number] != theirs.parts[number]:
+            break
+    return SharedBeginning(begin, lengths, places, end.id_at) if len(places) > end.id_at else None
 
 
 def learn_named(details: bytes) -> NamedCalls | None:

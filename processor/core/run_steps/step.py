@@ -343,7 +343,9 @@ class Step(StepState):
         """The same with an object, `data`, that matches a template."""
         message = None if template.message_at < 0 else cuts[template.message_at].decode("ascii")
         run_id = None if template.run_at < 0 else cuts[template.run_at].decode("ascii")
-        self._begin(CompactStep(data, template.type, message, run_id, template.absent), size)
+        form = CompactStep(data, template.type, message, run_id, template.absent)
+        form.begun_by, form.lengths = template, template.shape.lengths
+        self._begin(form, size)
 
     def _begin(self, form: CompactStep, size: int) -> None:
         self._fields = self._tree = _UNMADE  # an observer may have seen them empty

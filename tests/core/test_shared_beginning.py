@@ -1,0 +1,138 @@
+"""Ends that begin with the same bytes as the object that began the step: they come to the same as where all is read."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from processor.core.run_steps import object_template
+from processor.core.run_steps.object_path import ObjectPath
+from tests.core.scripted_log import Play, published
+from tests.core.test_paths import come_to_the_same
+
+CALLS: Final[dict[str, Any]] = {"type": "tool_calls", "tool_calls": []}
+
+
+def whole(step_id: str, status: str, **more: Any) -> dict[str, Any]:
+    return {
+        "id": step_id, "object": "thread.run.step", "created_at": 990, "run_id": f"run_{step_id}", "assistant_id": "a",
+        "thread_id": f"thread_{step_id}", "type": "tool_calls", "status": status, "completed_at": None,
+        "expires_at": 4_000, "last_error": None, "step_details": CALLS, "usage": None,
+    } | more  # fmt: skip
+
+
+def ordered(data: dict[str, Any], *first: str) -> dict[str, Any]:
+    """The same with other names in front, behind the id."""
+    return {name: data[name] for name in dict.fromkeys(("id", *first, *data))}
+
+
+def end(play: Play, data: dict[str, Any]) -> Any:
+    return play.say("step.completed", data | {"completed_at": 1_005})
+
+
+def learned(ids: tuple[str, ...] = ("s1", "s2", "s3")) -> Play:
+    """Producers' steps; by the first the templates are learned, by the second what begin and end share."""
+    play = Play()
+    for step_id in ids:
+        play.say("step.created", whole(step_id, "in_progress"))
+        published(end(play, whole(step_id, "completed")))
+    return play
+
+
+@pytest.mark.skipif(hasattr(ObjectPath, "__mypyc_attrs__"), reason="a compiled class takes no other methods")
+def test_what_the_step_began_with_is_not_cut_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    play = learned()
+    play.say("step.created", whole("s4", "in_progress"))
+
+    def never(*_: object) -> None:
+        raise AssertionError("cut")
+
+    monkeypatch.setattr(object_template.Shape, "cut", never)
+    found = published(end(play, whole("s4", "completed")))
+    monkeypatch.undo()
+    assert b'"run_s4"' in found.value
+    come_to_the_same(play.log)
+
+
+ODD: Final[dict[str, dict[str, Any]]] = {
+    "another run": {"run_id": "run_s9"},
+    "a run of another length": {"run_id": "r"},
+    "no run": {"run_id": None},
+    "an assistant that needs an escape": {"assistant_id": '"'},
+    "created at another time": {"created_at": 991},
+    "another type": {"type": "message_creation"},
+    "another id": {"id": "s3"},
+    "an id of no step": {"id": "s0"},
+    "an id of another length": {"id": "step_4"},
+    "more at the end": {"more": 1},
+    "another status": {"status": "failed"},
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_an_end_that_begins_otherwise_comes_to_the_same(what: str) -> None:
+    play = learned()
+    play.say("step.created", whole("s4", "in_progress"))
+    end(play, whole("s4", "completed") | ODD[what])
+    end(play, whole("s4", "completed"))
+    come_to_the_same(play.log)
+
+
+@pytest.mark.parametrize("what", ["run_id", "thread_id", "created_at", "expires_at", "usage"])
+def test_a_step_that_began_in_another_order_comes_to_the_same(what: str) -> None:
+    play = learned()
+    for step_id in ("s4", "s5", "s6"):
+        play.say("step.created", ordered(whole(step_id, "in_progress"), what))
+        published(end(play, whole(step_id, "completed")))
+        play.say("step.created", ordered(whole(f"{step_id}x", "in_progress"), what))
+        published(end(play, ordered(whole(f"{step_id}x", "completed"), what)))
+    come_to_the_same(play.log)
+
+
+@pytest.mark.parametrize("size", [255, 256])
+def test_an_id_whose_length_is_no_byte_comes_to_the_same(size: int) -> None:
+    play = learned()
+    for step_id in ("s4", "s5", "s6"):
+        of_run = {"run_id": step_id * (size // 2) + "r" * (size % 2)}
+        play.say("step.created", whole(step_id, "in_progress", **of_run))
+        published(end(play, whole(step_id, "completed", **of_run)))
+    come_to_the_same(play.log)
+
+
+LENGTHS: Final = st.sampled_from([1, 2, 3])
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_ids_of_any_lengths_come_to_the_same(data: st.DataObject) -> None:
+    """What one hole has less another may have more: the places of the last step would fit, but for what is there."""
+    play = Play()
+    for number in range(8):
+        step_id = f"{number}" * data.draw(LENGTHS)
+        of_step: dict[str, Any] = {
+            "run_id": "r" * data.draw(LENGTHS),
+            "thread_id": "t" * data.draw(LENGTHS),
+            "created_at": data.draw(st.sampled_from([9, 99, 990])),
+        }
+        begun = data.draw(st.sampled_from(["run_id", "run_id", "thread_id"]))
+        play.say("step.created", ordered(whole(step_id, "in_progress", **of_step), begun))
+        changes = [{}, {}, {}, {"run_id": "r"}, {"thread_id": "tt"}, {"created_at": 99}]
+        odd: dict[str, Any] = data.draw(st.sampled_from(changes))
+        ended = ordered(whole(step_id, "completed", **of_step | odd), data.draw(st.sampled_from([begun, "run_id"])))
+        end(play, ended)
+    come_to_the_same(play.log)
+
+
+def test_it_is_learned_anew_only_so_often() -> None:
+    """Where ids have other lengths each time, learning would cost more than it saves."""
+    play = Play()
+    for number in range(object_template._MAX_SHARES + 20):
+        step_id = f"s{number}"
+        of_step = {"run_id": "r" * (number % 2 + 1)}
+        play.say("step.created", whole(step_id, "in_progress", **of_step))
+        published(end(play, whole(step_id, "completed", **of_step)))
+    ends = [template for templates in play.state._run_steps.objects._ends for template in templates]
+    assert [template._shares for template in ends] == [0]
