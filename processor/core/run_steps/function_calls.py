@@ -9,6 +9,7 @@ import msgspec
 from processor.core.acyclic import mypyc_attr
 from processor.core.growing_text import Text
 from processor.core.merge import Tree
+from processor.core.wire_types import read_text
 
 _encode: Final = msgspec.json.Encoder().encode
 _NOTHING: Final = b""
@@ -27,13 +28,24 @@ _CLOSE: Final = b"}"
 
 @mypyc_attr(acyclic=True)
 class Call:
-    """A function call of a compact step: what its first delta said, and its arguments so far."""
+    """A function call of a compact step: what its first delta said, and its arguments so far.
 
-    __slots__ = ("call_id", "kind", "name", "says_output", "text")
+    Its id and name are kept as JSON, for they are published and compared as that.
+    """
 
-    def __init__(self, call_id: str, kind: str, name: str, text: Text, *, says_output: bool) -> None:
-        self.call_id, self.kind, self.name, self.text = call_id, kind, name, text
+    __slots__ = ("kind", "quoted_id", "quoted_name", "says_output", "text")
+
+    def __init__(self, quoted_id: bytes, kind: str, quoted_name: bytes, text: Text, *, says_output: bool) -> None:
+        self.quoted_id, self.kind, self.quoted_name, self.text = quoted_id, kind, quoted_name, text
         self.says_output = says_output
+
+    @property
+    def call_id(self) -> str:
+        return read_text(self.quoted_id)
+
+    @property
+    def name(self) -> str:
+        return read_text(self.quoted_name)
 
     def entry(self) -> Tree:
         """As the tree has it."""
@@ -47,7 +59,7 @@ def pieces_of(calls: list[Call]) -> list[Any]:
     """Of each call its id and its name as JSON, and its arguments as they stand between the quotes of theirs."""
     told: list[Any] = []
     for call in calls:
-        told += [_encode(call.call_id), _encode(call.name), call.text.inside()]
+        told += [call.quoted_id, call.quoted_name, call.text.inside()]
     return told
 
 
@@ -95,7 +107,7 @@ class NamedCalls:
         for number, call in enumerate(calls):
             if call.kind != kinds[number]:
                 return False
-        if len(calls) > 1 and len({call.call_id for call in calls}) < len(calls):
+        if len(calls) > 1 and len({call.quoted_id for call in calls}) < len(calls):
             return False
         pieces: list[Any] = [self._parts[0]]
         at = 1

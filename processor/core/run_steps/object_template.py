@@ -201,13 +201,31 @@ class BeginTemplate:
 class CallTemplate:
     """Of deltas that begin a function call, the only one that they name, at this index."""
 
-    __slots__ = ("arguments_at", "call_at", "id_at", "index", "kind", "name_at", "says_output", "shape")
+    __slots__ = (
+        "_name",
+        "_quoted_name",
+        "arguments_at",
+        "call_at",
+        "id_at",
+        "index",
+        "kind",
+        "name_at",
+        "says_output",
+        "shape",
+    )
 
     def __init__(self, shape: Shape, places: list[Path], index: int, kind: str, *, says_output: bool) -> None:
         self.shape, self.index, self.kind, self.says_output = shape, index, kind, says_output
         self.id_at, self.call_at = _place(places, "id"), _place(places, *_CALL, "id")
         self.name_at = _place(places, *_CALL, "function", "name")
         self.arguments_at = _place(places, *_CALL, "function", "arguments")
+        self._name = self._quoted_name = b""
+
+    def quoted(self, name: bytes) -> bytes:
+        """A name as JSON; mostly that of the call before, and then the same object."""
+        if name != self._name or not self._quoted_name:
+            self._name, self._quoted_name = name, b'"' + name + b'"'
+        return self._quoted_name
 
 
 class SharedBeginning:

@@ -43,11 +43,14 @@ _UNMADE: Final[dict[str, Any]] = {}
 _BLANK: Final[dict[str, Any]] = dict.fromkeys(SCHEMA_KEYS)
 _UNSET: Final = UNSET
 _FUNCTION: Final = "function"
+_NOTHING: Final = b""
+_QUOTE: Final = b'"'
 _CALL_INDEX: Final = ExactCall.__struct_fields__.index("index")
 _CALL_TYPE: Final = ExactCall.__struct_fields__.index("type")
 _CALL_ID: Final = ExactCall.__struct_fields__.index("id")
 _CALL_FUNCTION: Final = ExactCall.__struct_fields__.index("function")
 _astuple: Final = msgspec.structs.astuple
+_encode: Final = msgspec.json.Encoder().encode
 WITH_IDS: Final = b"S"
 """In front of a packed step that has event ids. Before there was `EventIds` nothing stood there, and a list of ids."""
 
@@ -294,7 +297,7 @@ class Step(StepState):
         text.write(arguments)
         if kind == _FUNCTION:
             kind = _FUNCTION  # one for all steps, not one for each
-        return OpenedCall(index, Call(call_id, kind, name, text, says_output=output is None), brought)
+        return OpenedCall(index, Call(_encode(call_id), kind, _encode(name), text, says_output=output is None), brought)
 
     def call_by(self, template: CallTemplate, cuts: list[bytes], limit: int, event_id: str | None) -> OpenedCall | None:
         """The function call that a delta begins which matches a template, if it is the next one of a compact step."""
@@ -310,9 +313,8 @@ class Step(StepState):
             return None
         text = Text()
         text.add(piece)
-        call = Call(
-            call_id.decode("ascii"), template.kind, name.decode("ascii"), text, says_output=template.says_output
-        )
+        quoted_id = _NOTHING.join((_QUOTE, call_id, _QUOTE))
+        call = Call(quoted_id, template.kind, template.quoted(name), text, says_output=template.says_output)
         return OpenedCall(template.index, call, brought)
 
     def _may_begin(self, index: int) -> bool:
