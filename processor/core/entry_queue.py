@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Final
 
@@ -21,27 +22,43 @@ class EntryQueue:
     An entry may be queued more than once: which item is current is for the caller to say.
     """
 
-    __slots__ = ("_begin", "_entries", "_odd", "_odd_last", "_offsets", "_sequence")
+    __slots__ = (
+        "_add_entry",
+        "_add_offset",
+        "_begin",
+        "_entries",
+        "_last",
+        "_odd",
+        "_odd_last",
+        "_offsets",
+        "_sequence",
+    )
 
     def __init__(self) -> None:
-        self._offsets = array("q")
-        self._begin = 0
-        """Where in `_offsets` that of the first entry stands."""
-        self._entries: deque[Entry] = deque()
+        self._hold(array("q"), deque())
+        self._last = -1
+        """No offset in `_offsets` is larger."""
         self._odd: list[tuple[int, int, Entry]] = []  # a heap of what came with a smaller offset than the last
         self._odd_last = 0
         """The largest offset in `_odd`, or one that was there: `_entries` takes larger ones alone."""
         self._sequence = 0
+
+    def _hold(self, offsets: array[int], entries: deque[Entry]) -> None:
+        self._offsets, self._entries = offsets, entries
+        self._begin = 0
+        """Where in `_offsets` that of the first entry stands."""
+        self._add_offset: Callable[[int], None] = offsets.append
+        self._add_entry: Callable[[Entry], None] = entries.append
 
     def __len__(self) -> int:
         return len(self._entries) + len(self._odd)
 
     def put(self, offset: int, entry: Entry) -> None:
         """Queue an entry."""
-        offsets = self._offsets
-        if (not self._entries or offset >= offsets[-1]) and (not self._odd or offset > self._odd_last):
-            offsets.append(offset)
-            self._entries.append(entry)
+        if offset >= self._last and (not self._odd or offset > self._odd_last):
+            self._last = offset
+            self._add_offset(offset)
+            self._add_entry(entry)
         else:
             self._odd_last = offset if not self._odd else max(offset, self._odd_last)
             self._sequence += 1
@@ -80,7 +97,7 @@ class EntryQueue:
             if entry.dirty_from == offset:
                 offsets.append(offset)
                 entries.append(entry)
-        self._offsets, self._entries, self._begin = offsets, entries, 0
+        self._hold(offsets, entries)
         self._odd = [item for item in self._odd if item[2].dirty_from == item[0]]
         heapify(self._odd)
 
