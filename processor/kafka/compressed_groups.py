@@ -25,4 +25,5 @@ def decompress(block: bytes) -> bytes:
     return bytes(cramjam.lz4.decompress_block(block))
 
 
-COMPRESSED: Final = Grouping(compress=compress, decompress=decompress)
+COMPRESSED: Final = Grouping(most_bytes=128 << 10, compress=compress, decompress=decompress)
+"""LZ4 finds what is alike up to 64 KiB back: a group of as much compresses less."""
