@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
@@ -100,6 +101,39 @@ def test_an_id_whose_length_is_no_byte_comes_to_the_same(size: int) -> None:
         play.say("step.created", whole(step_id, "in_progress", **of_run))
         published(end(play, whole(step_id, "completed", **of_run)))
     come_to_the_same(play.log)
+
+
+def swapped(data: dict[str, Any]) -> dict[str, Any]:
+    """The same with run and thread in each other's place."""
+    other = {"run_id": "thread_id", "thread_id": "run_id"}
+    return {other.get(name, name): data[other.get(name, name)] for name in data}
+
+
+@pytest.mark.parametrize("change", [1, -1])
+def test_what_one_id_has_more_than_before_another_may_have_less(change: int) -> None:
+    """Up to where both are over all would stand in its place."""
+    play = Play()
+    for number in range(4):
+        more = change if number == 3 else 0
+        of_step = {"run_id": "r" * (5 + more), "thread_id": "t" * (5 - more)}
+        play.say("step.created", whole(f"s{number}", "in_progress", **of_step))
+        assert b'"run_id":"%s"' % of_step["run_id"].encode() in end_of(play, f"s{number}", of_step).value
+    come_to_the_same(play.log)
+
+
+def test_ids_in_each_others_place_come_to_the_same() -> None:
+    """They are as long as those of before, so that all would stand in its place but for these."""
+    play = Play()
+    for number in range(6):
+        of_step = {"run_id": "rrrrr", "thread_id": "ttttt"}
+        turned: Callable[[dict[str, Any]], dict[str, Any]] = swapped if number % 2 else dict
+        play.say("step.created", turned(whole(f"s{number}", "in_progress", **of_step)))
+        play.say("step.completed", turned(whole(f"s{number}", "completed", **of_step, completed_at=1_005)))
+    come_to_the_same(play.log)
+
+
+def end_of(play: Play, step_id: str, of_step: dict[str, Any]) -> Any:
+    return published(end(play, whole(step_id, "completed", **of_step)))
 
 
 LENGTHS: Final = st.sampled_from([1, 2, 3])
