@@ -160,6 +160,16 @@ def test_a_text_that_is_said_twice_is_not_learned() -> None:
     assert learn_named(details.replace(b'"id":"c"', b'"id":"c","id":"\\u0063"'), tree_of(mcp("c", "a"))) is None
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_type_that_reads_as_a_mark_comes_to_the_same(is_told: bool) -> None:
+    play = Play()
+    for number in range(1, 5):
+        one = code(f"c{number}", "a", "l")
+        one["code_interpreter"]["outputs"][0]["type"] = "~0~"
+        live(play, number, [one], [one] if is_told else [])
+    come_to_the_same(play.log)
+
+
 def _with_half() -> dict[str, Any]:
     tree = tree_of(mcp("c", "a"))
     tree["tool_calls"].entries[0]["arguments"].write("\ud800")
