@@ -47,7 +47,7 @@ from processor.audit.published_index_format import About, Segment, read_about
 from processor.core.effects import Reason, Record
 from processor.core.header_names import is_utf8, name_bytes, name_text
 from processor.core.headers import CLOCK_MARK, RULES, VERSION
-from processor.core.step_headers import StepHeaders
+from processor.core.step_headers import encodable
 
 _HELD_BYTES: Final = 16 << 20
 """Bytes of rows that are held in memory before they are written, over all partitions."""
@@ -62,14 +62,7 @@ _MOST_REGIMES: Final = 1_000
 _CHECKSUM_BITS: Final = 30
 """Above the row: what is larger takes the compiled form memory for each number."""
 
-
-def _pairs(headers: Any) -> Any:
-    if isinstance(headers, StepHeaders):
-        return headers.pairs()
-    raise TypeError(f"no headers: {type(headers).__name__}")
-
-
-_pack: Final = msgspec.msgpack.Encoder(enc_hook=_pairs).encode
+_pack: Final = msgspec.msgpack.Encoder(enc_hook=encodable).encode
 _Headers = tuple[tuple[str | tuple[bytes], bytes | None], ...]
 """Names that are not UTF-8 stand there as bytes, in a list: msgpack has no other text."""
 _unpack: Final = msgspec.msgpack.Decoder(tuple[FindingKind, str, str, int, bytes | None, bytes | None, _Headers]).decode

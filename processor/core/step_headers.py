@@ -149,3 +149,14 @@ class StepHeaders:
 
     def __repr__(self) -> str:
         return repr(self.pairs())
+
+
+def encodable(headers: Any) -> Any:
+    """Headers as an encoder may have them that does not know `StepHeaders`.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if isinstance(headers, StepHeaders):
+        return headers.pairs()
+    raise TypeError(f"no headers: {type(headers).__name__}")

@@ -28,7 +28,7 @@ _MAX_NAMED: Final = 4
 _ATTEMPTS: Final = 16
 _MAX_LEVELS: Final = 8
 _TEXT, _GROWING, _NULL, _EMPTY, _OBJECT, _LIST, _ENTRY, _END = range(8)
-"""What stands behind a name in an outline: numbers, for a name may be any text."""
+"""What follows a name in an outline: numbers, for a name may be any text."""
 _TYPE: Final = "type"
 _NO_VALUE: Final = object()
 
