@@ -13,7 +13,7 @@ JOBS := 2
 PARALLEL := --numprocesses $(JOBS:1=0) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint check test demo bench bench-check bench-peers faults soak mutations trial compat serve config contracts dashboard manifests docs lock wheels wheels-check sbom audit-deps pin-images release-check image-steps clean
+.PHONY: help venv lint style types check test tests demo bench bench-check bench-peers faults soak mutations trial compat serve config contracts dashboard manifests docs lock wheels wheels-check sbom audit-deps pin-images release-check image-steps clean
 
 help: ## show this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,15 +27,22 @@ $(STAMP): requirements.lock requirements-build.lock pyproject.toml
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
-lint: venv ## style and types
+lint: style types ## style and types
+
+style: venv
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/ruff format --check $(CODE)
+
+types: venv
 	$(BIN)/mypy
 
 check: lint ## the quick part: style, types, core tests
 	$(BIN)/python -m pytest -q tests/core tests/test_architecture.py
 
-test: lint ## everything, on a real Apache Kafka (JOBS=1: in one process)
+test: style ## everything, on a real Apache Kafka (JOBS=1: in one process)
+	$(MAKE) --no-print-directory --jobs=2 types tests
+
+tests: venv
 	$(BIN)/python -m pytest $(PARALLEL) $(PYTEST_ARGS)
 
 demo: venv ## see it work

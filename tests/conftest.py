@@ -34,8 +34,22 @@ FIGURES = "figures"
 _MARKERS = {"broker": (pytest.mark.broker,), "faults": (pytest.mark.broker, pytest.mark.faults)}
 
 
-_LONGEST_FIRST = ("shell/test_compiled_wheel.py", "faults/", "broker/", "browser/", "shell/", "")
-"""Beginnings of paths: in `make test` files go in this order to the process that is free, and none ends long alone."""
+_LONGEST_FIRST = (
+    "shell/test_compiled_wheel.py",
+    "shell/test_source_archive.py",
+    "test_docs.py",
+    "faults/test_positions.py",
+    "faults/",
+    "broker/test_permissions.py",
+    "broker/",
+    "browser/",
+    "shell/",
+    "",
+)
+"""Beginnings of paths: in `make test` files go in this order to the process that is free, and none ends long alone.
+
+What compiles comes first: it needs no idle machine, as tests with deadlines do, and the types are checked meanwhile.
+"""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

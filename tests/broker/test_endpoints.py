@@ -70,7 +70,7 @@ def test_ready_only_when_restored(stage: Stage) -> None:
         assert service.page("/readyz").status == 0, "nobody listens when it has ended"
 
 
-POLLERS, IDLE, PROBES = 60, 300, 60
+POLLERS, IDLE, PROBES = 60, 300, 20
 _PAUSE_S = 0.02
 _PROBE_S = 30.0
 """Far longer than a probe of an orchestrator waits: how long it takes is the machine's, that it is answered is ours."""

@@ -124,10 +124,16 @@ def test_this_tree_has_no_note() -> None:
 
 
 @pytest.mark.skipif(os.environ.get("CI") != "true", reason="takes minutes; CI=true runs it")
-def test_an_installation_compiles_and_passes_the_tests_of_the_core(archive: Path, tmp_path: Path) -> None:
-    """`pip install` as a user calls it, in an empty environment of the newest Python that is here."""
+def test_an_installation_compiles_and_passes_the_tests_of_the_core(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pip install` as a user calls it, in an empty environment of the newest Python that is here.
+
+    Without the compiler's optimisations: `test_compiled_wheel` and `make wheels-check` try what has them.
+    """
     if lacking := compiled_wheel.missing():
         pytest.skip(lacking)
+    monkeypatch.setenv("CFLAGS", compiled_wheel.SOON)
     assert " passed" in wheels.check(archive, newest_python(), tmp_path)
 
 
