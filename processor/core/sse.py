@@ -20,6 +20,11 @@ _JSON: Final = (b"{", b"[", b'"')
 """What an object, a list and a text begin with."""
 
 
+_NAME: Final = b"event: "
+_DATA: Final = b"data: "
+_ENDS: Final = (b"\n\n", b"\n", b"")
+
+
 class Frame:
     """One event as it stood in the stream. `name` is None where the JSON in `data` names itself."""
 
@@ -106,11 +111,30 @@ def is_sse(text: bytes) -> bool:
     return first[:1] == b":" or first.partition(b":")[0] in _FIELDS or _FIELD.search(text) is not None
 
 
+def _only_frame(text: bytes) -> Frame | None:
+    """The frame of a text that is a name, then data of one line and at most one blank line, as most texts are."""
+    if not text.startswith(_NAME):
+        return None
+    end_of_name = text.find(b"\n")
+    begin = end_of_name + 1 + len(_DATA)
+    if end_of_name <= len(_NAME) or text[end_of_name + 1 : begin] != _DATA:
+        return None
+    end = text.find(b"\n", begin)
+    if end < 0:
+        end = len(text)
+    if end <= begin or text[end:] not in _ENDS:
+        return None
+    return Frame(text[len(_NAME) : end_of_name], text[begin:end])
+
+
 def frames_of(text: bytes) -> list[Frame]:
     """All frames of a whole text."""
-    frames = SseFrames()
     if _CARRIAGE_RETURN in text:
         text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    only = _only_frame(text)
+    if only is not None:
+        return [only]
+    frames = SseFrames()
     found: list[Frame] = []
     for line in text.split(b"\n"):
         frame = frames.take(line)
