@@ -25,6 +25,10 @@ class ExactReader:
         """The delta in a JSON text, which is bytes or `Raw`."""
         return None
 
-    def object_in(self, data: Any, named: Kind) -> ExactEvent | None:
-        """The step object in a text, of an event of this name."""
+    def object_in(self, data: Any, named: Kind | None) -> ExactEvent | None:
+        """The step object in a text, of an event of this name; None: of a bare object that is known to be a step."""
+        return None
+
+    def bare_in(self, data: Any) -> ExactEvent | None:
+        """The event in a text that is all of a value, if it is known at once as a bare object or delta."""
         return None

@@ -148,8 +148,8 @@ named_object: Final = msgspec.json.Decoder(NamedObject).decode
 # Names in ascending order: a structure is written as it stands, and canonical bytes have their keys sorted.
 
 
-class ExactFunction(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    arguments: str | None
+class ExactFunction(msgspec.Struct, forbid_unknown_fields=True, gc=False, kw_only=True):
+    arguments: str | UnsetType | None = UNSET
     name: str
     output: str | UnsetType | None = UNSET
 
@@ -185,7 +185,10 @@ Details = TypeVar("Details")
 
 
 class StatedStep(msgspec.Struct, Generic[Details], forbid_unknown_fields=True, gc=False, kw_only=True):
-    """A step object in one of its commonest shapes: no keys but these, and nothing but the details nested deeper."""
+    """A step object in one of its commonest shapes: no keys but these, and nothing but the details nested deeper.
+
+    An ending object may have null for its type and its details, which says nothing.
+    """
 
     assistant_id: Said = UNSET
     cancelled_at: Said = UNSET
@@ -202,13 +205,13 @@ class StatedStep(msgspec.Struct, Generic[Details], forbid_unknown_fields=True, g
     status: str
     step_details: Details
     thread_id: Said = UNSET
-    type: str
+    type: str | None
     usage: dict[str, Scalar | dict[str, Scalar]] | UnsetType | None = UNSET
 
 
-ExactStep = StatedStep[ExactDetails]
+ExactStep = StatedStep[ExactDetails | None]
 """With function calls or a message."""
-ToolStep = StatedStep[ToolDetails]
+ToolStep = StatedStep[ToolDetails | None]
 """With calls of any tools."""
 
 

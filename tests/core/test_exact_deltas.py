@@ -17,6 +17,7 @@ from processor.core.partition import PartitionState
 from processor.core.run_steps.exact_fold import ExactFold
 from processor.core.run_steps.fast_path import FastPath, Paths
 from processor.core.run_steps.slow_path import SlowPath
+from processor.core.run_steps.step import Step
 from tests.core.scripted_log import Play, call, calls, headers, published, refused, snapshot, step, text
 from tests.core.strategies import RULES as LOG_RULES
 from tests.core.test_paths import ENTRIES, GROWN, NEARLY, USUAL, come_to_the_same
@@ -204,6 +205,114 @@ def test_a_step_begins_and_ends_without_the_slow_path_in_every_envelope(envelope
     come_to_the_same(play.log)
 
 
+@pytest.mark.parametrize("envelope", ["SSE without a name", "a bare object"])
+def test_a_bare_object_begins_repeats_and_ends_a_step_without_the_slow_path(envelope: str) -> None:
+    def bare(data: Any) -> bytes:
+        return b"data: %b\n" % text(data) if envelope != "a bare object" else text(data)
+
+    play = Play()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SlowPath, "apply_event", _never)
+        for _ in range(2):
+            assert not play.put(bare(step(**USUAL)))
+        assert not play.put(_sse("thread.run.step.created", step(**USUAL)))
+        play.put(bare(calls(call(0, "", id="c", function={"name": "f"}))))
+        assert not play.put(bare(step(**USUAL)))
+        effect = published(play.put(bare(step("completed", **USUAL))))
+    assert headers(effect)["events"] == "5"
+    counted = {kind: play.state.counts[kind] for kind in ("stated", "created", "repeated", "completed")}
+    assert counted == {"stated": 3, "created": 1, "repeated": 1, "completed": 1}
+    come_to_the_same(play.log)
+
+
+@pytest.mark.parametrize("name", ["delta", "in_progress", "created"])
+def test_an_event_that_comes_again_is_passed_over_without_the_slow_path(name: str) -> None:
+    """It names its step again, so that this is remembered from here on, and leaves it as compact as it was."""
+    play, again = Play(), step(**USUAL) if name != "delta" else calls(call(0, "x"))
+    play.created(**USUAL)
+    play.say("step.delta", calls(call(0, "", id="c", function={"name": "f"})))
+    write = ALONE["a CloudEvent"]
+    for event_id in ("a", "b"):  # the second time by a template, or as it was read before
+        value, told = write(f"thread.run.step.{name}", again, event_id)
+        play.put(value, headers=told)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SlowPath, "apply_event", _never)
+        value, told = write(f"thread.run.step.{name}", again, "b")
+        play.put(value, headers=told, at=play.at + 1)
+        published(play.put(_sse("thread.run.step.completed", step("completed", **USUAL))))
+    assert play.state.counts["duplicate"] == (0 if name == "created" else 1)
+    come_to_the_same(play.log)
+
+
+def test_what_the_slow_path_passes_over_leaves_a_step_compact() -> None:
+    play = Play()
+    play.say("step.created", step(**USUAL), event_id="a")
+    play.say("step.created", step(**USUAL) | {"metadata": {"a": "b"}}, event_id="b")
+    play.say("step.delta", calls(call(0, "a", more=1)), event_id="a")
+    held = play.state.steps["s1"].step
+    assert isinstance(held, Step)
+    assert held.compact_form is not None
+    assert held.compact_form.calls is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SlowPath, "apply_event", _never)
+        published(play.say("step.completed", step("completed", **USUAL)))
+    come_to_the_same(play.log)
+
+
+_FUNCTION: dict[str, Any] = {"type": "function", "id": "c"}
+_LEFT_TO_THE_FOLD: dict[str, dict[str, Any]] = {
+    "its type": {"type": None},
+    "its details": {"step_details": None},
+    "its ids": {"run_id": None, "thread_id": None, "type": None},
+    "a call's arguments": {
+        "step_details": {"type": "tool_calls", "tool_calls": [_FUNCTION | {"function": {"name": "f"}}]}
+    },
+    "them, and says its output": {
+        "step_details": {"type": "tool_calls", "tool_calls": [_FUNCTION | {"function": {"name": "f", "output": "o"}}]}
+    },
+}
+
+
+@pytest.mark.parametrize("left", _LEFT_TO_THE_FOLD)
+@pytest.mark.parametrize("envelope", ["SSE", "an event"])
+@pytest.mark.parametrize("tool", ["function", "mcp", "message"])
+def test_an_end_may_leave_to_the_fold(left: str, envelope: str, tool: str) -> None:
+    """Each of these several times over, so that what may be learned is learned."""
+    play, told = Play(), USUAL if tool != "message" else {"type": "message_creation", "step_details": _MESSAGE}
+    for number in range(4):
+        step_id = f"s{number}"
+        play.created(step_id=step_id, **told)
+        opened = call(0, "", id="c", function={"name": "f"})
+        if tool == "mcp":
+            opened = {"index": 0, "type": "mcp", "id": "c", "name": "f", "server_label": "l", "arguments": ""}
+        if tool != "message":
+            play.say("step.delta", calls(opened, step_id=step_id))
+        for piece in "ab":
+            said = {"type": "mcp", "arguments": piece} if tool == "mcp" else {}
+            if tool != "message":
+                play.say("step.delta", calls(call(0, None if said else piece) | said, step_id=step_id))
+        end = step("completed", step_id=step_id, **told) | _LEFT_TO_THE_FOLD[left]
+        name = "thread.run.step.completed"
+        play.put(_sse(name, end) if envelope == "SSE" else text({"event": name, "data": end}))
+        play.say("step.delta", calls(call(0, "c"), step_id=step_id))
+    come_to_the_same(play.log)
+
+
+@pytest.mark.parametrize("left", list(_LEFT_TO_THE_FOLD))
+def test_an_end_that_leaves_something_to_the_fold_is_folded_fast(left: str) -> None:
+    play = Play()
+    play.created(**USUAL)
+    play.say("step.delta", calls(call(0, "a", id="c", function={"name": "f"})))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SlowPath, "apply_event", _never)
+        end = step("completed", **USUAL) | _LEFT_TO_THE_FOLD[left]
+        effect = published(play.say("step.completed", end))
+    (told,) = snapshot(effect)["step_details"]["tool_calls"]
+    assert (told["function"]["name"], told["function"]["arguments"]) == ("f", "a")
+    assert (snapshot(effect)["type"], snapshot(effect)["run_id"]) == ("tool_calls", "r1")
+    come_to_the_same(play.log)
+
+
 def test_objects_of_an_exact_shape_that_the_slow_path_folds() -> None:
     """Each is told by SSE text: what it is, and what becomes of it, is the same."""
     begin, other, end = step(**USUAL), step(**USUAL) | {"run_id": "r2"}, step("completed", **USUAL)
@@ -328,6 +437,13 @@ _OBJECTS = st.sampled_from(
         ("thread.run.step.created", step(type="message_creation", step_details=_MESSAGE), "e3"),
         ("thread.run.step.in_progress", step(**USUAL), "e4"),
         ("thread.run.step.failed", step("failed", type="message_creation", step_details=_MESSAGE), "e5"),
+        ("thread.run.step.completed", step("completed", type=None, step_details=None), ""),
+        ("thread.run.step.failed", step("failed", type="message_creation", step_details=None), ""),
+        ("thread.run.step.created", step(type=None, step_details=None), ""),
+        *(
+            ("thread.run.step.completed", step("completed", **USUAL) | left, event_id)
+            for event_id, left in zip(("", "e6", "", "e7", ""), _LEFT_TO_THE_FOLD.values(), strict=True)
+        ),
     ]
 )
 

@@ -18,6 +18,7 @@ from processor.core.effects import Status
 from processor.core.events import MAX_DEPTH
 from processor.core.growing_text import Text
 from processor.core.merge import (
+    Indexed,
     Notes,
     Tree,
     Way,
@@ -44,6 +45,7 @@ from processor.core.step_state import KEPT_OVER_NULL, SCHEMA_KEYS
 from processor.core.wire_types import (
     ExactDetails,
     ExactFunction,
+    ExactMessage,
     ExactStep,
     ExactTool,
     StatedStep,
@@ -130,7 +132,6 @@ class CompactStep:
         "_message",
         "_published",
         "_texts",
-        "_type",
         "begun_by",
         "calls",
         "has_ended",
@@ -138,10 +139,11 @@ class CompactStep:
         "lengths",
         "opening",
         "run_id",
+        "type",
     )
 
     def __init__(self, opening: bytes, kind: str, message: str | None, run_id: str | None, absent: int) -> None:
-        self.opening, self._type, self._message, self.run_id, self._absent = opening, kind, message, run_id, absent
+        self.opening, self.type, self._message, self.run_id, self._absent = opening, kind, message, run_id, absent
         self.calls: list[Call] | None = [] if message is None else None
         self.has_ended = False
         self.begun_by: BeginTemplate | None = None
@@ -181,23 +183,28 @@ class CompactStep:
         if not self.opening:
             return None
         told = event.told
-        details: ExactDetails = told[DETAILS]
-        if not (told[TYPE] == details.type == self._type and told[OBJECT]):
+        stated = event.stated
+        details: ExactDetails | None = told[DETAILS]
+        if details is None:
+            details = stated.step_details = self._details_left()
+        if not (details.type == self.type and (told[TYPE] is None or told[TYPE] == self.type) and told[OBJECT]):
             return None
         texts = self._end_details(details)
         if texts is None:
             return None
-        stated = event.stated
         absent = self._complete(stated, told, status)
         return None if absent < 0 else Ending(stated, b"", (stated.run_id, stated.thread_id), absent, texts)
 
     def tool_ending_of(self, stated: StatedStep[Any], status: Status, tree: Tree) -> Ending | None:
         """The same where the details are a tree, which stays as it is. `stated` has `ToolDetails` and is changed."""
-        details: ToolDetails = stated.step_details
-        if not self.opening or not (stated.type == details.type == self._type and stated.object):
+        details: ToolDetails | None = stated.step_details
+        if not self.opening or not ((stated.type is None or stated.type == self.type) and stated.object):
             return None
         notes = Notes()
-        tree = _finished(tree, details, notes)
+        if details is not None:
+            if details.type != self.type:
+                return None
+            tree = _finished(tree, details, notes)
         leaves = odd_leaves(tree)
         if leaves is None:
             return None
@@ -208,7 +215,7 @@ class CompactStep:
 
     def ending_by(self, template: EndTemplate, cuts: list[bytes], tree: Tree | None) -> Ending | None:
         """The same of an object that matches a template. `tree`: the details, where the step has them so."""
-        if not self.opening or template.type != self._type or template.unsaid & ~self._absent:
+        if not self.opening or template.type != self.type or template.unsaid & ~self._absent:
             return None
         ids, held = template.ids(cuts), self.calls
         if tree is not None:
@@ -233,7 +240,7 @@ class CompactStep:
             details = read_exact_details(span)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
-        texts = self._end_details(details) if details.type == self._type else None
+        texts = self._end_details(details) if details.type == self.type else None
         if texts is None:
             return None
         if held is not None and named is None:
@@ -263,7 +270,7 @@ class CompactStep:
             details = read_tool_details(span)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
-        if details.type != self._type:
+        if details.type != self.type:
             return None
         notes = Notes()
         ending = _ending_with(template, cuts, ids, _finished(tree, details, notes), notes)
@@ -292,6 +299,12 @@ class CompactStep:
                     setattr(stated, name, None)
         return absent
 
+    def _details_left(self) -> ExactDetails:
+        """The details of an ending object that leaves all to the fold."""
+        if self.calls is None:
+            return ExactDetails(type=self.type, message_creation=ExactMessage(self._message or ""))
+        return ExactDetails(type=self.type, tool_calls=[])
+
     def _end_details(self, details: ExactDetails) -> int | None:
         """Merge the details; returns the bits of the calls whose text is the fold's own. None: something differs."""
         held, told, message = self.calls, details.tool_calls, details.message_creation
@@ -302,7 +315,9 @@ class CompactStep:
         if not told:
             details.tool_calls = [
                 ExactTool(
-                    ExactFunction(call.text.raw(), call.name, None if call.says_output else _UNSET),
+                    ExactFunction(
+                        arguments=call.text.raw(), name=call.name, output=None if call.says_output else _UNSET
+                    ),
                     call.call_id,
                     call.kind,
                 )
@@ -321,7 +336,7 @@ class CompactStep:
             if tool_id != call.call_id or said[2] != call.kind or body[1] != call.name or tool_id in ids:
                 return None
             ids.append(tool_id)
-            if stated_arguments is None:
+            if stated_arguments is None or stated_arguments is _UNSET:
                 texts |= 1 << number
             elif not call.text.is_said_by(_encode(stated_arguments)):
                 return None
@@ -368,8 +383,7 @@ class CompactStep:
 
     def take_tree(self) -> Tree:
         """The details as a tree from here on, in place of `calls`."""
-        tree: Tree = {}
-        fill(tree, read_any(self.opening)["step_details"])
+        tree: Tree = {"type": self.type, "tool_calls": Indexed()}
         self._put_calls(tree)
         self.calls = None
         return tree
@@ -436,8 +450,11 @@ def _finished(tree: Tree, details: ToolDetails, notes: Notes) -> Tree:
 
 def opens_exactly(event: ExactObject) -> bool:
     """Whether a step that begins so may be held compact: no calls yet, and a type that is the details' own."""
-    kind: str = event.told[TYPE]
-    message, calls, own_kind = _astuple(event.told[DETAILS])
+    kind = event.told[TYPE]
+    details = event.told[DETAILS]
+    if details is None:
+        return False
+    message, calls, own_kind = _astuple(details)
     if own_kind != kind:
         return False
     if kind == "tool_calls":

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
+from processor.core.events import DELTA_OBJECT
 from processor.core.growing_text import inside
 from processor.core.run_steps.text_place import TextPlace
 from processor.core.wire_types import ExactData, exact_delta
@@ -22,13 +23,14 @@ _PROBES: Final = (("s", ""), ('"\\', 'a"\\\n\u00e9'), ("t", "}]"))
 class DeltaTemplate:
     """`head`, the id, `middle`, the text as JSON, `tail`. The quotes of id and text belong to the parts around them.
 
-    `place` is where the text belongs.
+    `place` is where the text belongs; `names_itself`: such data say that they are a delta, and so may stand alone.
     """
 
-    __slots__ = ("head", "middle", "place", "tail")
+    __slots__ = ("head", "middle", "names_itself", "place", "tail")
 
-    def __init__(self, head: bytes, middle: bytes, tail: bytes, place: TextPlace) -> None:
+    def __init__(self, head: bytes, middle: bytes, tail: bytes, place: TextPlace, *, names_itself: bool) -> None:
         self.head, self.middle, self.tail, self.place = head, middle, tail, place
+        self.names_itself = names_itself
 
     def fits(self, value: bytes) -> bool:
         if not (value.startswith(self.head) and value.endswith(self.tail)):
@@ -62,7 +64,9 @@ def learn_template(
     begin = _opening_quote(value, end_of_text)
     if not 0 < head < end_of_id < begin:
         return None
-    found = DeltaTemplate(value[:head], value[end_of_id : begin + 1], value[end_of_text:], place)
+    found = DeltaTemplate(
+        value[:head], value[end_of_id : begin + 1], value[end_of_text:], place, names_itself=data.object == DELTA_OBJECT
+    )
     return found if all(_is_read_back(found, data, read, *probe) for probe in _PROBES) else None
 
 

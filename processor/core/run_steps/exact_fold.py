@@ -15,6 +15,7 @@ from processor.core.growing_text import inside
 from processor.core.lifecycle import Kind
 from processor.core.quarantine import Quarantine
 from processor.core.run_steps.compact_step import Ending, opens_exactly
+from processor.core.run_steps.event_ids import id_text
 from processor.core.run_steps.exact_reader import ParsedDelta, StatedObject, TextDelta, general_delta
 from processor.core.run_steps.fast_path import AppendText, FastPath, OpenCall, Templates
 from processor.core.run_steps.object_path import ObjectPath
@@ -23,7 +24,7 @@ from processor.core.run_steps.usual_events import ENDS, EXPIRES_AT, ExactObject
 from processor.core.transitions import Transitions
 from processor.core.wire_types import StepDelta, StepObject
 
-_CREATED, _IN_PROGRESS = Kind.CREATED, Kind.IN_PROGRESS
+_CREATED, _STATED, _IN_PROGRESS = Kind.CREATED, Kind.STATED, Kind.IN_PROGRESS
 _COMPLETED: Final = Status.COMPLETED
 
 
@@ -75,7 +76,13 @@ class ExactFold:
         if not step.finds_text(event.place):
             return False
         if not step.append_text(event.piece, event.length, self._max_step_bytes, event_id):
-            return False
+            if event_id is None or not step.has_folded(id_text(event_id)):
+                return False
+            # Of the step's own type, as the text was found: it says nothing that the slow path would look at.
+            self._transitions.touch(entry, cause)
+            self._transitions.counts["duplicate"] += 1
+            self.appended += 1
+            return True
         if step.template is None:
             self._templates.expect(step, is_known_plain=True)
         self._note_delta(entry, step, cause)
@@ -115,7 +122,7 @@ class ExactFold:
         entry = transitions.steps.get(event.step_id)
         if entry is None:
             if (
-                kind is not _CREATED
+                not (kind is _CREATED or kind is _STATED)
                 or exact is None
                 or transitions.is_full()
                 or not opens_exactly(exact)
@@ -123,23 +130,41 @@ class ExactFold:
             ):
                 return False
             self.begin(exact, cause, event_id, size)
+            if kind is _STATED:
+                self._objects.begun -= 1
+                transitions.counts[_STATED.value] += 1
             return True
         step = entry.step
-        if not isinstance(step, Step) or cause.offset < entry.applied_below or step.has_folded(event_id):
+        if not isinstance(step, Step) or cause.offset < entry.applied_below:
             return False
-        if kind is _IN_PROGRESS:
-            if not step.is_repeated_by(event.data) or step.size_with(size, 0) > self._max_step_bytes:
+        if kind is _IN_PROGRESS or kind is _STATED or kind is _CREATED:
+            return step.is_repeated_by(event.data) and self._repeat(entry, step, kind, cause, event_id, size)
+        if step.has_folded(event_id):
+            return False
+        status = ENDS.get(kind)
+        ending = None if status is None else step.ending_of(event.data, kind, status, exact)
+        if ending is None or status is None:
+            return False
+        self.end(entry, step, ending, status, cause, event_id, size)
+        return True
+
+    def _repeat(self, entry: Entry, step: Step, kind: Kind, cause: Cause, event_id: str | None, size: int) -> bool:
+        """Count an object that says to the letter what the step began with."""
+        transitions = self._transitions
+        is_known = step.has_folded(event_id)
+        if is_known or kind is _CREATED:
+            transitions.touch(entry, cause)
+            transitions.counts["duplicate" if is_known else "repeated"] += 1
+        else:
+            if step.size_with(size, 0) > self._max_step_bytes:
                 return False
             transitions.touch(entry, cause)
             step.repeat_exact(size)
             transitions.folded(step, cause, event_id)
+        if kind is _IN_PROGRESS:
             self._objects.repeated += 1
-            return True
-        status = ENDS.get(kind)
-        ending = None if status is None else step.ending_of(event.data, kind, status)
-        if ending is None or status is None:
-            return False
-        self.end(entry, step, ending, status, cause, event_id, size)
+        else:
+            transitions.counts[kind.value] += 1
         return True
 
     def begin(self, event: ExactObject, cause: Cause, event_id: str | None, size: int) -> None:

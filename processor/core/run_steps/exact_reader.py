@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from processor.core.events import MAX_ID
+from processor.core.events import MAX_ID, STEP_OBJECTS
 from processor.core.exact_events import ExactEvent, ExactReader
 from processor.core.growing_text import inside, length_of
 from processor.core.lifecycle import Kind
+from processor.core.run_steps.compact_step import opens_exactly
 from processor.core.run_steps.delta_template import DeltaTemplate, is_plain, learn_template
-from processor.core.run_steps.text_place import TextPlace, piece_of
-from processor.core.run_steps.usual_events import ENDS, ExactObject, exact_object, tool_step
+from processor.core.run_steps.text_place import piece_of
+from processor.core.run_steps.usual_events import ENDS, OBJECT, ExactObject, exact_object, tool_step
 from processor.core.wire_types import (
     ExactData,
     StepDelta,
@@ -29,11 +30,14 @@ from processor.core.wire_types import (
 if TYPE_CHECKING:
     from mypy_extensions import i64  # for the compiler alone
 
+_CREATED, _IN_PROGRESS, _STATED = Kind.CREATED, Kind.IN_PROGRESS, Kind.STATED
+_ID: Final = b'{"id":'
 _FUNCTION: Final = b'"function":'
 _TOOLS: Final = b'"tool_calls":[{'
 _read_text: Final = read_text
 _MAX_TEMPLATES: Final = 128
 """How many are learned: one for each place of a text and each way to write JSON."""
+_MAX_OPENINGS: Final = 256
 _ATTEMPTS: Final = 64
 """How often learning one may fail before nothing more is learned."""
 
@@ -41,10 +45,11 @@ _ATTEMPTS: Final = 64
 class TextDelta(ExactEvent):
     """A delta whose `data` matches a template: it adds `piece`, of `length` characters, at `place`."""
 
-    __slots__ = ("data", "length", "piece", "place", "step_id")
+    __slots__ = ("data", "length", "names_itself", "piece", "place", "step_id")
 
-    def __init__(self, step_id: str, place: TextPlace, piece: bytes, length: int, data: bytes) -> None:
-        self.step_id, self.place, self.piece, self.length, self.data = step_id, place, piece, length, data
+    def __init__(self, step_id: str, template: DeltaTemplate, piece: bytes, length: int, data: bytes) -> None:
+        self.step_id, self.place, self.names_itself = step_id, template.place, template.names_itself
+        self.piece, self.length, self.data = piece, length, data
 
 
 class ParsedDelta(ExactEvent):
@@ -72,7 +77,7 @@ class StatedObject(ExactEvent):
 class DataReader(ExactReader):
     """Reads for one partition; it learns the templates of its producers."""
 
-    __slots__ = ("_attempts", "_id_end", "_templates", "known")
+    __slots__ = ("_attempts", "_id_end", "_openings", "_templates", "known")
 
     def __init__(self) -> None:
         self._templates: dict[bytes, list[DeltaTemplate]] = {}
@@ -81,9 +86,11 @@ class DataReader(ExactReader):
         self._attempts = _ATTEMPTS
         self._id_end: i64 = 0
         """Where the id of the last delta ended."""
+        self._openings: dict[bytes, ExactObject] = {}
+        """Objects in progress that were read lately, by their text: most are said again."""
 
     def delta_in(self, data: Any) -> ExactEvent | None:
-        text = data if isinstance(data, bytes) else bytes(data)
+        text: bytes = data if type(data) is bytes else bytes(data)
         found = self.text_delta(text)
         if found is not None:
             return found
@@ -127,19 +134,39 @@ class DataReader(ExactReader):
                         except (msgspec.MsgspecError, UnicodeDecodeError):
                             return None
                         piece, length = inside(text), len(text)
-                    return TextDelta(data[begin:end].decode("ascii"), template.place, piece, length, data)
+                    return TextDelta(data[begin:end].decode("ascii"), template, piece, length, data)
             return None
         return None
 
-    def object_in(self, data: Any, named: Kind) -> ExactEvent | None:
-        text = data if isinstance(data, bytes) else bytes(data)
-        if named not in ENDS or text.find(_TOOLS) < 0 or text.find(_FUNCTION) >= 0:
-            found = exact_object(text, named)
-            return None if found is None else StatedObject(named, found.step_id, text, found)
-        stated = tool_step(text, named)
-        if stated is None or not 0 < len(stated.id) <= MAX_ID:
+    def object_in(self, data: Any, named: Kind | None) -> ExactEvent | None:
+        text: bytes = data if type(data) is bytes else bytes(data)
+        if named is None or named is _CREATED or named is _IN_PROGRESS:
+            known = self._openings.get(text)
+            if known is not None:
+                return StatedObject(_STATED if named is None else named, known.step_id, text, known)
+        elif text.find(_TOOLS) >= 0 and text.find(_FUNCTION) < 0:
+            stated = tool_step(text, named)
+            if stated is None or not 0 < len(stated.id) <= MAX_ID:
+                return None
+            return StatedObject(named, stated.id, text, None)
+        found = exact_object(text, named)
+        if found is None:
             return None
-        return StatedObject(named, stated.id, text, None)
+        if found.kind not in ENDS and opens_exactly(found) and found.told[OBJECT] in STEP_OBJECTS:
+            if len(self._openings) >= _MAX_OPENINGS:
+                self._openings.clear()
+            self._openings[text] = found
+        return StatedObject(found.kind, found.step_id, text, found)
+
+    def bare_in(self, data: Any) -> ExactEvent | None:
+        text: bytes = data if type(data) is bytes else bytes(data)
+        if not text.startswith(_ID):
+            return None
+        found = self.text_delta(text)
+        if found is not None:
+            return found if found.names_itself else None
+        known = self._openings.get(text)
+        return None if known is None else StatedObject(_STATED, known.step_id, text, known)
 
     def _learn(self, data: bytes, delta: ExactData) -> None:
         if self.known >= _MAX_TEMPLATES or self._attempts == 0 or not is_plain(delta.id):

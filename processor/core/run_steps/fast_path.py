@@ -15,6 +15,7 @@ from processor.core.lifecycle import Kind
 from processor.core.run_steps.compact_step import Ending, OpenedCall, opens_exactly
 from processor.core.run_steps.delta_template import DeltaTemplate, is_plain
 from processor.core.run_steps.step import Step
+from processor.core.run_steps.text_place import Key
 from processor.core.run_steps.usual_events import (
     EventPrefix,
     ExactObject,
@@ -31,8 +32,8 @@ _CREATED: Final = Kind.CREATED
 _DELTA: Final = Kind.DELTA
 _ID: Final = b'{"id":"'
 _QUOTE: Final = 0x22
-_MAX_TEMPLATES: Final = 16
-"""How many are learned: producers write their JSON in few ways."""
+_MAX_TEMPLATES: Final = 64
+"""How many are learned: one for each place of a text in each of the few ways in which producers write their JSON."""
 _TEMPLATE_ATTEMPTS: Final = 64
 """How often learning one may fail before nothing more is learned."""
 
@@ -128,13 +129,18 @@ class FastPath:
             if decision is not None:
                 return decision
             found = named_event(value)
-            return TakeSlowPath(found) if isinstance(found, StepObject) else None
+            return TakeSlowPath(found) if type(found) is StepObject else None
         event = exact(value, head)
-        if isinstance(event, ExactData):
+        whole: StepDelta | StepObject | None = None
+        if type(event) is ExactData:
             decision = self.decide_delta(event, offset, event_id)
             if decision is not None:
                 return decision
-        whole = general(event) if isinstance(event, (ExactData, ExactObject)) else event
+            whole = general(event)
+        elif isinstance(event, ExactObject):
+            whole = general(event)
+        elif type(event) is StepObject:
+            whole = event
         return None if whole is None else TakeSlowPath(whole)
 
     def decide_delta(self, event: ExactData, offset: int, event_id: str | None) -> Decision | None:
@@ -199,10 +205,13 @@ class FastPath:
 class Templates:
     """The delta templates of a partition's producers. `head` is of the one last seen, b"" if there is none."""
 
-    __slots__ = ("_attempts", "head", "id_end", "known")
+    __slots__ = ("_at_head", "_attempts", "_by_head", "head", "id_end", "known")
 
     def __init__(self) -> None:
         self.known: list[DeltaTemplate] = []
+        self._by_head: dict[bytes, dict[Key, DeltaTemplate]] = {}
+        """By head and place."""
+        self._at_head: dict[Key, DeltaTemplate] = {}
         self._attempts = _TEMPLATE_ATTEMPTS
         self.head = b""
         self.id_end = 0
@@ -210,10 +219,15 @@ class Templates:
 
     def expect(self, step: Step, *, is_known_plain: bool = False) -> None:
         """A call has begun: its deltas may match a known template. `is_known_plain`: that its id needs no escape."""
-        for known in self.known:
-            if known.head is self.head and step.fits_template(known) and (is_known_plain or is_plain(step.step_id)):
-                step.use_template(known)
-                return
+        key = step.place_key()
+        known = None if key is None else self._at_head.get(key)
+        if known is not None and (is_known_plain or is_plain(step.step_id)):
+            step.use_template(known)
+
+    @property
+    def may_learn(self) -> bool:
+        """Whether there is room for more of them, and few attempts failed."""
+        return self._attempts > 0 and len(self.known) < _MAX_TEMPLATES
 
     def learn(self, step: Step, value: bytes, event: ExactData) -> None:
         """Learn the template of the delta that has just been added to the step."""
@@ -221,7 +235,7 @@ class Templates:
             return
         found = next((known for known in self.known if known.fits(value)), None)
         if found is None:
-            if not self._attempts or len(self.known) >= _MAX_TEMPLATES:
+            if not self.may_learn:
                 return
             found = step.learn_template(value, event)
             if found is None:
@@ -231,6 +245,8 @@ class Templates:
                 if known.head == found.head:
                     found.head = known.head  # compared by identity, not equality, for speed
             self.known.append(found)
+            self._by_head.setdefault(found.head, {}).setdefault(found.place.key, found)
         step.use_template(found)
         self.head = found.head
+        self._at_head = self._by_head[found.head]
         self.id_end = len(found.head) + len(event.id.encode())

@@ -23,7 +23,7 @@ from processor.core.responses.response import entry_key
 from processor.core.rules import Rules
 from processor.core.run_steps.event_ids import id_text
 from processor.core.run_steps.exact_fold import ExactFold, general
-from processor.core.run_steps.exact_reader import DataReader
+from processor.core.run_steps.exact_reader import DataReader, TextDelta
 from processor.core.run_steps.fast_path import (
     AppendText,
     BeginStep,
@@ -39,7 +39,7 @@ from processor.core.run_steps.slow_path import SlowPath
 from processor.core.run_steps.step import Step
 from processor.core.run_steps.usual_events import EventPrefix, prefix_of
 from processor.core.transitions import Transitions
-from processor.core.wire_types import StepDelta, StepObject, read_text
+from processor.core.wire_types import Decoded, StepDelta, StepObject, exact_delta, read_text
 
 if TYPE_CHECKING:
     from mypy_extensions import i64  # for the compiler alone
@@ -151,11 +151,15 @@ class RunSteps:
         if value and plain_id is not SPECIAL and self._uses_fast_path:
             event_id = None if plain_id is None else id_text(plain_id)
             head = prefix_of(value)
-            if head is not None and self.objects.apply(value, head, cause, event_id):
-                return
-            if head is not None and head.kind is _DELTA and self._reader.known:
-                found = self._reader.text_delta(value[head.data : -1])
-                if found is not None and self._exact.append(cause, found, plain_id):
+            if head is not None:
+                found: TextDelta | None = None
+                if head.kind is _DELTA and self._reader.known:
+                    found = self._reader.text_delta(value[head.data : -1])
+                    if found is not None and self._exact.append(cause, found, plain_id):
+                        if self.templates.may_learn:
+                            self._learn(found, value)
+                        return
+                if found is None and self.objects.apply(value, head, cause, event_id):
                     return
             decision = self._fast.decide(value, head, cause.offset, event_id)
             if decision is not None:
@@ -164,9 +168,10 @@ class RunSteps:
         # A delta that begins with its name was found to have no exact shape.
         asks_exact = self._uses_fast_path and (not value or plain_id is SPECIAL or not value.startswith(_NAMED))
         decoded = decode(value, record.headers, self._with_frames, self._reader if asks_exact else None)
-        if isinstance(decoded, Rejected):
+        if type(decoded) is Rejected:
             self._transitions.reject(cause, decoded)
             return
+        assert type(decoded) is Decoded
         events, ids = decoded.events, decoded.ids
         total = len(events)
         for at in range(total):
@@ -176,6 +181,13 @@ class RunSteps:
                     continue
                 event = general(event)
             self._slow.apply_event(cause, event, own_id, f"{at + 1}/{total}" if total > 1 else "")
+
+    def _learn(self, found: TextDelta, value: bytes) -> None:
+        """Learn the template of the whole value of a delta, if its step has none yet."""
+        entry = self._transitions.steps.get(found.step_id)
+        step = None if entry is None else entry.step
+        if isinstance(step, Step) and step.template is None:
+            self.templates.learn(step, value, exact_delta(value).data)
 
     def _perform(
         self, decision: Decision, cause: Cause, value: bytes, head: EventPrefix | None, event_id: str | None

@@ -18,6 +18,7 @@ from processor.core.run_steps.object_template import (
     CallTemplate,
     EndTemplate,
     SharedBeginning,
+    has_template,
     learn_begin,
     learn_call,
     learn_end,
@@ -35,6 +36,7 @@ _DELTA: Final = Kind.DELTA
 _COMPLETED: Final = Status.COMPLETED
 REPEATS: Final = b'{"event":"thread.run.step.in_progress","data":'
 """What an object begins with that mostly says what `created` said."""
+_FUNCTION: Final = b'"function"'
 _MAX_TEMPLATES: Final = 16
 """How many of each sort are learned: producers write their JSON in few ways."""
 _ATTEMPTS: Final = 64
@@ -144,6 +146,8 @@ class ObjectPath:
 
     def _open_call(self, value: bytes, cause: Cause, event_id: str | None) -> bool:
         transitions = self._transitions
+        if value.find(_FUNCTION) < 0:  # as all of them have it: to cut the value for each costs more
+            return False
         for template in self._calls:
             cuts = template.shape.cut(value)
             if cuts is None:
@@ -226,7 +230,7 @@ class ObjectPath:
     def learn_end(self, value: bytes, head: EventPrefix) -> None:
         """Learn from an object that has just ended a step."""
         ends = self._ends[head.number]
-        if self._may_learn(len(ends)):
+        if self._may_learn(len(ends)) and has_template(value[head.data : -1]):
             found = learn_end(value, head.data)
             if found is None:
                 self._attempts -= 1

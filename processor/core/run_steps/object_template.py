@@ -53,6 +53,7 @@ _CONSTANT_TEXTS: Final = frozenset({"object", "type", "status"})
 _NOTHING: Final = b""
 _FIRST_HOLES: Final = 7
 """Of how many holes `Shape.lengths` tells, a byte each in a number of 64 bits."""
+_NULL: Final = Raw(b"null")
 _MARK: Final = "~%d~"
 _FIRST_NUMBER: Final = 900_000_000_000_001
 _DETAILS: Final = "step_details"
@@ -189,6 +190,7 @@ class BeginTemplate:
     def __init__(self, shape: Shape, event: ExactObject, places: list[Path], data_at: int) -> None:
         told = event.stated
         self.data_at = data_at
+        assert told.type is not None  # as it `opens_exactly`
         self.shape, self.type = shape, told.type
         self.absent = _unset_bits(event.told)
         self.id_at, self.run_at = _place(places, "id"), _place(places, "run_id")
@@ -358,8 +360,14 @@ def learn_call(value: bytes) -> CallTemplate | None:
     return CallTemplate(Shape(value, holes), places, call.index, kind, says_output=says_output)
 
 
+def has_template(data: bytes) -> bool:
+    """Whether an ending object has no null that erases nothing: what it leaves to the step, no template knows."""
+    stated = read_split_step(data)
+    return stated.step_details != _NULL and all(getattr(stated, name) is not None for name in KEPT_OVER_NULL)
+
+
 def learn_end(value: bytes, data_at: int) -> EndTemplate | None:
-    """The template of an object that has ended a step by the fast path."""
+    """The template of an object that `has_template` and has ended a step by the fast path."""
 
     def split(whole: bytes) -> StatedStep[Raw]:
         return read_split_step(whole[data_at:-1])
@@ -385,8 +393,6 @@ def learn_end(value: bytes, data_at: int) -> EndTemplate | None:
 
     places = _places(value, holes, read)
     if places is None or type(stated.thread_id) is int:
-        return None
-    if any(getattr(stated, name) is None for name in KEPT_OVER_NULL):
         return None
     marked = split(_filled(value, holes))
     marks = [_mark_bytes(number, hole.kind) for number, hole in enumerate(holes)]
@@ -437,7 +443,7 @@ def learn_named(details: bytes) -> NamedCalls | None:
     for _, number, *field in places:
         assert type(number) is int
         order.append(3 * number + _OF_CALL.index(tuple(field)))
-    texts = sum(1 << number for number, call in enumerate(calls) if call.function.arguments is None)
+    texts = sum(1 << number for number, call in enumerate(calls) if type(call.function.arguments) is not str)
     outputs = sum(1 << number for number, call in enumerate(calls) if call.function.output is None)
     begins = [0, *(hole.end + (hole.kind == _PLAIN) for hole in holes)]
     ends = [*(hole.begin - (hole.kind == _PLAIN) for hole in holes), len(details)]

@@ -71,28 +71,29 @@ class SlowPath:
     def _fold(self, cause: Cause, event: Event, event_id: str | None, number: str) -> None:
         transitions = self._transitions
         counts = transitions.counts
-        if isinstance(event, StepDelta):
+        # By `type`: compiled, `isinstance` asks the metaclass of a structure, which costs ten times as much.
+        if type(event) is StepDelta:
             counts["delta"] += 1
             refused = self._observed(event.step_id, cause, self._delta(cause, event, event_id))
-        elif isinstance(event, StepObject):
+        elif type(event) is StepObject:
             counts[event.kind.value] += 1
             refused = self._observed(event.step_id, cause, self._object(cause, event, event_id))
-        elif isinstance(event, RunEnd):
+        elif type(event) is RunEnd:
             counts["run_end"] += 1
             if event.disagrees:
                 counts["run_status_disagrees"] += 1
             self._endings.end_run(cause, event)
             return
-        elif isinstance(event, ResponseEvent):
+        elif type(event) is ResponseEvent:
             self._responses.apply_event(cause, event, event_id, number)
             return
-        elif isinstance(event, StreamError):
+        elif type(event) is StreamError:
             self._stream_error(cause, event)
             return
-        elif isinstance(event, Rejected):
+        elif type(event) is Rejected:
             refused = event
         else:
-            assert isinstance(event, Ignored)
+            assert type(event) is Ignored
             if event.why == "unknown_event" and self._unknown == "dead-letter":
                 transitions.reject(cause, Rejected(Reason.UNKNOWN_EVENT, "an event of this name is not known"))
             else:
@@ -221,12 +222,13 @@ class SlowPath:
     def _delta(self, cause: Cause, delta: StepDelta, event_id: str | None) -> Rejected | None:
         transitions = self._transitions
         refused = _check_delta(delta)
-        brought = characters(delta.details) + (len(event_id) if event_id else 0)
+        grown = characters(delta.details)
+        brought = grown + (len(event_id) if event_id else 0)
         entry = transitions.lookup(delta.step_id, cause.offset)
         if entry is SKIP:
             return None
         if entry is None:
-            return self._first_delta(cause, delta, event_id, refused, brought)
+            return self._first_delta(cause, delta, event_id, refused, grown)
         if entry.refused:
             return transitions.refuse_again(entry, cause)
         transitions.touch(entry, cause)
@@ -248,11 +250,11 @@ class SlowPath:
             entry.put_back(step)
             return refused
         if entry.status is _OPEN:
-            transitions.counts["null_ignored"] += step.append(delta)
+            transitions.counts["null_ignored"] += step.append(delta, grown)
             transitions.folded(step, cause, event_id)
             return None
         before = self._bytes_of(step)
-        transitions.counts["null_ignored"] += step.append(delta)
+        transitions.counts["null_ignored"] += step.append(delta, grown)
         transitions.folded(step, cause, event_id)
         if self._bytes_of(step) != before:
             transitions.publish(entry, step, cause)
@@ -260,19 +262,19 @@ class SlowPath:
         return None
 
     def _first_delta(
-        self, cause: Cause, delta: StepDelta, event_id: str | None, refused: Rejected | None, brought: int
+        self, cause: Cause, delta: StepDelta, event_id: str | None, refused: Rejected | None, grown: int
     ) -> Rejected | None:
         transitions = self._transitions
         if refused is not None:
             return refused
-        if brought > self._max_step_bytes:
+        if grown + (len(event_id) if event_id else 0) > self._max_step_bytes:
             return self._too_large()
         if transitions.is_full():
             return transitions.refuse(delta.step_id, cause)
         step = self._new_step(delta.step_id, cause)
         entry = transitions.begin(step, cause)
         step.add_anomaly("joined_midstream")
-        transitions.counts["null_ignored"] += step.append(delta)
+        transitions.counts["null_ignored"] += step.append(delta, grown)
         transitions.folded(step, cause, event_id)
         transitions.schedule(entry, step, None)
         return None

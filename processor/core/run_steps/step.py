@@ -19,7 +19,6 @@ from processor.core.merge import (
     Indexed,
     Notes,
     Tree,
-    characters,
     fill,
     finish,
     lacks_half,
@@ -33,7 +32,7 @@ from processor.core.run_steps.delta_template import DeltaTemplate, learn_templat
 from processor.core.run_steps.event_ids import EventIds, id_text
 from processor.core.run_steps.function_calls import Call
 from processor.core.run_steps.object_template import BeginTemplate, CallTemplate, EndTemplate
-from processor.core.run_steps.text_place import TextPlace, arguments_at, piece_of
+from processor.core.run_steps.text_place import Key, TextPlace, arguments_at, piece_of
 from processor.core.run_steps.usual_events import ExactObject, exact_object, tool_step
 from processor.core.step_state import KEPT_OVER_NULL, SCHEMA_KEYS, StepState
 from processor.core.wire_types import ExactCall, ExactData, StepDelta, StepObject, canonical
@@ -119,6 +118,9 @@ class Step(StepState):
 
     def details_type(self) -> str | None:
         """The type that `step_details` must keep (M7)."""
+        form = self.compact_form
+        if form is not None:
+            return form.type
         return self.tree.get("type") or self.fields.get("type")
 
     def expired_at_disagrees(self) -> bool:
@@ -185,14 +187,14 @@ class Step(StepState):
             self._anomalies_of(notes)
         self._count_event(size)
 
-    def append(self, delta: StepDelta) -> int:
-        """Merge a delta whose indexes and type were checked (M1-M5). Returns the nulls that changed nothing."""
+    def append(self, delta: StepDelta, grown: int) -> int:
+        """Merge a delta that was checked, and that has `grown` characters. Returns the nulls that changed nothing."""
         notes = Notes()
         merge_delta(self.tree, delta.details, notes)
         self._anomalies_of(notes)
         if delta.mended:
             self.add_anomaly("replaced_half")
-        self.characters += characters(delta.details)
+        self.characters += grown
         self._forget_text()
         self.events += 1
         return notes.nulls
@@ -358,13 +360,17 @@ class Step(StepState):
         """Whether an object says again, to the letter, what the step began with."""
         return self.compact_form is not None and self.compact_form.opening == data
 
-    def ending_of(self, data: bytes, kind: Kind, status: Status) -> Ending | None:
-        """What an ending object makes of the step; None if it is not held compact, or disagrees with anything."""
+    def ending_of(self, data: bytes, kind: Kind, status: Status, event: ExactObject | None = None) -> Ending | None:
+        """What an ending object makes of the step; None if it is not held compact, or disagrees with anything.
+
+        `event`: the object as `exact_object` reads it, where that was done; it may be changed.
+        """
         form = self.compact_form
         if form is None:
             return None
         if self._tree is _UNMADE:
-            event = exact_object(data, kind)
+            if event is None:
+                event = exact_object(data, kind)
             return None if event is None or event.step_id != self.step_id else form.ending_of(event, status)
         stated = tool_step(data, kind)
         return None if stated is None or stated.id != self.step_id else form.tool_ending_of(stated, status, self._tree)
@@ -469,10 +475,10 @@ class Step(StepState):
         self.template, self._place = template, template.place  # the same place, and one object for all steps
         self.prefix = b"".join((template.head, self.step_id.encode(), template.middle))
 
-    def fits_template(self, template: DeltaTemplate) -> bool:
-        """Whether deltas of the text that was added to last may match it."""
+    def place_key(self) -> Key | None:
+        """Of the place of the text that was added to last."""
         place = self._place
-        return place is not None and (place is template.place or place.key == template.place.key)
+        return None if place is None else place.key
 
     def learn_template(self, value: bytes, data: ExactData) -> DeltaTemplate | None:
         """The template of the delta that was just added, if it has one."""

@@ -32,7 +32,7 @@ from processor.core.wire_types import (
     StatedStep,
     StepDelta,
     StepObject,
-    ToolDetails,
+    ToolStep,
     exact_delta,
     named_object,
     read_any,
@@ -44,8 +44,13 @@ from processor.core.wire_types import (
 if TYPE_CHECKING:
     from mypy_extensions import i64  # for the compiler alone
 
-_CREATED, _IN_PROGRESS, _DELTA = Kind.CREATED, Kind.IN_PROGRESS, Kind.DELTA
+_CREATED, _STATED, _IN_PROGRESS, _DELTA = Kind.CREATED, Kind.STATED, Kind.IN_PROGRESS, Kind.DELTA
 _OPEN_STATUS: Final = Status.IN_PROGRESS.value
+_BY_STATUS: Final[Mapping[str, Kind]] = {
+    _OPEN_STATUS: _STATED,
+    **{status.value: Kind(status.value) for status in TERMINAL},
+}
+"""What a bare object says by its status."""
 _STEP_BYTES: Final = STEP_EVENT.encode()
 _STEP_EVENTS: Final[Mapping[str, Kind]] = {STEP_EVENT + name: kind for name, kind in STEP_NAMES.items()}
 _FIRST: Final = 40  # known producers write the event's name within so many bytes
@@ -173,29 +178,32 @@ def named_event(value: bytes) -> ExactData | StepObject | None:
         return None
 
 
-def exact_object(data: bytes, named: Kind) -> ExactObject | None:
-    """The object if it has the exact shape and says what its name says."""
+def exact_object(data: bytes, named: Kind | None) -> ExactObject | None:
+    """The object if it has the exact shape and says what its name says; without a name its status names it."""
     try:
         stated = read_exact_step(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None
     told = _astuple(stated)
-    expected: str = _OPEN_STATUS if named is _CREATED or named is _IN_PROGRESS else named
-    if told[_STATUS] != expected:
+    status: str = told[_STATUS]
+    kind = _BY_STATUS.get(status) if named is None else named
+    opens = kind is _CREATED or kind is _IN_PROGRESS or kind is _STATED
+    if kind is None or status != (_OPEN_STATUS if opens else kind):
         return None
     step_id: str = told[_ID]
-    return ExactObject(named, stated, data, step_id, told) if 0 < len(step_id) <= MAX_ID else None
+    return ExactObject(kind, stated, data, step_id, told) if 0 < len(step_id) <= MAX_ID else None
 
 
-def tool_step(data: bytes, named: Kind) -> StatedStep[ToolDetails] | None:
-    """The ending object with calls of any tools, if it has no other oddity and says what its name says."""
+def tool_step(data: bytes, named: Kind | None) -> ToolStep | None:
+    """The ending object with calls of any tools, if it has no other oddity and says what its name says, if any."""
     if data.count(b"{") + data.count(b"[") > MAX_DEPTH:
         return None
     try:
         stated = read_tool_step(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    return stated if stated.status == named else None
+    status = stated.status
+    return stated if status == (_BY_STATUS.get(status) if named is None else named) else None
 
 
 def general(event: ExactData | ExactObject) -> StepDelta | StepObject | None:
