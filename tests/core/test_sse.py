@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -67,3 +68,16 @@ def test_what_is_held_is_the_data_of_the_frame_that_has_begun(text: bytes) -> No
             held = 0
         held = own if ended is not None else held + own
         assert frames.held_bytes == held
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"event: a\ndata: b", b"event: a\ndata: b\n", b"event: a\ndata: b\n\n", b"event: a\ndata: b\n\n\n"),
+        *(b"event: a\ndata: b\ndata: c\n\n", b"event: a\ndata: b\nevent: c\ndata: d\n\n", b"event: a\ndata: \n\n"),
+        *(b"event: \ndata: b\n\n", b"event: a\nid: 1\ndata: b\n\n", b"event: a\n", b"event: a", b"event: a\ndata: "),
+        *(b"event: a\r\ndata: b\r\n\r\n", b"event: a\ndata:b\n\n", b"event: a\nretry: 5\n\ndata: b\n\n"),
+    ],
+)
+def test_a_text_of_one_frame_is_read_as_all_others_are(text: bytes) -> None:
+    assert [(frame.name, frame.data) for frame in frames_of(text)] == told(text)
