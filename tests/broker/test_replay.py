@@ -436,7 +436,7 @@ def test_no_producer_is_loaded_by_a_replay() -> None:
 
     code = (
         "import sys, processor.audit.replay.command, processor.audit.replay.partition_task\n"
-        "import processor.audit.published_index\n"
+        "import processor.audit.published_index, processor.kafka.admin, processor.kafka.partition_reader\n"
         "sys.exit(any(name in sys.modules for name in ('processor.kafka.writer', 'processor.kafka.producer')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -18,7 +18,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExec
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from processor.archives import Recorder, manifest
 from processor.audit.judge.range_result import RangeResult
@@ -37,7 +37,9 @@ from processor.audit.replay.task import Task, TaskResult
 from processor.audit.report.manifest import About, not_judged, open_questions, outcome, total_counts, total_coverage
 from processor.config.settings import Settings
 from processor.errors import RunStepsError, UsageError
-from processor.kafka.client_config import Connection
+
+if TYPE_CHECKING:  # its library takes long to load, and archives need none
+    from processor.kafka.client_config import Connection
 
 _LOOK_S: Final = 0.4
 _Job = TypeVar("_Job")

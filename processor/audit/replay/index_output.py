@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -22,10 +22,10 @@ from processor.audit.replay.progress_file import ProgressFile
 from processor.audit.replay.record_sources import HOLES
 from processor.audit.replay.runtime import collecting_seldom, waited_for
 from processor.errors import BrokerUnavailable
-from processor.kafka.client_config import Connection
-from processor.kafka.errors import OffsetLost
-from processor.kafka.fetch import Hidden
-from processor.kafka.partition_reader import PartitionReader
+
+if TYPE_CHECKING:  # their library takes long to load, and archives need none
+    from processor.kafka.fetch import Hidden
+    from processor.kafka.partition_reader import PartitionReader
 
 _CLIENT_ID: Final = "run-steps.replay"
 _OUTPUT_WAIT_S: Final = 20.0
@@ -205,6 +205,10 @@ class _Reading:
 
     async def _topic(self, topic: str, outputs: list[Output], done: int) -> int:
         """Returns how many offsets were read by now."""
+        from processor.kafka.client_config import Connection
+        from processor.kafka.errors import OffsetLost
+        from processor.kafka.partition_reader import PartitionReader
+
         assert self._job.connection is not None
         connection = Connection.build(**self._job.connection)
         dead_letters, put = topic == self._job.dead_letter, self._writer.put

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from processor.archives import ArchiveError, Capture, lacking, reach, read_manifest, shares
 from processor.audit.judge.range_result import RangeResult
@@ -12,8 +12,9 @@ from processor.audit.replay.index_output import IndexJob, IndexResult, Output, P
 from processor.audit.replay.options import Options
 from processor.audit.replay.source_survey import CLIENT_ID, SourceSurvey
 from processor.config.settings import Settings
-from processor.kafka.client_config import Connection
-from processor.kafka.partition_reader import PartitionReader
+
+if TYPE_CHECKING:  # its library takes long to load, and archives need none
+    from processor.kafka.client_config import Connection
 
 _MOST_INDEXES: Final = 8
 """Each look-up goes through all of them: more would make it dearer than reading the output in parallel is worth."""
@@ -48,6 +49,8 @@ class OutputSurvey:
         return sorted(topics | {self._settings.output.dead_letter})
 
     async def _find_output(self, topic: str) -> None:
+        from processor.kafka.partition_reader import PartitionReader
+
         async with PartitionReader(self._connect(), topic=topic, client_id=CLIENT_ID) as reader:
             partitions = list(range(reader.partitions_of_topic()))
             begins = await reader.begin_offsets(partitions)

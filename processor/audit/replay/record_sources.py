@@ -11,16 +11,16 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from processor.archives import ArchivedRecord, Gap, GapKind, read_batches
 from processor.audit.replay.task import ArchiveRange, Task
 from processor.core.effects import Record
 from processor.errors import CorruptLog
-from processor.kafka.client_config import Connection
-from processor.kafka.errors import OffsetLost
-from processor.kafka.fetch import Hidden
-from processor.kafka.partition_reader import PartitionReader
+
+if TYPE_CHECKING:  # their library takes long to load, and archives need none
+    from processor.kafka.fetch import Hidden
+    from processor.kafka.partition_reader import PartitionReader
 
 DATA: Final = "data"
 HOLES: Final = frozenset({GapKind.MISSING, GapKind.UNKNOWN, GapKind.COMPACTED})
@@ -153,6 +153,10 @@ def _with_gaps(task: Task, items: Sequence[ArchivedRecord | Gap], ledger: Ledger
 
 async def _from_topic(task: Task, ledger: Ledger) -> AsyncIterator[Piece]:
     """Retention may remove records while they are read: that is a hole, which is reported and not waited for."""
+    from processor.kafka.client_config import Connection
+    from processor.kafka.errors import OffsetLost
+    from processor.kafka.partition_reader import PartitionReader
+
     assert task.connection is not None
     connection = Connection.build(**task.connection)
     position = max(ledger.at, task.switch)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -18,9 +18,10 @@ from processor.audit.replay.record_sources import laid_end_to_end
 from processor.audit.replay.task import ArchiveRange
 from processor.config.settings import Settings
 from processor.errors import CorruptLog, UsageError
-from processor.kafka.admin import Admin
-from processor.kafka.client_config import Connection
-from processor.kafka.partition_reader import PartitionReader
+
+if TYPE_CHECKING:  # its library takes long to load, and archives need none
+    from processor.kafka.client_config import Connection
+    from processor.kafka.partition_reader import PartitionReader
 
 CLIENT_ID: Final = "run-steps.replay"
 
@@ -81,6 +82,8 @@ class SourceSurvey:
         return start, Edge.END
 
     def _reader(self) -> PartitionReader:
+        from processor.kafka.partition_reader import PartitionReader
+
         return PartitionReader(self._connect(), topic=self.topic, client_id=CLIENT_ID)
 
     def _chosen(self, there: Sequence[int]) -> list[int]:
@@ -93,6 +96,8 @@ class SourceSurvey:
         groups = {bound.group for bound in (start, end) if isinstance(bound, CommittedBound)}
         committed: dict[tuple[str, int], int] = {}
         if groups:
+            from processor.kafka.admin import Admin
+
             async with Admin(self._connect()) as admin:
                 for group in groups:
                     rows = await admin.group_offsets(group)
