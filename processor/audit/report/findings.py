@@ -101,12 +101,21 @@ def findings_of(lens: Lens) -> list[Found]:
     Records without evidence (partition -1) belong to no log and come last.
     """
     lens.rows(_CAUSED)
+    total = lens.one("SELECT count(*) FROM disagreeing")
+    if not total:
+        return []
+    # Of the equal records, nearly all there are, those alone that an extra one is a copy of: memory must not grow.
     rows = lens.rows(
         """
-        WITH same AS (
+        WITH copies AS (
+            SELECT DISTINCT kind, partition, identity_1, identity_2 FROM disagreeing
+            WHERE verdict IN ('extra', 'duplicate') AND identity_1 <> ''
+        ),
+        same AS (
             SELECT kind, partition, identity_1, identity_2, min(struct_pack(t := topic, p := topic_partition,
                 o := topic_offset)) AS place
-            FROM findings WHERE verdict = 'equal' AND topic IS NOT NULL GROUP BY ALL
+            FROM findings SEMI JOIN copies USING (kind, partition, identity_1, identity_2)
+            WHERE verdict = 'equal' AND topic IS NOT NULL GROUP BY ALL
         )
         SELECT caused.*, place.t AS same_topic, place.p AS same_partition, place.o AS same_offset
         FROM caused LEFT JOIN same ON caused.verdict IN ('extra', 'duplicate') AND caused.identity_1 <> ''
@@ -118,7 +127,7 @@ def findings_of(lens: Lens) -> list[Found]:
         """,
         {"limit": FINDINGS},
     )
-    in_full = _in_full(rows, lens.one("SELECT count(*) FROM disagreeing"))
+    in_full = _in_full(rows, total)
     events = _events(lens, [row for row, full in zip(rows, in_full, strict=True) if full])
     found = []
     for row, full in zip(rows, in_full, strict=True):
