@@ -21,24 +21,15 @@ from processor.core.headers import (
     SOURCE_TOPIC,
     VERSION,
 )
+from processor.core.varint import varint
 
 Pair = tuple[str, bytes]
 _COUNT: Final = 9
 _NOTHING: Final = b""
 
 
-def _length(size: int) -> bytes:
-    """A length as record format 2 writes it: doubled, seven bits to the byte."""
-    left, written = size << 1, bytearray()
-    while left > 0x7F:
-        written.append(left & 0x7F | 0x80)
-        left >>= 7
-    written.append(left)
-    return bytes(written)
-
-
 def _text(content: bytes) -> bytes:
-    return _length(len(content)) + content
+    return varint(len(content)) + content
 
 
 def _name(name: str) -> bytes:
@@ -48,7 +39,7 @@ def _name(name: str) -> bytes:
 _FEW: Final = tuple(str(number).encode() for number in range(256))
 """The commonest numbers as they are written."""
 _FEW_SIZED: Final = tuple(_text(digits) for digits in _FEW)
-_LENGTHS: Final = tuple(_length(size) for size in range(64))
+_LENGTHS: Final = tuple(varint(size) for size in range(64))
 """Of whole numbers, which have at most 20 digits."""
 _LAST: Final = _name(LAST_OFFSET)
 _EVENTS: Final = _name(EVENTS)
@@ -65,7 +56,7 @@ class SharedHeaders:
         self.version, self.rules = (VERSION, version), (RULES, rules)
         self.begin = b"".join(
             (
-                _length(_COUNT),
+                varint(_COUNT),
                 _name(SOURCE_TOPIC),
                 _text(topic),
                 _name(SOURCE_PARTITION),
@@ -127,7 +118,7 @@ class StepHeaders:
                 _REVISION,
                 _FEW_SIZED[revision] if revision < len(_FEW_SIZED) else _text(str(revision).encode()),
                 shared.end,
-                _length(len(digest)),
+                varint(len(digest)),
                 digest,
             )
         )

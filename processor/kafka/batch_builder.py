@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from processor.core.header_names import name_bytes
 from processor.core.step_headers import StepHeaders
+from processor.core.varint import varint
 from processor.kafka.checksum import crc32c
 
 if TYPE_CHECKING:
@@ -28,17 +29,6 @@ _FORMAT: Final = 2
 _TRANSACTIONAL: Final = 0x10
 _MAX_NAMES: Final = 256
 """Dead letters have the header names of their records, of which there may be any number."""
-
-
-def varint(number: int) -> bytes:
-    """A number as record format 2 writes it: zig-zag, seven bits to the byte."""
-    left = number << 1 if number >= 0 else ~(number << 1)
-    written = bytearray()
-    while left > 0x7F:
-        written.append(left & 0x7F | 0x80)
-        left >>= 7
-    written.append(left)
-    return bytes(written)
 
 
 _VARINTS: Final = [varint(number) for number in range(4096)]

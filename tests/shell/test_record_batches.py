@@ -17,8 +17,9 @@ from aiokafka.record.util import calc_crc32c
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from processor.core.varint import varint
 from processor.kafka import batch_builder
-from processor.kafka.batch_builder import BatchBuilder, varint
+from processor.kafka.batch_builder import BatchBuilder
 from processor.kafka.checksum import crc32c
 from processor.kafka.compression import CODECS
 from processor.kafka.errors import RecordTooLarge
