@@ -656,6 +656,6 @@ def test_a_replay_of_archives_needs_no_client(archived: Archived, tmp_path: Path
         "from processor.cli import main as cli\nsys.exit(cli._run(sys.argv[1:]))"
     )
     asked = ["--archive", archived.source, "--published", archived.out, "--report", tmp_path / "report"]
-    command = [sys.executable, "-c", code, "replay", "--config", config, *asked, "--workers", "1"]
+    command = [sys.executable, "-c", code, "replay", "--config", str(config), *map(str, asked), "--workers", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
