@@ -33,6 +33,7 @@ _BACKSLASH: Final = 0x5C  # as a number: CPython looks for bytes in bytes by way
 _ESCAPED_BACKSLASH: Final = b"\\\\"
 _ESCAPED_QUOTE: Final = b'\\"'
 _ESCAPES: Final = (_ESCAPED_QUOTE, b"\\n", b"\\t", b"\\r", b"\\b", b"\\f")
+_CHARACTER: Final = b"."
 _NOTHING: Final = b""
 _QUOTE: Final = b'"'
 
@@ -95,18 +96,19 @@ def _is_utf8(piece: bytes) -> bool:
 
 def _length_of(piece: bytes) -> int:
     """The same by functions that are written in C."""
-    rest = piece.replace(_ESCAPED_QUOTE, _NOTHING)  # nearly all escapes are of quotes
+    # A character for each escape: bytes on both sides of one that is left out could make a character together.
+    rest = piece.replace(_ESCAPED_QUOTE, _CHARACTER)  # nearly all escapes are of quotes
     if _BACKSLASH in rest:
-        rest = piece.replace(_ESCAPED_BACKSLASH, _NOTHING)
+        rest = piece.replace(_ESCAPED_BACKSLASH, _CHARACTER)
         # Now each backslash begins an escape: of a row of them every pair is gone.
         for escape in _ESCAPES:
-            rest = rest.replace(escape, _NOTHING)
+            rest = rest.replace(escape, _CHARACTER)
     if rest.translate(_PLAIN) == rest:
-        return (len(piece) + len(rest)) // 2  # an escape has two bytes, which are not in `rest`
+        return len(rest)
     if rest.translate(_NO_ESCAPES) != rest:
         return -1
     try:
-        return len(rest.decode()) + (len(piece) - len(rest)) // 2
+        return len(rest.decode())
     except UnicodeDecodeError:
         return -1
 

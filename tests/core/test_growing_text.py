@@ -51,7 +51,7 @@ def length_of(piece: bytes) -> int:
         ("é😀".encode(), 2), ('\\"é'.encode(), 2), (b"\x7f", 1),
         (b'"', -1), (b'a"', -1), (b"\\", -1), (b'\\\\"', -1), (b'\\""', -1), (rb"\/", -1), (rb"\u00e9", -1),
         (rb"\u0001", -1), (rb"\x", -1), (rb"\\\/", -1), (b"\x00", -1), (b"\x1f\xc3\xa9", -1), (b"\xc3", -1),
-        (b"\xed\xa0\xbd", -1), (b'\xc3\xa9"', -1),
+        (b"\xed\xa0\xbd", -1), (b'\xc3\xa9"', -1), (b"\xc3\\n\xa9", -1), (b'\xc3\\"\xa9', -1), (b"\xc3\\\\\xa9", -1),
     ],
 )  # fmt: skip
 def test_the_length_of_some_pieces(piece: bytes, length: int) -> None:
