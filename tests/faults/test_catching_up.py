@@ -13,7 +13,7 @@ from tests.faults.audit_check import prove
 from tests.faults.worker_fleet import WAIT_S, Downstream, Fleet, Load, Offsets, Topics, eventually, finish, watched
 from tests.kafka_tools import Names
 
-EVENTS = 24_000
+EVENTS = 40_000
 PARTITIONS = 4
 INTERVAL_S = 0.05
 POLLED = 20
