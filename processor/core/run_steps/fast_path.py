@@ -7,7 +7,7 @@ the slow path.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from processor.core.effects import Status
 from processor.core.entry import Entry
@@ -15,7 +15,6 @@ from processor.core.lifecycle import Kind
 from processor.core.run_steps.compact_step import Ending, OpenedCall, opens_exactly
 from processor.core.run_steps.delta_template import DeltaTemplate, is_plain
 from processor.core.run_steps.step import Step
-from processor.core.run_steps.text_place import Key
 from processor.core.run_steps.usual_events import (
     EventPrefix,
     ExactObject,
@@ -205,13 +204,15 @@ class FastPath:
 class Templates:
     """The delta templates of a partition's producers. `head` is of the one last seen, b"" if there is none."""
 
-    __slots__ = ("_at_head", "_attempts", "_by_head", "head", "id_end", "known")
+    __slots__ = ("_at_head", "_attempts", "_by_head", "_latest", "head", "id_end", "known")
 
     def __init__(self) -> None:
         self.known: list[DeltaTemplate] = []
-        self._by_head: dict[bytes, dict[Key, DeltaTemplate]] = {}
-        """By head and place."""
-        self._at_head: dict[Key, DeltaTemplate] = {}
+        self._by_head: dict[bytes, dict[Any, DeltaTemplate]] = {}
+        """By head and key of the place."""
+        self._at_head: dict[Any, DeltaTemplate] = {}
+        self._latest: DeltaTemplate | None = None
+        """The one of this head that was taken last."""
         self._attempts = _TEMPLATE_ATTEMPTS
         self.head = b""
         self.id_end = 0
@@ -219,10 +220,14 @@ class Templates:
 
     def expect(self, step: Step, *, is_known_plain: bool = False) -> None:
         """A call has begun: its deltas may match a known template. `is_known_plain`: that its id needs no escape."""
-        key = step.place_key()
-        known = None if key is None else self._at_head.get(key)
+        place, known = step.text_place(), self._latest
+        if place is None:
+            return
+        if known is None or known.place is not place:
+            known = self._at_head.get(place.key)
         if known is not None and (is_known_plain or is_plain(step.step_id)):
             step.use_template(known)
+            self._latest = known
 
     @property
     def may_learn(self) -> bool:
@@ -247,6 +252,6 @@ class Templates:
             self.known.append(found)
             self._by_head.setdefault(found.head, {}).setdefault(found.place.key, found)
         step.use_template(found)
-        self.head = found.head
+        self.head, self._latest = found.head, found
         self._at_head = self._by_head[found.head]
         self.id_end = len(found.head) + len(event.id.encode())

@@ -32,7 +32,7 @@ from processor.core.run_steps.delta_template import DeltaTemplate, learn_templat
 from processor.core.run_steps.event_ids import EventIds, id_text
 from processor.core.run_steps.function_calls import Call
 from processor.core.run_steps.object_template import BeginTemplate, CallTemplate, EndTemplate
-from processor.core.run_steps.text_place import Key, TextPlace, arguments_at, piece_of
+from processor.core.run_steps.text_place import TextPlace, arguments_at, piece_of
 from processor.core.run_steps.usual_events import ExactObject, exact_object, tool_step
 from processor.core.step_state import KEPT_OVER_NULL, SCHEMA_KEYS, StepState
 from processor.core.wire_types import ExactCall, ExactData, StepDelta, StepObject, canonical
@@ -475,10 +475,9 @@ class Step(StepState):
         self.template, self._place = template, template.place  # the same place, and one object for all steps
         self.prefix = b"".join((template.head, self.step_id.encode(), template.middle))
 
-    def place_key(self) -> Key | None:
-        """Of the place of the text that was added to last."""
-        place = self._place
-        return None if place is None else place.key
+    def text_place(self) -> TextPlace | None:
+        """The place of the text that was added to last."""
+        return self._place
 
     def learn_template(self, value: bytes, data: ExactData) -> DeltaTemplate | None:
         """The template of the delta that was just added, if it has one."""

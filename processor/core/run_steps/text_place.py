@@ -21,10 +21,6 @@ _astuple: Final = msgspec.structs.astuple
 _UNSET: Final = UNSET
 
 
-Key = tuple[int, str | None, str, int, str | None, str]
-"""What two places are compared by."""
-
-
 class TextPlace:
     """Where a text stands in the details of a step.
 
@@ -41,8 +37,15 @@ class TextPlace:
     def __init__(self, index: int, kind: str | None, body: str, output: int, output_kind: str | None, field: str):
         self.index, self.kind, self.body = index, kind, body
         self.output, self.output_kind, self.field = output, output_kind, field
-        self.key: Key = (index, kind, body, output, output_kind, field)
-        """To compare places by."""
+        self.key: Any = (
+            index,
+            kind,
+            body,
+            output,
+            output_kind,
+            field,
+        )
+        """To compare places by. `Any` keeps it one object: compiled, a tuple would be made anew each time."""
 
     def text_in(self, tree: Tree) -> Text | None:
         """The text here, if a delta that says what the place says adds to it and changes nothing else."""
