@@ -154,6 +154,14 @@ def test_what_is_said_again_is_known_by_its_text() -> None:
     assert reader.bare_in(data) is None
 
 
+def test_an_object_of_unusual_size_is_not_remembered() -> None:
+    """Some hundred of them would take the memory of as many records for as long as the partition is owned."""
+    for size, is_known in ((3_000, True), (5_000, False)):
+        reader, data = DataReader(), text(step(assistant_id="a" * size, **MESSAGE))
+        assert isinstance(reader.object_in(data, Kind.CREATED), StatedObject)
+        assert (reader.bare_in(data) is not None) is is_known
+
+
 def test_the_usual_objects_are_read() -> None:
     read = [DataReader().object_in(text(told), Kind(name)) is not None for name, told in OBJECTS]
     assert read == [True, True, True, False, True, True, False]

@@ -38,6 +38,8 @@ _read_text: Final = read_text
 _MAX_TEMPLATES: Final = 128
 """How many are learned: one for each place of a text and each way to write JSON."""
 _MAX_OPENINGS: Final = 256
+_MOST_OPENING_BYTES: Final = 4096
+"""Of one that is remembered: real ones have some 500, and a record may have a megabyte."""
 _ATTEMPTS: Final = 64
 """How often learning one may fail before nothing more is learned."""
 
@@ -152,7 +154,8 @@ class DataReader(ExactReader):
         found = exact_object(text, named)
         if found is None:
             return None
-        if found.kind not in ENDS and opens_exactly(found) and found.told[OBJECT] in STEP_OBJECTS:
+        is_opening = found.kind not in ENDS and opens_exactly(found) and found.told[OBJECT] in STEP_OBJECTS
+        if is_opening and len(text) <= _MOST_OPENING_BYTES:
             if len(self._openings) >= _MAX_OPENINGS:
                 self._openings.clear()
             self._openings[text] = found
