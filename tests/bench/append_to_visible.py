@@ -18,11 +18,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.memory_records import MemoryRecords
-from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Producer
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME
 
 WINDOW_S: Final = 3.0
 MOST_WINDOWS: Final = 12
@@ -69,13 +69,18 @@ def quantile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def send_until_steady(
-    producer: Producer, made: Sequence[Any], per_s: int, seconds: float, ends: Ends, produce: Callable[..., None]
-) -> tuple[float, list[float]]:
-    """Send records at the rate, until the windows are steady and then for `seconds` more.
+class Producing(Protocol):
+    """What the sender needs of a producer: `delivered`, if there is one, is called with the error and the report."""
 
-    Args:
-        produce: called with a record and what is called with its delivery, None for all but ends.
+    def produce(self, one: Any, delivered: Callable[[Any, Any], None] | None) -> None: ...
+    def poll(self, timeout_s: float) -> object: ...
+    def flush(self, timeout_s: float) -> object: ...
+
+
+def send_until_steady(
+    producer: Producing, made: Sequence[Any], per_s: int, seconds: float, ends: Ends
+) -> tuple[float, list[float]]:
+    """Send records at the rate, until the windows are steady and then for `seconds` more; reports are asked of ends.
 
     Returns:
         From when on is measured, in seconds from the begin; the p99 of handed to acknowledged of each window before.
@@ -88,7 +93,7 @@ def send_until_steady(
         now = time.time() - began
         while at < total and at <= now * per_s:
             step = names.get(at)
-            produce(made[at], None if step is None else _noting(ends, step, began + at / per_s))
+            producer.produce(made[at], None if step is None else _noting(ends, step, began + at / per_s))
             at += 1
         producer.poll(0)
         if measured_from < 0 and now >= (len(windows) + 1.5) * WINDOW_S:  # half a window later, all of it is answered

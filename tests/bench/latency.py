@@ -4,7 +4,8 @@ The load is open-loop: every record has its moment, whether or not those before 
 end was due, not the one it got away, is where its latency begins. The reader is a read_committed consumer.
 
 `python -m tests.bench.latency --apart` gives the worker a core that nothing else of this measurement uses: broker,
-producer and reader have the others. It counts from when the broker is warm, and tells apart what is not the worker's
+producer and reader have the others. Its producer's batches are encoded beforehand (`prepared_producer`), so that the
+broker has nearly all of its core. It counts from when the broker is warm, and tells apart what is not the worker's
 (`append_to_visible`). Where they share cores, what they take of the worker's is in the figures.
 """
 
@@ -20,11 +21,11 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, Producer
 
@@ -42,6 +43,7 @@ from tests.bench.append_to_visible import (
 )
 from tests.bench.load import Expected, Job, Made, records
 from tests.bench.measure import PURE, Book, Build, compiled
+from tests.bench.prepared_producer import PreparedProducer, prepared
 from tests.bench.worker import KEEP, STATUSES, Life
 
 PARTITIONS: Final = 8
@@ -271,19 +273,15 @@ def warm_latency(book: Book, broker: Broker, per_s: int, seconds: float, build: 
     ends = Ends(load.ends)
     topics = [life.topics[status] for status in STATUSES]
     reader = Reader(broker.bootstrap, topics)
-    producer = _producer(broker)
-
-    def produce(one: Made, delivered: Callable[[Any, Any], None] | None) -> None:
-        producer.produce(life.source, one.value, one.key, one.partition, on_delivery=delivered, timestamp=one.timestamp)
-
+    producer = PreparedProducer(broker.bootstrap, life.source, list(prepared(load.made, per_s)))
     wall_s = time.time() - time.perf_counter()
     with apart_from_workers(broker) as cores:
         try:
-            with serving(life, 1, cores), without_collector():
+            with serving(life, 1, cores), without_collector(), producer:
                 _warm(broker, life, reader)
                 if not reads:
                     reader.close()
-                measured_from, windows = send_until_steady(producer, load.made, per_s, seconds, ends, produce)
+                measured_from, windows = send_until_steady(producer, load.made, per_s, seconds, ends)
                 if reads:
                     _await(reader, len(ends.sent), 60.0)
                 at_broker = _visible(broker, topics, ends.sent)

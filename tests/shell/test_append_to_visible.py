@@ -118,7 +118,7 @@ def test_what_comes_before_the_broker_is_warm_is_not_counted(
     broker: Any = Broker(clock, wait_s)
     made = list(range(int(10 * WINDOW_S * (MOST_WINDOWS + 5))))
     ends = Ends({b"%d" % number: number / 10 for number in range(0, len(made), 3)})
-    measured_from, found = send_until_steady(broker, made, 10, 2.0, ends, broker.produce)
+    measured_from, found = send_until_steady(broker, made, 10, 2.0, ends)
     assert len(found) == windows
     assert measured_from == (windows + 1) * WINDOW_S
     assert broker.sent < len(made), "it ends once all has been measured"
@@ -135,4 +135,4 @@ def test_times_of_the_producer_are_not_taken_for_those_of_the_broker(monkeypatch
     monkeypatch.setattr(Message, "timestamp", lambda _: (TIMESTAMP_CREATE_TIME, 1))
     broker: Any = Broker(clock, lambda _: 0.01)
     with pytest.raises(ValueError, match="the producer's times"):
-        send_until_steady(broker, list(range(300)), 10, 2.0, Ends({b"1": 0.1}), broker.produce)
+        send_until_steady(broker, list(range(300)), 10, 2.0, Ends({b"1": 0.1}))
