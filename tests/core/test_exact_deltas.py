@@ -466,3 +466,34 @@ def enveloped(draw: st.DrawFn) -> list[LogRecord]:
 @given(enveloped())
 def test_in_any_envelope_the_fast_and_the_slow_path_come_to_the_same(records: list[LogRecord]) -> None:
     come_to_the_same(records)
+
+
+@pytest.mark.parametrize("is_at_work", [True, False])
+@pytest.mark.parametrize("with_ids", [True, False])
+@pytest.mark.parametrize("envelope", ALONE)
+def test_what_a_checkpoint_holds_is_not_folded_again_in_any_envelope(
+    envelope: str, with_ids: bool, is_at_work: bool
+) -> None:
+    """A new owner reads from before the checkpoint on; the names and ids of events do not tell what it has folded."""
+    play, write = Play(), ALONE[envelope]
+    begins = calls(call(0, "", id="c", function={"name": "f"}))
+    events = [
+        ("created", step(**USUAL)),
+        ("in_progress", step(**USUAL)),
+        ("delta", begins),
+        ("delta", calls(call(0, "x"))),
+    ]
+    for number, (name, data) in enumerate(events):
+        value, told = write(f"thread.run.step.{name}", data, f"e{number}" if with_ids else "")
+        play.put(value, headers=told)
+    kept = [effect for effect in play.state.checkpoint(play.state.next_offset) if isinstance(effect, Checkpoint)]
+    restored = PartitionState("source", 3, LOG_RULES, next_offset=0, live_from=len(play.log))
+    restored.load((effect.key, effect.value) for effect in kept if effect.value is not None)
+    if is_at_work:
+        restored.steps["s1"].materialise()
+    before = dict(restored.counts)
+    assert not restored.apply(play.log)
+    assert dict(restored.counts) == before
+    played, play.state = play.state, restored
+    assert snapshot_arguments(play) == "x"
+    assert restored.steps["s1"].materialise().events == played.steps["s1"].materialise().events
