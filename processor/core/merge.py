@@ -381,17 +381,22 @@ def _without_index(item: Tree) -> Tree:
 
 def _matched(entries: Mapping[int, Tree], items: list[Tree]) -> list[tuple[int, Tree]]:
     """Which logical index each entry of an object's list belongs to (M1): by `index`, by `id`, by place, or new."""
-    by_id = {entry["id"]: index for index, entry in sorted(entries.items()) if type(entry.get("id")) is str}
     order = sorted(entries)
+    by_id: dict[str, list[int]] = {}
+    for held_at in order:
+        known = entries[held_at].get("id")
+        if type(known) is str:
+            by_id.setdefault(known, []).append(held_at)
     taken: set[int] = set()
     matched: list[tuple[int, Tree]] = []
     for position, item in enumerate(items):
         own, wanted = item.get("id"), item.get("index")
         index: int | None = None
+        named = [held_at for held_at in by_id.get(own, ()) if held_at not in taken] if type(own) is str else []
         if valid_index(wanted) and wanted not in taken:
             index = wanted
-        elif type(own) is str and by_id.get(own, -1) not in taken and own in by_id:
-            index = by_id[own]
+        elif named:
+            index = named[0]
         elif position < len(order) and order[position] not in taken:
             held = entries[order[position]].get("id")
             if own is None or held is None:

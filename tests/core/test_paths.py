@@ -93,6 +93,7 @@ NEARLY: tuple[dict[str, Any], ...] = (
     {"azure_ai_search": {"input": "q"}},
     {"code_interpreter": {"input": "a", "outputs": []}},
     {"code_interpreter": {"outputs": []}},
+    {"function": {"output": "o"}},
     _logs({"index": 0, "type": "odd", "logs": "a"}),
     _logs({"index": 0, "type": "logs", "logs": "a"}, {"index": 0, "type": "logs", "logs": "b"}),
     _logs({"index": 0, "type": "logs"}),

@@ -236,9 +236,12 @@ class Templates:
 
     def learn(self, step: Step, value: bytes, event: ExactData) -> None:
         """Learn the template of the delta that has just been added to the step."""
-        if not is_plain(event.id):
+        place = step.text_place()
+        if place is None or not is_plain(event.id):
             return
         found = next((known for known in self.known if known.fits(value)), None)
+        if found is not None and found.place.key != place.key:
+            return  # it has a name twice: the first is where that template has it, and the last counts
         if found is None:
             if not self.may_learn:
                 return

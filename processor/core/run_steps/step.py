@@ -257,10 +257,12 @@ class Step(StepState):
 
     def _find_text(self, place: TextPlace) -> Text | None:
         """The text at a place, if deltas may still add to it."""
+        if self.oversize:
+            return None
         held = None if self.compact_form is None else self.compact_form.calls
         if held is None:
-            return None if self.oversize else place.text_in(self.tree)
-        if place.body != "function" or not 0 <= place.index < len(held):
+            return place.text_in(self.tree)
+        if place.body != _FUNCTION or place.field != "arguments" or not 0 <= place.index < len(held):
             return None
         call = held[place.index]
         return call.text if place.kind is None or (place.kind == call.kind and len(call.kind) <= SHORT) else None
@@ -516,7 +518,7 @@ class Step(StepState):
     # --- checkpoints --------------------------------------------------------------------------------------
 
     def pack(self) -> bytes:
-        ids = self._ids
+        ids, inference = self._ids, self.inference
         packed = pack(
             [
                 self.step_id,
@@ -530,7 +532,7 @@ class Step(StepState):
                 self.last_offset,
                 self.opened_s,
                 self.usable_expires_at,
-                self.inference,
+                None if inference is None else [inference.how, inference.status, inference.at_s, inference.last_error],
                 self.events,
                 self.revision,
                 self.object_bytes,
