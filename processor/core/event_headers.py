@@ -22,6 +22,11 @@ _Header = tuple[Any, ...]
 """A name and a content. Of no known length, so that what is not asked for is not read from memory."""
 
 
+def is_enveloped(headers: Headers) -> bool:
+    """Whether headers say how the value is to be read, or may: a CloudEvent's, a content type."""
+    return any(name[:3].lower() == "ce_" or name.lower() == "content-type" for name, _ in headers)
+
+
 def are_published(headers: Headers) -> bool:
     """Whether they are event id, run id and sequence, in this order and in a list, as `publish` writes them."""
     if isinstance(headers, list) and len(headers) == 3:

@@ -14,8 +14,9 @@ import msgspec
 from msgspec import structs
 
 from processor.core.effects import Headers, Reason, Rejected
-from processor.core.event_headers import EVENT_ID, RUN_ID
+from processor.core.event_headers import EVENT_ID, RUN_ID, is_enveloped
 from processor.core.exact_events import ExactEvent, ExactReader
+from processor.core.json_bytes import MAX_NESTING, nests_deeper
 from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
 from processor.core.responses.decode import is_response, read_numbered, read_response_event
 from processor.core.responses.event import ERROR, ResponseEvent
@@ -168,11 +169,6 @@ def _framed(
     return found
 
 
-def is_enveloped(headers: Headers) -> bool:
-    """Whether headers say how the value is to be read, or may: a CloudEvent's, a content type."""
-    return any(name[:3].lower() == "ce_" or name.lower() == "content-type" for name, _ in headers)
-
-
 def _rejected(error: Exception) -> Rejected:
     """The reason and detail of what could not be read; no payload in them."""
     if isinstance(error, BadRecordError):
@@ -217,8 +213,15 @@ def check_utf8(value: bytes) -> None:
         value.decode()
 
 
+def _check_depth(value: Span) -> None:
+    """Refuse what is nested too deep to be decoded. The data of an envelope was looked at with the whole of it."""
+    if type(value) is bytes and nests_deeper(value, MAX_NESTING):
+        raise BadRecordError(Reason.TOO_DEEP, f"nested more than {MAX_NESTING} levels")
+
+
 def _read(decoder: Callable[[Span], _T], value: Span) -> _T:
     """Decode. Of a value that has the wrong type and is not JSON either, the error says that it is not JSON."""
+    _check_depth(value)
     try:
         return decoder(value)
     except msgspec.ValidationError:
@@ -287,6 +290,7 @@ def _from_thread(name: str) -> str:
 
 
 def _peek(value: Span) -> Envelope | None:
+    _check_depth(value)
     try:
         return read_envelope(value)
     except (msgspec.MsgspecError, UnicodeDecodeError):  # not an object: what needs it as data says so
@@ -425,6 +429,7 @@ def _exact_named(name: str, data: Span, exact: ExactReader) -> ExactEvent | None
 
 
 def _response_event(name: str, data: Span) -> Event:
+    _check_depth(data)
     found = read_response_event(name, data)
     if isinstance(found, ResponseEvent) and found.value is not None:
         text = bytes(data)
@@ -439,6 +444,7 @@ def _stream_error(name: str, data: Span) -> Event:
     One that is numbered, or names its type, is of a Responses stream.
     """
     is_responses = name != "error"
+    _check_depth(data)
     try:
         told = read_any(data)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -486,6 +492,7 @@ def _bare(kind: str, value: Span, exact: ExactReader | None) -> Event:
 
 
 def _object(value: Span) -> dict[str, Any]:
+    _check_depth(value)
     data = read_any(value)
     if type(data) is not dict:
         raise BadRecordError(Reason.MALFORMED, "data is not an object")
@@ -510,11 +517,18 @@ def _deeper_than(value: Any, levels: int) -> bool:
     return True
 
 
-def _id(data: Mapping[str, Any], what: str) -> str:
+def is_id(found: str) -> bool:
+    """Whether a step may have this id. What begins with NUL is the name of a response among the entries."""
+    return 0 < len(found) <= MAX_ID and found[0] != "\0"
+
+
+def _id(data: Mapping[str, Any]) -> str:
     found = data.get("id")
-    if type(found) is str and 0 < len(found) <= MAX_ID:
+    if type(found) is str and is_id(found):
         return found
-    raise BadRecordError(Reason.MALFORMED, f"{what} id is not a string of 1 to {MAX_ID} characters")
+    raise BadRecordError(
+        Reason.MALFORMED, f"step id is not a string of 1 to {MAX_ID} characters that begins with no NUL"
+    )
 
 
 def _checked_details(details: Any) -> dict[str, Any]:
@@ -531,7 +545,7 @@ def _checked_details(details: Any) -> dict[str, Any]:
 
 
 def _delta(data: dict[str, Any]) -> StepDelta:
-    step_id = _id(data, "step")
+    step_id = _id(data)
     delta = data.get("delta")
     if type(delta) is not dict:
         raise BadRecordError(Reason.MALFORMED, "delta is not an object")
@@ -542,7 +556,7 @@ def _delta(data: dict[str, Any]) -> StepDelta:
 
 
 def step_of(data: dict[str, Any], named: Kind | None) -> StepObject:
-    step_id = _id(data, "step")
+    step_id = _id(data)
     _checked_details(data.get("step_details"))
     status = data.get("status")
     for name, found in (("status", status), ("run_id", data.get("run_id")), ("type", data.get("type"))):

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from mypy_extensions import i64  # for the compiler alone
 
+MAX_NESTING: Final = 500
+"""Levels of any text that is decoded at all. How far the decoder goes hangs on who calls it, and on how Python was
+built: no outcome may."""
 _MAX_DIGITS: Final = 16
 _IS_COMPILED: Final = not __file__.endswith(".py")
 _MOST_DIGITS: Final = 15
 """Of numbers that all readers of JSON agree about."""
 _ALPHANUMERIC: Final = re.compile(rb"[A-Za-z0-9]*")
+_NESTING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[{]+|[\]}]+', re.DOTALL)
+"""A string, of which the last may have no end, or brackets that open or close one behind the other."""
 
 
 def number_end(value: bytes, at: i64, size: i64, number: i64) -> i64:
@@ -105,3 +110,44 @@ def digits_end(value: bytes, at: i64, end: i64) -> i64:
     if at == begin or at > begin + _MOST_DIGITS or value[begin] == 0x30:
         return -1
     return at
+
+
+def nests_deeper(value: bytes, levels: int) -> bool:
+    """Whether objects and lists stand in one another deeper than that, as far as the text can be read."""
+    if value.count(b"{") + value.count(b"[") <= levels:  # as nearly all do, and these are counted at once
+        return False
+    if not _IS_COMPILED:
+        return _nests_deeper(value, levels)
+    size: i64 = len(value)
+    most: i64 = levels
+    depth: i64 = 0
+    at: i64 = 0
+    while at < size:
+        code: i64 = value[at]
+        if code == 0x22:
+            at = text_end(value, at + 1, size)
+            if at < 0:
+                return False
+        elif code == 0x5B or code == 0x7B:
+            depth += 1
+            if depth > most:
+                return True
+        elif code == 0x5D or code == 0x7D:
+            depth -= 1
+        at += 1
+    return False
+
+
+def _nests_deeper(value: bytes, levels: int) -> bool:
+    """The same by an expression. Nothing is copied: a value of many MiB may be one row of brackets."""
+    depth = 0
+    for found in _NESTING.finditer(value):
+        begin, end = found.span()
+        code = value[begin]
+        if code in b"[{":
+            depth += end - begin
+            if depth > levels:
+                return True
+        elif code != 0x22:
+            depth -= end - begin
+    return False

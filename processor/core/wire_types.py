@@ -254,10 +254,16 @@ class RunHead(msgspec.Struct, gc=False):
 
 
 class NamedRun(msgspec.Struct, gc=False):
-    """An event about a run. Its other fields are skipped unread, too."""
+    """An event about a run. Its other fields are skipped unread, too, but for those that an `Envelope` has."""
 
     event: str
     data: RunHead
+    object: Any = UNSET
+    specversion: Any = UNSET
+    type: Any = UNSET
+    data_base64: Any = UNSET
+    id: Any = UNSET
+    source: Any = UNSET
 
 
 Span = Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from processor.core.json_bytes import alphanumeric_end, number_end, text_end
+from processor.core.json_bytes import alphanumeric_end, nests_deeper, number_end, text_end
 
 BYTES = st.lists(st.sampled_from([*b'az09 ~}"\\\x7f\x80\xc3\xa9\x00\x1f\x20']), max_size=80).map(bytes)
 
@@ -46,3 +46,17 @@ def test_a_text_ends_at_the_first_quote_that_no_escape_stands_before(before: byt
         at += 2 if value[at] == 0x5C else 1
     expected = at if at < end else -1
     assert text_end(value, len(before), end) == expected
+
+
+@given(st.lists(st.sampled_from([*b'[]{}[[{{"\\a,']), max_size=60).map(bytes), st.integers(0, 8))
+def test_brackets_nest_outside_of_texts_alone(value: bytes, levels: int) -> None:
+    depth = deepest = at = 0
+    while at < len(value):
+        if value[at] == 0x22:
+            end = text_end(value, at + 1, len(value))
+            at = len(value) if end < 0 else end
+        else:
+            depth += (value[at] in b"[{") - (value[at] in b"]}")
+        deepest = max(deepest, depth)
+        at += 1
+    assert nests_deeper(value, levels) is (deepest > levels)

@@ -12,6 +12,7 @@ from processor.core.entry import Entry
 from processor.core.event_headers import EVENT_ID, RUN_ID, SEQUENCE, are_published
 from processor.core.growing_text import inside, length_of
 from processor.core.headers import TRACE
+from processor.core.json_bytes import MAX_NESTING, nests_deeper
 from processor.core.raw_batch import RawBatch
 from processor.core.responses.response import Response, TextCursor
 from processor.core.responses.text_template import DeltaShape, TextTemplate, learn_shape
@@ -114,9 +115,11 @@ class TextPath:
 
     def _decoded(self, response: Response, value: bytes, number: int) -> TextCursor | None:
         """Where the text of a delta goes that no template has read; None if it is another event or of no known text."""
+        if nests_deeper(value, MAX_NESTING):
+            return None
         try:
             delta = read_delta(value)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
         place = DELTAS.get(delta.type)
         if delta.event is not UNSET or delta.specversion is not UNSET:  # an envelope

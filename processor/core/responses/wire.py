@@ -11,7 +11,11 @@ PREFIX: Final = "response."
 
 
 class TextDelta(msgspec.Struct, gc=False):
-    """A piece of text in its commonest shape. Other fields, `obfuscation` among them, are skipped unread."""
+    """A piece of text in its commonest shape. Other fields, `obfuscation` among them, are skipped unread.
+
+    Those behind `specversion` say nothing here. They are read because `WireEvent` or an envelope has them: a number in
+    one of them that no double holds makes the event unreadable (`not_json`).
+    """
 
     type: str
     sequence_number: int
@@ -22,6 +26,25 @@ class TextDelta(msgspec.Struct, gc=False):
     command_index: int = 0
     event: Any = UNSET
     specversion: Any = UNSET
+    object: Any = UNSET
+    data_base64: Any = UNSET
+    id: Any = UNSET
+    source: Any = UNSET
+    item_id: Any = UNSET
+    annotation_index: Any = UNSET
+    item: Any = UNSET
+    part: Any = UNSET
+    annotation: Any = UNSET
+    response: Any = UNSET
+    error: Any = UNSET
+    text: Any = UNSET
+    refusal: Any = UNSET
+    arguments: Any = UNSET
+    input: Any = UNSET
+    code: Any = UNSET
+    diff: Any = UNSET
+    command: Any = UNSET
+    output: Any = UNSET
 
 
 class WireEvent(msgspec.Struct, gc=False):

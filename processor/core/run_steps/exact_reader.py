@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from processor.core.events import MAX_ID, STEP_OBJECTS
+from processor.core.events import MAX_ID, STEP_OBJECTS, is_id
 from processor.core.exact_events import ExactEvent, ExactReader
 from processor.core.growing_text import inside, length_of
 from processor.core.lifecycle import Kind
@@ -100,7 +100,7 @@ class DataReader(ExactReader):
             delta = exact_data(text)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             return None
-        if not 0 < len(delta.id) <= MAX_ID:
+        if not is_id(delta.id):
             return None
         self._learn(text, delta)
         return ParsedDelta(delta)
@@ -148,7 +148,7 @@ class DataReader(ExactReader):
                 return StatedObject(_STATED if named is None else named, known.step_id, text, known)
         elif text.find(_TOOLS) >= 0 and text.find(_FUNCTION) < 0:
             stated = tool_step(text, named)
-            if stated is None or not 0 < len(stated.id) <= MAX_ID:
+            if stated is None or not is_id(stated.id):
                 return None
             return StatedObject(named, stated.id, text, None)
         found = exact_object(text, named)

@@ -13,16 +13,17 @@ import msgspec
 from processor.core.effects import Status
 from processor.core.events import (
     MAX_DEPTH,
-    MAX_ID,
     RUN_EVENT,
     RUN_NAMES,
     STEP_EVENT,
     STEP_NAMES,
     BadRecordError,
     check_utf8,
+    is_id,
     run_of,
     step_of,
 )
+from processor.core.json_bytes import MAX_NESTING, nests_deeper
 from processor.core.lifecycle import TERMINAL, Kind
 from processor.core.wire_types import (
     ExactData,
@@ -130,7 +131,7 @@ def prefix_of(value: bytes) -> EventPrefix | None:
 
 def run_event(value: bytes) -> RunEnd | Ignored | None:
     """The event about a run in `value`, if it has the commonest form; None says: use `decode`, which reads the same."""
-    if not value.startswith(_RUN_PREFIXES) or value.startswith(_STEP_PREFIXES):
+    if not value.startswith(_RUN_PREFIXES) or value.startswith(_STEP_PREFIXES) or nests_deeper(value, MAX_NESTING):
         return None
     try:
         found = read_named_run(value)
@@ -191,7 +192,7 @@ def exact_object(data: bytes, named: Kind | None) -> ExactObject | None:
     if kind is None or status != (_OPEN_STATUS if opens else kind):
         return None
     step_id: str = told[_ID]
-    return ExactObject(kind, stated, data, step_id, told) if 0 < len(step_id) <= MAX_ID else None
+    return ExactObject(kind, stated, data, step_id, told) if is_id(step_id) else None
 
 
 def tool_step(data: bytes, named: Kind | None) -> ToolStep | None:
@@ -210,6 +211,6 @@ def general(event: ExactData | ExactObject) -> StepDelta | StepObject | None:
     """An exact event in the general form; None where the slow path has something to say about its id."""
     if isinstance(event, ExactObject):
         return StepObject(event.kind, event.step_id, read_any(event.data))
-    if not 0 < len(event.id) <= MAX_ID:
+    if not is_id(event.id):
         return None
     return StepDelta(event.id, msgspec.to_builtins(event.delta.step_details))
