@@ -6,6 +6,7 @@
 # does: of structured HTTP messages it reads only data that is truthy: an event that counts 0 has no data. Of binary HTTP messages
 #   it parses only what is an object or a list, so that 5 is "5" and false a text that is true. Binary messages to Kafka
 #   carry a text without its quotes, and the reader there makes a number, a truth value or nothing of it: "run" is refused.
+#   (Issue 382 of sdk-javascript tells the first of these of an empty subject.)
 
 . "$(dirname "$0")/lib/finding.sh"
 node_packages cloudevents@10.0.0

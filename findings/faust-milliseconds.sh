@@ -6,7 +6,8 @@
 # does: its own parser takes the digits for a number of microseconds, so that a record read and sent on has another time: .500Z
 #   becomes .000500Z, .9 of one event comes before .123 of another, and nine digits raise ValueError. Python's own times have
 #   six and are right, so that it shows with other producers alone. A comma before the fraction, which ISO 8601 allows, loses the
-#   fraction and the zone. With ciso8601, which faust takes if it finds it, the same program reads the times as they are.
+#   fraction and the zone. With ciso8601, which faust's extra for speed
+#   installs, the same program reads the times as they are.
 
 . "$(dirname "$0")/lib/finding.sh"
 cat >"$WORK/read.py" <<'PYTHON'
