@@ -82,7 +82,7 @@ for number, line in enumerate(pathlib.Path(sys.argv[1]).read_text().splitlines()
     print(number, little_endian[::-1].hex(), "fastavro")
     print(number, avro.schema.parse(line).fingerprint()[::-1].hex(), "avro")
 PYTHON
-  } | sort | awk '{key = $1 " " $2; if (key in names) names[key] = names[key] ", " $3; else {order[++n] = key; names[key] = $3}}
+  } | LC_ALL=C sort | awk '{key = $1 " " $2; if (key in names) names[key] = names[key] ", " $3; else {order[++n] = key; names[key] = $3}}
     END {for (i = 1; i <= n; i++) print order[i] ": " names[order[i]]}'
 )
 verdict "1 cc4d408158508714: avro, fastavro, hamba/avro, java, twmb/avro
