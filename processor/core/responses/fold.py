@@ -441,19 +441,15 @@ class ResponseFold:
     def _matched(self, response: Response, outputs: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
         """Which item each of a response's outputs is: that of its id, else that of its position.
 
-        An id that is empty, or that several have, tells none of them.
+        An id that is empty, or that several outputs have, tells none.
         """
-        by_id: dict[str, int] = {}
-        for index, item in response.items.items():
-            own = item.own_id()
-            by_id[own] = NOT_SAID if own in by_id or not own else index
+        by_id = {item.own_id(): index for index, item in response.items.items()}
         ids = Counter([name_of(output.get("id")) for output in outputs])
         may_lack = response.gaps > 0 or len(outputs) > len(response.items)
         found: dict[int, dict[str, Any]] = {}
         for position, output in enumerate(outputs[:MAX_INDEX]):
             own = name_of(output.get("id"))
-            known = by_id.get(own, NOT_SAID) if ids[own] == 1 else NOT_SAID
-            index = position if known == NOT_SAID else known
+            index = by_id.get(own, position) if own and ids[own] == 1 else position
             if index not in found and (index in response.items or may_lack):
                 found[index] = output
         return sorted(found.items())
