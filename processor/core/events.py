@@ -392,6 +392,8 @@ def _frame(frame: Frame, exact: ExactReader | None) -> Event:
         whole_name = name.decode()
     except UnicodeDecodeError:
         raise BadRecordError(Reason.NOT_JSON, "the event's name in the SSE text is not UTF-8") from None
+    if is_response(whole_name):
+        _check_depth(data)
     return _named(whole_name, data, exact)
 
 
@@ -429,7 +431,6 @@ def _exact_named(name: str, data: Span, exact: ExactReader) -> ExactEvent | None
 
 
 def _response_event(name: str, data: Span) -> Event:
-    _check_depth(data)
     found = read_response_event(name, data)
     if isinstance(found, ResponseEvent) and found.value is not None:
         text = bytes(data)

@@ -114,7 +114,7 @@ def digits_end(value: bytes, at: i64, end: i64) -> i64:
 
 def nests_deeper(value: bytes, levels: int) -> bool:
     """Whether objects and lists stand in one another deeper than that, as far as the text can be read."""
-    if value.count(b"{") + value.count(b"[") <= levels:  # as nearly all do, and these are counted at once
+    if len(value) <= levels or value.count(b"{") + value.count(b"[") <= levels:  # as nearly all
         return False
     if not _IS_COMPILED:
         return _nests_deeper(value, levels)

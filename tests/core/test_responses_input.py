@@ -370,3 +370,20 @@ def test_texts_and_items_of_more_than_64_kb_are_folded_as_others() -> None:
     whole: dict[str, Any] = {"content": [{"type": "output_text", "text": piece * 4, "blob": "z" * 100_000}]}
     effect = one(stream.done(**whole))
     assert (effect.anomalies, item_in(snapshot(effect))) == ((), {"type": "message", "id": "i0", **whole})
+
+
+@pytest.mark.parametrize("own", ["", "same", None])
+@pytest.mark.parametrize("begun", [0, 1, 2])
+def test_an_id_that_is_empty_or_of_several_items_tells_none_of_them_when_the_response_ends(
+    own: str | None, begun: int
+) -> None:
+    """A gateway that leaves ids empty, and `output_item.done` out: each item is the one at its place."""
+    stream = Stream()
+    stream.created()
+    told = [{"type": "function_call", "id": own, "name": f"f{n}", "arguments": f"a{n}"} for n in range(2)]
+    for index in range(begun):
+        stream.say("response.output_item.added", output_index=index, item=told[index] | {"arguments": ""})
+        stream.say("response.function_call_arguments.delta", output_index=index, delta=f"a{index}")
+    effects = stream.say("response.completed", response={"id": KEY, "output": told})
+    assert [item_in(snapshot(effect)) for effect in effects if isinstance(effect, Publish)] == told
+    assert all(effect.status.value == "completed" for effect in effects if isinstance(effect, Publish))

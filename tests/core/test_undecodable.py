@@ -88,6 +88,8 @@ def test_how_deep_a_value_may_be_hangs_on_the_value_alone(levels: int, brackets:
         (b'{"specversion":"1.0","type":"thread.run.failed","data":%b}' % inner, 2, ()),
         (b'{"event":"thread.created","data":%b}' % inner, 2, ()),
         (b'{"type":"response.odd","sequence_number":0,"x":%b}' % odd, 1, ()),
+        (b"event: response.odd\ndata: {%b}" % (b'"sequence_number":0,"x":' + odd), 1, ()),
+        (b"{%b}" % (b'"sequence_number":0,"x":' + odd), 1, (("ce_specversion", b"1.0"), ("ce_type", b"response.odd"))),
     ):
         found = [_deeper(frames, partial(decode, value, headers)) for frames in (0, 50, 200)]
         assert found[0] == found[1] == found[2]

@@ -115,11 +115,11 @@ class TextPath:
 
     def _decoded(self, response: Response, value: bytes, number: int) -> TextCursor | None:
         """Where the text of a delta goes that no template has read; None if it is another event or of no known text."""
-        if nests_deeper(value, MAX_NESTING):
-            return None
         try:
             delta = read_delta(value)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return None
+        if nests_deeper(value, MAX_NESTING):  # asked of deltas alone: other events are larger, and asked when decoded
             return None
         place = DELTAS.get(delta.type)
         if delta.event is not UNSET or delta.specversion is not UNSET:  # an envelope

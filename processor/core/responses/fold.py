@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from hashlib import sha256
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from processor.core.merge import MAX_INDEX
 from processor.core.observer import Observer
 from processor.core.quarantine import Quarantine
 from processor.core.responses import event as said
-from processor.core.responses.decode import MAX_RESPONSE_ID, named_response
+from processor.core.responses.decode import MAX_RESPONSE_ID, name_of, named_response
 from processor.core.responses.event import NOT_SAID, OF_RESPONSES, ResponseEvent
 from processor.core.responses.fast_path import TextPath
 from processor.core.responses.item import Item
@@ -438,13 +439,17 @@ class ResponseFold:
             self._infer(response, item, cause, run)
 
     def _matched(self, response: Response, outputs: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
-        """Which item each of a response's outputs is: that of its id, else that of its position."""
-        by_id = {item.item["id"]: index for index, item in response.items.items() if type(item.item.get("id")) is str}
+        """Which item each of a response's outputs is: that of its id, else that of its position.
+
+        An id that is empty, or that several outputs have, tells none.
+        """
+        by_id = {item.own_id(): index for index, item in response.items.items()}
+        ids = Counter([name_of(output.get("id")) for output in outputs])
         may_lack = response.gaps > 0 or len(outputs) > len(response.items)
         found: dict[int, dict[str, Any]] = {}
         for position, output in enumerate(outputs[:MAX_INDEX]):
-            own = output.get("id")
-            index = by_id.get(own, position) if type(own) is str else position
+            own = name_of(output.get("id"))
+            index = by_id.get(own, position) if own and ids[own] == 1 else position
             if index not in found and (index in response.items or may_lack):
                 found[index] = output
         return sorted(found.items())

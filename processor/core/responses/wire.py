@@ -5,16 +5,20 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 
 PREFIX: Final = "response."
+
+
+Text = str | UnsetType | None
+Nothing = UnsetType | None
 
 
 class TextDelta(msgspec.Struct, gc=False):
     """A piece of text in its commonest shape. Other fields, `obfuscation` among them, are skipped unread.
 
-    Those behind `specversion` say nothing here. They are read because `WireEvent` or an envelope has them: a number in
-    one of them that no double holds makes the event unreadable (`not_json`).
+    Those behind `specversion` say nothing here. They stand here because `WireEvent` or an envelope has them: where one
+    is more than a text, it is left to these to judge, as an event that is no delta at once is.
     """
 
     type: str
@@ -26,25 +30,25 @@ class TextDelta(msgspec.Struct, gc=False):
     command_index: int = 0
     event: Any = UNSET
     specversion: Any = UNSET
-    object: Any = UNSET
-    data_base64: Any = UNSET
-    id: Any = UNSET
-    source: Any = UNSET
-    item_id: Any = UNSET
-    annotation_index: Any = UNSET
-    item: Any = UNSET
-    part: Any = UNSET
-    annotation: Any = UNSET
-    response: Any = UNSET
-    error: Any = UNSET
-    text: Any = UNSET
-    refusal: Any = UNSET
-    arguments: Any = UNSET
-    input: Any = UNSET
-    code: Any = UNSET
-    diff: Any = UNSET
-    command: Any = UNSET
-    output: Any = UNSET
+    object: Text = UNSET
+    data_base64: Text = UNSET
+    id: Text = UNSET
+    source: Text = UNSET
+    item_id: Text = UNSET
+    text: Text = UNSET
+    refusal: Text = UNSET
+    arguments: Text = UNSET
+    input: Text = UNSET
+    code: Text = UNSET
+    diff: Text = UNSET
+    command: Text = UNSET
+    annotation_index: Nothing = UNSET
+    item: Nothing = UNSET
+    part: Nothing = UNSET
+    annotation: Nothing = UNSET
+    response: Nothing = UNSET
+    error: Nothing = UNSET
+    output: Nothing = UNSET
 
 
 class WireEvent(msgspec.Struct, gc=False):
