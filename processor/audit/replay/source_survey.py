@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -191,12 +191,15 @@ class SourceSurvey:
         for path in self._options.archives:
             self._show(Progress(f"surveying {path}", 0, 0))
             reached = reach(Path(path), capture=self._options.capture)
-            for (topic, partition), (begin, end) in reached.items():
-                if topic == self.topic:
-                    found.setdefault(partition, []).append(ArchiveRange(path, begin, end))
+            missing: dict[int, tuple[tuple[int, int], ...]] = {}
             for one in lacking(Path(path), reached):
                 if one.held.topic == self.topic:
                     self._lacking.setdefault(one.held.partition, []).append((path, one))
+                    missing[one.held.partition] = one.missing
+            for (topic, partition), (begin, end) in reached.items():
+                if topic == self.topic:
+                    spans = _without(begin, end, missing.get(partition, ()))
+                    found.setdefault(partition, []).extend(ArchiveRange(path, *span) for span in spans)
         return found
 
     def _promised(self, partition: int) -> list[tuple[int, int]]:
@@ -227,6 +230,8 @@ class SourceSurvey:
         parts, twice = laid_end_to_end(own, low, high)
         for part in twice:
             self._compare(partition, part, parts)
+        if self.reads_topic:
+            parts = _before_topic(parts, low, topic_begin)
         switch = max((part.end for part in parts), default=low) if self.reads_topic else high
         if self.reads_topic and parts and switch > topic_begin and switch < high:
             self.reading.append(f"Partition {partition}: archives up to offset {switch}, the topic from there on.")
@@ -260,6 +265,32 @@ class SourceSurvey:
     def _read(self, partition: int, part: ArchiveRange) -> Iterator[ArchivedRecord | Gap]:
         where, capture = (self.topic, partition), self._options.capture
         return read(Path(part.path), only=where, begin=part.begin, end=part.end, capture=capture)
+
+
+def _without(begin: int, end: int, missing: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The spans of [begin, end) that an archive holds: without those that it lacks of its manifest.
+
+    So another archive is read for these, and is not said to differ there.
+    """
+    at = begin
+    for first, behind in sorted(missing):
+        if at < min(first, end):
+            yield at, min(first, end)
+        at = max(at, behind)
+    if at < end:
+        yield at, end
+
+
+def _before_topic(parts: Sequence[ArchiveRange], low: int, topic_begin: int) -> list[ArchiveRange]:
+    """The archives to read before the topic: up to the first offset that none of them holds and the topic may."""
+    before: list[ArchiveRange] = []
+    at = low
+    for part in parts:
+        if topic_begin <= at < part.begin:
+            break
+        before.append(part)
+        at = part.end
+    return before
 
 
 def _uncovered(low: int, high: int, parts: Sequence[ArchiveRange]) -> bool:
