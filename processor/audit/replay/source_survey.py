@@ -14,7 +14,7 @@ from processor.audit.judge.range_result import RangeResult
 from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Progress, Show
 from processor.audit.replay.range_bounds import Bound, CommittedBound, Edge, Offset, Time, parse
-from processor.audit.replay.record_sources import laid_end_to_end
+from processor.audit.replay.record_sources import HOLES, laid_end_to_end
 from processor.audit.replay.task import ArchiveRange
 from processor.config.settings import Settings
 from processor.errors import CorruptLog, UsageError
@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # its library takes long to load, and archives need none
     from processor.kafka.partition_reader import PartitionReader
 
 CLIENT_ID: Final = "run-steps.replay"
+
+_Told = tuple[int, int, bytes | None]
+"""First and last offset, and the record there; None: there is none (a marker, an aborted record)."""
 
 
 class Span(msgspec.Struct):
@@ -239,32 +242,49 @@ class SourceSurvey:
         self._tell_lacking(partition, low, high, parts)
 
     def _compare(self, partition: int, twice: ArchiveRange, parts: list[ArchiveRange]) -> None:
-        """Require that two archives agree on the offsets that both hold."""
-        one = self._records(partition, [twice])
-        other = self._records(
+        """Require that archives agree on the offsets that both hold; what one of them lacks contradicts nothing."""
+        one = self._told(partition, [twice])
+        other = self._told(
             partition, [ArchiveRange(p.path, max(p.begin, twice.begin), min(p.end, twice.end)) for p in parts]
         )
-        for mine, theirs in zip(one, other, strict=False):
-            if mine != theirs:
-                raise CorruptLog(
-                    f"archive {twice.path}: {self.topic}-{partition}: offset {min(mine[0], theirs[0])} differs from "
-                    "what another archive holds",
-                    hint="find out which is right; the other cannot be used",
-                )
+        offset = _contradiction(one, other)
+        if offset is not None:
+            raise CorruptLog(
+                f"archive {twice.path}: {self.topic}-{partition}: offset {offset} differs from what another archive "
+                "holds",
+                hint="find out which is right; the other cannot be used",
+            )
         self.reading.append(
             f"Partition {partition}: offsets {twice.begin} to {twice.end - 1} are in more than one archive, and agree."
         )
 
-    def _records(self, partition: int, parts: Sequence[ArchiveRange]) -> Iterator[tuple[int, bytes]]:
+    def _told(self, partition: int, parts: Sequence[ArchiveRange]) -> Iterator[_Told]:
+        """What archives say of offsets: a record, or that there is none. A hole says nothing."""
         for part in parts:
             if part.begin < part.end:
                 for item in self._read(partition, part):
                     if not isinstance(item, Gap):
-                        yield item.offset, framed(item)
+                        yield item.offset, item.offset, framed(item)
+                    elif item.kind not in HOLES:
+                        yield item.first, item.last, None
 
     def _read(self, partition: int, part: ArchiveRange) -> Iterator[ArchivedRecord | Gap]:
         where, capture = (self.topic, partition), self._options.capture
         return read(Path(part.path), only=where, begin=part.begin, end=part.end, capture=capture)
+
+
+def _contradiction(one: Iterator[_Told], other: Iterator[_Told]) -> int | None:
+    """The first offset of which both say something, and not the same."""
+    mine, theirs = next(one, None), next(other, None)
+    while mine is not None and theirs is not None:
+        first, last = max(mine[0], theirs[0]), min(mine[1], theirs[1])
+        if first <= last and mine[2] != theirs[2]:
+            return first
+        if mine[1] <= theirs[1]:
+            mine = next(one, None)
+        else:
+            theirs = next(other, None)
+    return None
 
 
 def _without(begin: int, end: int, missing: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
