@@ -66,7 +66,7 @@ def _from_file(path: Path | None, mistakes: list[Mistake]) -> _Tables:
         return {}
     where = str(path)
     try:
-        document = tomllib.loads(path.read_text("utf-8"))
+        document = tomllib.loads(path.read_text("utf-8-sig"))
     except OSError as exc:
         mistakes.append(Mistake(where, "", f"cannot be read: {exc.strerror}", "", "give the path of a TOML file"))
         return {}
@@ -138,7 +138,7 @@ def _read_secrets(tables: _Tables, origins: dict[str, Origin]) -> Iterator[Mista
         if not isinstance(given, str):
             continue  # reported as a wrong type
         try:
-            table[key] = SecretStr(Path(given).read_text("utf-8").rstrip("\r\n"))
+            table[key] = SecretStr(Path(given).read_text("utf-8-sig").rstrip("\r\n"))
         except (OSError, ValueError) as exc:
             why = exc.strerror if isinstance(exc, OSError) else unreadable(exc)
             # A common mistake: the secret itself in place of its file.

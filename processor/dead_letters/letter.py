@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+import msgspec
+
 from processor.core.effects import Headers, Reason, Record
 from processor.core.headers import (
     ANOMALIES,
@@ -59,7 +61,7 @@ class State(StrEnum):
     PARKED = "parked"
     """It has been redriven as often as is allowed, and came back each time."""
     REFERENCE = "reference"
-    """It names a snapshot that was too large, and is no source record."""
+    """It names a snapshot that was too large, or a step at whose deadline or end the fold broke: no source record."""
     PART_OF_A_RECORD = "part_of_a_record"
     """One event of a record of several: the others were applied, and would be applied twice."""
     INCOMPLETE = "incomplete"
@@ -98,13 +100,26 @@ class Letter(NamedTuple):
             return State.REDRIVEN
         if self.source_topic != source_topic or self.source_partition < 0 or self.source_offset < 0:
             return State.FOREIGN
-        if self.reason == Reason.SNAPSHOT_TOO_LARGE:
+        if self.reason == Reason.SNAPSHOT_TOO_LARGE or (self.reason == Reason.INTERNAL_ERROR and self._names_a_step):
             return State.REFERENCE
         if self.event_number:
             return State.PART_OF_A_RECORD
         if not self.is_whole:
             return State.INCOMPLETE
         return State.PARKED if self.attempt > max_redrives else State.WAITING
+
+    @property
+    def _names_a_step(self) -> bool:
+        """Whether it stands for a step, as where the fold broke and no record was at fault (docs/semantics.md)."""
+        if any(name not in _OURS and name != CLOCK_MARK for name, _ in self.record.headers):
+            return False  # a producer's, so it was a record
+        try:
+            told = msgspec.json.decode(self.record.value or b"")
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        return (
+            isinstance(told, dict) and told.keys() == {"id", "run_id"} and self.record.key == f"{told['id']}".encode()
+        )
 
 
 def letter_of(topic: str, partition: int, record: Record) -> Letter:
@@ -124,9 +139,17 @@ def letter_of(topic: str, partition: int, record: Record) -> Letter:
         _number(headers.get(SOURCE_PARTITION)),
         _number(headers.get(SOURCE_OFFSET)),
         max(1, _number(headers.get(ATTEMPT))),
-        headers.keys().isdisjoint({OMITTED_BYTES, OMITTED_HEADERS, OMITTED_KEY}),
+        _is_whole(record.headers),
         record,
     )
+
+
+def _is_whole(headers: Headers) -> bool:
+    """Whether nothing was left out of it. The worker says so behind its reason; a producer's header says nothing."""
+    is_whole = True
+    for name, _ in headers:
+        is_whole = name == REASON or (is_whole and name not in (OMITTED_BYTES, OMITTED_HEADERS, OMITTED_KEY))
+    return is_whole
 
 
 def source_record(letter: Letter) -> OutRecord:

@@ -8,7 +8,16 @@ from typing import Final
 import msgspec
 
 from processor.otlp import conventions as names
-from processor.otlp.spans import RUN_ID, Attributes, ExportedStep, Span, SpanOptions, run_span_id, trace_id_of
+from processor.otlp.spans import (
+    MAX_INTEGER,
+    RUN_ID,
+    Attributes,
+    ExportedStep,
+    Span,
+    SpanOptions,
+    run_span_id,
+    trace_id_of,
+)
 
 STEPS: Final = "run_steps.run.steps"
 
@@ -17,10 +26,14 @@ Place = tuple[str, int]
 
 
 class _Run(msgspec.Struct):
-    """What is known of a run. `steps`: step id -> (revision, input tokens, output tokens, type of its error)."""
+    """What is known of a run. `steps`: step id -> (revision, input tokens, output tokens, type of its error).
+
+    `last_ns`: of the newest of them.
+    """
 
     start_ns: int
     end_ns: int
+    last_ns: int = 0
     agent_id: str = ""
     conversation_id: str = ""
     steps: dict[str, tuple[int, int, int, str]] = msgspec.field(default_factory=dict)
@@ -31,7 +44,7 @@ class Runs:
     """The runs of one export: about a kilobyte of memory each.
 
     Attributes:
-        newest_ns: the latest end of a step that was taken.
+        newest_ns: the latest end of a step that was taken, none later than its record.
     """
 
     def __init__(self) -> None:
@@ -51,7 +64,8 @@ class Runs:
         if known is None or known[0] <= step.revision:
             run.steps[step.step_id] = (step.revision, step.input_tokens, step.output_tokens, step.error_type)
         run.first[place] = min(run.first.get(place, offset), offset)
-        self.newest_ns = max(self.newest_ns, step.end_ns)
+        run.last_ns = max(run.last_ns, step.last_ns)
+        self.newest_ns = max(self.newest_ns, step.last_ns)
 
     def spans(self, options: SpanOptions) -> Iterator[Span]:
         """An `invoke_agent` span of each run, as wide as its steps."""
@@ -70,7 +84,7 @@ class Runs:
                     attributes[attribute] = text
             for attribute, which in ((names.INPUT_TOKENS, 1), (names.OUTPUT_TOKENS, 2)):
                 if tokens := sum(int(step[which]) for step in run.steps.values()):
-                    attributes[attribute] = tokens
+                    attributes[attribute] = min(tokens, MAX_INTEGER)
             error_type = next((step[3] for step in run.steps.values() if step[3]), "")
             if error_type:
                 attributes[names.ERROR_TYPE] = error_type
@@ -90,7 +104,7 @@ class Runs:
         since = max(self.newest_ns, now_ns) - int(idle_s * 1e9)
         found: dict[Place, int] = {}
         for run in self._runs.values():
-            if run.end_ns > since:
+            if run.last_ns > since:  # an end that is said to be in the future would keep the position there for good
                 for place, offset in run.first.items():
                     found[place] = min(found.get(place, offset), offset)
         return found

@@ -40,7 +40,9 @@ _DATASTORES: Final = frozenset(
 )
 _ARGUMENTS: Final = ("arguments", "input", "code", "action", "operation", "queries")
 _RESULTS: Final = ("output", "outputs", "result", "results")
-_MAX_NS: Final = (1 << 63) - 1
+_DIGITS: Final = 18
+"""Maximum digits of a number in a header: an attribute has 63 bits."""
+MAX_INTEGER: Final = (1 << 63) - 1
 
 Attributes = dict[str, str | int]
 
@@ -64,7 +66,10 @@ class Span(msgspec.Struct, frozen=True, gc=False):
 
 
 class ExportedStep(msgspec.Struct, frozen=True, gc=False):
-    """A published step as spans, and what its run's span is made of."""
+    """A published step as spans, and what its run's span is made of.
+
+    `last_ns`: its end, but no later than its record, for services tell wrong times.
+    """
 
     step_id: str
     run_id: str
@@ -72,6 +77,7 @@ class ExportedStep(msgspec.Struct, frozen=True, gc=False):
     spans: list[Span]
     start_ns: int
     end_ns: int
+    last_ns: int
     agent_id: str
     conversation_id: str
     input_tokens: int
@@ -115,9 +121,11 @@ class _Exporter:
         self._id = _text(step["id"])
         self._run_id = _text(step.get("run_id")) or self._id
         self._type, self._status = _text(step.get("type")), _text(step["status"])
-        end = _nanoseconds(step.get(f"{self._status}_at")) or max(0, timestamp_ms) * 1_000_000
+        recorded = min(max(0, timestamp_ms) * 1_000_000, MAX_INTEGER)
+        end = _nanoseconds(step.get(f"{self._status}_at")) or recorded
         start = _nanoseconds(step.get("created_at")) or end
         self._start, self._end = min(start, end), end
+        self._last = min(end, recorded or end)
         self._link = (headers.get(_TRACEPARENT) or b"").decode("ascii", "replace")
         self._evidence: Attributes = {
             STEP_ID: self._id,
@@ -129,7 +137,8 @@ class _Exporter:
             said = headers.get(header)
             if said is not None:
                 text = said.decode("utf-8", "replace")
-                self._evidence[attribute] = text if header in _TEXTS or not text.isdecimal() else int(text)
+                is_number = header not in _TEXTS and text.isascii() and text.isdecimal() and len(text) <= _DIGITS
+                self._evidence[attribute] = int(text) if is_number else text
 
     def step(self) -> ExportedStep:
         step, usage = self._step, self._step.get("usage")
@@ -137,10 +146,11 @@ class _Exporter:
         return ExportedStep(
             self._id,
             self._run_id,
-            int(self._evidence.get(EVIDENCE[evidence.REVISION], 0)),
+            revision if isinstance(revision := self._evidence.get(EVIDENCE[evidence.REVISION]), int) else 0,
             self._spans(),
             self._start,
             self._end,
+            self._last,
             _text(step.get("assistant_id")),
             _text(step.get("thread_id")),
             _count(usage.get("prompt_tokens")),
@@ -237,14 +247,14 @@ def _text(value: Any) -> str:
 
 
 def _count(value: Any) -> int:
-    return value if type(value) is int and 0 <= value <= _MAX_NS else 0
+    return value if type(value) is int and 0 <= value <= MAX_INTEGER else 0
 
 
 def _nanoseconds(seconds: Any) -> int:
     """Nanoseconds of a time in seconds; 0 where there is none that a span could have."""
-    if type(seconds) is int and 0 < seconds <= _MAX_NS // 1_000_000_000:
+    if type(seconds) is int and 0 < seconds <= MAX_INTEGER // 1_000_000_000:
         return seconds * 1_000_000_000
-    if type(seconds) is float and 0 < seconds <= _MAX_NS / 1e9:
+    if type(seconds) is float and 0 < seconds <= MAX_INTEGER / 1e9:
         return round(seconds * 1000) * 1_000_000
     return 0
 

@@ -12,6 +12,7 @@ import msgspec
 from processor.core.sse import Frame
 from processor.errors import UsageError
 from processor.kafka.client_config import Connection
+from processor.kafka.errors import RecordTooLarge
 from processor.kafka.producer import Compression, EventProducer
 from processor.printable import printable_json
 from processor.publish.event_fields import ends_stream
@@ -119,26 +120,36 @@ class RunPublisher:
             response_id: the response, where the stream does not name it (one that `starting_after` resumed).
 
         Raises:
-            UsageError: some of them cannot be published; the others were, and the publisher goes on.
-            RecordTooLarge, BrokerUnavailable, BrokerRefused: as `publish`.
+            UsageError, RecordTooLarge: some of them cannot be published; the others were, and the publisher goes on.
+            BrokerUnavailable, BrokerRefused: as `publish`.
         """
         keyer = self._keyer.beside()
         if response_id:
             keyer.responses.use(response_id)
         refused: list[Refusal] = []
+        too_large: list[RecordTooLarge] = []
 
         async def send(records: list[Outgoing]) -> None:
-            await self._send(records)
+            try:
+                await self._send(records)
+            except RecordTooLarge as error:  # this one is lost, the rest of the stream is not
+                too_large.append(error)
             refused.extend(keyer.refusals)
             keyer.refusals.clear()
 
         try:
             async for event in _each(events):
-                frame = _frame_of(event)
+                try:
+                    frame = _frame_of(event)
+                except UsageError as error:
+                    keyer.refuse(error.message.removeprefix("publish: "))
+                    continue
                 if not ends_stream(frame):
                     await send(keyer.take(frame, sequential=True))
         finally:  # a stream that breaks has said what it has said
             await send(keyer.end_stream())
+        if too_large:
+            raise too_large[0]
         if refused:
             first, more = refused[0], f" (and {len(refused) - 1} more)" if refused[1:] else ""
             raise UsageError(f"publish: event {first.event}: {first.reason}{more}")
@@ -164,8 +175,15 @@ class RunPublisher:
         await self._producer.__aexit__(kind, exc, trace)
 
     async def _send(self, records: Iterable[Outgoing]) -> None:
+        """Queue records. One that is too large is told when the others are queued: it must take none with it."""
+        too_large: RecordTooLarge | None = None
         for record in records:
-            await self._producer.send(self._topic, record.value, key=record.key, headers=record.headers)
+            try:
+                await self._producer.send(self._topic, record.value, key=record.key, headers=record.headers)
+            except RecordTooLarge as error:
+                too_large = too_large or error
+        if too_large is not None:
+            raise too_large
 
     def _raise_refusal(self) -> None:
         if self._keyer.refusals:

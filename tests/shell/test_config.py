@@ -374,3 +374,12 @@ def test_the_examples_load(name: str, tmp_path: Path) -> None:
             file.write_text("x")
             environ[variable("kafka", key)] = str(file)
     assert load(path, environ).source.topic == "run-step-events"
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path: Path) -> None:
+    """Editors of Windows write one; a password that began with it was refused by the broker alone."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\xef\xbb\xbfhunter2\r\n")
+    path = tmp_path / "processor.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + (SASL + f'sasl_password_file = "{secret}"').encode())
+    assert load(path, {}).kafka.sasl_password.get_secret_value() == "hunter2"

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from processor.core.effects import LogRecord, Reason
-from processor.core.headers import ATTEMPT, CLOCK_MARK, REASON, REDRIVEN, dead_letter_headers
+from processor.core.effects import DeadLetter, LogRecord, Reason
+from processor.core.headers import ATTEMPT, CLOCK_MARK, EVENT_NUMBER, REASON, REDRIVEN, dead_letter_headers
 from processor.core.offset_metadata import LogIdentity
+from processor.core.partition import PartitionState
+from processor.core.rules import Rules
+from processor.core.run_steps.step import Step
 from processor.dead_letters.letter import Letter, State, letter_of, own_headers, source_record
 from processor.dead_letters.redriven_offsets import MOST_METADATA_BYTES, RedrivenOffsets
 from processor.dead_letters.selection import parse_position, parse_selection
 from processor.errors import CorruptLog, UsageError
-from processor.kafka.output_records import fitting
+from processor.kafka.output_records import (
+    OMITTED_BYTES,
+    OMITTED_DIGEST,
+    OMITTED_HEADERS,
+    OMITTED_KEY,
+    fitting,
+)
 from processor.kafka.records import OutRecord
+from tests.core.test_restart import mark
 
 LOG = LogIdentity("cluster", "topic-id")
 NAMES = st.sampled_from(["theirs", CLOCK_MARK, "runstep-digest", "traceparent", "empty", "\udcff", "source-x"])
@@ -68,6 +79,41 @@ def test_what_a_redrive_leaves_alone() -> None:
     assert letter_of("dead", 0, record).state("in", 3, is_redriven=False) is State.FOREIGN
     assert read_back(rejected(record)).state("other", 3, is_redriven=False) is State.FOREIGN
     assert read_back(rejected(record)).state("in", 3, is_redriven=True) is State.REDRIVEN
+
+
+@pytest.mark.skipif(hasattr(Step, "__mypyc_attrs__"), reason="a compiled class takes no other methods")
+@pytest.mark.parametrize("marked", [True, False])
+def test_what_stands_for_a_step_is_no_source_record(marked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deadline, or a clock mark, at which the fold breaks: there is no record that could be put back."""
+    monkeypatch.setattr(Step, "infer", lambda *_, **__: 1 / 0)
+    fold = PartitionState("in", 3, Rules())
+    step = {"id": "step_1", "object": "thread.run.step", "run_id": "run_1", "status": "in_progress", "expires_at": 10}
+    fold.apply([LogRecord(0, 5_000, b"run_1", json.dumps(step).encode(), (("theirs", b"1"),))])
+    effects = mark(fold, 1) if marked else fold.apply([LogRecord(1, 10**9, None, None)])
+    (letter,) = (effect for effect in effects if isinstance(effect, DeadLetter))
+    assert letter.reason is Reason.INTERNAL_ERROR
+    assert (CLOCK_MARK in dict(letter.headers)) is marked
+    read = letter_of("dead", 1, LogRecord(17, letter.timestamp, letter.key, letter.value, tuple(letter.headers)))
+    assert state(read) is State.REFERENCE
+
+
+def test_a_record_at_which_the_fold_broke_is_put_back() -> None:
+    """Also one that says no more than such a reference does."""
+    record = LogRecord(5, 1, b"s", b'{"id":"s","run_id":"r"}', (("ce_specversion", b"1.0"), (CLOCK_MARK, b"1")))
+    assert state(read_back(rejected(record, Reason.INTERNAL_ERROR))) is State.WAITING
+    assert state(read_back(rejected(msgspec.structs.replace(record, headers=()), Reason.MALFORMED))) is State.WAITING
+
+
+@pytest.mark.parametrize("name", [OMITTED_BYTES, OMITTED_DIGEST, OMITTED_HEADERS, OMITTED_KEY, EVENT_NUMBER])
+def test_a_producers_header_makes_no_letter_a_part(name: str) -> None:
+    """Of a dead letter that another program has put back with all its headers, and that was rejected again."""
+    record = LogRecord(5, 1, b"run", b"x", ((name, b"1"), ("theirs", b"1")))
+    letter = read_back(rejected(record))
+    assert state(letter) is State.WAITING
+    assert (letter.is_whole, letter.event_number) == (True, "")
+    assert (
+        state(read_back(fitting(rejected(msgspec.structs.replace(record, value=b"x" * 500)), 300))) is State.INCOMPLETE
+    )
 
 
 @pytest.mark.parametrize(("attempt", "expected"), [(0, State.WAITING), (2, State.WAITING), (3, State.PARKED)])

@@ -200,6 +200,36 @@ def test_any_step_becomes_spans_that_can_be_sent(
         assert all(type(each) in (str, int) for each in span.attributes.values())
 
 
+@pytest.mark.parametrize("said", ["9" * 30, "9" * 5_000, "x", "", "-1", "\u0661"])
+@pytest.mark.parametrize("timestamp_ms", [-(1 << 63), -1, (1 << 63) - 1])
+def test_headers_and_times_of_others_are_no_end_of_the_export(said: str, timestamp_ms: int) -> None:
+    """Anybody who may write there can write anything, and producers set any time."""
+    step = run_step(created_at=None, completed_at=None, type="message_creation", usage={"prompt_tokens": (1 << 63) - 1})
+    sink = Sink()
+    exporter = Exporter(sink, Options())
+    for offset in range(2):
+        value = json.dumps({**step, "id": f"step_{offset}"}).encode()
+        told = tuple((name, said.encode()) for name in (REVISION, FIRST_OFFSET, SOURCE_PARTITION, LAST_OFFSET))
+        exporter.take("done", 0, LogRecord(offset, timestamp_ms, b"k", value, told))
+    exporter.finish()
+    assert len(sink.spans) == 3
+    with Receiver() as receiver, Collector(receiver.endpoint, service="garden", timeout_s=5) as collector:
+        assert collector.send(sink.spans) == 0
+        assert len(receiver.spans()) == 3
+
+
+def test_a_step_that_says_it_ends_in_the_future_keeps_no_position_back() -> None:
+    """A service's clock, or a time in another unit: what counts is when the step was published."""
+    exporter = Exporter(Sink(), Options())
+    now_s = 1_764_400_000
+    for offset, (run_id, ended_s, published_s) in enumerate(
+        (("run_1", now_s + 10**9, now_s - 3_600), ("run_2", now_s - 10, now_s - 9), ("run_3", now_s - 900, now_s - 899))
+    ):
+        value = json.dumps(run_step(id=f"s{offset}", run_id=run_id, completed_at=ended_s)).encode()
+        exporter.take("done", 0, LogRecord(offset, published_s * 1000, b"k", value, headers()))
+    assert exporter.runs.unsettled(600.0, now_s * 10**9) == {("done", 0): 1}
+
+
 def test_what_is_no_published_step_is_none() -> None:
     for value in (None, b"", b"[]", b"{}", b'{"id":1,"status":"completed"}', b"\xff"):
         assert exported(value, (), 0, SpanOptions()) is None

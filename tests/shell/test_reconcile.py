@@ -288,6 +288,34 @@ def test_a_step_that_two_lists_tell_differently_is_not_judged(tmp_path: Path, pu
     assert one_of(found, "s2").verdict is Verdict.EQUAL, "an older list had it open"
 
 
+@pytest.mark.parametrize("status", ["queued", "requires_action", None])
+def test_of_two_lists_the_one_in_which_the_step_has_ended_counts(
+    tmp_path: Path, published: Published, status: str | None
+) -> None:
+    """Whatever the other one calls a step that has not."""
+    ended = listed("s1")
+    early = {**ended, "status": status, "completed_at": None, "step_details": None}
+    published.event(as_event(ended))
+    for lists in ([ended, early], [early, ended]):
+        found = reconciled(tmp_path, published, [page(step) for step in lists])
+        assert (found.verdict, found.counts) == (Outcome.PROVEN, {"equal": 1, "open": 0})
+
+
+@pytest.mark.parametrize("form", ["{}", "[{}]\n", "{}\n{}"])
+def test_half_a_surrogate_pair_is_read_as_it_is_published(tmp_path: Path, published: Published, form: str) -> None:
+    """A service cuts a text by length; JSON may hold what is left of the character."""
+    cut = listed("s1", metadata={"a": "b\ud83d", "c\udc00": "\\ud83d \ud83d\ude00"})
+    published.event(json.dumps({"event": "thread.run.step.completed", "data": cut}).encode())
+    published.write()
+    text = json.dumps(cut)
+    assert "\\ud83d" in text
+    (tmp_path / "lists.json").write_text(form.replace("{}", text))
+    found = run(
+        [tmp_path / "lists.json"], SETTINGS, lambda: pytest.fail("no broker is asked"), published=[published.path]
+    )
+    assert (found.verdict, found.counts) == (Outcome.PROVEN, {"equal": 1, "open": 0})
+
+
 def test_a_step_on_two_partitions_of_the_source_is_named(tmp_path: Path, published: Published) -> None:
     published.event(as_event(listed("s1")))
     published._state = PartitionState(SETTINGS.source.topic, 4, SETTINGS.rules())

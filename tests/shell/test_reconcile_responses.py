@@ -205,6 +205,65 @@ def test_of_two_answers_the_one_that_has_ended_counts(events: Events, published:
     assert found.counts == {"unverifiable": 4, "open": 0}
 
 
+def _renamed(events: Events, ids: Sequence[str]) -> Events:
+    """The same with other ids of its items, everywhere."""
+    told = copy.deepcopy(list(events))
+    items = [event["item"] for event in told if "item" in event]
+    for number, item in enumerate(items):
+        item["id"] = ids[number // 2]  # it is added, and done
+    for item, item_id in zip(told[-1]["response"]["output"], ids, strict=True):
+        item["id"] = item_id
+    return told
+
+
+@pytest.mark.parametrize(
+    "ids", [["", "", "", ""], ["x", "x", "x", "x"], ["r1", "x", "x", "m1"], ["x", "f1", "f2", "x"], ["x", "x", "", ""]]
+)
+@pytest.mark.parametrize("order", [[0, 1, 2, 3], [0, 2, 3], [1, 2, 3], [3, 1, 2, 0]])
+def test_an_id_that_several_items_have_accuses_nobody(
+    ids: list[str], order: list[int], events: Events, published: Responses, tmp_path: Path
+) -> None:
+    """Gateways leave ids empty, or give one to all items."""
+    told = _renamed(events, ids)
+    places = {index: place for place, index in enumerate(order)}
+    for event in told:
+        if "output_index" in event:
+            event["output_index"] = places.get(event["output_index"], -1)
+    told = [event for event in told if event.get("output_index") != -1]
+    output = told[-1]["response"]["output"]
+    told[-1]["response"]["output"] = [output[index] for index in order]
+    published.put([event | {"sequence_number": number} for number, event in enumerate(told)])
+    found = reconciled(tmp_path, published, told[-1]["response"])
+    assert found.counts == {"equal": len(order), "open": 0}
+
+
+def test_an_id_that_several_items_have_is_of_those_in_their_order_where_positions_say_nothing(
+    events: Events, published: Responses, tmp_path: Path
+) -> None:
+    told = _renamed(events, ["r1", "x", "x", "m1"])
+    for event in told:
+        if "output_index" in event:
+            event["output_index"] += 10
+    published.put(told)
+    found = reconciled(tmp_path, published, told[-1]["response"])
+    assert found.counts == {"equal": 4, "open": 0}
+
+
+def test_what_two_answers_tell_differently_is_not_judged_wherever_it_was_published(
+    events: Events, published: Responses, tmp_path: Path
+) -> None:
+    """The items were published under other indexes than their places in the output."""
+    told = copy.deepcopy(list(events))
+    for event in told:
+        if "output_index" in event:
+            event["output_index"] += 10
+    published.put(told)
+    ended = response_of(told)
+    other = {**ended, "output": [{**item, "name": "z"} for item in ended["output"][:2]]}
+    found = reconciled(tmp_path, published, [ended, other])
+    assert found.counts == {"unverifiable": 4, "open": 0}
+
+
 @pytest.mark.parametrize("response", [{"object": "response"}, {"object": "response", "id": "r"},
                                       {"object": "response", "id": "r", "output": [1]}])  # fmt: skip
 def test_what_is_no_whole_response_is_refused(response: Any, tmp_path: Path) -> None:

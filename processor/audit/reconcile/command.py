@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from processor.audit.judge.verdicts import Verdict
+from processor.audit.reconcile import response_objects
 from processor.audit.reconcile.comparison import StepResult, compare_listed, not_listed, paths_counted
 from processor.audit.reconcile.published_steps import PublishedSteps
 from processor.audit.reconcile.service_lists import ServiceLists, read_lists
@@ -132,7 +133,7 @@ def _notes(lists: ServiceLists, found: PublishedSteps, still_open: int) -> list[
             f"Of {len(unfinished):,} runs the last page is not there (has_more is true), {unfinished[0][:80]} for one: "
             "published steps that are not in their lists are not judged."
         )
-    cut = sorted(run_id for run_id in lists.responses if not lists.runs[run_id])
+    cut = sorted(own for own, response in lists.responses.items() if not response_objects.is_whole(response))
     if cut:
         notes.append(
             f"{len(cut):,} responses have not completed, {cut[0][:80]} for one: their output may lack items, so "

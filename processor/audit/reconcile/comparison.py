@@ -19,7 +19,7 @@ from processor.core.effects import Status
 from processor.core.step_state import SCHEMA_KEYS
 
 _OBJECTS: Final = frozenset({"thread.run.step", "assistant.run.step"})
-_ENDS: Final = frozenset(status.value for status in Status) - {Status.IN_PROGRESS.value}
+ENDS: Final = frozenset(status.value for status in Status) - {Status.IN_PROGRESS.value}
 _LONGEST: Final = 120
 _NOTHING: Final[tuple[Any, ...]] = (None, {}, [])
 _INFERRED: Final = "inferred_times"
@@ -113,13 +113,13 @@ def compare_listed(
         at=None if newest is None else newest.at,
     )
     if newest is None:
-        if status not in _ENDS:
+        if status not in ENDS:
             return None
         why = f"published as a reference: {reference}" if reference else doubt.of(listed)
         return _with(found, Verdict.UNVERIFIABLE if why else Verdict.MISSING, why)
     if conflicting:
         return _with(found, Verdict.UNVERIFIABLE, "the lists hold it twice, with different contents")
-    if status not in _ENDS:
+    if status not in ENDS:
         return _with(found, Verdict.UNVERIFIABLE, "it had not ended when the list was made")
     if len(published) > 1:
         places = ", ".join(str(one.source_partition) for one in published)

@@ -6,7 +6,7 @@ stream did: an item is found among the published ones by its id, else by its pos
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from processor.audit.reconcile.comparison import PublishedStep
@@ -83,34 +83,51 @@ def placed(
     """The steps of a response under the ids of the published ones that hold the same items.
 
     Args:
-        published: by step id.
+        published: the steps of the response, by step id.
     """
-    own = f"{response['id']}:"
-    newest = {
-        step_id: max(found.values(), key=lambda one: one.order)
-        for step_id, found in published.items()
-        if step_id.startswith(own)
-    }
-    by_item = {_item_id(one.snapshot): step_id for step_id, one in newest.items()}
-    taken: set[str] = set()
+    newest = {step_id: max(found.values(), key=lambda one: one.order) for step_id, found in published.items()}
+    by_item: dict[str, list[str]] = {}
+    for step_id in sorted(newest, key=_index):
+        item_id = _item_id(newest[step_id].snapshot)
+        if item_id is not None:
+            by_item.setdefault(item_id, []).append(step_id)
+    told = list(zip(steps, response["output"], strict=True))
+    places = _places([step["id"] for step, _ in told], [item.get("id") for _, item in told], by_item)
+    taken = {step_id for step_id in places if step_id is not None}
     out: list[dict[str, Any]] = []
-    rest: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    for step, item in zip(steps, response["output"], strict=True):
-        step_id = by_item.get(item.get("id")) if item.get("id") is not None else None
-        if step_id is None or step_id in taken:
-            rest.append((step, item))
-        else:
-            taken.add(step_id)
-            out.append(_as_published({**step, "id": step_id}, response, item, newest[step_id]))
-    for step, item in rest:
+    for (step, item), place in zip(told, places, strict=True):
+        if place is None and step["id"] in taken:  # another item is published in its position
+            out.append({**step, "id": f"{step['id']} ({str(item.get('id'))[:80]})"})
+            continue
+        step = {**step, "id": place or step["id"]}
         one = newest.get(step["id"])
-        if step["id"] in taken:  # another item is published in its position
-            step = {**step, "id": f"{step['id']} ({str(item.get('id'))[:80]})"}
-        elif one is not None:
-            taken.add(step["id"])
-            step = _as_published(step, response, item, one)
-        out.append(step)
+        out.append(step if one is None else _as_published(step, response, item, one))
     return out
+
+
+def _places(positions: Sequence[str], ids: Sequence[Any], by_item: Mapping[str, Sequence[str]]) -> list[str | None]:
+    """For each item the published step that holds the item of its id; None where no step does.
+
+    Gateways leave ids empty, or give one to several items: of the steps of an id an item takes that in its own
+    position, and items without one there take what is left, in order.
+    """
+    places: list[str | None] = [None] * len(ids)
+    taken: set[str] = set()
+    for by_position in (True, False):
+        for at, item_id in enumerate(ids):
+            if places[at] is not None or not isinstance(item_id, str):
+                continue
+            for step_id in by_item.get(item_id, ()):
+                if step_id not in taken and (not by_position or step_id == positions[at]):
+                    places[at] = step_id
+                    taken.add(step_id)
+                    break
+    return places
+
+
+def _index(step_id: str) -> tuple[int, str]:
+    index = step_id.rpartition(":")[2]
+    return int(index) if index.isascii() and index.isdigit() and len(index) < 10 else -1, step_id
 
 
 def _as_published(

@@ -13,7 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from processor.audit.reconcile import response_objects
-from processor.audit.reconcile.comparison import PublishedStep
+from processor.audit.reconcile.comparison import ENDS, PublishedStep
+from processor.core.surrogates import may_hold_halves, without_halves
 from processor.errors import RunStepsError
 
 STEP_OBJECTS: Final = frozenset({"thread.run.step", "assistant.run.step"})
@@ -46,6 +47,7 @@ class ServiceLists:
         self.runs: dict[str, bool] = {}
         self.pages = 0
         self.responses: dict[str, dict[str, Any]] = {}
+        self._conflicting_responses: set[str] = set()
 
     def add(self, value: Any, where: str) -> None:
         """Take a page, an array or a step.
@@ -74,7 +76,8 @@ class ServiceLists:
         before = self.responses.get(response["id"])
         if before is not None and response_objects.is_ended(before):
             if response_objects.is_ended(response) and before != response:
-                self.conflicting.update(step["id"] for step in steps)
+                self._conflicting_responses.add(response["id"])
+                self.runs[response["id"]] = False
             return
         self.responses[response["id"]] = response
         self.runs[response["id"]] = response_objects.is_whole(response)
@@ -82,12 +85,17 @@ class ServiceLists:
 
     def place_responses(self, published: Mapping[str, Mapping[int, PublishedStep]]) -> None:
         """Give the steps of response objects the ids under which their items were published."""
-        for response in self.responses.values():
+        of_response: dict[str, dict[str, Mapping[int, PublishedStep]]] = {}
+        for step_id, found in published.items():
+            of_response.setdefault(step_id.rpartition(":")[0], {})[step_id] = found
+        for response_id, response in self.responses.items():
             listed = response_objects.steps_of(response)
             for step in listed:
                 self.steps.pop(step["id"], None)
-            for step in response_objects.placed(response, listed, published):
+            for step in response_objects.placed(response, listed, of_response.get(response_id, {})):
                 self.steps[step["id"]] = step
+                if response_id in self._conflicting_responses:
+                    self.conflicting.add(step["id"])
 
     def _add_step(self, value: Any, where: str, *, whole: bool) -> None:
         if not isinstance(value, dict) or value.get("object") not in STEP_OBJECTS:
@@ -103,9 +111,9 @@ class ServiceLists:
         before = self.steps.setdefault(step_id, value)
         if before == value:
             return
-        if before.get("status") == "in_progress":
+        if before.get("status") not in ENDS:
             self.steps[step_id] = value
-        elif value.get("status") != "in_progress":
+        elif value.get("status") in ENDS:
             self.conflicting.add(step_id)
 
 
@@ -143,7 +151,7 @@ def _values(file: Path) -> Iterator[tuple[int, Any]]:
         raise ListError(f"reconcile: {file}: larger than {_MAX_BYTES} bytes", hint="split it at its lines")
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
-        yield 0, msgspec.json.decode(content)
+        yield 0, _decoded(content)
         return
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         whole = error
@@ -152,10 +160,20 @@ def _values(file: Path) -> Iterator[tuple[int, Any]]:
         if not line.strip():
             continue
         try:
-            value = msgspec.json.decode(line)
+            value = _decoded(line)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             why = (
                 whole if number == 1 else error
             )  # of a file that is no JSON lines at all, what is wrong with the whole
             raise ListError(f"reconcile: {file}:{number}: not JSON ({why})", hint=_HINT) from None
         yield number, value
+
+
+def _decoded(text: bytes) -> Any:
+    """A JSON value; half a surrogate pair is U+FFFD, as in what was published."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        if not may_hold_halves(text):
+            raise
+        return msgspec.json.decode(without_halves(text))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +14,7 @@ from processor.audit.judge.range_result import RangeResult
 from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Progress, Show
 from processor.audit.replay.range_bounds import Bound, CommittedBound, Edge, Offset, Time, parse
-from processor.audit.replay.record_sources import laid_end_to_end
+from processor.audit.replay.record_sources import HOLES, laid_end_to_end
 from processor.audit.replay.task import ArchiveRange
 from processor.config.settings import Settings
 from processor.errors import CorruptLog, UsageError
@@ -24,6 +24,9 @@ if TYPE_CHECKING:  # its library takes long to load, and archives need none
     from processor.kafka.partition_reader import PartitionReader
 
 CLIENT_ID: Final = "run-steps.replay"
+
+_Told = tuple[int, int, bytes | None]
+"""First and last offset, and the record there; None: there is none (a marker, an aborted record)."""
 
 
 class Span(msgspec.Struct):
@@ -191,12 +194,15 @@ class SourceSurvey:
         for path in self._options.archives:
             self._show(Progress(f"surveying {path}", 0, 0))
             reached = reach(Path(path), capture=self._options.capture)
-            for (topic, partition), (begin, end) in reached.items():
-                if topic == self.topic:
-                    found.setdefault(partition, []).append(ArchiveRange(path, begin, end))
+            missing: dict[int, tuple[tuple[int, int], ...]] = {}
             for one in lacking(Path(path), reached):
                 if one.held.topic == self.topic:
                     self._lacking.setdefault(one.held.partition, []).append((path, one))
+                    missing[one.held.partition] = one.missing
+            for (topic, partition), (begin, end) in reached.items():
+                if topic == self.topic:
+                    spans = _without(begin, end, missing.get(partition, ()))
+                    found.setdefault(partition, []).extend(ArchiveRange(path, *span) for span in spans)
         return found
 
     def _promised(self, partition: int) -> list[tuple[int, int]]:
@@ -227,6 +233,8 @@ class SourceSurvey:
         parts, twice = laid_end_to_end(own, low, high)
         for part in twice:
             self._compare(partition, part, parts)
+        if self.reads_topic:
+            parts = _before_topic(parts, low, topic_begin)
         switch = max((part.end for part in parts), default=low) if self.reads_topic else high
         if self.reads_topic and parts and switch > topic_begin and switch < high:
             self.reading.append(f"Partition {partition}: archives up to offset {switch}, the topic from there on.")
@@ -234,32 +242,75 @@ class SourceSurvey:
         self._tell_lacking(partition, low, high, parts)
 
     def _compare(self, partition: int, twice: ArchiveRange, parts: list[ArchiveRange]) -> None:
-        """Require that two archives agree on the offsets that both hold."""
-        one = self._records(partition, [twice])
-        other = self._records(
+        """Require that archives agree on the offsets that both hold; what one of them lacks contradicts nothing."""
+        one = self._told(partition, [twice])
+        other = self._told(
             partition, [ArchiveRange(p.path, max(p.begin, twice.begin), min(p.end, twice.end)) for p in parts]
         )
-        for mine, theirs in zip(one, other, strict=False):
-            if mine != theirs:
-                raise CorruptLog(
-                    f"archive {twice.path}: {self.topic}-{partition}: offset {min(mine[0], theirs[0])} differs from "
-                    "what another archive holds",
-                    hint="find out which is right; the other cannot be used",
-                )
+        offset = _contradiction(one, other)
+        if offset is not None:
+            raise CorruptLog(
+                f"archive {twice.path}: {self.topic}-{partition}: offset {offset} differs from what another archive "
+                "holds",
+                hint="find out which is right; the other cannot be used",
+            )
         self.reading.append(
             f"Partition {partition}: offsets {twice.begin} to {twice.end - 1} are in more than one archive, and agree."
         )
 
-    def _records(self, partition: int, parts: Sequence[ArchiveRange]) -> Iterator[tuple[int, bytes]]:
+    def _told(self, partition: int, parts: Sequence[ArchiveRange]) -> Iterator[_Told]:
+        """What archives say of offsets: a record, or that there is none. A hole says nothing."""
         for part in parts:
             if part.begin < part.end:
                 for item in self._read(partition, part):
                     if not isinstance(item, Gap):
-                        yield item.offset, framed(item)
+                        yield item.offset, item.offset, framed(item)
+                    elif item.kind not in HOLES:
+                        yield item.first, item.last, None
 
     def _read(self, partition: int, part: ArchiveRange) -> Iterator[ArchivedRecord | Gap]:
         where, capture = (self.topic, partition), self._options.capture
         return read(Path(part.path), only=where, begin=part.begin, end=part.end, capture=capture)
+
+
+def _contradiction(one: Iterator[_Told], other: Iterator[_Told]) -> int | None:
+    """The first offset of which both say something, and not the same."""
+    mine, theirs = next(one, None), next(other, None)
+    while mine is not None and theirs is not None:
+        first, last = max(mine[0], theirs[0]), min(mine[1], theirs[1])
+        if first <= last and mine[2] != theirs[2]:
+            return first
+        if mine[1] <= theirs[1]:
+            mine = next(one, None)
+        else:
+            theirs = next(other, None)
+    return None
+
+
+def _without(begin: int, end: int, missing: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """The spans of [begin, end) that an archive holds: without those that it lacks of its manifest.
+
+    So another archive is read for these, and is not said to differ there.
+    """
+    at = begin
+    for first, behind in sorted(missing):
+        if at < min(first, end):
+            yield at, min(first, end)
+        at = max(at, behind)
+    if at < end:
+        yield at, end
+
+
+def _before_topic(parts: Sequence[ArchiveRange], low: int, topic_begin: int) -> list[ArchiveRange]:
+    """The archives to read before the topic: up to the first offset that none of them holds and the topic may."""
+    before: list[ArchiveRange] = []
+    at = low
+    for part in parts:
+        if topic_begin <= at < part.begin:
+            break
+        before.append(part)
+        at = part.end
+    return before
 
 
 def _uncovered(low: int, high: int, parts: Sequence[ArchiveRange]) -> bool:
