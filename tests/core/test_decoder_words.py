@@ -1,7 +1,7 @@
 """The JSON decoder's words stand in dead letters, which replay derives again: other words would accuse honest workers.
 
-If a release of msgspec words one of these otherwise, the fold version goes up with it (`pyproject.toml` lets no release in
-that was not tried).
+If a release of msgspec words one of these otherwise, the fold version goes up with it. `pyproject.toml` lets no
+release in that was not tried.
 """
 
 from __future__ import annotations
