@@ -145,9 +145,8 @@ class RunSteps:
         self.appended += 1
         return True
 
-    def apply_record(self, cause: Cause, record: Record, plain_id: bytes | None) -> None:
+    def apply_record(self, cause: Cause, record: Record, value: bytes | None, plain_id: bytes | None) -> None:
         """Fold all events of a record. `plain_id`: what `event_headers.plain_id` says of its headers."""
-        value = record.value
         if value and plain_id is not SPECIAL and self._uses_fast_path:
             event_id = None if plain_id is None else id_text(plain_id)
             head = prefix_of(value)
