@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processor.core.run_steps import object_template
+from processor.core.run_steps import object_shape, object_template
 from processor.core.run_steps.object_path import ObjectPath
 from tests.core.scripted_log import Play, published
 from tests.core.test_paths import come_to_the_same
@@ -51,7 +51,7 @@ def test_what_the_step_began_with_is_not_cut_again(monkeypatch: pytest.MonkeyPat
     def never(*_: object) -> None:
         raise AssertionError("cut")
 
-    monkeypatch.setattr(object_template.Shape, "cut", never)
+    monkeypatch.setattr(object_shape.Shape, "cut", never)
     found = published(end(play, whole("s4", "completed")))
     monkeypatch.undo()
     assert b'"run_s4"' in found.value

@@ -11,13 +11,13 @@ from processor.core.effects import Status
 from processor.core.entry import Cause, Entry
 from processor.core.events import MAX_ID
 from processor.core.lifecycle import Kind
+from processor.core.run_steps.compact_step import Ending
 from processor.core.run_steps.event_ids import id_text
 from processor.core.run_steps.fast_path import FastPath, Templates
 from processor.core.run_steps.object_template import (
     BeginTemplate,
     CallTemplate,
     EndTemplate,
-    SharedBeginning,
     has_template,
     learn_begin,
     learn_call,
@@ -173,29 +173,25 @@ class ObjectPath:
         assert status is not None
         for template in self._ends[head.number]:
             entry: Entry | None = None
-            cuts: list[bytes] | None = None
+            ending: Ending | None = None
             shared = template.shared
             if shared is not None:
                 begin: i64 = head.data
                 # Whatever stands there: what is found for it was begun by an object that says the same id so.
                 entry = transitions.steps.get(value[begin + shared.id_at : begin + shared.id_end].decode("latin-1"))
-                cuts = _cut_behind(template, shared, value, begin, entry)
-            if cuts is None:
+                step = None if entry is None else entry.step
+                if entry is not None and isinstance(step, Step) and _is_new(entry, step, cause.offset, event_id):
+                    ending = step.ending_behind(template, shared, value, begin)
+            if ending is None:
                 cuts = template.shape.cut(value)
                 if cuts is None:
                     continue
                 entry = transitions.steps.get(cuts[template.id_at].decode("ascii"))
                 _share(template, entry)
-            step = None if entry is None else entry.step
-            if (
-                entry is None
-                or not isinstance(step, Step)
-                or cause.offset < entry.applied_below
-                or step.has_folded(event_id)
-            ):
-                return False
-            ending = step.ending_by(template, cuts)
-            if ending is None:
+                step = None if entry is None else entry.step
+                if entry is not None and isinstance(step, Step) and _is_new(entry, step, cause.offset, event_id):
+                    ending = step.ending_by(template, cuts)
+            if entry is None or not isinstance(step, Step) or ending is None:
                 return False
             step.end_exact(ending, status, len(value))
             transitions.touch(entry, cause)
@@ -241,15 +237,9 @@ class ObjectPath:
         return known < _MAX_TEMPLATES and self._attempts > 0
 
 
-def _cut_behind(
-    template: EndTemplate, shared: SharedBeginning, value: bytes, begin: i64, entry: Entry | None
-) -> list[bytes] | None:
-    """`Shape.cut` of an object whose step began with the same bytes; None: it has to be cut from its begin on."""
-    step = None if entry is None else entry.step
-    form = step.compact_form if isinstance(step, Step) else None
-    if form is None or form.lengths != shared.lengths or form.begun_by is not shared.begin:
-        return None
-    return template.shape.cut_behind(value, begin, form.opening, shared)
+def _is_new(entry: Entry, step: Step, offset: int, event_id: str | None) -> bool:
+    """Whether neither a checkpoint nor the step has an event."""
+    return offset >= entry.applied_below and not step.has_folded(event_id)
 
 
 def _share(template: EndTemplate, entry: Entry | None) -> None:

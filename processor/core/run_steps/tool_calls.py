@@ -36,16 +36,16 @@ _NO_VALUE: Final = object()
 class Gaps:
     """Bytes with gaps, each for one of the texts of a tree."""
 
-    __slots__ = ("_layout", "_order")
+    __slots__ = ("layout", "order")
 
     def __init__(self, layout: list[bytes], order: list[int]) -> None:
-        self._layout, self._order = layout, order
+        self.layout, self.order = layout, order
 
     def filled(self, texts: list[Any]) -> bytes:
         """The bytes with these texts."""
-        pieces: list[Any] = self._layout.copy()
+        pieces: list[Any] = self.layout.copy()
         at = 1
-        for number in self._order:
+        for number in self.order:
             pieces[at] = texts[number]
             at += 2
         return _NOTHING.join(pieces)
