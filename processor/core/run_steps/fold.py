@@ -91,10 +91,10 @@ class RunSteps:
         self._uses_fast_path = uses_fast_path
         self._with_frames = rules.schema_frames
         self._recent: list[Entry | None] = [None] * _RECENT
-        self.templates = Templates()
+        self.templates = Templates(transitions.learned)
         self.objects = ObjectPath(rules.max_step_bytes, transitions, self._fast, self.templates)
         self._exact = ExactFold(rules.max_step_bytes, transitions, quarantine, self._fast, self.objects, self.templates)
-        self._reader = DataReader()
+        self._reader = DataReader(transitions.learned)
         self.appended = 0
         """How many deltas the fast path has folded since `flush_counts`."""
 

@@ -8,6 +8,7 @@ import msgspec
 
 from processor.core.acyclic import mypyc_attr
 from processor.core.growing_text import Text
+from processor.core.learned_bytes import size_of
 from processor.core.merge import Tree
 from processor.core.run_steps.object_shape import NOWHERE, Frame
 from processor.core.wire_types import read_text
@@ -161,6 +162,10 @@ class NamedCalls:
     def __init__(self, frame: CallsFrame, kinds: list[str], texts: int, outputs: int) -> None:
         self._frame, self.kinds = frame, kinds
         self.texts, self.outputs = texts, outputs
+
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        return size_of(self._frame.blank)
 
     def may_name(self, calls: list[Call]) -> bool:
         """Whether the types are those of these calls, no two of which have one id."""

@@ -53,6 +53,7 @@ class ObjectPath:
         "_ends",
         "_expires_at",
         "_fast",
+        "_learned",
         "_max_step_bytes",
         "_templates",
         "_told",
@@ -65,7 +66,7 @@ class ObjectPath:
 
     def __init__(self, max_step_bytes: int, transitions: Transitions, fast: FastPath, templates: Templates) -> None:
         self._max_step_bytes, self._transitions = max_step_bytes, transitions
-        self._fast, self._templates = fast, templates
+        self._fast, self._templates, self._learned = fast, templates, transitions.learned
         self._begins: list[BeginTemplate] = []
         self._calls: list[CallTemplate] = []
         self._ends: list[list[EndTemplate]] = [[] for _ in range(PREFIXES)]
@@ -209,7 +210,7 @@ class ObjectPath:
         """Learn from an object that has just begun a step."""
         if self._may_learn(len(self._begins)):
             found = learn_begin(value, head.data, event)
-            if found is None:
+            if found is None or not self._learned.take(found.shape.size()):
                 self._attempts -= 1
             else:
                 self._begins.append(found)
@@ -218,7 +219,7 @@ class ObjectPath:
         """Learn from a delta that has just begun a call."""
         if self._may_learn(len(self._calls)):
             found = learn_call(value)
-            if found is None:
+            if found is None or not self._learned.take(found.shape.size()):
                 self._attempts -= 1
             else:
                 self._calls.append(found)
@@ -228,9 +229,10 @@ class ObjectPath:
         ends = self._ends[head.number]
         if self._may_learn(len(ends)) and has_template(value[head.data : -1]):
             found = learn_end(value, head.data)
-            if found is None:
+            if found is None or not self._learned.take(found.shape.size()):
                 self._attempts -= 1
             else:
+                found.learned = found.outlines.learned = self._learned
                 ends.append(found)
 
     def _may_learn(self, known: int) -> bool:

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from processor.core.json_bytes import digits_end, plain_end, text_end
+from processor.core.learned_bytes import size_of
 
 if TYPE_CHECKING:
     from mypy_extensions import i64  # for the compiler alone
@@ -24,6 +25,8 @@ TEXT: Final = 2
 SPAN: Final = 3
 """The details of an end: any JSON, yet to be read."""
 _PATTERNS: Final = (rb"([ !#-\[\]-~]*)", rb"([1-9][0-9]{0,14})", rb'((?:[^"\\]|\\.)*)', rb"(.*)")
+_PATTERN_BYTES: Final = 20
+"""What the expressions that cut a value take for a byte of its shape."""
 NOWHERE: Final = 0xFF
 """In place of a place among the pieces of a `Frame`."""
 MOST_HOLES: Final = 100
@@ -96,6 +99,12 @@ class Shape:
         self.frame = Frame([_NOTHING] * len(holes), bytes(range(len(holes)))) if frame is None else frame
         self._patterns: dict[int, Any] = {}
         self.lengths: i64 = -1
+
+    def size(self) -> int:
+        """About how many bytes of memory it takes, with its frame."""
+        parts = (self.first, *self.parts)
+        patterns = 0 if _IS_COMPILED else _PATTERN_BYTES * sum(map(len, parts))
+        return size_of(parts) + size_of(self.frame.blank) + patterns
 
     def cut(self, value: bytes) -> list[bytes] | None:
         """The pieces of the frame with what stands in the holes, if this is a value of the shape."""

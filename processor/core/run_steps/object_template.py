@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET, Raw
 
+from processor.core.learned_bytes import LearnedBytes, size_of
 from processor.core.run_steps.function_calls import (
     CALL_PIECES,
     CALL_PLACES,
@@ -75,8 +76,12 @@ _OF_CALL: Final = (("id",), ("function", "name"), ("function", "arguments"))
 """What a `CallsFrame` has places for, of each call."""
 _NAMED_ATTEMPTS: Final = 16
 _MOST_CALLS: Final = 8
+_MOST_NAME_BYTES: Final = 64
+"""Of the name of a function that is kept for the next call."""
 _MAX_FRAMES: Final = 16
 """Of how many calls, and in how many ways, it is known what is published; more are put together call by call."""
+_PLACE_BYTES: Final = 8
+"""Of a piece that another list holds, too."""
 _MAX_SHARES: Final = 256
 """How often it is learned anew how ends begin, which is where ids have other lengths than before."""
 _OF_BEGIN: Final = (("id",), ("run_id",), ("expires_at",), _MESSAGE)
@@ -134,9 +139,12 @@ class CallTemplate:
 
     def quoted(self, name: bytes) -> bytes:
         """A name as JSON; mostly that of the call before, and then the same object."""
-        if name != self._name or not self._quoted_name:
-            self._name, self._quoted_name = name, b'"' + name + b'"'
-        return self._quoted_name
+        if name == self._name and self._quoted_name:
+            return self._quoted_name
+        quoted = b'"' + name + b'"'
+        if len(name) <= _MOST_NAME_BYTES:
+            self._name, self._quoted_name = name, quoted
+        return quoted
 
 
 class EndTemplate:
@@ -159,6 +167,7 @@ class EndTemplate:
         "data_at",
         "id_at",
         "id_hole",
+        "learned",
         "left",
         "message_at",
         "named",
@@ -191,6 +200,7 @@ class EndTemplate:
         self.thread_id: Any = None if stated.thread_id is _UNSET else stated.thread_id
         """What all of them say, if it is no hole."""
         self._details_at = details_at
+        self.learned = LearnedBytes()
         self.shared: SharedBeginning | None = None
         """With the object that began the step which ended last."""
         self.named: dict[int, NamedCalls] = {}
@@ -210,7 +220,7 @@ class EndTemplate:
         if self._attempts > 0:
             self._attempts -= 1
             found = learn_named(details)
-            if found is not None:
+            if found is not None and self.learned.take(found.size()):
                 self.named[len(found.kinds)] = found
 
     def details_in(self, pieces: list[bytes]) -> bytes:
@@ -238,7 +248,8 @@ class EndTemplate:
         if key != self._key:
             found = self._frames.get(key)
             if found is None:
-                if len(self._frames) >= _MAX_FRAMES:
+                size = 2 * size_of(layout_of(number, 0)) + _PLACE_BYTES * len(self.shape.frame.blank)
+                if len(self._frames) >= _MAX_FRAMES or not self.learned.take(size):
                     return None
                 found = self._frames[key] = self._frame_of(number, outputs)
             self._key, self._frame = key, found
