@@ -240,7 +240,7 @@ class RawBatch:
         """Do what `_walk_headers` does where the headers are those of `are_published`, with no content above 63 bytes.
 
         False, and nothing is changed, where they are not. Most records have them, and so no loop, and no bytes for
-        the name of the event id.
+        the name of the event id. Whether the last ends where the record does is yet to be seen, as of others.
         """
         content, at = self._content, self._at
         if end - at < _PUBLISHED_BYTES or content[at] != _SIXTEEN:
@@ -257,7 +257,7 @@ class RawBatch:
         ninth: i64 = content[at + 9]
         later = content[at + 17]
         at += 18 + (later >> 1)
-        if later & _ODD_OR_LONG != 0 or ninth | 0x20 == _NINTH or at != end or not _is_event_id(content, id_at - 17):
+        if later & _ODD_OR_LONG != 0 or ninth | 0x20 == _NINTH or not _is_event_id(content, id_at - 17):
             return False
         self._id_at, self._id_size = id_at, size >> 1
         self._at = at
