@@ -28,6 +28,7 @@ KNOWN_NAMES = [
     "runstep-event-iD",
     "runstep-else-ids",
     "runstep-event-ie",
+    "runstep-EVENT-id",
     "ce_of_14_chars",
     "trace_of_chars",
     "ce_of_16_letters",
