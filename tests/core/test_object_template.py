@@ -15,7 +15,7 @@ from processor.core.checkpoints import gone_checkpoint, step_key
 from processor.core.effects import LogRecord, Publish
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
-from processor.core.run_steps import object_shape, object_template
+from processor.core.run_steps import object_template
 from processor.core.run_steps.fast_path import FastPath, Paths
 from processor.core.run_steps.object_shape import Hole, Shape
 from processor.core.run_steps.object_template import learn_begin, learn_call, learn_end
@@ -26,15 +26,6 @@ from tests.core.strategies import RULES
 from tests.core.test_paths import come_to_the_same
 
 EMPTY: dict[str, Any] = {"type": "tool_calls", "tool_calls": []}
-
-
-@pytest.fixture(params=["as it is", "walked"])
-def _both_forms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not compiled, a shape cuts by a pattern; here also as it does where it is compiled."""
-    if request.param == "walked":
-        if not object_shape.__file__.endswith(".py"):
-            pytest.skip("as it is")
-        monkeypatch.setattr(object_shape, "_IS_COMPILED", True)
 
 
 BOTH_FORMS = pytest.mark.usefixtures("_both_forms")
