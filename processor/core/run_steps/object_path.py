@@ -36,7 +36,6 @@ _DELTA: Final = Kind.DELTA
 _COMPLETED: Final = Status.COMPLETED
 REPEATS: Final = b'{"event":"thread.run.step.in_progress","data":'
 """What an object begins with that mostly says what `created` said."""
-_FUNCTION: Final = b'"function"'
 _MAX_TEMPLATES: Final = 16
 """How many of each sort are learned: producers write their JSON in few ways."""
 _ATTEMPTS: Final = 64
@@ -147,8 +146,6 @@ class ObjectPath:
 
     def _open_call(self, value: bytes, cause: Cause, event_id: str | None) -> bool:
         transitions = self._transitions
-        if value.find(_FUNCTION) < 0:  # as all of them have it: to cut the value for each costs more
-            return False
         for template in self._calls:
             cuts = template.shape.cut(value)
             if cuts is None:
