@@ -125,20 +125,31 @@ def test_producers_of_a_topic_take_a_part_of_it() -> None:
     assert MOST_BYTES - 100_000 < state._transitions.learned.left < MOST_BYTES
 
 
+def test_objects_with_more_numbers_than_there_are_places_come_to_the_same() -> None:
+    play = Play()
+    for size in (90, 95, 100, 105, 150, 300):
+        for number in range(3):
+            usage = {f"n{n}": n + 1 for n in range(size)}
+            whole: dict[str, Any] = {"step_id": f"step_{size}_{number}", "thread_id": "t", "type": "tool_calls"}
+            play.say("step.created", step(**whole, usage=usage, step_details=DETAILS))
+            published(play.say("step.completed", step("completed", **whole, usage=usage, step_details=DETAILS)))
+    come_to_the_same(play.log)
+
+
 @pytest.mark.parametrize("names", [False, True])
 def test_ends_of_steps_with_any_number_of_calls_come_to_the_same(*, names: bool) -> None:
     """What is published with so many of them is known for a few numbers, and put together for the others."""
     play = Play()
     number = 0
-    for outputs in (0, 1, 2, 5):
-        for count in (1, 2, 3, 0, 8, 9, 1, 2, 8, 9, 4, 5, 6, 7):
+    for outputs, kind in ((0, "function"), (1, "function"), (0, "other"), (256, "function"), (5, "function")):
+        for count in (1, 2, 3, 0, 8, 9, 1, 2, 8, 9, 4, 5, 6, 7, 50):
             number += 1
             whole: dict[str, Any] = {"step_id": f"step_{number}", "thread_id": "t", "type": "tool_calls", "usage": None}
             play.say("step.created", step(**whole, step_details=DETAILS))
             told: list[dict[str, Any]] = []
             for index in range(count):
                 function = {"name": "f"} | ({"output": None} if outputs >> index & 1 else {})
-                one = call(index, "a", id=f"call_{index}", function=function)
+                one = call(index, "a", id=f"call_{index}", function=function, type=kind)
                 play.say("step.delta", calls(one, step_id=f"step_{number}"))
                 told.append({name: held for name, held in one.items() if name != "index"})
             details = DETAILS | {"tool_calls": told if names else []}
