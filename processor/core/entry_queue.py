@@ -6,7 +6,6 @@ A tuple for each of some 100,000 remembered entries would take nine times as muc
 from __future__ import annotations
 
 from array import array
-from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from typing import Final
@@ -14,6 +13,8 @@ from typing import Final
 from processor.core.entry import Entry
 
 _TRIMMED: Final = 4_096
+_NONE: Final = Entry("", 0)
+"""In place of an entry that was taken out."""
 
 
 class EntryQueue:
@@ -23,7 +24,6 @@ class EntryQueue:
     """
 
     __slots__ = (
-        "_add_entry",
         "_add_offset",
         "_begin",
         "_entries",
@@ -35,7 +35,7 @@ class EntryQueue:
     )
 
     def __init__(self) -> None:
-        self._hold(array("q"), deque())
+        self._hold(array("q"), [])
         self._last = -1
         """No offset in `_offsets` is larger."""
         self._odd: list[tuple[int, int, Entry]] = []  # a heap of what came with a smaller offset than the last
@@ -43,22 +43,21 @@ class EntryQueue:
         """The largest offset in `_odd`, or one that was there: `_entries` takes larger ones alone."""
         self._sequence = 0
 
-    def _hold(self, offsets: array[int], entries: deque[Entry]) -> None:
+    def _hold(self, offsets: array[int], entries: list[Entry]) -> None:
         self._offsets, self._entries = offsets, entries
         self._begin = 0
-        """Where in `_offsets` that of the first entry stands."""
+        """Where in both the first one stands."""
         self._add_offset: Callable[[int], None] = offsets.append
-        self._add_entry: Callable[[Entry], None] = entries.append
 
     def __len__(self) -> int:
-        return len(self._entries) + len(self._odd)
+        return len(self._entries) - self._begin + len(self._odd)
 
     def put(self, offset: int, entry: Entry) -> None:
         """Queue an entry."""
         if offset >= self._last and (not self._odd or offset > self._odd_last):
             self._last = offset
             self._add_offset(offset)
-            self._add_entry(entry)
+            self._entries.append(entry)
         else:
             self._odd_last = offset if not self._odd else max(offset, self._odd_last)
             self._sequence += 1
@@ -66,7 +65,7 @@ class EntryQueue:
 
     def first(self) -> Entry:
         """The entry with the smallest offset; there has to be one."""
-        return self._odd[0][2] if self._odd_is_first() else self._entries[0]
+        return self._odd[0][2] if self._odd_is_first() else self._entries[self._begin]
 
     def first_offset(self) -> int:
         """The offset of `first`."""
@@ -80,20 +79,19 @@ class EntryQueue:
         if self._odd_is_first():
             heappop(self._odd)
             return
-        self._entries.popleft()
+        self._entries[self._begin] = _NONE
         self._begin += 1
         if self._begin >= _TRIMMED and 2 * self._begin >= len(self._offsets):
             del self._offsets[: self._begin]
+            del self._entries[: self._begin]
             self._begin = 0
 
     def keep_dirty(self) -> None:
         """Drop all items but those whose offset is the entry's `dirty_from`."""
         offsets: array[int] = array("q")
-        entries: deque[Entry] = deque()
-        at = self._begin
-        for entry in self._entries:
-            offset = self._offsets[at]
-            at += 1
+        entries: list[Entry] = []
+        for at in range(self._begin, len(self._entries)):
+            entry, offset = self._entries[at], self._offsets[at]
             if entry.dirty_from == offset:
                 offsets.append(offset)
                 entries.append(entry)
@@ -105,7 +103,7 @@ class EntryQueue:
         odd = self._odd
         if not odd:
             return False
-        if not self._entries:
+        if self._begin == len(self._entries):
             return True
         first: int = self._offsets[self._begin]
         return odd[0][0] < first

@@ -259,7 +259,7 @@ class PartitionState:
                 continue
             # An observer may keep it; all else is done with it when the next one is read.
             stays: Record = record if raw is None or self._observer is None else raw.record()
-            self._guard(Cause(offset, timestamp, before, stays), stays, event_id)
+            self._guard(Cause(offset, timestamp, before, stays), stays, value, event_id)
         if ignored:
             self.counts["ignored"] += ignored
         self.value_bytes += size
@@ -269,11 +269,11 @@ class PartitionState:
             self.counts[OF_RESPONSES + "delta"] += responses.appended
             responses.appended = 0
 
-    def _guard(self, cause: Cause, record: Record, event_id: bytes | None) -> None:
+    def _guard(self, cause: Cause, record: Record, value: bytes | None, event_id: bytes | None) -> None:
         """Fold a record; a bug of ours in one record must not stop the partition."""
         held = len(self._transitions.effects)
         try:
-            self._run_steps.apply_record(cause, record, event_id)
+            self._run_steps.apply_record(cause, record, value, event_id)
         except MemoryError:  # neither a bug nor the record's fault: another process may have the memory
             raise
         except Exception as error:  # of what reads events, or of the fast path: which has one event only

@@ -34,6 +34,8 @@ class Retention:
         "_grouping",
         "_loaded",
         "_log",
+        "_most_bytes",
+        "_most_steps",
         "_records",
         "_time_ms",
         "_waiting",
@@ -44,6 +46,7 @@ class Retention:
 
     def __init__(self, rules: Rules, log: str, grouping: Grouping) -> None:
         self._log, self._grouping = log, grouping
+        self._most_bytes, self._most_steps = grouping.most_bytes, grouping.most_steps
         self._time_ms, self._records = rules.ended_retention_s * 1000, rules.ended_retention_records
         self.steps: dict[str, Entry] = {}
         self.runs: dict[str, Entry] = {}
@@ -167,8 +170,7 @@ class Retention:
             return
         self._waiting.append(entry)
         self._waiting_bytes += size
-        grouping = self._grouping
-        if self._waiting_bytes >= grouping.most_bytes or len(self._waiting) >= grouping.most_steps:
+        if self._waiting_bytes >= self._most_bytes or len(self._waiting) >= self._most_steps:
             waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
             self._group(waiting)
 

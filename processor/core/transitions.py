@@ -14,6 +14,7 @@ from processor.core.effects import Effect, Reason, Rejected, Status
 from processor.core.ended_groups import Grouping
 from processor.core.entry import CLEAN, Cause, Entry
 from processor.core.headers import trace_of
+from processor.core.learned_bytes import LearnedBytes
 from processor.core.observer import Observer
 from processor.core.publication import Publication
 from processor.core.retention import Retention
@@ -41,6 +42,7 @@ class Transitions:
         "idle",
         "is_refusing",
         "is_silent",
+        "learned",
         "next_offset",
         "open_steps",
         "publication",
@@ -71,6 +73,8 @@ class Transitions:
         """When open responses without an open step are forgotten: an outcome of the log alone, not of clock marks."""
         self.run_index = RunIndex()
         self.steps, self.runs = self.retention.steps, self.retention.runs
+        self.learned = LearnedBytes()
+        """What the templates of both dialects may take."""
         self.open_steps = 0
         self.next_offset = next_offset
         """The first record that is not applied yet."""

@@ -263,3 +263,20 @@ def test_the_usual_list_of_headers_is_read_as_any_other(names: list[str], data: 
     headers = [(name, data.draw(CONTENTS)) for name in names]
     with_another = [("other", None), *headers]  # a list of another length, which says the same, read in another way
     assert plain_id(headers) == plain_id(with_another)
+
+
+def test_what_was_added_as_the_next_one_is_in_all_that_is_asked() -> None:
+    def ids() -> EventIds:
+        found = EventIds()
+        found.add("a:1")
+        for number in range(2, 6):
+            assert found.is_next(b"a:%d" % number)
+            found.add_next()
+        return found
+
+    assert ids().pack()[0] == [["a:", [1, 5]]]
+    assert ids().state()[0] == [("a:", [1, 5])]
+    assert ids().copy().holds("a:5")
+    assert ids().holds("a:5")
+    assert not ids().add("a:5")
+    assert EventIds.unpack(ids().pack()).is_next(b"a:6")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from processor.core.run_steps import compact_step
@@ -13,6 +13,7 @@ from processor.core.run_steps.object_template import learn_named
 from tests.core.scripted_log import RULES, Play, call, calls, published, step, text
 from tests.core.test_paths import come_to_the_same
 
+pytestmark = pytest.mark.usefixtures("_both_forms")
 DETAILS: dict[str, Any] = {"type": "tool_calls", "tool_calls": []}
 TEXTS = st.sampled_from(["", "a", '{"a": "b"}', "\u00e9\n", '","name":"x', "]}"])
 IDS = st.sampled_from(["c1", "c2", "c", "", '"', "\\", "\u00e9", 'c1","type":"function'])
@@ -59,7 +60,7 @@ def _named_calls(draw: st.DrawFn, count: int, arguments: str, output: dict[str, 
     return held, told
 
 
-@settings(max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(st.data(), st.sampled_from(["null", "said"]), st.sampled_from([{}, {"output": None}]))
 def test_ends_that_name_calls_come_to_the_same(data: st.DataObject, arguments: str, output: dict[str, Any]) -> None:
     play = Play()

@@ -17,7 +17,8 @@ from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.run_steps import object_template
 from processor.core.run_steps.fast_path import FastPath, Paths
-from processor.core.run_steps.object_template import Hole, Shape, learn_begin, learn_call, learn_end
+from processor.core.run_steps.object_shape import Hole, Shape
+from processor.core.run_steps.object_template import learn_begin, learn_call, learn_end
 from processor.core.run_steps.usual_events import exact_object, prefix_of
 from tests.core.object_lives import lives_of_a_producer
 from tests.core.scripted_log import Play, call, calls, published, refused, step, text
@@ -25,15 +26,6 @@ from tests.core.strategies import RULES
 from tests.core.test_paths import come_to_the_same
 
 EMPTY: dict[str, Any] = {"type": "tool_calls", "tool_calls": []}
-
-
-@pytest.fixture(params=["as it is", "walked"])
-def _both_forms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not compiled, a shape cuts by a pattern; here also as it does where it is compiled."""
-    if request.param == "walked":
-        if not object_template.__file__.endswith(".py"):
-            pytest.skip("as it is")
-        monkeypatch.setattr(object_template, "_IS_COMPILED", True)
 
 
 BOTH_FORMS = pytest.mark.usefixtures("_both_forms")
@@ -151,9 +143,9 @@ def _learned_end(data: dict[str, Any] | bytes) -> Any:
 def test_the_usual_objects_are_learned() -> None:
     assert _learned_begin(_whole("in_progress", 1, EMPTY)).shape
     ended = _learned_end(_whole("completed", 1, EMPTY, usage={"n": 5, "m": {"k": 3}}))
-    assert (ended.details_at, ended.message_at) == (-1, -1)
+    assert (ended.left, ended.says_details, ended.message_at) == (True, False, -1)
     named = EMPTY | {"tool_calls": [{"id": "c", "type": "mcp", "arguments": "a"}]}
-    assert _learned_end(_whole("completed", 1, named)).details_at >= 0
+    assert _learned_end(_whole("completed", 1, named)).says_details
     message = {"type": "message_creation", "message_creation": {"message_id": "m"}}
     assert _learned_end(_whole("completed", 1, message)).message_at >= 0
     assert _learned_begin(_whole("in_progress", 1, message)).message_at >= 0

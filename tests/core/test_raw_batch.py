@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from processor.core.effects import LogRecord, Record
 from processor.core.event_headers import EVENT_ID, RUN_ID, SEQUENCE, SPECIAL, are_published, plain_id
-from processor.core.headers import trace_of
+from processor.core.header_names import name_text
+from processor.core.headers import TRACE, trace_of
 from processor.core.partition import PartitionState
 from processor.core.raw_batch import RawBatch
 from processor.core.responses.fast_path import response_named
@@ -21,24 +22,29 @@ from tests.bench.responses_job import responses
 from tests.core.raw_batches import encoded, raw_batch, sized, varint
 
 PUBLISHED = [EVENT_ID, RUN_ID, SEQUENCE]
-NAMES = st.sampled_from(
-    [
-        *PUBLISHED,
-        "Runstep-Event-Id",
-        "runstep-event-iD",
-        "runstep-else-ids",
-        "content-type",
-        "Content-Type",
-        "ce_id",
-        "CE_id",
-        "client",
-        "traceparent",
-        "tracestate",
-        "other",
-        "",
-        "\udcff\u00e9",
-    ]
-)
+KNOWN_NAMES = [
+    *PUBLISHED,
+    "Runstep-Event-Id",
+    "runstep-event-iD",
+    "runstep-else-ids",
+    "runstep-event-ie",
+    "runstep-EVENT-id",
+    "ce_of_14_chars",
+    "trace_of_chars",
+    "ce_of_16_letters",
+    "trace_of_letters",
+    "content-type",
+    "Content-Type",
+    "ce_id",
+    "CE_id",
+    "client",
+    "traceparent",
+    "tracestate",
+    "other",
+    "",
+    "\udcff\u00e9",
+]
+NAMES = st.sampled_from(KNOWN_NAMES)
 CONTENTS = st.one_of(
     st.sampled_from([None, b"", b"id:7", b"\xff", b"0" * 63, b"0" * 64, b"0" * 200]), st.none() | st.binary(max_size=5)
 )
@@ -46,6 +52,7 @@ NEARLY_PUBLISHED = st.builds(lambda at, name: [*PUBLISHED[:at], name, *PUBLISHED
 HEADERS = st.one_of(st.just(PUBLISHED), NEARLY_PUBLISHED, st.lists(NAMES, max_size=4)).flatmap(
     lambda names: st.tuples(*(st.tuples(st.just(name), CONTENTS) for name in names))
 )
+BODY = b"\0" + varint(0) * 2
 BYTES = st.one_of(st.none(), st.binary(max_size=70), st.just(b"v" * 9_000))
 RECORDS = st.lists(
     st.tuples(st.integers(0, 3), st.sampled_from([0, 1, -1, 70, -9_000, 1 << 40]), BYTES, BYTES, HEADERS), max_size=6
@@ -94,6 +101,94 @@ def test_headers_say_the_same_as_bytes_and_as_objects(
     assert response_named(shown) == response_named(record) == response_named(shown.record())
 
 
+def read_as_bytes(block: bytes) -> list[tuple[str, bytes | None]]:
+    """Three headers read by the format alone. IndexError: there are fewer, ValueError: others."""
+    found: list[bytes | None] = []
+    at = 0
+    for _ in range(6):
+        number = shift = 0
+        while True:
+            number |= (block[at] & 0x7F) << shift
+            at, shift = at + 1, shift + 7
+            if block[at - 1] < 0x80:
+                break
+        size = (number >> 1) ^ -(number & 1)
+        if at + size > len(block) or (size < 0 and len(found) % 2 == 0):
+            raise ValueError
+        found.append(None if size < 0 else block[at : at + size])
+        at += max(size, 0)
+    if at != len(block):
+        raise ValueError
+    return [(name_text(found[n] or b""), found[n + 1]) for n in (0, 2, 4)]
+
+
+def say_the_same(block: bytes) -> None:
+    body = BODY + sized(None) + sized(b"v") + varint(3) + block
+    content = varint(len(body)) + body
+    reading = RawBatch(content, 0, len(content), 1, 0, 0, None, ValueError)
+    try:
+        headers = read_as_bytes(block)
+    except (IndexError, ValueError):
+        with pytest.raises(ValueError, match=r"behind|hold what|without"):
+            list(reading)
+        return
+    (shown,) = list(reading)
+    assert shown.event_id() == plain_id(headers), block
+    if (
+        EVENT_ID,
+        b"\0",
+    ) not in headers:  # CPython has one object of it, which is `SPECIAL`: it is read by the general way
+        assert not (shown.is_plain and plain_id(headers) is SPECIAL)
+    assert shown.may_trace or not any(name in TRACE for name, _ in headers)
+    assert list(shown.headers) == headers
+
+
+def block_of(*contents: bytes | None) -> bytes:
+    named = zip(PUBLISHED, contents, strict=True)
+    return b"".join(sized(name.encode()) + sized(content) for name, content in named)
+
+
+@pytest.mark.parametrize("contents", [(b"a", b"r", b"1"), (b"", None, b""), (b"i" * 63, b"r" * 63, b"1" * 63)])
+def test_the_usual_headers_with_any_other_byte_say_what_their_bytes_say(contents: tuple[bytes | None, ...]) -> None:
+    block = block_of(*contents)
+    say_the_same(block)
+    others = [0, 1, 2, 3, 0x1B, 0x1C, 0x1D, 0x1E, 0x20, 0x21, 0x22, 0x7E, 0x7F, 0x80, 0x82, 0xFF, *b"cCtTrReEx"]
+    for at in range(len(block)):
+        for other in {*others, block[at] + 1 & 0xFF, block[at] ^ 0x20}:
+            say_the_same(block[:at] + bytes([other]) + block[at + 1 :])
+        say_the_same(block[:at])
+        say_the_same(block[:at] + block[at + 1 :])
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_another_name_among_the_usual_headers_says_what_it_says(place: int) -> None:
+    for name in [*KNOWN_NAMES, *(n.upper() for n in KNOWN_NAMES)]:
+        names = [*PUBLISHED[:place], name, *PUBLISHED[place + 1 :]]
+        say_the_same(
+            b"".join(
+                sized(n.encode("utf-8", "surrogateescape")) + sized(n.encode("utf-8", "surrogateescape")[:5])
+                for n in names
+            )
+        )
+
+
+@pytest.mark.parametrize("size", [0x80, 0x81, 0x82, 0xFE, 0xFF])
+@pytest.mark.parametrize("place", range(3))
+def test_a_size_in_one_byte_that_has_to_be_in_two_says_what_its_bytes_say(place: int, size: int) -> None:
+    contents = [b"a", b"r", b"1"]
+    block = block_of(*(content * (size >> 1) if n == place else content for n, content in enumerate(contents)))
+    say_the_same(block.replace(sized(contents[place] * (size >> 1)), bytes([size]) + contents[place] * (size >> 1)))
+
+
+@pytest.mark.parametrize("number", [2, 4])
+def test_another_number_of_headers_than_there_are_breaks_the_batch(number: int) -> None:
+    block = block_of(b"a", b"r", b"1")
+    body = BODY + sized(None) + sized(None) + varint(number) + block
+    content = varint(len(body)) + body
+    with pytest.raises(ValueError, match=r"behind|hold what"):
+        list(RawBatch(content, 0, len(content), 1, 0, 0, None, ValueError))
+
+
 def test_headers_of_one_record_say_nothing_of_the_next() -> None:
     beside: list[tuple[tuple[str, bytes | None], ...]] = [
         ((EVENT_ID, b"a"), (RUN_ID, b"r"), (SEQUENCE, b"1"), ("traceparent", b"t")),
@@ -127,7 +222,6 @@ def test_no_byte_may_lack_and_none_is_read_behind_the_end(records: list[LogRecor
         list(RawBatch(content, 0, len(content), len(records) + 1, 0, 0, None, ValueError))
 
 
-BODY = b"\0" + varint(0) * 2
 BROKEN = {
     "a length of nothing": varint(0),
     "a negative length": varint(-3) + BODY,

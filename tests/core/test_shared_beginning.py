@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from processor.core.run_steps import object_template
+from processor.audit.judge.transition_observer import TransitionObserver
+from processor.core.partition import PartitionState
+from processor.core.run_steps import object_shape, object_template
 from processor.core.run_steps.object_path import ObjectPath
-from tests.core.scripted_log import Play, published
+from tests.core.scripted_log import RULES, Play, published
 from tests.core.test_paths import come_to_the_same
 
+pytestmark = pytest.mark.usefixtures("_both_forms")
 CALLS: Final[dict[str, Any]] = {"type": "tool_calls", "tool_calls": []}
 
 
@@ -51,7 +54,7 @@ def test_what_the_step_began_with_is_not_cut_again(monkeypatch: pytest.MonkeyPat
     def never(*_: object) -> None:
         raise AssertionError("cut")
 
-    monkeypatch.setattr(object_template.Shape, "cut", never)
+    monkeypatch.setattr(object_shape.Shape, "cut", never)
     found = published(end(play, whole("s4", "completed")))
     monkeypatch.undo()
     assert b'"run_s4"' in found.value
@@ -70,6 +73,7 @@ ODD: Final[dict[str, dict[str, Any]]] = {
     "an id of another length": {"id": "step_4"},
     "more at the end": {"more": 1},
     "another status": {"status": "failed"},
+    "another usage that is as long": {"usage": True},
 }
 
 
@@ -90,6 +94,26 @@ def test_a_step_that_began_in_another_order_comes_to_the_same(what: str) -> None
         published(end(play, whole(step_id, "completed")))
         play.say("step.created", ordered(whole(f"{step_id}x", "in_progress"), what))
         published(end(play, ordered(whole(f"{step_id}x", "completed"), what)))
+    come_to_the_same(play.log)
+
+
+def test_an_end_that_leaves_out_what_the_step_began_with_comes_to_the_same() -> None:
+    play = learned()
+    for step_id in ("s4", "s5", "s6"):
+        play.say("step.created", whole(step_id, "in_progress", failed_at=7))
+        assert b'"failed_at":7' in published(end(play, whole(step_id, "completed"))).value
+    come_to_the_same(play.log)
+
+
+@pytest.mark.parametrize("status_at", ["status", "thread_id"])
+def test_a_run_that_is_said_behind_what_is_shared_is_that_of_the_step_from_then_on(status_at: str) -> None:
+    play, watcher = Play(), TransitionObserver(lambda _: None, None)
+    play.state = PartitionState("source", 3, RULES, observer=watcher)
+    for step_id in ("s1", "s2", "s3", "s4"):
+        play.say("step.created", ordered(whole(step_id, "in_progress"), status_at, "status"))
+        other = whole(step_id, "completed", run_id=f"rum_{step_id}")
+        published(end(play, ordered(other, status_at, "status")))
+    assert [ids[1] for ids in watcher.revisions.values()] == ["rum_s1", "rum_s2", "rum_s3", "rum_s4"]
     come_to_the_same(play.log)
 
 
@@ -139,7 +163,7 @@ def end_of(play: Play, step_id: str, of_step: dict[str, Any]) -> Any:
 LENGTHS: Final = st.sampled_from([1, 2, 3])
 
 
-@settings(max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(st.data())
 def test_ids_of_any_lengths_come_to_the_same(data: st.DataObject) -> None:
     """What one hole has less another may have more: the places of the last step would fit, but for what is there."""

@@ -13,6 +13,7 @@ from processor.core.event_headers import EVENT_ID, RUN_ID, SEQUENCE, are_publish
 from processor.core.growing_text import inside, length_of
 from processor.core.headers import TRACE
 from processor.core.json_bytes import MAX_NESTING, nests_deeper
+from processor.core.learned_bytes import size_of
 from processor.core.raw_batch import RawBatch
 from processor.core.responses.response import Response, TextCursor
 from processor.core.responses.text_template import DeltaShape, TextTemplate, learn_shape
@@ -157,7 +158,7 @@ class TextPath:
         if not self._attempts or len(self._shapes) >= _MAX_SHAPES:
             return None
         learned = learn_shape(value)
-        if learned is None:
+        if learned is None or not self._transitions.learned.take(size_of(learned.parts)):
             self._attempts -= 1
             return None
         self._shapes.append(learned)

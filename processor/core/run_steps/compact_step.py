@@ -30,7 +30,8 @@ from processor.core.merge import (
     publishable,
     restore_leaves,
 )
-from processor.core.run_steps.function_calls import Call, details_of, pieces_of
+from processor.core.run_steps.function_calls import Call, CallsFrame, details_of, outputs_of
+from processor.core.run_steps.object_shape import SharedBeginning
 from processor.core.run_steps.object_template import BeginTemplate, EndTemplate
 from processor.core.run_steps.tool_calls import pieces_of as pieces_in
 from processor.core.run_steps.usual_events import (
@@ -126,35 +127,35 @@ class CompactStep:
     """
 
     __slots__ = (
-        "_absent",
         "_ended",
-        "_leaves",
         "_message",
         "_published",
-        "_texts",
+        "absent",
         "begun_by",
         "calls",
         "has_ended",
         "ids",
+        "leaves",
         "lengths",
         "opening",
         "run_id",
+        "texts",
         "type",
     )
 
     def __init__(self, opening: bytes, kind: str, message: str | None, run_id: str | None, absent: int) -> None:
-        self.opening, self.type, self._message, self.run_id, self._absent = opening, kind, message, run_id, absent
+        self.opening, self.type, self._message, self.run_id, self.absent = opening, kind, message, run_id, absent
         self.calls: list[Call] | None = [] if message is None else None
         self.has_ended = False
         self.begun_by: BeginTemplate | None = None
         """What the opening matched, with holes of these lengths (`object_template.Shape`)."""
         self.lengths: i64 = -1
         self.ids: tuple[Any, Any] = _NO_IDS
-        """Of an ended step: its fields `run_id` and `thread_id`."""
+        """What `said_ids` gives; the second as ASCII where it was cut and not asked for yet."""
         self._ended: StatedStep[Any] | None = None
-        self._leaves = _NO_LEAVES
+        self.leaves = _NO_LEAVES
         self._published = b""
-        self._texts = 0
+        self.texts = 0
 
     @staticmethod
     def of_object(event: ExactObject) -> CompactStep:
@@ -215,7 +216,7 @@ class CompactStep:
 
     def ending_by(self, template: EndTemplate, cuts: list[bytes], tree: Tree | None) -> Ending | None:
         """The same of an object that matches a template. `tree`: the details, where the step has them so."""
-        if not self.opening or template.type != self.type or template.unsaid & ~self._absent:
+        if not self._may_end_by(template):
             return None
         ids, held = template.ids(cuts), self.calls
         if tree is not None:
@@ -224,18 +225,16 @@ class CompactStep:
             if held is not None or cuts[template.message_at].decode("ascii") != self._message:
                 return None
             return Ending(None, template.published(cuts, _NOTHING), ids, template.absent, 0)
-        if template.details_at < 0:
+        if template.left:
             if held is None:
                 return None
-            left = template.published(cuts, details_of(held, pieces_of(held), 0))
+            left = template.published(cuts, details_of(held, 0))
             return Ending(None, left, ids, template.absent, (1 << len(held)) - 1)
-        span = cuts[template.details_at]
+        span = template.details_in(cuts)
         named = None if held is None else template.named.get(len(held))
-        if held is not None and named is not None:
-            told = pieces_of(held)
-            if named.are_said_by(span, held, told):
-                said = template.published(cuts, details_of(held, told, named.outputs))
-                return Ending(None, said, ids, template.absent, named.texts)
+        if held is not None and named is not None and named.may_name(held) and named.said(held) == span:
+            said = template.published(cuts, details_of(held, named.outputs))
+            return Ending(None, said, ids, template.absent, named.texts)
         try:
             details = read_exact_details(span)
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -247,17 +246,65 @@ class CompactStep:
             template.learn_named(span)
         return Ending(None, template.published(cuts, canonical_step(details)), ids, template.absent, texts)
 
+    def _may_end_by(self, template: EndTemplate) -> bool:
+        return len(self.opening) > 0 and template.type == self.type and not template.unsaid & ~self.absent
+
+    def ending_behind(
+        self, template: EndTemplate, shared: SharedBeginning, value: bytes, begin: i64, tree: Tree | None
+    ) -> Ending | None:
+        """`ending_by` of a value whose data, from `begin` on, begins as the object that began the step.
+
+        None also where it does not begin so: then it has to be cut from its beginning on.
+        """
+        if self.lengths != shared.lengths or self.begun_by is not shared.begin or not self._may_end_by(template):
+            return None
+        opening, shape, held = self.opening, template.shape, self.calls
+        if held is not None and shared.says_run:  # so `run_id` is what the object says
+            ending = self._calls_ending_behind(template, shared, value, begin, held)
+            if ending is not None or template.left:
+                return ending
+        cuts = shape.cut_behind(value, begin, opening, shared, shape.frame, _NOTHING)
+        return None if cuts is None else self.ending_by(template, cuts, tree)
+
+    def _calls_ending_behind(
+        self, template: EndTemplate, shared: SharedBeginning, value: bytes, begin: i64, held: list[Call]
+    ) -> Ending | None:
+        """The same where function calls are left to the fold, or named in a way that is known.
+
+        What differs is put straight into what is published, and named calls are compared where they stand.
+        """
+        frame: CallsFrame | None = None
+        said = _NOTHING
+        texts = 0
+        if template.left:
+            frame = template.frame_of(held, outputs_of(held))
+            texts = (1 << len(held)) - 1
+        else:
+            named = template.named.get(len(held))
+            if named is not None and named.may_name(held):
+                frame = template.frame_of(held, outputs_of(held) | named.outputs)
+                said, texts = named.said(held), named.texts
+        if frame is None:
+            return None
+        pieces = template.shape.cut_behind(value, begin, self.opening, shared, frame, said)
+        if pieces is None:
+            return None
+        frame.put_calls(pieces, held)
+        hole = template.thread_hole
+        thread = template.thread_id if hole < 0 else pieces[frame.spots[hole]]
+        return Ending(None, _NOTHING.join(pieces), (self.run_id, thread), template.absent, texts)
+
     def _tool_ending_by(
         self, template: EndTemplate, cuts: list[bytes], ids: tuple[Any, Any], tree: Tree
     ) -> Ending | None:
         texts: list[Any] = []
         outline = template.outlines.of(tree, texts)
-        if template.details_at < 0:
+        if template.left:
             if outline is not None and outline.left is not None:
                 left = template.published(cuts, outline.left.filled(pieces_in(texts)))
                 return Ending(None, left, ids, template.absent, 0, outline.leaves)
             return _ending_with(template, cuts, ids, tree, Notes())
-        span = cuts[template.details_at]
+        span = template.details_in(cuts)
         if outline is not None:
             pieces = pieces_in(texts)
             named = outline.named(span, pieces)
@@ -287,12 +334,12 @@ class CompactStep:
             elif value is None:
                 nulls |= 1 << number
         expired_at = told[EXPIRED_AT]
-        if unsaid & ~self._absent or nulls & _KEPT_BITS:
+        if unsaid & ~self.absent or nulls & _KEPT_BITS:
             _fill_missing(stated, read_exact_step(self.opening))
             expired_at = stated.expired_at
         if expired_at is not None and expired_at is not _UNSET and status is not Status.EXPIRED:
             return -1
-        absent = unsaid & self._absent & _SCHEMA_BITS
+        absent = unsaid & self.absent & _SCHEMA_BITS
         if absent:
             for number, name in _SCHEMA_FIELDS:
                 if absent >> number & 1:
@@ -348,10 +395,15 @@ class CompactStep:
     def end(self, ending: Ending) -> None:
         """Take the end that `ending_of` found."""
         self.opening, self._ended, self._published, self._message = b"", ending.stated, ending.published, None
-        self._absent, self._texts, self._leaves = ending.absent, ending.texts, ending.leaves
+        self.absent, self.texts, self.leaves = ending.absent, ending.texts, ending.leaves
         self.has_ended, self.ids = True, ending.ids
         run_id = ending.ids[0]
         self.run_id = run_id if type(run_id) is str else None
+
+    def said_ids(self) -> tuple[Any, Any]:
+        """Of an ended step: its fields `run_id` and `thread_id`."""
+        run, thread = self.ids
+        return run, thread.decode("ascii") if type(thread) is bytes else thread
 
     def encoded(self) -> bytes:
         """The canonical bytes of an ended step."""
@@ -365,18 +417,14 @@ class CompactStep:
         self.encoded()
         self._ended = self.calls = None
 
-    def kept(self) -> list[Any]:
-        """What `shrink` leaves, as plain data for `of_kept`: `KEPT` items."""
-        return [self._published, self.run_id, self._absent, self._texts, self._leaves]
-
     @staticmethod
     def of_kept(kept: list[Any]) -> CompactStep:
-        """The ended step that `kept` gave."""
+        """The ended step of which these were kept: `encoded`, `run_id`, `absent`, `texts` and `leaves`."""
         form = CompactStep(b"", "", None, None, 0)
         form.calls = None
-        form._published, form.run_id, form._absent, form._texts, leaves = kept
+        form._published, form.run_id, form.absent, form.texts, leaves = kept
         if leaves:
-            form._leaves = [tuple(way) for way in leaves]
+            form.leaves = [tuple(way) for way in leaves]
         return form
 
     # --- the general form -----------------------------------------------------------------------------------
@@ -404,16 +452,16 @@ class CompactStep:
         fields = read_any(published)
         tree = adopt(fields.pop("step_details"))
         for number, name in enumerate(_EXACT_NAMES):
-            if self._absent >> number & 1:
+            if self.absent >> number & 1:
                 del fields[name]
         tools = tree.get("tool_calls")
         if tools is not None:
             for number, entry in tools.entries.items():
-                if self._texts >> number & 1:
+                if self.texts >> number & 1:
                     text = Text()
                     text.write(entry["function"]["arguments"])
                     entry["function"]["arguments"] = text
-        restore_leaves(tree, self._leaves)
+        restore_leaves(tree, self.leaves)
         return fields, tree
 
 

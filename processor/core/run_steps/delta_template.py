@@ -13,6 +13,7 @@ import msgspec
 
 from processor.core.events import DELTA_OBJECT
 from processor.core.growing_text import inside
+from processor.core.learned_bytes import size_of
 from processor.core.run_steps.text_place import TextPlace
 from processor.core.wire_types import ExactData, exact_delta
 
@@ -36,6 +37,10 @@ class DeltaTemplate:
         if not (value.startswith(self.head) and value.endswith(self.tail)):
             return False
         return value.startswith(self.middle, value.find(b'"', len(self.head)))
+
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        return size_of((self.head, self.middle, self.tail, repr(self.place.key).encode()))
 
 
 def is_plain(step_id: str) -> bool:

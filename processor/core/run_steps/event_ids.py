@@ -76,11 +76,13 @@ class _Stream:
 class EventIds:
     """A set of event ids."""
 
-    __slots__ = ("_buckets", "_digests", "_last", "_overflowed", "_streams", "_whole")
+    __slots__ = ("_buckets", "_digests", "_following", "_last", "_overflowed", "_prefix", "_streams", "_whole")
 
     def __init__(self) -> None:
         self._streams: list[_Stream] | None = None
         self._last: _Stream | None = None  # of the numbered id that was added last
+        self._prefix: bytes | None = None  # its own, and the number behind its last: those of nearly every next id
+        self._following: i64 = 0
         self._overflowed = False  # whether there is a numbered id outside the streams
         self._whole: set[str] | None = None  # no long ones if there are digests
         self._buckets: list[bytes] = _NO_BUCKETS  # digests, side by side, by their first two bytes
@@ -88,6 +90,7 @@ class EventIds:
 
     def holds(self, event_id: str) -> bool:
         """Whether the id was added before."""
+        self._settle()
         name, number = _split(event_id)
         if number >= 0:
             stream = self._stream(name)
@@ -107,13 +110,10 @@ class EventIds:
 
         That is nearly every one. It is of ASCII then, and was not added before.
         """
-        last = self._last
-        if last is None or self._overflowed:
+        prefix = self._prefix
+        if prefix is None or self._overflowed or not event_id.startswith(prefix):
             return False
-        prefix = last.prefix
-        if prefix is None or not event_id.startswith(prefix):
-            return False
-        following = last.bounds[-1] + 1
+        following = self._following
         if not _IS_COMPILED:
             return following < _BEYOND and event_id == prefix + b"%d" % following
         size = len(event_id)
@@ -121,12 +121,22 @@ class EventIds:
 
     def add_next(self) -> None:
         """Take in the id that `is_next`."""
+        self._following += 1
+
+    def _settle(self) -> None:
+        """Note in the stream what `add_next` has taken in, before anything is asked of the stream."""
         last = self._last
-        assert last is not None
-        last.bounds[-1] += 1
+        if last is not None:
+            last.bounds[-1] = self._following - 1
+
+    def _follow(self, stream: _Stream) -> None:
+        """Expect that the next id follows the highest of this stream."""
+        self._last, self._prefix = stream, stream.prefix
+        self._following = stream.bounds[-1] + 1
 
     def add(self, event_id: str) -> bool:
         """Take in an id. False, and nothing is changed, if it was added before."""
+        self._settle()
         name, number = _split(event_id)
         if number < 0:
             return self._add_whole(event_id)
@@ -140,7 +150,7 @@ class EventIds:
                 stream = _Stream(name, [])
                 self._streams.append(stream)
         if stream is not None and stream.add(number):
-            self._last = stream
+            self._follow(stream)
             return True
         self._overflowed = True
         return self._add_whole(event_id)
@@ -172,6 +182,7 @@ class EventIds:
 
     def pack(self) -> list[Any]:
         """For a checkpoint: names with their bounds, whole ids, digests, whether one of these is a numbered id."""
+        self._settle()
         streams = [[stream.name, list(stream.bounds)] for stream in self._streams or ()]
         return [streams, sorted(self._whole or ()), b"".join(self._buckets), self._overflowed]
 
@@ -187,13 +198,14 @@ class EventIds:
         ids._whole = set(whole) if whole else None
         if streams:
             ids._streams = [_Stream(name, bounds) for name, bounds in streams]
-            ids._last = ids._streams[-1]
+            ids._follow(ids._streams[-1])
         for at in range(0, len(digests), _SIZE):
             ids._add_digest(digests[at : at + _SIZE])
         return ids
 
     def state(self) -> Any:
         """To be compared with that of another set."""
+        self._settle()
         digests = b"".join(self._buckets)
         return (
             sorted((stream.name, list(stream.bounds)) for stream in self._streams or ()),

@@ -13,6 +13,7 @@ import msgspec
 from processor.core.events import MAX_ID, STEP_OBJECTS, is_id
 from processor.core.exact_events import ExactEvent, ExactReader
 from processor.core.growing_text import inside, length_of
+from processor.core.learned_bytes import LearnedBytes
 from processor.core.lifecycle import Kind
 from processor.core.run_steps.compact_step import opens_exactly
 from processor.core.run_steps.delta_template import DeltaTemplate, is_plain, learn_template
@@ -40,6 +41,8 @@ _MAX_TEMPLATES: Final = 128
 _MAX_OPENINGS: Final = 256
 _MOST_OPENING_BYTES: Final = 4096
 """Of one that is remembered: real ones have some 500, and a record may have a megabyte."""
+_MOST_OPENINGS_BYTES: Final = 256 << 10
+"""Of all of them; what is read of them takes about twice that beside it."""
 _ATTEMPTS: Final = 64
 """How often learning one may fail before nothing more is learned."""
 
@@ -79,9 +82,10 @@ class StatedObject(ExactEvent):
 class DataReader(ExactReader):
     """Reads for one partition; it learns the templates of its producers."""
 
-    __slots__ = ("_attempts", "_id_end", "_openings", "_templates", "known")
+    __slots__ = ("_attempts", "_id_end", "_learned", "_opening_bytes", "_openings", "_templates", "known")
 
-    def __init__(self) -> None:
+    def __init__(self, learned: LearnedBytes | None = None) -> None:
+        self._learned = LearnedBytes() if learned is None else learned
         self._templates: dict[bytes, list[DeltaTemplate]] = {}
         """By `head`."""
         self.known = 0
@@ -90,6 +94,7 @@ class DataReader(ExactReader):
         """Where the id of the last delta ended."""
         self._openings: dict[bytes, ExactObject] = {}
         """Objects in progress that were read lately, by their text: most are said again."""
+        self._opening_bytes = 0
 
     def delta_in(self, data: Any) -> ExactEvent | None:
         text: bytes = data if type(data) is bytes else bytes(data)
@@ -156,9 +161,11 @@ class DataReader(ExactReader):
             return None
         is_opening = found.kind not in ENDS and opens_exactly(found) and found.told[OBJECT] in STEP_OBJECTS
         if is_opening and len(text) <= _MOST_OPENING_BYTES:
-            if len(self._openings) >= _MAX_OPENINGS:
+            if len(self._openings) >= _MAX_OPENINGS or self._opening_bytes + len(text) > _MOST_OPENINGS_BYTES:
                 self._openings.clear()
+                self._opening_bytes = 0
             self._openings[text] = found
+            self._opening_bytes += len(text)
         return StatedObject(found.kind, found.step_id, text, found)
 
     def bare_in(self, data: Any) -> ExactEvent | None:
@@ -182,7 +189,7 @@ class DataReader(ExactReader):
                 if known.fits(data):  # its id or text has something odd
                     return
         found = learn_template(data, delta, piece.place, exact_data)
-        if found is None:
+        if found is None or not self._learned.take(found.size()):
             self._attempts -= 1
             return
         self._templates.setdefault(found.head, []).append(found)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from processor.core.effects import Status
 from processor.core.entry import Entry
+from processor.core.learned_bytes import LearnedBytes
 from processor.core.lifecycle import Kind
 from processor.core.run_steps.compact_step import Ending, OpenedCall, opens_exactly
 from processor.core.run_steps.delta_template import DeltaTemplate, is_plain
@@ -204,9 +205,10 @@ class FastPath:
 class Templates:
     """The delta templates of a partition's producers. `head` is of the one last seen, b"" if there is none."""
 
-    __slots__ = ("_at_head", "_attempts", "_by_head", "_latest", "head", "id_end", "known")
+    __slots__ = ("_at_head", "_attempts", "_by_head", "_latest", "_learned", "head", "id_end", "known")
 
-    def __init__(self) -> None:
+    def __init__(self, learned: LearnedBytes) -> None:
+        self._learned = learned
         self.known: list[DeltaTemplate] = []
         self._by_head: dict[bytes, dict[Any, DeltaTemplate]] = {}
         """By head and key of the place."""
@@ -246,7 +248,7 @@ class Templates:
             if not self.may_learn:
                 return
             found = step.learn_template(value, event)
-            if found is None:
+            if found is None or not self._learned.take(found.size()):
                 self._attempts -= 1
                 return
             for known in self.known:

@@ -91,10 +91,10 @@ class RunSteps:
         self._uses_fast_path = uses_fast_path
         self._with_frames = rules.schema_frames
         self._recent: list[Entry | None] = [None] * _RECENT
-        self.templates = Templates()
+        self.templates = Templates(transitions.learned)
         self.objects = ObjectPath(rules.max_step_bytes, transitions, self._fast, self.templates)
         self._exact = ExactFold(rules.max_step_bytes, transitions, quarantine, self._fast, self.objects, self.templates)
-        self._reader = DataReader()
+        self._reader = DataReader(transitions.learned)
         self.appended = 0
         """How many deltas the fast path has folded since `flush_counts`."""
 
@@ -145,9 +145,8 @@ class RunSteps:
         self.appended += 1
         return True
 
-    def apply_record(self, cause: Cause, record: Record, plain_id: bytes | None) -> None:
+    def apply_record(self, cause: Cause, record: Record, value: bytes | None, plain_id: bytes | None) -> None:
         """Fold all events of a record. `plain_id`: what `event_headers.plain_id` says of its headers."""
-        value = record.value
         if value and plain_id is not SPECIAL and self._uses_fast_path:
             event_id = None if plain_id is None else id_text(plain_id)
             head = prefix_of(value)

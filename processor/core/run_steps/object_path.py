@@ -11,13 +11,13 @@ from processor.core.effects import Status
 from processor.core.entry import Cause, Entry
 from processor.core.events import MAX_ID
 from processor.core.lifecycle import Kind
+from processor.core.run_steps.compact_step import Ending
 from processor.core.run_steps.event_ids import id_text
 from processor.core.run_steps.fast_path import FastPath, Templates
 from processor.core.run_steps.object_template import (
     BeginTemplate,
     CallTemplate,
     EndTemplate,
-    SharedBeginning,
     has_template,
     learn_begin,
     learn_call,
@@ -36,7 +36,6 @@ _DELTA: Final = Kind.DELTA
 _COMPLETED: Final = Status.COMPLETED
 REPEATS: Final = b'{"event":"thread.run.step.in_progress","data":'
 """What an object begins with that mostly says what `created` said."""
-_FUNCTION: Final = b'"function"'
 _MAX_TEMPLATES: Final = 16
 """How many of each sort are learned: producers write their JSON in few ways."""
 _ATTEMPTS: Final = 64
@@ -53,6 +52,7 @@ class ObjectPath:
         "_ends",
         "_expires_at",
         "_fast",
+        "_learned",
         "_max_step_bytes",
         "_templates",
         "_told",
@@ -65,7 +65,7 @@ class ObjectPath:
 
     def __init__(self, max_step_bytes: int, transitions: Transitions, fast: FastPath, templates: Templates) -> None:
         self._max_step_bytes, self._transitions = max_step_bytes, transitions
-        self._fast, self._templates = fast, templates
+        self._fast, self._templates, self._learned = fast, templates, transitions.learned
         self._begins: list[BeginTemplate] = []
         self._calls: list[CallTemplate] = []
         self._ends: list[list[EndTemplate]] = [[] for _ in range(PREFIXES)]
@@ -146,8 +146,6 @@ class ObjectPath:
 
     def _open_call(self, value: bytes, cause: Cause, event_id: str | None) -> bool:
         transitions = self._transitions
-        if value.find(_FUNCTION) < 0:  # as all of them have it: to cut the value for each costs more
-            return False
         for template in self._calls:
             cuts = template.shape.cut(value)
             if cuts is None:
@@ -173,29 +171,25 @@ class ObjectPath:
         assert status is not None
         for template in self._ends[head.number]:
             entry: Entry | None = None
-            cuts: list[bytes] | None = None
+            ending: Ending | None = None
             shared = template.shared
             if shared is not None:
                 begin: i64 = head.data
                 # Whatever stands there: what is found for it was begun by an object that says the same id so.
                 entry = transitions.steps.get(value[begin + shared.id_at : begin + shared.id_end].decode("latin-1"))
-                cuts = _cut_behind(template, shared, value, begin, entry)
-            if cuts is None:
+                step = None if entry is None else entry.step
+                if entry is not None and isinstance(step, Step) and _is_new(entry, step, cause.offset, event_id):
+                    ending = step.ending_behind(template, shared, value, begin)
+            if ending is None:
                 cuts = template.shape.cut(value)
                 if cuts is None:
                     continue
                 entry = transitions.steps.get(cuts[template.id_at].decode("ascii"))
                 _share(template, entry)
-            step = None if entry is None else entry.step
-            if (
-                entry is None
-                or not isinstance(step, Step)
-                or cause.offset < entry.applied_below
-                or step.has_folded(event_id)
-            ):
-                return False
-            ending = step.ending_by(template, cuts)
-            if ending is None:
+                step = None if entry is None else entry.step
+                if entry is not None and isinstance(step, Step) and _is_new(entry, step, cause.offset, event_id):
+                    ending = step.ending_by(template, cuts)
+            if entry is None or not isinstance(step, Step) or ending is None:
                 return False
             step.end_exact(ending, status, len(value))
             transitions.touch(entry, cause)
@@ -213,7 +207,7 @@ class ObjectPath:
         """Learn from an object that has just begun a step."""
         if self._may_learn(len(self._begins)):
             found = learn_begin(value, head.data, event)
-            if found is None:
+            if found is None or not self._learned.take(found.shape.size()):
                 self._attempts -= 1
             else:
                 self._begins.append(found)
@@ -222,7 +216,7 @@ class ObjectPath:
         """Learn from a delta that has just begun a call."""
         if self._may_learn(len(self._calls)):
             found = learn_call(value)
-            if found is None:
+            if found is None or not self._learned.take(found.shape.size()):
                 self._attempts -= 1
             else:
                 self._calls.append(found)
@@ -232,24 +226,19 @@ class ObjectPath:
         ends = self._ends[head.number]
         if self._may_learn(len(ends)) and has_template(value[head.data : -1]):
             found = learn_end(value, head.data)
-            if found is None:
+            if found is None or not self._learned.take(found.shape.size()):
                 self._attempts -= 1
             else:
+                found.learned = found.outlines.learned = self._learned
                 ends.append(found)
 
     def _may_learn(self, known: int) -> bool:
         return known < _MAX_TEMPLATES and self._attempts > 0
 
 
-def _cut_behind(
-    template: EndTemplate, shared: SharedBeginning, value: bytes, begin: i64, entry: Entry | None
-) -> list[bytes] | None:
-    """`Shape.cut` of an object whose step began with the same bytes; None: it has to be cut from its begin on."""
-    step = None if entry is None else entry.step
-    form = step.compact_form if isinstance(step, Step) else None
-    if form is None or form.lengths != shared.lengths or form.begun_by is not shared.begin:
-        return None
-    return template.shape.cut_behind(value, begin, form.opening, shared)
+def _is_new(entry: Entry, step: Step, offset: int, event_id: str | None) -> bool:
+    """Whether neither a checkpoint nor the step has an event."""
+    return offset >= entry.applied_below and not step.has_folded(event_id)
 
 
 def _share(template: EndTemplate, entry: Entry | None) -> None:

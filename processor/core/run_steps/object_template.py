@@ -16,8 +16,29 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import UNSET, Raw
 
-from processor.core.json_bytes import digits_end, plain_end, text_end
-from processor.core.run_steps.function_calls import NamedCalls
+from processor.core.learned_bytes import LearnedBytes, size_of
+from processor.core.run_steps.function_calls import (
+    CALL_PIECES,
+    CALL_PLACES,
+    Call,
+    CallsFrame,
+    NamedCalls,
+    are_functions,
+    layout_of,
+)
+from processor.core.run_steps.object_shape import (
+    FIRST_HOLES,
+    MOST_HOLES,
+    NOWHERE,
+    NUMBER,
+    PLAIN,
+    SPAN,
+    TEXT,
+    Frame,
+    Hole,
+    Shape,
+    SharedBeginning,
+)
 from processor.core.run_steps.tool_calls import Gaps, Outlines
 from processor.core.run_steps.usual_events import EXPIRES_AT, ExactObject, exact_object
 from processor.core.step_state import KEPT_OVER_NULL, SCHEMA_KEYS
@@ -34,16 +55,6 @@ from processor.core.wire_types import (
 if TYPE_CHECKING:
     from mypy_extensions import i64  # for the compiler alone
 
-_IS_COMPILED: Final = not __file__.endswith(".py")
-_PLAIN: Final = 0
-"""A text of printable ASCII without quote and backslash: an id, or a name."""
-_NUMBER: Final = 1
-"""A whole number above 0 of at most 15 digits: a time, or a count."""
-_TEXT: Final = 2
-"""Any text; whether it is one is yet to be seen."""
-_SPAN: Final = 3
-"""The details of an end: any JSON, yet to be read."""
-_PATTERNS: Final = (rb"([ !#-\[\]-~]*)", rb"([1-9][0-9]{0,14})", rb'((?:[^"\\]|\\.)*)', rb"(.*)")
 _IDS: Final = re.compile(rb'"(?:id|run_id|assistant_id|thread_id|message_id)"\s*:\s*"([ !#-\[\]-~]*)"')
 _NAMES: Final = re.compile(rb'"(?:id|name)"\s*:\s*"([ !#-\[\]-~]*)"')
 _ARGUMENTS: Final = re.compile(rb'"arguments"\s*:\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
@@ -51,8 +62,6 @@ _NUMBERS: Final = re.compile(rb":\s*([1-9][0-9]{0,14})(?=\s*[,}])")
 _CONSTANT_TEXTS: Final = frozenset({"object", "type", "status"})
 """Texts that are the same in all objects of a template; another one would make a template of its own each time."""
 _NOTHING: Final = b""
-_FIRST_HOLES: Final = 7
-"""Of how many holes `Shape.lengths` tells, a byte each in a number of 64 bits."""
 _NULL: Final = Raw(b"null")
 _MARK: Final = "~%d~"
 _FIRST_NUMBER: Final = 900_000_000_000_001
@@ -64,116 +73,21 @@ _CALL: Final = ("delta", "step_details", "tool_calls", 0)
 
 _MESSAGE: Final = (_DETAILS, "message_creation", "message_id")
 _OF_CALL: Final = (("id",), ("function", "name"), ("function", "arguments"))
-"""What `function_calls.pieces_of` gives of each call."""
+"""What a `CallsFrame` has places for, of each call."""
 _NAMED_ATTEMPTS: Final = 16
+_MOST_CALLS: Final = 8
+_MOST_NAME_BYTES: Final = 64
+"""Of the name of a function that is kept for the next call."""
+_MAX_FRAMES: Final = 16
+"""Of how many calls, and in how many ways, it is known what is published; more are put together call by call."""
+_PLACE_BYTES: Final = 8
+"""Of a piece that another list holds, too."""
 _MAX_SHARES: Final = 256
 """How often it is learned anew how ends begin, which is where ids have other lengths than before."""
 _OF_BEGIN: Final = (("id",), ("run_id",), ("expires_at",), _MESSAGE)
 """What is asked for of an object that begins a step; all of it is kept as it stands."""
 
 Path = tuple[str | int, ...]
-
-
-class Hole:
-    """Where a template has a hole: what stands at `begin` to `end` in the value that it is learned from."""
-
-    __slots__ = ("begin", "end", "kind")
-
-    def __init__(self, begin: int, end: int, kind: int) -> None:
-        self.begin, self.end, self.kind = begin, end, kind
-
-
-class Shape:
-    """Constant bytes with holes between them: hole n follows part n. The quotes of a text belong to the parts.
-
-    `wanted`: which holes are asked for, if not all. `lengths`: of what stood in the first `_FIRST_HOLES` of the value
-    that was cut last, a byte each; -1 where one is longer.
-    """
-
-    __slots__ = ("_last", "_patterns", "_wanted", "first", "kinds", "lengths", "parts")
-
-    def __init__(self, value: bytes, holes: list[Hole], wanted: list[bool] | None = None) -> None:
-        begins = [0, *(hole.end for hole in holes)]
-        ends = [*(hole.begin for hole in holes), len(value)]
-        parts = [value[begin:end] for begin, end in zip(begins, ends, strict=True)]
-        self.first, self._last, self.parts = parts[0], parts[-1], parts[1:]
-        self.kinds = bytes(hole.kind for hole in holes)
-        self._wanted = bytes([True] * len(holes) if wanted is None else wanted)
-        self._patterns: dict[int, Any] = {}
-        self.lengths: i64 = -1
-
-    def cut(self, value: bytes) -> list[bytes] | None:
-        """What stands in the holes, if this is a value of the shape; for a hole that is not wanted, anything."""
-        if not value.startswith(self.first) or not value.endswith(self._last):
-            return None
-        return self._cut_from(value, len(self.first), 0, [])
-
-    def cut_behind(self, value: bytes, begin: i64, opening: bytes, shared: SharedBeginning) -> list[bytes] | None:
-        """`cut` of a value whose data begins at `begin`, if as much of it is shared with `opening` as there should be.
-
-        `opening`, the data of an object that began a step, was cut before.
-        """
-        end: i64 = shared.end
-        at: i64 = begin + end
-        if len(opening) < end or value[begin:at] != opening[:end] or not value.endswith(self._last):
-            return None
-        cuts: list[bytes] = []
-        for hole_at, hole_end in shared.places:
-            cuts.append(opening[hole_at:hole_end])
-        number: i64 = len(cuts)
-        part = self.parts[number - 1]
-        next_at: i64 = at + len(part)
-        return self._cut_from(value, next_at, number, cuts) if value[at:next_at] == part else None
-
-    def _cut_from(self, value: bytes, at: i64, number: i64, cuts: list[bytes]) -> list[bytes] | None:
-        """The rest of `cut`, from this hole on, which begins at `at`."""
-        if not _IS_COMPILED:
-            return self._match_from(value, at, number, cuts)
-        size: i64 = len(value)
-        parts, kinds, wanted = self.parts, self.kinds, self._wanted
-        last: i64 = len(kinds) - 1
-        lengths: i64 = 0
-        widest: i64 = 0
-        while number <= last:
-            part = parts[number]
-            kind: i64 = kinds[number]
-            if kind == _PLAIN:
-                end = plain_end(value, at, size)
-            elif kind == _NUMBER:
-                end = digits_end(value, at, size)
-            elif kind == _TEXT:
-                end = text_end(value, at, size)
-            else:
-                end = value.rfind(part, at)
-            if end < 0:
-                return None
-            next_at: i64 = end + len(part)
-            if next_at > size or (number < last and value[end:next_at] != part):  # the last was looked at first
-                return None
-            is_wanted: i64 = wanted[number]
-            cuts.append(value[at:end] if is_wanted else _NOTHING)
-            if number < _FIRST_HOLES:
-                widest |= end - at
-                lengths = lengths << 8 | end - at
-            number += 1
-            at = next_at
-        self.lengths = lengths if widest < 0x100 else -1
-        return cuts if at == size else None
-
-    def _match_from(self, value: bytes, at: int, number: int, cuts: list[bytes]) -> list[bytes] | None:
-        """The same by an expression, as Python has no other way that is as fast."""
-        match = self._patterns.get(number)
-        if match is None:
-            pattern = b""
-            for kind, part in zip(self.kinds[number:], self.parts[number:], strict=True):
-                pattern += _PATTERNS[kind] + re.escape(part)
-            match = self._patterns[number] = re.compile(pattern, re.DOTALL).fullmatch
-        found = match(value, at)
-        if found is None:
-            return None
-        sizes = [len(cut) for cut in found.groups()[:_FIRST_HOLES]]
-        self.lengths = int.from_bytes(bytes(sizes)) if max(sizes, default=0) < 0x100 else -1
-        return [*cuts, *found.groups()]
 
 
 # --- the templates -----------------------------------------------------------------------------------------------
@@ -225,75 +139,79 @@ class CallTemplate:
 
     def quoted(self, name: bytes) -> bytes:
         """A name as JSON; mostly that of the call before, and then the same object."""
-        if name != self._name or not self._quoted_name:
-            self._name, self._quoted_name = name, b'"' + name + b'"'
-        return self._quoted_name
-
-
-class SharedBeginning:
-    """How objects that end a step begin as those that began it: with the same bytes, as far as `end` in their data.
-
-    Args:
-        begin, lengths: of the objects that began the steps; `Shape.lengths` of their holes.
-        places: where the holes stand in the data that are before `end`. The step's id is number `id_at` of them.
-    """
-
-    __slots__ = ("begin", "end", "id_at", "id_end", "lengths", "places")
-
-    def __init__(self, begin: BeginTemplate, lengths: i64, places: list[tuple[int, int]], id_at: int) -> None:
-        self.begin, self.places = begin, places
-        self.lengths: i64 = lengths
-        self.end: i64 = places[-1][1]
-        self.id_at: i64 = places[id_at][0]
-        self.id_end: i64 = places[id_at][1]
+        if name == self._name and self._quoted_name:
+            return self._quoted_name
+        quoted = b'"' + name + b'"'
+        if len(name) <= _MOST_NAME_BYTES:
+            self._name, self._quoted_name = name, quoted
+        return quoted
 
 
 class EndTemplate:
     """Of objects that end a step, and of what is published then: the same pieces in another order.
 
+    `shape.frame` is what is published; `*_at`: where in its pieces what stands, or -1; `*_hole`: in which hole.
     `unsaid`: bits of the fields that none of them names, `absent` those among them that are published as null.
-    The details are one of three: `details_at` and `message_at` are -1 where all leave the calls to the fold in the same
-    words; where they may say anything, `details_at` is their hole; where they say a message, `message_at` is its id.
+    The details are one of three: they are `left` to the fold by all, in the same words; where they may say anything,
+    `says_details`; else they say a message, which stands at `message_at`.
     """
 
     __slots__ = (
         "_attempts",
-        "_gaps",
+        "_details_at",
+        "_frame",
+        "_frames",
+        "_key",
         "_shares",
         "absent",
         "data_at",
-        "details_at",
         "id_at",
+        "id_hole",
+        "learned",
+        "left",
         "message_at",
         "named",
         "outlines",
         "run_at",
+        "run_hole",
         "run_id",
+        "says_details",
         "shape",
         "shared",
         "thread_at",
+        "thread_hole",
         "thread_id",
         "type",
         "unsaid",
     )
 
-    def __init__(self, shape: Shape, stated: StatedStep[Any], places: list[Path], gaps: Gaps, data_at: int):
-        self.shape, self.type = shape, stated.type
+    def __init__(self, shape: Shape, stated: StatedStep[Any], places: list[Path], data_at: int, details_at: int):
+        self.shape, self.type, self.data_at = shape, stated.type, data_at
         self.unsaid = _unset_bits(msgspec.structs.astuple(stated))
         self.absent = self.unsaid & _SCHEMA_BITS
-        self.id_at, self.details_at = _place(places, "id"), _place(places, _DETAILS)
-        self.message_at = _place(places, *_MESSAGE)
-        self.run_at, self.thread_at = _place(places, "run_id"), _place(places, "thread_id")
+        self.id_hole, self.run_hole = _place(places, "id"), _place(places, "run_id")
+        self.thread_hole, message_hole = _place(places, "thread_id"), _place(places, *_MESSAGE)
+        self.says_details = _place(places, _DETAILS) >= 0
+        self.left = not self.says_details and message_hole < 0
+        at = [-1 if hole < 0 else shape.frame.spots[hole] for hole in (self.id_hole, self.run_hole, self.thread_hole)]
+        self.id_at, self.run_at, self.thread_at = at
+        self.message_at = -1 if message_hole < 0 else shape.frame.spots[message_hole]
         self.run_id: Any = None if stated.run_id is _UNSET else stated.run_id
         self.thread_id: Any = None if stated.thread_id is _UNSET else stated.thread_id
         """What all of them say, if it is no hole."""
-        self._gaps, self.data_at = gaps, data_at
+        self._details_at = details_at
+        self.learned = LearnedBytes()
         self.shared: SharedBeginning | None = None
         """With the object that began the step which ended last."""
         self.named: dict[int, NamedCalls] = {}
         """How such objects name function calls, by how many."""
         self.outlines = Outlines()
         """Of trees that such objects end."""
+        self._frames: dict[int, CallsFrame] = {}
+        """What is published with so many functions, of which these have an output."""
+        self._key: i64 = -1
+        self._frame: CallsFrame | None = None
+        """The one that was taken last."""
         self._attempts = _NAMED_ATTEMPTS
         self._shares = _MAX_SHARES
 
@@ -302,19 +220,52 @@ class EndTemplate:
         if self._attempts > 0:
             self._attempts -= 1
             found = learn_named(details)
-            if found is not None:
+            if found is not None and self.learned.take(found.size()):
                 self.named[len(found.kinds)] = found
 
-    def published(self, cuts: list[bytes], details: bytes) -> bytes:
+    def details_in(self, pieces: list[bytes]) -> bytes:
+        """What stands in the place of the details among pieces that were cut."""
+        return pieces[self._details_at]
+
+    def published(self, pieces: list[bytes], details: bytes) -> bytes:
         """The canonical bytes of a step that such an object ends; `details` are not asked for where it says a message.
 
-        `cuts` are changed.
+        `pieces`, which were cut, are changed.
         """
-        if self.details_at >= 0:
-            cuts[self.details_at] = details
-        elif self.message_at < 0:
-            cuts.append(details)
-        return self._gaps.filled(cuts)
+        if self.message_at < 0:
+            pieces[self._details_at] = details
+        return _NOTHING.join(pieces)
+
+    def frame_of(self, calls: list[Call], outputs: i64) -> CallsFrame | None:
+        """Where the pieces go that are published with these calls, of which those in `outputs` say no output.
+
+        None: they are too many, or no functions.
+        """
+        number: i64 = len(calls)
+        key: i64 = number << 8 | outputs
+        if number > _MOST_CALLS or not are_functions(calls):
+            return None
+        if key != self._key:
+            found = self._frames.get(key)
+            if found is None:
+                size = 2 * size_of(layout_of(number, 0)) + _PLACE_BYTES * len(self.shape.frame.blank)
+                if len(self._frames) >= _MAX_FRAMES or not self.learned.take(size):
+                    return None
+                found = self._frames[key] = self._frame_of(number, outputs)
+            self._key, self._frame = key, found
+        return self._frame
+
+    def _frame_of(self, number: int, outputs: int) -> CallsFrame:
+        """What is published, with the pieces of the calls in place of the details."""
+        blank, at = self.shape.frame.blank, self._details_at
+        inner = layout_of(number, outputs)
+        shift = len(inner) - 3
+        inner[0] = blank[at - 1] + inner[0]
+        inner[-1] += blank[at + 1]
+        spots = [spot + shift if spot > at else NOWHERE if spot == at else spot for spot in self.shape.frame.spots]
+        begins = range(at - 1, at - 1 + CALL_PIECES * number, CALL_PIECES)
+        calls = [begin + place for begin in begins for place in CALL_PLACES]
+        return CallsFrame([*blank[: at - 1], *inner, *blank[at + 2 :]], bytes(spots), bytes(calls))
 
     def share(self, begin: BeginTemplate, lengths: i64) -> None:
         """Learn how such objects begin as those of steps that began so."""
@@ -322,10 +273,10 @@ class EndTemplate:
             self._shares -= 1
             self.shared = shared_beginning(begin, lengths, self)
 
-    def ids(self, cuts: list[bytes]) -> tuple[Any, Any]:
+    def ids(self, pieces: list[bytes]) -> tuple[Any, Any]:
         """What such an object says of run and thread."""
-        run = self.run_id if self.run_at < 0 else cuts[self.run_at].decode("ascii")
-        thread = self.thread_id if self.thread_at < 0 else cuts[self.thread_at].decode("ascii")
+        run = self.run_id if self.run_at < 0 else pieces[self.run_at].decode("ascii")
+        thread = self.thread_id if self.thread_at < 0 else pieces[self.thread_at].decode("ascii")
         return run, thread
 
 
@@ -343,7 +294,9 @@ def learn_begin(value: bytes, data_at: int, event: ExactObject) -> BeginTemplate
     places = _places(value, holes, read)
     if places is None:
         return None
-    return BeginTemplate(Shape(value, holes, [path in _OF_BEGIN for path in places]), event, places, data_at)
+    spots = [number if path in _OF_BEGIN else NOWHERE for number, path in enumerate(places)]
+    shape = Shape(value, holes, Frame([_NOTHING] * len(holes), bytes(spots)))
+    return BeginTemplate(shape, event, places, data_at)
 
 
 def learn_call(value: bytes) -> CallTemplate | None:
@@ -382,7 +335,7 @@ def learn_end(value: bytes, data_at: int) -> EndTemplate | None:
     if not is_message:
         holes = [hole for hole in holes if hole.end <= begin or hole.begin >= end]
     if is_span:
-        holes = sorted([*holes, Hole(begin, end, _SPAN)], key=_begin_of)
+        holes = sorted([*holes, Hole(begin, end, SPAN)], key=_begin_of)
 
     def read(whole: bytes) -> Any:
         stated = split(whole)
@@ -399,10 +352,15 @@ def learn_end(value: bytes, data_at: int) -> EndTemplate | None:
     if is_message:
         marked.step_details = Raw(canonical(read_any(bytes(marked.step_details))))
     elif is_nothing:
-        marks.append(_mark_bytes(len(marks), _SPAN))
+        marks.append(_mark_bytes(len(marks), SPAN))
         marked.step_details = Raw(marks[-1])
     gaps = _gaps_of(marked, marks)
-    return None if gaps is None else EndTemplate(Shape(value, holes), stated, places, gaps, data_at)
+    if gaps is None:
+        return None
+    at = {number: 2 * place + 1 for place, number in enumerate(gaps.order)}
+    shape = Shape(value, holes, Frame(gaps.layout, bytes(at[number] for number in range(len(holes)))))
+    details_at = at[places.index((_DETAILS,))] if is_span else at.get(len(holes), -1)
+    return EndTemplate(shape, stated, places, data_at, details_at)
 
 
 def shared_beginning(begin: BeginTemplate, lengths: i64, end: EndTemplate) -> SharedBeginning | None:
@@ -412,17 +370,21 @@ def shared_beginning(begin: BeginTemplate, lengths: i64, end: EndTemplate) -> Sh
     if first != theirs.first[end.data_at :]:
         return None
     told: int = lengths
-    sizes = told.to_bytes(min(len(ours.kinds), _FIRST_HOLES))
-    places: list[tuple[int, int]] = []
-    at = len(first)
-    for number, size in enumerate(sizes):
+    sizes = told.to_bytes(min(len(ours.kinds), FIRST_HOLES))
+    gaps: list[int] = []
+    gap = len(first)
+    for number in range(len(sizes)):
         if number >= len(theirs.kinds) or ours.kinds[number] != theirs.kinds[number]:
             break
-        places.append((at, at + size))
-        at += size + len(ours.parts[number])
+        gaps.append(gap)
+        gap = len(ours.parts[number])
         if ours.parts[number] != theirs.parts[number]:
             break
-    return SharedBeginning(begin, lengths, places, end.id_at) if len(places) > end.id_at else None
+    shared = len(gaps)
+    if shared <= end.id_hole or max(gaps) > 0xFF:
+        return None
+    says_run = 0 <= end.run_hole < shared and begin.run_at == end.run_hole
+    return SharedBeginning(begin, lengths, bytes(gaps), sizes[:shared], end.id_hole, says_run=says_run)
 
 
 def learn_named(details: bytes) -> NamedCalls | None:
@@ -445,10 +407,13 @@ def learn_named(details: bytes) -> NamedCalls | None:
         order.append(3 * number + _OF_CALL.index(tuple(field)))
     texts = sum(1 << number for number, call in enumerate(calls) if type(call.function.arguments) is not str)
     outputs = sum(1 << number for number, call in enumerate(calls) if call.function.output is None)
-    begins = [0, *(hole.end + (hole.kind == _PLAIN) for hole in holes)]
-    ends = [*(hole.begin - (hole.kind == _PLAIN) for hole in holes), len(details)]
+    begins = [0, *(hole.end + (hole.kind == PLAIN) for hole in holes)]
+    ends = [*(hole.begin - (hole.kind == PLAIN) for hole in holes), len(details)]
     parts = [details[begin:end] for begin, end in zip(begins, ends, strict=True)]
-    return NamedCalls(parts, order, [call.type for call in calls], texts, outputs)
+    blank = [piece for part in parts for piece in (part, _NOTHING)]
+    at = {place: 2 * number + 1 for number, place in enumerate(order)}
+    spots = bytes(at.get(place, NOWHERE) for place in range(3 * len(calls)))
+    return NamedCalls(CallsFrame(blank, b"", spots), [call.type for call in calls], texts, outputs)
 
 
 def _is_nothing(details: bytes) -> bool:
@@ -465,21 +430,21 @@ def _begin_of(hole: Hole) -> int:
 
 
 def _holes(value: bytes, begin: int, texts: re.Pattern[bytes], numbers: re.Pattern[bytes] | None = None) -> list[Hole]:
-    found = [Hole(*match.span(1), _PLAIN) for match in texts.finditer(value, begin)]
+    found = [Hole(*match.span(1), PLAIN) for match in texts.finditer(value, begin)]
     if numbers is not None:
-        found += [Hole(*match.span(1), _NUMBER) for match in numbers.finditer(value, begin)]
+        found += [Hole(*match.span(1), NUMBER) for match in numbers.finditer(value, begin)]
     return sorted(found, key=_begin_of)
 
 
 def _text_holes(value: bytes) -> list[Hole]:
     """Ids, names and arguments."""
-    holes = [*_holes(value, 0, _NAMES), *(Hole(*found.span(1), _TEXT) for found in _ARGUMENTS.finditer(value))]
+    holes = [*_holes(value, 0, _NAMES), *(Hole(*found.span(1), TEXT) for found in _ARGUMENTS.finditer(value))]
     return sorted(holes, key=_begin_of)
 
 
 def _places(value: bytes, holes: list[Hole], read: Callable[[bytes], Any]) -> list[Path] | None:
     """Which leaf stands in each hole: it alone, and nothing else changes with it. None: not so, or more varies."""
-    if any(hole.end > later.begin for hole, later in pairwise(holes)):
+    if len(holes) > MOST_HOLES or any(hole.end > later.begin for hole, later in pairwise(holes)):
         return None
     try:
         before, after = dict(_leaves(read(value), ())), dict(_leaves(read(_filled(value, holes)), ()))
@@ -519,10 +484,10 @@ def _leaves(tree: Any, path: Path) -> Iterator[tuple[Path, Any]]:
 
 def _mark_of(number: int, kind: int) -> Any:
     """What is put into a hole to see where it comes out."""
-    if kind == _NUMBER:
+    if kind == NUMBER:
         return _FIRST_NUMBER + number
     mark = _MARK % number
-    return f'"{mark}"'.encode() if kind == _SPAN else mark
+    return f'"{mark}"'.encode() if kind == SPAN else mark
 
 
 def _mark_bytes(number: int, kind: int) -> bytes:

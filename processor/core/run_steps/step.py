@@ -31,6 +31,7 @@ from processor.core.run_steps.compact_step import KEPT, CompactStep, Ending, Ope
 from processor.core.run_steps.delta_template import DeltaTemplate, learn_template
 from processor.core.run_steps.event_ids import EventIds, id_text
 from processor.core.run_steps.function_calls import Call
+from processor.core.run_steps.object_shape import SharedBeginning
 from processor.core.run_steps.object_template import BeginTemplate, CallTemplate, EndTemplate
 from processor.core.run_steps.text_place import TextPlace, arguments_at, piece_of
 from processor.core.run_steps.usual_events import ExactObject, exact_object, tool_step
@@ -108,7 +109,7 @@ class Step(StepState):
     def ids(self) -> tuple[Any, Any]:
         form = self.compact_form
         if form is not None and form.has_ended:
-            return form.ids
+            return form.said_ids()
         return self.fields.get("run_id"), self.fields.get("thread_id")
 
     def peek(self) -> tuple[Any, Any]:
@@ -382,6 +383,16 @@ class Step(StepState):
         form = self.compact_form
         return None if form is None else form.ending_by(template, cuts, None if self._tree is _UNMADE else self._tree)
 
+    def ending_behind(self, template: EndTemplate, shared: SharedBeginning, value: bytes, begin: int) -> Ending | None:
+        """The same of an object in `value`, from `begin` on, that begins as the one which began the step.
+
+        None also where it does not begin so.
+        """
+        form = self.compact_form
+        if form is None:
+            return None
+        return form.ending_behind(template, shared, value, begin, None if self._tree is _UNMADE else self._tree)
+
     def repeat_exact(self, size: int) -> None:
         """Take in an object by which the step `is_repeated`: it is an event, and changes nothing else."""
         self._count_event(size)
@@ -421,21 +432,15 @@ class Step(StepState):
     def compacted(self) -> list[Any]:
         form, ids = self.compact_form, self._ids
         assert form is not None
+        packed_ids = None if ids is None else ids.pack()
+        anomalies = sorted(self.anomalies) if self.anomalies else ()
+        flags = self.oversize | self.irregular << 1
+        # All in one list: one that is made of others costs twice as much.
         return [
-            *form.kept(),
-            None if ids is None else ids.pack(),
-            sorted(self.anomalies) if self.anomalies else (),
-            self.trace,
-            self.first_offset,
-            self.last_offset,
-            self.opened_s,
-            self.usable_expires_at,
-            self.events,
-            self.revision,
-            self.object_bytes,
-            self.characters,
-            self.oversize | self.irregular << 1,
-        ]
+            form.encoded(), form.run_id, form.absent, form.texts, form.leaves, packed_ids, anomalies, self.trace,
+            self.first_offset, self.last_offset, self.opened_s, self.usable_expires_at, self.events, self.revision,
+            self.object_bytes, self.characters, flags,
+        ]  # fmt: skip
 
     def compacted_bytes(self) -> int:
         form = self.compact_form
@@ -518,29 +523,17 @@ class Step(StepState):
     # --- checkpoints --------------------------------------------------------------------------------------
 
     def pack(self) -> bytes:
-        ids, inference = self._ids, self.inference
+        ids, told = self._ids, self.inference
+        packed_ids = None if ids is None else ids.pack()
+        anomalies = sorted(self.anomalies) if self.anomalies else ()
+        inference = None if told is None else [told.how, told.status, told.at_s, told.last_error]
         packed = pack(
             [
-                self.step_id,
-                self.status,
-                self.fields,
-                self.tree,
-                None if ids is None else ids.pack(),
-                sorted(self.anomalies) if self.anomalies else (),
-                self.trace,
-                self.first_offset,
-                self.last_offset,
-                self.opened_s,
-                self.usable_expires_at,
-                None if inference is None else [inference.how, inference.status, inference.at_s, inference.last_error],
-                self.events,
-                self.revision,
-                self.object_bytes,
-                self.characters,
-                self.oversize,
-                self.irregular,
+                self.step_id, self.status, self.fields, self.tree, packed_ids, anomalies, self.trace,
+                self.first_offset, self.last_offset, self.opened_s, self.usable_expires_at, inference,
+                self.events, self.revision, self.object_bytes, self.characters, self.oversize, self.irregular,
             ]
-        )
+        )  # fmt: skip
         return packed if ids is None else WITH_IDS + packed
 
     @staticmethod

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from processor.core.growing_text import Text
+from processor.core.learned_bytes import LearnedBytes, size_of
 from processor.core.merge import Indexed, Notes, Tree, Way, copied, finish, odd_leaves, publishable
 from processor.core.wire_types import canonical, read_any, read_tool_details
 
@@ -26,6 +27,8 @@ _MAX_OUTLINES: Final = 16
 _MAX_NAMED: Final = 4
 """In how many ways the calls of one outline may be named."""
 _ATTEMPTS: Final = 16
+_NAME_BYTES: Final = 64
+"""What a name takes beside its letters."""
 _MAX_LEVELS: Final = 8
 _TEXT, _GROWING, _NULL, _EMPTY, _OBJECT, _LIST, _ENTRY, _END = range(8)
 """What follows a name in an outline: numbers, for a name may be any text."""
@@ -36,16 +39,16 @@ _NO_VALUE: Final = object()
 class Gaps:
     """Bytes with gaps, each for one of the texts of a tree."""
 
-    __slots__ = ("_layout", "_order")
+    __slots__ = ("layout", "order")
 
     def __init__(self, layout: list[bytes], order: list[int]) -> None:
-        self._layout, self._order = layout, order
+        self.layout, self.order = layout, order
 
     def filled(self, texts: list[Any]) -> bytes:
         """The bytes with these texts."""
-        pieces: list[Any] = self._layout.copy()
+        pieces: list[Any] = self.layout.copy()
         at = 1
-        for number in self._order:
+        for number in self.order:
             pieces[at] = texts[number]
             at += 2
         return _NOTHING.join(pieces)
@@ -67,9 +70,10 @@ class Outline:
     None: that is to be had from the tree.
     """
 
-    __slots__ = ("_attempts", "_ids", "_named", "leaves", "left")
+    __slots__ = ("_attempts", "_ids", "_learned", "_named", "leaves", "left")
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, learned: LearnedBytes) -> None:
+        self._learned = learned
         marked: Tree = _with_marks(tree, count())
         self.leaves = odd_leaves(marked) or []
         self.left = None if odd_leaves(marked) is None else _gaps(canonical(publishable(marked)), _texts(tree))
@@ -91,17 +95,18 @@ class Outline:
         if self._attempts > 0 and len(self._named) < _MAX_NAMED:
             self._attempts -= 1
             found = learn_named(details, tree)
-            if found is not None:
+            if found is not None and self._learned.take(size_of(found.said.layout) + size_of(found.published.layout)):
                 self._named.append(found)
 
 
 class Outlines:
     """The outlines of steps that are ended by one template."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "learned")
 
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], Outline] = {}
+        self.learned = LearnedBytes()
 
     def of(self, tree: Tree, leaves: list[Any]) -> Outline | None:
         """The outline of a tree, whose texts are put into `leaves`; None: it has none that could be used."""
@@ -110,9 +115,14 @@ class Outlines:
             return None
         key = tuple(outline)
         found = self._known.get(key)
-        if found is None and len(self._known) < _MAX_OUTLINES:
-            found = self._known[key] = Outline(tree)
+        if found is None and len(self._known) < _MAX_OUTLINES and self.learned.take(_size_of(key)):
+            found = self._known[key] = Outline(tree, self.learned)
         return found
+
+
+def _size_of(key: tuple[Any, ...]) -> int:
+    """About how many bytes of memory an outline takes: each name once more in what is published, and its key."""
+    return sum(2 * len(item) + 2 * _NAME_BYTES if isinstance(item, str) else _NAME_BYTES for item in key)
 
 
 def pieces_of(leaves: list[Any]) -> list[Any]:
