@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Final
 
@@ -44,6 +44,7 @@ from processor.core.headers import (
     SOURCE_TIMESTAMP,
 )
 from processor.core.partition import PartitionState
+from processor.core.record_columns import RecordColumns
 from processor.core.rules import Rules
 
 MakeState = Callable[..., PartitionState]
@@ -201,8 +202,16 @@ class PartitionAudit:
         self._other_fold = ""
         """Reason why missing records may not have been due, while what is there was made by another fold; else ""."""
 
-    def apply(self, records: Sequence[Record]) -> Iterator[tuple[Effect | None, Finding]]:
+    def apply(self, records: Sequence[Record] | RecordColumns) -> Iterator[tuple[Effect | None, Finding]]:
         """Fold records in offset order; yields each implied effect with its finding, applying marks in between."""
+        if isinstance(records, RecordColumns):
+            last = records[-1].offset
+            is_cut = (self._changes and last >= self._changes[0]) or (self._marks and last >= self._marks[0][0])
+            if not is_cut and not self._unnamed.waits_for_name:
+                yield from self._fold(records)
+                self._forget_needless()
+                return
+            records = records.records()
         while self._changes and records and records[-1].offset >= self._changes[0]:
             cut = next(i for i, record in enumerate(records) if record.offset >= self._changes[0])
             if cut:
@@ -219,6 +228,9 @@ class PartitionAudit:
             at = cut
             yield from self._mark()
         yield from self._fold(records[at:])
+        self._forget_needless()
+
+    def _forget_needless(self) -> None:
         if self.state.next_offset - self._sealed >= _SEAL_OFFSETS:
             # As the worker does at each unit: what is kept for a restart alone would grow with the range.
             self._sealed = self.state.next_offset
@@ -280,8 +292,8 @@ class PartitionAudit:
         self.earliest_ms = min(self.earliest_ms, self.state.earliest_ms)
         self.latest_ms = max(self.latest_ms, self.state.latest_ms)
 
-    def _fold(self, records: Sequence[Record]) -> Iterator[tuple[Effect | None, Finding]]:
-        if not records:
+    def _fold(self, records: Sequence[Record] | RecordColumns) -> Iterator[tuple[Effect | None, Finding]]:
+        if len(records) == 0:
             return
         self.records += len(records)
         if self._whole_seconds:
@@ -290,7 +302,11 @@ class PartitionAudit:
         if segment.settled_ms == NEVER:
             first_ms = max(segment.known_ms, records[0].timestamp, 0)
             segment.settled_ms = first_ms + settled_after_ms(self._rules, retentions=1, readings=2)
-        effects = self._effects_of(records) if self._unnamed.waits_for_name else self.state.apply(records)
+        effects: Iterable[Effect]
+        if isinstance(records, RecordColumns):
+            effects = self.state.apply_batches([records])
+        else:
+            effects = self._effects_of(records) if self._unnamed.waits_for_name else self.state.apply(records)
         for effect in effects:
             if not isinstance(effect, Publish):
                 yield from self._judge(effect)

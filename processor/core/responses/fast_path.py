@@ -12,10 +12,10 @@ from processor.core.entry import Entry
 from processor.core.event_headers import EVENT_ID, RUN_ID, SEQUENCE, are_published
 from processor.core.growing_text import inside, length_of
 from processor.core.headers import TRACE
-from processor.core.raw_batch import RawBatch
 from processor.core.responses.response import Response, TextCursor
 from processor.core.responses.text_template import DeltaShape, TextTemplate, learn_shape
 from processor.core.responses.wire import DELTAS, read_delta
+from processor.core.shown_record import ShownRecord
 from processor.core.transitions import Transitions
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class TextPath:
 
 def response_named(record: Record) -> bytes | None:
     """The response of a record whose headers say nothing else; None where they do, or where nothing names it."""
-    if isinstance(record, RawBatch):
+    if isinstance(record, ShownRecord):
         named = record.run_id()
         if named is not None and len(named) > 0:
             return named
