@@ -277,15 +277,19 @@ def run(task: Task) -> TaskResult:
     them are left out in turn: what accuses the fewest records stands.
     """
     with collecting_seldom():
-        best = _walked(task)
-        fewest = msgspec.structs.replace(task, tables=False, notes_ids=False, record="")
-        chosen = task
-        for mark in best.suspected_marks() if task.verify else ():
-            ignored = (*chosen.ignored_marks, mark)
-            tried = _walked(msgspec.structs.replace(fewest, ignored_marks=ignored))
-            if 0 < tried.disagreeing < best.disagreeing:
-                best, chosen = tried, msgspec.structs.replace(task, ignored_marks=ignored, record="")
-        return best.result() if chosen is task else _walked(chosen).result()
+        return _judged(task)
+
+
+def _judged(task: Task) -> TaskResult:
+    best = _walked(task)
+    fewest = msgspec.structs.replace(task, tables=False, notes_ids=False, record="")
+    chosen = task
+    for mark in best.suspected_marks() if task.verify else ():
+        ignored = (*chosen.ignored_marks, mark)
+        tried = _walked(msgspec.structs.replace(fewest, ignored_marks=ignored))
+        if 0 < tried.disagreeing < best.disagreeing:
+            best, chosen = tried, msgspec.structs.replace(task, ignored_marks=ignored, record="")
+    return best.result() if chosen is task else _walked(chosen).result()
 
 
 def _walked(task: Task) -> _TaskRunner:
