@@ -12,11 +12,12 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 import msgspec
 
 from processor.archives.foreign import kcat_record
+from processor.archives.header_texts import as_bytes
 from processor.archives.line_ends import lines_of_objects
 from processor.archives.records import (
     MAX_OFFSET,
@@ -188,6 +189,9 @@ def _headers(headers: list[tuple[_Name, _Bytes]], limits: Limits) -> tuple[tuple
 def _header_list(headers: list[tuple[_Name, _Bytes]], limits: Limits) -> list[tuple[str, bytes | None]]:
     if len(headers) > limits.headers:
         raise ValueError(f"more than {limits.headers} headers (got {len(headers)})")
+    texts = as_bytes(cast(list[tuple[Any, ...]], headers))
+    if texts is not None:
+        return texts
     return [
         (
             name if type(name) is str else _kept_name(name),
