@@ -117,7 +117,14 @@ def test_lines_are_decoded_alike_in_a_piece_and_one_by_one(lines: list[bytes], e
     assert whole == each
 
 
-COLUMNS: Final = (*LINES, *(encode_line(one)[:-1] for one in USUAL[2:]), encode_line(changed(3, partition=1)[3])[:-1])
+COLUMNS: Final = (
+    *LINES,
+    *(encode_line(one)[:-1] for one in USUAL[2:]),
+    encode_line(changed(3, partition=1)[3])[:-1],
+    encode_line(changed(4, topic="other")[4])[:-1],
+    encode_line(changed(3, timestamp=MAX_TIMESTAMP + 1)[3])[:-1],
+    encode_line(changed(4, timestamp=MIN_TIMESTAMP - 1)[4])[:-1],
+)
 
 
 @given(
@@ -127,7 +134,8 @@ COLUMNS: Final = (*LINES, *(encode_line(one)[:-1] for one in USUAL[2:]), encode_
     begin=st.integers(0, 5),
     end=st.integers(0, 8) | st.just(MAX_OFFSET),
 )
-@settings(deadline=None)
+@example(lines=list(COLUMNS[-3:-5:-1]), first=2, chunk=150, begin=0, end=MAX_OFFSET)
+@settings(deadline=None, max_examples=400)
 def test_columns_are_the_records_of_lists(lines: list[bytes], first: int, chunk: int, begin: int, end: int) -> None:
     """In a range of one partition: the same items, and the same error behind them."""
     usual = [encode_line(one)[:-1] for one in USUAL[first:]]

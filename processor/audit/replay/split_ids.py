@@ -60,7 +60,6 @@ class IdWriter:
         path.write_bytes(b"".join([line + partition for line in sorted(self._lines)]))
         self._files.append(str(path))
         self._lines.clear()
-        self._run_id = None
 
 
 def _line(name: str) -> bytes:
