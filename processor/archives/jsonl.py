@@ -170,12 +170,13 @@ def _columns(lines: list[_RecordLine], only: Partition, limits: Limits) -> Recor
         and max(times) <= MAX_TIMESTAMP
     ):
         return None
+    headers = [line.headers for line in lines]
     return RecordColumns(
         first,
         times,
         [key.encode() if type(key := line.key) is str else _bytes(key) for line in lines],
         [value.encode() if type(value := line.value) is str else _bytes(value) for line in lines],
-        [_header_list(headers, limits) if (headers := line.headers) else _NO_HEADERS for line in lines],
+        [_header_list(own, limits) if own else _NO_HEADERS for own in headers] if any(headers) else None,
     )
 
 

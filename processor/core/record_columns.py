@@ -21,7 +21,7 @@ class RecordColumns(ShownRecord):
 
     Args:
         first: offset of the first one.
-        timestamps, keys, values, headers: of each, in this order.
+        timestamps, keys, values, headers: of each, in this order; no headers at all where none of them has any.
     """
 
     def __init__(
@@ -30,10 +30,11 @@ class RecordColumns(ShownRecord):
         timestamps: list[int],
         keys: list[bytes | None],
         values: list[bytes | None],
-        headers: list[Headers],
+        headers: list[Headers] | None,
     ) -> None:
         super().__init__()
-        assert len(timestamps) == len(keys) == len(values) == len(headers) > 0
+        assert len(timestamps) == len(keys) == len(values) > 0
+        assert headers is None or len(headers) == len(timestamps)
         self._first: i64 = first
         self._count: i64 = len(timestamps)
         self.timestamps, self.keys, self.values, self.all_headers = timestamps, keys, values, headers
@@ -47,7 +48,7 @@ class RecordColumns(ShownRecord):
         """One record, counted from the end where `at` is below 0."""
         if at < 0:
             at += len(self.timestamps)
-        headers = tuple(self.all_headers[at])
+        headers = () if self.all_headers is None else tuple(self.all_headers[at])
         return LogRecord(self._first + at, self.timestamps[at], self.keys[at], self.values[at], headers)
 
     def records(self) -> list[Record]:
@@ -66,10 +67,11 @@ class RecordColumns(ShownRecord):
         self.offset = self._first + at
         self.timestamp = self.timestamps[at]
         self.value = self.values[at]
-        headers = self.all_headers[at]
-        self._headers = headers
-        self.may_trace = len(headers) > 0
-        self.is_plain = not self.may_trace
+        if self.all_headers is not None:
+            headers = self.all_headers[at]
+            self._headers = headers
+            self.may_trace = len(headers) > 0
+            self.is_plain = not self.may_trace
         return self
 
     @property

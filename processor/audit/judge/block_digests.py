@@ -129,7 +129,7 @@ def framed_columns(records: RecordColumns, first: i64, begin: i64, end: i64) -> 
         if not _is_usual(first + at, timestamp):
             return b"".join([framed(records[number]) for number in range(begin, end)])
         numbers.add(parts, first + at, timestamp)
-        _add_content(parts, keys[at], values[at], headers[at])
+        _add_content(parts, keys[at], values[at], () if headers is None else headers[at])
     return b"".join(parts)
 
 

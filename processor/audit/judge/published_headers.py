@@ -144,7 +144,8 @@ takes a dictionary of all of them, for each step."""
 def redriven_in(records: Sequence[Record] | RecordColumns) -> int:
     """How many of them say that a redrive has put them back."""
     if isinstance(records, RecordColumns):
-        return sum([_is_redriven(headers) for headers in records.all_headers if len(headers) > 0])
+        found = records.all_headers
+        return 0 if found is None else sum([_is_redriven(headers) for headers in found if len(headers) > 0])
     return sum([_is_redriven(record.headers) for record in records])
 
 
