@@ -97,7 +97,7 @@ def read_batches(
         raise UsageError("archive: a range of offsets needs a partition")
     files = _files(path, only or within, begin, end)
     for items in _read(files, lambda file: _batches(file, capture, limits), only, begin, end):
-        assert isinstance(items, list), "nobody has asked for columns"
+        assert isinstance(items, list), "columns were not asked for"
         yield items
 
 

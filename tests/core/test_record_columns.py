@@ -70,7 +70,7 @@ def test_a_message_is_ignored_unless_headers_say_that_it_is_something_else(besid
 @given(RECORDS.map(log_records))
 def test_the_digests_are_the_same(records: list[LogRecord]) -> None:
     """Offsets of one digit, far ones, and such as cross a block, a thousand, and what can be spelled together."""
-    for first in (0, 60, 940, 999, 10_000, 1_000_000_000_000):
+    for first in (0, 60, 940, 10_000, 99_990, 1_000_000_000_000):
         for now in (0, 1_720_000_000_000, 10**12 - 1_001, 10**13 - 1_001):
             moved = [
                 LogRecord(first + one.offset, now + one.timestamp, one.key, one.value, one.headers) for one in records

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from processor.archives import ArchivedRecord, ArchiveError, Gap, GapKind, jsonl, read_batches, read_pieces
+from processor.archives import ArchivedRecord, ArchiveError, Gap, GapKind, Recorder, jsonl, read_batches, read_pieces
 from processor.archives.jsonl import encode_line
 from processor.archives.reading import _items, _Order
 from processor.archives.records import LIMITS, MAX_OFFSET, MAX_TIMESTAMP, MIN_TIMESTAMP, Limits
@@ -122,8 +122,10 @@ COLUMNS: Final = (
     *(encode_line(one)[:-1] for one in USUAL[2:]),
     encode_line(changed(3, partition=1)[3])[:-1],
     encode_line(changed(4, topic="other")[4])[:-1],
-    encode_line(changed(3, timestamp=MAX_TIMESTAMP + 1)[3])[:-1],
-    encode_line(changed(4, timestamp=MIN_TIMESTAMP - 1)[4])[:-1],
+    *(
+        encode_line(ArchivedRecord("events", 0, 5, timestamp, b"k", b"v"))[:-1]
+        for timestamp in (MAX_TIMESTAMP + 1, MIN_TIMESTAMP - 1, 7)
+    ),
 )
 
 
@@ -134,7 +136,8 @@ COLUMNS: Final = (
     begin=st.integers(0, 5),
     end=st.integers(0, 8) | st.just(MAX_OFFSET),
 )
-@example(lines=list(COLUMNS[-3:-5:-1]), first=2, chunk=150, begin=0, end=MAX_OFFSET)
+@example(lines=[COLUMNS[-3]], first=0, chunk=150, begin=0, end=MAX_OFFSET)
+@example(lines=[COLUMNS[-2]], first=0, chunk=150, begin=0, end=MAX_OFFSET)
 @settings(deadline=None, max_examples=400)
 def test_columns_are_the_records_of_lists(lines: list[bytes], first: int, chunk: int, begin: int, end: int) -> None:
     """In a range of one partition: the same items, and the same error behind them."""
@@ -158,6 +161,18 @@ def whole(batches: Iterator[Any]) -> tuple[list[Item], str]:
     except ArchiveError as error:
         return items, str(error)
     return items, ""
+
+
+def test_a_file_that_does_not_begin_where_its_name_says_is_refused(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "a", files=".jsonl", file_bytes=1_000) as recorder:
+        for at in range(100):
+            recorder.write(ArchivedRecord("events", 0, at, at, b"k", b"v" * 100))
+    *_, last = sorted((tmp_path / "a" / "events" / "0").iterdir())
+    last.rename(last.with_name(f"{int(last.name.partition('.')[0]) - 1:020d}.jsonl"))
+    bounds: dict[str, Any] = {"begin": 0, "end": 100}
+    found = whole(read_pieces(tmp_path / "a", ("events", 0), **bounds))
+    assert found == whole(read_batches(tmp_path / "a", only=("events", 0), **bounds))
+    assert "begins elsewhere" in found[1]
 
 
 def test_nearly_all_pieces_are_columns(tmp_path: Path) -> None:

@@ -324,7 +324,7 @@ class PartitionAudit:
     def _equal_letter(self, effect: DeadLetter) -> Finding | None:
         """The finding of a dead letter that was published once and as it must be, as nearly all are; else None."""
         expected, headers = self._expected(effect), dict(effect.headers)
-        if expected is None or RULES in headers:  # whoever wrote the source record may have named settings
+        if expected is None or RULES in headers:  # a reference to a step names its settings
             return None
         kind, offset = FindingKind.DEAD_LETTER, effect.offset
         identity = (str(offset), reason_in(effect.reason.value.encode(), headers))
