@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -122,7 +123,12 @@ def test_equal_dead_letters_are_taken_without_being_looked_at(case: Case, monkey
     ((dead, letters),) = [(place, log) for place, log in case.out.items() if place[0] == mutations.DEAD]
     looked: list[object] = []
     real = FileIndex.look
-    monkeypatch.setattr(FileIndex, "look", lambda *args: looked.append(args) or real(*args))
+
+    def look(*args: Any) -> Any:
+        looked.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(FileIndex, "look", look)
     assert verdicts(case.audit()) == ["equal"] * 4
     assert case.last.implied[FindingKind.DEAD_LETTER] == 3
     assert looked == []
