@@ -7,7 +7,17 @@ content raises `ArchiveError`, which names the file and the place.
 from __future__ import annotations
 
 from processor.archives.manifest import Lacking, lacking, read_manifest
-from processor.archives.reading import Extent, empty_files, left_alone, reach, read, read_batches, shares, survey
+from processor.archives.reading import (
+    Extent,
+    empty_files,
+    left_alone,
+    reach,
+    read,
+    read_batches,
+    read_pieces,
+    shares,
+    survey,
+)
 from processor.archives.recorder import Recorder
 from processor.archives.records import (
     CAPTURE,
@@ -39,6 +49,7 @@ __all__ = [
     "read",
     "read_batches",
     "read_manifest",
+    "read_pieces",
     "shares",
     "survey",
 ]

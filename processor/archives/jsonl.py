@@ -12,14 +12,29 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import msgspec
 
 from processor.archives.foreign import kcat_record
+from processor.archives.header_texts import as_bytes
 from processor.archives.line_ends import lines_of_objects
-from processor.archives.records import ArchivedRecord, Batch, Gap, GapKind, Limits, refused
+from processor.archives.records import (
+    MAX_OFFSET,
+    MAX_TIMESTAMP,
+    MIN_TIMESTAMP,
+    ArchivedRecord,
+    Batch,
+    Columns,
+    Gap,
+    GapKind,
+    Limits,
+    Partition,
+    refused,
+)
+from processor.core.effects import Headers
 from processor.core.header_names import is_utf8, name_bytes, name_text
+from processor.core.record_columns import RecordColumns
 
 CHUNK_BYTES: Final = 1 << 16
 """Small enough that the records of a piece are still in the CPU's cache when they are digested and folded."""
@@ -137,18 +152,54 @@ def _records(lines: Iterable[_RecordLine], limits: Limits) -> list[ArchivedRecor
     ]
 
 
+def _columns(lines: list[_RecordLine], only: Partition, limits: Limits) -> RecordColumns | None:
+    """Lines that hold records of this partition, with one offset after the other; None where they are anything else.
+
+    Raises:
+        ValueError: too many headers.
+    """
+    topic, partition = only
+    first, count = lines[0].offset, len(lines)
+    times = [line.timestamp for line in lines]
+    if not (
+        0 <= first <= MAX_OFFSET - count
+        and [line.offset for line in lines] == list(range(first, first + count))
+        and [line.partition for line in lines].count(partition) == count
+        and [line.topic for line in lines].count(topic) == count
+        and min(times) >= MIN_TIMESTAMP
+        and max(times) <= MAX_TIMESTAMP
+    ):
+        return None
+    headers = [line.headers for line in lines]
+    return RecordColumns(
+        first,
+        times,
+        [key.encode() if type(key := line.key) is str else _bytes(key) for line in lines],
+        [value.encode() if type(value := line.value) is str else _bytes(value) for line in lines],
+        [_header_list(own, limits) if own else _NO_HEADERS for own in headers] if any(headers) else None,
+    )
+
+
+_NO_HEADERS: Final[Headers] = ()
+
+
 def _headers(headers: list[tuple[_Name, _Bytes]], limits: Limits) -> tuple[tuple[str, bytes | None], ...]:
+    return tuple(_header_list(headers, limits))
+
+
+def _header_list(headers: list[tuple[_Name, _Bytes]], limits: Limits) -> list[tuple[str, bytes | None]]:
     if len(headers) > limits.headers:
         raise ValueError(f"more than {limits.headers} headers (got {len(headers)})")
-    return tuple(
-        [
-            (
-                name if type(name) is str else _kept_name(name),
-                content.encode() if type(content) is str else _bytes(content),
-            )
-            for name, content in headers
-        ]
-    )
+    texts = as_bytes(cast(list[tuple[Any, ...]], headers))
+    if texts is not None:
+        return texts
+    return [
+        (
+            name if type(name) is str else _kept_name(name),
+            content.encode() if type(content) is str else _bytes(content),
+        )
+        for name, content in headers
+    ]
 
 
 def _kept_name(name: _Name) -> str:
@@ -193,20 +244,34 @@ def read_lines(file: Path, limits: Limits) -> Iterator[Batch]:
     Raises:
         ArchiveError: a line that is neither, too long a line, a corrupt or too well compressed file.
     """
+    return cast(Iterator[Batch], _read_lines(file, limits, None))
+
+
+def read_columns(file: Path, limits: Limits, only: Partition) -> Iterator[Batch | Columns]:
+    """As `read_lines`, with records of this partition as columns where they follow each other without a gap."""
+    return _read_lines(file, limits, only)
+
+
+def _read_lines(file: Path, limits: Limits, only: Partition | None) -> Iterator[Batch | Columns]:
     first = 1
     for piece in _pieces(file, limits):
         if first == 1:
             piece = piece.removeprefix(BOM_UTF8)
-        if records := _all_records(piece, limits):
-            yield "line", first, records
-            first += len(records)
+        if records := _all_records(piece, limits, only):
+            count = len(records)
+            # One by one, for the types.
+            if isinstance(records, RecordColumns):
+                yield "line", first, records
+            else:
+                yield "line", first, records
+            first += count
         else:
             lines = piece.split(b"\n")
             yield from _one_by_one(file, lines, first, limits)
             first += len(lines)
 
 
-def _all_records(piece: bytes, limits: Limits) -> list[ArchivedRecord | Gap]:
+def _all_records(piece: bytes, limits: Limits, only: Partition | None) -> list[ArchivedRecord | Gap] | RecordColumns:
     """The records of lines, as nearly all are, one a line; none at all where a line may be anything else."""
     if len(piece) > limits.line_bytes and max(map(len, piece.split(b"\n"))) > limits.line_bytes:
         return []
@@ -215,7 +280,10 @@ def _all_records(piece: bytes, limits: Limits) -> list[ArchivedRecord | Gap]:
         if not count:  # lines may end in a carriage return, or be empty
             return _records(map(_decode_record, piece.split(b"\n")), limits)
         lines = _decode_record_lines(piece)
-        return _records(lines, limits) if len(lines) == count else []
+        if len(lines) != count:
+            return []
+        columns = None if only is None else _columns(lines, only, limits)
+        return _records(lines, limits) if columns is None else columns
     except (*_NO_RECORD, ValueError):
         return []
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-_END, _BEGIN = 0x7D, 0x7B
+from typing import Final
+
+_END: Final = 0x7D
+_BEGIN: Final = 0x7B
 """Braces."""
 
 

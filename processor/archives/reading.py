@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, cast
 
@@ -23,12 +23,14 @@ from processor.archives.records import (
     ArchivedRecord,
     Batch,
     Capture,
+    Columns,
     Gap,
     Limits,
     Partition,
     is_topic,
     refused,
 )
+from processor.core.record_columns import RecordColumns
 from processor.errors import UsageError
 
 LABEL: Final = "archive.json"
@@ -93,11 +95,43 @@ def read_batches(
     """As `read`, in lists of one or more; items before a refused one are yielded first."""
     if only is None and (begin, end) != (0, MAX_OFFSET):
         raise UsageError("archive: a range of offsets needs a partition")
+    files = _files(path, only or within, begin, end)
+    for items in _read(files, lambda file: _batches(file, capture, limits), only, begin, end):
+        assert isinstance(items, list), "columns were not asked for"
+        yield items
+
+
+def read_pieces(
+    path: Path, only: Partition, *, begin: int, end: int, capture: Capture = CAPTURE, limits: Limits = LIMITS
+) -> Iterator[list[ArchivedRecord | Gap] | RecordColumns]:
+    """As `read_batches`, with columns in place of lists where that is faster."""
+
+    def batches(file: Path) -> Iterable[Batch | Columns]:
+        return jsonl.read_columns(file, limits, only) if ".jsonl" in file.name else _batches(file, capture, limits)
+
+    return _read(_files(path, only, begin, end), batches, only, begin, end)
+
+
+def _read(
+    files: list[tuple[Path, _Start]],
+    batches_of: Callable[[Path], Iterable[Batch | Columns]],
+    only: Partition | None,
+    begin: int,
+    end: int,
+) -> Iterator[list[ArchivedRecord | Gap] | RecordColumns]:
     order = _Order()
-    for file, start in _files(path, only or within, begin, end):
+    for file, start in files:
         is_named, awaited = start is not None, start
         try:
-            for unit, number, items in _batches(file, capture, limits):
+            for unit, number, piece in batches_of(file):
+                if isinstance(piece, RecordColumns):
+                    assert only is not None
+                    if awaited is None and order.columns_follow(piece, only, begin, end):
+                        yield piece
+                        continue
+                    items = _items(piece, only)
+                else:
+                    items = piece
                 if awaited is not None and _start(items[0]) != awaited:
                     raise refused(
                         file, f"{unit} {number}", "the name of the file says where it begins, and it begins elsewhere"
@@ -118,6 +152,12 @@ def read_batches(
             raise refused(file, "", f"cannot be read ({exc.strerror or exc})") from exc
         if awaited is not None:
             raise refused(file, "", "holds nothing", hint="the file is damaged; fetch it again")
+
+
+def _items(columns: RecordColumns, partition: Partition) -> list[ArchivedRecord | Gap]:
+    return [
+        ArchivedRecord(*partition, one.offset, one.timestamp, one.key, one.value, tuple(one.headers)) for one in columns
+    ]
 
 
 def _chosen(
@@ -270,6 +310,15 @@ class _Order:
             return False
         self._last[partition] = last
         self.is_alone = True
+        return True
+
+    def columns_follow(self, columns: RecordColumns, partition: Partition, begin: int, end: int) -> bool:
+        """Whether they follow the item before, all of them in this range; None of them is looked at one by one."""
+        before, first = self._last.get(partition), columns[0].offset
+        last = first + len(columns) - 1
+        if before is None or first <= before or first < begin or last >= end:
+            return False
+        self._last[partition] = last
         return True
 
     def reached(self, partition: Partition) -> int:

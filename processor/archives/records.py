@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from processor.core.record_columns import RecordColumns
 from processor.errors import RunStepsError
 
 Partition = tuple[str, int]
@@ -59,6 +60,9 @@ class Gap(msgspec.Struct, frozen=True, gc=False):
 Batch = tuple[str, int, list[ArchivedRecord | Gap]]
 """Items that follow each other in a file, never none, with the place of the first ("line", 7), for the error if one is
 refused: the next one is line 8."""
+
+Columns = tuple[str, int, RecordColumns]
+"""The same of records of one partition, without an object for each."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,8 +15,6 @@ for want of room (X2). `about` has the rest. Numbers are of 64 bits, in this mac
 
 from __future__ import annotations
 
-import mmap
-import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +30,7 @@ from zlib import crc32
 
 import msgspec
 
+from processor.audit.file_numbers import FileNumbers
 from processor.audit.judge.not_judged import ClaimCounter
 from processor.audit.judge.published_headers import Named, caused_at, mark_in, named_by, published_as, source_of
 from processor.audit.judge.verdicts import (
@@ -203,7 +202,7 @@ class _PartitionWriter:
         """Complete the files. `topics` are those that rows name by number."""
         self.flush()
         self._close_run()
-        with _file(self._stem, "order").open("wb") as file, _Numbers(_file(self._stem, "runs")) as numbers:
+        with _file(self._stem, "order").open("wb") as file, FileNumbers(_file(self._stem, "runs")) as numbers:
             runs = [_slice(numbers.all, low, high) for low, high in pairwise((0, *self._runs))]
             _write_table(file, merge(*runs), _slots(self._rows))
         _file(self._stem, "runs").unlink()
@@ -254,32 +253,6 @@ def _slot(checksum: int, slots: int) -> int:
     return checksum * slots >> _CHECKSUM_BITS
 
 
-class _Numbers:
-    """A file of numbers as a sequence that stays where it is: what is not looked at takes no memory."""
-
-    def __init__(self, path: Path) -> None:
-        self._map: mmap.mmap | None = None
-        self.all: Sequence[int] = ()
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                self._view = memoryview(self._map).cast("Q")
-                self.all = self._view
-
-    def close(self) -> None:
-        if self._map is not None:
-            self.all = ()
-            self._view.release()
-            self._map.close()
-            self._map = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 class IndexWriter:
     """Writer of an index: sorts records of the output topics by the source partition that they name.
 
@@ -315,9 +288,17 @@ class IndexWriter:
         self._topics: dict[str, int] = {}
         self._held = 0
 
+    def put_all(self, topic: str, partition: int, records: Sequence[Record], *, dead_letters: bool) -> None:
+        """Records as they stand on an outcome topic or on the dead letters."""
+        self.read[topic] += len(records)
+        for record in records:
+            self._put(topic, partition, record, dead_letters)
+
     def put(self, topic: str, partition: int, record: Record, *, dead_letters: bool) -> None:
-        """One record, as it stands on an outcome topic or on the dead letters."""
-        self.read[topic] += 1
+        """One of them."""
+        self.put_all(topic, partition, (record,), dead_letters=dead_letters)
+
+    def _put(self, topic: str, partition: int, record: Record, dead_letters: bool) -> None:
         headers = dict(record.headers)
         named: Named | bytes | str = source_of(self._source, record, headers)
         if named == self._source:
@@ -396,9 +377,9 @@ class _IndexFiles:
 
     def __init__(self, stem: Path, exits: ExitStack, blocks: int = 1) -> None:
         self.about: About = read_about(_file(stem, "about").read_bytes())
-        self.order = exits.enter_context(_Numbers(_file(stem, "order")))
-        self._ends = exits.enter_context(_Numbers(_file(stem, "ends")))
-        self.refused = exits.enter_context(_Numbers(_file(stem, "refused")))
+        self.order = exits.enter_context(FileNumbers(_file(stem, "order")))
+        self._ends = exits.enter_context(FileNumbers(_file(stem, "ends")))
+        self.refused = exits.enter_context(FileNumbers(_file(stem, "refused")))
         self.rows = len(self._ends.all)
         self.slots = _slots(self.rows)
         self._file = exits.enter_context(_file(stem, "rows").open("rb", buffering=0))

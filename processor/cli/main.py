@@ -20,6 +20,7 @@ from processor.cli.demo import broker, demo
 from processor.cli.doctor import doctor
 from processor.cli.explain import explain
 from processor.cli.export import export
+from processor.cli.leaving import leave
 from processor.cli.options import settings_note
 from processor.cli.pause import pause, resume
 from processor.cli.publish import publish
@@ -93,6 +94,8 @@ def main() -> NoReturn:
     # Under `python -m`, a Ctrl-C that crossed an exec of source (a dataclass being made, say) would end the process by
     # SIGINT, whatever is caught and returned: CPython remembers it until the next such exec.
     exec("")  # noqa: S102
+    if sys.argv[1:2] == ["replay"]:
+        leave(code)
     sys.exit(code)
 
 

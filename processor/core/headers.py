@@ -9,7 +9,7 @@ import re
 from typing import Final
 
 from processor.core.effects import FOLD_VERSION, Reason, Record
-from processor.core.raw_batch import RawBatch
+from processor.core.shown_record import ShownRecord
 
 SOURCE_TOPIC: Final = "runstep-source-topic"
 SOURCE_PARTITION: Final = "runstep-source-partition"
@@ -52,7 +52,7 @@ _TRACE_BYTES: Final = 4096
 
 def trace_of(record: Record) -> tuple[tuple[str, bytes], ...]:
     """The trace context of a record: the last header of each name, where it is of a sane length."""
-    if isinstance(record, RawBatch) and not record.may_trace:
+    if isinstance(record, ShownRecord) and not record.may_trace:
         return ()
     headers = record.headers
     found = {name: held for name, held in headers if name in ("traceparent", "tracestate") and held is not None}

@@ -1,6 +1,7 @@
 """Observers: what a partition state calls when the status of a step changes.
 
-An observer must not change what it is given and must not raise: no outcome may depend on it.
+An observer must not change what it is given and must not raise: no outcome may depend on it. Nor may it keep the
+record of a cause, which may show another one by then (`ShownRecord`).
 """
 
 from __future__ import annotations

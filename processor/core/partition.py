@@ -27,7 +27,6 @@ from processor.core.observer import Observer
 from processor.core.path_check import compare_effects, compare_entries
 from processor.core.publication import Publication
 from processor.core.quarantine import Quarantine
-from processor.core.raw_batch import RawBatch
 from processor.core.rebuild import Rebuild
 from processor.core.responses.event import OF_RESPONSES
 from processor.core.responses.fast_path import response_named
@@ -37,6 +36,7 @@ from processor.core.rules import Rules
 from processor.core.run_steps.fast_path import Paths
 from processor.core.run_steps.fold import RunSteps, step_named
 from processor.core.run_steps.object_path import REPEATS
+from processor.core.shown_record import ShownRecord
 from processor.core.transitions import Transitions
 
 _OPEN: Final = Status.IN_PROGRESS
@@ -157,14 +157,14 @@ class PartitionState:
         return self._apply_both(records)
 
     def apply_batches(self, batches: Iterable[Iterable[Record]]) -> list[Effect]:
-        """As `apply`, for a state that is live; the records come in pieces, each of them a `RawBatch` or a list."""
+        """As `apply`, for a state that is live; the records come in pieces, each of them a `ShownRecord` or a list."""
         assert self.is_live
         if self._slow is not None:
             return [
                 effect
                 for records in batches
                 for record in records
-                for effect in self._apply_both([record.record() if isinstance(record, RawBatch) else record])
+                for effect in self._apply_both([record.record() if isinstance(record, ShownRecord) else record])
             ]
         for records in batches:
             self._walk(records)
@@ -207,7 +207,7 @@ class PartitionState:
         message, spaced_message = MESSAGE_PREFIXES
         may_repeat, objects = self._uses_fast_path, run_steps.objects
         for record in records:
-            raw = record if isinstance(record, RawBatch) else None
+            raw = record if isinstance(record, ShownRecord) else None
             if raw is not None:
                 offset, timestamp, value = raw.offset, raw.timestamp, raw.value
             else:
@@ -257,9 +257,7 @@ class PartitionState:
                 )
                 self._quarantine.checkpoint_urgent(offset + 1)
                 continue
-            # An observer may keep it; all else is done with it when the next one is read.
-            stays: Record = record if raw is None or self._observer is None else raw.record()
-            self._guard(Cause(offset, timestamp, before, stays), stays, value, event_id)
+            self._guard(Cause(offset, timestamp, before, record), record, value, event_id)
         if ignored:
             self.counts["ignored"] += ignored
         self.value_bytes += size

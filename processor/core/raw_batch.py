@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from processor.core.acyclic import mypyc_attr
 from processor.core.event_headers import EVENT_ID, RUN_ID, SEQUENCE, plain_id
 from processor.core.header_names import name_text
+from processor.core.shown_record import ShownRecord
 
 if TYPE_CHECKING:
     from mypy_extensions import i64  # for the compiler alone
@@ -74,10 +75,8 @@ class RawRecord:
         return _headers(self._content, self._headers_at, self._number)
 
 
-class RawBatch:
-    """The records of one batch. Iterating over it gives the batch itself, which shows one record after the other.
-
-    While it does so it is a `Record`; `record()` is the one that stays.
+class RawBatch(ShownRecord):
+    """The records of one batch, shown one after the other as they are read from its bytes.
 
     Args:
         content: uncompressed; the records stand between `begin` and `end`.
@@ -98,6 +97,7 @@ class RawBatch:
         append_ms: int | None,
         broken: Callable[[str], Exception],
     ) -> None:
+        super().__init__()
         self._content, self._begin = content, begin
         self._end: i64 = min(end, len(content))
         self._count: i64 = count
@@ -108,19 +108,12 @@ class RawBatch:
         self._broken = broken
         self._at: i64 = begin
         self._read: i64 = 0
-        self.offset: i64 = -1
-        self.timestamp: i64 = -1
-        self.value: bytes | None = None
         self._key_at: i64 = 0
         self._key_size: i64 = _ABSENT
         self._headers_at: i64 = 0
         self._number: i64 = 0
         self._id_at: i64 = 0
         self._id_size: i64 = _ABSENT
-        self.is_plain = True
-        """Whether `event_id` is known from the bytes, and so is not `SPECIAL`."""
-        self.may_trace = False
-        """Whether there may be trace headers among its own."""
 
     def __iter__(self) -> RawBatch:
         self._at, self._read = self._begin, 0

@@ -197,7 +197,7 @@ class Transitions:
         entry.run_id = step.run_id
         entry.compact(step)
         if self._observer is not None:
-            self._observer.finished(entry, step, before.value, cause)
+            self._observer.finished(entry, step, before, cause)
         if before is _OPEN:
             self.retention.keep_ended(entry)
 

@@ -14,6 +14,7 @@ from processor.core.partition import PartitionState
 from processor.core.run_steps.fast_path import Paths
 from tests.core.gateways import faulty
 from tests.core.raw_batches import raw_batch
+from tests.core.record_columns_of import columns_of
 from tests.core.responses_strategies import response_logs, usual_streams
 from tests.core.strategies import RULES, lives, logs
 from tests.core.test_ended_groups import Codec
@@ -73,7 +74,7 @@ def in_one_piece(records: Sequence[LogRecord], paths: Paths) -> tuple[list[Effec
 def test_batches_cut_anywhere_come_to_what_single_records_come_to(
     records: list[LogRecord], data: st.DataObject
 ) -> None:
-    """By the slow path, and as objects and bytes by the fast one; ended steps in small groups that are compressed."""
+    """By the slow path, and in each form by the fast one; ended steps in small groups that are compressed."""
     state = PartitionState("t", 3, RULES, grouping=Codec().grouping(data.draw(st.integers(1, 4))))
     effects, at = list[Effect](), 0
     while at < len(records):
@@ -81,7 +82,9 @@ def test_batches_cut_anywhere_come_to_what_single_records_come_to(
         for size in data.draw(st.lists(st.integers(1, 25), min_size=1, max_size=3)):
             piece: Sequence[Record] = records[at : at + size]
             at += len(piece)
-            pieces.append(raw_batch(piece) if piece and data.draw(st.booleans()) else piece)  # type: ignore[arg-type]
+            form = data.draw(st.sampled_from([raw_batch, columns_of, None])) if piece else None
+            made = piece if form is None else form(piece)  # type: ignore[arg-type]
+            pieces += list(made) if form is columns_of else [made]
         effects += state.apply_batches(pieces)
         if data.draw(st.integers(0, 3)) == 0:
             state.checkpoint(state.next_offset)

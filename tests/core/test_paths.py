@@ -22,6 +22,7 @@ from processor.core.run_steps.slow_path import SlowPath
 from processor.core.run_steps.step import Step
 from processor.core.step_state import StepState
 from tests.core.raw_batches import raw_batch
+from tests.core.record_columns_of import columns_of
 from tests.core.responses_strategies import response_logs, usual_streams
 from tests.core.scripted_log import RULES, Play, call, calls, delta, headers, published, refused, snapshot, step, text
 from tests.core.strategies import ODDITIES, lives, logs
@@ -143,15 +144,16 @@ def crowded(draw: st.DrawFn) -> list[LogRecord]:
 
 
 def come_to_the_same(records: list[LogRecord], rules: Rules = LOG_RULES) -> None:
-    def life(paths: Paths, *, raw: bool = False) -> Any:
+    def life(paths: Paths, *batches: Any) -> Any:
         state = PartitionState("t", 3, rules, paths=paths)
-        effects = state.apply_batches([raw_batch(records)]) if raw else state.apply(records)
+        effects = state.apply_batches(batches) if batches else state.apply(records)
         # Checkpoints may hold the same tree with its keys in another order; what counts is the state they give.
         kept = [effect.key for effect in effects if isinstance(effect, Checkpoint)]
         counts = {k: n for k, n in state.counts.items() if n}
         return outcomes(effects), kept, portrait(state), counts, state.restore_point()
 
-    assert life(Paths.FAST) == life(Paths.SLOW) == life(Paths.FAST, raw=True)
+    assert life(Paths.FAST) == life(Paths.SLOW)
+    assert life(Paths.FAST, raw_batch(records)) == life(Paths.FAST, *columns_of(records)) == life(Paths.FAST)
     PartitionState("t", 3, rules, paths=Paths.BOTH).apply(records)
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from processor.archives import ArchivedRecord, ArchiveError, Gap, GapKind, jsonl
+from processor.archives import ArchivedRecord, ArchiveError, Gap, GapKind, Recorder, jsonl, read_batches, read_pieces
 from processor.archives.jsonl import encode_line
-from processor.archives.reading import _Order
+from processor.archives.reading import _items, _Order
 from processor.archives.records import LIMITS, MAX_OFFSET, MAX_TIMESTAMP, MIN_TIMESTAMP, Limits
+from processor.core.record_columns import RecordColumns
 
 Item = ArchivedRecord | Gap
 USUAL: Final = [ArchivedRecord("events", 0, offset, 1_000, b"k", b"v") for offset in range(5)]
@@ -113,3 +115,80 @@ def test_lines_are_decoded_alike_in_a_piece_and_one_by_one(lines: list[bytes], e
         whole = came(jsonl.read_lines(file, limits))
         each = came(jsonl._one_by_one(file, text.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1, limits))
     assert whole == each
+
+
+COLUMNS: Final = (
+    *LINES,
+    *(encode_line(one)[:-1] for one in USUAL[2:]),
+    encode_line(changed(3, partition=1)[3])[:-1],
+    encode_line(changed(4, topic="other")[4])[:-1],
+    *(
+        encode_line(ArchivedRecord("events", 0, 5, timestamp, b"k", b"v"))[:-1]
+        for timestamp in (MAX_TIMESTAMP + 1, MIN_TIMESTAMP - 1, 7)
+    ),
+)
+
+
+@given(
+    lines=st.lists(st.sampled_from(COLUMNS), max_size=6),
+    first=st.integers(0, 2),
+    chunk=st.sampled_from([150, 300, 1 << 16]),
+    begin=st.integers(0, 5),
+    end=st.integers(0, 8) | st.just(MAX_OFFSET),
+)
+@example(lines=[COLUMNS[-3]], first=0, chunk=150, begin=0, end=MAX_OFFSET)
+@example(lines=[COLUMNS[-2]], first=0, chunk=150, begin=0, end=MAX_OFFSET)
+@settings(deadline=None, max_examples=400)
+def test_columns_are_the_records_of_lists(lines: list[bytes], first: int, chunk: int, begin: int, end: int) -> None:
+    """In a range of one partition: the same items, and the same error behind them."""
+    usual = [encode_line(one)[:-1] for one in USUAL[first:]]
+    limits: Limits = msgspec.structs.replace(LIMITS, line_bytes=290, headers=3)
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(jsonl, "CHUNK_BYTES", chunk)
+        file = Path(folder) / "a.jsonl"
+        file.write_bytes(b"\n".join([*usual, *lines]))
+        bounds: dict[str, Any] = {"begin": begin, "end": end, "limits": limits}
+        as_lists = whole(read_batches(file, only=("events", 0), **bounds))
+        as_pieces = whole(read_pieces(file, ("events", 0), **bounds))
+    assert as_pieces == as_lists
+
+
+def whole(batches: Iterator[Any]) -> tuple[list[Item], str]:
+    items: list[Item] = []
+    try:
+        for batch in batches:
+            items += _items(batch, ("events", 0)) if isinstance(batch, RecordColumns) else batch
+    except ArchiveError as error:
+        return items, str(error)
+    return items, ""
+
+
+def test_a_file_that_does_not_begin_where_its_name_says_is_refused(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "a", files=".jsonl", file_bytes=1_000) as recorder:
+        for at in range(100):
+            recorder.write(ArchivedRecord("events", 0, at, at, b"k", b"v" * 100))
+    *_, last = sorted((tmp_path / "a" / "events" / "0").iterdir())
+    last.rename(last.with_name(f"{int(last.name.partition('.')[0]) - 1:020d}.jsonl"))
+    bounds: dict[str, Any] = {"begin": 0, "end": 100}
+    found = whole(read_pieces(tmp_path / "a", ("events", 0), **bounds))
+    assert found == whole(read_batches(tmp_path / "a", only=("events", 0), **bounds))
+    assert "begins elsewhere" in found[1]
+
+
+def test_nearly_all_pieces_are_columns(tmp_path: Path) -> None:
+    """But for the first, which is looked at one by one; and each kind of piece that no columns may hold."""
+    file = tmp_path / "a.jsonl"
+    log: list[Item] = [ArchivedRecord("events", 0, at, at, b"k", b"v" * 100) for at in range(5_000)]
+    file.write_bytes(b"".join(map(encode_line, log)))
+    pieces = list(read_pieces(file, ("events", 0), begin=0, end=MAX_OFFSET))
+    assert [isinstance(piece, RecordColumns) for piece in pieces] == [False] + [True] * (len(pieces) - 1)
+    assert len(pieces) > 5
+    for other in (
+        msgspec.structs.replace(log[-1], partition=1),
+        msgspec.structs.replace(log[-1], topic="other"),
+        msgspec.structs.replace(log[-1], offset=6_000),
+        Gap("events", 0, 4_999, 5_000, GapKind.MARKER),
+    ):
+        file.write_bytes(b"".join(map(encode_line, [*log[:-1], other])))
+        *_, last = read_pieces(file, ("events", 0), begin=0, end=MAX_OFFSET)
+        assert isinstance(last, list)

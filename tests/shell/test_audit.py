@@ -26,6 +26,7 @@ from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.kafka.output_records import OMITTED_BYTES, omitting
 from processor.kafka.records import OutRecord
+from tests.core.record_columns_of import columns_of
 from tests.core.scripted_log import Play, step, text
 from tests.shell import mutations
 
@@ -102,7 +103,9 @@ class Case:
                         found += [finding for _, finding in audit.lost(*lost)]
                     continue
                 if at % cut == 0:
-                    found += [finding for _, finding in audit.apply(records[at : at + cut])]
+                    piece = records[at : at + cut]
+                    pieces = [piece] if at // cut % 2 else list(columns_of(piece))
+                    found += [finding for one in pieces for _, finding in audit.apply(one)]
             found += [finding for _, finding in audit.finish()]
             self.last = audit
             assert audit.out_of_range + sum(f.at is not None for f in found) == shelf.count

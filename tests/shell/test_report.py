@@ -81,6 +81,25 @@ def test_row_groups_are_cut_by_count_alone(tmp_path: Path, monkeypatch: pytest.M
     assert pq.read_table(path).column("first").to_pylist() == list(range(9))
 
 
+def test_row_groups_are_the_same_however_many_rows_are_held_as_objects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "ROW_GROUP_ROWS", 6_000)
+    found = []
+    for held in (6_000, 2_000, 1):
+        monkeypatch.setattr(tables, "_HELD_ROWS", held)
+        own = Tables(tmp_path / str(held), 0)
+        for n in range(8_000):
+            own.coverage(n, n, f"{n}{n * 7919 % 6_007}" * 40)  # more than a dictionary takes, or a page
+        part = next((tmp_path / str(held)).glob("coverage/.*"))
+        assert part.stat().st_size > 10_000, "a row group is written when it is whole"
+        found.append(own.close())
+        path = tmp_path / str(held) / f"coverage/00000-{0:019d}.parquet"
+        metadata = pq.ParquetFile(path).metadata
+        assert [metadata.row_group(at).num_rows for at in range(2)] == [6_000, 2_000]
+    assert found[0] == found[1] == found[2], "to the byte"
+
+
 def test_a_task_that_failed_leaves_no_file(tmp_path: Path) -> None:
     own = Tables(tmp_path, 0)
     own.coverage(0, 1, "data")

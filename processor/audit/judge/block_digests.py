@@ -11,11 +11,15 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
 from operator import attrgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from processor.audit.judge.verdicts import BlockDigest
-from processor.core.effects import Record
+from processor.core.effects import Headers, Record
 from processor.core.header_names import name_bytes
+from processor.core.record_columns import RecordColumns
+
+if TYPE_CHECKING:
+    from mypy_extensions import i64  # for the compiler alone
 
 BLOCK_OFFSETS: Final = 64
 """Offsets of a block: small enough to look through by eye, at 41 bytes of evidence for each block."""
@@ -34,8 +38,11 @@ class BlockDigests:
         self._records = 0
         self._range: Any = sha256()
 
-    def take(self, records: Sequence[Record]) -> Iterator[BlockDigest]:
+    def take(self, records: Sequence[Record] | RecordColumns) -> Iterator[BlockDigest]:
         """Records in offset order, in pieces of any size; yields the blocks that they close."""
+        if isinstance(records, RecordColumns):
+            yield from self._take_columns(records)
+            return
         at, behind = 0, len(records)
         while at < behind:
             first = records[at].offset
@@ -49,6 +56,19 @@ class BlockDigests:
             if records[furthest - 1].offset >= begin_of_next:
                 cut = bisect_left(records, begin_of_next, at, furthest, key=_offset)
             self._digest.update(framed_together(records if cut - at == behind else records[at:cut]))
+            self._records += cut - at
+            at = cut
+
+    def _take_columns(self, records: RecordColumns) -> Iterator[BlockDigest]:
+        at, behind = 0, len(records)
+        first = records[0].offset
+        while at < behind:
+            block = (first + at) // BLOCK_OFFSETS
+            if block != self._block:
+                yield from self.finish()
+                self._block = block
+            cut = min(behind, (block + 1) * BLOCK_OFFSETS - first)
+            self._digest.update(framed_columns(records, first, at, cut))
             self._records += cut - at
             at = cut
 
@@ -88,36 +108,72 @@ def framed_together(records: Sequence[Record]) -> bytes:
     # A replay does this for every record, and numbers cost more than all the rest: of offsets and timestamps that
     # follow each other only the last three digits are other ones, and those are spelled already.
     parts: list[bytes] = []
-    thousand = second = -1
-    front = digits = b""
-    longest = len(_LENGTHS)
+    numbers = _Numbers()
     for record in records:
-        offset, timestamp, key, value = record.offset, record.timestamp, record.key, record.value
-        if offset < 1000 or not _LEAST_MS <= timestamp <= _MOST_MS:
+        offset: i64 = record.offset
+        timestamp: i64 = record.timestamp
+        if not _is_usual(offset, timestamp):
             return b"".join([framed(record) for record in records])
-        if offset // 1000 != thousand:
-            thousand = offset // 1000
-            front = b"%d:%d" % (len(b"%d" % offset), thousand)
-        if timestamp // 1000 != second:
-            second = timestamp // 1000
-            digits = b"%d" % second
-        parts.append(front)
+        numbers.add(parts, offset, timestamp)
+        _add_content(parts, record.key, record.value, record.headers)
+    return b"".join(parts)
+
+
+def framed_columns(records: RecordColumns, first: i64, begin: i64, end: i64) -> bytes:
+    """`framed` of the records from number `begin` up to `end`, joined; `first` is the offset of number 0."""
+    parts: list[bytes] = []
+    numbers = _Numbers()
+    timestamps, keys, values, headers = records.timestamps, records.keys, records.values, records.all_headers
+    for at in range(begin, end):
+        timestamp: i64 = timestamps[at]
+        if not _is_usual(first + at, timestamp):
+            return b"".join([framed(records[number]) for number in range(begin, end)])
+        numbers.add(parts, first + at, timestamp)
+        _add_content(parts, keys[at], values[at], () if headers is None else headers[at])
+    return b"".join(parts)
+
+
+def _is_usual(offset: i64, timestamp: i64) -> bool:
+    return offset >= 1000 and _LEAST_MS <= timestamp <= _MOST_MS
+
+
+class _Numbers:
+    """Spells offset and timestamp of one record after the other."""
+
+    def __init__(self) -> None:
+        self._thousand: i64 = -1
+        self._second: i64 = -1
+        self._front = self._digits = b""
+
+    def add(self, parts: list[bytes], offset: i64, timestamp: i64) -> None:
+        if offset // 1000 != self._thousand:
+            self._thousand = offset // 1000
+            self._front = b"%d:%d" % (len(b"%d" % offset), self._thousand)
+        if timestamp // 1000 != self._second:
+            self._second = timestamp // 1000
+            self._digits = b"%d" % self._second
+        parts.append(self._front)
         parts.append(_THREE_AND_13[offset % 1000])
-        parts.append(digits)
+        parts.append(self._digits)
         parts.append(_THREE[timestamp % 1000])
-        if key is None:
-            parts.append(_ABSENT)
-        else:
-            length = len(key)
-            parts.append(_LENGTHS[length] if length < longest else b"%d:" % length)
-            parts.append(key)
-        if value is None:
-            parts.append(_ABSENT)
-        else:
-            length = len(value)
-            parts.append(_LENGTHS[length] if length < longest else b"%d:" % length)
-            parts.append(value)
-        for name, content in record.headers:
+
+
+def _add_content(parts: list[bytes], key: bytes | None, value: bytes | None, headers: Headers) -> None:
+    longest = len(_LENGTHS)
+    if key is None:
+        parts.append(_ABSENT)
+    else:
+        length = len(key)
+        parts.append(_LENGTHS[length] if length < longest else b"%d:" % length)
+        parts.append(key)
+    if value is None:
+        parts.append(_ABSENT)
+    else:
+        length = len(value)
+        parts.append(_LENGTHS[length] if length < longest else b"%d:" % length)
+        parts.append(value)
+    if len(headers) > 0:
+        for name, content in headers:
             parts.append(_names.get(name) or _framed_name(name))
             if content is None:
                 parts.append(_ABSENT)
@@ -125,8 +181,7 @@ def framed_together(records: Sequence[Record]) -> bytes:
                 length = len(content)
                 parts.append(_LENGTHS[length] if length < longest else b"%d:" % length)
                 parts.append(content)
-        parts.append(b"\n")
-    return b"".join(parts)
+    parts.append(b"\n")
 
 
 _ABSENT: Final = b"-1:"

@@ -1,4 +1,4 @@
-"""The fields in which a published record differs from the one that is expected."""
+"""The fields in which a published record differs from the one that is expected, and which record was meant as it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 
-from processor.audit.judge.verdicts import Difference, ExpectedRecord, Published
-from processor.core.effects import Headers
+from processor.audit.judge.published_headers import number_in
+from processor.audit.judge.verdicts import Difference, ExpectedRecord, FindingKind, Published
+from processor.core.effects import Headers, Reason
 from processor.core.header_names import shown
+from processor.core.headers import FIRST_OFFSET, LAST_OFFSET
 
 
 def is_equal(expected: ExpectedRecord, got: Published) -> bool:
@@ -76,3 +78,20 @@ def _json_differences(path: str, left: Any, right: Any) -> Iterator[Difference]:
 def _short(value: object, limit: int = 120) -> str:
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+
+
+def nearest(
+    candidates: list[Published], expected: ExpectedRecord, kind: FindingKind, first: int, last: int
+) -> Published | None:
+    """The published record meant as the implied one: an id may have two incarnations, each with revisions from 0 on."""
+    if kind is FindingKind.DEAD_LETTER:
+        # A record is refused once for a reason; of the snapshots that are too large it may have ended several, and a
+        # deadline or a run's end may have met a bug in several steps.
+        several = any(c.identity[1] in (Reason.SNAPSHOT_TOO_LARGE, Reason.INTERNAL_ERROR) for c in candidates)
+        return next((c for c in candidates if not several or c.key == expected.key), None)
+    for published in candidates:
+        headers = dict(published.headers)
+        named = number_in(headers.get(FIRST_OFFSET)), number_in(headers.get(LAST_OFFSET))
+        if named[0] == first or named[1] == last:
+            return published
+    return None

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from processor.audit.judge.differences import differences
+from processor.audit.judge.differences import differences, nearest
 from processor.audit.judge.equal_steps import EqualSteps
 from processor.audit.judge.output_gaps import OutputGaps
 from processor.audit.judge.partition_growth import PartitionGrowth, Placements
-from processor.audit.judge.published_headers import mark_of, number_in, offsets_in, offsets_of, reason_in
+from processor.audit.judge.published_headers import mark_of, offsets_in, offsets_of, reason_in
 from processor.audit.judge.regimes import Accepted, Regimes
+from processor.audit.judge.segment import Segment, begin_of
 from processor.audit.judge.settled import settled_after_ms
 from processor.audit.judge.unnamed_settings import UnnamedSettings
 from processor.audit.judge.verdicts import (
@@ -39,11 +39,12 @@ from processor.audit.judge.verdicts import (
 from processor.core.effects import DeadLetter, Effect, Publish, Reason, Record
 from processor.core.headers import (
     ANOMALIES,
-    FIRST_OFFSET,
     LAST_OFFSET,
+    RULES,
     SOURCE_TIMESTAMP,
 )
 from processor.core.partition import PartitionState
+from processor.core.record_columns import RecordColumns
 from processor.core.rules import Rules
 
 MakeState = Callable[..., PartitionState]
@@ -81,23 +82,6 @@ _BROKER_TIME: Final = "its timestamp is the broker's (message.timestamp.type=Log
 _WHOLE_SECONDS: Final = "the source's record times are whole seconds, as in a Capture without milliseconds"
 _FORGED_MARK: Final = "its clock mark was never set: with it, records that other workers published would be wrong"
 _GROWN: Final = "it stands where its key belongs with fewer partitions: they may have been added since"
-
-
-class _Segment:
-    """A segment of the range without holes; where it is not `complete`, something unknown came before it.
-
-    Attributes:
-        known_ms: stream time had come at least so far when it began.
-        settled_ms: a step that was created later owes nothing to what came before. Known with the first record.
-        refused_from: from there on the number of open steps decided something, and that is not known.
-    """
-
-    def __init__(self, begin: int, known_ms: int, refused_from: int, *, complete: bool) -> None:
-        self.begin, self.complete, self.known_ms, self.refused_from = begin, complete, known_ms, refused_from
-        self.settled_ms = NEVER
-
-
-_begin_of: Final = attrgetter("begin")
 
 
 class PartitionAudit:
@@ -201,8 +185,16 @@ class PartitionAudit:
         self._other_fold = ""
         """Reason why missing records may not have been due, while what is there was made by another fold; else ""."""
 
-    def apply(self, records: Sequence[Record]) -> Iterator[tuple[Effect | None, Finding]]:
+    def apply(self, records: Sequence[Record] | RecordColumns) -> Iterator[tuple[Effect | None, Finding]]:
         """Fold records in offset order; yields each implied effect with its finding, applying marks in between."""
+        if isinstance(records, RecordColumns):
+            last = records[-1].offset
+            is_cut = (self._changes and last >= self._changes[0]) or (self._marks and last >= self._marks[0][0])
+            if not is_cut and not self._unnamed.waits_for_name:
+                yield from self._fold(records)
+                self._forget_needless()
+                return
+            records = records.records()
         while self._changes and records and records[-1].offset >= self._changes[0]:
             cut = next(i for i, record in enumerate(records) if record.offset >= self._changes[0])
             if cut:
@@ -219,6 +211,9 @@ class PartitionAudit:
             at = cut
             yield from self._mark()
         yield from self._fold(records[at:])
+        self._forget_needless()
+
+    def _forget_needless(self) -> None:
         if self.state.next_offset - self._sealed >= _SEAL_OFFSETS:
             # As the worker does at each unit: what is kept for a restart alone would grow with the range.
             self._sealed = self.state.next_offset
@@ -256,9 +251,9 @@ class PartitionAudit:
         self._lost.append((first, last))
         self._segments.append(self._segment(last + 1, False, known_ms))
 
-    def _segment(self, begin: int, complete: bool, known_ms: int) -> _Segment:
+    def _segment(self, begin: int, complete: bool, known_ms: int) -> Segment:
         refused_from = None if complete else self._index.first_refusal_from(begin)
-        return _Segment(begin, known_ms, NEVER if refused_from is None else refused_from, complete=complete)
+        return Segment(begin, known_ms, NEVER if refused_from is None else refused_from, complete=complete)
 
     def finish(self) -> Iterator[tuple[Effect | None, Finding]]:
         """Apply the marks at the end, then report all records that were published and never implied."""
@@ -280,8 +275,8 @@ class PartitionAudit:
         self.earliest_ms = min(self.earliest_ms, self.state.earliest_ms)
         self.latest_ms = max(self.latest_ms, self.state.latest_ms)
 
-    def _fold(self, records: Sequence[Record]) -> Iterator[tuple[Effect | None, Finding]]:
-        if not records:
+    def _fold(self, records: Sequence[Record] | RecordColumns) -> Iterator[tuple[Effect | None, Finding]]:
+        if len(records) == 0:
             return
         self.records += len(records)
         if self._whole_seconds:
@@ -290,9 +285,17 @@ class PartitionAudit:
         if segment.settled_ms == NEVER:
             first_ms = max(segment.known_ms, records[0].timestamp, 0)
             segment.settled_ms = first_ms + settled_after_ms(self._rules, retentions=1, readings=2)
-        effects = self._effects_of(records) if self._unnamed.waits_for_name else self.state.apply(records)
+        effects: Iterable[Effect]
+        if isinstance(records, RecordColumns):
+            effects = self.state.apply_batches([records])
+        else:
+            effects = self._effects_of(records) if self._unnamed.waits_for_name else self.state.apply(records)
         for effect in effects:
             if not isinstance(effect, Publish):
+                found = self._equal_letter(effect) if isinstance(effect, DeadLetter) else None
+                if found is not None:
+                    yield effect, found
+                    continue
                 yield from self._judge(effect)
                 continue
             # What nearly every step is: published once and as it must be.
@@ -317,6 +320,26 @@ class PartitionAudit:
             if self._equal_steps is not None:
                 first, cause = offsets_in(effect)
                 self._equal_steps.take(effect, first, cause, at)
+
+    def _equal_letter(self, effect: DeadLetter) -> Finding | None:
+        """The finding of a dead letter that was published once and as it must be, as nearly all are; else None."""
+        expected, headers = self._expected(effect), dict(effect.headers)
+        if expected is None or RULES in headers:  # a reference to a step names its settings
+            return None
+        kind, offset = FindingKind.DEAD_LETTER, effect.offset
+        identity = (str(offset), reason_in(effect.reason.value.encode(), headers))
+        at = self._index.take_equal(kind, identity, expected)
+        if at is None:
+            return None
+        self._note_refusal(effect)
+        self.implied[kind] += 1
+        self._other_fold = ""
+        self._unnamed.agrees(effect)
+        return self._equal(kind, identity, offset, offset, at, self._misplaced(kind, identity, at))
+
+    def _note_refusal(self, effect: DeadLetter) -> None:
+        if effect.reason is Reason.TOO_MANY_OPEN_STEPS:
+            self._segments[-1].refused_from = min(self._segments[-1].refused_from, effect.offset)
 
     def _effects_of(self, records: Sequence[Record]) -> Iterator[Effect]:
         """Fold them; the first ones singly, until a step says which settings are in force: what is remembered at that
@@ -379,8 +402,7 @@ class PartitionAudit:
             first, cause = offsets_in(effect)
         elif isinstance(effect, DeadLetter):
             kind = FindingKind.DEAD_LETTER
-            if effect.reason is Reason.TOO_MANY_OPEN_STEPS:
-                self._segments[-1].refused_from = min(self._segments[-1].refused_from, effect.offset)
+            self._note_refusal(effect)
             identity = (str(effect.offset), reason_in(effect.reason.value.encode(), dict(effect.headers)))
             first = last = cause = effect.offset
         else:
@@ -404,7 +426,7 @@ class PartitionAudit:
             why = self._misplaced(kind, identity, location_of(best))
             yield effect, self._equal(kind, identity, first, cause, location_of(best), why)
             return
-        near = _nearest(candidates, expected, kind, first, last)
+        near = nearest(candidates, expected, kind, first, last)
         why = self._undecidable(effect, first, cause)
         if near is None:
             why = self._gaps.lacks(expected, cause) or why or self._other_fold or self._regimes.unknown_at(cause)
@@ -517,7 +539,7 @@ class PartitionAudit:
             return self._unsure_of_letter(segment, cause) if effect.reason in _STATEFUL else ""
         return self._unsure(segment, first, cause, effect.value, _AFTER_RUN in effect.anomalies)
 
-    def _unsure(self, segment: _Segment, first: int, cause: int, value: bytes | None, after_run: bool) -> str:
+    def _unsure(self, segment: Segment, first: int, cause: int, value: bytes | None, after_run: bool) -> str:
         """The reason why the range cannot decide a step; "" if it can."""
         if why := self._gaps.lacks_marks(first):
             return why
@@ -535,7 +557,7 @@ class PartitionAudit:
             return "the step may have begun before the range, or so soon behind it that something from there has a say"
         return ""
 
-    def _unsure_of_letter(self, segment: _Segment, cause: int) -> str:
+    def _unsure_of_letter(self, segment: Segment, cause: int) -> str:
         """The same for a record that was refused because of its step's state."""
         return self._gaps.lacks_marks(cause) or ("" if segment.complete else _BEFORE)
 
@@ -550,8 +572,8 @@ class PartitionAudit:
         at = bisect_right(self._lost, (cause, NEVER)) - 1
         return at >= 0 and self._lost[at][1] >= cause
 
-    def _segment_of(self, offset: int) -> _Segment:
-        return self._segments[max(0, bisect_right(self._segments, offset, key=_begin_of) - 1)]
+    def _segment_of(self, offset: int) -> Segment:
+        return self._segments[max(0, bisect_right(self._segments, offset, key=begin_of) - 1)]
 
     def _finding(
         self,
@@ -565,20 +587,3 @@ class PartitionAudit:
         fields: tuple[Difference, ...] = (),
     ) -> Finding:
         return Finding(verdict, kind, self.state.partition, identity, first, cause, at, why, fields)
-
-
-def _nearest(
-    candidates: list[Published], expected: ExpectedRecord, kind: FindingKind, first: int, last: int
-) -> Published | None:
-    """The published record meant as the implied one: an id may have two incarnations, each with revisions from 0 on."""
-    if kind is FindingKind.DEAD_LETTER:
-        # A record is refused once for a reason; of the snapshots that are too large it may have ended several, and a
-        # deadline or a run's end may have met a bug in several steps.
-        several = any(c.identity[1] in (Reason.SNAPSHOT_TOO_LARGE, Reason.INTERNAL_ERROR) for c in candidates)
-        return next((c for c in candidates if not several or c.key == expected.key), None)
-    for published in candidates:
-        headers = dict(published.headers)
-        named = number_in(headers.get(FIRST_OFFSET)), number_in(headers.get(LAST_OFFSET))
-        if named[0] == first or named[1] == last:
-            return published
-    return None

@@ -21,6 +21,7 @@ from processor.core.headers import (
     SOURCE_PARTITION,
     SOURCE_TOPIC,
 )
+from processor.core.record_columns import RecordColumns
 
 _EVENT_NUMBER: Final = re.compile(rb"([1-9][0-9]{0,9})/([1-9][0-9]{0,9})", re.ASCII)
 
@@ -140,15 +141,19 @@ DIGEST_AT: Final = 8
 takes a dictionary of all of them, for each step."""
 
 
-def redriven_in(records: Sequence[Record]) -> int:
+def redriven_in(records: Sequence[Record] | RecordColumns) -> int:
     """How many of them say that a redrive has put them back."""
-    found = 0
-    for record in records:
-        for name, _ in record.headers:
-            if name == REDRIVEN:
-                found += 1
-                break
-    return found
+    if isinstance(records, RecordColumns):
+        found = records.all_headers
+        return 0 if found is None else sum([_is_redriven(headers) for headers in found if len(headers) > 0])
+    return sum([_is_redriven(record.headers) for record in records])
+
+
+def _is_redriven(headers: Headers) -> bool:
+    for name, _ in headers:  # noqa: SIM110  compiled, a generator is an object
+        if name == REDRIVEN:
+            return True
+    return False
 
 
 def mark_of(published: Published) -> tuple[int, int] | None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from uuid import uuid4
 
 import msgspec
 
-from processor.archives import CAPTURE, Capture, Gap, read
+from processor.archives import CAPTURE, ArchivedRecord, Capture, Gap, read_batches
 from processor.audit.judge.not_judged import Claims, NotJudged, merged
 from processor.audit.published_index import IndexWriter
 from processor.audit.replay.progress_file import ProgressFile
@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # their library takes long to load, and archives need none
 _CLIENT_ID: Final = "run-steps.replay"
 _OUTPUT_WAIT_S: Final = 20.0
 """Longest wait for an open transaction on the output topics: longer than a worker's may last."""
+
+_RECORDS: Final = {ArchivedRecord}
 
 _Unit = TypeVar("_Unit")
 
@@ -162,24 +164,38 @@ class _Reading:
         self._progress = ProgressFile(progress_path(job.work, job.number))
 
     def archives(self) -> None:
-        job, put = self._job, self._writer.put
+        job = self._job
         capture = Capture(pattern=job.capture.pattern)
+        done = 0
         for archive in job.archives:
-            for number, item in enumerate(read(Path(archive.path), within=archive.within, capture=capture)):
-                place = (item.topic, item.partition)
-                if item.topic not in job.topics:
-                    continue
-                key = (archive.number, place)
-                if isinstance(item, Gap):
-                    if item.kind in HOLES:
-                        (self.holes if key in self.begins else self.shortened).add(place)
-                    self.begins.setdefault(key, item.first)
-                    continue
-                if key not in self.begins:
-                    self.begins[key] = item.offset
-                put(item.topic, item.partition, item, dead_letters=item.topic == job.dead_letter)
-                if number % 1_000 == 0:
-                    self._progress.write(number)
+            for items in read_batches(Path(archive.path), within=archive.within, capture=capture):
+                first = items[0]
+                place = (first.topic, first.partition)
+                if set(map(type, items)) == _RECORDS and {(item.topic, item.partition) for item in items} == {place}:
+                    if first.topic in job.topics:
+                        self._put(archive.number, place, cast(list[ArchivedRecord], items))
+                else:
+                    for item in items:
+                        self._take(archive.number, item)
+                done += len(items)
+                self._progress.write(done)
+
+    def _take(self, archive: int, item: ArchivedRecord | Gap) -> None:
+        place = (item.topic, item.partition)
+        if item.topic not in self._job.topics:
+            return
+        if isinstance(item, Gap):
+            if item.kind in HOLES:
+                (self.holes if (archive, place) in self.begins else self.shortened).add(place)
+            self.begins.setdefault((archive, place), item.first)
+            return
+        self._put(archive, place, [item])
+
+    def _put(self, archive: int, place: tuple[str, int], records: list[ArchivedRecord]) -> None:
+        """Records of one output partition."""
+        topic, partition = place
+        self.begins.setdefault((archive, place), records[0].offset)
+        self._writer.put_all(topic, partition, records, dead_letters=topic == self._job.dead_letter)
 
     async def topics(self) -> None:
         by_topic: dict[str, list[Output]] = {}
@@ -211,7 +227,7 @@ class _Reading:
 
         assert self._job.connection is not None
         connection = Connection.build(**self._job.connection)
-        dead_letters, put = topic == self._job.dead_letter, self._writer.put
+        dead_letters, put_all = topic == self._job.dead_letter, self._writer.put_all
         ends = {output.partition: output.end for output in outputs}
         positions = {output.partition: output.begin for output in outputs}
         while True:
@@ -222,8 +238,7 @@ class _Reading:
                 unread = self._unread_of(reader, positions, ends)
                 try:
                     async for p, records in reader.read_to(positions, ends, _OUTPUT_WAIT_S):
-                        for record in records:
-                            put(topic, p, record, dead_letters=dead_letters)
+                        put_all(topic, p, records, dead_letters=dead_letters)
                         behind = records[-1].offset + 1
                         done += behind - positions[p]
                         unread[p] += behind - positions[p] - len(records)

@@ -19,14 +19,14 @@ from processor.audit.judge.verdicts import DISAGREES, NEVER, Finding, FindingKin
 from processor.audit.memory_index import MemoryIndex
 from processor.audit.published_index import FileIndex
 from processor.audit.replay.progress_file import ProgressFile
-from processor.audit.replay.record_sources import DATA, Ledger, archived, pieces
+from processor.audit.replay.record_sources import DATA, Ledger, Records, archived, pieces
 from processor.audit.replay.regime_history import RegimeHistory
 from processor.audit.replay.runtime import collecting_seldom, waited_for
 from processor.audit.replay.split_ids import IdWriter
 from processor.audit.replay.step_filter import is_wanted
 from processor.audit.replay.task import FIRST, Task, TaskResult
 from processor.audit.replay.task_judge import audit_of, plain_state
-from processor.core.effects import Effect, Publish, Record
+from processor.core.effects import Effect, Publish
 
 if TYPE_CHECKING:
     from processor.audit.replay.task_tables import TaskTables
@@ -105,7 +105,7 @@ class _TaskRunner:
             finding = Finding(Verdict.EXTRA, kind, -1, ("", ""), -1, -1, at, stray.why)
             self._found(finding)
 
-    def _take(self, records: list[Record]) -> None:
+    def _take(self, records: Records) -> None:
         if self._tables is not None:
             self._tables.read(records)
         for effect, finding in self._audit.apply(records):
@@ -133,7 +133,7 @@ class _TaskRunner:
             for entry in self._audit.state.open_entries():
                 self._ids.note(entry.key, entry.materialise().fields.get("run_id"))
 
-    def _record(self, records: list[Record]) -> None:
+    def _record(self, records: Records) -> None:
         for record in records:
             if record.offset >= self._recorded:
                 self._record_gaps(record.offset)
@@ -277,15 +277,19 @@ def run(task: Task) -> TaskResult:
     them are left out in turn: what accuses the fewest records stands.
     """
     with collecting_seldom():
-        best = _walked(task)
-        fewest = msgspec.structs.replace(task, tables=False, notes_ids=False, record="")
-        chosen = task
-        for mark in best.suspected_marks() if task.verify else ():
-            ignored = (*chosen.ignored_marks, mark)
-            tried = _walked(msgspec.structs.replace(fewest, ignored_marks=ignored))
-            if 0 < tried.disagreeing < best.disagreeing:
-                best, chosen = tried, msgspec.structs.replace(task, ignored_marks=ignored, record="")
-        return best.result() if chosen is task else _walked(chosen).result()
+        return _judged(task)
+
+
+def _judged(task: Task) -> TaskResult:
+    best = _walked(task)
+    fewest = msgspec.structs.replace(task, tables=False, notes_ids=False, record="")
+    chosen = task
+    for mark in best.suspected_marks() if task.verify else ():
+        ignored = (*chosen.ignored_marks, mark)
+        tried = _walked(msgspec.structs.replace(fewest, ignored_marks=ignored))
+        if 0 < tried.disagreeing < best.disagreeing:
+            best, chosen = tried, msgspec.structs.replace(task, ignored_marks=ignored, record="")
+    return best.result() if chosen is task else _walked(chosen).result()
 
 
 def _walked(task: Task) -> _TaskRunner:

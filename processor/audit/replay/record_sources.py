@@ -13,9 +13,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
-from processor.archives import ArchivedRecord, Gap, GapKind, read_batches
+from processor.archives import ArchivedRecord, Gap, GapKind, read_pieces
 from processor.audit.replay.task import ArchiveRange, Task
 from processor.core.effects import Record
+from processor.core.record_columns import RecordColumns
 from processor.errors import CorruptLog
 
 if TYPE_CHECKING:  # their library takes long to load, and archives need none
@@ -29,7 +30,8 @@ HOLES: Final = frozenset({GapKind.MISSING, GapKind.UNKNOWN, GapKind.COMPACTED})
 _offset: Final = attrgetter("offset")
 _RECORDS: Final = {ArchivedRecord}
 
-Piece = list[Record] | Gap
+Records = list[Record] | RecordColumns
+Piece = Records | Gap
 
 
 class Ledger:
@@ -46,7 +48,7 @@ class Ledger:
         self._open: tuple[int, int, str] | None = None
         self.offsets: Counter[str] = Counter()
 
-    def records(self, records: Sequence[Record], unexplained: GapKind) -> None:
+    def records(self, records: Sequence[Record] | RecordColumns, unexplained: GapKind) -> None:
         """Note records that were read; offsets between them and before them are `unexplained`."""
         if not records:
             return
@@ -114,7 +116,14 @@ def _hole(task: Task, first: int, behind: int, kind: GapKind) -> Gap | None:
 
 def _archived(task: Task, path: str, begin: int, end: int, ledger: Ledger) -> Iterator[Piece]:
     where = (task.topic, task.partition)
-    for items in read_batches(Path(path), only=where, begin=begin, end=end, capture=task.capture):
+    for items in read_pieces(Path(path), where, begin=begin, end=end, capture=task.capture):
+        if isinstance(items, RecordColumns):
+            if items[0].offset == ledger.at:
+                ledger.records(items, GapKind.MISSING)
+                yield items
+            else:
+                yield from _with_gaps(task, [archived(record, *where) for record in items], ledger)
+            continue
         first, last = items[0], items[-1]
         if type(first) is type(last) is ArchivedRecord and first.offset == ledger.at:
             records = cast(list[Record], items)

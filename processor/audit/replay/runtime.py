@@ -17,6 +17,8 @@ def collecting_seldom() -> Iterator[None]:
     """As in the worker: a job's long-lived objects are no garbage, and scanning them each time is expensive.
 
     Nothing is collected first, as there: a job is one of many, and what the libraries hold is looked through for each.
+    What the job leaves is collected before that is thawed: its parts refer to each other in cycles, and the collector
+    counts objects, not bytes, so the states of all partitions would be held until the end.
     """
     before = gc.get_threshold()
     gc.freeze()
@@ -24,6 +26,7 @@ def collecting_seldom() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()
         gc.set_threshold(*before)
         gc.unfreeze()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from heapq import merge
-from itertools import groupby
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -34,12 +33,15 @@ class IdWriter:
         self._folder, self._partition = folder, partition
         self._lines: set[bytes] = set()
         self._files: list[str] = []
+        self._run_id: Any = None
+        """The run that was noted last: the steps of a run often end one after the other."""
 
     def note(self, step_id: str, run_id: Any) -> None:
         """A step, and the run that it names, if it names one."""
         self._lines.add(_STEP + _line(step_id))
-        if isinstance(run_id, str) and run_id:
+        if run_id != self._run_id and isinstance(run_id, str) and run_id:
             self._lines.add(_RUN + _line(run_id))
+            self._run_id = run_id
         if len(self._lines) >= _HELD:
             self._write()
 
@@ -62,7 +64,10 @@ class IdWriter:
 
 def _line(name: str) -> bytes:
     """An id as JSON: without a tab or a line end in it, whatever it holds."""
-    return msgspec.json.encode(name.encode("utf-8", "backslashreplace").decode())
+    return _encode(name if name.isascii() else name.encode("utf-8", "backslashreplace").decode())
+
+
+_encode: Final = msgspec.json.Encoder().encode
 
 
 def split_among(files: Sequence[str]) -> Split:
@@ -77,9 +82,7 @@ def split_among(files: Sequence[str]) -> Split:
     steps = runs = 0
     first: dict[bytes, dict[str, list[int]]] = {_STEP: {}, _RUN: {}}
     with ExitStack() as exits:
-        for name, partitions in _by_id(_merged(parts, exits)):
-            if len(partitions) < 2:
-                continue
+        for name, partitions in _on_several(_merged(parts, exits)):
             kind = _STEP if name.startswith(_STEP) else _RUN
             steps, runs = steps + (kind is _STEP), runs + (kind is _RUN)
             if len(first[kind]) < PLACES:
@@ -91,7 +94,18 @@ def _merged(files: Iterable[str], exits: ExitStack) -> Iterator[bytes]:
     return merge(*[exits.enter_context(open(file, "rb")) for file in files])
 
 
-def _by_id(lines: Iterable[bytes]) -> Iterator[tuple[bytes, list[int]]]:
-    """Each id with the partitions that it stands on, ascending."""
-    for name, group in groupby(lines, key=lambda line: line.partition(b"\t")[0]):
-        yield name, sorted({int(line.partition(b"\t")[2]) for line in group})
+def _on_several(lines: Iterable[bytes]) -> Iterator[tuple[bytes, list[int]]]:
+    """Each id that stands on more than one partition, with all of them, ascending. Nearly all ids stand on one."""
+    name, place = b"", b""
+    places: set[bytes] = set()
+    for line in lines:
+        at = line.index(b"\t")
+        if line[:at] != name:
+            if places:
+                yield name, sorted(map(int, places))
+                places = set()
+            name, place = line[:at], line[at:]
+        elif line[at:] != place:
+            places |= {place, line[at:]}
+    if places:
+        yield name, sorted(map(int, places))

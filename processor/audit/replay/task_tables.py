@@ -19,6 +19,7 @@ from processor.audit.report.tables import Tables
 from processor.core.effects import DeadLetter, Effect, Publish, Record, Status
 from processor.core.headers import DIGEST, EVENTS, LAST_OFFSET
 from processor.core.partition import PartitionState
+from processor.core.record_columns import RecordColumns
 from processor.core.rules import Rules
 
 _EQUAL: Final = Verdict.EQUAL
@@ -45,7 +46,7 @@ class TaskTables(EqualSteps):
         self._minutes: dict[tuple[int, str], list[int]] = {}
         self._closed = False
 
-    def read(self, records: Sequence[Record]) -> None:
+    def read(self, records: Sequence[Record] | RecordColumns) -> None:
         """Digest what was read."""
         for block in self._digests.take(records):
             self.tables.block(block)

@@ -21,7 +21,13 @@ from processor.audit.report.rows import FindingRows, PlainRows, StepRows, Transi
 from processor.core.effects import Transition
 
 ROW_GROUP_ROWS: Final = 16_384
-"""Rows held in memory per table before they are written."""
+"""Rows of a table that are written together."""
+
+_HELD_ROWS: Final = 2_048
+"""Rows that are held as objects, which take several times the memory of Arrow's arrays; row groups are made of them."""
+
+# Arrow's own keeps what is freed, in arenas of its own: as much again as a replay holds of rows.
+pa.set_memory_pool(pa.system_memory_pool())
 
 _TEXT: Final = pa.string()
 _INT: Final = pa.int64()
@@ -122,18 +128,18 @@ class Tables:
 
     def __init__(self, folder: Path, partition: int, begin: int = 0) -> None:
         self._partition = partition
-        most = ROW_GROUP_ROWS
+        most = min(_HELD_ROWS, ROW_GROUP_ROWS)
         self._sinks = {
             name: _Sink(folder, f"{name}/{partition:05d}-{begin:019d}.parquet", schema)
             for name, schema in SCHEMAS.items()
         }
-        self.steps = self._sinks["steps"].holding(StepRows(partition, most, self._sinks["steps"].flush))
+        self.steps = self._sinks["steps"].holding(StepRows(partition, most, self._sinks["steps"].take))
         self.transitions = self._sinks["transitions"].holding(
-            TransitionRows(partition, most, self._sinks["transitions"].flush)
+            TransitionRows(partition, most, self._sinks["transitions"].take)
         )
-        self.findings = self._sinks["findings"].holding(FindingRows(most, self._sinks["findings"].flush))
+        self.findings = self._sinks["findings"].holding(FindingRows(most, self._sinks["findings"].take))
         self._coverage, self._links, self._timeline = (
-            sink.holding(PlainRows(most, sink.flush))
+            sink.holding(PlainRows(most, sink.take))
             for sink in (self._sinks["coverage"], self._sinks["links"], self._sinks["timeline"])
         )
 
@@ -243,7 +249,8 @@ class _Sink:
         self._part = self._path.with_name(f".{self._path.name}.{uuid4().hex}")
         self._schema = schema
         self._rows: _Rows | None = None
-        self._count = 0
+        self._taken: list[pa.RecordBatch] = []
+        self._held = self._count = 0
         self._writer = pq.ParquetWriter(self._part, schema, compression="zstd", version="2.6", store_schema=False)
 
     def holding(self, rows: _RowsT) -> _RowsT:
@@ -251,18 +258,29 @@ class _Sink:
         self._rows = rows
         return rows
 
-    def flush(self) -> None:
-        """Write the rows that are held as a row group."""
+    def take(self) -> None:
+        """Take the rows that are held as objects, and write a row group if there are enough for one."""
         assert self._rows is not None
         columns = self._rows.taken()
         if not columns or not columns[0]:
             return
         arrays = [_array(column, field.type) for column, field in zip(columns, self._schema, strict=True)]
-        self._writer.write_table(pa.Table.from_arrays(arrays, schema=self._schema), row_group_size=ROW_GROUP_ROWS)
-        self._count += len(columns[0])
+        self._taken.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        self._held += len(columns[0])
+        if self._held >= ROW_GROUP_ROWS:
+            self._write()
+
+    def _write(self) -> None:
+        if self._taken:
+            # In one piece, so that pages do not end where the rows were taken.
+            table = pa.Table.from_batches(self._taken, schema=self._schema).combine_chunks()
+            self._writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+            self._count += self._held
+            self._taken, self._held = [], 0
 
     def close(self) -> FileDigest:
-        self.flush()
+        self.take()
+        self._write()
         self._writer.close()
         digest = digest_of(self._part, self._count)
         self._part.replace(self._path)

@@ -14,10 +14,10 @@ from processor.core.growing_text import inside, length_of
 from processor.core.headers import TRACE
 from processor.core.json_bytes import MAX_NESTING, nests_deeper
 from processor.core.learned_bytes import size_of
-from processor.core.raw_batch import RawBatch
 from processor.core.responses.response import Response, TextCursor
 from processor.core.responses.text_template import DeltaShape, TextTemplate, learn_shape
 from processor.core.responses.wire import DELTAS, read_delta
+from processor.core.shown_record import ShownRecord
 from processor.core.transitions import Transitions
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class TextPath:
 
 def response_named(record: Record) -> bytes | None:
     """The response of a record whose headers say nothing else; None where they do, or where nothing names it."""
-    if isinstance(record, RawBatch):
+    if isinstance(record, ShownRecord):
         named = record.run_id()
         if named is not None and len(named) > 0:
             return named
