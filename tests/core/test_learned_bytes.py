@@ -86,6 +86,16 @@ def test_unusual_objects_do_not_grow_memory_without_bound(size: int) -> None:
     assert kept_bytes(values) < MOST_BYTES + (1 << 19)
 
 
+def test_of_large_objects_no_template_is_kept() -> None:
+    state = PartitionState("t", 0, FORGETTING)
+    for offset, value in enumerate(lives(5, 40_000)):
+        state.apply([LogRecord(offset, 1_000_000 + offset * 1_000, b"k", value)])
+    objects = state._run_steps.objects
+    assert not objects._begins
+    assert not objects._calls
+    assert not any(objects._ends)
+
+
 def test_objects_that_were_read_lately_take_a_bounded_number_of_bytes() -> None:
     reader = DataReader()
     message = {"type": "message_creation", "message_creation": {"message_id": "m"}}
