@@ -54,14 +54,16 @@ def lives(steps: int, size: int) -> list[bytes]:
         function = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "a"}}
         one = mcp if number % 2 else function
         say("created", step(**of_step, step_details=DETAILS))
-        say("in_progress", step(**of_step, step_details=DETAILS))
+        values.append(values[-1].replace(b"step.created", b"step.in_progress", 1))
         say("delta", calls({"index": 0} | one, step_id=f"step_{number}"))
         more = {"arguments": "b"} if number % 2 else {"function": {"arguments": "b"}}
         for _ in range(3):
             piece = calls({"index": 0, "type": one["type"]} | more, step_id=f"step_{number}")
             say("delta", piece)
             values.append(padded(piece, size + len(values)))  # without an envelope
-        said = DETAILS | {"tool_calls": [one]} if number % 4 < 2 else DETAILS
+        whole = {"arguments": "abbbbbb"}
+        told = one | (whole if number % 2 else {"function": {"name": "f"} | whole})
+        said = DETAILS | {"tool_calls": [told]} if number % 4 < 2 else DETAILS
         say("completed", step("completed", **of_step, completed_at=5, step_details=said))
     return values
 
