@@ -54,14 +54,16 @@ def lives(steps: int, size: int) -> list[bytes]:
         function = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "a"}}
         one = mcp if number % 2 else function
         say("created", step(**of_step, step_details=DETAILS))
-        say("in_progress", step(**of_step, step_details=DETAILS))
+        values.append(values[-1].replace(b"step.created", b"step.in_progress", 1))
         say("delta", calls({"index": 0} | one, step_id=f"step_{number}"))
         more = {"arguments": "b"} if number % 2 else {"function": {"arguments": "b"}}
         for _ in range(3):
             piece = calls({"index": 0, "type": one["type"]} | more, step_id=f"step_{number}")
             say("delta", piece)
             values.append(padded(piece, size + len(values)))  # without an envelope
-        said = DETAILS | {"tool_calls": [one]} if number % 4 < 2 else DETAILS
+        whole = {"arguments": "abbbbbb"}
+        told = one | (whole if number % 2 else {"function": {"name": "f"} | whole})
+        said = DETAILS | {"tool_calls": [told]} if number % 4 < 2 else DETAILS
         say("completed", step("completed", **of_step, completed_at=5, step_details=said))
     return values
 
@@ -84,6 +86,16 @@ def kept_bytes(values: list[bytes]) -> int:
 def test_unusual_objects_do_not_grow_memory_without_bound(size: int) -> None:
     values = lives(60, size)
     assert kept_bytes(values) < MOST_BYTES + (1 << 19)
+
+
+def test_of_large_objects_no_template_is_kept() -> None:
+    state = PartitionState("t", 0, FORGETTING)
+    for offset, value in enumerate(lives(5, 40_000)):
+        state.apply([LogRecord(offset, 1_000_000 + offset * 1_000, b"k", value)])
+    objects = state._run_steps.objects
+    assert not objects._begins
+    assert not objects._calls
+    assert not any(objects._ends)
 
 
 def test_objects_that_were_read_lately_take_a_bounded_number_of_bytes() -> None:
