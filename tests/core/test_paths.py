@@ -53,8 +53,7 @@ def test_the_fast_path_weighs_a_long_type_as_the_slow_path_does(length: int) -> 
     play = Play()
     for _ in range(3):
         play.say("step.delta", calls(call(0, "ab", type="t" * length)))
-    found = play.state.steps["s1"].step
-    assert found is not None
+    assert (found := play.state.steps["s1"].step) is not None
     assert found.characters == 3 * (2 + (length if length > 64 else 0))
 
 
