@@ -27,6 +27,9 @@ class Observer:
     def refused(self, step_id: str, entry: Entry | None, cause: Cause, why: Rejected) -> None:
         """An event of a step was not folded."""
 
+    def response_opened(self, response_id: str, cause: Cause) -> None:
+        """A response is remembered from this event on; its items, which are steps, open by themselves."""
+
     def run_refused(self, run_id: str) -> None:
         """A response was refused for want of room (X2), and with it the items that it will name."""
 

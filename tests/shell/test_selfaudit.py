@@ -223,6 +223,10 @@ def broken(tree: dict[str, Any], key: str, old: Any, value: Any, notes: Any) -> 
     tree[key] = value
 
 
+NAMED_BEFORE = "it is named before its first offset, where it may have been open"
+ITEM: dict[str, Any] = {"output_index": 0, "item": {"type": "message"}}
+
+
 # --- each doubt, by the log that asks for it --------------------------------------------------------------------------
 
 
@@ -236,6 +240,13 @@ class Script:
     def say(self, at: float, name: str, data: Any) -> None:
         value = text({"event": f"thread.run.{name}", "data": data})
         record = LogRecord(len(self.log), round(at * 1000), b"k", value)
+        self.log.append(record)
+        self.owner.apply([record])
+
+    def respond(self, at: float, number: int, kind: str, **fields: Any) -> None:
+        """An event of response `resp`."""
+        value = text({"type": f"response.{kind}", "sequence_number": number, **fields})
+        record = LogRecord(len(self.log), round(at * 1000), b"resp", value)
         self.log.append(record)
         self.owner.apply([record])
 
@@ -278,9 +289,41 @@ def test_a_step_that_may_have_been_open_before_leaves_a_doubt() -> None:
     script.say(1050, "step.delta", calls(call(0, "x"), step_id="twice"))
     script.whole(1106, "other")
     script.whole(1130, "twice")
-    why = "it is named before its first offset, where it may have been open"
-    assert script.decided("twice") == (Verdict.UNVERIFIABLE, why)
+    assert script.decided("twice") == (Verdict.UNVERIFIABLE, NAMED_BEFORE)
     assert script.verdict("twice") is Verdict.EQUAL, "its own range gives it"
+
+
+def test_a_response_that_may_have_had_other_items_before_leaves_a_doubt() -> None:
+    """It had ended before the history and was remembered. In the fold a late event begins its item anew, and the
+    events of its next life belong to that one; to the worker they are of two items, whose types differ."""
+    script = ended_before()
+    script.respond(1015, 7, "output_item.added", **ITEM)
+    script.whole(1044, "other")
+    script.respond(1045, 8, "apply_patch_call_operation_diff.delta", output_index=0, delta="x")
+    script.respond(1045, 9, "output_item.done", **ITEM)
+    assert script.decided("resp:1") == (Verdict.UNVERIFIABLE, NAMED_BEFORE)
+    assert script.verdict("resp:1") is Verdict.UNVERIFIABLE, "it joined midstream: its own range does not prove it"
+
+
+def test_a_response_that_may_have_counted_on_before_leaves_a_doubt() -> None:
+    """Its numbers have come before in the fold, where it has no item yet: there its next life is one of repeats."""
+    script = ended_before()
+    script.respond(1015, 7, "in_progress", response={"id": "resp"})
+    script.respond(1015, 8, "in_progress", response={"id": "resp"})
+    script.whole(1044, "other")
+    script.respond(1045, 7, "output_text.delta", delta="x")
+    script.respond(1045, 9, "completed", response={"id": "resp", "output": []})
+    assert script.decided("resp:0") == (Verdict.UNVERIFIABLE, NAMED_BEFORE)
+    assert script.verdict("resp:0") is Verdict.UNVERIFIABLE
+
+
+def ended_before() -> Script:
+    """A response has ended, and is remembered where the history begins."""
+    script = Script()
+    script.respond(1000, 0, "created", response={"id": "resp"})
+    script.respond(1000, 1, "completed", response={"id": "resp", "output": []})
+    script.taken_over()
+    return script
 
 
 def test_a_partition_that_may_not_have_been_full_leaves_a_doubt() -> None:

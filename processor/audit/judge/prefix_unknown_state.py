@@ -27,6 +27,7 @@ class UnknownPrefix(Observer):
 
     def __init__(self, rules: Rules, *, stream_time: int, is_blank: bool, step_id: str, first_offset: int) -> None:
         self._step_id, self._first_offset = step_id, first_offset
+        self._response_id = step_id.rpartition(":")[0]
         self._knows_all = is_blank
         self._forgotten_after_ms = stream_time + rules.ended_retention_s * 1000
         self._old_runs: set[str] = set()
@@ -34,9 +35,17 @@ class UnknownPrefix(Observer):
         """Reason why the step may differ from its owner's; "" if it cannot."""
 
     def opened(self, entry: Entry, step: StepState, cause: Cause) -> None:
-        # Of an output item the response counts: its first record is the item's, too.
-        begun = min(cause.offset, step.first_offset)
-        if entry.key == self._step_id and begun < self._first_offset and not self._knows_all:
+        if entry.key == self._step_id:
+            self._begun(cause.offset)
+
+    def response_opened(self, response_id: str, cause: Cause) -> None:
+        # The first record of a response is that of each of its items. What it remembers from there on (its other items,
+        # their numbers) says which item an event is of, and whether it is one at all: the step may not even open here.
+        if response_id == self._response_id:
+            self._begun(cause.offset)
+
+    def _begun(self, offset: int) -> None:
+        if offset < self._first_offset and not self._knows_all:
             self.uncertainty = "it is named before its first offset, where it may have been open"
 
     def refused(self, step_id: str, entry: Entry | None, cause: Cause, why: Rejected) -> None:

@@ -127,6 +127,8 @@ class ResponseFold:
                 return transitions.refuse(key, cause)
             response = Response(response_id, cause.offset, transitions.stream_time // 1000)
             entry = transitions.begin(response, cause)
+            if self._observer is not None:
+                self._observer.response_opened(response_id, cause)
         elif entry.refused:
             return transitions.refuse_again(entry, cause)
         else:
