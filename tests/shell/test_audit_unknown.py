@@ -4,7 +4,7 @@ and what it can know is judged."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -17,7 +17,7 @@ from processor.core.headers import CLOCK_MARK
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.kafka.records import partition_of
-from tests.core.scripted_log import Play, run, step
+from tests.core.scripted_log import Play, run, step, text
 from tests.shell import mutations
 from tests.shell.test_audit import RULES, Case, one_step
 
@@ -219,6 +219,62 @@ def test_a_step_that_says_it_began_before_the_range_is_not_judged_by_when_it_was
     case.publish()
     assert by_step(case.audit(accepted=only(RULES))) == {"s1": "equal"}
     assert by_step(case.audit(begin=1, accepted=only(RULES))) == {"s1": "unverifiable"}
+
+
+def respond(case: Case, number: int, kind: str, **fields: Any) -> None:
+    """An event of response `key`."""
+    case.play.put(text({"type": f"response.{kind}", "sequence_number": number, **fields}))
+
+
+def item(index: int, said: int | None = None) -> dict[str, Any]:
+    content = [{"type": "output_text", "text": f"text {index}"}]
+    done = {"type": "message", "id": f"m{index}", "status": "completed", "content": content}
+    return {"output_index": index if said is None else said, "item": done}
+
+
+@pytest.mark.parametrize("said", [0, 1])
+def test_a_response_from_before_the_range_is_not_judged_by_when_its_items_began(case: Case, said: int) -> None:
+    """An item that was done before seems to begin with the response's end, or with an item that a gateway gives the
+    same index: late enough for a step that says when it was created."""
+    respond(case, 0, "created", response={"id": "key"})
+    respond(case, 1, "output_item.done", **item(0))
+    case.play.wait(0)
+    case.play.wait(SETTLED_S)
+    respond(case, 2, "output_item.added", **item(1, said))
+    respond(case, 3, "output_item.done", **item(1, said))
+    respond(case, 4, "completed", response={"id": "key", "output": [item(0)["item"], item(1)["item"]]})
+    case.publish()
+    assert by_step(case.audit(accepted=only(RULES))) == {"key:0": "equal", "key:1": "equal"}
+    assert {one.verdict for one in case.audit(begin=2, accepted=only(RULES))} == {Verdict.UNVERIFIABLE}
+
+
+def test_a_response_that_is_remembered_from_before_the_range_is_not_judged_by_when_it_began_anew(case: Case) -> None:
+    """Its end is forgotten, and its numbers come again. In the range it seems to have gone on all the time."""
+    respond(case, 0, "created", response={"id": "key"})
+    respond(case, 9, "completed", response={"id": "key", "output": []})
+    respond(case, 10, "in_progress", response={"id": "key"})
+    case.play.wait(SETTLED_S)
+    respond(case, 7, "output_text.delta", delta="x")
+    respond(case, 11, "completed", response={"id": "key", "output": []})
+    case.publish()
+    assert by_step(case.audit(accepted=only(RULES))) == {"key:0": "equal"}
+    assert by_step(case.audit(begin=2, accepted=only(RULES))) == {"key:0": "unverifiable"}
+
+
+def test_an_item_of_a_response_that_began_in_the_range_is_judged(case: Case) -> None:
+    """It was published as of the response's first record in the range, so the worker remembered no more of it."""
+    case.play.wait(0)
+    case.play.wait(0)
+    case.play.wait(SETTLED_S)
+    respond(case, 0, "created", response={"id": "key"})
+    respond(case, 1, "output_item.added", **item(0))
+    respond(case, 2, "output_item.done", **item(0))
+    case.publish()
+    assert by_step(case.audit(begin=1, accepted=only(RULES))) == {"key:0": "equal"}
+    place = place_of(case, "key:0")
+    (right,) = case.out[place]
+    case.out[place] = [msgspec.structs.replace(right, value=(right.value or b"").replace(b"text 0", b"text 9"))]
+    assert by_step(case.audit(begin=1, accepted=only(RULES))) == {"key:0": "different"}
 
 
 def refused_for_want_of_room(case: Case) -> None:

@@ -78,6 +78,7 @@ _SINGLY: Final = 10_000
 """Records of a range that are folded singly at most."""
 _AFTER_RUN: Final = "after_run_ended"
 _BEFORE: Final = "it may hang on what came before the range"
+_SOON: Final = "the step may have begun before the range, or so soon behind it that something from there has a say"
 _BROKER_TIME: Final = "its timestamp is the broker's (message.timestamp.type=LogAppendTime): its own is gone"
 _WHOLE_SECONDS: Final = "the source's record times are whole seconds, as in a Capture without milliseconds"
 _FORGED_MARK: Final = "its clock mark was never set: with it, records that other workers published would be wrong"
@@ -91,6 +92,8 @@ class PartitionAudit:
     unless the step owes nothing to what came before: it says that it was created so late that no event in front of the
     range can have named it, and that whatever had ended there was forgotten; it did not end because its run had ended
     already; and no step had been refused for want of room (X2) when it ended. How late that is: `settled_after_ms`.
+    An output item does not say when its response was created, which may have been long before: besides, it must have
+    been published as of the same first offset, its response's.
 
     Args:
         make_state: the state at an offset.
@@ -427,7 +430,7 @@ class PartitionAudit:
             yield effect, self._equal(kind, identity, first, cause, location_of(best), why)
             return
         near = nearest(candidates, expected, kind, first, last)
-        why = self._undecidable(effect, first, cause)
+        why = self._undecidable(effect, first, cause, None if near is None else offsets_of(near)[0])
         if near is None:
             why = self._gaps.lacks(expected, cause) or why or self._other_fold or self._regimes.unknown_at(cause)
             why = why or self._unnamed_at(effect, first, cause)
@@ -532,15 +535,19 @@ class PartitionAudit:
         kind, identity = published.kind, published.identity
         return Finding(Verdict.EXTRA, kind, self.state.partition, identity, first, cause, location_of(published), why)
 
-    def _undecidable(self, effect: Publish | DeadLetter, first: int, cause: int) -> str:
-        """Reason why the range cannot show that this effect must have happened; "" if it can."""
+    def _undecidable(self, effect: Publish | DeadLetter, first: int, cause: int, told: int | None) -> str:
+        """Reason why the range cannot show that this effect must have happened; "" if it can. `told`: the first offset
+        that what was published in its place names."""
         segment = self._segments[-1]
         if isinstance(effect, DeadLetter):
             return self._unsure_of_letter(segment, cause) if effect.reason in _STATEFUL else ""
-        return self._unsure(segment, first, cause, effect.value, _AFTER_RUN in effect.anomalies)
+        return self._unsure(segment, first, cause, effect.value, _AFTER_RUN in effect.anomalies, agreed=first == told)
 
-    def _unsure(self, segment: Segment, first: int, cause: int, value: bytes | None, after_run: bool) -> str:
-        """The reason why the range cannot decide a step; "" if it can."""
+    def _unsure(
+        self, segment: Segment, first: int, cause: int, value: bytes | None, after_run: bool, *, agreed: bool = False
+    ) -> str:
+        """The reason why the range cannot decide a step; "" if it can. `agreed`: worker and fold name the same first
+        offset, and so remembered the same of its response."""
         if why := self._gaps.lacks_marks(first):
             return why
         if segment.complete:
@@ -550,11 +557,14 @@ class PartitionAudit:
         if cause >= segment.refused_from or first <= self._gaps.dead_from:
             return "steps were refused for want of room, or may have been, and how many were open is not known"
         try:
-            created_at = read_created(value or b"").created_at
+            created = read_created(value or b"")
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            created_at = None
+            return _SOON
+        if created.is_of_item and not agreed:
+            return "its response may have begun before the range, and what it was there says which item is which"
+        created_at = created.created_at
         if type(created_at) is not int or created_at * 1000 <= segment.settled_ms:
-            return "the step may have begun before the range, or so soon behind it that something from there has a say"
+            return _SOON
         return ""
 
     def _unsure_of_letter(self, segment: Segment, cause: int) -> str:

@@ -27,6 +27,10 @@ def settled_after_ms(rules: Rules, *, retentions: int, readings: int) -> int:
        them, it may be S off: `readings` is how many are. The self-audit has noted stream times (0); a judge of a
        range has the timestamp of its first record, and the step's `created_at` (2).
 
+    An output item's `created_at` is the time of its first record, and its response may be older and have been named
+    before: for an item, a judge has to know besides that its response began in the range (`PartitionAudit`), or where
+    (`UnknownPrefix`).
+
     So the distance is `retentions` * R + `readings` * S; a step that begins later than that is settled.
 
     It is not one number for all. `explain` looks for the offset at which to begin, and hands the range to

@@ -205,6 +205,12 @@ class _Created(msgspec.Struct, frozen=True, gc=False):
     """Fields of a snapshot, which anybody may have written, that decide whether a step began inside the range."""
 
     created_at: Any = None
+    inferred_times: Any = None
+
+    @property
+    def is_of_item(self) -> bool:
+        """Whether `created_at` is the time of a record: so it is with output items, which do not say it."""
+        return type(self.inferred_times) is list and "created_at" in self.inferred_times
 
 
 read_created: Final = msgspec.json.Decoder(_Created).decode
