@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from processor.simulate import Parameters, Simulation
 from processor.simulate.expected import compare
 from tests import kafka_tools as kt
 from tests.broker.test_topics_live import set_configs
-from tests.faults.worker_fleet import Fleet, Topics, eventually
+from tests.faults.worker_fleet import Ends, Fleet, Topics, eventually
 from tests.kafka_tools import Names, Sent
 
 WAIT_S = 60.0
@@ -85,7 +86,9 @@ async def test_an_aborted_tail_and_an_open_transaction_are_told_and_not_waited_f
         await producer.begin_transaction()
         for number in range(3):
             await producer.send_and_wait(topics.source, b"aborted %d" % number, partition=0)
-        await producer.abort_transaction()
+        await producer.abort_transaction()  # answered before the marker is written
+        ends, place = Ends(topics.bootstrap), (topics.source, 0)
+        await asyncio.to_thread(eventually, "the marker", lambda: not ends.held_back({place}), 30.0)
         found = await _in_thread(lambda: audit(topics, end="end", verify=False, partitions=(0,)))
         assert found.coverage == {"aborted": 3, "data": 3, "marker": 1}
         await producer.begin_transaction()
@@ -121,8 +124,6 @@ async def test_an_open_transaction_on_an_output_topic_leaves_the_rest_unproven(
 
 
 async def _in_thread(do: Callable[[], Replayed]) -> Replayed:
-    import asyncio
-
     return await asyncio.to_thread(do)
 
 
