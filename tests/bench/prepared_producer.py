@@ -81,6 +81,7 @@ class PreparedProducer:
         self._handed = 0
         self._reports: list[tuple[int, float, Delivered]] = []
         self._answers: list[asyncio.Future[None]] = []
+        self._given: deque[tuple[Delivered, Delivery]] = deque()  # answered, and not yet told
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._client: AIOKafkaClient | None = None
@@ -99,7 +100,7 @@ class PreparedProducer:
         self._loop.close()
 
     def produce(self, one: Made, delivered: Delivered | None) -> None:
-        """Hand over the next record; the last of a request sends it. `delivered`: called once it is answered."""
+        """Hand over the next record; the last of a request sends it. `poll` calls `delivered` once it is answered."""
         if delivered is not None:
             self._reports.append((one.partition, time.perf_counter(), delivered))
         self._handed += 1
@@ -108,7 +109,10 @@ class PreparedProducer:
             self._loop.call_soon_threadsafe(self._send, self._requests.popleft().batches, reports)
 
     def poll(self, timeout_s: float) -> None:
-        """Nothing: reports come from the client's own thread."""
+        """Give the reports that there are by now, in the caller's thread; it does not wait."""
+        while self._given:
+            delivered, delivery = self._given.popleft()
+            delivered(None, delivery)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until all that was sent is answered; records of a request that is not whole are not sent.
@@ -118,6 +122,7 @@ class PreparedProducer:
             TimeoutError: not all of it was answered in time.
         """
         asyncio.run_coroutine_threadsafe(self._answered(), self._loop).result(timeout_s)
+        self.poll(0)
 
     async def _open(self) -> None:
         self._client = AIOKafkaClient(bootstrap_servers=self._bootstrap)
@@ -148,4 +153,4 @@ class PreparedProducer:
             appended[partition] = appended_ms
         now = time.perf_counter()
         for partition, handed, delivered in reports:
-            delivered(None, Delivery(now - handed, appended[partition]))
+            self._given.append((delivered, Delivery(now - handed, appended[partition])))
