@@ -9,7 +9,8 @@ STAMP := $(VENV)/.installed
 CODE := processor tests deploy
 RELEASE_TOOLS := build/release-tools
 DOCS_TOOLS := build/docs-tools
-JOBS := 2
+# Three on two cores: most of the tests wait for a broker, and those that compile take a core each.
+JOBS := 3
 PARALLEL := --numprocesses $(JOBS:1=0) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
