@@ -13,7 +13,8 @@ from processor.core.effects import DeadLetter, LogRecord, Publish
 from processor.core.events import decode
 from processor.core.json_bytes import MAX_NESTING
 from processor.core.partition import PartitionState
-from processor.core.wire_types import Decoded
+from processor.core.responses.wire import TextDelta, WireEvent
+from processor.core.wire_types import Decoded, Envelope, NamedRun
 from tests.core.responses_log import log_of
 from tests.core.scripted_log import RULES, Play, published, refused, run, step, text
 from tests.core.test_paths import USUAL, come_to_the_same
@@ -31,6 +32,13 @@ STREAM: list[dict[str, Any]] = [
 
 def _with(value: bytes, name: str, content: bytes) -> bytes:
     return value[:-1] + b',"%b":%b}' % (name.encode(), content)
+
+
+def test_what_one_path_reads_of_an_event_the_other_reads_too() -> None:
+    """A field that is skipped unread by one alone may have a number in it that only the other one refuses."""
+    of_envelopes = {*Envelope.__struct_fields__} - {"data"}  # which is not decoded there
+    assert of_envelopes <= {*NamedRun.__struct_fields__}
+    assert of_envelopes | {*WireEvent.__struct_fields__} <= {*TextDelta.__struct_fields__}
 
 
 @pytest.mark.parametrize("odd", ODD)
