@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -193,21 +193,21 @@ def flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _locked(folder: Path, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Lock against another recording that changes the manifest at the same moment."""
     if sys.platform == "win32":
         yield
         return
     import fcntl
 
-    handle, until = os.open(folder, os.O_RDONLY), clock() + _LOCK_S
+    handle, until = os.open(folder, os.O_RDONLY), time.monotonic() + _LOCK_S
     try:
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except OSError as exc:
-                if clock() > until:
+                if time.monotonic() > until:
                     raise UsageError(
                         f"archive {folder}: its manifest is locked by another recording (waited {_LOCK_S:.0f} s)",
                         hint="one recording at a time; or the file system has no locks",

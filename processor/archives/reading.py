@@ -61,7 +61,6 @@ def read(
     path: Path,
     *,
     only: Partition | None = None,
-    within: Partition | None = None,
     begin: int = 0,
     end: int = MAX_OFFSET,
     capture: Capture = CAPTURE,
@@ -71,14 +70,13 @@ def read(
 
     Numbers in names count as numbers: `part-9` before `part-10`. Within a partition offsets rise strictly. With
     `only`, what belongs to other partitions or lies outside [begin, end) is left out, a gap cut to the range; the
-    files of a recorded archive that cannot hold anything of it are not opened. With `within` the files of that
-    partition of a recorded archive are read, and all that is in them.
+    files of a recorded archive that cannot hold anything of it are not opened.
 
     Raises:
         UsageError: there is no such path, or nothing in it that looks like an archive.
         ArchiveError: the file and the place that cannot be right.
     """
-    for items in read_batches(path, only=only, within=within, begin=begin, end=end, capture=capture, limits=limits):
+    for items in read_batches(path, only=only, begin=begin, end=end, capture=capture, limits=limits):
         yield from items
 
 
@@ -92,7 +90,10 @@ def read_batches(
     capture: Capture = CAPTURE,
     limits: Limits = LIMITS,
 ) -> Iterator[list[ArchivedRecord | Gap]]:
-    """As `read`, in lists of one or more; items before a refused one are yielded first."""
+    """As `read`, in lists of one or more; items before a refused one are yielded first.
+
+    With `within` the files of that partition of a recorded archive are read, and all that is in them.
+    """
     if only is None and (begin, end) != (0, MAX_OFFSET):
         raise UsageError("archive: a range of offsets needs a partition")
     files = _files(path, only or within, begin, end)
@@ -211,14 +212,14 @@ def survey(path: Path, *, capture: Capture = CAPTURE, limits: Limits = LIMITS) -
     return {key: Extent(*found[key]) for key in sorted(found)}
 
 
-def reach(path: Path, *, capture: Capture = CAPTURE, limits: Limits = LIMITS) -> dict[Partition, tuple[int, int]]:
+def reach(path: Path, *, capture: Capture = CAPTURE) -> dict[Partition, tuple[int, int]]:
     """Which partitions an archive holds, and the offsets [begin, end) of each.
 
     Of a recorded archive, whose files have their first offsets for names, no more is read than the end of each
     partition's last file; any other is surveyed. Who reads that file finds whether the rest of it bears this out.
     """
     if not (path / LABEL).is_file():
-        found = survey(path, capture=capture, limits=limits)
+        found = survey(path, capture=capture)
         return {key: (extent.begin, extent.end) for key, extent in found.items()}
     reached: dict[Partition, tuple[int, int]] = {}
     files: dict[Partition, Path] = {}
@@ -228,7 +229,7 @@ def reach(path: Path, *, capture: Capture = CAPTURE, limits: Limits = LIMITS) ->
         reached[topic, partition] = (reached.get((topic, partition), (first, first))[0], first)
         files[topic, partition] = file
     for key, (begin, last) in reached.items():
-        item = _last_item(files[key], limits)
+        item = _last_item(files[key])
         if (
             item is not None
             and (item.topic, item.partition) == key
@@ -236,18 +237,18 @@ def reach(path: Path, *, capture: Capture = CAPTURE, limits: Limits = LIMITS) ->
         ):
             reached[key] = (begin, 1 + _last(item))
             continue
-        for item in read(path, only=key, begin=last, capture=capture, limits=limits):
+        for item in read(path, only=key, begin=last, capture=capture):
             reached[key] = (begin, 1 + _last(item))
     return reached
 
 
-def _last_item(file: Path, limits: Limits) -> ArchivedRecord | Gap | None:
+def _last_item(file: Path) -> ArchivedRecord | Gap | None:
     try:
         if file.name.endswith(".parquet"):
             from processor.archives.parquet import last_row
 
-            return last_row(file, limits)
-        return jsonl.last_line(file, limits) if ".jsonl" in file.name else None
+            return last_row(file, LIMITS)
+        return jsonl.last_line(file, LIMITS) if ".jsonl" in file.name else None
     except OSError as exc:
         raise refused(file, "", f"cannot be read ({exc.strerror or exc})") from exc
 

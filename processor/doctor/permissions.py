@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from processor.config.settings import Settings
 
 AREA = "permissions"
-_IMPLIES_DESCRIBE = frozenset({"READ", "WRITE", "DELETE", "ALTER"})
 
 
 class Need(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from processor.archives import CAPTURE, Capture, Gap, read
+from processor.archives import Gap, read
 from processor.audit.judge.published_headers import began_at
 from processor.audit.judge.verdicts import FindingKind, Published, Unreadable, location_of
 from processor.audit.published_index import of_source
@@ -100,7 +100,7 @@ class PublishedSteps:
         if before is None or before.order <= found.order:
             own[one.source_partition] = found
 
-    def read_archives(self, paths: Sequence[Path], capture: Capture = CAPTURE) -> None:
+    def read_archives(self, paths: Sequence[Path]) -> None:
         """Read archives of the output topics.
 
         Raises:
@@ -111,7 +111,7 @@ class PublishedSteps:
         began: set[tuple[str, int]] = set()
         has_holes = False
         for path in paths:
-            for item in read(path, capture=capture):
+            for item in read(path):
                 if item.topic not in wanted:
                     continue
                 place = (item.topic, item.partition)

@@ -12,11 +12,13 @@ from markupsafe import Markup, escape
 
 _LETTER: Final = 6.6  # width of a letter of 12 px, on the generous side
 _TOP, _BOTTOM = 10, 26
+_HEIGHT: Final = 220  # px, of upright bars
+_STRIP_HEIGHT: Final = 14
 
 
-def ticks(most: int, about: int = 4) -> list[int]:
-    """Round numbers from 0 up to the first that is not below `most`, in about so many steps."""
-    raw = max(most, 1) / about
+def ticks(most: int) -> list[int]:
+    """Round numbers from 0 up to the first that is not below `most`, in about four steps."""
+    raw = max(most, 1) / 4
     power = 1
     while power * 10 <= raw:
         power *= 10
@@ -38,7 +40,6 @@ def stacked(
     classes: Sequence[str],
     *,
     width: int,
-    height: int = 220,
     hints: Sequence[str] = (),
 ) -> Markup:
     """Upright bars, each a pile of one number per class, with a labelled scale on the left.
@@ -51,10 +52,10 @@ def stacked(
     """
     scale = ticks(max((sum(numbers) for _, numbers in bars), default=0))
     left = int(max(len(short(tick)) for tick in scale) * _LETTER) + 10
-    plot_width, plot_height = width - left - 2, height - _TOP - _BOTTOM
+    plot_width, plot_height = width - left - 2, _HEIGHT - _TOP - _BOTTOM
     slot = plot_width / max(len(bars), 1)
     gap = 1.0 if slot < 8 else slot * 0.2
-    parts = [_open(title, width, height)]
+    parts = [_open(title, width, _HEIGHT)]
     for tick in scale:
         y = _TOP + plot_height * (1 - tick / scale[-1])
         parts.append(Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(left, width, _px(y), _px(y)))
@@ -74,7 +75,7 @@ def stacked(
         middle, half = left + (at + 0.5) * slot, len(label) * _LETTER / 2
         middle = min(max(middle, free_from + half) if at == 0 else middle, width - half)
         if label and middle - half >= free_from:
-            parts.append(Markup('<text class="x" x="{}" y="{}">{}</text>').format(_px(middle), height - 8, label))
+            parts.append(Markup('<text class="x" x="{}" y="{}">{}</text>').format(_px(middle), _HEIGHT - 8, label))
             free_from = middle + half + 10
     parts.append(Markup("</svg>"))
     return Markup("").join(parts)
@@ -97,15 +98,15 @@ def lying(title: str, rows: Sequence[tuple[str, int, str]], *, width: int) -> Ma
     return Markup("").join(parts)
 
 
-def strip(title: str, parts: Sequence[tuple[str, int]], *, width: int, height: int = 14) -> Markup:
+def strip(title: str, parts: Sequence[tuple[str, int]], *, width: int) -> Markup:
     """One bar cut in proportion to (CSS class, number); what is there at all is at least 3 px wide."""
     there = [(name, number) for name, number in parts if number]
     total = sum(number for _, number in there) or 1
     free = width - 3 * len(there)
-    drawn, x = [_open(title, width, height)], 0.0
+    drawn, x = [_open(title, width, _STRIP_HEIGHT)], 0.0
     for name, number in there:
         size = 3 + free * number / total
-        drawn.append(_rect(name, x, 0, size, height))
+        drawn.append(_rect(name, x, 0, size, _STRIP_HEIGHT))
         x += size
     return Markup("").join([*drawn, Markup("</svg>")])
 

@@ -34,6 +34,8 @@ SIGNATURE: Final = "signature.dsse.json"
 HOW_READ: Final = ("source", "reading")
 """Fields of `About` on how the records were read: read from other files, they are the same evidence."""
 _MAX_BYTES: Final = 256 << 20
+_NAMED: Final = 5
+"""How many steps, and how many runs, a sentence names."""
 
 ACCOUNTED: Final = frozenset({"data", "marker", "aborted"})
 """Kinds of offsets that hide nothing: a record that was read, a transaction marker, an aborted record."""
@@ -208,13 +210,13 @@ def not_judged(about: About, ranges: Sequence[RangeResult]) -> list[str]:
     return found
 
 
-def _split(split: Split, most: int = 5) -> str:
+def _split(split: Split) -> str:
     kinds = (("step", split.steps, split.first_steps), ("run", split.runs, split.first_runs))
     counted = [f"{n:,} {kind}{'' if n == 1 else 's'}" for kind, n, _ in kinds if n]
     named = [
         f"{kind} {name:.100} on {', '.join(map(str, partitions))}"
         for kind, _, first in kinds
-        for name, partitions in list(first.items())[:most]
+        for name, partitions in list(first.items())[:_NAMED]
     ]
     stand = "stands" if split.steps + split.runs == 1 else "stand"
     return (

@@ -20,6 +20,8 @@ NAMES: Final = 20
 OUTCOMES: Final = ("completed", "failed", "cancelled", "expired")
 
 _MINUTE: Final = 60_000
+_BARS: Final = 48
+"""At most so many bars over time."""
 _SPANS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 240, 360, 720, 1_440, 2_880, 7_200, 14_400)
 """Widths of a bar over time, in minutes; beyond them the last is doubled until it fits."""
 
@@ -88,16 +90,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     reasons: list[tuple[str, int]]
 
 
-def summarise(lens: Lens, stream_times: Mapping[int, int], *, bars: int = 48) -> Summary:
+def summarise(lens: Lens, stream_times: Mapping[int, int]) -> Summary:
     """Run all queries of the page.
 
     Args:
         stream_times: partition -> stream time at the end of its range, in milliseconds: how old the open steps are.
-        bars: at most so many bars over time.
     """
     now = {"partition": list(stream_times), "stream_time": list(stream_times.values())}
     lens.lay("now", pa.table(now, schema=NOW))
-    bar_minutes, minutes = _over_time(lens, bars)
+    bar_minutes, minutes = _over_time(lens, _BARS)
     holes = lens.rows("SELECT * FROM unaccounted ORDER BY partition, first LIMIT $limit", {"limit": HOLES})
     findings = findings_of(lens)
     return Summary(
