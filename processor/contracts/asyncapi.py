@@ -9,9 +9,10 @@ from processor.config.settings import Settings
 from processor.contracts.snapshot import snapshot_schema
 from processor.core import headers as names
 from processor.core.effects import Reason
-from processor.core.event_headers import EVENT_ID
+from processor.core.event_headers import EVENT_ID, RUN_ID, SEQUENCE
 from processor.core.lifecycle import TERMINAL
 from processor.kafka import output_records
+from processor.publish.outgoing import HEADER_ORIGIN
 
 _COUNT: Final = r"^[0-9]+$"
 _SHA256: Final = r"^[0-9a-f]{64}$"
@@ -75,11 +76,14 @@ DEAD_LETTER: Final[dict[str, dict[str, Any]]] = {
 
 SOURCE: Final[dict[str, dict[str, Any]]] = {
     EVENT_ID: _text("Id of the event: one that comes again is not folded again."),
+    RUN_ID: _text("Id of the run, or of the response, of an event that does not say it; else the key counts."),
+    SEQUENCE: _text("Place of the event in its stream, as `publish` counts it. The fold does not read it."),
+    HEADER_ORIGIN: _text("Of a response object that `publish` was given in place of a stream.", enum=["retrieved"]),
     names.ATTEMPT: _text("Of a redriven dead letter: how often it had been set aside.", _COUNT),
     names.REDRIVEN: _text("Of a redriven dead letter: where it stood, `<topic>/<partition>/<offset>`."),
     **_TRACE,
 }
-"""Headers of a source record that the worker reads; all are optional."""
+"""Headers of a source record that mean something here; all are optional."""
 
 _OPTIONAL: Final = {names.INFERRED, names.CLOCK_MARK, names.ANOMALIES, *_TRACE, *_CLOUDEVENTS}
 _ALWAYS_DEAD: Final = (
