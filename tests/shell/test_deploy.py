@@ -173,7 +173,9 @@ def test_compose_has_a_broker_two_workers_and_their_monitoring() -> None:
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), f"{name}: open to the network"
         if name.startswith("worker"):
             assert service["depends_on"]["broker"]["condition"] == "service_healthy"
-            assert int(service["stop_grace_period"].removesuffix("s")) > Settings().delivery.drain_timeout_s
+            delivery = Settings().delivery
+            grace_s = int(service["stop_grace_period"].removesuffix("s"))
+            assert grace_s > delivery.drain_timeout_s + delivery.commit_timeout_s
             assert service["read_only"] is True
         else:
             assert service["healthcheck"]["test"][0] == "CMD"
