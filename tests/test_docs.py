@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import re
 import subprocess
@@ -17,6 +19,7 @@ from deploy.site.make_reference import PAGES
 from deploy.site.stage import ROOT, links, pages
 from processor.cli.main import app
 from processor.config.settings import keys
+from processor.telemetry.metrics import METRICS
 
 _HEADING: Final = re.compile(r"(?m)^#{1,6} +(.+?) *#*$")
 _FENCE: Final = re.compile(r"(?ms)^(```+).*?^\1")
@@ -48,6 +51,49 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 def test_a_link_that_leads_nowhere_is_found() -> None:
     text = "[a](gone.md) [b](x.md#y) `[c](no)` [d](https://example.com/z)\n```\n[e](code)\n```\n[f](#own)"
     assert list(links(text)) == [("gone.md", ""), ("x.md", "#y"), ("no", ""), ("", "#own")]
+
+
+CURRENT: Final = [page for page in pages() if page.name != "CHANGELOG.md" and page.parts[:2] != ("docs", "decisions")]
+"""Pages that tell how it is now; the others tell how it was, with the names of then."""
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=str)
+def test_names_that_are_api_are_spelled_as_in_the_program(page: Path) -> None:
+    """Metrics, headers and settings (`section.key`, `[section] key`): operators copy them."""
+    text = (ROOT / page).read_text("utf-8")
+    metrics = {metric.name for metric in METRICS}
+    for metric in re.findall(r"\brunstep_[a-z_]*[a-z]\b", text):
+        assert metric in metrics or re.sub(r"_(bucket|count|sum)$", "", metric) in metrics, f"{page}: {metric}"
+    headers = json.loads((ROOT / "tests" / "contracts" / "headers.json").read_text("utf-8")).keys()
+    for header, is_prefix in re.findall(r"(?<!source-)\b(runstep-[a-z-]*[a-z])(-\*)?", text):
+        known = any(name.startswith(f"{header}-") for name in headers) if is_prefix else header in headers
+        assert known, f"{page}: {header}"
+    settings = {(section, key) for section, key, _ in keys()}
+    sections = {section for section, _ in settings}
+    for section, key in re.findall(r"`\[?([a-z_]+)(?:\.|\] )([a-z_]+)[` ]", text):
+        assert section not in sections or key == "py" or (section, key) in settings, f"{page}: {section}.{key}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+def test_the_exit_codes_are_all_listed(page: str) -> None:
+    """Those of errors, those of verdicts (3, 4), a demo or doctor that found something (1), and Ctrl-C (130)."""
+    codes = set(json.loads((ROOT / "tests" / "contracts" / "exit_codes.json").read_text("utf-8")).values())
+    (table,) = re.findall(r"(?ms)^\| (?:exit|code) \| meaning \|.*?^$", (ROOT / page).read_text("utf-8"))
+    listed = [int(code) for row in re.findall(r"(?m)^\| ([\d, ]+) \|", table) for code in row.split(",")]
+    assert sorted(listed) == sorted({0, 1, 3, 4, 130} | codes)
+
+
+def test_tests_that_a_page_names_exist() -> None:
+    """A promise whose test was renamed is held by nothing that its reader can find."""
+    there = {
+        node.name
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    for page in pages():
+        for name in re.findall(r"`(?:[\w/.]+::)?(test_\w+)`", (ROOT / page).read_text("utf-8")):
+            assert name in there, f"{page} names {name}: say which test that is now"
 
 
 def test_the_reference_has_every_command_option_and_setting() -> None:
