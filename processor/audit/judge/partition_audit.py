@@ -7,12 +7,9 @@ What the range cannot decide is `unverifiable`, with the reason, and never silen
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
-
-import msgspec
 
 from processor.audit.judge.differences import differences, nearest
 from processor.audit.judge.equal_steps import EqualSteps
@@ -20,7 +17,7 @@ from processor.audit.judge.output_gaps import OutputGaps
 from processor.audit.judge.partition_growth import PartitionGrowth, Placements
 from processor.audit.judge.published_headers import mark_of, offsets_in, offsets_of, reason_in
 from processor.audit.judge.regimes import Accepted, Regimes
-from processor.audit.judge.segment import Segment, begin_of
+from processor.audit.judge.segments import Segment, Segments
 from processor.audit.judge.settled import settled_after_ms
 from processor.audit.judge.unnamed_settings import UnnamedSettings
 from processor.audit.judge.verdicts import (
@@ -34,15 +31,9 @@ from processor.audit.judge.verdicts import (
     RecordLocation,
     Verdict,
     location_of,
-    read_created,
 )
-from processor.core.effects import DeadLetter, Effect, Publish, Reason, Record
-from processor.core.headers import (
-    ANOMALIES,
-    LAST_OFFSET,
-    RULES,
-    SOURCE_TIMESTAMP,
-)
+from processor.core.effects import DeadLetter, Effect, Publish, Record
+from processor.core.headers import LAST_OFFSET, RULES, SOURCE_TIMESTAMP
 from processor.core.partition import PartitionState
 from processor.core.record_columns import RecordColumns
 from processor.core.rules import Rules
@@ -57,28 +48,12 @@ ExpectedOf = Callable[[Effect], ExpectedRecord | None]
 Forms = Callable[[Effect], Sequence[ExpectedRecord]]
 """Function from an effect to the shorter forms that its record may have; none where it must be whole."""
 
-_STATEFUL: Final = frozenset(
-    {
-        Reason.BAD_INDEX,
-        Reason.ILLEGAL_TRANSITION,
-        Reason.TYPE_CHANGED,
-        Reason.STEP_TOO_LARGE,
-        Reason.TOO_MANY_OPEN_STEPS,
-        Reason.SNAPSHOT_TOO_LARGE,
-        Reason.INTERNAL_ERROR,
-    }
-)
-"""Rejections that depend on what came before: a range that begins in mid-log cannot decide them."""
-
 _STEP: Final = FindingKind.STEP
 _EQUAL: Final = Verdict.EQUAL
 _SEAL_OFFSETS: Final = 1 << 15
 """Distance in offsets between evictions of what no restart needs; each eviction has a cost."""
 _SINGLY: Final = 10_000
 """Records of a range that are folded singly at most."""
-_AFTER_RUN: Final = "after_run_ended"
-_BEFORE: Final = "it may hang on what came before the range"
-_SOON: Final = "the step may have begun before the range, or so soon behind it that something from there has a say"
 _BROKER_TIME: Final = "its timestamp is the broker's (message.timestamp.type=LogAppendTime): its own is gone"
 _WHOLE_SECONDS: Final = "the source's record times are whole seconds, as in a Capture without milliseconds"
 _FORGED_MARK: Final = "its clock mark was never set: with it, records that other workers published would be wrong"
@@ -161,8 +136,7 @@ class PartitionAudit:
         self._growth: dict[str, PartitionGrowth] = {}
         self._whole_seconds = is_archived
         """Whether all record times that were looked at, two of each piece, are."""
-        self._segments = [self._segment(begin, complete, known_ms)]
-        self._lost: list[tuple[int, int]] = []
+        self._segments = Segments(index, self._gaps, Segment(begin, known_ms, complete=complete), end)
         changes = {regimes.known_until + 1, regimes.own_from, self._gaps.known_from}
         self._changes = deque(sorted(at for at in changes if begin < at <= end))
         """Offsets from which on less is unknown than before."""
@@ -234,7 +208,7 @@ class PartitionAudit:
             self.state = self._make_state(at, known_ms)
         if at == self._gaps.known_from:
             self._gaps.time_is_known(at - 1)
-        self._segments.append(self._segment(at, False, known_ms))
+        self._segments.add(at, known_ms)
 
     def lost(self, first: int, last: int) -> Iterator[tuple[Effect | None, Finding]]:
         """These offsets (inclusive) held records that cannot be read: the fold starts anew after them.
@@ -251,12 +225,7 @@ class PartitionAudit:
             known_ms = max(known_ms, self._marks.popleft()[1])
         earlier = (self._regimes.known_rules,) if last < self._regimes.known_until else ()
         self.state = self._make_state(last + 1, known_ms, *earlier)
-        self._lost.append((first, last))
-        self._segments.append(self._segment(last + 1, False, known_ms))
-
-    def _segment(self, begin: int, complete: bool, known_ms: int) -> Segment:
-        refused_from = None if complete else self._index.first_refusal_from(begin)
-        return Segment(begin, known_ms, NEVER if refused_from is None else refused_from, complete=complete)
+        self._segments.add_behind_lost(first, last, known_ms)
 
     def finish(self) -> Iterator[tuple[Effect | None, Finding]]:
         """Apply the marks at the end, then report all records that were published and never implied."""
@@ -284,7 +253,7 @@ class PartitionAudit:
         self.records += len(records)
         if self._whole_seconds:
             self._whole_seconds = records[0].timestamp % 1000 == 0 == records[-1].timestamp % 1000
-        segment = self._segments[-1]
+        segment = self._segments.last
         if segment.settled_ms == NEVER:
             first_ms = max(segment.known_ms, records[0].timestamp, 0)
             segment.settled_ms = first_ms + settled_after_ms(self._rules, retentions=1, readings=2)
@@ -334,15 +303,11 @@ class PartitionAudit:
         at = self._index.take_equal(kind, identity, expected)
         if at is None:
             return None
-        self._note_refusal(effect)
+        self._segments.note_refusal(effect)
         self.implied[kind] += 1
         self._other_fold = ""
         self._unnamed.agrees(effect)
         return self._equal(kind, identity, offset, offset, at, self._misplaced(kind, identity, at))
-
-    def _note_refusal(self, effect: DeadLetter) -> None:
-        if effect.reason is Reason.TOO_MANY_OPEN_STEPS:
-            self._segments[-1].refused_from = min(self._segments[-1].refused_from, effect.offset)
 
     def _effects_of(self, records: Sequence[Record]) -> Iterator[Effect]:
         """Fold them; the first ones singly, until a step says which settings are in force: what is remembered at that
@@ -359,7 +324,7 @@ class PartitionAudit:
         state = self.state
         state.moved_to(position)
         is_due = state.next_due_ms() == milliseconds
-        is_unknown = not self._segments[-1].complete or self._gaps.marks_are_lost
+        is_unknown = not self._segments.last.complete or self._gaps.marks_are_lost
         if is_unknown or (not is_due and self._unnamed.may_have_set((position, milliseconds), state)):
             # Time has moved, whether the step that was due is known here or began before; and what seems to be due
             # earlier was none to the worker, or the mark would be another.
@@ -405,7 +370,7 @@ class PartitionAudit:
             first, cause = offsets_in(effect)
         elif isinstance(effect, DeadLetter):
             kind = FindingKind.DEAD_LETTER
-            self._note_refusal(effect)
+            self._segments.note_refusal(effect)
             identity = (str(effect.offset), reason_in(effect.reason.value.encode(), dict(effect.headers)))
             first = last = cause = effect.offset
         else:
@@ -430,7 +395,7 @@ class PartitionAudit:
             yield effect, self._equal(kind, identity, first, cause, location_of(best), why)
             return
         near = nearest(candidates, expected, kind, first, last)
-        why = self._undecidable(effect, first, cause, None if near is None else offsets_of(near)[0])
+        why = self._segments.undecidable(effect, first, cause, None if near is None else offsets_of(near)[0])
         if near is None:
             why = self._gaps.lacks(expected, cause) or why or self._other_fold or self._regimes.unknown_at(cause)
             why = why or self._unnamed_at(effect, first, cause)
@@ -442,7 +407,7 @@ class PartitionAudit:
         self._other_fold = foreign = self._regimes.foreign(near)[0]
         if foreign:
             self.foreign[foreign] += 1
-        why = foreign or why or self._began_before(near) or self._regimes.unknown_at(cause)
+        why = foreign or why or self._segments.began_before(near) or self._regimes.unknown_at(cause)
         fields = tuple(differences(expected, near))
         if not why:
             excuse = self._excuse(expected, near, fields)
@@ -458,7 +423,7 @@ class PartitionAudit:
         first, cause = offsets_in(effect)
         if effect.inferred == "deadline" and not self._gaps.lacks_marks_before(first):
             self._gaps.time_is_known(cause)
-            self._segments.append(self._segment(cause + 1, False, self.state.stream_time))
+            self._segments.add(cause + 1, self.state.stream_time)
 
     def _unnamed_at(self, effect: Publish | DeadLetter, first: int, cause: int) -> str:
         """Why settings that nothing names may have had another effect; "" if they cannot."""
@@ -509,20 +474,12 @@ class PartitionAudit:
         if why:
             self.foreign[why] += 1
         why = why or self._regimes.unknown_at(cause)
-        if not why and self._is_lost(cause):
-            why = "records that it may hang on are missing"
-        if not why:
-            if published.kind is FindingKind.STEP:
-                anomalies = dict(published.headers).get(ANOMALIES) or b""
-                why = self._began_before(published) or self._unsure(
-                    self._segment_of(cause), first, cause, published.value, _AFTER_RUN.encode() in anomalies.split(b",")
-                )
-                why = why or self._unnamed.of_step(published.identity[0], first, cause)
-            else:
-                if published.identity[1].partition(" ")[0] in _STATEFUL:
-                    why = self._unsure_of_letter(self._segment_of(cause), cause)
-                letter = (published.identity[1], published.key, published.value, published.headers)
-                why = why or self._unnamed.of_dead_letter(cause, *letter)
+        why = why or self._segments.undecidable_left(published, first, cause)
+        if not why and published.kind is FindingKind.STEP:
+            why = self._unnamed.of_step(published.identity[0], first, cause)
+        elif not why:
+            letter = (published.identity[1], published.key, published.value, published.headers)
+            why = self._unnamed.of_dead_letter(cause, *letter)
         if why:
             self.left_unverifiable += 1
             kind = published.kind
@@ -534,56 +491,6 @@ class PartitionAudit:
     def _extra(self, published: Published, first: int, cause: int, why: str) -> Finding:
         kind, identity = published.kind, published.identity
         return Finding(Verdict.EXTRA, kind, self.state.partition, identity, first, cause, location_of(published), why)
-
-    def _undecidable(self, effect: Publish | DeadLetter, first: int, cause: int, told: int | None) -> str:
-        """Reason why the range cannot show that this effect must have happened; "" if it can. `told`: the first offset
-        that what was published in its place names."""
-        segment = self._segments[-1]
-        if isinstance(effect, DeadLetter):
-            return self._unsure_of_letter(segment, cause) if effect.reason in _STATEFUL else ""
-        return self._unsure(segment, first, cause, effect.value, _AFTER_RUN in effect.anomalies, agreed=first == told)
-
-    def _unsure(
-        self, segment: Segment, first: int, cause: int, value: bytes | None, after_run: bool, *, agreed: bool = False
-    ) -> str:
-        """The reason why the range cannot decide a step; "" if it can. `agreed`: worker and fold name the same first
-        offset, and so remembered the same of its response."""
-        if why := self._gaps.lacks_marks(first):
-            return why
-        if segment.complete:
-            return ""
-        if after_run:
-            return _BEFORE
-        if cause >= segment.refused_from or first <= self._gaps.dead_from:
-            return "steps were refused for want of room, or may have been, and how many were open is not known"
-        try:
-            created = read_created(value or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return _SOON
-        if created.is_of_item and not agreed:
-            return "its response may have begun before the range, and what it was there says which item is which"
-        created_at = created.created_at
-        if type(created_at) is not int or created_at * 1000 <= segment.settled_ms:
-            return _SOON
-        return ""
-
-    def _unsure_of_letter(self, segment: Segment, cause: int) -> str:
-        """The same for a record that was refused because of its step's state."""
-        return self._gaps.lacks_marks(cause) or ("" if segment.complete else _BEFORE)
-
-    def _began_before(self, published: Published) -> str:
-        first, cause = offsets_of(published)
-        if first is None or cause is None or not self._begin <= cause:
-            return ""
-        segment = self._segment_of(min(cause, self._end))
-        return "the step began before the range" if not segment.complete and first < segment.begin else ""
-
-    def _is_lost(self, cause: int) -> bool:
-        at = bisect_right(self._lost, (cause, NEVER)) - 1
-        return at >= 0 and self._lost[at][1] >= cause
-
-    def _segment_of(self, offset: int) -> Segment:
-        return self._segments[max(0, bisect_right(self._segments, offset, key=begin_of) - 1)]
 
     def _finding(
         self,
