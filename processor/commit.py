@@ -25,7 +25,7 @@ def commit() -> str:
 
 
 def of_tree(root: Path) -> str:
-    """The same of a source tree; `unknown` where it is no git repository of its own, or there is no git."""
+    """Ask git for the commit of a source tree; `unknown` if it is no repository of its own, or there is no git."""
     if not (root / ".git").exists():
         return UNKNOWN
     try:

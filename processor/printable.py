@@ -16,12 +16,12 @@ def printable(text: str) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """The same; line ends stay."""
+    """Clean a text of several lines: `printable` of each, with the line ends as they are."""
     return "\n".join(map(printable, text.split("\n")))
 
 
 def printable_json(text: str) -> str:
-    """The same JSON, in one line: what `printable` takes out is escaped."""
+    """Clean a JSON text, in one line: what `printable` would replace is escaped, so that the value stays the same."""
     return "".join(c if c.isprintable() else " " if c in "\n\r\t" else _escaped(c) for c in text)
 
 

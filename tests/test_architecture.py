@@ -366,6 +366,15 @@ def test_words_are_plain(path: str) -> None:
     assert not left - found, "gone: take it out of WORDS_LEFT"
 
 
+def test_docstrings_begin_with_a_sentence() -> None:
+    """Editors, help and searches show the first line: a list of arguments there says not what the thing is."""
+    bare = re.compile(r"(Args|Attributes|Raises|Returns|Yields):")
+    for path in SOURCES:
+        for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                assert not bare.match(ast.get_docstring(node) or ""), f"{path}: {getattr(node, 'name', 'module')}"
+
+
 def test_the_words_left_are_of_files_that_exist() -> None:
     assert not WORDS_LEFT.keys() - set(PROSE)
 

@@ -264,7 +264,11 @@ async def _told(
     log_end: int | None = None,
     beside: Sequence[Published] = (),
 ) -> StepIncarnation:
-    """Args: `beside` are records of other incarnations whose clock marks and settings matter here, and dead letters."""
+    """Build the timeline of one incarnation by folding `span`.
+
+    Args:
+        beside: records of other incarnations whose clock marks and settings matter here, and dead letters.
+    """
     begin, end = span
     latest_mark_ms = round((time.time() + CLOCK_SKEW_S) * 1000)  # no clock had come further
     task = logs.task(partition, begin, end, complete=complete)

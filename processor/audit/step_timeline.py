@@ -90,10 +90,13 @@ class StepIncarnation(msgspec.Struct, frozen=True):
 
 
 class StepTimeline:
-    """Folds a range and builds the timeline of one step."""
+    """Folds a range and builds the timeline of one step.
+
+    Args:
+        issued: the records of the index that belong to this incarnation.
+    """
 
     def __init__(self, step_id: str, task: Task, index: PublishedIndex, issued: list[Published]) -> None:
-        """Args: `issued` are those of the index that belong to this life."""
         self._step_id, self._task, self._issued = step_id, task, issued
         self._places = {(p.topic, p.partition, p.offset): p for p in issued}
         self._first = next((began_at(p) for p in issued), task.begin)

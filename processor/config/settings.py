@@ -309,7 +309,7 @@ class Settings(BaseSettings):
         return self._begin_at
 
     def beginning_at(self, wanted: Mapping[int, str | int]) -> Settings:
-        """The same settings, with these beginnings."""
+        """Copy the settings with start positions (an offset or a name) for partitions without a committed offset."""
         settings = self.model_copy()
         settings._begin_at = dict(wanted)
         return settings

@@ -1,4 +1,4 @@
-"""How this core came here: as Python, or compiled (docs/decisions/0006). Both give the same bytes."""
+"""Build of the core: interpreted Python, or compiled by mypyc (docs/decisions/0006). Both give the same bytes."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ _QUOTE: Final = b'"'
 
 
 def inside(text: str) -> bytes:
-    """What stands between the quotes where our encoder writes the text.
+    """Encode a text as JSON, without the quotes around it.
 
     Raises:
         UnicodeEncodeError: it has half of a surrogate pair.
@@ -48,9 +48,9 @@ def inside(text: str) -> bytes:
 
 
 def length_of(value: bytes, begin: i64, end: i64) -> i64:
-    """The number of characters between two quotes, if what stands there is what our encoder writes for them; else -1.
+    """Count the characters of a JSON string from its bytes without quotes, if our encoder writes the same; else -1.
 
-    -1 also where it is no JSON at all.
+    -1 also where the bytes are no JSON string at all. `begin` and `end` are offsets in `value`.
     """
     if not _IS_COMPILED or end - begin > _SHORT:
         piece = value[begin:end]
@@ -82,7 +82,7 @@ def length_of(value: bytes, begin: i64, end: i64) -> i64:
 
 
 def _is_escape(code: i64) -> bool:
-    """Whether this byte may stand behind a backslash: `\\\\`, `\\n`, `\\t`, `\\r`, `\\b`, `\\f`."""
+    """Whether a byte may follow a backslash: `\\\\`, `\\n`, `\\t`, `\\r`, `\\b`, `\\f`."""
     return code == 0x5C or code == 0x6E or code == 0x74 or code == 0x72 or code == 0x62 or code == 0x66
 
 
@@ -95,7 +95,7 @@ def _is_utf8(piece: bytes) -> bool:
 
 
 def _length_of(piece: bytes) -> int:
-    """The same by functions that are written in C."""
+    """`length_of` by functions that are written in C: faster for long texts, and where this module is not compiled."""
     # A character for each escape: bytes on both sides of one that is left out could make a character together.
     rest = piece.replace(_ESCAPED_QUOTE, _CHARACTER)  # nearly all escapes are of quotes
     if _BACKSLASH in rest:
@@ -161,5 +161,5 @@ class Text:
         return _raw(self.quoted())
 
     def encoded(self) -> bytes:
-        """The same as bytes, which `from_bytes` reads."""
+        """Encode the text as bytes, for `from_bytes` to read back."""
         return as_bytes(self.getvalue())

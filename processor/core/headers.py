@@ -51,7 +51,7 @@ _TRACE_BYTES: Final = 4096
 
 
 def trace_of(record: Record) -> tuple[tuple[str, bytes], ...]:
-    """The trace context of a record: the last header of each name, where it is of a sane length."""
+    """The trace context of a record: the last header of each name, if it has at most 4,096 bytes."""
     if isinstance(record, ShownRecord) and not record.may_trace:
         return ()
     headers = record.headers

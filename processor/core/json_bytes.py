@@ -1,4 +1,4 @@
-"""JSON as bytes, looked at in place: where its texts and decimal numbers end.
+"""Scan JSON in place, as bytes: find where its strings and decimal numbers end, and how deep it nests.
 
 Compiled, short ones are walked byte by byte, which costs less than one call of a C function.
 """
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from mypy_extensions import i64  # for the compiler alone
 
 MAX_NESTING: Final = 500
-"""Levels of any text that is decoded at all. How far the decoder goes hangs on who calls it, and on how Python was
-built: no outcome may."""
+"""Most levels of a text that is decoded at all. The decoder's own limit depends on its caller's stack and on the build
+of Python, and no outcome may."""
 _MAX_DIGITS: Final = 16
 _IS_COMPILED: Final = not __file__.endswith(".py")
 _MOST_DIGITS: Final = 15
@@ -24,7 +24,7 @@ _NESTING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[\[{]+|[\]}]+
 
 
 def number_end(value: bytes, at: i64, size: i64, number: i64) -> i64:
-    """Where the digits end that stand at `at`, if they are this number as JSON has it; else -1."""
+    """Find the end of the digits at `at`, if they are `number` as JSON writes it; else -1."""
     if not _IS_COMPILED:
         return _number_end(value, at, size, number)
     begin: i64 = at
@@ -51,7 +51,7 @@ def _number_end(value: bytes, at: int, size: int, number: int) -> int:
 
 
 def alphanumeric_end(value: bytes, at: i64, size: i64) -> i64:
-    """Where letters and digits of ASCII end that stand at `at`."""
+    """Find the end of the ASCII letters and digits at `at`; `at` itself where there is none."""
     if not _IS_COMPILED:
         found = _ALPHANUMERIC.match(value, at, size)
         return at if found is None else found.end()
@@ -68,7 +68,7 @@ def alphanumeric_end(value: bytes, at: i64, size: i64) -> i64:
 
 
 def text_end(value: bytes, at: i64, end: i64) -> i64:
-    """Where the quote stands that closes the text which begins at `at`; -1 if nowhere. What it holds is not judged."""
+    """Find the quote that closes the JSON string that begins at `at`; -1 if none. What it holds is not checked."""
     if not _IS_COMPILED:
         found = value.find(b'"', at, end)
         if found < 0 or value.find(b"\\", at, found) < 0:
@@ -82,7 +82,7 @@ def text_end(value: bytes, at: i64, end: i64) -> i64:
 
 
 def plain_end(value: bytes, at: i64, end: i64) -> i64:
-    """Where the quote stands that closes a text of printable ASCII without escapes; -1 if it is another."""
+    """Find the quote that closes a string of printable ASCII without escapes; -1 if the string is another."""
     while at < end:
         code: i64 = value[at]
         if code > 0x5C:  # as most of them, in an order that asks little of these
@@ -100,7 +100,7 @@ def plain_end(value: bytes, at: i64, end: i64) -> i64:
 
 
 def digits_end(value: bytes, at: i64, end: i64) -> i64:
-    """Where a whole number above 0 of at most 15 digits ends; -1 if none stands there."""
+    """Find the end of an integer above 0 of at most 15 digits at `at`; -1 if there is none."""
     begin: i64 = at
     while at < end:
         code: i64 = value[at]
@@ -113,7 +113,7 @@ def digits_end(value: bytes, at: i64, end: i64) -> i64:
 
 
 def nests_deeper(value: bytes, levels: int) -> bool:
-    """Whether objects and lists stand in one another deeper than that, as far as the text can be read."""
+    """Whether objects and lists nest more than `levels` deep, as far as the text can be read."""
     if len(value) <= levels or value.count(b"{") + value.count(b"[") <= levels:  # as nearly all
         return False
     if not _IS_COMPILED:
@@ -139,7 +139,7 @@ def nests_deeper(value: bytes, levels: int) -> bool:
 
 
 def _nests_deeper(value: bytes, levels: int) -> bool:
-    """The same by an expression. Nothing is copied: a value of many MiB may be one row of brackets."""
+    """`nests_deeper` by a regular expression. Nothing is copied: a value of many MiB may be one row of brackets."""
     depth = 0
     for found in _NESTING.finditer(value):
         begin, end = found.span()

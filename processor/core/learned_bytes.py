@@ -1,4 +1,4 @@
-"""How many bytes a partition may remember of how its producers write.
+"""Memory bound of what a partition learns of how its producers write (templates, outlines, shapes).
 
 Templates are bounded in number where they are learned. What one of them has is up to who writes the records, and a
 record may have a megabyte: so all of a partition have these bytes together, and what is large is not remembered.
@@ -21,7 +21,7 @@ _OF_A_PIECE: Final = 64
 
 @mypyc_attr(acyclic=True)
 class LearnedBytes:
-    """What is left of `MOST_BYTES`."""
+    """Budget of learned bytes in one partition: `left` of `MOST_BYTES`."""
 
     __slots__ = ("left",)
 
@@ -29,7 +29,7 @@ class LearnedBytes:
         self.left = MOST_BYTES
 
     def take(self, size: int) -> bool:
-        """Whether something of this size may be remembered; if so, it counts from here on."""
+        """Take `size` bytes from the budget; False, and nothing is taken, if they are too many."""
         if size > MOST_OF_ONE or size > self.left:
             return False
         self.left -= size
@@ -37,5 +37,5 @@ class LearnedBytes:
 
 
 def size_of(pieces: Iterable[bytes]) -> int:
-    """About how many bytes of memory these take."""
+    """Estimate the memory of pieces of bytes, in bytes."""
     return sum(len(piece) + _OF_A_PIECE for piece in pieces)

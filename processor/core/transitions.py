@@ -132,7 +132,7 @@ class Transitions:
         self.touch_at(entry, cause.offset, cause.before_ms)
 
     def touch_at(self, entry: Entry, offset: int, before_ms: int) -> None:
-        """The same for a record at this offset, before which it was `before_ms` of stream time."""
+        """Touch the entry by a record at `offset`, before which stream time was `before_ms`."""
         if entry.dirty_from < 0:
             self.retention.mark_dirty(entry, offset, before_ms)
         entry.touched_ms, entry.touched_offset = self.stream_time, offset
@@ -165,7 +165,7 @@ class Transitions:
         self.folded_at(step, cause.offset, event_id)
 
     def folded_at(self, step: StepState, offset: int, event_id: str | None) -> None:
-        """The same for a record at this offset."""
+        """Note the event of a record at `offset`, which the step has taken in, and its id."""
         step.last_offset = offset
         if event_id is not None:
             step.note_folded(event_id)

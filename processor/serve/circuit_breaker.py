@@ -94,7 +94,11 @@ class Breaker:
         of_records: int,
         run_length: int,
     ) -> Tripped:
-        """Args: `letters` are those of the last batch; a batch without any may complete a window, too."""
+        """Describe the rejections that tripped the breaker.
+
+        Args:
+            letters: those of the last batch; a batch without any may complete a window, too.
+        """
         where = f"topic {self._topic}: partition {partition}"
         first, last, reason, newest = -1, -1, "", ""
         if letters:

@@ -133,7 +133,7 @@ def value(rng: Random, now_s: int, manner: Manner) -> bytes | None:
 
 
 def world(rng: Random, responses: float = 0.0) -> Made:
-    """Args: `responses` is how much of the log is of the Responses API."""
+    """Make a log, and what was published of it; `responses` is the share of the log that is of the Responses API."""
     rules = rng.choice([CROWDED, LOOSE, LOOSE, SHORT])
     state = PartitionState(SOURCE, 0, rules)
     places = places_under(rules)

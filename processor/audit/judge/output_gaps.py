@@ -21,7 +21,9 @@ _HEAD: Final = "the published records are gone: the topic no longer holds its fi
 
 
 class OutputGaps:
-    """Args:
+    """Decides which findings a gap of the output makes undecidable.
+
+    Args:
         kept_from: output partitions that retention has shortened -> the first cause that a record there names; of
             that cause some may be gone (a run's end ends several steps), behind it all are there.
         held: output partitions of which an open transaction holds back the rest: nothing is known of that.

@@ -21,7 +21,11 @@ ENOUGH: Final = 3
 
 
 class PartitionGrowth:
-    """Args: `published` are all records of one topic that one source partition caused."""
+    """Infers, from the partitions that keys stand on, how many partitions a topic had when its records were written.
+
+    Args:
+        published: all records of one topic that one source partition caused.
+    """
 
     def __init__(self, published: Iterable[Published], placements: Placements) -> None:
         rows = []

@@ -17,12 +17,14 @@ from processor.core.wire_types import RunEnd
 
 
 class UnknownPrefix(Observer):
-    """Args:
-    rules: of the state that is observed.
-    stream_time: the owner's where the state begins, in milliseconds; all that it remembered was last named at that
-        time or before.
-    is_blank: it remembered nothing there, so that nothing is uncertain.
-    step_id, first_offset: the step that is judged, and where its owner says that it began.
+    """Observer that notes what the owner may have remembered from before the range and that could change one step.
+
+    Args:
+        rules: of the state that is observed.
+        stream_time: the owner's where the state begins, in milliseconds; all that it remembered was last named at that
+            time or before.
+        is_blank: the owner remembered nothing there, so that nothing is uncertain.
+        step_id, first_offset: the step that is judged, and where its owner says that it began.
     """
 
     def __init__(self, rules: Rules, *, stream_time: int, is_blank: bool, step_id: str, first_offset: int) -> None:

@@ -162,7 +162,7 @@ def mark_of(published: Published) -> tuple[int, int] | None:
 
 
 def mark_in(headers: Mapping[str, bytes | None]) -> tuple[int, int] | None:
-    """The same, from the headers by name.
+    """Read the clock mark, (position, milliseconds), from a record's headers by name; None if they name none.
 
     Of the dead letters only references to a step can carry one; the others hold the headers of the record that came in,
     and no word of those is the worker's.

@@ -11,7 +11,7 @@ PLACES: Final = 10
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
-    """Attributes: `first_steps` and `first_runs` are ids and the partitions that each stands on."""
+    """Counts of split steps and runs. `first_steps` and `first_runs`: the first ids -> the partitions of each."""
 
     steps: int = 0
     runs: int = 0

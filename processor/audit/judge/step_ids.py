@@ -10,7 +10,11 @@ from processor.core.step_state import StepState
 
 
 class StepIds(Observer):
-    """Attributes: `found` has (step id, the snapshot's `run_id`) of each revision, until its reader clears it."""
+    """Collects the ids of published steps.
+
+    Attributes:
+        found: (step id, the snapshot's `run_id`) of each revision, until its reader clears the list.
+    """
 
     def __init__(self) -> None:
         self.found: list[tuple[str, Any]] = []

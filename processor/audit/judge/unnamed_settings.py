@@ -78,11 +78,13 @@ _read_named: Final = msgspec.json.Decoder(_Named).decode
 
 
 class UnnamedSettings:
-    """Args:
-    index: the published records of the partition. Where it holds no dead letters, nothing is said.
-    own: fold version and digest of the audited settings.
-    others: whether other settings may have been in force at all.
-    begin: of the range.
+    """Finds the findings that other settings may explain, where no published step names the settings in force.
+
+    Args:
+        index: the published records of the partition. Where it holds no dead letters, no finding is explained so.
+        own: fold version and digest of the audited settings.
+        others: whether other settings may have been in force at all.
+        begin: first offset of the range.
     """
 
     def __init__(self, index: PublishedIndex, own: Regime, *, others: bool, begin: int) -> None:
@@ -225,8 +227,9 @@ class UnnamedSettings:
     def between(
         self, effect: Publish | DeadLetter, first: int, cause: int, there: Sequence[Published], paths: set[str]
     ) -> str:
-        """The same of what is there, and another than what is implied; of a dead letter settings change the limit that
-        it names, and no more.
+        """Why a published record that differs from the implied one is not provable; "" if it is a difference.
+
+        Of a dead letter, settings change the limit that it names, and no more.
 
         Args:
             first, cause: of what is implied.

@@ -39,12 +39,12 @@ class RegimeHistory:
         """The same spans by the two headers as they stand: nearly all steps of a range have the same."""
 
     def note(self, headers: Headers, cause: int) -> None:
-        """A published step with these headers, caused at this offset of the source."""
+        """Note a published step by its headers and by the source offset that caused it."""
         named = dict(headers)
         self._note(named.get(VERSION), named.get(RULES), cause)
 
     def note_own(self, headers: Headers, cause: int) -> None:
-        """The same, with the headers that our own fold has made."""
+        """Note a step that our own fold has made: `note`, but faster, as its headers have known places."""
         self._note(own_header(headers, VERSION_AT, VERSION), own_header(headers, RULES_AT, RULES), cause)
 
     def _note(self, version: bytes | None, rules: bytes | None, cause: int) -> None:

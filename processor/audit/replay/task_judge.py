@@ -80,6 +80,6 @@ def observed_state(
     on_transition: Callable[[Transition], None],
     rules: Rules | None = None,
 ) -> tuple[PartitionState, TransitionObserver]:
-    """The same, and the observer of its transitions."""
+    """Make the state of `plain_state` with an observer of its transitions; returns both."""
     observer = TransitionObserver(on_transition, belonging(task.only) if task.only else None)
     return plain_state(task, offset, stream_time, rules, observer=observer), observer

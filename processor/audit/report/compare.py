@@ -73,7 +73,11 @@ def require_whole(report: Path, program: str) -> None:
 
 
 def compare_steps(report: Path, work: Path, ranges: Sequence[RangeResult]) -> Against:
-    """Args: `work` holds the tables of this replay, `ranges` what it has read.
+    """Compare the links and steps of this replay with those of an older report, over the offsets that both have.
+
+    Args:
+        work: folder with the tables of this replay.
+        ranges: what this replay has read.
 
     Raises:
         UsageError: they have no offset in common, or the report is narrowed to some steps.

@@ -106,7 +106,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     root: str = ""
 
     def sealed(self) -> Manifest:
-        """The same with both digests as they must be."""
+        """Copy the manifest, with `evidence` and `root` computed from its other fields."""
         plain = msgspec.to_builtins(self)
         plain["evidence"] = _evidence(plain)
         return msgspec.structs.replace(self, evidence=plain["evidence"], root=_root(plain))

@@ -148,7 +148,7 @@ class ResponseFold:
         return refused
 
     def _news(self, response: Response, event: ResponseEvent, event_id: str | None) -> ResponseEvent | None:
-        """The event, placed, if it is no repeat; notes its number, or its id where it has none, and what is missing."""
+        """Place an event at its item, and note its number, or its id where it has none; None if it is a repeat."""
         counts, numbers, number = self._transitions.counts, response.numbers, event.number
         is_index_said = event.index != NOT_SAID
         index = index_of(response, event)
@@ -183,7 +183,7 @@ class ResponseFold:
         return placed
 
     def _news_by_id(self, response: Response, event: ResponseEvent, event_id: str | None) -> ResponseEvent | None:
-        """The same for an event that has no number, or one that says nothing."""
+        """`_news` for an event without a number, or with one that says nothing: repeats are told by event id."""
         if event.what == said.END:
             return event
         if event_id is not None:
@@ -200,7 +200,7 @@ class ResponseFold:
     def _not_another(
         self, response: Response, event: ResponseEvent, item: Item | None, *, is_news: bool
     ) -> ResponseEvent:
-        """The event, at an index of its own where it means another item than that which has its index."""
+        """Give an event a free index where it means another item than the one that has its index."""
         if item is None:
             return event
         if is_another(response, item, event, is_news=is_news):
@@ -212,7 +212,7 @@ class ResponseFold:
         return event
 
     def _give_back(self, response: Response, event: ResponseEvent, event_id: str | None) -> None:
-        """Forget that a refused event has come: put back later (a redrive), it is no repeat."""
+        """Forget the number or id of a refused event, so that it is no repeat when a redrive puts it back."""
         if event.number is not None:
             response.numbers.give_back(event.number)
         elif event_id is not None and response.has_folded(event_id):
@@ -504,7 +504,7 @@ class ResponseFold:
                 transitions.forget_open(entry)
 
     def _settle(self, entry: Entry, response: Response, cause: Cause) -> None:
-        """Know how the response stands after an event: ended, or open and due with its oldest item."""
+        """Update the entry of a response after an event: ended and packed, or open and due with its oldest item."""
         transitions = self._transitions
         ending = response.ending
         if ending is not None:

@@ -17,7 +17,7 @@ from processor.core.responses.response import Response
 
 
 def index_of(response: Response, event: ResponseEvent) -> int:
-    """The index of the item that an event is of, which need not have begun; `NOT_SAID` where nothing tells it."""
+    """Find the index of an event's item, which need not have begun; `NOT_SAID` where nothing tells it."""
     said = event.index
     if event.what not in OF_ITEMS:
         return said
@@ -58,7 +58,7 @@ def free_index(response: Response) -> int:
 
 
 def _by_id(response: Response, event: ResponseEvent) -> int:
-    """The item of an event that does not say its index."""
+    """Find the index for an event without `output_index`: by the item's id, else by which items are open."""
     items = response.items
     if event.what == ADDED:
         if event.number is not None:
@@ -86,7 +86,7 @@ def _by_id(response: Response, event: ResponseEvent) -> int:
 
 
 def _among_moved(response: Response, event: ResponseEvent) -> int:
-    """The item of an event whose index several items were given, or one that stands elsewhere."""
+    """Find the index for an event whose `output_index` several items have, or one that was moved."""
     said = event.index
     found = [item for item in response.items.values() if item.said == said]
     if not found:
@@ -103,7 +103,7 @@ def _among_moved(response: Response, event: ResponseEvent) -> int:
 
 
 def _suits(item: Item, event: ResponseEvent) -> bool:
-    """Whether an event may be of an item of this type, as far as both say one."""
+    """Whether the type that an event implies agrees with the item's, as far as both have one."""
     known = item.item.get("type")
     value: Any = event.value
     if event.texts:

@@ -13,7 +13,9 @@ from processor.core.responses.response import Response
 
 
 def may_be_repeat(response: Response, event: ResponseEvent, number: int, *, is_index_said: bool) -> bool:
-    """Whether an event whose number came before may have come with it. It is placed (`placing.index_of`)."""
+    """Whether an event whose number came before may be a repeat of the event that had it.
+
+    `event` has been placed (`placing.index_of`)."""
     what = event.what
     if what in (END, ERROR):
         return response.ending is not None
@@ -52,5 +54,5 @@ def _had_another(response: Response, event: ResponseEvent, number: int, *, is_na
 
 
 def kind_of(event: ResponseEvent) -> str:
-    """What tells two events apart that have the same number."""
+    """Kind of an event, by which two events of the same number are told apart."""
     return BEGINS if event.begins else event.what

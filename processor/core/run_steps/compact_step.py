@@ -197,7 +197,7 @@ class CompactStep:
         return None if absent < 0 else Ending(stated, b"", (stated.run_id, stated.thread_id), absent, texts)
 
     def tool_ending_of(self, stated: StatedStep[Any], status: Status, tree: Tree) -> Ending | None:
-        """The same where the details are a tree, which stays as it is. `stated` has `ToolDetails` and is changed."""
+        """End a step whose details are a tree, which stays as it is. `stated` has `ToolDetails` and is changed."""
         details: ToolDetails | None = stated.step_details
         if not self.opening or not ((stated.type is None or stated.type == self.type) and stated.object):
             return None
@@ -215,7 +215,7 @@ class CompactStep:
         return None if absent < 0 else Ending(stated, b"", ids, absent, 0, leaves, notes)
 
     def ending_by(self, template: EndTemplate, cuts: list[bytes], tree: Tree | None) -> Ending | None:
-        """The same of an object that matches a template. `tree`: the details, where the step has them so."""
+        """End the step by an object that matches a template. `tree`: the details, where the step has them so."""
         if not self._may_end_by(template):
             return None
         ids, held = template.ids(cuts), self.calls
@@ -269,7 +269,7 @@ class CompactStep:
     def _calls_ending_behind(
         self, template: EndTemplate, shared: SharedBeginning, value: bytes, begin: i64, held: list[Call]
     ) -> Ending | None:
-        """The same where function calls are left to the fold, or named in a way that is known.
+        """End a step of function calls that are left to the fold, or named in a way that is known.
 
         What differs is put straight into what is published, and named calls are compared where they stand.
         """

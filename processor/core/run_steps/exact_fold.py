@@ -191,7 +191,7 @@ class ExactFold:
 
 
 def general(event: ExactEvent) -> StepDelta | StepObject:
-    """The same event for the slow path."""
+    """Convert an exact event to the one that the slow path takes."""
     if isinstance(event, StatedObject):
         return event.general()
     assert isinstance(event, TextDelta | ParsedDelta)

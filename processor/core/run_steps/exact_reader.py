@@ -75,7 +75,7 @@ class StatedObject(ExactEvent):
         self.kind, self.step_id, self.data, self.exact = kind, step_id, data, exact
 
     def general(self) -> StepObject:
-        """The same for the slow path."""
+        """Convert to the event that the slow path takes."""
         return StepObject(self.kind, self.step_id, read_any(self.data))
 
 

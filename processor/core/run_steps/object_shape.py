@@ -187,7 +187,7 @@ class Shape:
         return at == size
 
     def _matches_from(self, value: bytes, at: int, number: int, pieces: list[Any], spots: bytes, said: bytes) -> bool:
-        """The same by an expression, as Python has no other way that is as fast."""
+        """Match the rest of a value by a regular expression: where this module is not compiled nothing is as fast."""
         match = self._patterns.get(number)
         if match is None:
             pattern = b""
