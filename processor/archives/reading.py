@@ -43,7 +43,7 @@ _UNFINISHED: Final = tuple(
     for suffix in SUFFIXES
     for mark in (".part", ".partial", ".tmp", ".temp", ".inprogress", ".filepart", ".crdownload", ".download")
 )
-_MAX_PARTITIONS: Final = 1 << 16
+MAX_PARTITIONS: Final = 1 << 16
 _RECORDS: Final = {ArchivedRecord}
 
 
@@ -350,7 +350,7 @@ class _Order:
         return True
 
     def _possible(self, item: ArchivedRecord | Gap) -> bool:
-        return is_topic(item.topic) and 0 <= item.partition <= MAX_PARTITION and len(self._last) < _MAX_PARTITIONS
+        return is_topic(item.topic) and 0 <= item.partition <= MAX_PARTITION and len(self._last) < MAX_PARTITIONS
 
     def broken(self, file: Path, place: str, item: ArchivedRecord | Gap) -> Exception:
         """The error of an item for which `follows` is False."""
@@ -359,8 +359,8 @@ class _Order:
         if not 0 <= item.partition <= MAX_PARTITION:
             return refused(file, place, f"not a partition (got {item.partition})")
         before = self._last.get((item.topic, item.partition))
-        if before is None and len(self._last) >= _MAX_PARTITIONS:
-            return refused(file, place, f"more than {_MAX_PARTITIONS} partitions")
+        if before is None and len(self._last) >= MAX_PARTITIONS:
+            return refused(file, place, f"more than {MAX_PARTITIONS} partitions")
         if isinstance(item, ArchivedRecord) and not MIN_TIMESTAMP <= item.timestamp <= MAX_TIMESTAMP:
             return refused(file, place, f"not a timestamp in milliseconds (got {item.timestamp})")
         if isinstance(item, Gap) and item.first > item.last:

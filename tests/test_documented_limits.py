@@ -1,0 +1,80 @@
+"""Limits, versions and examples in the documentation: numbers that a reader plans with, compared with the program."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from deploy.site.stage import ROOT, pages
+from processor.archives.reading import LAYOUT_VERSION, MAX_PARTITIONS
+from processor.archives.records import LIMITS
+from processor.audit.report.manifest import FORMAT as REPORT_VERSION
+from processor.config.settings import keys
+from processor.core.checkpoints import CHECKPOINT_VERSION, IDS_VERSION, RESPONSE_VERSION
+from processor.core.effects import FOLD_VERSION
+from processor.core.events import MAX_DEPTH, MAX_ID
+from processor.core.json_bytes import MAX_NESTING
+from processor.core.merge import MAX_INDEX
+from processor.core.offset_metadata import METADATA_VERSION
+from processor.core.responses.decode import MAX_RESPONSE_ID
+from processor.core.responses.numbers import MAX_RANGES
+from processor.core.rules import MAX_DIGITS
+
+_TOML: Final = re.compile(r"(?ms)^```toml\n(.*?)^```")
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text("utf-8")
+
+
+def test_the_limits_of_archives_are_those_of_the_reader() -> None:
+    rows = dict(re.findall(r"(?m)^\| ([^|]+) \| ([^|]+) \|$", page("archive-format.md").partition("## Limits\n")[2]))
+    assert rows == {
+        "a JSON line; a record that is written": f"{LIMITS.line_bytes >> 20} MiB",
+        "an Avro block or a Parquet page, packed or unpacked": f"{LIMITS.block_bytes >> 20} MiB",
+        "a Parquet row group, unpacked (from the page headers, before anything is unpacked)": (
+            f"{LIMITS.group_bytes >> 30} GiB"
+        ),
+        f"unpacked to packed size, looked at from {LIMITS.ratio_from_bytes >> 20} MiB unpacked on": f"{LIMITS.ratio}",
+        "headers of a record": f"{LIMITS.headers:,}",
+        "values of a Parquet page, events of an Avro block": f"{LIMITS.rows:,}",
+        "a Parquet footer": f"{LIMITS.footer_bytes >> 20} MiB",
+        "partitions in an archive": f"{MAX_PARTITIONS:,}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("semantics.md", f"Nested more than {MAX_NESTING} levels (a step event: more\n  than {MAX_DEPTH}): `too_deep`"),
+        ("semantics.md", f"JSON of at most {MAX_NESTING} levels"),
+        ("semantics.md", f"`id` not a string of 1 to {MAX_ID}"),
+        ("semantics.md", f"0 <= index < {MAX_INDEX}"),
+        ("semantics.md", f"up to {MAX_DIGITS:,} digits"),
+        ("responses.md", f"its id has more than {MAX_RESPONSE_ID:,} characters: `malformed`"),
+        ("responses.md", f"integers from 0 to {MAX_INDEX - 1}"),
+        ("responses.md", f"kept as ranges ({MAX_RANGES} at most"),
+        ("upgrading.md", f"| fold version ({FOLD_VERSION}) |"),
+        ("upgrading.md", f"version 1) and this one ({FOLD_VERSION})"),
+        ("upgrading.md", f"Between {FOLD_VERSION - 1} and {FOLD_VERSION} it is"),
+        ("upgrading.md", f"| checkpoint of a step ({CHECKPOINT_VERSION}) |"),
+        ("upgrading.md", f"| checkpoint of a response ({RESPONSE_VERSION}) |"),
+        ("upgrading.md", f"| checkpoint of a step whose events have ids ({IDS_VERSION}) |"),
+        ("upgrading.md", f"| metadata of a committed offset ({METADATA_VERSION}) |"),
+        ("upgrading.md", f"| archive ({LAYOUT_VERSION}), report ({REPORT_VERSION}) |"),
+    ],
+)
+def test_numbers_that_outcomes_depend_on_are_those_of_the_program(name: str, sentence: str) -> None:
+    assert sentence in page(name)
+
+
+@pytest.mark.parametrize("name", [name for name in pages() if _TOML.search((ROOT / name).read_text("utf-8"))], ids=str)
+def test_examples_of_settings_name_settings(name: Path) -> None:
+    settings = {(section, key) for section, key, _ in keys()}
+    for text in _TOML.findall((ROOT / name).read_text("utf-8")):
+        for section, values in tomllib.loads(text).items():
+            assert {(section, key) for key in values} <= settings, text
