@@ -16,9 +16,9 @@ from processor.audit.report.manifest import FORMAT as REPORT_VERSION
 from processor.config.settings import keys
 from processor.core.checkpoints import CHECKPOINT_VERSION, IDS_VERSION, RESPONSE_VERSION
 from processor.core.effects import FOLD_VERSION
-from processor.core.events import MAX_DEPTH, MAX_ID
 from processor.core.json_bytes import MAX_NESTING
 from processor.core.merge import MAX_INDEX
+from processor.core.named_events import MAX_DEPTH, MAX_ID
 from processor.core.offset_metadata import METADATA_VERSION
 from processor.core.responses.decode import MAX_RESPONSE_ID
 from processor.core.responses.numbers import MAX_RANGES

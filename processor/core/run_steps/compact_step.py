@@ -15,7 +15,6 @@ from msgspec import UNSET
 
 from processor.core.acyclic import mypyc_attr
 from processor.core.effects import Status
-from processor.core.events import MAX_DEPTH
 from processor.core.growing_text import Text
 from processor.core.merge import (
     Indexed,
@@ -30,6 +29,7 @@ from processor.core.merge import (
     publishable,
     restore_leaves,
 )
+from processor.core.named_events import MAX_DEPTH
 from processor.core.run_steps.function_calls import Call, CallsFrame, details_of, outputs_of
 from processor.core.run_steps.object_shape import SharedBeginning
 from processor.core.run_steps.object_template import BeginTemplate, EndTemplate

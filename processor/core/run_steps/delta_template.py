@@ -11,9 +11,9 @@ from typing import Any, Final
 
 import msgspec
 
-from processor.core.events import DELTA_OBJECT
 from processor.core.growing_text import inside
 from processor.core.learned_bytes import size_of
+from processor.core.named_events import DELTA_OBJECT
 from processor.core.run_steps.text_place import TextPlace
 from processor.core.wire_types import ExactData, exact_delta
 

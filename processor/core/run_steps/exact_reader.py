@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from processor.core.events import MAX_ID, STEP_OBJECTS, is_id
 from processor.core.exact_events import ExactEvent, ExactReader
 from processor.core.growing_text import inside, length_of
 from processor.core.learned_bytes import LearnedBytes
 from processor.core.lifecycle import Kind
+from processor.core.named_events import MAX_ID, STEP_OBJECTS, is_id
 from processor.core.run_steps.compact_step import opens_exactly
 from processor.core.run_steps.delta_template import DeltaTemplate, is_plain, learn_template
 from processor.core.run_steps.text_place import piece_of

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from processor.core.effects import Status
 from processor.core.entry import Cause, Entry
-from processor.core.events import MAX_ID
 from processor.core.lifecycle import Kind
+from processor.core.named_events import MAX_ID
 from processor.core.run_steps.compact_step import Ending
 from processor.core.run_steps.event_ids import id_text
 from processor.core.run_steps.fast_path import FastPath, Templates

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from processor.core.effects import Status
-from processor.core.events import (
+from processor.core.json_bytes import MAX_NESTING, nests_deeper
+from processor.core.lifecycle import TERMINAL, Kind
+from processor.core.named_events import (
     MAX_DEPTH,
     RUN_EVENT,
     RUN_NAMES,
@@ -23,8 +25,6 @@ from processor.core.events import (
     run_of,
     step_of,
 )
-from processor.core.json_bytes import MAX_NESTING, nests_deeper
-from processor.core.lifecycle import TERMINAL, Kind
 from processor.core.wire_types import (
     ExactData,
     ExactStep,
