@@ -16,7 +16,7 @@ from msgspec import structs
 
 from processor.core.effects import Headers, Reason, Rejected
 from processor.core.event_headers import EVENT_ID, RUN_ID, is_enveloped
-from processor.core.exact_events import ExactEvent, ExactReader
+from processor.core.exact_events import ExactEvent
 from processor.core.named_events import (
     IGNORED,
     MAX_ID,
@@ -30,6 +30,7 @@ from processor.core.named_events import (
     exact_named,
     read_checked,
 )
+from processor.core.reader import ExactReader
 from processor.core.responses.decode import is_response, read_numbered
 from processor.core.responses.event import ResponseEvent
 from processor.core.schema_frames import SchemaFrame, frame_of

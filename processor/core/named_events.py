@@ -12,9 +12,10 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from processor.core.effects import Reason, Rejected
-from processor.core.exact_events import ExactEvent, ExactReader
+from processor.core.exact_events import ExactEvent
 from processor.core.json_bytes import MAX_NESTING, nests_deeper
 from processor.core.lifecycle import RUN_ENDS, TERMINAL, Kind
+from processor.core.reader import ExactReader
 from processor.core.responses.decode import is_response, read_response_event
 from processor.core.responses.event import ERROR, ResponseEvent
 from processor.core.responses.numbers import sequence_number
@@ -104,7 +105,7 @@ def event_named(name: str, data: Span, exact: ExactReader | None) -> Event:
         return _UNKNOWN if named is None else step_of(_object(data), named)
     if name.startswith(RUN_EVENT):
         tail = name[len(RUN_EVENT) :]
-        return _run(data, tail) if tail in RUN_NAMES else _UNKNOWN
+        return _run(data, tail, exact) if tail in RUN_NAMES else _UNKNOWN
     if name.startswith("thread.") or name == "done":
         return IGNORED
     if name in _ERRORS:
@@ -167,7 +168,7 @@ def bare_event(kind: str, value: Span, exact: ExactReader | None) -> Event:
         found = None if exact is None else exact.delta_in(value)
         return _delta(_object(value)) if found is None else found
     if kind == "thread.run":
-        return _run(value, None)
+        return _run(value, None, exact)
     if kind.startswith("thread"):
         return IGNORED
     raise BadRecordError(Reason.MALFORMED, "a JSON object of no known form")
@@ -263,8 +264,13 @@ def step_of(data: dict[str, Any], named: Kind | None) -> StepObject:
     )
 
 
-def _run(value: Span, named: str | None) -> RunEnd | Ignored:
-    return run_of(read_checked(read_run_head, value), named)
+def _run(value: Span, named: str | None, exact: ExactReader | None) -> RunEnd | Ignored:
+    found = None if exact is None else exact.run_in(named or "", value)
+    if found is None:
+        found = run_of(read_checked(read_run_head, value), named)
+        if exact is not None:
+            exact.learn_run(named or "", value, found)
+    return found
 
 
 def run_of(head: RunHead, named: str | None) -> RunEnd | Ignored:

@@ -199,9 +199,9 @@ def test_where_more_may_vary_nothing_is_learned(data: dict[str, Any] | bytes) ->
     ],
 )
 def test_a_hole_that_changes_anything_else_is_none(read: Any) -> None:
-    places = object_template._places(b'{"id":"a"}', [Hole(7, 8, 0)], lambda whole: {"id": json.loads(whole)["id"]})
+    places = object_template.places_of(b'{"id":"a"}', [Hole(7, 8, 0)], lambda whole: {"id": json.loads(whole)["id"]})
     assert places == [("id",)]
-    assert object_template._places(b'{"id":"a"}', [Hole(7, 8, 0)], read) is None
+    assert object_template.places_of(b'{"id":"a"}', [Hole(7, 8, 0)], read) is None
 
 
 @pytest.mark.parametrize("name", ["created", "in_progress", "completed"])

@@ -593,7 +593,7 @@ def test_an_object_that_was_cut_anywhere_is_refused_as_by_the_slow_path(name: st
 
 
 def test_an_id_is_found_in_an_object_whatever_its_length() -> None:
-    fast = FastPath(1 << 20, Play().state._transitions)
+    fast = Play().state._run_steps._fast
     ids = ["s1", "s", "step_100", "step_9", "", "step_10", "step_1000"]
     for step_id in [*ids, *reversed(ids)]:  # a later quote of a short one stands where that of a longer one did
         assert fast.id_in(f'{{"id":"{step_id}","object":"thread.run.step"}}'.encode()) == step_id

@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from processor.core.exact_events import ExactEvent, ExactReader
+from processor.core.exact_events import ExactEvent
 from processor.core.growing_text import inside, length_of
 from processor.core.learned_bytes import LearnedBytes
 from processor.core.lifecycle import Kind
 from processor.core.named_events import MAX_ID, STEP_OBJECTS, is_id
+from processor.core.reader import ExactReader
 from processor.core.run_steps.compact_step import opens_exactly
 from processor.core.run_steps.delta_template import DeltaTemplate, is_plain, learn_template
+from processor.core.run_steps.run_template import RunTemplates
 from processor.core.run_steps.text_place import piece_of
 from processor.core.run_steps.usual_events import ENDS, OBJECT, ExactObject, exact_object, tool_step
 from processor.core.wire_types import (
     ExactData,
+    Ignored,
+    RunEnd,
     StepDelta,
     StepObject,
     exact_data,
@@ -82,10 +86,11 @@ class StatedObject(ExactEvent):
 class DataReader(ExactReader):
     """Reads for one partition; it learns the templates of its producers."""
 
-    __slots__ = ("_attempts", "_id_end", "_learned", "_opening_bytes", "_openings", "_templates", "known")
+    __slots__ = ("_attempts", "_id_end", "_learned", "_opening_bytes", "_openings", "_templates", "known", "runs")
 
     def __init__(self, learned: LearnedBytes | None = None) -> None:
         self._learned = LearnedBytes() if learned is None else learned
+        self.runs = RunTemplates(self._learned)
         self._templates: dict[bytes, list[DeltaTemplate]] = {}
         """By `head`."""
         self.known = 0
@@ -167,6 +172,12 @@ class DataReader(ExactReader):
             self._openings[text] = found
             self._opening_bytes += len(text)
         return StatedObject(found.kind, found.step_id, text, found)
+
+    def run_in(self, name: str, data: Any) -> RunEnd | Ignored | None:
+        return self.runs.read(name, data if type(data) is bytes else bytes(data))
+
+    def learn_run(self, name: str, data: Any, found: RunEnd | Ignored) -> None:
+        self.runs.learn(name, bytes(data), found)
 
     def bare_in(self, data: Any) -> ExactEvent | None:
         text: bytes = data if type(data) is bytes else bytes(data)

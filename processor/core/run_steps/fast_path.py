@@ -15,6 +15,7 @@ from processor.core.learned_bytes import LearnedBytes
 from processor.core.lifecycle import Kind
 from processor.core.run_steps.compact_step import Ending, OpenedCall, opens_exactly
 from processor.core.run_steps.delta_template import DeltaTemplate, is_plain
+from processor.core.run_steps.run_template import RunTemplates, named_run
 from processor.core.run_steps.step import Step
 from processor.core.run_steps.usual_events import (
     EventPrefix,
@@ -109,9 +110,10 @@ class TakeSlowPath(Decision):
 class FastPath:
     """Decides about one event at a time."""
 
-    __slots__ = ("_id_end", "_max_step_bytes", "_transitions")
+    __slots__ = ("_id_end", "_max_step_bytes", "_runs", "_transitions")
 
-    def __init__(self, max_step_bytes: int, transitions: Transitions) -> None:
+    def __init__(self, max_step_bytes: int, transitions: Transitions, runs: RunTemplates) -> None:
+        self._runs = runs
         self._max_step_bytes, self._transitions = max_step_bytes, transitions
         self._id_end = len(_ID)
         """Where the id of the last object ended."""
@@ -121,7 +123,7 @@ class FastPath:
         if head is None:
             if not value.startswith(b"{"):  # SSE text, say, which names its event in front, too
                 return None
-            of_run = run_event(value)
+            of_run = self._run_event(value)
             if of_run is not None:
                 return TakeSlowPath(of_run)
         elif head.kind is not _DELTA:
@@ -142,6 +144,18 @@ class FastPath:
         elif type(event) is StepObject:
             whole = event
         return None if whole is None else TakeSlowPath(whole)
+
+    def _run_event(self, value: bytes) -> RunEnd | Ignored | None:
+        named = named_run(value) if self._runs.is_used else None
+        if named is None:
+            return run_event(value)
+        name, data = named
+        found = self._runs.read(name, data)
+        if found is None:
+            found = run_event(value)
+            if found is not None:
+                self._runs.learn(name, data, found)
+        return found
 
     def decide_delta(self, event: ExactData, offset: int, event_id: str | None) -> Decision | None:
         """A delta that adds text to a call, or begins one."""

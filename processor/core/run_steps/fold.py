@@ -86,7 +86,8 @@ class RunSteps:
     ) -> None:
         self._max_step_bytes = rules.max_step_bytes
         self._transitions = transitions
-        self._fast = FastPath(rules.max_step_bytes, transitions)
+        self._reader = DataReader(transitions.learned)
+        self._fast = FastPath(rules.max_step_bytes, transitions, self._reader.runs)
         self._slow = SlowPath(rules, transitions, quarantine, endings, responses, observer)
         self._uses_fast_path = uses_fast_path
         self._with_frames = rules.schema_frames
@@ -94,7 +95,6 @@ class RunSteps:
         self.templates = Templates(transitions.learned)
         self.objects = ObjectPath(rules.max_step_bytes, transitions, self._fast, self.templates)
         self._exact = ExactFold(rules.max_step_bytes, transitions, quarantine, self._fast, self.objects, self.templates)
-        self._reader = DataReader(transitions.learned)
         self.appended = 0
         """How many deltas the fast path has folded since `flush_counts`."""
 

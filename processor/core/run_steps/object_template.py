@@ -291,7 +291,7 @@ def learn_begin(value: bytes, data_at: int, event: ExactObject) -> BeginTemplate
         found = exact_object(whole[data_at:-1], event.kind)
         return None if found is None else msgspec.to_builtins(found.stated)
 
-    places = _places(value, holes, read)
+    places = places_of(value, holes, read)
     if places is None:
         return None
     spots = [number if path in _OF_BEGIN else NOWHERE for number, path in enumerate(places)]
@@ -302,7 +302,7 @@ def learn_begin(value: bytes, data_at: int, event: ExactObject) -> BeginTemplate
 def learn_call(value: bytes) -> CallTemplate | None:
     """The template of a delta that begins one function call."""
     holes = _text_holes(value)
-    places = _places(value, holes, lambda whole: msgspec.to_builtins(exact_delta(whole).data))
+    places = places_of(value, holes, lambda whole: msgspec.to_builtins(exact_delta(whole).data))
     if places is None:
         return None
     (call,) = exact_delta(value).data.delta.step_details.tool_calls
@@ -344,7 +344,7 @@ def learn_end(value: bytes, data_at: int) -> EndTemplate | None:
         told[_DETAILS] = held if is_span else read_any(held)
         return {name: content for name, content in told.items() if content is not _UNSET}
 
-    places = _places(value, holes, read)
+    places = places_of(value, holes, read)
     if places is None or type(stated.thread_id) is int:
         return None
     marked = split(_filled(value, holes))
@@ -394,7 +394,7 @@ def learn_named(details: bytes) -> NamedCalls | None:
     def read(whole: bytes) -> Any:
         return msgspec.to_builtins(read_exact_details(whole))
 
-    places = _places(details, holes, read)
+    places = places_of(details, holes, read)
     if places is None:
         return None
     told = read_exact_details(details)
@@ -442,8 +442,19 @@ def _text_holes(value: bytes) -> list[Hole]:
     return sorted(holes, key=_begin_of)
 
 
-def _places(value: bytes, holes: list[Hole], read: Callable[[bytes], Any]) -> list[Path] | None:
-    """Which leaf stands in each hole: it alone, and nothing else changes with it. None: not so, or more varies."""
+def id_and_number_holes(data: bytes) -> list[Hole]:
+    """Where ids and numbers stand, as far as the names in front of them tell."""
+    return _holes(data, 0, _IDS, _NUMBERS)
+
+
+def places_of(
+    value: bytes, holes: list[Hole], read: Callable[[bytes], Any], *, keeps_texts: bool = False
+) -> list[Path] | None:
+    """Which leaf stands in each hole: it alone, and nothing else changes with it. None: not so, or more varies.
+
+    Args:
+        keeps_texts: texts beside the holes may be anything that stays the same; else only what always does.
+    """
     if len(holes) > MOST_HOLES or any(hole.end > later.begin for hole, later in pairwise(holes)):
         return None
     try:
@@ -460,7 +471,11 @@ def _places(value: bytes, holes: list[Hole], read: Callable[[bytes], Any]) -> li
             if before[path] == leaf:
                 return None
             places[number] = path
-        elif leaf != before[path] or type(leaf) is not type(before[path]) or not _is_constant(path, leaf):
+        elif (
+            leaf != before[path]
+            or type(leaf) is not type(before[path])
+            or (not keeps_texts and not _is_constant(path, leaf))
+        ):
             return None
     found = [path for path in places if path is not None]
     return found if len(found) == len(holes) else None
