@@ -18,6 +18,7 @@ import msgspec
 
 from processor.archives.foreign import kcat_record
 from processor.archives.header_texts import as_bytes
+from processor.archives.line_columns import columns_of
 from processor.archives.line_ends import lines_of_objects
 from processor.archives.records import (
     MAX_OFFSET,
@@ -32,7 +33,6 @@ from processor.archives.records import (
     Partition,
     refused,
 )
-from processor.core.effects import Headers
 from processor.core.header_names import is_utf8, name_bytes, name_text
 from processor.core.record_columns import RecordColumns
 
@@ -159,28 +159,12 @@ def _columns(lines: list[_RecordLine], only: Partition, limits: Limits) -> Recor
         ValueError: too many headers.
     """
     topic, partition = only
-    first, count = lines[0].offset, len(lines)
-    times = [line.timestamp for line in lines]
-    if not (
-        0 <= first <= MAX_OFFSET - count
-        and [line.offset for line in lines] == list(range(first, first + count))
-        and [line.partition for line in lines].count(partition) == count
-        and [line.topic for line in lines].count(topic) == count
-        and min(times) >= MIN_TIMESTAMP
-        and max(times) <= MAX_TIMESTAMP
-    ):
+    if not 0 <= lines[0].offset <= MAX_OFFSET - len(lines):
         return None
-    headers = [line.headers for line in lines]
-    return RecordColumns(
-        first,
-        times,
-        [key.encode() if type(key := line.key) is str else _bytes(key) for line in lines],
-        [value.encode() if type(value := line.value) is str else _bytes(value) for line in lines],
-        [_header_list(own, limits) if own else _NO_HEADERS for own in headers] if any(headers) else None,
+    times = (MIN_TIMESTAMP, MAX_TIMESTAMP)
+    return columns_of(
+        cast(list[Any], lines), topic, partition, times, limits.headers, _bytes, lambda own: _header_list(own, limits)
     )
-
-
-_NO_HEADERS: Final[Headers] = ()
 
 
 def _headers(headers: list[tuple[_Name, _Bytes]], limits: Limits) -> tuple[tuple[str, bytes | None], ...]:

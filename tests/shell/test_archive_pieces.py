@@ -175,6 +175,18 @@ def test_a_file_that_does_not_begin_where_its_name_says_is_refused(tmp_path: Pat
     assert "begins elsewhere" in found[1]
 
 
+@pytest.mark.parametrize("first", [MAX_OFFSET - 1_000, MAX_OFFSET - 999, -1_000])
+def test_offsets_that_no_log_has_are_refused_in_columns_too(tmp_path: Path, first: int) -> None:
+    """1,001 records in several pieces: those of the first case have offsets that there may be."""
+    file = tmp_path / "a.jsonl"
+    log: list[Item] = [ArchivedRecord("events", 0, first + at, at, b"k", b"v" * 300) for at in range(1_001)]
+    file.write_bytes(b"".join(map(encode_line, log)))
+    bounds: dict[str, Any] = {"begin": min(first, 0), "end": MAX_OFFSET + 10}
+    as_pieces = whole(read_pieces(file, ("events", 0), **bounds))
+    assert as_pieces == whole(read_batches(file, only=("events", 0), **bounds))
+    assert bool(as_pieces[1]) == (first != MAX_OFFSET - 1_000)
+
+
 def test_nearly_all_pieces_are_columns(tmp_path: Path) -> None:
     """But for the first, which is looked at one by one; and each kind of piece that no columns may hold."""
     file = tmp_path / "a.jsonl"
