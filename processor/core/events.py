@@ -16,6 +16,7 @@ from msgspec import structs
 
 from processor.core.effects import Headers, Reason, Rejected
 from processor.core.event_headers import EVENT_ID, RUN_ID, is_enveloped
+from processor.core.event_names import api_name
 from processor.core.exact_events import ExactEvent
 from processor.core.named_events import (
     IGNORED,
@@ -238,15 +239,9 @@ def _type_of(headers: Mapping[str, bytes | None]) -> str:
     if named is None:
         raise BadRecordError(Reason.MALFORMED, "header ce_type is null")
     try:
-        return _from_thread(named.decode())
+        return api_name(named.decode())
     except UnicodeDecodeError:
         raise BadRecordError(Reason.NOT_JSON, "header ce_type is not UTF-8") from None
-
-
-def _from_thread(name: str) -> str:
-    """CloudEvents types carry a reverse-DNS prefix; the API's own name begins at its `thread.` or `response.`."""
-    begin = name.find("thread.")
-    return name[max(begin if begin >= 0 else name.find("response."), 0) :]
 
 
 def _peek(value: Span) -> Envelope | None:
@@ -298,7 +293,7 @@ def _of_envelope(envelope: Envelope, exact: ExactReader | None) -> tuple[Event, 
     data = data_of(envelope)
     if data is None:
         data = _from_base64(envelope.data_base64) if type(envelope.data_base64) is str else b"null"
-    named = _from_thread(envelope.type)
+    named = api_name(envelope.type)
     if exact is not None and (found := exact_named(named, data, exact)) is not None:
         return found, own  # no data of an exact shape names an event of its own
     inner = _peek(data)

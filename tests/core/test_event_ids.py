@@ -280,3 +280,25 @@ def test_what_was_added_as_the_next_one_is_in_all_that_is_asked() -> None:
     assert ids().holds("a:5")
     assert not ids().add("a:5")
     assert EventIds.unpack(ids().pack()).is_next(b"a:6")
+
+
+def _ended_twice() -> tuple[Play, dict[str, Any]]:
+    """A step that was said to have ended twice, in the same words, and then got another output."""
+    play = Play()
+    ended = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "a", "output": "x"}}
+    done = step("completed", type="tool_calls", step_details={"type": "tool_calls", "tool_calls": [ended]})
+    play.created(type="tool_calls")
+    play.say("step.completed", done, event_id="e:1")
+    assert play.say("step.completed", done, event_id="e:2") == []
+    late = published(play.say("step.delta", calls(call(0, function={"output": "late"})), event_id="e:3"))
+    assert snapshot(late)["step_details"]["tool_calls"][0]["function"]["output"] == "late"
+    return play, done
+
+
+@pytest.mark.parametrize("event_id", ["e:1", "e:2"])
+def test_an_end_that_comes_again_does_not_undo_an_amendment(event_id: str) -> None:
+    """Nor one that said nothing new when it came first."""
+    play, done = _ended_twice()
+    assert play.say("step.completed", done, event_id=event_id) == []
+    assert play.state.counts["duplicate"] == 1
+    assert published(play.say("step.completed", done, event_id="e:4")).revision == 2, "with another id it is news (L5)"

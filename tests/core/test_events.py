@@ -195,6 +195,21 @@ def test_a_batch_and_frames_keep_their_order_and_ids() -> None:
 
 
 @pytest.mark.parametrize(
+    "prefix", ["", "com.example.", "io.thread.", "com.goldthread.agents.", "net.response.", "a:", "my"]
+)
+@pytest.mark.parametrize("name", ["thread.run.step.delta", "response.output_text.delta"])
+def test_a_prefix_of_a_cloud_events_type_may_have_the_words_of_the_api(prefix: str, name: str) -> None:
+    responses: dict[str, Any] = {"sequence_number": 1, "output_index": 0, "content_index": 0, "delta": "a"}
+    data = calls() if name.startswith("thread") else responses
+    bare = decoded(text({"event": name, "data": data})).events
+    for value, headers in (
+        (text(data), [*BINARY, ("ce_type", (prefix + name).encode())]),
+        (text(CLOUD | {"type": prefix + name, "data": data}), []),
+    ):
+        assert decoded(value, headers).events == bare
+
+
+@pytest.mark.parametrize(
     ("value", "headers", "event_id"),
     [
         (text({"event": "thread.run.step.delta", "data": calls()}), [("Runstep-Event-Id", b"a")], "a"),

@@ -182,6 +182,7 @@ class SlowPath:
             step.end(event, Status(event.kind.value), size)
             if self._bytes_of(step) == before:
                 transitions.counts["repeated"] += 1
+                self._note_id(entry, event_id)
                 return
             transitions.folded(step, cause, event_id)
             transitions.publish(entry, step, cause)
@@ -189,6 +190,14 @@ class SlowPath:
         else:
             step.end(event, Status(event.kind.value), size)
             transitions.ended(entry, step, cause, event_id)
+
+    def _note_id(self, entry: Entry, event_id: str | None) -> None:
+        """Note the id of an end that said nothing new: sent again behind an amendment, it would undo that."""
+        if event_id is not None:
+            kept = entry.materialise()
+            kept.note_folded(event_id)
+            kept.characters += len(event_id)
+            entry.put_back(kept)
 
     def _pass_over(self, entry: Entry, step: Step, data: dict[str, Any]) -> None:
         """Ignore a repeated object. A restore may read it first: of another type, it would refuse the step's end."""
