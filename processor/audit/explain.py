@@ -21,6 +21,7 @@ from processor.audit.judge.regimes import Accepted, Regime, regime_of
 from processor.audit.judge.settled import CLOCK_SKEW_S, settled_after_ms
 from processor.audit.judge.verdicts import FindingKind, Published, Unreadable, Verdict
 from processor.audit.memory_index import MemoryIndex
+from processor.audit.output_reading import OutputReading, Unread
 from processor.audit.published_index import of_source
 from processor.audit.replay.task import Task
 from processor.audit.step_timeline import StepIncarnation, StepTimeline
@@ -127,6 +128,10 @@ class Logs(Protocol):
         """The first record as young as that or younger."""
         ...
 
+    def unread(self, partition: int) -> Unread:
+        """What of the output, as far as it was asked for by now, could not be read."""
+        ...
+
     def task(self, partition: int, begin: int, end: int, *, complete: bool) -> Task:
         """Reader of the source."""
         ...
@@ -156,6 +161,10 @@ def explain(
     others = _OtherSettings(accepted or Accepted(), earlier_rules)
     topics = _Topics(settings, connection, others, all_partitions=all_partitions)
     found = asyncio.run(explain_from(topics, step_id, partition, offset))
+    if found.verdict is Verdict.DIFFERENT and topics.notes:
+        # What seems to be missing may stand on another partition, from before some were added.
+        topics = _Topics(settings, connection, others, all_partitions=True)
+        found = asyncio.run(explain_from(topics, step_id, partition, offset))
     return msgspec.structs.replace(found, notes=(*found.notes, *topics.notes))
 
 
@@ -268,8 +277,18 @@ async def _told(
     begin, end = span
     latest_mark_ms = round((time.time() + CLOCK_SKEW_S) * 1000)  # no clock had come further
     task = logs.task(partition, begin, end, complete=complete)
-    task = msgspec.structs.replace(task, log_end=log_end, latest_mark_ms=latest_mark_ms)
-    return await StepTimeline(step_id, task, MemoryIndex((*issued, *beside)), issued).walk()
+    unread = logs.unread(partition)
+    task = msgspec.structs.replace(
+        task,
+        log_end=log_end,
+        latest_mark_ms=latest_mark_ms,
+        shortened=tuple(unread.kept_from),
+        held=unread.held,
+        holes=unread.holes,
+        broker_times=unread.broker_times,
+    )
+    index = MemoryIndex((*issued, *beside), kept_from=unread.kept_from)
+    return await StepTimeline(step_id, task, index, issued).walk()
 
 
 class _OtherSettings(NamedTuple):
@@ -292,7 +311,8 @@ class _Topics:
     ) -> None:
         self._settings, self._connect, self._all_partitions = settings, connection, all_partitions
         self._others = others
-        self._counts: dict[str, int] = {}
+        self._output = OutputReading(connection, settings.source.topic, settings.output.dead_letter)
+        self._source_partitions = 0
         self.notes: list[str] = []
 
     def _reader(self, topic: str) -> PartitionReader:
@@ -301,23 +321,22 @@ class _Topics:
     async def published(self, step_id: str) -> list[Published | Unreadable]:
         """Read the partition of the key on each outcome topic, or all partitions."""
         async with self._reader(self._settings.source.topic) as reader:
-            partitions = reader.partitions_of_topic()
+            self._source_partitions = reader.partitions_of_topic()
         key = step_id.encode()
         found: list[Published | Unreadable] = []
         places: list[str] = []
+
+        def own(count: int) -> Sequence[int]:
+            return range(count) if self._all_partitions else (partition_of(key, count),)
+
         for topic in sorted({topic for topic in self._settings.outcome_topics.values() if topic}):
-            async with self._reader(topic) as reader:
-                self._counts[topic] = reader.partitions_of_topic()
-                own = partition_of(key, self._counts[topic])
-                read = list(range(self._counts[topic])) if self._all_partitions else [own]
-                begins, ends = await reader.begin_offsets(read), await reader.stable_end_offsets(read)
-                places.append(f"{topic}-{own}")
-                async for p, records in reader.read_to(begins, ends, _WAIT_S):
-                    for record in records:
-                        if record.key == key:
-                            one = of_source(self._settings.source.topic, partitions, topic, p, record)
-                            found += [one] if one is not None else []
-        if not self._all_partitions and any(count > 1 for count in self._counts.values()):
+            async for p, records in self._output.read(topic, own, self._source_partitions):
+                for record in records:
+                    if record.key == key:
+                        one = of_source(self._settings.source.topic, self._source_partitions, topic, p, record)
+                        found += [one] if one is not None else []
+            places.append(f"{topic}-{partition_of(key, self._output.counts[topic])}")
+        if not self._all_partitions and any(count > 1 for count in self._output.counts.values()):
             self.notes.append(_OWN_PARTITIONS.format(", ".join(places)))
         return found
 
@@ -326,32 +345,25 @@ class _Topics:
         if not topic:
             return Marks((), False)
         found: list[Published] = []
-        async with self._reader(topic) as reader:
-            partitions = list(range(reader.partitions_of_topic()))
-            high = await reader.end_offsets(partitions)
-            begins, ends = await reader.begin_offsets(partitions), await reader.stable_end_offsets(partitions)
-            async for p, records in reader.read_to(begins, ends, _WAIT_S):
-                for record in records:
-                    one = of_source(self._settings.source.topic, partition + 1, topic, p, record)
-                    if isinstance(one, Published) and one.source_partition == partition and mark_of(one):
-                        found.append(one)
-        is_held = any(ends[p] < high[p] for p in partitions)  # by an open transaction
-        return Marks(tuple(found), not any(begins.values()) and not is_held)
+        async for p, records in self._output.read(topic, range, self._source_partitions):
+            for record in records:
+                one = of_source(self._settings.source.topic, partition + 1, topic, p, record)
+                if isinstance(one, Published) and one.source_partition == partition and mark_of(one):
+                    found.append(one)
+        return Marks(tuple(found), not self._output.lacks(topic))
 
     async def settings_named(self, partition: int, begin: int, end: int) -> tuple[Published, ...]:
         found, settings = SettingsNamed(partition, begin, end), self._settings
         outcomes = {topic for topic in settings.outcome_topics.values() if topic}
         for topic in sorted({*outcomes, settings.output.dead_letter}):
             is_dead = topic == settings.output.dead_letter
-            async with self._reader(topic) as reader:
-                partitions = list(range(reader.partitions_of_topic()))
-                begins, ends = await reader.begin_offsets(partitions), await reader.stable_end_offsets(partitions)
-                async for p, records in reader.read_to(begins, ends, _WAIT_S):
-                    for record in records:
-                        found.take(
-                            of_source(settings.source.topic, partition + 1, topic, p, record, dead_letters=is_dead)
-                        )
+            async for p, records in self._output.read(topic, range, self._source_partitions):
+                for record in records:
+                    found.take(of_source(settings.source.topic, partition + 1, topic, p, record, dead_letters=is_dead))
         return found.records()
+
+    def unread(self, partition: int) -> Unread:
+        return self._output.unread(partition)
 
     async def bounds(self, partition: int) -> tuple[int, int]:
         topic = self._settings.source.topic
@@ -382,7 +394,7 @@ class _Topics:
             rules=settings.rules(),
             outcome_topics=settings.outcome_topics,
             dead_letter=settings.output.dead_letter,
-            output_partitions=self._counts,
+            output_partitions=self._output.counts,
             work="",
             connection=settings.kafka.connection(),
             no_progress_s=_WAIT_S,

@@ -137,6 +137,21 @@ def test_of_a_step_that_is_said_to_begin_behind_the_log_nothing_is_read(tmp_path
     assert life.notes == ("No record of this range names the step.",)
 
 
+@pytest.mark.parametrize("gone", ["shortened", "holes"])
+def test_an_earlier_revision_that_is_gone_from_its_topic_is_not_missing(tmp_path: Path, gone: str) -> None:
+    """By retention or by compaction: where nothing has taken it, it is."""
+    play = Play()
+    completed(play)
+    play.say("step.completed", step("completed", usage={"total_tokens": 7}))
+    made = published_from(play)
+    ((place, (_, newest)),) = [(p, log) for p, log in made.topics.items() if log]
+    less = mutations.World(made.logs, made.ends, {place: [newest]})
+    found = told(Simulated(less, tmp_path, output={gone: (place,)}), "s1")
+    assert [(one.revision, one.verdict) for one in found.lives[0].issued] == [(0, "unverifiable"), (1, "equal")]
+    assert found.verdict is Verdict.UNVERIFIABLE
+    assert told(Simulated(less, tmp_path), "s1").verdict is Verdict.DIFFERENT
+
+
 def test_a_run_that_ended_before_all_that_is_read_leaves_the_step_undecided(tmp_path: Path) -> None:
     """Its end is repeated until the step comes, and was another one at first: what is read cannot show that."""
     play = Play(mutations.RULES)
