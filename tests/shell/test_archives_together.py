@@ -8,6 +8,7 @@ import pytest
 
 from processor.archives import Gap, GapKind, Recorder, manifest, read
 from processor.archives.reading import recorded_files
+from processor.audit.replay.archive_ranges import Archives
 from processor.audit.replay.options import Options
 from processor.audit.replay.source_survey import SourceSurvey
 from processor.audit.replay.task import ArchiveRange
@@ -88,11 +89,13 @@ def test_records_that_another_archive_calls_markers_are_no_agreement(
     [
         (0, 0, [(0, 40), (60, 90)], [(0, 40)], 40),
         (0, 40, [(0, 40), (60, 90)], [(0, 40)], 40),
-        (0, 41, [(0, 40), (60, 90)], [(0, 40), (60, 90)], 90),
+        (0, 41, [(0, 40), (60, 90)], [(0, 40)], 40),
+        (0, 59, [(0, 40), (60, 90)], [(0, 40)], 40),
+        (0, 60, [(0, 40), (60, 90)], [(0, 40), (60, 90)], 90),
         (0, 10, [(0, 30), (20, 50), (70, 80)], [(0, 30), (30, 50)], 50),
         (0, 0, [(50, 90)], [], 0),
         (50, 50, [(50, 90)], [(50, 90)], 90),
-        (0, 60, [(0, 40), (50, 55), (70, 80)], [(0, 40), (50, 55), (70, 80)], 80),
+        (0, 60, [(0, 40), (50, 55), (70, 80)], [(0, 40), (50, 55)], 55),
     ],
 )
 def test_what_archives_lack_is_read_from_the_topic_where_it_is_there(
@@ -103,8 +106,9 @@ def test_what_archives_lack_is_read_from_the_topic_where_it_is_there(
     switch: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(SourceSurvey, "_compare", lambda *_: None)
+    monkeypatch.setattr(Archives, "_compared", lambda *_: [])
     survey = SourceSurvey(Options(archives=("a",), and_topic=True), Settings(), lambda: pytest.fail("no broker"), print)
-    survey._settle(0, low, 100, [ArchiveRange("a", *span) for span in spans], topic_begin)
+    survey._archives.ranges[0] = [ArchiveRange("a", *span) for span in spans]
+    survey._settle(0, low, 100, topic_begin)
     found = survey.spans[0]
     assert ([(part.begin, part.end) for part in found.parts], found.switch) == (read, switch)
