@@ -102,7 +102,7 @@ def with_holes(archived: Archived, folder: Path, rng: Random, count: int) -> lis
             lines = logs if rng.random() < 0.8 else rng.sample(logs, rng.randrange(1, count))
             for own in lines:
                 own.append(encode_line(item))
-    paths = [folder / f"holes-{number}.jsonl" for number in range(count)]
+    paths = [folder / f"holes-{number}\udcff.jsonl" for number in range(count)]  # a name that is no text
     for path, own in zip(paths, logs, strict=True):
         path.write_bytes(b"".join(own))
     rng.shuffle(paths)

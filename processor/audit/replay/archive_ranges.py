@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from processor.archives import ArchivedRecord, Capture, Gap, Lacking, lacking, reach, read
+from processor.archives.records import printable
 from processor.audit.judge.block_digests import framed
 from processor.audit.replay.record_sources import HOLES, laid_end_to_end
 from processor.audit.replay.task import ArchiveRange
@@ -108,7 +109,8 @@ class Archives:
                 return Laid(parts, [*filled, *notes, f"Partition {partition}: {what}, {where}."])
             for hole in holes:
                 where = f"Partition {partition}: offsets {hole.begin} to {hole.end - 1}"
-                filled.append(f"{where} are not in archive {hole.path}, and are read from {hole.other}.")
+                paths = f"{printable(hole.path)}, and are read from {printable(hole.other)}"
+                filled.append(f"{where} are not in archive {paths}.")
             own = [
                 ArchiveRange(one.path, *span)
                 for one in own
@@ -157,9 +159,9 @@ class Archives:
         return read(Path(part.path), only=where, begin=part.begin, end=part.end, capture=self._capture)
 
 
-def _noted(filled: Iterator[_Told], spans: list[_Span]) -> Iterator[_Told]:
+def _noted(items: Iterator[_Told], spans: list[_Span]) -> Iterator[_Told]:
     """The same, and the offsets that it speaks of are added to `spans`, neighbours joined."""
-    for one in filled:
+    for one in items:
         if spans and spans[-1][1] == one[0]:
             spans[-1] = spans[-1][0], one[1] + 1
         else:

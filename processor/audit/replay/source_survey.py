@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from processor.archives.records import printable
 from processor.audit.judge.range_result import RangeResult
 from processor.audit.replay.archive_ranges import Archives
 from processor.audit.replay.options import Options
@@ -188,7 +189,7 @@ class SourceSurvey:
     def _tell_lacking(self, partition: int, low: int, high: int, parts: Sequence[ArchiveRange]) -> None:
         """Say what archives lack of their own manifest. The topic, or another archive, may hold it."""
         for path, one in self._archives.lacking.get(partition, []):
-            text = f"archive {path}: {one}."
+            text = f"archive {printable(path)}: {one}."
             others = [part for part in parts if part.path != path]
             missing = any(_uncovered(max(first, low), min(behind, high), others) for first, behind in one.missing)
             # Nothing but the recording could have said that what it holds ends here, and it was cut short.
