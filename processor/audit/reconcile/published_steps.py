@@ -94,6 +94,7 @@ class PublishedSteps:
             {**snapshot, "id": step_id},
             (headers.get(INFERRED) or b"").decode("utf-8", "replace"),
             tuple(filter(None, anomalies.split(","))),
+            one.timestamp,
         )
         own = self.newest.setdefault(step_id, {})
         before = own.get(one.source_partition)
