@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from processor.archives import Gap, GapKind, Recorder, manifest, read
+from processor.archives import ArchivedRecord, ArchiveError, Gap, GapKind, Recorder, manifest, read
+from processor.archives.jsonl import encode_line
 from processor.archives.reading import recorded_files
 from processor.audit.replay.archive_ranges import Archives
 from processor.audit.replay.options import Options
@@ -112,3 +113,44 @@ def test_what_archives_lack_is_read_from_the_topic_where_it_is_there(
     survey._settle(0, low, 100, topic_begin)
     found = survey.spans[0]
     assert ([(part.begin, part.end) for part in found.parts], found.switch) == (read, switch)
+
+
+Cut = tuple[int, int, bool]
+"""Records that an archive of an output partition holds, by number; whether it says that those before are missing."""
+
+
+def of_output(archived: Archived, folder: Path, *cuts: Cut) -> tuple[list[str], str]:
+    """Archives of the output, of which each holds a part of one partition, the last also all of the others; and the
+    step of the record behind the first part."""
+    items = [item for item in read(archived.out) if isinstance(item, ArchivedRecord)]
+    place = (mutations.OUTCOMES["completed"], 0)
+    own = [item for item in items if (item.topic, item.partition) == place]
+    paths = []
+    for number, (low, high, is_told) in enumerate(cuts):
+        paths.append(folder / f"out-{number}.jsonl")
+        lines = [encode_line(item) for item in own[low:high]]
+        if is_told:
+            lines.insert(0, encode_line(Gap(*place, own[low - 1].offset, own[low].offset - 1, GapKind.MISSING)))
+        if number == len(cuts) - 1:
+            lines += [encode_line(item) for item in items if (item.topic, item.partition) != place]
+        paths[-1].write_bytes(b"".join(lines))
+    return list(map(str, paths)), (own[cuts[0][1]].key or b"").decode()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_archives_of_the_output_come_in_any_order(archived: Archived, tmp_path: Path, order: int) -> None:
+    """Where a partition begins, the one says that holds its first offsets."""
+    paths, _ = of_output(archived, tmp_path, (0, 3, False), (3, 99, False))
+    assert archived.audit(published=tuple(paths[::order])).verdict is Outcome.PROVEN
+    for name, told, verdict in (("lost", False, "missing"), ("told", True, "unverifiable")):
+        (tmp_path / name).mkdir()
+        paths, step_id = of_output(archived, tmp_path / name, (0, 3, False), (4, 99, told))
+        found = archived.audit(published=tuple(paths[::order]))
+        (finding,) = [one for one in found.first if one.identity[0] == step_id]
+        assert finding.verdict == verdict
+
+
+def test_archives_of_the_output_must_not_overlap(archived: Archived, tmp_path: Path) -> None:
+    paths, _ = of_output(archived, tmp_path, (0, 4, False), (3, 99, False))
+    with pytest.raises(ArchiveError, match=r"out-1\.jsonl: out.completed-0: offset \d+ is among those of another"):
+        archived.audit(published=tuple(paths))
