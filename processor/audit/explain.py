@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -27,6 +27,7 @@ from processor.audit.replay.task import Task
 from processor.audit.step_timeline import StepIncarnation, StepTimeline
 from processor.config.settings import Settings
 from processor.core.effects import Status
+from processor.core.headers import ANOMALIES
 from processor.core.rules import Rules
 from processor.errors import UsageError
 from processor.kafka.client_config import Connection
@@ -37,9 +38,18 @@ _CLIENT_ID: Final = "run-steps.explain"
 _WAIT_S: Final = 20.0
 _MOST_LETTERS: Final = 10_000
 _MOST_REGIMES: Final = 100
+_MIDSTREAM: Final = b"joined_midstream"
 _MARKED: Final = (
     "It ended under the clock mark at offset {}. The log bears that out; that no other step contradicts the mark, "
     "`replay` can tell."
+)
+_BY_ITSELF: Final = (
+    "From its first offset on the step is as it was published, and with the records in front of it, it is not: it is "
+    "not the worker's, or its group was reset to there. Which of them, `replay` can tell."
+)
+_OVERLAP: Final = (
+    "Another life of the step overlaps with it on the same partition of the source: one of them is not the worker's, "
+    "or its group was reset in between. Which of them, `replay` can tell."
 )
 _OWN_PARTITIONS: Final = (
     "Read of the outcome topics: {}, where records with this key belong now. Records with this key on other partitions "
@@ -182,7 +192,8 @@ async def explain_from(logs: Logs, step_id: str, partition: int | None = None, o
             else:
                 lives.setdefault((one.source_partition, first), []).append(one)
     if lives or strays:
-        told = [await _life(logs, step_id, p, first, lives[p, first]) for p, first in sorted(lives)]
+        told = [await _life(logs, step_id, p, first, lives) for p, first in sorted(lives)]
+        told = list(_with_overlaps(told, lives))
         return Explained(step_id, tuple(told), strays, notes=_split(sorted({p for p, _ in lives})))
     if partition is None or offset is None:
         raise UsageError(
@@ -205,7 +216,28 @@ def _split(partitions: Sequence[int]) -> tuple[str, ...]:
     )
 
 
-async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: list[Published]) -> StepIncarnation:
+def _with_overlaps(
+    told: Sequence[StepIncarnation], lives: Mapping[tuple[int, int], list[Published]]
+) -> Iterator[StepIncarnation]:
+    """The lives in the order of `lives`; none is equal that another one was under way in, on the same partition."""
+    spans = {(p, first): max(caused_at(one) or first for one in issued) for (p, first), issued in lives.items()}
+    for (partition, first), life in zip(sorted(lives), told, strict=True):
+        own = (partition, first)
+        others = [(began, end) for (p, began), end in spans.items() if p == partition and began != first]
+        if not any(began <= spans[own] and first <= end for began, end in others):
+            yield life
+        elif life.verdict == Verdict.EQUAL.value:
+            yield _open(life, _OVERLAP)
+        else:
+            yield msgspec.structs.replace(life, notes=(*life.notes, _OVERLAP))
+
+
+async def _life(
+    logs: Logs, step_id: str, partition: int, first: int, lives: Mapping[tuple[int, int], list[Published]]
+) -> StepIncarnation:
+    """Args: `lives` are the records of all lives of the step, by partition of the source and first offset."""
+    issued = lives[partition, first]
+    may_be_older = _may_be_older(issued) or any(p == partition and other < first for p, other in lives)
     log_begin, log_end = await logs.bounds(partition)
     end = min(log_end, max(caused_at(one) or first for one in issued) + 1)
     first = min(first, end)
@@ -214,7 +246,8 @@ async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: li
         return _open(life, f"The log begins at offset {log_begin}: what was before is gone.")
     # By itself a step of other settings cannot show that they, and no others, were in force where it ended.
     is_of_others = _names_other_settings(logs, partition, issued)
-    if life.verdict == Verdict.EQUAL.value and not is_of_others:
+    by_itself = life.verdict == Verdict.EQUAL.value
+    if by_itself and not (is_of_others or may_be_older):
         return _marked(life, issued)
     # Earlier records may matter: an ended run, a clock that was ahead, marks that other steps name.
     begin = await _far_enough_before(logs, partition, first, log_begin)
@@ -231,7 +264,15 @@ async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: li
         # Settings may have been changed at rest; what the partition's other records show of that counts here, too.
         beside += await logs.settings_named(partition, *span)
         life = await _told(logs, step_id, partition, span, issued, complete=complete, log_end=log_end, beside=beside)
+    if by_itself and may_be_older and life.verdict == Verdict.DIFFERENT.value:
+        return _open(life, _BY_ITSELF)
     return _marked(life, issued) if life.verdict == Verdict.EQUAL.value else life
+
+
+def _may_be_older(issued: list[Published]) -> bool:
+    """Whether the first event is none that a step begins with: what was before it may be of the same life."""
+    anomalies = (dict(one.headers).get(ANOMALIES) or b"" for one in issued)
+    return any(_MIDSTREAM in named.split(b",") for named in anomalies)
 
 
 def _names_other_settings(logs: Logs, partition: int, issued: list[Published]) -> bool:

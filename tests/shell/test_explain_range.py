@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -16,6 +16,7 @@ from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.settled import settled_after_ms
 from processor.audit.judge.verdicts import Verdict
 from processor.audit.replay.task_judge import expected_records
+from processor.audit.step_timeline import StepIncarnation
 from processor.core.effects import LogRecord
 from processor.core.headers import CLOCK_MARK, FIRST_OFFSET, INFERRED, LAST_OFFSET, REVISION
 from tests.core.scripted_log import START_S, Play, run, step, text
@@ -150,6 +151,64 @@ def test_an_earlier_revision_that_is_gone_from_its_topic_is_not_missing(tmp_path
     assert [(one.revision, one.verdict) for one in found.lives[0].issued] == [(0, "unverifiable"), (1, "equal")]
     assert found.verdict is Verdict.UNVERIFIABLE
     assert told(Simulated(less, tmp_path), "s1").verdict is Verdict.DIFFERENT
+
+
+def amended() -> mutations.World:
+    """A step that completed, and an event behind it: its second revision."""
+    play = Play()
+    completed(play)
+    play.say("step.completed", step("completed", usage={"total_tokens": 7}))
+    return published_from(play)
+
+
+def as_of(made: mutations.World, offset: int) -> LogRecord:
+    """The record that a worker would publish that had begun there."""
+    (place,) = made.topics
+    later = mutations.World({0: [r for r in made.logs[0] if getattr(r, "offset", -1) >= offset]}, made.ends, {})
+    state = mutations._state(0, offset, -1)
+    (effect,) = state.apply([r for r in later.logs[0] if isinstance(r, ArchivedRecord)])
+    whole = expected_records(mutations.task_of(made, 0)).whole(effect)
+    assert whole is not None
+    return LogRecord(len(made.topics[place]), whole.timestamp, whole.key, whole.value, tuple(whole.headers))
+
+
+def test_a_life_that_another_one_goes_on_in_is_not_proven_by_its_own_records(tmp_path: Path) -> None:
+    """A forged life that begins with the late event: from there on it is just what is published."""
+    made = amended()
+    ((place, log),) = made.topics.items()
+    forged_life = as_of(made, 2)
+    assert dict(forged_life.headers)[FIRST_OFFSET] == b"2"
+    for records in ([*log, forged_life], [log[0], forged_life], [forged_life]):
+        world = mutations.World(made.logs, made.ends, {place: records})
+        found = told(Simulated(world, tmp_path), "s1")
+        assert found.verdict is Verdict.UNVERIFIABLE, "a worker publishes this whose group was reset to there"
+        assert found.lives[-1].read == (0, 3), "what was before is read"
+        assert "its group was reset" in " ".join(found.lives[-1].notes)
+
+
+def test_lives_that_overlap_are_not_equal_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = amended()
+    ((place, log),) = made.topics.items()
+    monkeypatch.setattr(explaining, "_life", alone := Alone(explaining._life))
+    for first, cause, verdict in ((1, 2, Verdict.UNVERIFIABLE), (2, 2, Verdict.UNVERIFIABLE), (3, 3, Verdict.EQUAL)):
+        other = forged(log[0], first=b"%d" % first, last=b"%d" % cause)
+        world = mutations.World(made.logs, made.ends, {place: [*log, msgspec.structs.replace(other, offset=9)]})
+        found = told(Simulated(world, tmp_path), "s1")
+        assert alone.asked
+        assert found.verdict is verdict
+        assert all(("overlaps" in " ".join(life.notes)) is (verdict is not Verdict.EQUAL) for life in found.lives)
+
+
+class Alone:
+    """Of each life an answer that says that it is equal."""
+
+    def __init__(self, life: Any) -> None:
+        self._life, self.asked = life, 0
+
+    async def __call__(self, *arguments: Any) -> StepIncarnation:
+        self.asked += 1
+        life: StepIncarnation = await self._life(*arguments)
+        return msgspec.structs.replace(life, verdict=Verdict.EQUAL.value)
 
 
 def test_a_run_that_ended_before_all_that_is_read_leaves_the_step_undecided(tmp_path: Path) -> None:
