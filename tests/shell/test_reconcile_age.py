@@ -78,3 +78,14 @@ def test_a_step_that_began_behind_all_that_its_list_says_may_be_younger_than_the
     found = reconciled(tmp_path, published, page(own))
     assert one_of(found, "s2").verdict is verdict
     assert found.verdict is (Outcome.DIFFERENT if verdict is Verdict.EXTRA else Outcome.UNPROVABLE)
+
+
+@pytest.mark.parametrize(("more", "whole"), [(False, True), (None, True), (True, False), ("true", False), (1, False)])
+def test_a_page_that_says_in_whatever_way_that_there_are_more_is_not_the_whole_list(
+    tmp_path: Path, published: Published, more: Any, whole: bool
+) -> None:
+    """Gateways write the word for the boolean."""
+    published.event(as_event(listed("s1")))
+    published.event(as_event(listed("s2")))
+    found = reconciled(tmp_path, published, page(listed("s1")) | {"has_more": more})
+    assert one_of(found, "s2").verdict is (Verdict.EXTRA if whole else Verdict.UNVERIFIABLE)

@@ -97,7 +97,7 @@ class Doubt(msgspec.Struct, frozen=True):
         if self.always:
             return self.always
         if self.before_ms is not None and published.timestamp < self.before_ms:
-            return "a later revision may have stood before the first record that was read"
+            return "it may have stood before the first record that was read"
         ended_s = _ended_s(listed)
         ended_ms = published.timestamp if ended_s is None else ended_s * 1000 + 999
         return _TOO_YOUNG if self.behind_ms is not None and ended_ms > self.behind_ms else ""

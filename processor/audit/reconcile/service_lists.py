@@ -60,7 +60,7 @@ class ServiceLists:
                 self.add(item, where)
         elif isinstance(value, dict) and isinstance(value.get("data"), list):
             self.pages += 1
-            more = value.get("has_more") is True
+            more = value.get("has_more") not in (None, False)  # gateways write "true", too
             for item in value["data"]:
                 self._add_step(item, where, whole=not more)
         elif isinstance(value, dict) and value.get("object") == response_objects.OBJECT:
