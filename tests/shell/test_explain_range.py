@@ -11,6 +11,7 @@ import pytest
 
 from processor.archives import ArchivedRecord
 from processor.audit import explain as explaining
+from processor.audit import step_timeline
 from processor.audit.explain import explain_from
 from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.settled import settled_after_ms
@@ -20,7 +21,7 @@ from processor.audit.step_timeline import StepIncarnation
 from processor.core.effects import LogRecord
 from processor.core.headers import CLOCK_MARK, FIRST_OFFSET, INFERRED, LAST_OFFSET, REVISION
 from tests.core.scripted_log import START_S, Play, run, step, text
-from tests.core.test_responses_repeats import CREATED, ENDED, added, at, piece
+from tests.core.test_responses_repeats import CREATED, ENDED, added, at, piece, whole
 from tests.shell import mutations
 from tests.shell.test_explain import Simulated, told
 
@@ -251,6 +252,27 @@ def test_an_event_of_a_response_is_told_of_the_item_that_it_was_folded_into(tmp_
         (life,) = told(logs, step_id).lives
         assert (life.verdict, [event.offset for event in life.events]) == ("equal", offsets)
         assert all(event.changes for event in life.events if event.offset not in (0, 6)), "each of them changed it"
+
+
+def test_the_deltas_of_a_response_are_deltas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do not crowd out what ends their item, and say what they say where the step is not compared."""
+    play = Play(mutations.RULES)
+    told_events = [CREATED, added(0, "m"), *(piece(0, "m", f"{n:04d}") for n in range(30)), whole(0, "m", "end"), ENDED]
+    for number, event in enumerate(told_events):
+        play.put(text(at(number, event)), headers=(("runstep-run-id", b"resp_1"),))
+    logs = Simulated(published_from(play), tmp_path)
+    (all_of,) = told(logs, "resp_1:0").lives
+    assert all_of.verdict == Verdict.EQUAL.value
+    monkeypatch.setattr(step_timeline, "_ENOUGH", 5)
+    monkeypatch.setattr(step_timeline, "_ENOUGH_OBJECTS", 2)
+    (life,) = told(logs, "resp_1:0").lives
+    assert life.events[5:] == all_of.events[-2:]
+    assert [event.event for event in life.events[5:]] == ["item wholes", "response completed"]
+    monkeypatch.setattr(step_timeline, "_ENOUGH", 100)
+    monkeypatch.setattr(step_timeline, "_COMPARED", 1)
+    (life,) = told(logs, "resp_1:0").lives
+    (change,) = life.events[9].changes
+    assert (change.path, change.what) == ("content[0].text", '+4 characters: "0007"')
 
 
 class Times(Simulated):
