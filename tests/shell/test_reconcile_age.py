@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from processor.archives import ArchiveError, Recorder, manifest, read
+from processor.archives.reading import recorded_files
 from processor.audit.judge.verdicts import Verdict
+from processor.audit.reconcile.command import reconcile as run
 from processor.audit.reconcile.comparison import Doubt, PublishedStep, compare_listed
 from processor.audit.report.manifest import Outcome
-from tests.shell.test_reconcile import T0_S, Published, as_event, listed, one_of, page, published, reconciled
+from tests.shell.test_reconcile import SETTINGS, T0_S, Published, as_event, listed, one_of, page, published, reconciled
 
 __all__ = ["published"]
 
@@ -89,3 +93,26 @@ def test_a_page_that_says_in_whatever_way_that_there_are_more_is_not_the_whole_l
     published.event(as_event(listed("s2")))
     found = reconciled(tmp_path, published, page(listed("s1")) | {"has_more": more})
     assert one_of(found, "s2").verdict is (Verdict.EXTRA if whole else Verdict.UNVERIFIABLE)
+
+
+def test_an_archive_that_lacks_what_its_manifest_names_is_refused(tmp_path: Path, published: Published) -> None:
+    """As a replay refuses it: each step in the lost file would be missing."""
+    for number in range(3):
+        published.event(as_event(listed(f"s{number}")))
+    items = list(read(published.write()))
+    topic, folder = items[0].topic, tmp_path / "recorded"
+    with Recorder(folder, files=".jsonl", file_bytes=1) as recorder:
+        for item in items:
+            recorder.write(item)
+    manifest.begin(folder, {(topic, 0): (0, len(items))})
+    manifest.finish(folder, [(topic, 0)])
+    lists = tmp_path / "lists.json"
+    lists.write_text(json.dumps(page(*(listed(f"s{number}") for number in range(3)))))
+
+    def found() -> Outcome:
+        return run([lists], SETTINGS, lambda: pytest.fail("no broker"), published=[folder]).verdict
+
+    assert found() is Outcome.PROVEN
+    recorded_files(folder / topic / "0")[1][1].unlink()
+    with pytest.raises(ArchiveError, match=r"offsets 1 to 1 are not there; file .* is not there"):
+        found()

@@ -72,7 +72,7 @@ class OutputSurvey:
         if not options.verify:
             return []
         for path in options.published:
-            _require_as_recorded(Path(path), options.capture)
+            require_as_recorded(Path(path), options.capture)
         of_archives, of_topics = [], []
         for number, path in enumerate(options.published):
             of_archives += [(size, PublishedArchive(number, path, within)) for within, size in shares(Path(path))]
@@ -152,8 +152,12 @@ class OutputSurvey:
         return [f"{read.total()} records read from the output topics, {compared} compared, {apart} out of scope"]
 
 
-def _require_as_recorded(path: Path, capture: Capture) -> None:
-    """Refuse output that lacks what its manifest names: every record of it would be accused as missing."""
+def require_as_recorded(path: Path, capture: Capture) -> None:
+    """Refuse output that lacks what its manifest names: every record of it would be accused as missing.
+
+    Raises:
+        ArchiveError: it does.
+    """
     if read_manifest(path):
         for one in lacking(path, reach(path, capture=capture)):
             raise ArchiveError(f"archive {path}: {one}", hint="record it again, or fetch the whole of it")
