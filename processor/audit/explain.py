@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -21,11 +21,13 @@ from processor.audit.judge.regimes import Accepted, Regime, regime_of
 from processor.audit.judge.settled import CLOCK_SKEW_S, settled_after_ms
 from processor.audit.judge.verdicts import FindingKind, Published, Unreadable, Verdict
 from processor.audit.memory_index import MemoryIndex
+from processor.audit.output_reading import OutputReading, Unread
 from processor.audit.published_index import of_source
 from processor.audit.replay.task import Task
 from processor.audit.step_timeline import StepIncarnation, StepTimeline
 from processor.config.settings import Settings
 from processor.core.effects import Status
+from processor.core.headers import ANOMALIES
 from processor.core.rules import Rules
 from processor.errors import UsageError
 from processor.kafka.client_config import Connection
@@ -36,9 +38,18 @@ _CLIENT_ID: Final = "run-steps.explain"
 _WAIT_S: Final = 20.0
 _MOST_LETTERS: Final = 10_000
 _MOST_REGIMES: Final = 100
+_MIDSTREAM: Final = b"joined_midstream"
 _MARKED: Final = (
     "It ended under the clock mark at offset {}. The log bears that out; that no other step contradicts the mark, "
     "`replay` can tell."
+)
+_BY_ITSELF: Final = (
+    "From its first offset on the step is as it was published, and with the records in front of it, it is not: it is "
+    "not the worker's, or its group was reset to there. Which of them, `replay` can tell."
+)
+_OVERLAP: Final = (
+    "Another life of the step overlaps with it on the same partition of the source: one of them is not the worker's, "
+    "or its group was reset in between. Which of them, `replay` can tell."
 )
 _OWN_PARTITIONS: Final = (
     "Read of the outcome topics: {}, where records with this key belong now. Records with this key on other partitions "
@@ -127,6 +138,10 @@ class Logs(Protocol):
         """The first record as young as that or younger."""
         ...
 
+    def unread(self, partition: int) -> Unread:
+        """What of the output, as far as it was asked for by now, could not be read."""
+        ...
+
     def task(self, partition: int, begin: int, end: int, *, complete: bool) -> Task:
         """Reader of the source."""
         ...
@@ -156,6 +171,10 @@ def explain(
     others = _OtherSettings(accepted or Accepted(), earlier_rules)
     topics = _Topics(settings, connection, others, all_partitions=all_partitions)
     found = asyncio.run(explain_from(topics, step_id, partition, offset))
+    if found.verdict is Verdict.DIFFERENT and topics.notes:
+        # What seems to be missing may stand on another partition, from before some were added.
+        topics = _Topics(settings, connection, others, all_partitions=True)
+        found = asyncio.run(explain_from(topics, step_id, partition, offset))
     return msgspec.structs.replace(found, notes=(*found.notes, *topics.notes))
 
 
@@ -173,7 +192,8 @@ async def explain_from(logs: Logs, step_id: str, partition: int | None = None, o
             else:
                 lives.setdefault((one.source_partition, first), []).append(one)
     if lives or strays:
-        told = [await _life(logs, step_id, p, first, lives[p, first]) for p, first in sorted(lives)]
+        told = [await _life(logs, step_id, p, first, lives) for p, first in sorted(lives)]
+        told = list(_with_overlaps(told, lives))
         return Explained(step_id, tuple(told), strays, notes=_split(sorted({p for p, _ in lives})))
     if partition is None or offset is None:
         raise UsageError(
@@ -196,7 +216,28 @@ def _split(partitions: Sequence[int]) -> tuple[str, ...]:
     )
 
 
-async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: list[Published]) -> StepIncarnation:
+def _with_overlaps(
+    told: Sequence[StepIncarnation], lives: Mapping[tuple[int, int], list[Published]]
+) -> Iterator[StepIncarnation]:
+    """The lives in the order of `lives`; none is equal that another one was under way in, on the same partition."""
+    spans = {(p, first): max(caused_at(one) or first for one in issued) for (p, first), issued in lives.items()}
+    for (partition, first), life in zip(sorted(lives), told, strict=True):
+        own = (partition, first)
+        others = [(began, end) for (p, began), end in spans.items() if p == partition and began != first]
+        if not any(began <= spans[own] and first <= end for began, end in others):
+            yield life
+        elif life.verdict == Verdict.EQUAL.value:
+            yield _open(life, _OVERLAP)
+        else:
+            yield msgspec.structs.replace(life, notes=(*life.notes, _OVERLAP))
+
+
+async def _life(
+    logs: Logs, step_id: str, partition: int, first: int, lives: Mapping[tuple[int, int], list[Published]]
+) -> StepIncarnation:
+    """Args: `lives` are the records of all lives of the step, by partition of the source and first offset."""
+    issued = lives[partition, first]
+    may_be_older = _may_be_older(issued) or any(p == partition and other < first for p, other in lives)
     log_begin, log_end = await logs.bounds(partition)
     end = min(log_end, max(caused_at(one) or first for one in issued) + 1)
     first = min(first, end)
@@ -205,7 +246,8 @@ async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: li
         return _open(life, f"The log begins at offset {log_begin}: what was before is gone.")
     # By itself a step of other settings cannot show that they, and no others, were in force where it ended.
     is_of_others = _names_other_settings(logs, partition, issued)
-    if life.verdict == Verdict.EQUAL.value and not is_of_others:
+    by_itself = life.verdict == Verdict.EQUAL.value
+    if by_itself and not (is_of_others or may_be_older):
         return _marked(life, issued)
     # Earlier records may matter: an ended run, a clock that was ahead, marks that other steps name.
     begin = await _far_enough_before(logs, partition, first, log_begin)
@@ -222,7 +264,15 @@ async def _life(logs: Logs, step_id: str, partition: int, first: int, issued: li
         # Settings may have been changed at rest; what the partition's other records show of that counts here, too.
         beside += await logs.settings_named(partition, *span)
         life = await _told(logs, step_id, partition, span, issued, complete=complete, log_end=log_end, beside=beside)
+    if by_itself and may_be_older and life.verdict == Verdict.DIFFERENT.value:
+        return _open(life, _BY_ITSELF)
     return _marked(life, issued) if life.verdict == Verdict.EQUAL.value else life
+
+
+def _may_be_older(issued: list[Published]) -> bool:
+    """Whether the first event is none that a step begins with: what was before it may be of the same life."""
+    anomalies = (dict(one.headers).get(ANOMALIES) or b"" for one in issued)
+    return any(_MIDSTREAM in named.split(b",") for named in anomalies)
 
 
 def _names_other_settings(logs: Logs, partition: int, issued: list[Published]) -> bool:
@@ -272,8 +322,18 @@ async def _told(
     begin, end = span
     latest_mark_ms = round((time.time() + CLOCK_SKEW_S) * 1000)  # no clock had come further
     task = logs.task(partition, begin, end, complete=complete)
-    task = msgspec.structs.replace(task, log_end=log_end, latest_mark_ms=latest_mark_ms)
-    return await StepTimeline(step_id, task, MemoryIndex((*issued, *beside)), issued).walk()
+    unread = logs.unread(partition)
+    task = msgspec.structs.replace(
+        task,
+        log_end=log_end,
+        latest_mark_ms=latest_mark_ms,
+        shortened=tuple(unread.kept_from),
+        held=unread.held,
+        holes=unread.holes,
+        broker_times=unread.broker_times,
+    )
+    index = MemoryIndex((*issued, *beside), kept_from=unread.kept_from)
+    return await StepTimeline(step_id, task, index, issued).walk()
 
 
 class _OtherSettings(NamedTuple):
@@ -296,7 +356,8 @@ class _Topics:
     ) -> None:
         self._settings, self._connect, self._all_partitions = settings, connection, all_partitions
         self._others = others
-        self._counts: dict[str, int] = {}
+        self._output = OutputReading(connection, settings.source.topic, settings.output.dead_letter)
+        self._source_partitions = 0
         self.notes: list[str] = []
 
     def _reader(self, topic: str) -> PartitionReader:
@@ -305,23 +366,22 @@ class _Topics:
     async def published(self, step_id: str) -> list[Published | Unreadable]:
         """Read the partition of the key on each outcome topic, or all partitions."""
         async with self._reader(self._settings.source.topic) as reader:
-            partitions = reader.partitions_of_topic()
+            self._source_partitions = reader.partitions_of_topic()
         key = step_id.encode()
         found: list[Published | Unreadable] = []
         places: list[str] = []
+
+        def own(count: int) -> Sequence[int]:
+            return range(count) if self._all_partitions else (partition_of(key, count),)
+
         for topic in sorted({topic for topic in self._settings.outcome_topics.values() if topic}):
-            async with self._reader(topic) as reader:
-                self._counts[topic] = reader.partitions_of_topic()
-                own = partition_of(key, self._counts[topic])
-                read = list(range(self._counts[topic])) if self._all_partitions else [own]
-                begins, ends = await reader.begin_offsets(read), await reader.stable_end_offsets(read)
-                places.append(f"{topic}-{own}")
-                async for p, records in reader.read_to(begins, ends, _WAIT_S):
-                    for record in records:
-                        if record.key == key:
-                            one = of_source(self._settings.source.topic, partitions, topic, p, record)
-                            found += [one] if one is not None else []
-        if not self._all_partitions and any(count > 1 for count in self._counts.values()):
+            async for p, records in self._output.read(topic, own, self._source_partitions):
+                for record in records:
+                    if record.key == key:
+                        one = of_source(self._settings.source.topic, self._source_partitions, topic, p, record)
+                        found += [one] if one is not None else []
+            places.append(f"{topic}-{partition_of(key, self._output.counts[topic])}")
+        if not self._all_partitions and any(count > 1 for count in self._output.counts.values()):
             self.notes.append(_OWN_PARTITIONS.format(", ".join(places)))
         return found
 
@@ -330,32 +390,25 @@ class _Topics:
         if not topic:
             return Marks((), False)
         found: list[Published] = []
-        async with self._reader(topic) as reader:
-            partitions = list(range(reader.partitions_of_topic()))
-            high = await reader.end_offsets(partitions)
-            begins, ends = await reader.begin_offsets(partitions), await reader.stable_end_offsets(partitions)
-            async for p, records in reader.read_to(begins, ends, _WAIT_S):
-                for record in records:
-                    one = of_source(self._settings.source.topic, partition + 1, topic, p, record)
-                    if isinstance(one, Published) and one.source_partition == partition and mark_of(one):
-                        found.append(one)
-        is_held = any(ends[p] < high[p] for p in partitions)  # by an open transaction
-        return Marks(tuple(found), not any(begins.values()) and not is_held)
+        async for p, records in self._output.read(topic, range, self._source_partitions):
+            for record in records:
+                one = of_source(self._settings.source.topic, partition + 1, topic, p, record)
+                if isinstance(one, Published) and one.source_partition == partition and mark_of(one):
+                    found.append(one)
+        return Marks(tuple(found), not self._output.lacks(topic))
 
     async def settings_named(self, partition: int, begin: int, end: int) -> tuple[Published, ...]:
         found, settings = SettingsNamed(partition, begin, end), self._settings
         outcomes = {topic for topic in settings.outcome_topics.values() if topic}
         for topic in sorted({*outcomes, settings.output.dead_letter}):
             is_dead = topic == settings.output.dead_letter
-            async with self._reader(topic) as reader:
-                partitions = list(range(reader.partitions_of_topic()))
-                begins, ends = await reader.begin_offsets(partitions), await reader.stable_end_offsets(partitions)
-                async for p, records in reader.read_to(begins, ends, _WAIT_S):
-                    for record in records:
-                        found.take(
-                            of_source(settings.source.topic, partition + 1, topic, p, record, dead_letters=is_dead)
-                        )
+            async for p, records in self._output.read(topic, range, self._source_partitions):
+                for record in records:
+                    found.take(of_source(settings.source.topic, partition + 1, topic, p, record, dead_letters=is_dead))
         return found.records()
+
+    def unread(self, partition: int) -> Unread:
+        return self._output.unread(partition)
 
     async def bounds(self, partition: int) -> tuple[int, int]:
         topic = self._settings.source.topic
@@ -386,7 +439,7 @@ class _Topics:
             rules=settings.rules(),
             outcome_topics=settings.outcome_topics,
             dead_letter=settings.output.dead_letter,
-            output_partitions=self._counts,
+            output_partitions=self._output.counts,
             work="",
             connection=settings.kafka.connection(),
             no_progress_s=_WAIT_S,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from processor.audit.judge.differences import is_equal
 from processor.audit.judge.published_headers import caused_at, mark_of
@@ -25,9 +25,16 @@ class MemoryIndex:
     Args:
         published: the records, each from another location.
         marks: clock marks that are known beside those that the records name.
+        kept_from: output partitions whose first records are gone -> the first cause that is named there, in records
+            that need not be of this index.
     """
 
-    def __init__(self, published: Iterable[Published] = (), marks: Iterable[tuple[int, int]] = ()) -> None:
+    def __init__(
+        self,
+        published: Iterable[Published] = (),
+        marks: Iterable[tuple[int, int]] = (),
+        kept_from: Mapping[tuple[str, int], int] | None = None,
+    ) -> None:
         self._records = {location_of(one): one for one in sorted(published, key=location_of)}
         self._by_identity: dict[tuple[FindingKind, tuple[str, str]], list[RecordLocation]] = {}
         for location, one in self._records.items():
@@ -35,6 +42,7 @@ class MemoryIndex:
         named = (mark_of(one) for one in self._records.values())
         self._marks = sorted({*marks, *(mark for mark in named if mark is not None)})
         self._taken: set[RecordLocation] = set()
+        self._kept_from = kept_from or {}
         self.count = len(self._records)
         self.holds_dead_letters = any(one.kind is FindingKind.DEAD_LETTER for one in self._records.values())
         self.last: dict[RecordLocation, Published] = {}
@@ -85,12 +93,7 @@ class MemoryIndex:
         return iter(())  # a record of no partition is not given to an index of one
 
     def kept_from(self, shortened: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        found = {}
-        for topic, partition in sorted(shortened):
-            own = [one for at, one in self._records.items() if at[:2] == (topic, partition)]
-            cause = caused_at(own[0]) if own else None
-            found[topic, partition] = cause if cause is not None else NEVER
-        return found
+        return {place: self._kept_from.get(place, NEVER) for place in sorted(shortened)}
 
 
 def _is_refusal(published: Published) -> bool:

@@ -17,7 +17,7 @@ from processor.core.effects import Effect, Record, Transition
 from processor.core.events import decode, run_named
 from processor.core.partition import PartitionState
 from processor.core.responses.decode import MAX_RESPONSE_ID
-from processor.core.responses.event import NOT_SAID, OF_ITEMS, TOLD, ResponseEvent
+from processor.core.responses.event import NOT_SAID, OF_ITEMS, PIECES, TOLD, ResponseEvent
 from processor.core.responses.response import Response, entry_key
 from processor.core.rules import Rules
 from processor.core.wire_types import RunEnd, StepDelta, StepObject, canonical
@@ -145,7 +145,7 @@ class StepTimeline:
     def _take(self, record: Record) -> None:
         events = list(self._events_of(record))
         is_shown = self._is_shown(events)
-        if is_shown and self._is_stale and any(isinstance(event, StepObject) for event in events):
+        if is_shown and self._is_stale and not all(_is_delta(event) or isinstance(event, RunEnd) for event in events):
             # What the deltas in between brought is not this event's. Time and a run's end leave the details alone.
             self._refresh()
         before = self._before() if events else self._last
@@ -160,7 +160,7 @@ class StepTimeline:
         """The first events, and more of those that are no deltas: what ends a step comes after many of them."""
         if len(self._events) < _ENOUGH:
             return bool(events)
-        return self._more_objects < _ENOUGH_OBJECTS and not all(isinstance(event, StepDelta) for event in events)
+        return self._more_objects < _ENOUGH_OBJECTS and not all(map(_is_delta, events))
 
     def _refresh(self) -> None:
         if self._compared < 2 * _COMPARED:
@@ -203,13 +203,13 @@ class StepTimeline:
         self, offset: int, before: dict[str, Any], events: list[StepEvent], *, moved: bool
     ) -> tuple[Change, ...]:
         """Differences of the step since the last event, within a budget: a snapshot is as large as the step."""
-        deltas = [event for event in events if isinstance(event, StepDelta)]
+        deltas = [event for event in events if _is_delta(event)]
         limit = _COMPARED if not moved and (deltas or not events) else 2 * _COMPARED
         if self._compared >= limit:
             self._is_stale = True
             if self._not_compared_from is None:
                 self._not_compared_from = offset
-            return tuple(change for delta in deltas for change in _changes("step_details", {}, delta.details))
+            return tuple(change for delta in deltas for change in _said(delta))
         after = self._snapshot() or before
         if self._is_stale and before:
             before = {**before, "step_details": after.get("step_details")}
@@ -333,6 +333,20 @@ class StepTimeline:
 
 def _is_of_item(event: StepEvent) -> TypeGuard[ResponseEvent]:
     return isinstance(event, ResponseEvent) and event.what in OF_ITEMS
+
+
+def _is_delta(event: StepEvent) -> bool:
+    return isinstance(event, StepDelta) or (isinstance(event, ResponseEvent) and event.what == PIECES)
+
+
+def _said(delta: StepEvent) -> Iterator[Change]:
+    """What a delta says, where the step is not compared before and after it."""
+    if isinstance(delta, StepDelta):
+        yield from _changes("step_details", {}, delta.details)
+    elif isinstance(delta, ResponseEvent):
+        for place, at, text in delta.texts:
+            path = f"{place.holder}[{at}].{place.field}" if place.holder else place.field
+            yield Change(path, f"+{len(text)} characters: {_short(text)}")
 
 
 def _name(event: StepEvent) -> str:

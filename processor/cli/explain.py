@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from processor.cli import replay_options as option
-from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
+from processor.cli.options import ConfigOption, connection_of, end_with, load_settings, require_text
 from processor.cli.replay_options import accepted_of, rules_of
 from processor.cli.terminal import plain, table_of, utc_time, verdict_style
 from processor.printable import print_json, print_line, printable
@@ -41,6 +41,7 @@ def explain(
     from processor.audit.replay.extra import require
 
     require("explain")
+    require_text("explain: STEP_ID", [step_id])
     settings = load_settings(config)
     from processor.audit.explain import explain as run
     from processor.audit.replay.outcome import EXIT_DIFFERENT, EXIT_PROVEN, EXIT_UNPROVABLE

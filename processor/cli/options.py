@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from processor.core.header_names import is_utf8
+from processor.errors import UsageError
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from processor.config.settings import Settings
     from processor.errors import RunStepsError
     from processor.kafka.client_config import Connection
@@ -83,6 +88,13 @@ def _permission_note(error: RunStepsError) -> str:
         f"\n  principal: {principal_of(settings.kafka)}{told}"
         "\n  all that is missing: run-steps doctor; the table: docs/operations.md, Permissions"
     )
+
+
+def require_text(option: str, values: Iterable[str], hint: str = "ids are UTF-8, as all JSON is") -> None:
+    """Raises UsageError: an argument holds bytes that are no UTF-8. Python has them as halves of surrogate pairs."""
+    for value in values:
+        if not is_utf8(value):
+            raise UsageError(f"{option}: not UTF-8 (got {value[:80]!r})", hint=hint)
 
 
 def end_with(code: int) -> NoReturn:

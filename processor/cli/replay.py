@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from processor.cli import replay_options as option
-from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
+from processor.cli.options import ConfigOption, connection_of, end_with, load_settings, require_text
 from processor.cli.report_check import check_report, require_signing_options, sign_report, signing_key_of
 from processor.cli.terminal import plain
 from processor.printable import print_json, print_line, warn
@@ -65,6 +65,10 @@ def replay(
     """
     _require_extra()
     require_signing_options(sign=sign, signer=signer, report=report, trust=trust, check=check)
+    for name, ids in (("--steps", steps), ("--runs", runs), ("--threads", threads)):
+        require_text(f"replay: {name}", ids or ())
+    for name, folder in (("--report", report), ("--check", check), ("--against", against)):
+        require_text(f"replay: {name}", [str(folder or "")], "what reads the tables takes no other name of a folder")
     capture = _capture(capture_pattern, capture_topic, capture_partition)
     if check is not None:
         check_report(check, archive or [], capture, trust or [])

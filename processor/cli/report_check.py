@@ -10,7 +10,9 @@ from processor.errors import UsageError
 from processor.printable import print_line, warn
 
 if TYPE_CHECKING:
-    from processor.archives import Capture
+    from collections.abc import Iterator
+
+    from processor.archives import ArchivedRecord, Capture, Gap
     from processor.audit.report.manifest import Manifest
     from processor.audit.report.signature import SigningKey, TrustedKey
 
@@ -54,10 +56,9 @@ def sign_report(folder: Path, root: str, key: SigningKey, signer: str) -> None:
 
 def check_report(folder: Path, archives: list[Path], capture: Capture, trust: list[Path]) -> None:
     """Exit code 0: whole, and its verdict is that of the tables; 65: something is wrong; else that of its verdict."""
-    from processor.archives import read
     from processor.audit.replay.outcome import EXIT_CODES, program
     from processor.audit.report.folder import check, check_records
-    from processor.audit.report.manifest import not_judged
+    from processor.audit.report.manifest import PAGE, not_judged
 
     trusted = []
     if trust:
@@ -69,18 +70,33 @@ def check_report(folder: Path, archives: list[Path], capture: Capture, trust: li
     signed, unsigned = _signature(folder, checked.manifest, trusted)
     problems += unsigned
     if archives and not problems:
-        problems += check_records(
-            folder, checked.manifest, (item for path in archives for item in read(path, capture=capture))
-        )
+        problems += check_records(folder, checked.manifest, _items(archives, checked.manifest, capture))
     for problem in problems:
         warn(f"run-steps: {problem}")
     if problems:
         end_with(65)
     apart = "".join(f" Not judged: {line}" for line in not_judged(checked.manifest.about, checked.manifest.ranges))
     print_line(f"{folder}: whole. {checked.manifest.verdict.value}.{apart} root {checked.manifest.root}")
+    if not checked.is_page_drawn:
+        by = checked.manifest.about.program
+        print_line(f"{PAGE}: not compared with the tables, whose verdict the above is: another version drew it ({by})")
     if signed:
         print_line(signed)
     end_with(EXIT_CODES[checked.manifest.verdict])
+
+
+def _items(archives: list[Path], manifest: Manifest, capture: Capture) -> Iterator[ArchivedRecord | Gap]:
+    """What the archives hold of the report's ranges. Of several the same is read as a replay reads."""
+    from processor.archives import read
+    from processor.audit.replay.archive_ranges import Archives
+
+    if len(archives) == 1:
+        yield from read(archives[0], capture=capture)
+        return
+    several = Archives(map(str, archives), manifest.about.topic, capture)
+    for one in manifest.ranges:
+        for part in several.laid(one.partition, one.begin, one.end).parts:
+            yield from several.read(one.partition, part)
 
 
 def _signature(folder: Path, manifest: Manifest, trusted: list[TrustedKey]) -> tuple[str, list[str]]:

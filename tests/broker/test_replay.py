@@ -14,7 +14,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from confluent_kafka import TopicPartition as ConfluentPartition
 
-from processor.audit.explain import explain
+from processor.audit.explain import Explained, explain
 from processor.audit.judge.verdicts import Verdict
 from processor.audit.replay import record_sources as sources
 from processor.audit.replay.command import replay
@@ -56,6 +56,10 @@ def settings_of(topics: Topics, **steps: Any) -> Settings:
 def audit(topics: Topics, **options: Any) -> Replayed:
     settings = settings_of(topics)
     return replay(Options(**options), settings, lambda: Connection.build(topics.bootstrap), lambda _: None)
+
+
+def explained(topics: Topics, step_id: str) -> Explained:
+    return explain(step_id, settings_of(topics), lambda: Connection.build(topics.bootstrap))
 
 
 def one_step(step_id: str, partition: int = 0) -> list[Sent]:
@@ -365,6 +369,8 @@ def test_log_append_time_that_is_switched_on_under_a_worker_is_told_from_there_o
     assert finding.identity[0] == _together("a")
     assert "LogAppendTime" in finding.why
     assert [difference.path for difference in finding.differences] == ["timestamp"]
+    (issued,) = explained(topics, _together("a")).lives[0].issued
+    assert (issued.verdict, issued.why) == ("unverifiable", finding.why)
 
 
 def test_what_compaction_took_from_an_outcome_topic_is_counted_as_a_hole(
@@ -394,6 +400,9 @@ def test_what_compaction_took_from_an_outcome_topic_is_counted_as_a_hole(
     (finding,) = found.first
     assert finding.identity == ("a", "0")
     assert "compaction" in finding.why
+    told = explained(topics, "a")
+    assert [(one.revision, one.verdict) for one in told.lives[0].issued] == [(0, "unverifiable"), (1, "equal")]
+    assert told.verdict is Verdict.UNVERIFIABLE
 
 
 def test_what_was_changed_or_added_on_the_outputs_is_found(topics: Topics, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from processor.broker import Broker
 from tests import kafka_tools as kt
 from tests.broker.test_replay import one_step, play, renamed
+from tests.broker.test_topics_live import set_configs
 from tests.faults.worker_fleet import Fleet, Process, Topics, eventually
 from tests.kafka_tools import Names
 
@@ -81,6 +82,21 @@ def test_a_worker_that_folds_something_else_than_the_log_is_found_out(topics: To
         assert health["ok"] is True
         assert "partition 0, offsets 3 to 6" in health["reasons"][0]
         assert worker.is_ready()
+        fleet.stop()
+
+
+def test_a_record_with_the_time_of_the_broker_is_no_mismatch(topics: Topics, broker: Broker, tmp_path: Path) -> None:
+    """LogAppendTime must not be set (operations.md). Where it is, the worker is not wrong: its time is gone."""
+    (completed,) = (topic for topic, status in topics.outcomes.items() if status == "completed")
+    with Fleet(topics, tmp_path, **EAGER) as fleet:
+        (worker,) = fleet.start()
+        eventually("it is ready", worker.is_ready, WAIT_S)
+        set_configs(broker, completed, message_timestamp_type="LogAppendTime")
+        kt.produce(topics.bootstrap, topics.source, one_step("s1"))
+        (found,) = eventually("it is told", lambda: worker.log("audit_mismatch", "audit_undecided"), WAIT_S)
+        assert (found["event"], found["fields"]) == ("audit_undecided", ["timestamp"])
+        assert "LogAppendTime" in found["why"]
+        assert audited(worker, "mismatch_total")() == 0
         fleet.stop()
 
 

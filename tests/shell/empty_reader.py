@@ -1,18 +1,23 @@
-"""An output topic without records that can be read: what retention and open transactions leave of it."""
+"""An output topic in place of a broker's: what retention, compaction and open transactions leave of it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import ClassVar, Self
 
-from processor.core.effects import LogRecord
+from processor.core.effects import Record
+from processor.kafka.fetch import Hidden
 
 
 class EmptyReader:
-    """An output topic of two partitions without records, in place of a `PartitionReader`."""
+    """An output topic of two partitions, without records unless a test gives some, in place of a `PartitionReader`."""
 
     begins: ClassVar[dict[int, int]] = {0: 0, 1: 0}
     stable: ClassVar[dict[int, int]] = {0: 8, 1: 8}
+
+    records: ClassVar[dict[int, list[Record]]] = {}
+    hidden: ClassVar[dict[int, list[Hidden]]] = {}
+    times: ClassVar[dict[int, int]] = {}
 
     def __init__(self, *_: object, **__: object) -> None: ...
 
@@ -33,7 +38,13 @@ class EmptyReader:
     async def end_offsets(self, _: object) -> dict[int, int]:
         return {0: 8, 1: 8}
 
-    async def read_to(self, *_: object) -> AsyncIterator[tuple[int, list[LogRecord]]]:
-        none: list[tuple[int, list[LogRecord]]] = []
-        for each in none:
+    def observe(self, told: Callable[[int, list[Hidden]], None]) -> None:
+        for partition, spans in self.hidden.items():
+            told(partition, spans)
+
+    def broker_times(self) -> dict[int, int]:
+        return self.times
+
+    async def read_to(self, *_: object) -> AsyncIterator[tuple[int, list[Record]]]:
+        for each in self.records.items():
             yield each

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from processor.archives import Gap, GapKind, Recorder, manifest, read
+from processor.archives import ArchivedRecord, ArchiveError, Gap, GapKind, Recorder, manifest, read
+from processor.archives.jsonl import encode_line
 from processor.archives.reading import recorded_files
+from processor.audit.replay.archive_ranges import Archives
 from processor.audit.replay.options import Options
 from processor.audit.replay.source_survey import SourceSurvey
 from processor.audit.replay.task import ArchiveRange
@@ -88,11 +90,13 @@ def test_records_that_another_archive_calls_markers_are_no_agreement(
     [
         (0, 0, [(0, 40), (60, 90)], [(0, 40)], 40),
         (0, 40, [(0, 40), (60, 90)], [(0, 40)], 40),
-        (0, 41, [(0, 40), (60, 90)], [(0, 40), (60, 90)], 90),
+        (0, 41, [(0, 40), (60, 90)], [(0, 40)], 40),
+        (0, 59, [(0, 40), (60, 90)], [(0, 40)], 40),
+        (0, 60, [(0, 40), (60, 90)], [(0, 40), (60, 90)], 90),
         (0, 10, [(0, 30), (20, 50), (70, 80)], [(0, 30), (30, 50)], 50),
         (0, 0, [(50, 90)], [], 0),
         (50, 50, [(50, 90)], [(50, 90)], 90),
-        (0, 60, [(0, 40), (50, 55), (70, 80)], [(0, 40), (50, 55), (70, 80)], 80),
+        (0, 60, [(0, 40), (50, 55), (70, 80)], [(0, 40), (50, 55)], 55),
     ],
 )
 def test_what_archives_lack_is_read_from_the_topic_where_it_is_there(
@@ -103,8 +107,50 @@ def test_what_archives_lack_is_read_from_the_topic_where_it_is_there(
     switch: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(SourceSurvey, "_compare", lambda *_: None)
+    monkeypatch.setattr(Archives, "_compared", lambda *_: [])
     survey = SourceSurvey(Options(archives=("a",), and_topic=True), Settings(), lambda: pytest.fail("no broker"), print)
-    survey._settle(0, low, 100, [ArchiveRange("a", *span) for span in spans], topic_begin)
+    survey._archives.ranges[0] = [ArchiveRange("a", *span) for span in spans]
+    survey._settle(0, low, 100, topic_begin)
     found = survey.spans[0]
     assert ([(part.begin, part.end) for part in found.parts], found.switch) == (read, switch)
+
+
+Cut = tuple[int, int, bool]
+"""Records that an archive of an output partition holds, by number; whether it says that those before are missing."""
+
+
+def of_output(archived: Archived, folder: Path, *cuts: Cut) -> tuple[list[str], str]:
+    """Archives of the output, of which each holds a part of one partition, the last also all of the others; and the
+    step of the record behind the first part."""
+    items = [item for item in read(archived.out) if isinstance(item, ArchivedRecord)]
+    place = (mutations.OUTCOMES["completed"], 0)
+    own = [item for item in items if (item.topic, item.partition) == place]
+    paths = []
+    for number, (low, high, is_told) in enumerate(cuts):
+        paths.append(folder / f"out-{number}.jsonl")
+        lines = [encode_line(item) for item in own[low:high]]
+        if is_told:
+            lines.insert(0, encode_line(Gap(*place, own[low - 1].offset, own[low].offset - 1, GapKind.MISSING)))
+        if number == len(cuts) - 1:
+            lines += [encode_line(item) for item in items if (item.topic, item.partition) != place]
+        paths[-1].write_bytes(b"".join(lines))
+    return list(map(str, paths)), (own[cuts[0][1]].key or b"").decode()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_archives_of_the_output_come_in_any_order(archived: Archived, tmp_path: Path, order: int) -> None:
+    """Where a partition begins, the one says that holds its first offsets."""
+    paths, _ = of_output(archived, tmp_path, (0, 3, False), (3, 99, False))
+    assert archived.audit(published=tuple(paths[::order])).verdict is Outcome.PROVEN
+    for name, told, verdict in (("lost", False, "missing"), ("told", True, "unverifiable")):
+        (tmp_path / name).mkdir()
+        paths, step_id = of_output(archived, tmp_path / name, (0, 3, False), (4, 99, told))
+        found = archived.audit(published=tuple(paths[::order]))
+        (finding,) = [one for one in found.first if one.identity[0] == step_id]
+        assert finding.verdict == verdict
+
+
+def test_archives_of_the_output_must_not_overlap(archived: Archived, tmp_path: Path) -> None:
+    paths, _ = of_output(archived, tmp_path, (0, 4, False), (3, 99, False))
+    with pytest.raises(ArchiveError, match=r"out-1\.jsonl: out.completed-0: offset \d+ is among those of another"):
+        archived.audit(published=tuple(paths))

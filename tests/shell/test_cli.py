@@ -315,3 +315,20 @@ def test_on_a_terminal_the_progress_of_a_replay_shows_rate_and_time_left() -> No
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode("utf-8", "replace"))
     assert re.search(r"folding and comparing \S+ +[1-9]\d*/40000 +[\d,]+/s +\d+:\d\d:\d\d", text), text[-500:]
     assert text.endswith("\r"), "the bar takes itself away: what is printed next begins on a clean line"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["explain", "step_\udcff"],
+        *(
+            ["replay", option, "a\udcff"]
+            for option in ("--steps", "--runs", "--threads", "--report", "--check", "--against")
+        ),
+    ],
+    ids=lambda args: args[-2],
+)
+def test_an_argument_that_is_no_text_is_a_matter_of_usage(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """It was a bug of ours (70), or a report that nothing could read again."""
+    assert cli._run(args) == 64
+    assert "not UTF-8" in capsys.readouterr().err

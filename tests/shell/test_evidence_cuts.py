@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import msgspec
 import pytest
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from processor.archives import ArchivedRecord, Gap, Recorder
 from processor.archives import read as read_archive
 from processor.archives.jsonl import encode_line
+from processor.audit.replay import archive_ranges
 from processor.audit.report.manifest import read
+from processor.cli import main as cli
 from processor.core.effects import FOLD_VERSION
 from processor.core.headers import RULES
 from tests.shell import mutations
@@ -89,6 +92,58 @@ def test_overlapping_archives_say_so_outside_of_the_evidence(archived: Archived,
     assert any("in more than one archive" in line for line in about.reading)
     assert not about.notes or "archive" not in about.notes[0] or "does not say how many" in about.notes[0]
     assert (found, root != found) == (evidence_of_whole(archived), True)
+
+
+def with_holes(archived: Archived, folder: Path, rng: Random, count: int) -> list[str]:
+    """So many archives of the log; each lacks some of its items, and the others hold them."""
+    logs: list[list[bytes]] = [[] for _ in range(count)]
+    for log in archived.made.logs.values():
+        for item in log:
+            lines = logs if rng.random() < 0.8 else rng.sample(logs, rng.randrange(1, count))
+            for own in lines:
+                own.append(encode_line(item))
+    paths = [folder / f"holes-{number}\udcff.jsonl" for number in range(count)]  # a name that is no text
+    for path, own in zip(paths, logs, strict=True):
+        path.write_bytes(b"".join(own))
+    rng.shuffle(paths)
+    return list(map(str, paths))
+
+
+@pytest.mark.parametrize(("seed", "count"), [(1, 2), (2, 2), (3, 3)])
+def test_what_archives_hold_together_is_the_evidence_wherever_each_has_holes(
+    archived: Archived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, count: int
+) -> None:
+    monkeypatch.setattr(archive_ranges, "_MOST_HOLES", 1_000)
+    paths, report = with_holes(archived, tmp_path, Random(seed), count), tmp_path / "report"
+    found = archived.audit(archives=tuple(paths), report=str(report))
+    assert found.evidence == evidence_of_whole(archived)
+    about = read(report).about
+    assert sum("are not in archive" in line for line in about.reading) > 10
+    assert not any("are not in archive" in line for line in about.notes)
+    for order in (paths, paths[::-1]):
+        arguments = [argument for path in order for argument in ("--archive", path)]
+        assert cli._run(["replay", "--check", str(report), *arguments]) == 0
+
+
+def test_of_very_many_holes_none_is_read_from_elsewhere_and_it_is_said(
+    archived: Archived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archive_ranges, "_MOST_HOLES", 3)
+    paths, report = with_holes(archived, tmp_path, Random(1), 2), tmp_path / "report"
+    found = archived.audit(archives=tuple(paths), report=str(report))
+    assert found.exit_code == 4
+    assert found.coverage["missing"] > 3
+    assert sum("too many to be read from there" in line for line in read(report).about.reading) == mutations.PARTITIONS
+
+
+def test_the_first_record_of_a_time_is_found_in_whichever_archive_holds_it(archived: Archived, tmp_path: Path) -> None:
+    records = [item for item in archived.made.logs[0] if isinstance(item, ArchivedRecord)]
+    at = next(n for n in range(40, len(records)) if records[n].timestamp > max(r.timestamp for r in records[:n]))
+    for name, kept in (("first", [*records[:at], *records[at + 3 :]]), ("second", records[20:])):
+        (tmp_path / f"{name}.jsonl").write_bytes(b"".join(map(encode_line, kept)))
+    paths = (str(tmp_path / "first.jsonl"), str(tmp_path / "second.jsonl"))
+    found = archived.audit(archives=paths, start=f"{records[at].timestamp}ms")
+    assert found.results[0].begin == records[at].offset
 
 
 def test_the_versions_and_settings_that_records_name_are_in_the_evidence(archived: Archived, tmp_path: Path) -> None:

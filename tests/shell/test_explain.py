@@ -10,7 +10,7 @@ from collections import Counter
 from operator import attrgetter
 from pathlib import Path
 from random import Random
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 import pytest
@@ -18,12 +18,13 @@ import pytest
 from processor.archives import ArchivedRecord
 from processor.audit import explain, step_timeline
 from processor.audit import explain as explaining
-from processor.audit.explain import Explained, Logs, Marks, SettingsNamed, _OtherSettings, explain_from
+from processor.audit.explain import Explained, Logs, Marks, SettingsNamed, explain_from
 from processor.audit.explain import _Topics as explaining_topics
-from processor.audit.judge.published_headers import mark_of
+from processor.audit.judge.published_headers import caused_at, mark_of
 from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.settled import CLOCK_SKEW_S
-from processor.audit.judge.verdicts import Published, Unreadable, Verdict
+from processor.audit.judge.verdicts import NEVER, Published, Unreadable, Verdict
+from processor.audit.output_reading import Unread
 from processor.audit.published_index import of_source
 from processor.audit.replay.task import Task
 from processor.audit.replay.task_judge import expected_records
@@ -42,7 +43,6 @@ from processor.errors import UsageError
 from processor.kafka.client_config import Connection
 from tests.core.scripted_log import Play, call, calls, step, text
 from tests.shell import mutations
-from tests.shell.empty_reader import EmptyReader
 from tests.trial.honest_worlds import WORLDS, Worker
 
 
@@ -58,9 +58,12 @@ class Simulated:
         rules: Rules = mutations.RULES,
         accepted: Accepted | None = None,
         earlier_rules: tuple[Rules, ...] = (),
+        output: dict[str, Any] | None = None,
     ) -> None:
+        """Args: `output` are fields of a `Task`: what the output topics lack, and how many partitions they have."""
         self.made, self.marks_kept, self.rules = made, marks_kept, rules
         self.accepted, self.earlier_rules = accepted or Accepted(), earlier_rules
+        self.output = output or {}
         self.files = {}
         for p, lines in mutations.archive_lines(made).items():
             self.files[p] = folder / f"explained-{p}.jsonl"
@@ -94,6 +97,19 @@ class Simulated:
                 found.take(of_source(mutations.SOURCE, mutations.PARTITIONS, topic, p, record, dead_letters=is_dead))
         return found.records()
 
+    def unread(self, partition: int) -> Unread:
+        kept_from = {}
+        for topic, place in self.output.get("shortened", ()):
+            is_dead = topic == mutations.DEAD
+            read = (
+                of_source(mutations.SOURCE, mutations.PARTITIONS, topic, place, record, dead_letters=is_dead)
+                for record in self.made.topics[topic, place]
+            )
+            own = (r for r in read if isinstance(r, Published) and r.source_partition == partition)
+            kept_from[topic, place] = next((cause for one in own if (cause := caused_at(one)) is not None), NEVER)
+        others = {name: self.output.get(name, ()) for name in ("held", "holes", "broker_times")}
+        return Unread(kept_from, **others)
+
     def _log(self, partition: int) -> list[ArchivedRecord]:
         return [item for item in self.made.logs[partition] if isinstance(item, ArchivedRecord)]
 
@@ -111,7 +127,12 @@ class Simulated:
     def task(self, partition: int, begin: int, end: int, *, complete: bool) -> Task:
         task = mutations.task_of(self.made, partition, str(self.files[partition]), begin, end)
         return msgspec.structs.replace(
-            task, complete=complete, rules=self.rules, accepted=self.accepted, earlier_rules=self.earlier_rules
+            task,
+            complete=complete,
+            rules=self.rules,
+            accepted=self.accepted,
+            earlier_rules=self.earlier_rules,
+            output_partitions=self.output.get("output_partitions", task.output_partitions),
         )
 
 
@@ -178,6 +199,17 @@ def test_without_the_marks_of_other_steps_it_says_so_and_accuses_nobody(tmp_path
         assert found.verdict in (Verdict.EQUAL, Verdict.UNVERIFIABLE)
         for life in found.lives:
             assert life.verdict == Verdict.EQUAL or life.notes or any(one.why for one in life.issued)
+
+
+@pytest.mark.parametrize(("kind", "seed"), [("broker_times", 0), ("shared_outputs", 7), ("partitions_added", 1)])
+def test_what_happens_to_the_output_accuses_no_one(tmp_path: Path, kind: str, seed: int) -> None:
+    """Times that are the broker's, a transaction that holds back the rest, another number of partitions."""
+    hard = WORLDS[kind](seed)
+    held = {topic for topic, _ in hard.options.get("held", ())}
+    marks_kept = mutations.OUTCOMES["expired"] not in held
+    logs = Simulated(hard.made, tmp_path, output=hard.options, marks_kept=marks_kept)
+    verdicts = Counter(told(logs, step_id).verdict for step_id in step_ids(hard.made.topics))
+    assert verdicts.keys() == {Verdict.EQUAL, Verdict.UNVERIFIABLE}, verdicts
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -501,24 +533,3 @@ def test_a_step_whose_beginning_is_gone_from_the_log_is_not_decided(tmp_path: Pa
     again = told(logs, found.step_id)
     assert again.verdict is Verdict.UNVERIFIABLE
     assert any(f"The log begins at offset {logs.begin}" in note for note in again.lives[0].notes)
-
-
-@pytest.mark.parametrize(
-    ("begins", "stable", "complete"),
-    [
-        ({0: 0, 1: 0}, {0: 8, 1: 8}, True),
-        ({0: 0, 1: 3}, {0: 8, 1: 8}, False),
-        ({0: 0, 1: 0}, {0: 8, 1: 5}, False),
-    ],
-    ids=["whole", "shortened by retention", "held by an open transaction"],
-)
-def test_marks_are_complete_where_the_topic_of_expired_steps_is(
-    monkeypatch: pytest.MonkeyPatch, begins: dict[int, int], stable: dict[int, int], complete: bool
-) -> None:
-    monkeypatch.setattr(EmptyReader, "begins", begins)
-    monkeypatch.setattr(EmptyReader, "stable", stable)
-    monkeypatch.setattr("processor.audit.explain.PartitionReader", EmptyReader)
-    topics = explaining_topics(
-        Settings(), lambda: cast(Any, None), _OtherSettings(Accepted(), ()), all_partitions=False
-    )
-    assert asyncio.run(topics.marks(0)) == Marks((), complete)

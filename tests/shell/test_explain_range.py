@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import pytest
 
 from processor.archives import ArchivedRecord
 from processor.audit import explain as explaining
+from processor.audit import step_timeline
 from processor.audit.explain import explain_from
 from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.settled import settled_after_ms
 from processor.audit.judge.verdicts import Verdict
 from processor.audit.replay.task_judge import expected_records
+from processor.audit.step_timeline import StepIncarnation
 from processor.core.effects import LogRecord
 from processor.core.headers import CLOCK_MARK, FIRST_OFFSET, INFERRED, LAST_OFFSET, REVISION
 from tests.core.scripted_log import START_S, Play, run, step, text
-from tests.core.test_responses_repeats import CREATED, ENDED, added, at, piece
+from tests.core.test_responses_repeats import CREATED, ENDED, added, at, piece, whole
 from tests.shell import mutations
 from tests.shell.test_explain import Simulated, told
 
@@ -137,6 +139,79 @@ def test_of_a_step_that_is_said_to_begin_behind_the_log_nothing_is_read(tmp_path
     assert life.notes == ("No record of this range names the step.",)
 
 
+@pytest.mark.parametrize("gone", ["shortened", "holes"])
+def test_an_earlier_revision_that_is_gone_from_its_topic_is_not_missing(tmp_path: Path, gone: str) -> None:
+    """By retention or by compaction: where nothing has taken it, it is."""
+    play = Play()
+    completed(play)
+    play.say("step.completed", step("completed", usage={"total_tokens": 7}))
+    made = published_from(play)
+    ((place, (_, newest)),) = [(p, log) for p, log in made.topics.items() if log]
+    less = mutations.World(made.logs, made.ends, {place: [newest]})
+    found = told(Simulated(less, tmp_path, output={gone: (place,)}), "s1")
+    assert [(one.revision, one.verdict) for one in found.lives[0].issued] == [(0, "unverifiable"), (1, "equal")]
+    assert found.verdict is Verdict.UNVERIFIABLE
+    assert told(Simulated(less, tmp_path), "s1").verdict is Verdict.DIFFERENT
+
+
+def amended() -> mutations.World:
+    """A step that completed, and an event behind it: its second revision."""
+    play = Play()
+    completed(play)
+    play.say("step.completed", step("completed", usage={"total_tokens": 7}))
+    return published_from(play)
+
+
+def as_of(made: mutations.World, offset: int) -> LogRecord:
+    """The record that a worker would publish that had begun there."""
+    (place,) = made.topics
+    later = mutations.World({0: [r for r in made.logs[0] if getattr(r, "offset", -1) >= offset]}, made.ends, {})
+    state = mutations._state(0, offset, -1)
+    (effect,) = state.apply([r for r in later.logs[0] if isinstance(r, ArchivedRecord)])
+    whole = expected_records(mutations.task_of(made, 0)).whole(effect)
+    assert whole is not None
+    return LogRecord(len(made.topics[place]), whole.timestamp, whole.key, whole.value, tuple(whole.headers))
+
+
+def test_a_life_that_another_one_goes_on_in_is_not_proven_by_its_own_records(tmp_path: Path) -> None:
+    """A forged life that begins with the late event: from there on it is just what is published."""
+    made = amended()
+    ((place, log),) = made.topics.items()
+    forged_life = as_of(made, 2)
+    assert dict(forged_life.headers)[FIRST_OFFSET] == b"2"
+    for records in ([*log, forged_life], [log[0], forged_life], [forged_life]):
+        world = mutations.World(made.logs, made.ends, {place: records})
+        found = told(Simulated(world, tmp_path), "s1")
+        assert found.verdict is Verdict.UNVERIFIABLE, "a worker publishes this whose group was reset to there"
+        assert found.lives[-1].read == (0, 3), "what was before is read"
+        assert "its group was reset" in " ".join(found.lives[-1].notes)
+
+
+def test_lives_that_overlap_are_not_equal_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = amended()
+    ((place, log),) = made.topics.items()
+    monkeypatch.setattr(explaining, "_life", alone := Alone(explaining._life))
+    for first, cause, verdict in ((1, 2, Verdict.UNVERIFIABLE), (2, 2, Verdict.UNVERIFIABLE), (3, 3, Verdict.EQUAL)):
+        other = forged(log[0], first=b"%d" % first, last=b"%d" % cause)
+        world = mutations.World(made.logs, made.ends, {place: [*log, msgspec.structs.replace(other, offset=9)]})
+        found = told(Simulated(world, tmp_path), "s1")
+        assert alone.asked
+        assert found.verdict is verdict
+        assert all(("overlaps" in " ".join(life.notes)) is (verdict is not Verdict.EQUAL) for life in found.lives)
+
+
+class Alone:
+    """Of each life an answer that says that it is equal."""
+
+    def __init__(self, life: Any) -> None:
+        self._life, self.asked = life, 0
+
+    async def __call__(self, *arguments: Any) -> StepIncarnation:
+        self.asked += 1
+        life: StepIncarnation = await self._life(*arguments)
+        return msgspec.structs.replace(life, verdict=Verdict.EQUAL.value)
+
+
 def test_a_run_that_ended_before_all_that_is_read_leaves_the_step_undecided(tmp_path: Path) -> None:
     """Its end is repeated until the step comes, and was another one at first: what is read cannot show that."""
     play = Play(mutations.RULES)
@@ -177,6 +252,27 @@ def test_an_event_of_a_response_is_told_of_the_item_that_it_was_folded_into(tmp_
         (life,) = told(logs, step_id).lives
         assert (life.verdict, [event.offset for event in life.events]) == ("equal", offsets)
         assert all(event.changes for event in life.events if event.offset not in (0, 6)), "each of them changed it"
+
+
+def test_the_deltas_of_a_response_are_deltas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do not crowd out what ends their item, and say what they say where the step is not compared."""
+    play = Play(mutations.RULES)
+    told_events = [CREATED, added(0, "m"), *(piece(0, "m", f"{n:04d}") for n in range(30)), whole(0, "m", "end"), ENDED]
+    for number, event in enumerate(told_events):
+        play.put(text(at(number, event)), headers=(("runstep-run-id", b"resp_1"),))
+    logs = Simulated(published_from(play), tmp_path)
+    (all_of,) = told(logs, "resp_1:0").lives
+    assert all_of.verdict == Verdict.EQUAL.value
+    monkeypatch.setattr(step_timeline, "_ENOUGH", 5)
+    monkeypatch.setattr(step_timeline, "_ENOUGH_OBJECTS", 2)
+    (life,) = told(logs, "resp_1:0").lives
+    assert life.events[5:] == all_of.events[-2:]
+    assert [event.event for event in life.events[5:]] == ["item wholes", "response completed"]
+    monkeypatch.setattr(step_timeline, "_ENOUGH", 100)
+    monkeypatch.setattr(step_timeline, "_COMPARED", 1)
+    (life,) = told(logs, "resp_1:0").lives
+    (change,) = life.events[9].changes
+    assert (change.path, change.what) == ("content[0].text", '+4 characters: "0007"')
 
 
 class Times(Simulated):

@@ -146,7 +146,7 @@ def _top(_: object) -> None:
 
 def _check_report(monkeypatch: pytest.MonkeyPatch) -> None:
     checked = hostile(Checked)
-    for found in (checked, Checked(checked.manifest, [])):
+    for found in (checked, Checked(checked.manifest, [], is_page_drawn=False)):
         monkeypatch.setattr(folder, "check", lambda *_, found=found, **__: found)
         monkeypatch.setattr(report_check, "_signature", lambda *_: (HOSTILE, []))
         with pytest.raises(typer.Exit):

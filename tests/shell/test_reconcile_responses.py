@@ -128,6 +128,12 @@ def test_what_is_no_fault_accuses_nobody(
         (lambda r: r["output"][2].update(error="broke"), Verdict.DIFFERENT, 2, "status"),
         (lambda r: r.update(metadata={"a": "c"}), Verdict.DIFFERENT, 0, "metadata"),
         (lambda r: r["output"].pop(2), Verdict.EXTRA, 2, None),
+        (
+            lambda r: (r["output"].pop(2), r.pop("completed_at")),
+            Verdict.EXTRA,
+            2,
+            None,
+        ),  # its end says that it is whole
         (lambda r: r["output"].append({"id": "x", "type": "message"}), Verdict.MISSING, 4, None),
         (lambda r: r["output"].insert(1, {"id": "x", "type": "web_search_call"}), Verdict.MISSING, 1, None),
     ],

@@ -514,6 +514,7 @@ class Shop:
         self.fails: list[Exception] = []
         self.at_read: Callable[[], None] = lambda: None
         self.output: dict[str, list[LogRecord]] = {}
+        self.broker_times: dict[int, int] = {}
         shop = self
 
         class Reader:
@@ -525,6 +526,9 @@ class Shop:
             async def start(self) -> None: ...
 
             async def stop(self, timeout_s: float) -> None: ...
+
+            def broker_times(self) -> dict[int, int]:
+                return {} if self._topic == Settings().source.topic else shop.broker_times
 
             async def read_to(
                 self, begin: dict[int, int], end: dict[int, int], _: float
@@ -641,6 +645,23 @@ async def test_what_cannot_be_decided_is_no_mismatch(monkeypatch: pytest.MonkeyP
     async with shop.running():
         await shop.heard(AuditUndecided)
     assert shop.audit.reasons() == []
+
+
+@pytest.mark.parametrize(("times", "answer"), [({0: 0}, AuditUndecided), ({0: 1}, AuditMismatch), ({}, AuditMismatch)])
+async def test_a_time_of_the_broker_is_no_mismatch(
+    monkeypatch: pytest.MonkeyPatch, times: dict[int, int], answer: type[Happening]
+) -> None:
+    """LogAppendTime: where the record's batch says so, its own time is gone."""
+    shop = Shop(monkeypatch)
+    shop.script.whole(1000, "s1")
+    shop.publish()
+    (log,) = shop.output.values()
+    log[0] = msgspec.structs.replace(log[0], timestamp=log[0].timestamp + 7)
+    shop.broker_times = times
+    async with shop.running():
+        (found,) = await shop.heard(answer)
+    assert isinstance(found, AuditMismatch | AuditUndecided)
+    assert found.fields == ("timestamp",)
 
 
 async def test_whatever_breaks_a_check_is_told_and_the_next_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:

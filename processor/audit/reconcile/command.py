@@ -82,6 +82,7 @@ def reconcile(
 def compared(lists: ServiceLists, found: PublishedSteps, *, partial: bool = False) -> Reconciled:
     """Compare the lists with the published steps."""
     results, still_open = [], 0
+    latest = lists.latest()
     for step_id, listed in sorted(lists.steps.items()):
         result = compare_listed(
             listed,
@@ -97,8 +98,9 @@ def compared(lists: ServiceLists, found: PublishedSteps, *, partial: bool = Fals
     for step_id, by_partition in sorted(found.newest.items()):
         if step_id not in lists.steps:
             newest = max(by_partition.values(), key=lambda one: one.order)
-            whole = lists.runs.get(str(newest.snapshot.get("run_id")), False)
-            results.append(not_listed(newest, whole=whole and not partial))
+            run_id = str(newest.snapshot.get("run_id"))
+            whole = lists.runs.get(run_id, False) and not partial
+            results.append(not_listed(newest, whole=whole, latest_s=latest.get(run_id)))
     counts = Counter(result.verdict for result in results)
     return Reconciled(
         verdict=_verdict(counts),

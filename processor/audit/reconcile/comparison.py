@@ -35,6 +35,7 @@ class PublishedStep(msgspec.Struct, frozen=True):
         snapshot: its value.
         inferred: how its end was inferred ("run", "deadline"), "" if an event said it.
         order: (first source offset, revision): the newest of a source partition has the largest.
+        timestamp: of the record, in milliseconds.
     """
 
     at: RecordLocation
@@ -43,6 +44,7 @@ class PublishedStep(msgspec.Struct, frozen=True):
     snapshot: dict[str, Any]
     inferred: str = ""
     anomalies: tuple[str, ...] = ()
+    timestamp: int = 0
 
 
 class StepResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,14 +83,38 @@ class Doubt(msgspec.Struct, frozen=True):
     def of(self, listed: Mapping[str, Any]) -> str:
         if self.always:
             return self.always
-        ended_s = listed.get(f"{listed.get('status')}_at")
-        if type(ended_s) is not int:
+        ended_s = _ended_s(listed)
+        if ended_s is None:
             return "" if self.before_ms is None and self.behind_ms is None else "when it ended, the list does not say"
         if self.before_ms is not None and ended_s * 1000 < self.before_ms:
             return "it ended before the first record that was read"
         if self.behind_ms is not None and ended_s * 1000 + 999 > self.behind_ms:
-            return "it ended after the last record that was read"
+            return _TOO_YOUNG
         return ""
+
+    def of_newer(self, listed: Mapping[str, Any], published: PublishedStep) -> str:
+        """Why a later revision may be there, which was not read: it cannot be older than the newest one that was."""
+        if self.always:
+            return self.always
+        if self.before_ms is not None and published.timestamp < self.before_ms:
+            return "it may have stood before the first record that was read"
+        ended_s = _ended_s(listed)
+        ended_ms = published.timestamp if ended_s is None else ended_s * 1000 + 999
+        return _TOO_YOUNG if self.behind_ms is not None and ended_ms > self.behind_ms else ""
+
+
+_TOO_YOUNG: Final = "it ended after the last record that was read"
+
+
+def _ended_s(listed: Mapping[str, Any]) -> int | None:
+    found = listed.get(f"{listed.get('status')}_at")
+    return found if type(found) is int else None
+
+
+def latest_s(listed: Mapping[str, Any]) -> int:
+    """The latest time, in seconds, at which something happened to a listed step; -1 if it says none."""
+    times = (listed.get("created_at"), *(listed.get(f"{status}_at") for status in ENDS))
+    return max((at for at in times if type(at) is int), default=-1)
 
 
 def compare_listed(
@@ -134,6 +160,8 @@ def compare_listed(
     )
     if not walk.differences:
         return found
+    if why := doubt.of_newer(listed, newest):
+        return _with(found, Verdict.UNVERIFIABLE, f"a later revision may say what the list says: {why}")
     return _with(found, Verdict.DIFFERENT, _cause(newest))
 
 
@@ -149,21 +177,29 @@ def _cause(published: PublishedStep) -> str:
     return "; ".join(causes)
 
 
-def not_listed(published: PublishedStep, *, whole: bool) -> StepResult:
+def not_listed(published: PublishedStep, *, whole: bool, latest_s: int | None = None) -> StepResult:
     """A published step of a listed run that no list holds.
 
     Args:
         whole: the list of its run is known to be.
+        latest_s: the latest time that the list of its run says; None: nothing was added to it since.
     """
     run_id, step_id = published.snapshot.get("run_id"), published.snapshot.get("id")
+    created_s = published.snapshot.get("created_at")
+    may_be_newer = latest_s is not None and (type(created_s) is not int or created_s >= latest_s)
+    why = "its run is listed, and it is not in the list"
+    if not whole:
+        why = "the list of its run may not be whole"
+    elif may_be_newer:
+        why = "it began behind all that the list of its run says: the list may be older"
     return StepResult(
-        verdict=Verdict.EXTRA if whole else Verdict.UNVERIFIABLE,
+        verdict=Verdict.EXTRA if whole and not may_be_newer else Verdict.UNVERIFIABLE,
         step_id=str(step_id),
         run_id=run_id if isinstance(run_id, str) else None,
         listed=None,
         published=str(published.snapshot.get("status")),
         at=published.at,
-        why="its run is listed, and it is not in the list" if whole else "the list of its run may not be whole",
+        why=why,
     )
 
 

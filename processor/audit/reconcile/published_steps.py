@@ -9,11 +9,12 @@ from typing import Final
 
 import msgspec
 
-from processor.archives import Gap, read
+from processor.archives import CAPTURE, Gap, read
 from processor.audit.judge.published_headers import began_at
 from processor.audit.judge.verdicts import FindingKind, Published, Unreadable, location_of
 from processor.audit.published_index import of_source
 from processor.audit.reconcile.comparison import Doubt, PublishedStep
+from processor.audit.replay.output_survey import require_as_recorded
 from processor.audit.replay.record_sources import HOLES
 from processor.config.settings import Settings
 from processor.core.effects import Reason, Record
@@ -94,6 +95,7 @@ class PublishedSteps:
             {**snapshot, "id": step_id},
             (headers.get(INFERRED) or b"").decode("utf-8", "replace"),
             tuple(filter(None, anomalies.split(","))),
+            one.timestamp,
         )
         own = self.newest.setdefault(step_id, {})
         before = own.get(one.source_partition)
@@ -104,13 +106,14 @@ class PublishedSteps:
         """Read archives of the output topics.
 
         Raises:
-            ArchiveError: one cannot be read.
+            ArchiveError: one cannot be read, or lacks what its manifest names.
         """
         wanted = {*self.topics, self.dead_letter}
         first_ms = last_ms = -1
         began: set[tuple[str, int]] = set()
         has_holes = False
         for path in paths:
+            require_as_recorded(path, CAPTURE)
             for item in read(path):
                 if item.topic not in wanted:
                     continue

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from processor.audit.reconcile import response_objects
-from processor.audit.reconcile.comparison import ENDS, PublishedStep
+from processor.audit.reconcile.comparison import ENDS, PublishedStep, latest_s
 from processor.core.surrogates import may_hold_halves, without_halves
 from processor.errors import RunStepsError
 
@@ -60,7 +60,7 @@ class ServiceLists:
                 self.add(item, where)
         elif isinstance(value, dict) and isinstance(value.get("data"), list):
             self.pages += 1
-            more = value.get("has_more") is True
+            more = value.get("has_more") not in (None, False)  # gateways write "true", too
             for item in value["data"]:
                 self._add_step(item, where, whole=not more)
         elif isinstance(value, dict) and value.get("object") == response_objects.OBJECT:
@@ -96,6 +96,15 @@ class ServiceLists:
                 self.steps[step["id"]] = step
                 if response_id in self._conflicting_responses:
                     self.conflicting.add(step["id"])
+
+    def latest(self) -> dict[str, int]:
+        """Run id -> the latest time, in seconds, that its list says. No response: it says itself that it has ended."""
+        found: dict[str, int] = {}
+        for step in self.steps.values():
+            run_id = step.get("run_id")
+            if isinstance(run_id, str) and run_id not in self.responses:
+                found[run_id] = max(found.get(run_id, -1), latest_s(step))
+        return found
 
     def _add_step(self, value: Any, where: str, *, whole: bool) -> None:
         if not isinstance(value, dict) or value.get("object") not in STEP_OBJECTS:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 from uuid import uuid4
 
 import msgspec
@@ -53,6 +53,17 @@ class PublishedArchive(msgspec.Struct, frozen=True):
     within: tuple[str, int] | None
 
 
+class Extent(NamedTuple):
+    """Offsets of an output partition, both inclusive, from the first item of an archive to its last."""
+
+    topic: str
+    partition: int
+    first: int
+    last: int
+    archive: int
+    begins_with_hole: bool
+
+
 class IndexJob(msgspec.Struct, frozen=True, kw_only=True):
     """A part of the output, and what is needed to index it.
 
@@ -87,10 +98,10 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: of its index.
         read: records by topic; `elsewhere`, `other_partitions` and `unreadable` are those of them that no task gets.
-        shortened: (topic, partition) of the outputs whose first records retention has taken.
+        shortened: (topic, partition) of the outputs whose first records retention has taken while they were read.
         holes: (topic, partition) of the outputs that lack records behind the first: by compaction, or an archive does.
         broker_times: (topic, partition, offset) from which on batches have the broker's times (LogAppendTime).
-        begins: (number of the archive, topic, partition, first offset), of each archive that was read.
+        extents: of each archive that was read.
         held: (topic, partition, offset) behind which an open transaction holds back the rest.
     """
 
@@ -100,7 +111,7 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     other_partitions: Claims
     unreadable: int
     shortened: tuple[tuple[str, int], ...]
-    begins: tuple[tuple[int, str, int, int], ...]
+    extents: tuple[Extent, ...]
     held: tuple[tuple[str, int, int], ...]
     holes: tuple[tuple[str, int], ...] = ()
     broker_times: tuple[tuple[str, int, int], ...] = ()
@@ -144,7 +155,10 @@ def run_index_job(job: IndexJob) -> IndexResult:
         other_partitions=writer.other_partitions.claims(),
         unreadable=writer.unreadable,
         shortened=tuple(sorted(reading.shortened)),
-        begins=tuple((number, *place, first) for (number, place), first in sorted(reading.begins.items())),
+        extents=tuple(
+            Extent(*place, first, last, number, (number, place) in reading.begin_with_hole)
+            for (number, place), (first, last) in sorted(reading.extents.items())
+        ),
         held=tuple(reading.held),
         holes=tuple(sorted(reading.holes)),
         broker_times=tuple((*place, offset) for place, offset in sorted(reading.broker_times.items())),
@@ -157,7 +171,8 @@ class _Reading:
     def __init__(self, job: IndexJob, writer: IndexWriter) -> None:
         self._job, self._writer = job, writer
         self.shortened: set[tuple[str, int]] = set()
-        self.begins: dict[tuple[int, tuple[str, int]], int] = {}
+        self.extents: dict[tuple[int, tuple[str, int]], tuple[int, int]] = {}
+        self.begin_with_hole: set[tuple[int, tuple[str, int]]] = set()
         self.holes: set[tuple[str, int]] = set()
         self.broker_times: dict[tuple[str, int], int] = {}
         self.held: list[tuple[str, int, int]] = []
@@ -186,16 +201,22 @@ class _Reading:
             return
         if isinstance(item, Gap):
             if item.kind in HOLES:
-                (self.holes if (archive, place) in self.begins else self.shortened).add(place)
-            self.begins.setdefault((archive, place), item.first)
+                if (archive, place) in self.extents:
+                    self.holes.add(place)
+                else:
+                    self.begin_with_hole.add((archive, place))
+            self._reach(archive, place, item.first, item.last)
             return
         self._put(archive, place, [item])
 
     def _put(self, archive: int, place: tuple[str, int], records: list[ArchivedRecord]) -> None:
         """Records of one output partition."""
         topic, partition = place
-        self.begins.setdefault((archive, place), records[0].offset)
+        self._reach(archive, place, records[0].offset, records[-1].offset)
         self._writer.put_all(topic, partition, records, dead_letters=topic == self._job.dead_letter)
+
+    def _reach(self, archive: int, place: tuple[str, int], first: int, last: int) -> None:
+        self.extents[archive, place] = self.extents.get((archive, place), (first,))[0], last
 
     async def topics(self) -> None:
         by_topic: dict[str, list[Output]] = {}

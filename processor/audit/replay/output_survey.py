@@ -26,6 +26,7 @@ class OutputSurvey:
     Attributes:
         partitions: how many each topic has.
         shortened: (topic, partition) whose first records are gone.
+        holes: (topic, partition) that lack records behind the first.
         index_results: of the jobs, in their order.
         notes: sentences for the report.
     """
@@ -34,6 +35,7 @@ class OutputSurvey:
         self._options, self._settings, self._connect = options, settings, connection
         self.partitions: dict[str, int] = {}
         self.shortened: set[tuple[str, int]] = set()
+        self.holes: set[tuple[str, int]] = set()
         self.index_results: list[IndexResult] = []
         self.notes: list[str] = []
         self._outputs: list[Output] = []
@@ -70,7 +72,7 @@ class OutputSurvey:
         if not options.verify:
             return []
         for path in options.published:
-            _require_as_recorded(Path(path), options.capture)
+            require_as_recorded(Path(path), options.capture)
         of_archives, of_topics = [], []
         for number, path in enumerate(options.published):
             of_archives += [(size, PublishedArchive(number, path, within)) for within, size in shares(Path(path))]
@@ -96,15 +98,29 @@ class OutputSurvey:
         ]
 
     def indexed(self, found: list[IndexResult]) -> None:
-        """Take the results of the jobs, in their order."""
+        """Take the results of the jobs, in their order.
+
+        Raises:
+            ArchiveError: archives of the output overlap.
+        """
         self.index_results = found
         for one in found:
             self.shortened.update(one.shortened)
-        # Where an output partition begins, the archive says that comes first on the command line.
-        firsts: dict[tuple[str, int], tuple[int, int]] = {}
-        for number, topic, partition, first in sorted(begin for one in found for begin in one.begins):
-            firsts.setdefault((topic, partition), (number, first))
-        self.shortened.update(place for place, (_, first) in firsts.items() if first > 0)
+            self.holes.update(one.holes)
+        ends: dict[tuple[str, int], int] = {}
+        for extent in sorted(extent for one in found for extent in one.extents):
+            place = (extent.topic, extent.partition)
+            if extent.first <= ends.get(place, -1):
+                raise ArchiveError(
+                    f"archive {self._options.published[extent.archive]}: {extent.topic}-{extent.partition}: offset "
+                    f"{extent.first} is among those of another archive",
+                    hint="archives of what was published must not overlap: leave one out, or cut it",
+                )
+            if place in ends:
+                self.holes.update([place] if extent.begins_with_hole else [])
+            elif extent.first > 0 or extent.begins_with_hole:
+                self.shortened.add(place)
+            ends[place] = extent.last
         self.notes += [
             f"{topic}, partition {p}: an open transaction holds back what lies behind offset {offset}; end it "
             f"(kafka-transactions.sh find-hanging --topic {topic}, then abort) and replay again."
@@ -136,8 +152,12 @@ class OutputSurvey:
         return [f"{read.total()} records read from the output topics, {compared} compared, {apart} out of scope"]
 
 
-def _require_as_recorded(path: Path, capture: Capture) -> None:
-    """Refuse output that lacks what its manifest names: every record of it would be accused as missing."""
+def require_as_recorded(path: Path, capture: Capture) -> None:
+    """Refuse output that lacks what its manifest names: every record of it would be accused as missing.
+
+    Raises:
+        ArchiveError: it does.
+    """
     if read_manifest(path):
         for one in lacking(path, reach(path, capture=capture)):
             raise ArchiveError(f"archive {path}: {one}", hint="record it again, or fetch the whole of it")

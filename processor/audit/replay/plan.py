@@ -45,7 +45,7 @@ def make_tasks(
             capture=options.capture,
             shortened=tuple(sorted(output.shortened)),
             held=tuple(sorted({(topic, p) for one in output.index_results for topic, p, _ in one.held})),
-            holes=tuple(sorted({place for one in output.index_results for place in one.holes})),
+            holes=tuple(sorted(output.holes)),
             broker_times=tuple(sorted(place for one in output.index_results for place in one.broker_times)),
             connection=settings.kafka.connection() if source.reads_topic else None,
             record=str(Path(options.record).resolve()) if options.record else "",

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from processor.archives import ArchivedRecord, Gap, Lacking, lacking, reach, read
-from processor.audit.judge.block_digests import framed
+from processor.archives.records import printable
 from processor.audit.judge.range_result import RangeResult
+from processor.audit.replay.archive_ranges import Archives
 from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Progress, Show
 from processor.audit.replay.range_bounds import Bound, CommittedBound, Edge, Offset, Time, parse
-from processor.audit.replay.record_sources import HOLES, laid_end_to_end
 from processor.audit.replay.task import ArchiveRange
 from processor.config.settings import Settings
-from processor.errors import CorruptLog, UsageError
+from processor.errors import UsageError
 
 if TYPE_CHECKING:  # its library takes long to load, and archives need none
     from processor.kafka.client_config import Connection
     from processor.kafka.partition_reader import PartitionReader
 
 CLIENT_ID: Final = "run-steps.replay"
-
-_Told = tuple[int, int, bytes | None]
-"""First and last offset, and the record there; None: there is none (a marker, an aborted record)."""
 
 
 class Span(msgspec.Struct):
@@ -57,7 +52,7 @@ class SourceSurvey:
         self.log_ends: dict[int, int] = {}
         self.notes: list[str] = []
         self.reading: list[str] = []
-        self._lacking: dict[int, list[tuple[str, Lacking]]] = {}
+        self._archives = Archives((), self.topic, options.capture)
         self._questions: dict[int, list[str]] = {}
 
     async def find(self) -> None:
@@ -105,7 +100,7 @@ class SourceSurvey:
                 for group in groups:
                     rows = await admin.group_offsets(group)
                     committed |= {(group, p): c.offset for (topic, p), c in rows.items() if topic == self.topic}
-        extents = self._surveyed()
+        self._survey_archives()
         async with self._reader() as reader:
             self.partitions = reader.partitions_of_topic()
             chosen = self._chosen(range(self.partitions))
@@ -141,15 +136,15 @@ class SourceSurvey:
                             raise UsageError(f"replay: group {group} has committed nothing of partition {p}")
                         return stable[p] if found < 0 else found
 
-            own = extents.get(p, [])
             low = offset_of(start)
             if start is Edge.BEGINNING:
-                low = min([low, *(part.begin for part in own), *(begin for begin, _ in self._promised(p))])
+                held = self._archives.ranges.get(p, [])
+                low = min([low, *(part.begin for part in held), *(begin for begin, _ in self._promised(p))])
             high = offset_of(end)
             if high > stable[p]:
                 self.notes.append(f"Partition {p}: the log can be read up to offset {stable[p]} (asked for {high}).")
                 high = stable[p]
-            self._settle(p, low, max(low, high), own, begins[p])
+            self._settle(p, low, max(low, high), begins[p])
             if 0 < begins[p] == low:
                 self.notes.append(f"Partition {p}: the log begins at offset {begins[p]}; what was before is gone.")
             if high < stable[p]:
@@ -158,61 +153,43 @@ class SourceSurvey:
     def _find_in_archives(self, start: Bound, end: Bound) -> None:
         if isinstance(start, CommittedBound) or isinstance(end, CommittedBound):
             raise UsageError("replay: committed:<group> needs the topic", hint="give an offset, or add --and-topic")
-        extents = self._surveyed()
-        if not extents and not self._lacking:
+        self._survey_archives()
+        ranges, lacking = self._archives.ranges, self._archives.lacking
+        if not ranges and not lacking:
             raise UsageError(f"replay: --archive: no records of topic {self.topic}", hint="set source.topic")
         self.partitions = 1 << 31  # not to be known from archives
-        for p in self._chosen(sorted(extents.keys() | self._lacking.keys())):
-            own = extents.get(p, [])
-            spans = [(part.begin, part.end) for part in own] + self._promised(p)
+        for p in self._chosen(sorted(ranges.keys() | lacking.keys())):
+            spans = [(part.begin, part.end) for part in ranges.get(p, [])] + self._promised(p)
             first, behind = min(begin for begin, _ in spans), max(end for _, end in spans)
 
-            def offset_of(
-                bound: Bound, p: int = p, own: list[ArchiveRange] = own, first: int = first, behind: int = behind
-            ) -> int:
+            def offset_of(bound: Bound, p: int = p, first: int = first, behind: int = behind) -> int:
                 match bound:
                     case Edge.BEGINNING:
                         return first
                     case Offset(offset):
                         return offset
                     case Time(milliseconds):
-                        return self._offset_at(own, p, milliseconds, behind)
+                        found = self._archives.offset_at(p, milliseconds)
+                        return behind if found is None else found
                 return behind
 
             low = offset_of(start)
-            self._settle(p, low, max(low, offset_of(end)), own, behind)
+            self._settle(p, low, max(low, offset_of(end)), behind)
 
-    def _offset_at(self, own: list[ArchiveRange], partition: int, milliseconds: int, behind: int) -> int:
-        for part in laid_end_to_end(own, 0, 1 << 62)[0]:
-            for item in self._read(partition, part):
-                if not isinstance(item, Gap) and item.timestamp >= milliseconds:
-                    return item.offset
-        return behind
-
-    def _surveyed(self) -> dict[int, list[ArchiveRange]]:
-        found: dict[int, list[ArchiveRange]] = {}
-        for path in self._options.archives:
-            self._show(Progress(f"surveying {path}", 0, 0))
-            reached = reach(Path(path), capture=self._options.capture)
-            missing: dict[int, tuple[tuple[int, int], ...]] = {}
-            for one in lacking(Path(path), reached):
-                if one.held.topic == self.topic:
-                    self._lacking.setdefault(one.held.partition, []).append((path, one))
-                    missing[one.held.partition] = one.missing
-            for (topic, partition), (begin, end) in reached.items():
-                if topic == self.topic:
-                    spans = _without(begin, end, missing.get(partition, ()))
-                    found.setdefault(partition, []).extend(ArchiveRange(path, *span) for span in spans)
-        return found
+    def _survey_archives(self) -> None:
+        options = self._options
+        self._archives = Archives(
+            options.archives, self.topic, options.capture, lambda path: self._show(Progress(f"surveying {path}", 0, 0))
+        )
 
     def _promised(self, partition: int) -> list[tuple[int, int]]:
         """The offsets [begin, end) that an archive says it holds of a partition, where it does not hold all of them."""
-        return [(one.held.begin, one.held.end) for _, one in self._lacking.get(partition, [])]
+        return [(one.held.begin, one.held.end) for _, one in self._archives.lacking.get(partition, [])]
 
     def _tell_lacking(self, partition: int, low: int, high: int, parts: Sequence[ArchiveRange]) -> None:
         """Say what archives lack of their own manifest. The topic, or another archive, may hold it."""
-        for path, one in self._lacking.get(partition, []):
-            text = f"archive {path}: {one}."
+        for path, one in self._archives.lacking.get(partition, []):
+            text = f"archive {printable(path)}: {one}."
             others = [part for part in parts if part.path != path]
             missing = any(_uncovered(max(first, low), min(behind, high), others) for first, behind in one.missing)
             # Nothing but the recording could have said that what it holds ends here, and it was cut short.
@@ -229,10 +206,9 @@ class SourceSurvey:
             for result in results
         ]
 
-    def _settle(self, partition: int, low: int, high: int, own: list[ArchiveRange], topic_begin: int) -> None:
-        parts, twice = laid_end_to_end(own, low, high)
-        for part in twice:
-            self._compare(partition, part, parts)
+    def _settle(self, partition: int, low: int, high: int, topic_begin: int) -> None:
+        parts, notes = self._archives.laid(partition, low, high)
+        self.reading += notes
         if self.reads_topic:
             parts = _before_topic(parts, low, topic_begin)
         switch = max((part.end for part in parts), default=low) if self.reads_topic else high
@@ -241,72 +217,13 @@ class SourceSurvey:
         self.spans[partition] = Span(low, high, low == 0, switch, tuple(parts))
         self._tell_lacking(partition, low, high, parts)
 
-    def _compare(self, partition: int, twice: ArchiveRange, parts: list[ArchiveRange]) -> None:
-        """Require that archives agree on the offsets that both hold; what one of them lacks contradicts nothing."""
-        one = self._told(partition, [twice])
-        other = self._told(
-            partition, [ArchiveRange(p.path, max(p.begin, twice.begin), min(p.end, twice.end)) for p in parts]
-        )
-        offset = _contradiction(one, other)
-        if offset is not None:
-            raise CorruptLog(
-                f"archive {twice.path}: {self.topic}-{partition}: offset {offset} differs from what another archive "
-                "holds",
-                hint="find out which is right; the other cannot be used",
-            )
-        self.reading.append(
-            f"Partition {partition}: offsets {twice.begin} to {twice.end - 1} are in more than one archive, and agree."
-        )
-
-    def _told(self, partition: int, parts: Sequence[ArchiveRange]) -> Iterator[_Told]:
-        """What archives say of offsets: a record, or that there is none. A hole says nothing."""
-        for part in parts:
-            if part.begin < part.end:
-                for item in self._read(partition, part):
-                    if not isinstance(item, Gap):
-                        yield item.offset, item.offset, framed(item)
-                    elif item.kind not in HOLES:
-                        yield item.first, item.last, None
-
-    def _read(self, partition: int, part: ArchiveRange) -> Iterator[ArchivedRecord | Gap]:
-        where, capture = (self.topic, partition), self._options.capture
-        return read(Path(part.path), only=where, begin=part.begin, end=part.end, capture=capture)
-
-
-def _contradiction(one: Iterator[_Told], other: Iterator[_Told]) -> int | None:
-    """The first offset of which both say something, and not the same."""
-    mine, theirs = next(one, None), next(other, None)
-    while mine is not None and theirs is not None:
-        first, last = max(mine[0], theirs[0]), min(mine[1], theirs[1])
-        if first <= last and mine[2] != theirs[2]:
-            return first
-        if mine[1] <= theirs[1]:
-            mine = next(one, None)
-        else:
-            theirs = next(other, None)
-    return None
-
-
-def _without(begin: int, end: int, missing: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The spans of [begin, end) that an archive holds: without those that it lacks of its manifest.
-
-    So another archive is read for these, and is not said to differ there.
-    """
-    at = begin
-    for first, behind in sorted(missing):
-        if at < min(first, end):
-            yield at, min(first, end)
-        at = max(at, behind)
-    if at < end:
-        yield at, end
-
 
 def _before_topic(parts: Sequence[ArchiveRange], low: int, topic_begin: int) -> list[ArchiveRange]:
-    """The archives to read before the topic: up to the first offset that none of them holds and the topic may."""
+    """The archives to read before the topic: up to the first offsets that none of them holds and the topic may."""
     before: list[ArchiveRange] = []
     at = low
     for part in parts:
-        if topic_begin <= at < part.begin:
+        if max(at, topic_begin) < part.begin:
             break
         before.append(part)
         at = part.end

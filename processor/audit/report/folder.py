@@ -67,10 +67,14 @@ def write(
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """Result of checking a report: its manifest, and its faults, one sentence each."""
+    """Result of checking a report: its manifest, and its faults, one sentence each.
+
+    `is_page_drawn`: whether the page was drawn anew, and is what the tables give.
+    """
 
     manifest: Manifest
     problems: list[str]
+    is_page_drawn: bool = True
 
 
 def check(folder: Path, *, program: str) -> Checked:
@@ -87,12 +91,13 @@ def check(folder: Path, *, program: str) -> Checked:
     problems = list(manifests.check(folder))
     if not problems:  # else the tables are not the ones that were meant, and what they say is nothing
         problems = list(_numbers(folder, manifest))
-    if not problems and manifest.about.program == program:
+    is_page_drawn = not problems and manifest.about.program == program
+    if is_page_drawn:
         problems = list(_page(folder, manifest))
     more = len(problems) - PROBLEMS
     if more > 0:
         problems = [*problems[:PROBLEMS], f"and {more:,} more"]
-    return Checked(manifest, problems)
+    return Checked(manifest, problems, is_page_drawn)
 
 
 class Located(Record, Protocol):
@@ -203,6 +208,8 @@ def _numbers(folder: Path, manifest: Manifest) -> Iterator[str]:
     verdict = manifests.outcome(manifest.about, ranges)
     if manifest.verdict is not verdict:
         yield f"{NAME}: verdict: is {verdict.value} (says {manifest.verdict.value})"
+    if PAGE not in manifest.files:
+        yield f"{PAGE}: missing: the manifest does not name it"
     named = [name for one in ranges for name in one.files]
     if sorted(named) != sorted(name for name in manifest.files if name != PAGE):
         yield f"{NAME}: files: not those that the ranges name"

@@ -27,7 +27,14 @@ class Recheck:
     """One published step against one range of the source."""
 
     def __init__(
-        self, published: Published, known_range: KnownRange, topic: str, rules: Rules, outputs: Outputs
+        self,
+        published: Published,
+        known_range: KnownRange,
+        topic: str,
+        rules: Rules,
+        outputs: Outputs,
+        *,
+        has_broker_time: bool = False,
     ) -> None:
         self._step_id = published.identity[0]
         self._decisive = known_range.decisive
@@ -61,6 +68,7 @@ class Recheck:
             begin=known_range.begin,
             end=known_range.end,
             complete=True,  # the state says what is uncertain
+            broker_times={(published.topic, published.partition): published.offset} if has_broker_time else None,
         )
 
     def take(self, records: Sequence[Record]) -> None:

@@ -20,7 +20,7 @@ from random import Random
 from typing import Any, Final, NamedTuple, TypeVar
 
 from processor.audit.judge.published_headers import began_at, caused_at, mark_of, read_published
-from processor.audit.judge.verdicts import Finding, Published, Verdict
+from processor.audit.judge.verdicts import NEVER, Finding, Published, Verdict
 from processor.audit.selfaudit.budget import SAVED_S, UNMETERED, TokenBucket, run_metered
 from processor.audit.selfaudit.partition_history import KnownRange, PartitionHistory
 from processor.audit.selfaudit.recheck import Recheck, slices
@@ -205,14 +205,14 @@ class SelfAudit:
         self._cpu.take(seconds * UNMETERED)
 
     async def _check(self, sample: _Sample) -> None:
-        published = await self._record(sample)
+        published, has_broker_time = await self._record(sample)
         first, cause = began_at(published), caused_at(published)
         if first is None or cause is None or cause < first:
             raise _Skipped("unreadable")
         undecided: Finding | None = None
         for known_range in sample.history.ranges(first, cause + 1, mark_of(published)):
             try:
-                finding = await self._judged(sample, published, known_range)
+                finding = await self._judged(sample, published, known_range, has_broker_time=has_broker_time)
             except _Skipped:
                 if undecided is None or not self._is_ours(sample):
                     raise
@@ -227,8 +227,8 @@ class SelfAudit:
         assert undecided is not None, "there is always the step's own range"
         self._telemetry.happened(AuditUndecided(*_told(undecided, published, first, cause)))
 
-    async def _record(self, sample: _Sample) -> Published:
-        """Read the record on the outcome topic."""
+    async def _record(self, sample: _Sample) -> tuple[Published, bool]:
+        """Read the record on the outcome topic; and whether its timestamp is the broker's (LogAppendTime)."""
         reader = await self._reader(sample.topic, _OUTCOME_FETCH_BYTES)
         begin, end = {sample.partition: sample.offset}, {sample.partition: sample.offset + 1}
         found: list[Record] = []
@@ -240,10 +240,12 @@ class SelfAudit:
         if found:
             published = read_published(sample.topic, sample.partition, found[0], dead_letters=False)
             if isinstance(published, Published) and published.key == sample.key:
-                return published
+                return published, sample.offset >= reader.broker_times().get(sample.partition, NEVER)
         raise _Skipped("retention")  # compacted, or the topic was made anew
 
-    async def _judged(self, sample: _Sample, published: Published, known_range: KnownRange) -> Finding:
+    async def _judged(
+        self, sample: _Sample, published: Published, known_range: KnownRange, *, has_broker_time: bool
+    ) -> Finding:
         """Fold a range, in slices.
 
         Raises:
@@ -252,7 +254,7 @@ class SelfAudit:
         if known_range.end - known_range.begin > self._settings.self_audit.max_range_records:
             raise _Skipped("range_too_long")
         topic, partition = self._settings.source.topic, sample.history.partition
-        recheck = Recheck(published, known_range, topic, self._rules, self._outputs)
+        recheck = Recheck(published, known_range, topic, self._rules, self._outputs, has_broker_time=has_broker_time)
         reader = await self._reader(topic, _SOURCE_FETCH_BYTES)
         reading = reader.read_to({partition: known_range.begin}, {partition: known_range.end}, _WAIT_S)
         try:
