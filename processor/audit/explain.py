@@ -235,7 +235,7 @@ def _with_overlaps(
 async def _life(
     logs: Logs, step_id: str, partition: int, first: int, lives: Mapping[tuple[int, int], list[Published]]
 ) -> StepIncarnation:
-    """Args: `lives` are the records of all lives of the step, by partition of the source and first offset."""
+    """Tell what became of one life of a step. `lives`: the records of all, by partition and first offset."""
     issued = lives[partition, first]
     may_be_older = _may_be_older(issued) or any(p == partition and other < first for p, other in lives)
     log_begin, log_end = await logs.bounds(partition)

@@ -60,7 +60,7 @@ class Simulated:
         earlier_rules: tuple[Rules, ...] = (),
         output: dict[str, Any] | None = None,
     ) -> None:
-        """Args: `output` are fields of a `Task`: what the output topics lack, and how many partitions they have."""
+        """`output`: fields of a `Task`, what the output topics lack and how many partitions they have."""
         self.made, self.marks_kept, self.rules = made, marks_kept, rules
         self.accepted, self.earlier_rules = accepted or Accepted(), earlier_rules
         self.output = output or {}
