@@ -381,9 +381,10 @@ class Server:
             await runner.cleanup()
 
     def _cannot_listen(self, error: Exception) -> ConfigError:
-        code = error.errno if isinstance(error, OSError) else None
-        # Names are looked up with numbers of their own, which mean nothing without their text.
-        got = type(error).__name__ if code is None else errno.errorcode.get(code) or error.strerror or str(code)
+        code, got = None, type(error).__name__
+        if isinstance(error, OSError) and (code := error.errno) is not None:
+            # Names are looked up with numbers of their own, which mean nothing without their text.
+            got = errno.errorcode.get(code) or error.strerror or str(code)
         where = f"{self._host}:{self._port}"
         if code == errno.EADDRINUSE:
             return ConfigError(

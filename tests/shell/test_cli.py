@@ -124,6 +124,20 @@ def test_a_bug_is_named_by_type_and_place_and_keeps_its_text(
     assert "Traceback" not in said
 
 
+def test_an_argument_that_is_no_utf_8_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A topic or an id of such bytes was "a bug of ours" (70). Paths may have them."""
+
+    def run(*_: object, topic: str, **__: object) -> int:
+        topic.encode()
+        return 0
+
+    stand_in(monkeypatch, "processor.publish.command", run=run)
+    assert cli._run(["publish", "--topic", "a\udcff"]) == 64
+    assert "argument 3: not UTF-8 (got 'a\\udcff')" in capsys.readouterr().err
+
+
 def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def serve(*_: object, **__: object) -> int:
         raise KeyboardInterrupt
