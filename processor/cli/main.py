@@ -119,7 +119,8 @@ def _run(args: list[str]) -> int:
         if (denied := of_system(exc)) is not None:
             _say(str(denied), debug)
             return denied.exit_code
-        if isinstance(exc, UnicodeEncodeError) and (wrong := _not_utf_8(args)):
+        wrong = _not_utf_8(args) if isinstance(exc, UnicodeEncodeError) else ""
+        if wrong := wrong or _path_of(exc, args):
             _say(wrong, debug)
             return EXIT_USAGE
         # Its text may quote a record or a setting, so only its type and place are printed without --debug.
@@ -135,6 +136,18 @@ def _not_utf_8(args: list[str]) -> str:
     for number, arg in enumerate(args, 1):
         if any("\ud800" <= character <= "\udfff" for character in arg):
             return f"argument {number}: not UTF-8 (got {arg!r})\n  hint: topics, ids and values are UTF-8"
+    return ""
+
+
+def _path_of(exc: Exception, args: list[str]) -> str:
+    """What the system says of a path that the command line names, or of one in such a folder; "" of all else."""
+    if not isinstance(exc, OSError) or not isinstance(exc.filename, str | os.PathLike):
+        return ""
+    path = os.path.abspath(exc.filename)
+    for arg in filter(None, (arg.rpartition("=")[2] for arg in args)):
+        folder = os.path.abspath(arg)
+        if path == folder or path.startswith(folder + os.sep):
+            return f"{os.fspath(exc.filename)}: {exc.strerror}\n  hint: name another path"
     return ""
 
 

@@ -138,6 +138,27 @@ def test_an_argument_that_is_no_utf_8_is_named(
     assert "argument 3: not UTF-8 (got 'a\\udcff')" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("spelled", [["--out", "{}"], ["--out={}"]])
+@pytest.mark.parametrize("inside", ["", "/records.jsonl"])
+def test_a_path_that_the_system_refuses_is_named(
+    spelled: list[str], inside: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--out` in a folder that is not there was "a bug of ours" (70)."""
+    (tmp_path / "file").write_text("")
+    path = f"{tmp_path}/file/x{inside}"
+    assert cli._run(["simulate", "--runs", "1", *(word.format(path) for word in spelled)]) == 64
+    assert f"run-steps: {path}: Not a directory" in capsys.readouterr().err
+
+
+def test_a_path_that_nobody_named_is_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def serve(*_: object, **__: object) -> int:
+        raise FileNotFoundError(2, "No such file or directory", "/opt/run-steps/lost")
+
+    stand_in(monkeypatch, "processor.serve.command", serve=serve)
+    assert cli._run(["serve"]) == 70
+    assert "unexpected FileNotFoundError" in capsys.readouterr().err
+
+
 def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def serve(*_: object, **__: object) -> int:
         raise KeyboardInterrupt
