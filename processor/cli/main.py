@@ -144,9 +144,9 @@ def _path_of(exc: Exception, args: list[str]) -> str:
     if not isinstance(exc, OSError) or not isinstance(exc.filename, str | os.PathLike):
         return ""
     path = os.path.abspath(exc.filename)
-    for arg in filter(None, (arg.rpartition("=")[2] for arg in args)):
+    for arg in (arg.rpartition("=")[2] for arg in args):
         folder = os.path.abspath(arg)
-        if path == folder or path.startswith(folder + os.sep):
+        if path == folder or (arg and path.startswith(folder + os.sep)):
             return f"{os.fspath(exc.filename)}: {exc.strerror}\n  hint: name another path"
     return ""
 

@@ -28,7 +28,7 @@ def top(
         list[str] | None,
         typer.Argument(metavar="[ADDRESS]...", help=f"Workers, by their HTTP address. [default: {DEFAULT_ADDRESS}]"),
     ] = None,
-    every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two updates.")] = 2.0,
+    every: Annotated[float, typer.Option("--every", min=0.5, max=86_400, help="Seconds between two updates.")] = 2.0,
     once: Annotated[
         bool, typer.Option("--once", help="Read twice for rates, print once and exit: 1 if a worker is not healthy.")
     ] = False,

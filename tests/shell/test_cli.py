@@ -57,7 +57,17 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [["nonsense"], ["serve", "--workers", "0"], ["serve", "--nonsense"], ["broker", "--port", "x"]]
+    "args",
+    [
+        ["nonsense"],
+        ["top", "--once", "--every", "1e20"],
+        ["simulate", "--rate", "inf"],
+        ["simulate", "--out", "-", "--partitions", "99999999999999999999"],
+        ["dead-letters", "redrive", "--dry-run", "--rate", "inf"],
+        ["serve", "--workers", "0"],
+        ["serve", "--nonsense"],
+        ["broker", "--port", "x"],
+    ],
 )
 def test_a_wrong_command_line_exits_64(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """sysexits EX_USAGE, not the 2 of the library."""
@@ -148,6 +158,7 @@ def test_a_path_that_the_system_refuses_is_named(
     path = f"{tmp_path}/file/x{inside}"
     assert cli._run(["simulate", "--runs", "1", *(word.format(path) for word in spelled)]) == 64
     assert f"run-steps: {path}: Not a directory" in capsys.readouterr().err
+    assert cli._run(["simulate", "--runs", "1", "--out", ""]) == 64
 
 
 def test_a_path_that_nobody_named_is_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
