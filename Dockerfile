@@ -36,6 +36,6 @@ USER 10001:10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 \
-    CMD ["/opt/run-steps/bin/python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('RUN_STEPS_HTTP__PORT', '8080') + '/healthz', timeout=4)"]
+    CMD ["/opt/run-steps/bin/python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:' + os.environ.get('RUN_STEPS_HTTP__PORT', '8080') + '/healthz', timeout=4)"]
 ENTRYPOINT ["/opt/run-steps/bin/python", "-m", "processor"]
 CMD ["serve"]

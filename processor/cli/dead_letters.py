@@ -178,7 +178,9 @@ def redrive(
     partition: Partitions = None,
     letter: Letters = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would be redriven; write nothing.")] = False,
-    rate: Annotated[float | None, typer.Option(min=0.01, help="Maximum letters per second. Default: no limit.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, max=1e9, help="Maximum letters per second. Default: no limit.")
+    ] = None,
     most: Annotated[int | None, typer.Option("--max", min=1, help="Maximum letters of this redrive.")] = None,
     max_redrives: MaxRedrives = _MAX_REDRIVES,
     first: Annotated[

@@ -22,7 +22,9 @@ _STYLES = {"green": "green", "yellow": "yellow", "red": "bold red"}
 
 def doctor(
     config: ConfigOption = None,
-    longest_stop_h: Annotated[float, typer.Option(min=0, help="Longest planned stop of all workers, in hours.")] = 24.0,
+    longest_stop_h: Annotated[
+        float, typer.Option(min=0, max=876_000, help="Longest planned stop of all workers, in hours.")
+    ] = 24.0,
     everything: Annotated[bool, typer.Option("--all", help="List green findings as well.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

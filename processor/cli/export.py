@@ -51,10 +51,13 @@ def otlp(
     provider: Annotated[str, typer.Option(help="gen_ai.provider.name of the spans.")] = "openai",
     service: Annotated[str, typer.Option(envvar="OTEL_SERVICE_NAME", help="service.name of the spans.")] = "run-steps",
     run_idle: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="A run without a new step for so long is complete.")
+        float,
+        typer.Option(
+            min=0, max=31_536_000, metavar="SECONDS", help="A run without a new step for so long is complete."
+        ),
     ] = 600.0,
     timeout: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="For one batch of spans, repeats included.")
+        float, typer.Option(min=1, max=86_400, metavar="SECONDS", help="For one batch of spans, repeats included.")
     ] = 60.0,
 ) -> None:
     """Send published steps as OpenTelemetry GenAI spans, at least once.

@@ -119,12 +119,36 @@ def _run(args: list[str]) -> int:
         if (denied := of_system(exc)) is not None:
             _say(str(denied), debug)
             return denied.exit_code
+        wrong = _not_utf_8(args) if isinstance(exc, UnicodeEncodeError) else ""
+        if wrong := wrong or _path_of(exc, args):
+            _say(wrong, debug)
+            return EXIT_USAGE
         # Its text may quote a record or a setting, so only its type and place are printed without --debug.
         last = traceback.extract_tb(exc.__traceback__)[-1]
         where = f"{Path(last.filename).name}:{last.lineno}"
         _say(f"{where}: unexpected {type(exc).__name__}\n  hint: a bug of ours; --debug shows more", debug)
         return EXIT_BUG
     return 0
+
+
+def _not_utf_8(args: list[str]) -> str:
+    """The first argument that no text can be made of; "" where there is none. A path may be one, and works."""
+    for number, arg in enumerate(args, 1):
+        if any("\ud800" <= character <= "\udfff" for character in arg):
+            return f"argument {number}: not UTF-8 (got {arg!r})\n  hint: topics, ids and values are UTF-8"
+    return ""
+
+
+def _path_of(exc: Exception, args: list[str]) -> str:
+    """What the system says of a path that the command line names, or of one in such a folder; "" of all else."""
+    if not isinstance(exc, OSError) or not isinstance(exc.filename, str | os.PathLike):
+        return ""
+    path = os.path.abspath(exc.filename)
+    for arg in (arg.rpartition("=")[2] for arg in args):
+        folder = os.path.abspath(arg)
+        if path == folder or (arg and path.startswith(folder + os.sep)):
+            return f"{os.fspath(exc.filename)}: {exc.strerror}\n  hint: name another path"
+    return ""
 
 
 def _say(message: str, debug: bool) -> None:

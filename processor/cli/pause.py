@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from processor.cli.top import DEFAULT_ADDRESS, url_of
+from processor.cli.worker_http import DEFAULT_ADDRESS, ask, url_of
 from processor.errors import BrokerRefused, BrokerUnavailable, UsageError
 from processor.printable import print_line
 
@@ -39,35 +39,25 @@ def resume(partition: Partition, address: Address = DEFAULT_ADDRESS) -> None:
 
 
 def _ask(address: str, partition: int, what: str, said: dict[str, str]) -> str:
-    from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
-
-    from processor.serve.http import CONTROL_HEADER
-
     url = url_of(address)
-    request = Request(  # noqa: S310  # the scheme was checked
-        f"{url}/partitions/{partition}/{what}",
-        json.dumps(said).encode(),
-        {CONTROL_HEADER: "1", "Content-Type": "application/json"},
-        method="POST",
-    )
     try:
-        with urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-            return str(json.loads(answer.read())["told"])
-    except HTTPError as error:
-        told = _error_of(error.read()) or error.reason
-        if error.code in (400, 404, 409):
-            raise UsageError(f"{url}: {told}") from None
-        if error.code == 403:
-            raise BrokerRefused(f"{url}: {told}") from None
-        raise BrokerUnavailable(f"{url}: {told}") from None
-    except (OSError, ValueError, LookupError) as error:
+        status, body = ask(f"{url}/partitions/{partition}/{what}", _TIMEOUT_S, said)
+    except OSError as error:
         raise BrokerUnavailable(f"{url}: no answer ({getattr(error, 'reason', error)})") from None
+    told = _told(body)
+    if status == 200 and told:
+        return told
+    told = told or f"status {status}, and no answer of a worker"
+    if status in (400, 404, 409):
+        raise UsageError(f"{url}: {told}")
+    if status == 403:
+        raise BrokerRefused(f"{url}: {told}")
+    raise BrokerUnavailable(f"{url}: {told}")
 
 
-def _error_of(body: bytes) -> str:
+def _told(body: bytes) -> str:
     try:
         said = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
-    return str(said.get("error", "")) if isinstance(said, dict) else ""
+    return str(said.get("told") or said.get("error") or "") if isinstance(said, dict) else ""

@@ -27,10 +27,12 @@ def simulate(
     ] = None,
     topic: Annotated[str, typer.Option(help="Topic to publish to. Default: source.topic.", show_default=False)] = "",
     expected: Annotated[Path | None, typer.Option(help="Write the expected result here.")] = None,
-    rate: Annotated[float, typer.Option(min=0, help="Records per second; 0: unlimited.")] = 0,
+    rate: Annotated[float, typer.Option(min=0, max=1e9, help="Records per second; 0: unlimited.")] = 0,
     runs: Annotated[int, typer.Option(min=0, help="Agent runs.")] = 1000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same records.")] = 1,
-    partitions: Annotated[int, typer.Option(min=1, help="Partitions of the topic, for the expected result.")] = 4,
+    partitions: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Partitions of the topic, for the expected result.")
+    ] = 4,
     param: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Any other parameter.")] = None,
     list_params: Annotated[
         bool, typer.Option("--list-params", help="List the parameters with their defaults and exit.")

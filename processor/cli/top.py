@@ -11,7 +11,7 @@ import typer
 
 from processor.cli.options import end_with
 from processor.cli.terminal import plain
-from processor.errors import UsageError
+from processor.cli.worker_http import DEFAULT_ADDRESS, ask, url_of
 from processor.printable_console import Console
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from processor.telemetry.worker_view import Rates, WorkerView
 
-DEFAULT_ADDRESS: Final = "http://127.0.0.1:8080"
 _TIMEOUT_S: Final = 3.0
 
 
@@ -29,7 +28,7 @@ def top(
         list[str] | None,
         typer.Argument(metavar="[ADDRESS]...", help=f"Workers, by their HTTP address. [default: {DEFAULT_ADDRESS}]"),
     ] = None,
-    every: Annotated[float, typer.Option("--every", min=0.5, help="Seconds between two updates.")] = 2.0,
+    every: Annotated[float, typer.Option("--every", min=0.5, max=86_400, help="Seconds between two updates.")] = 2.0,
     once: Annotated[
         bool, typer.Option("--once", help="Read twice for rates, print once and exit: 1 if a worker is not healthy.")
     ] = False,
@@ -56,14 +55,6 @@ def top(
                 before = now
 
 
-def url_of(address: str) -> str:
-    """The URL of a worker's address. UsageError: it is none."""
-    url = address if "://" in address else f"http://{address}"
-    if not url.startswith(("http://", "https://")):
-        raise UsageError(f"ADDRESS: {address}: not an HTTP address", hint="say HOST:PORT, or http://HOST:PORT")
-    return url.rstrip("/")
-
-
 def _look(url: str) -> WorkerView:
     from processor.telemetry.worker_view import WorkerView, view
 
@@ -78,16 +69,10 @@ def _look(url: str) -> WorkerView:
 
 
 def _get(url: str) -> tuple[int, str]:
-    from urllib.error import HTTPError
-    from urllib.request import urlopen
-
-    try:
-        with urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310  # the scheme was checked
-            return answer.status, answer.read().decode("utf-8", "replace")
-    except HTTPError as error:
-        if error.code != 503:
-            raise
-        return error.code, error.read().decode("utf-8", "replace")
+    status, body = ask(url, _TIMEOUT_S)
+    if status not in (200, 503):
+        raise OSError(f"status {status} for {url}")
+    return status, body.decode("utf-8", "replace")
 
 
 def _screen(before: Sequence[WorkerView], now: Sequence[WorkerView]) -> Group:

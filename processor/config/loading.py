@@ -103,14 +103,24 @@ def _known_keys(where: str, section: str, table: dict[str, Any], mistakes: list[
 def _from_environment(environ: Mapping[str, str], mistakes: list[Mistake]) -> _Tables:
     """The known variables, converted to the types of their keys where they can be."""
     known = {variable(section, key) for section, key, _ in keys()}
-    ours = {name: text for name, text in environ.items() if name.upper().startswith(PREFIX)}
+    ours = {
+        name: text for name, text in environ.items() if name.upper().startswith(PREFIX) and name not in NOT_SETTINGS
+    }
     for name in ours:
-        if name.upper() not in known | NOT_SETTINGS:
+        if name.upper() in NOT_SETTINGS:
+            mistakes.append(Mistake(name, "", "unknown setting", "", f"spell it {name.upper()}"))
+        elif name.upper() not in known:
             hint = _did_you_mean(name.upper(), known, "variables")
             if "__" not in name:
                 spelled = f"{PREFIX}<SECTION>__<KEY>"
                 hint += f" Spell it {spelled}; in Kubernetes set enableServiceLinks: false"
             mistakes.append(Mistake(name, "", "unknown setting", "", hint))
+    for section, key, _ in keys():
+        # Variables are known in any case of their letters. Of two, the order in the environment would decide.
+        spelled_so = [name for name in ours if name.upper() == variable(section, key)]
+        if len(spelled_so) > 1:
+            hint = f"keep {variable(section, key)} alone"
+            mistakes.append(Mistake(", ".join(sorted(spelled_so)), f"{section}.{key}", "set twice", "", hint))
     source = EnvSettingsSource(Settings)
     source.env_vars = {name.lower(): text for name, text in ours.items() if name.upper() in known}
     tables: _Tables = source()
@@ -168,6 +178,7 @@ _EXPECTED: Final = {
     "finite_number": "expected a finite number",
     "bool_type": "expected true or false",
     "string_type": "expected text",
+    "string_unicode": "holds a control character, or is not UTF-8",
     "string_too_short": "may not be empty",
     "string_too_long": "at most {max_length} characters",
     "greater_than_equal": "must be at least {ge}",
@@ -186,7 +197,9 @@ def _translate(error: ErrorDetails, tables: _Tables, origins: Mapping[str, Origi
     got = "a value that is not shown" if info.annotation is SecretStr else shown(value)
     name = f"{section}.{key}"
     hint = f"{info.description} Default: {toml_value(default_of(info))}"
-    if isinstance(value, str) and error["type"] in ("int_type", "float_type", "bool_type"):
+    if error["type"] in ("control_character", "string_unicode"):
+        hint = "one line of text: a value from a file or a Secret often ends with a line end"
+    elif isinstance(value, str) and error["type"] in ("int_type", "float_type", "bool_type"):
         hint = f"write it as {toml_value(default_of(info))}, without unit or quotes. {info.description}"
     return Mistake(str(origins[name]), name, what, got, hint)
 

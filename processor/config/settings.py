@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 if TYPE_CHECKING:
@@ -31,6 +33,15 @@ class Section(BaseModel):
     """Base of all tables: no unknown keys, no silent conversion, no change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+    @field_validator("*")
+    @classmethod
+    def _one_line_of_text(cls, value: Any) -> Any:
+        """Refuse line ends and other controls, and bytes of a variable that are no UTF-8 (surrogates here)."""
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if isinstance(text, str) and any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+            raise PydanticCustomError("control_character", "holds a control character, or is not UTF-8")
+        return value
 
 
 class Kafka(Section):

@@ -22,7 +22,7 @@ from processor.dead_letters.positions import RedrivePosition, redrive_group, red
 from processor.dead_letters.reading import NO_PROGRESS_S, DeadLetterLog, reader_of, survey
 from processor.dead_letters.redriven_offsets import MOST_METADATA_BYTES
 from processor.dead_letters.selection import Selection
-from processor.errors import ConfigError, UsageError
+from processor.errors import ConfigError, Fenced, UsageError
 from processor.kafka.admin import Admin
 from processor.kafka.consumer import Committed
 from processor.kafka.records import OutRecord, batch_bytes
@@ -99,6 +99,8 @@ async def redrive(settings: Settings, connection: Connection, wanted: Wanted, ec
             log = await survey(settings, admin, reader)
             _begin(settings, wanted, log, echo)
             return await _Redrive(settings, wanted, log, writer).run(reader)
+        except Fenced as error:
+            raise Fenced(error.message, hint="another redrive was started, and goes on where this one was") from error
         finally:
             await writer.stop(_STOP_S)
 

@@ -72,12 +72,12 @@ def parse_position(text: str) -> tuple[int, int]:
 
 
 def time_ms(text: str, where: str) -> int:
-    """Milliseconds of a time in ISO 8601; `where` begins the message of the `UsageError` that it may be."""
+    """Milliseconds of a time in ISO 8601, from 1970 on. `where` begins the message of a `UsageError`."""
     try:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
-        return int(moment.timestamp() * 1000)
+        return max(0, int(moment.timestamp() * 1000))  # no record is older than 1970
     except (ValueError, OverflowError):
         raise UsageError(
             f"{where}: not a time (got {text!r})",

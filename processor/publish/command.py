@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -60,8 +61,10 @@ async def run(
     """
     warn = echo if warn is None else warn
     for path in files:
-        if str(path) != "-" and not path.is_file():
+        if str(path) != "-" and not path.exists():
             raise UsageError(f"publish: {path}: no such file")
+        if path.is_dir():
+            raise UsageError(f"publish: {path}: is a folder", hint="name the files in it")
     publication = _Publication(topic, Format(format), response_id, warn)
     async with AsyncExitStack() as stack:
         producer: EventProducer | None = None
@@ -78,7 +81,7 @@ async def run(
                 await publication.play(path, sink)
             if producer is not None:
                 await producer.flush()
-        except (BrokerUnavailable, BrokerRefused):
+        except (BrokerUnavailable, BrokerRefused, UsageError):
             if producer is not None:
                 warn(
                     f"publish: {producer.acknowledged} events were acknowledged, others not; publish the same input"
@@ -181,14 +184,23 @@ async def _records(path: Path, stream: EventStream) -> AsyncIterator[list[Outgoi
 
 
 async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    """The bytes of a file, or of the standard input as they come."""
-    if str(path) == "-":
-        while chunk := await _read_live(sys.stdin.fileno()):
-            yield chunk
-        return
-    with path.open("rb") as source:
-        while chunk := source.read(65_536):
-            yield chunk
+    """The bytes of a file; of the standard input, a pipe or a device as they come."""
+    try:
+        if str(path) == "-":
+            if sys.stdin is None:
+                raise UsageError("publish: the standard input is closed", hint="name a file, or pipe the stream in")
+            while chunk := await _read_live(sys.stdin.fileno()):
+                yield chunk
+            return
+        with path.open("rb", buffering=0) as source:
+            is_live = not stat.S_ISREG(
+                os.fstat(source.fileno()).st_mode
+            )  # such as /dev/stdin, or a shell's <(curl ...)
+            while chunk := await _read_live(source.fileno()) if is_live else source.read(65_536):
+                yield chunk
+                await asyncio.sleep(0)  # an interrupt is heeded here
+    except OSError as exc:
+        raise UsageError(f"publish: {path}: cannot be read: {exc.strerror}") from exc
 
 
 async def _read_live(descriptor: int) -> bytes:

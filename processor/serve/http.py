@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from typing import Any, Final, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
@@ -380,8 +381,10 @@ class Server:
             await runner.cleanup()
 
     def _cannot_listen(self, error: Exception) -> ConfigError:
-        code = error.errno if isinstance(error, OSError) else None
-        got = errno.errorcode.get(code, str(code)) if code is not None else type(error).__name__
+        code, got = None, type(error).__name__
+        if isinstance(error, OSError) and (code := error.errno) is not None:
+            # Names are looked up with numbers of their own, which mean nothing without their text.
+            got = errno.errorcode.get(code) or error.strerror or str(code)
         where = f"{self._host}:{self._port}"
         if code == errno.EADDRINUSE:
             return ConfigError(
@@ -455,7 +458,7 @@ class Server:
             try:
                 said = await request.json()
                 reason = said["reason"]
-            except (ValueError, LookupError, TypeError):
+            except (ValueError, LookupError, TypeError, RecursionError, web.RequestPayloadError):
                 reason = None
             if not isinstance(reason, str):
                 return _json(400, {"error": 'the body is JSON: {"reason": "..."}'})
@@ -476,7 +479,19 @@ class Server:
             return "only from this machine itself: kubectl port-forward, or a shell there"
         if CONTROL_HEADER not in request.headers:
             return f"the header {CONTROL_HEADER} is missing"
+        # A page whose name was made to mean this machine (DNS rebinding) can send any header.
+        if not _names_this_machine(request.headers.get("Host", "localhost")):
+            return "only by a name of this machine itself: name it 127.0.0.1 or localhost"
         return None
+
+
+def _names_this_machine(host: str) -> bool:
+    """Whether the header `Host` is localhost or a loopback address, of whatever port."""
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 async def _verdict(ask: Callable[[], Awaitable[Health]]) -> web.Response:

@@ -22,7 +22,7 @@ from processor.printable import print_lines
 from processor.serve.broker_availability import BrokerAvailability
 from processor.serve.http import Aggregator, Server
 from processor.serve.process_exit import EXIT_BUG, run_to_exit
-from processor.serve.stopping import stop_on_signal, unless, wait_or_stop
+from processor.serve.stopping import signals_held_back, stop_on_signal, unless, wait_or_stop
 from processor.serve.supervisor import KILL_AFTER_S, run_one
 from processor.serve.topics import check_or_create_topics
 from processor.telemetry.happenings import ChildEnded, HttpConnectionRefused, Listening, WorkerStopped
@@ -122,7 +122,8 @@ def _spawn(settings: Settings, number: int) -> _Child:
     process = context.Process(
         target=_child_main, args=(_child_settings(settings, number), str(number), theirs), name=f"worker-{number}"
     )
-    process.start()
+    with signals_held_back():
+        process.start()
     theirs.close()
     return _Child(str(number), process, ours)
 

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from typing import Any, Final, TypeVar
 
 _Answer = TypeVar("_Answer")
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def stop_on_signal() -> asyncio.Event:
     """An event that SIGTERM and SIGINT set."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPS:
         loop.add_signal_handler(number, stop.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
     return stop
+
+
+@contextmanager
+def signals_held_back() -> Iterator[None]:
+    """Context in which a process is started that gets SIGTERM and SIGINT only once it calls `stop_on_signal`.
+
+    It inherits the mask. One that comes while it still imports would end it as a fault does.
+    """
+    resource_tracker.ensure_running()  # its start would take the mask off
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, _Answer]) -> _Answer | None:

@@ -26,6 +26,8 @@ Send = Callable[[Produced], Awaitable[object]]
 STDOUT: Final = Path("-")
 _PACE_S: Final = 0.02
 """A rate is held over intervals of this length."""
+_YIELD_RECORDS: Final = 256
+"""An interrupt is heeded after so many records, also where the sink never waits."""
 
 _text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -79,7 +81,9 @@ async def _paced(
 ) -> None:
     """Yield records at most `rate` a second on average since the start; time lost to a slow sink is not made up."""
     if not rate:
-        for record in records:
+        for number, record in enumerate(records):
+            if number % _YIELD_RECORDS == 0:
+                await asyncio.sleep(0)
             await send(record)
         return
     per_interval = max(1, int(rate * _PACE_S))

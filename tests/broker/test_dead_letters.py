@@ -213,6 +213,7 @@ def test_a_second_redrive_ends_the_first(stage: Stage) -> None:
         first.until("it has begun", lambda: read_topic(stage.bootstrap, stage.source), DEADLINE_S)
         assert 0 < redriven(stage)["redriven"] < LETTERS
         assert first.ended(DEADLINE_S) == 75, first.tail()
+        assert "another redrive was started" in first.said()
     back_in_the_source(stage, rejected)
 
 

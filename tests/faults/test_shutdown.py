@@ -136,6 +136,16 @@ def test_a_worker_process_killed_before_it_has_an_address(stage: Stage) -> None:
         assert service.terminate() == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_worker_processes_that_have_just_been_started_end_well(stage: Stage, number: signal.Signals) -> None:
+    """They had no handler yet, and the signal that their parent passed on was told as a bug (70)."""
+    with stage.serve(workers=2) as service:
+        workers = service.until("worker processes", lambda: len(found := service.workers()) == 2 and found)
+        service.send(number)
+        assert service.ended() == 0, service.said()
+        assert all(map(is_gone, workers))
+
+
 def test_worker_processes_end_with_their_parent(stage: Stage) -> None:
     """Orphans drain and leave: nobody would scrape them, stop them or start them again."""
     with stage.serve(workers=2) as service:

@@ -57,7 +57,17 @@ def test_help_names_every_command_and_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [["nonsense"], ["serve", "--workers", "0"], ["serve", "--nonsense"], ["broker", "--port", "x"]]
+    "args",
+    [
+        ["nonsense"],
+        ["top", "--once", "--every", "1e20"],
+        ["simulate", "--rate", "inf"],
+        ["simulate", "--out", "-", "--partitions", "99999999999999999999"],
+        ["dead-letters", "redrive", "--dry-run", "--rate", "inf"],
+        ["serve", "--workers", "0"],
+        ["serve", "--nonsense"],
+        ["broker", "--port", "x"],
+    ],
 )
 def test_a_wrong_command_line_exits_64(args: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """sysexits EX_USAGE, not the 2 of the library."""
@@ -122,6 +132,42 @@ def test_a_bug_is_named_by_type_and_place_and_keeps_its_text(
     assert "test_cli.py:" in said
     assert "hunter2" not in said
     assert "Traceback" not in said
+
+
+def test_an_argument_that_is_no_utf_8_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A topic or an id of such bytes was "a bug of ours" (70). Paths may have them."""
+
+    def run(*_: object, topic: str, **__: object) -> int:
+        topic.encode()
+        return 0
+
+    stand_in(monkeypatch, "processor.publish.command", run=run)
+    assert cli._run(["publish", "--topic", "a\udcff"]) == 64
+    assert "argument 3: not UTF-8 (got 'a\\udcff')" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("spelled", [["--out", "{}"], ["--out={}"]])
+@pytest.mark.parametrize("inside", ["", "/records.jsonl"])
+def test_a_path_that_the_system_refuses_is_named(
+    spelled: list[str], inside: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--out` in a folder that is not there was "a bug of ours" (70)."""
+    (tmp_path / "file").write_text("")
+    path = f"{tmp_path}/file/x{inside}"
+    assert cli._run(["simulate", "--runs", "1", *(word.format(path) for word in spelled)]) == 64
+    assert f"run-steps: {path}: Not a directory" in capsys.readouterr().err
+    assert cli._run(["simulate", "--runs", "1", "--out", ""]) == 64
+
+
+def test_a_path_that_nobody_named_is_a_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def serve(*_: object, **__: object) -> int:
+        raise FileNotFoundError(2, "No such file or directory", "/opt/run-steps/lost")
+
+    stand_in(monkeypatch, "processor.serve.command", serve=serve)
+    assert cli._run(["serve"]) == 70
+    assert "unexpected FileNotFoundError" in capsys.readouterr().err
 
 
 def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,7 +211,7 @@ stall_timeout_s = inf
         (f"kafka = {'[' * 5000}", "not TOML"),
         (f"[http]\nport = {'9' * 5000}", "not TOML"),
         ('[kafka]\nsasl_password_file = "/\\u0000"', "kafka.sasl_password_file: cannot be read: unreadable"),
-        ('[kafka]\nssl_ca_file = "\\u0000"', "kafka.ssl_ca_file: cannot be read: unreadable"),
+        ('[kafka]\nssl_ca_file = "\\u0000"', "kafka.ssl_ca_file: holds a control character"),
         ('[checkpoints]\ntopic = "a b"', "checkpoints.topic: not a topic name (got 'a b')"),
         ('[tracing]\nendpoint = "otel:4317"', "tracing.endpoint: expected an http or https address (got 'otel:4317')"),
         ('[tracing]\nendpoint = "http://h:1x/v1"', "tracing.endpoint: expected an http or https address"),
@@ -359,6 +359,43 @@ def test_other_variables_of_ours_are_no_mistakes() -> None:
     for file in (ROOT / "processor").rglob("*.py"):
         for name in re.findall(r"\"(RUN_STEPS_[A-Z_]*[A-Z])\"", file.read_text()):
             assert name in known, f"{file.relative_to(ROOT)} reads {name}"
+
+
+def test_a_variable_in_two_spellings_is_refused() -> None:
+    """Variables are read in any case; which of two counted was their order in the environment."""
+    text = refusal(None, RUN_STEPS_SOURCE__TOPIC="a", run_steps_source__topic="b", Run_Steps_Http__Port="1")
+    assert mistakes(text) == ["RUN_STEPS_SOURCE__TOPIC, run_steps_source__topic: source.topic: set twice"]
+    assert load(None, {"Run_Steps_Http__Port": "1"}).http.port == 1
+
+
+def test_what_is_no_setting_is_read_in_one_spelling() -> None:
+    """`run_steps_config` was passed over in silence, and the defaults were in force."""
+    assert mistakes(refusal(None, run_steps_config="x.toml")) == ["run_steps_config: unknown setting"]
+    assert "spell it RUN_STEPS_CONFIG" in refusal(None, run_steps_config="x.toml")
+
+
+@pytest.mark.parametrize("key", ["kafka.client_id", "kafka.sasl_username", "source.group_id", "output.object_type"])
+@pytest.mark.parametrize("text", ["a\n", "a\0b", "\x1b[1m", "\udcff"])
+def test_a_text_with_a_control_character_is_refused(key: str, text: str) -> None:
+    """A line end from a Secret named another group; a byte that is no UTF-8 broke the first snapshot."""
+    name = variable(*key.split("."))
+    (found,) = (line for line in mistakes(refusal(None, **{name: text})) if line.startswith(name))
+    assert found.startswith(f"{name}: {key}: holds a control character, or is not UTF-8 (got ")
+
+
+@pytest.mark.parametrize("secret", ["hunter2\n", "hunter2\nhunter3", "hunter2\udcff"])
+def test_a_secret_with_a_control_character_is_refused(tmp_path: Path, secret: str) -> None:
+    """A broker refused it as a wrong password, or the client could not even write it."""
+    path = write(tmp_path, SASL)
+    text = refusal(path, RUN_STEPS_KAFKA__SASL_PASSWORD=secret)
+    assert mistakes(text)[0].startswith(
+        "RUN_STEPS_KAFKA__SASL_PASSWORD: kafka.sasl_password: holds a control character"
+    )
+    assert "hunter" not in text
+    file = tmp_path / "secret"
+    file.write_bytes(b"hunter2\nhunter3\n")
+    text = refusal(path, RUN_STEPS_KAFKA__SASL_PASSWORD_FILE=str(file))
+    assert mistakes(text)[0].startswith("RUN_STEPS_KAFKA__SASL_PASSWORD_FILE: kafka.sasl_password: holds a control")
 
 
 @pytest.mark.parametrize("name", ["plain", "tls-scram"])

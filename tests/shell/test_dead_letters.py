@@ -17,7 +17,7 @@ from processor.core.rules import Rules
 from processor.core.run_steps.step import Step
 from processor.dead_letters.letter import Letter, State, letter_of, own_headers, source_record
 from processor.dead_letters.redriven_offsets import MOST_METADATA_BYTES, RedrivenOffsets
-from processor.dead_letters.selection import parse_position, parse_selection
+from processor.dead_letters.selection import parse_position, parse_selection, time_ms
 from processor.errors import CorruptLog, UsageError
 from processor.kafka.output_records import (
     OMITTED_BYTES,
@@ -208,6 +208,12 @@ def test_a_selection_takes_what_all_of_it_takes() -> None:
 def test_what_is_no_position(text: str) -> None:
     with pytest.raises(UsageError):
         parse_position(text)
+
+
+def test_a_time_before_1970_is_1970() -> None:
+    """The client, which `export otlp --since` asks for its offset, takes none before."""
+    assert time_ms("0001-01-01", "--since") == 0
+    assert time_ms("1970-01-01T00:00:01", "--since") == 1000
 
 
 def test_what_cannot_be_selected_is_named() -> None:

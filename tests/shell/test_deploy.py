@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +121,27 @@ def test_the_health_check_of_the_image_is_python_that_compiles() -> None:
     health = dict(instructions())["HEALTHCHECK"]
     command = yaml.safe_load(health[health.index("[") :])
     compile(command[2], "HEALTHCHECK", "exec")
+
+
+def test_the_health_check_of_the_image_asks_no_proxy() -> None:
+    """Container engines give containers the proxies of their configuration; the worker is behind none of them."""
+    health = dict(instructions())["HEALTHCHECK"]
+    command = yaml.safe_load(health[health.index("[") :])
+
+    class Well(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Well) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        environ = {**os.environ, "http_proxy": "http://127.0.0.1:1", "RUN_STEPS_HTTP__PORT": str(server.server_port)}
+        done = subprocess.run([sys.executable, "-c", command[2]], env=environ, capture_output=True, timeout=60)
+        server.shutdown()
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_what_the_image_copies_is_not_ignored() -> None:

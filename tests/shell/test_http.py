@@ -372,6 +372,13 @@ async def test_an_address_that_is_not_ours_is_named() -> None:
         await server.start()
 
 
+async def test_a_name_that_is_none_is_told_in_words() -> None:
+    """It said "(got -2)"."""
+    server = Server(OneWorker(Worker(), Telemetry().exposition), "a name.invalid", 0)
+    with pytest.raises(ConfigError, match=r"not an address of this machine \(got [A-Za-z]"):
+        await server.start()
+
+
 async def test_a_stopped_server_leaves_its_port_and_may_be_stopped_again() -> None:
     server = Server(OneWorker(Worker(), Telemetry().exposition), "127.0.0.1", 0)
     port = await server.start()

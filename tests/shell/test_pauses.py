@@ -153,6 +153,9 @@ def server(owner: Owner, *, control: bool = True) -> Server:
         (True, {}, "is missing"),
         (True, ALLOWED | {"X-Forwarded-For": "192.0.2.1"}, "only from this machine"),
         (True, ALLOWED | {"Forwarded": "for=192.0.2.1"}, "only from this machine"),
+        (True, ALLOWED | {"Host": "page.example:8080"}, "name it 127.0.0.1 or localhost"),
+        (True, ALLOWED | {"Host": "127.0.0.1.page.example"}, "name it 127.0.0.1 or localhost"),
+        (True, ALLOWED | {"Host": "[::1"}, "name it 127.0.0.1 or localhost"),
     ],
 )
 async def test_who_may_not_is_told_why(control: bool, headers: dict[str, str], told: str) -> None:
@@ -192,13 +195,26 @@ def test_only_this_machine_may(peer: Any, may: bool) -> None:
     assert (server(Owner(3))._refusal(request) is None) is may
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1:8080", "localhost", "LOCALHOST:1", "[::1]:8080", "127.8.8.8"])
+def test_this_machine_has_several_names(host: str) -> None:
+    class Transport:
+        def get_extra_info(self, _: str, default: Any = None) -> Any:
+            return ("127.0.0.1", 4)
+
+    headers = ALLOWED | {"Host": host}
+    request = make_mocked_request("POST", "/partitions/3/pause", headers=headers, transport=Transport())
+    assert server(Owner(3))._refusal(request) is None
+
+
 async def test_a_request_is_a_reason_or_none() -> None:
     owner = Owner(3)
     listening = server(owner)
     url = f"http://127.0.0.1:{await listening.start()}/partitions"
     try:
-        for body in (b"", b"{", b"[]", b"{}", b'{"reason": 7}', b"null", b"\xff"):
+        for body in (b"", b"{", b"[]", b"{}", b'{"reason": 7}', b"null", b"\xff", b"[" * 1000):
             assert (await ask(f"{url}/3/pause", "POST", headers=ALLOWED, data=body)).status == 400
+        zipped = ALLOWED | {"Content-Encoding": "gzip"}
+        assert (await ask(f"{url}/3/pause", "POST", headers=zipped, data=b"{}")).status == 400
         assert owner.asked == []
         assert (await ask(f"{url}/3/pause", "POST", headers=ALLOWED, json={"reason": "INC-7"})).json == {"told": "done"}
         assert (await ask(f"{url}/3/resume", "POST", headers=ALLOWED)).status == 200

@@ -115,8 +115,10 @@ def _letters(command: str, *options: str) -> Callable[[pytest.MonkeyPatch], None
 
 
 def _settings() -> Settings:
-    text = HOSTILE.replace("\udc80", "")  # no text of a file has one
-    return Settings(source=Source(topic=text, group_id=text), output=Output(completed=text))
+    """Settings as no file and no variable may give them: controls are refused there."""
+    text = HOSTILE.replace("\udc80", "")
+    source = Source().model_copy(update={"topic": text, "group_id": text})
+    return Settings(source=source, output=Output().model_copy(update={"completed": text}))
 
 
 def _error(*options: str) -> Callable[[pytest.MonkeyPatch], None]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -564,32 +561,3 @@ async def test_a_stream_that_lost_its_end_is_named(tmp_path: Path) -> None:
     path.write_bytes(PART1[: -len(sse(DONE))])
     assert await terminal.run(path) == 0
     assert terminal.err[0] == f"publish: {path}: ends without [DONE]; the connection may have been cut"
-
-
-async def test_a_missing_file_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
-    terminal = Terminal()
-    with pytest.raises(UsageError, match="no such file"):
-        await terminal.run(sample_files()[0], tmp_path / "missing.sse")
-    assert terminal.out == []
-
-
-async def test_standard_input_is_published_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    reading, writing = os.pipe()
-    with os.fdopen(reading) as stdin, os.fdopen(writing, "wb", buffering=0) as service:
-        monkeypatch.setattr(sys, "stdin", stdin)
-        arrived = asyncio.Event()
-        async with asyncio.timeout(10):
-            task = asyncio.create_task(run([], topic="t", dry_run=True, echo=lambda _: arrived.set(), warn=print))
-            service.write(sse(("thread.run.queued", RUN)))
-            await arrived.wait()  # while the other end is still open
-            service.write(PART1)
-            service.close()
-            assert await task == 0
-
-
-async def test_standard_input_may_be_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    with sample_files()[0].open() as stdin:
-        monkeypatch.setattr(sys, "stdin", stdin)
-        assert await terminal.run() == 0
-    assert len(terminal.out) == len(events_of(sample_files()[0].read_bytes()))

@@ -53,6 +53,7 @@ from tests.shell.test_archives import capture_file, captured
         ("2024-07-03T11:46:40+02:00", Time(1_720_000_000_000)),
         ("2024-07-03T09:46:40", Time(1_720_000_000_000)),
         ("2024-07-03", Time(1_719_964_800_000)),
+        ("0001-01-01", Time(0)),  # the client takes no time before 1970
         ("committed:my-group", CommittedBound("my-group")),
     ],
 )

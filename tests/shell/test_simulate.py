@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import base64
 import hashlib
 import io
@@ -572,3 +573,13 @@ async def test_a_rate_is_held_by_the_clock() -> None:
 async def test_exactly_one_way_out_is_needed() -> None:
     with pytest.raises(UsageError):
         await main(Parameters(runs=1))
+
+
+async def test_records_to_a_file_can_be_stopped(tmp_path: Path) -> None:
+    """Nothing in it waits: Ctrl-C was heeded when all was written."""
+    task = asyncio.create_task(main(Parameters(runs=3000), out=tmp_path / "records.jsonl"))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (tmp_path / "records.jsonl").stat().st_size < 5_000_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from processor.cli.main import app
+from processor.errors import BrokerUnavailable, UsageError
 from processor.telemetry import metrics
 from processor.telemetry.meter import Meter, merged
 from processor.telemetry.worker_view import Rates, WorkerView, rates, view
@@ -114,6 +116,54 @@ def test_a_worker_that_does_not_answer_is_said_to_be_unreachable(
     assert "unreachable" in done.output
 
 
-def test_an_address_that_is_none_is_refused() -> None:
-    done = CliRunner().invoke(app, ["top", "ftp://w1", "--once"])
-    assert "ftp://w1" in str(done.exception)
+@pytest.mark.parametrize("command", [["top", "--once"], ["pause", "--reason", "x", "0"], ["resume", "0"]])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "ftp://w1",
+        "",
+        "http://",
+        "w1:x",
+        "w1:99999",
+        "w1:0",
+        "http://[::1",
+        "w1/ x",
+        "w 1",
+        "w\n1",
+        "a@w1",
+        "w1?x",
+    ],
+)
+def test_an_address_that_is_none_is_refused(command: list[str], address: str) -> None:
+    """A port that was no number was "a bug of ours" (70)."""
+    done = CliRunner().invoke(app, [*command, address])
+    assert isinstance(done.exception, UsageError), done.exception
+    assert str(done.exception).startswith(f"ADDRESS: {address}: not the HTTP address of a worker")
+
+
+def test_a_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker on this machine was looked for behind it, and called unreachable."""
+    with answering({"/metrics": (200, meter().exposition()), "/healthz": (200, b"ok")}) as address:
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+        monkeypatch.setattr("urllib.request._opener", None)  # else it is of a time before that
+        done = CliRunner().invoke(app, ["top", address, "--once", "--every", "0.5"])
+    assert done.exit_code == 0, done.output
+
+
+def test_what_speaks_another_protocol_is_said_to_be_unreachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def greet() -> None:
+            for _ in range(3):
+                accepted, _ = listening.accept()
+                with accepted:
+                    accepted.sendall(b"SSH-2.0-OpenSSH_9.9\r\n")
+                    accepted.recv(1000)
+
+        threading.Thread(target=greet, daemon=True).start()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        done = CliRunner().invoke(app, ["top", address, "--once", "--every", "0.5"])
+        assert done.exit_code == 1, done.output
+        assert "unreachable" in done.output
+        done = CliRunner().invoke(app, ["resume", "0", address])
+        assert isinstance(done.exception, BrokerUnavailable), done.exception

@@ -64,4 +64,4 @@ def parse(option: str, text: str) -> Bound:
         raise UsageError(f"replay: {option}: no place in a log (got {text[:80]!r})", hint=_HINT) from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return Time(round(moment.timestamp() * 1000))
+    return Time(max(0, round(moment.timestamp() * 1000)))  # no record is older than 1970
