@@ -53,7 +53,7 @@ def otlp(
     run_idle: Annotated[
         float,
         typer.Option(
-            min=0, max=31_536_000, metavar="SECONDS", help="A run without a new step for so long is complete."
+            min=0, max=3_153_600_000, metavar="SECONDS", help="A run without a new step for so long is complete."
         ),
     ] = 600.0,
     timeout: Annotated[
