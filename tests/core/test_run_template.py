@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from processor.core.effects import LogRecord
 from processor.core.events import decode
-from processor.core.learned_bytes import MOST_OF_ONE, LearnedBytes
+from processor.core.learned_bytes import MOST_BYTES, MOST_OF_ONE, LearnedBytes
 from processor.core.named_events import RUN_NAMES
 from processor.core.run_steps import object_shape, run_template, usual_events
 from processor.core.run_steps.run_template import RunTemplates, named_run
@@ -137,10 +137,20 @@ def test_the_template_that_did_not_match_for_longest_is_forgotten() -> None:
 def test_no_more_is_learned_than_there_are_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(object_shape, "_IS_COMPILED", True)  # else a template takes twenty times the memory
     templates = RunTemplates(LearnedBytes())
+    small = {"id": "r", "object": "thread.run", "status": "queued"}
     for number in range(300):
-        templates.learn("queued", text(run(instructions=f"{number}")), Ignored("ignored"))
-    assert templates.read("queued", text(run(instructions="255"))) is not None
-    assert templates.read("queued", text(run(instructions="299"))) is None
+        templates.learn("queued", text(small | {"model": f"{number}"}), Ignored("ignored"))
+    assert templates.read("queued", text(small | {"model": "255"})) is not None
+    assert templates.read("queued", text(small | {"model": "299"})) is None
+
+
+def test_runs_leave_most_of_what_may_be_learned_to_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(object_shape, "_IS_COMPILED", True)
+    left = LearnedBytes()
+    templates = RunTemplates(left)
+    for number in range(100):
+        templates.learn("queued", text(run(instructions="x" * 10_000 + f"{number}")), Ignored("ignored"))
+    assert MOST_BYTES - 128 * 1024 <= left.left < MOST_BYTES - 100_000
 
 
 @pytest.mark.skipif(not run_template.__file__.endswith(".py"), reason="the core is compiled")

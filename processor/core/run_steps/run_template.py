@@ -24,6 +24,8 @@ _LONGEST_NAME: Final = max(map(len, RUN_NAMES))
 _MAX_TEMPLATES: Final = 4
 """How many are kept of each name: a topic has few assistants at work at a time. One that is learned later takes the
 place of that which did not match for longest."""
+_MOST_BYTES: Final = 128 << 10
+"""Of all that are learned: assistants may have long instructions, and steps need the rest of what may be learned."""
 _ATTEMPTS: Final = 256
 """How many are learned, or failed to be, before nothing more is."""
 _IS_COMPILED: Final = not __file__.endswith(".py")
@@ -66,10 +68,10 @@ class RunTemplates:
     `is_used`: not in Python, where to match takes as long as to decode.
     """
 
-    __slots__ = ("_attempts", "_by_name", "_learned", "is_used")
+    __slots__ = ("_attempts", "_by_name", "_learned", "_left", "is_used")
 
     def __init__(self, learned: LearnedBytes) -> None:
-        self._learned = learned
+        self._learned, self._left = learned, _MOST_BYTES
         self.is_used = _IS_COMPILED
         self._by_name: dict[str, list[RunTemplate]] = {}
         """The one that matched last comes first. Bare objects have the name ""."""
@@ -94,8 +96,10 @@ class RunTemplates:
             return
         self._attempts -= 1
         template = _template_of(data, found)
-        if template is None or not self._learned.take(template.shape.size()):
+        size = 0 if template is None else template.shape.size()
+        if template is None or size > self._left or not self._learned.take(size):
             return
+        self._left -= size
         templates = self._by_name.setdefault(name, [])
         templates.insert(0, template)
         del templates[_MAX_TEMPLATES:]
