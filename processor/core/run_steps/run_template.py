@@ -13,8 +13,8 @@ import msgspec
 
 from processor.core.json_bytes import nests_deeper
 from processor.core.learned_bytes import LearnedBytes
-from processor.core.named_events import MAX_DEPTH, MAX_ID, RUN_NAMES
-from processor.core.run_steps.object_shape import Frame, Shape
+from processor.core.named_events import IGNORED, MAX_DEPTH, MAX_ID, RUN_NAMES
+from processor.core.run_steps.object_shape import NOWHERE, Frame, Shape
 from processor.core.run_steps.object_template import Path, id_and_number_holes, places_of
 from processor.core.wire_types import Ignored, RunEnd, read_any
 
@@ -30,7 +30,6 @@ _ATTEMPTS: Final = 256
 """How many are learned, or failed to be, before nothing more is."""
 _IS_COMPILED: Final = not __file__.endswith(".py")
 _NOTHING: Final = b""
-_IGNORED: Final = Ignored("ignored")
 
 
 class RunTemplate:
@@ -54,7 +53,7 @@ class RunTemplate:
         if cuts is None:
             return None
         if not self.status:
-            return _IGNORED
+            return IGNORED
         run_id = cuts[self.id_place].decode("ascii")
         if not 0 < len(run_id) <= MAX_ID:
             return None
@@ -136,5 +135,5 @@ def _template_of(data: bytes, found: RunEnd | Ignored) -> RunTemplate | None:
     if places is None or (isinstance(found, RunEnd) and ("id",) not in places):
         return None
     asked: tuple[Any, ...] = (("id",), (f"{found.status}_at",)) if isinstance(found, RunEnd) else ()
-    spots = bytes(number if path in asked else 0xFF for number, path in enumerate(places))
+    spots = bytes(number if path in asked else NOWHERE for number, path in enumerate(places))
     return RunTemplate(Shape(data, holes, Frame([_NOTHING] * len(holes), spots)), places, found)
