@@ -56,7 +56,12 @@ HOMES = {
     "jinja2": ("processor.audit.report",),
     "markupsafe": ("processor.audit.report",),
     "google": ("processor.otlp",),  # protobuf: answers of a collector
-    "mypy_extensions": ("processor.kafka", "processor.core", "processor.audit.judge"),  # for the compiler's eyes
+    "mypy_extensions": (
+        "processor.kafka",
+        "processor.core",
+        "processor.audit.judge",
+        "processor.archives",
+    ),  # for the compiler's eyes
     "opentelemetry": ("processor.otlp",),
     "prometheus_client": ("processor.telemetry",),
     "pyarrow": ("processor.archives", "processor.audit.report"),

@@ -11,10 +11,25 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
+from processor.archives.byte_columns import spans
 from processor.archives.foreign import LEFT_OUT, from_path, told_problems
 from processor.archives.pages import DICTIONARY, Chunk, pages, row_groups
-from processor.archives.records import ArchivedRecord, ArchiveError, Batch, Gap, GapKind, Limits, refused
+from processor.archives.records import (
+    MAX_TIMESTAMP,
+    MIN_TIMESTAMP,
+    ArchivedRecord,
+    ArchiveError,
+    Batch,
+    Columns,
+    Gap,
+    GapKind,
+    Limits,
+    Partition,
+    refused,
+)
+from processor.core.effects import Headers
 from processor.core.header_names import is_utf8, name_bytes, name_text
+from processor.core.record_columns import RecordColumns
 from processor.errors import RunStepsError
 
 try:
@@ -126,12 +141,27 @@ def read_parquet(file: Path, limits: Limits) -> Iterator[Batch]:
     Raises:
         ArchiveError: not Parquet, other columns, a corrupt page, or more than the limits allow.
     """
+    for unit, row, items in _read(file, limits, None):
+        assert isinstance(items, list), "columns were not asked for"
+        yield unit, row, items
+
+
+def read_columns(file: Path, limits: Limits, only: Partition) -> Iterator[Batch | Columns]:
+    """As `read_parquet`, with records of this partition as columns where they follow each other without a gap."""
+    return _read(file, limits, only)
+
+
+def _read(file: Path, limits: Limits, only: Partition | None) -> Iterator[Batch | Columns]:
     named = from_path(file)
     for group, row, raw in batches(file, limits, partial(_columns, file)):
         batch = _adapted(raw, *named)
         items: list[ArchivedRecord | Gap] = []
         unit = f"row group {group} row"
         try:
+            columns = None if only is None else _record_columns(batch, only, limits)
+            if columns is not None:
+                yield unit, row + 1, columns
+                continue
             plain = _plain(batch)
             if plain is not None:
                 items = plain
@@ -342,6 +372,76 @@ def _fits(wanted: pa.DataType, got: pa.DataType) -> bool:
         and [field.name for field in got] in ([field.name for field in wanted], ["name", "value"], ["key", "value"])
         and all(_fits(mine.type, theirs.type) for mine, theirs in zip(wanted, got, strict=False))
     )
+
+
+def _record_columns(batch: pa.RecordBatch, only: Partition, limits: Limits) -> RecordColumns | None:
+    """The rows of a batch that are records of one partition, with one offset after the other, in the types we write;
+    None if any is not."""
+    there = dict(zip(batch.schema.names, batch.columns, strict=True))
+    rows = batch.num_rows
+    if not rows or any(name in there and there[name].null_count != rows for name in ("gap_last", "kind")):
+        return None
+    if there["topic"].unique().to_pylist() != [only[0]]:
+        return None
+    partitions = _integers(there["partition"], pa.int32(), "i")
+    offsets, times = (_integers(there[name], pa.int64(), "q") for name in ("offset", "timestamp"))
+    if partitions is None or offsets is None or times is None or set(partitions) != {only[1]}:
+        return None
+    first = offsets[0]
+    if offsets != list(range(first, first + rows)) or min(times) < MIN_TIMESTAMP or max(times) > MAX_TIMESTAMP:
+        return None
+    keys, contents = _contents(there["key"]), _contents(there["value"])
+    headers = _usual_headers(there["headers"], limits) if "headers" in there else []
+    if keys is None or contents is None or headers is None:
+        return None
+    return RecordColumns(first, times, keys, contents, headers or None)
+
+
+def _contents(column: pa.Array) -> list[bytes | None] | None:
+    if column.type != pa.binary():
+        return None
+    if not len(column):
+        return []
+    valid, ends, contents = column.buffers()
+    within: memoryview[int] = memoryview(ends).cast("B").cast("i")
+    places = within[column.offset : column.offset + len(column) + 1].tolist()
+    raw = contents.slice(places[0], places[-1] - places[0]).to_pybytes() if contents is not None else b""
+    return spans(raw, places, valid.to_pybytes() if column.null_count else b"", column.offset)
+
+
+def _usual_headers(column: pa.Array, limits: Limits) -> list[Headers] | None:
+    """The headers of each row, none at all if no row has any; None where a name or a list is null, or not UTF-8."""
+    if column.type.id != _HEADERS.id or column.null_count:
+        return None
+    flat = column.flatten()
+    if not len(flat):
+        return []
+    raw_names = flat.field("raw_name") if flat.type.num_fields > 2 else None
+    if flat.null_count or (raw_names is not None and raw_names.null_count < len(flat)):
+        return None
+    names, contents = _texts(flat.field(0)), _contents(flat.field(1))  # `name`, in Spark's schema `key`
+    if names is None or contents is None:
+        return None
+    within: memoryview[int] = memoryview(column.buffers()[1]).cast("B").cast("i")
+    places = within[column.offset : column.offset + len(column) + 1].tolist()
+    if max(end - begin for begin, end in pairwise(places)) > limits.headers:
+        return None
+    pairs, first = list(zip(names, contents, strict=True)), places[0]
+    return [pairs[begin - first : end - first] for begin, end in pairwise(places)]
+
+
+def _texts(column: pa.Array) -> list[str] | None:
+    """A column of texts none of which is null."""
+    if column.null_count:
+        return None
+    if not pa.types.is_dictionary(column.type):
+        return values(column)
+    indices = _integers(column.indices, pa.int32(), "i")
+    if indices is None:
+        return values(column)
+    named = column.indices.unique()
+    entries = dict(zip(named.to_pylist(), column.dictionary.take(named).to_pylist(), strict=True))
+    return None if None in entries.values() else [entries[index] for index in indices]
 
 
 def _plain(batch: pa.RecordBatch) -> list[ArchivedRecord | Gap] | None:

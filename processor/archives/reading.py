@@ -108,7 +108,13 @@ def read_pieces(
     """As `read_batches`, with columns in place of lists where that is faster."""
 
     def batches(file: Path) -> Iterable[Batch | Columns]:
-        return jsonl.read_columns(file, limits, only) if ".jsonl" in file.name else _batches(file, capture, limits)
+        if ".jsonl" in file.name:
+            return jsonl.read_columns(file, limits, only)
+        if file.name.endswith(".parquet"):
+            from processor.archives import parquet
+
+            return parquet.read_columns(file, limits, only)
+        return _batches(file, capture, limits)
 
     return _read(_files(path, only, begin, end), batches, only, begin, end)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
 from aiokafka.structs import TopicPartition
 
@@ -22,6 +22,7 @@ from processor.kafka.topic_lookup import MISSING_AFTER_S, find_topic
 
 _READ_WAIT_S: Final = 0.5
 _READ_RECORDS: Final = 4000
+_Take = Callable[..., Awaitable[Mapping[TopicPartition, Sequence[Record]]]]
 
 
 class PartitionReader:
@@ -137,6 +138,16 @@ class PartitionReader:
                 for partition, records in taken.items():
                     yield partition, records
 
+    async def read_undecoded_to(
+        self, partition_offsets: Mapping[int, int], ends: Mapping[int, int], no_progress_s: float
+    ) -> AsyncGenerator[tuple[int, Sequence[Record]], None]:
+        """As `read_to`; the records are decoded by iterating over them, which is to be done once (`FetchedRecords`)."""
+        take = self._started()._fetcher.take_undecoded
+        async with aclosing(self._read(take, partition_offsets, ends, no_progress_s)) as reading:
+            async for taken, _ in reading:
+                for partition, records in taken.items():
+                    yield partition, records
+
     async def read_each_to(
         self, partition_offsets: Mapping[int, int], ends: Mapping[int, int], no_progress_s: float
     ) -> AsyncGenerator[tuple[dict[int, list[Record]], set[int]], None]:
@@ -149,6 +160,14 @@ class PartitionReader:
             OffsetLost: retention has removed the first offset.
             ReadStalled: no position moved for `no_progress_s` (an open transaction holds readers back, too).
         """
+        take = self._started()._fetcher.take
+        async with aclosing(self._read(take, partition_offsets, ends, no_progress_s)) as reading:
+            async for taken, read in reading:
+                yield cast(dict[int, list[Record]], taken), read  # as `take` returns lists
+
+    async def _read(
+        self, take: _Take, partition_offsets: Mapping[int, int], ends: Mapping[int, int], no_progress_s: float
+    ) -> AsyncGenerator[tuple[dict[int, Sequence[Record]], set[int]], None]:
         consumer = self._started()
         ends_by_topic_partition = {
             TopicPartition(self._topic, p): ends[p] for p, start in partition_offsets.items() if start < ends[p]
@@ -165,17 +184,15 @@ class PartitionReader:
                 yield {}, set(empty)
             while ends_by_topic_partition:
                 with translated(self._where):
-                    taken = await consumer._fetcher.take(
-                        set(ends_by_topic_partition), timeout_s=_READ_WAIT_S, limit=_READ_RECORDS
-                    )
-                wanted: dict[int, list[Record]] = {}
+                    taken = await take(set(ends_by_topic_partition), timeout_s=_READ_WAIT_S, limit=_READ_RECORDS)
+                now = {tp: state(tp).position for tp in ends_by_topic_partition}
+                wanted: dict[int, Sequence[Record]] = {}
                 for tp, records in taken.items():
                     end = ends_by_topic_partition[tp]
-                    if records[-1].offset >= end:
+                    if now[tp] > end:  # else no record of them can stand at the end or behind it
                         records = [record for record in records if record.offset < end]
                     if records:
                         wanted[tp.partition] = records
-                now = {tp: state(tp).position for tp in ends_by_topic_partition}
                 if now != positions:
                     moved_at = time.monotonic()
                 elif time.monotonic() - moved_at > no_progress_s:

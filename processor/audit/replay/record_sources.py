@@ -203,10 +203,20 @@ async def _read_range(task: Task, reader: PartitionReader, ledger: Ledger) -> As
     """Read on from where the ledger stands, as far as it goes."""
     if ledger.at >= task.end:
         return
+    from processor.kafka.fetched_records import columns
+
     hidden: list[Hidden] = []
     reader.observe(lambda _, told: hidden.extend(told))
     compacted = GapKind.COMPACTED
-    async for _, records in reader.read_to({task.partition: ledger.at}, {task.partition: task.end}, task.no_progress_s):
+    async for _, fetched in reader.read_undecoded_to(
+        {task.partition: ledger.at}, {task.partition: task.end}, task.no_progress_s
+    ):
+        segments = None if hidden else columns(fetched)
+        if segments is not None and len(segments) == 1 and segments[0][0].offset == ledger.at:
+            ledger.records(segments[0], compacted)
+            yield segments[0]
+            continue
+        records = list(fetched) if segments is None else [one for each in segments for one in each.records()]
         was, lost = ledger.at, ledger.offsets[compacted]
         at = 0
         for span in hidden:
