@@ -15,8 +15,6 @@ from processor.archives.byte_columns import spans
 from processor.archives.foreign import LEFT_OUT, from_path, told_problems
 from processor.archives.pages import DICTIONARY, Chunk, pages, row_groups
 from processor.archives.records import (
-    MAX_TIMESTAMP,
-    MIN_TIMESTAMP,
     ArchivedRecord,
     ArchiveError,
     Batch,
@@ -388,7 +386,7 @@ def _record_columns(batch: pa.RecordBatch, only: Partition, limits: Limits) -> R
     if partitions is None or offsets is None or times is None or set(partitions) != {only[1]}:
         return None
     first = offsets[0]
-    if offsets != list(range(first, first + rows)) or min(times) < MIN_TIMESTAMP or max(times) > MAX_TIMESTAMP:
+    if offsets != list(range(first, first + rows)):
         return None
     keys, contents = _contents(there["key"]), _contents(there["value"])
     headers = _usual_headers(there["headers"], limits) if "headers" in there else []

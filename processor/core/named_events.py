@@ -40,7 +40,7 @@ MAX_DEPTH: Final = 100
 MAX_ID: Final = 256
 """Most characters of the id of a step or a run."""
 
-_CREATED, _STATED, _IN_PROGRESS = Kind.CREATED, Kind.STATED, Kind.IN_PROGRESS
+_CREATED, _STATED, _IN_PROGRESS, _DELTA = Kind.CREATED, Kind.STATED, Kind.IN_PROGRESS, Kind.DELTA
 IGNORED: Final = Ignored("ignored")
 _UNKNOWN: Final = Ignored("unknown_event")
 _ERRORS: Final = frozenset({"error", "response.error"})
@@ -49,6 +49,8 @@ RUN_EVENT: Final = "thread.run."
 STEP_OBJECTS: Final = frozenset({"thread.run.step", "assistant.run.step"})
 DELTA_OBJECT: Final = "thread.run.step.delta"
 STEP_NAMES: Final[Mapping[str, Kind]] = {kind.value: kind for kind in Kind if kind not in (Kind.DELTA, Kind.STATED)}
+STEP_EVENTS: Final[Mapping[str, Kind]] = {f"{STEP_EVENT}{kind.value}": kind for kind in Kind if kind is not Kind.STATED}
+"""All events about steps, by their whole names."""
 _ENDS: Final[Mapping[str, Kind]] = {status.value: Kind(status.value) for status in TERMINAL}
 _CALLS_BY_OTHER_TYPES: Final = ("mcp", "openapi")
 """Types that the SDKs' models allow for the details of a delta that holds tool calls."""
@@ -117,13 +119,10 @@ def event_named(name: str, data: Span, exact: ExactReader | None) -> Event:
 
 def exact_named(name: str, data: Span, exact: ExactReader) -> ExactEvent | None:
     """Read the event of this name if it concerns a step and its data has an exact shape; else None."""
-    if not name.startswith(STEP_EVENT):
+    named = STEP_EVENTS.get(name)
+    if named is None:
         return None
-    tail = name[len(STEP_EVENT) :]
-    if tail == "delta":
-        return exact.delta_in(data)
-    named = STEP_NAMES.get(tail)
-    return None if named is None else exact.object_in(data, named)
+    return exact.delta_in(data) if named is _DELTA else exact.object_in(data, named)
 
 
 def _response_event(name: str, data: Span) -> Event:

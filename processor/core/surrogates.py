@@ -8,10 +8,11 @@ a half is kept until the text is published (`joined`): the other half may begin 
 from __future__ import annotations
 
 import re
-from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Final
+
+from processor.core.base64_text import from_base64
 
 _ESCAPE: Final = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # both halves: a character
@@ -42,8 +43,8 @@ def _changed(text: bytes, change: Callable[[bytes], bytes]) -> bytes:
 
     def in_base64(found: re.Match[bytes]) -> bytes:
         try:
-            data = b64decode(found[2].replace(b"\\/", b"/"), validate=True)
-        except (Base64Error, ValueError):
+            data = from_base64(found[2].replace(b"\\/", b"/"))
+        except ValueError:
             return found[0]
         changed = change(data)
         return found[0] if changed == data else b'%b%b"' % (found[1], b64encode(changed))

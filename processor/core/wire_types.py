@@ -270,11 +270,6 @@ Span = Any
 """JSON text: bytes, or `Raw`, which its stubs call bytes though it is none (a compiler would believe them)."""
 
 
-def data_of(envelope: Envelope) -> Span | None:
-    """The text of the envelope's data, if it has any."""
-    return None if envelope.data is UNSET else envelope.data
-
-
 read_envelope: Final = msgspec.json.Decoder(Envelope).decode
 read_envelopes: Final[Callable[[Span], list[Span]]] = msgspec.json.Decoder(list[Raw]).decode
 read_run_head: Final = msgspec.json.Decoder(RunHead).decode

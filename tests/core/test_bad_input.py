@@ -267,6 +267,7 @@ def test_a_delta_that_is_no_object_is_malformed(delta: Any) -> None:
     [
         (text({"specversion": "1.0", "type": "thread.run.step.created", "data_base64": "?"}), [], "malformed"),
         (text({"specversion": "1.0", "type": "thread.run.step.created", "data_base64": "e30"}), [], "malformed"),
+        (text({"specversion": "1.0", "type": "thread.run.step.created", "data_base64": "e30g="}), [], "malformed"),
         (text({"specversion": "1.0", "type": "thread.run.step.created", "data_base64": "é"}), [], "malformed"),
         (text({"specversion": "1.0", "type": "thread.message.delta", "data_base64": "ey/+"}), [], "not_json"),
         (text({"specversion": "1.0", "type": "thread.run.step.created"}), [], "malformed"),

@@ -7,6 +7,7 @@ from hypothesis import given
 
 from processor.audit.judge.block_digests import BlockDigests
 from processor.audit.judge.published_headers import redriven_in
+from processor.core import batch_columns
 from processor.core.effects import LogRecord
 from processor.core.event_headers import SPECIAL, plain_id
 from processor.core.headers import REDRIVEN, trace_of
@@ -14,6 +15,7 @@ from processor.core.partition import PartitionState
 from processor.core.record_columns import RecordColumns
 from processor.core.responses.fast_path import response_named
 from processor.core.rules import Rules
+from tests.core.raw_batches import raw_batch
 from tests.core.record_columns_of import columns_of
 from tests.core.test_raw_batch import BESIDE, HEADERS, MESSAGE, RECORDS, jobs, log_records, plain
 
@@ -100,3 +102,15 @@ def test_columns_are_of_one_length_and_never_empty() -> None:
         RecordColumns(0, [], [], [], [])
     with pytest.raises(AssertionError):
         RecordColumns(0, [1, 2], [None, None], [None], [(), ()])
+
+
+@given(RECORDS.map(log_records))
+def test_batches_come_to_the_columns_of_their_records(records: list[LogRecord]) -> None:
+    """As one batch, as one of each record, and as objects; each segment without a hole by itself."""
+    expected = [piece.records() for piece in columns_of(records)]
+    for batches in ([raw_batch(records)], [raw_batch([one]) for one in records], [list(records)]):
+        found = batch_columns.columns_of(batches)  # type: ignore[arg-type]
+        assert [piece.records() for piece in found] == expected
+    half = len(records) // 2
+    mixed = batch_columns.columns_of([raw_batch(records[:half]), list(records[half:])])
+    assert [piece.records() for piece in mixed] == expected

@@ -12,7 +12,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from processor.archives import ArchivedRecord, ArchiveError, Gap, GapKind, Recorder, jsonl, read_batches, read_pieces
+from processor.archives import (
+    ArchivedRecord,
+    ArchiveError,
+    Gap,
+    GapKind,
+    Recorder,
+    jsonl,
+    parquet,
+    read_batches,
+    read_pieces,
+)
 from processor.archives.jsonl import encode_line
 from processor.archives.reading import _items, _Order
 from processor.archives.records import LIMITS, MAX_OFFSET, MAX_TIMESTAMP, MIN_TIMESTAMP, Limits
@@ -204,3 +214,74 @@ def test_nearly_all_pieces_are_columns(tmp_path: Path) -> None:
         file.write_bytes(b"".join(map(encode_line, [*log[:-1], other])))
         *_, last = read_pieces(file, ("events", 0), begin=0, end=MAX_OFFSET)
         assert isinstance(last, list)
+
+
+ROWS: Final = (
+    *USUAL,
+    ArchivedRecord("events", 0, 5, 1, None, b"\xff", (("n", b"v"), ("m", None), ("é", b""))),
+    ArchivedRecord("events", 0, 6, 1, b"", None),
+    ArchivedRecord("events", 0, 7, 1, b"k", b"v", (("\udcff", b"v"),)),
+    ArchivedRecord("events", 0, 8, 1, b"k", b"v", tuple(("n", b"v") for _ in range(4))),
+    ArchivedRecord("events", 1, 9, 1, b"k", b"v"),
+    ArchivedRecord("other", 0, 9, 1, b"k", b"v"),
+    Gap("events", 0, 9, 12, GapKind.ABORTED),
+)
+
+
+@given(
+    rows=st.lists(st.sampled_from(ROWS), max_size=6),
+    first=st.integers(0, 2),
+    most=st.sampled_from([1, 2, 3, 1 << 12]),
+    begin=st.integers(0, 5),
+    end=st.integers(0, 12) | st.just(MAX_OFFSET),
+)
+@example(rows=list(ROWS[5:7]), first=0, most=2, begin=0, end=MAX_OFFSET)
+@example(rows=[ROWS[5], ROWS[6], ROWS[7]], first=0, most=1 << 12, begin=0, end=MAX_OFFSET)
+@settings(deadline=None, max_examples=300)
+def test_columns_of_parquet_are_the_records_of_lists(
+    rows: list[Item], first: int, most: int, begin: int, end: int
+) -> None:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(parquet, "_BATCH_ROWS", most)
+        limits: Limits = msgspec.structs.replace(LIMITS, headers=3)
+        file = Path(folder) / "a.parquet"
+        with file.open("wb") as raw:
+            writing = parquet.RecordingFile(raw, file, LIMITS)
+            for item in (*USUAL[first:], *rows):
+                writing.write(item)
+            writing.close()
+        bounds: dict[str, Any] = {"begin": begin, "end": end, "limits": limits}
+        as_lists = whole(read_batches(file, only=("events", 0), **bounds))
+        as_pieces = whole(read_pieces(file, ("events", 0), **bounds))
+    assert as_pieces == as_lists
+
+
+def test_nearly_all_pieces_of_parquet_are_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Null keys and values, and headers, too; not what is of another partition, or a gap."""
+    monkeypatch.setattr(parquet, "_BATCH_ROWS", 100)
+    log: list[Item] = [
+        ArchivedRecord(
+            "events", 0, at, at, b"k%d" % at if at % 3 else None, None if at % 7 == 0 else b"v" * (at % 9),
+            (("n", b"%d" % at), ("m", None))[: at % 3],
+        )
+        for at in range(1_000)
+    ]  # fmt: skip
+    pieces = list(read_pieces(_parquet(tmp_path / "a.parquet", log), ("events", 0), begin=0, end=MAX_OFFSET))
+    assert [isinstance(piece, RecordColumns) for piece in pieces] == [False] + [True] * 9
+    found = [
+        one for piece in pieces for one in (_items(piece, ("events", 0)) if isinstance(piece, RecordColumns) else piece)
+    ]
+    assert found == log
+    for other in (msgspec.structs.replace(log[-1], partition=1), Gap("events", 0, 999, 1_000, GapKind.MARKER)):
+        file = _parquet(tmp_path / "b.parquet", [*log[:-1], other])
+        *_, last = read_pieces(file, ("events", 0), begin=0, end=MAX_OFFSET)
+        assert isinstance(last, list)
+
+
+def _parquet(file: Path, items: list[Item]) -> Path:
+    with file.open("wb") as raw:
+        writing = parquet.RecordingFile(raw, file, LIMITS)
+        for item in items:
+            writing.write(item)
+        writing.close()
+    return file
