@@ -4,7 +4,7 @@
 # expected: an error, or the values: the program states a schema because it wants no other type, and a null is what a record without the
 #   field has. Without a schema Daft keeps the same numbers whole, as text where an integer has more than 64 bits with a sign.
 # does: read_json casts each value to the type and takes what does not fit for missing: counts and joins leave those runs out. Fractions
-#   are cut off, true is 1 in a column of counts, and a list of such numbers has nulls between them.
+#   are cut off, and true is 1 in a column of counts.
 
 . "$(dirname "$0")/lib/finding.sh"
 python_packages daft==0.7.26

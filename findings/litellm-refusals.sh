@@ -3,9 +3,9 @@
 # versions: PyPI litellm 1.110.2, openai 3.57.0 (for comparison, too)
 # expected: the refusal that openai's own helper puts together: "I cannot do that.". A delta states one piece of it, as it does of
 #   content, and stream_chunk_builder is there to make of a stream what a call without stream gives.
-# does: of the deltas of a refusal it passes the first on, which has the role beside it, and drops the others, which have nothing
-#   that it knows, as if they were empty. Chunks, the message that stream_chunk_builder makes and what callbacks log have the
-#   first piece alone, with finish_reason stop and the tokens of the whole: what was refused reads as a yes.
+# does: of the deltas of a refusal it passes the first on, which has the role beside it, and empties the others, as they have nothing
+#   that it knows. The chunks that the program gets and the message that stream_chunk_builder makes of them have the first
+#   piece alone, with finish_reason stop: what was refused reads as a yes.
 
 . "$(dirname "$0")/lib/finding.sh"
 python_packages litellm==1.110.2 openai==3.57.0
