@@ -61,6 +61,26 @@ go_program() {
   }
 }
 
+# A Rust program whose main.rs is read from standard input, $WORK/rust/target/debug/finding: rust_program NAME@VERSION...
+# A version is exact; "NAME@VERSION --features A,B" is one argument.
+rust_program() {
+  local package words
+  mkdir -p "$WORK/rust/src"
+  cat >"$WORK/rust/src/main.rs"
+  printf '[package]\nname = "finding"\nversion = "0.0.0"\nedition = "2021"\n[profile.dev]\ndebug = false\n' >"$WORK/rust/Cargo.toml"
+  (
+    cd "$WORK/rust"
+    for package in "$@"; do
+      read -ra words <<<"${package/@/@=}"
+      cargo add --quiet "${words[@]}"
+    done
+    cargo build --quiet
+  ) >"$WORK/rust.log" 2>&1 || {
+    cat "$WORK/rust.log" >&2
+    return 1
+  }
+}
+
 # Jars and what they depend on in $WORK/NAME: java_packages NAME GROUP:ARTIFACT:VERSION...
 java_packages() {
   local target=$WORK/$1 coordinates group artifact version
