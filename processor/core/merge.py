@@ -311,7 +311,7 @@ def _adopt(value: Json, shape: Json) -> Json:
 
 
 def _has_entries(shape: Json) -> bool:
-    """Whether the table matches the entries of a list here by index. Where it has an object, a list is kept as it is."""
+    """Whether the table matches the entries of a list here by index; where it has an object, a list stays as it is."""
     return type(shape) is dict and ENTRIES in shape
 
 
