@@ -191,6 +191,21 @@ def test_a_late_piece_of_a_text_that_is_done_stays_missing(whole: str, begun: bo
     assert [part["text"] for part in content] == ["ab", "b"]
 
 
+@pytest.mark.parametrize("said", ["output_text", "content_part"])
+def test_two_texts_that_are_the_same_are_not_pieces_of_one(said: str) -> None:
+    """All pieces of the second were lost but an empty one: what is done of it is what came of both."""
+    stream = opened()
+    for index, piece in enumerate(("ab", "")):
+        where = {"output_index": 0, "content_index": index}
+        stream.say("response.output_text.delta", **where, delta=piece)
+        part = {"type": "output_text", "text": "ab"}
+        stream.number += index
+        stream.say(f"response.{said}.done", **where, text="ab", part=part)
+    effect = one(stream.pass_s(200))
+    assert [part["text"] for part in item_in(snapshot(effect))["content"]] == ["ab", "ab"]
+    assert "fold_divergence" in effect.anomalies
+
+
 @pytest.mark.parametrize(("late", "expected"), [(True, ["x", "y"]), (False, ["x", "y", "z", "w"])])
 def test_an_annotation_that_a_part_has_already_is_not_added(late: bool, expected: list[str]) -> None:
     """It says no index: it would stand behind those that the part has."""

@@ -98,12 +98,13 @@ class Item(StepState):
 
     def check(self, place: Place, index: int, whole: str) -> None:
         """Hold a whole text against what its deltas came to. It stands."""
-        self.wholes.add((place.name, index))
         text = self.texts.get((place.name, index))
         if text is not None and joined(text.getvalue()) == whole:
+            self.wholes.add((place.name, index))
             return
-        if self._all_of(place) == whole:
-            return  # each piece was given an index of its own
+        if self._all_of(place) == whole and not any(name == place.name and at != index for name, at in self.wholes):
+            return  # each piece was given an index of its own, and no other text was whole by itself
+        self.wholes.add((place.name, index))
         if text is not None and not self._comes_to(place, index, text, whole):
             self.add_anomaly("fold_divergence")
         self.item.setdefault("type", place.item_type)
