@@ -443,7 +443,8 @@ class ResponseFold:
     def _matched(self, response: Response, outputs: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
         """Which item each of a response's outputs is: that of its id, else that of its position.
 
-        An id that is empty, or that several outputs have, tells none.
+        An id that is empty, or that several outputs have, tells none; nor does the position of an item of another type
+        that has not stated its end: its contents are not these. Such an output is a new item, where one may be lacking.
         """
         by_id = {item.own_id(): index for index, item in response.items.items()}
         ids = Counter([name_of(output.get("id")) for output in outputs])
@@ -451,8 +452,12 @@ class ResponseFold:
         found: dict[int, dict[str, Any]] = {}
         for position, output in enumerate(outputs[:MAX_INDEX]):
             own = name_of(output.get("id"))
-            index = by_id.get(own, position) if own and ids[own] == 1 else position
-            if index not in found and (index in response.items or may_lack):
+            index = by_id.get(own, -1) if own and ids[own] == 1 else -1
+            if index < 0:
+                index = position
+                if _has_another_type(response.items.get(position), output):
+                    index = max(len(outputs) - 1, *response.items, *found) + 1
+            if index < MAX_INDEX and index not in found and (index in response.items or may_lack):
                 found[index] = output
         return sorted(found.items())
 
@@ -555,6 +560,12 @@ def _may_append(item: Item, event: ResponseEvent, number: int) -> bool:
     if event.what != said.PIECES:
         return True
     return number > item.numbered and not any(item.has_whole(place, index) for place, index, _ in event.texts)
+
+
+def _has_another_type(item: Item | None, output: dict[str, Any]) -> bool:
+    """Whether an item that has not stated its end is of another type than this output."""
+    known = None if item is None or item.is_stated else item.item.get("type")
+    return known is not None and output.get("type") not in (None, known)
 
 
 def _is_of_others(place: Place, item: Item) -> bool:
