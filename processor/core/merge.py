@@ -304,10 +304,15 @@ def _adopt(value: Json, shape: Json) -> Json:
     """An object's value as a tree: lists that the table matches by index become `Indexed`, by position."""
     if type(value) is dict and type(shape) is dict:
         return {key: _adopt(item, shape.get(key)) for key, item in value.items()}
-    if type(value) is list and type(shape) is dict and all(type(item) is dict for item in value):
-        below = shape.get(ENTRIES)
+    if type(value) is list and _has_entries(shape) and all(type(item) is dict for item in value):
+        below = shape[ENTRIES]
         return Indexed({index: _adopt(_without_index(item), below) for index, item in _matched({}, value)})
     return value
+
+
+def _has_entries(shape: Json) -> bool:
+    """Whether the table matches the entries of a list here by index; where it has an object, a list stays as it is."""
+    return type(shape) is dict and ENTRIES in shape
 
 
 def adopt(details: Tree) -> Tree:
@@ -344,15 +349,15 @@ def _find_leaves(value: Json, shape: Json, way: Way, found: list[Way]) -> bool:
             if not _find_leaves(item, shape.get(key) if type(shape) is dict else None, (*way, key), found):
                 return False
     elif kind is Indexed:
-        if type(shape) is not dict or sorted(value.entries) != list(range(len(value.entries))):
+        if not _has_entries(shape) or sorted(value.entries) != list(range(len(value.entries))):
             return False
         for index, entry in value.entries.items():
-            if "index" in entry or not _find_leaves(entry, shape.get(ENTRIES), (*way, index), found):
+            if "index" in entry or not _find_leaves(entry, shape[ENTRIES], (*way, index), found):
                 return False
     elif kind is Text:
         found.append(way)
         return not _holds_half(value)
-    elif kind is list and type(shape) is dict:
+    elif kind is list and _has_entries(shape):
         if not value:
             found.append(way)
         return not value or not all(type(item) is dict for item in value)

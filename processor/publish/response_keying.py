@@ -61,20 +61,34 @@ class _Response:
     """The id of the first event, where none has a number: with it the stream begins anew."""
     unnumbered: dict[str, None] = field(default_factory=dict)  # ids already sent
     ended: bool = False
+    is_over: bool = False
+    """Its own numbered end came: no event of it has a higher number."""
     has_rotated: bool = False
     repeats: int = 0
 
     def takes(self, event: ResponseEvent, number: int) -> bool:
         """Note the number of an event; False if another event has it."""
-        contents, content = self.contents, event.content
-        if event.item_id is not None and not self.has_rotated:
-            content = crc32(event.item_id.encode("utf-8", "replace"), content) or 1
+        contents, content = self.contents, self._content_of(event)
         if self.numbers.add(number):
             if number < _MAX_CONTENTS:
                 contents.extend([0] * (number + 1 - len(contents)))
                 contents[number] = content
             return True
         return number >= len(contents) or contents[number] in (0, content)
+
+    def may_have(self, event: ResponseEvent) -> bool:
+        """Whether an event that may be of another response, too, can be one of this by its number."""
+        number, highest, contents = event.number, self.numbers.highest, self.contents
+        if number is None or highest is None or self.unnumbered:  # or its numbers say nothing
+            return True
+        if self.numbers.holds(number):
+            return number >= len(contents) or contents[number] in (0, self._content_of(event))
+        return number < highest or not self.is_over
+
+    def _content_of(self, event: ResponseEvent) -> int:
+        if event.item_id is None or self.has_rotated:
+            return event.content
+        return crc32(event.item_id.encode("utf-8", "replace"), event.content) or 1
 
     def is_at_most_next(self, number: int | None) -> bool:
         """Whether an event with this number repeats one that was seen, or follows the highest."""
@@ -262,7 +276,8 @@ class ResponseKeyer:
                 " the worker takes events with the same numbers for repeats, so give each response an id of its own"
             )
             response.numbers, response.contents, response.unnumbered = SequenceNumbers(), array("I"), {}
-            response.created_at, response.model, response.ended = event.created_at, event.model, False
+            response.created_at, response.model = event.created_at, event.model
+            response.ended = response.is_over = False
         elif response in self._stream.responses and not response.ended:
             highest = response.numbers.highest
             at = "" if highest is None else f" after number {highest}"
@@ -274,16 +289,32 @@ class ResponseKeyer:
         stream = self._stream
         owner = None if event.item_id is None else self._items.get(event.item_id)
         if not stream.responses:
-            return owner
+            return owner if owner is not None and self._goes_on(owner, event) else None
         if stream.sequential:
             current = stream.responses[-1]
-            return owner if owner is not None and current.ended else current
+            if not current.ended:
+                return current
+            if owner is not None and self._goes_on(owner, event):
+                return owner
+            # Behind its end, what cannot be of it is of another stream that goes on: its response is yet to be named.
+            fits = not stream.held and (current.may_have(event) or current.is_next(event.number))
+            return current if fits else None
         if owner is not None and owner in stream.responses:
             return owner
         candidates = stream.open() or stream.responses[-1:]
         if len(candidates) > 1:
             candidates = [response for response in candidates if response.is_next(event.number)]
         return candidates[0] if len(candidates) == 1 else _AMBIGUOUS
+
+    def _goes_on(self, owner: _Response, event: ResponseEvent) -> bool:
+        """Whether a stream that has named no response goes on with one that has such an item.
+
+        Gateways give items of several responses the same id: then the numbers tell, or the events wait for the name.
+        """
+        first = self._stream.held[0][1] if self._stream.held else event
+        if not (owner.may_have(event) and owner.may_have(first)):
+            return False
+        return not owner.ended or not any(r.is_next(first.number) for r in self._named.values() if not r.ended)
 
     # --- events that wait for a name ---
 
@@ -326,6 +357,7 @@ class ResponseKeyer:
             remember(self._items, event.item_id, response if known is response or _is_over(known) else None)
         if event.type in _ENDS:
             response.ended = True
+            response.is_over = response.is_over or event.number is not None
         identity, place = self._identity(response, event)
         response.position += 1
         if identity is None:

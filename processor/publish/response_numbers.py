@@ -24,6 +24,11 @@ class SequenceNumbers:
         """The highest number seen; None before the first."""
         return self._last[-1] if self._last else None
 
+    def holds(self, number: int) -> bool:
+        """Whether a number was seen."""
+        at = bisect_right(self._first, number)
+        return at > 0 and self._last[at - 1] >= number
+
     def add(self, number: int) -> bool:
         """Note a number; False if it was seen before."""
         at = bisect_right(self._first, number)  # the range before this place may hold it, or end just before it

@@ -170,7 +170,7 @@ ODD_FIELDS: dict[str, tuple[Any, ...]] = {
     "metadata": ({}, {"a": "b"}, {"a": {"b": 1}}),
     "vendor": (1,),
     "expired_at": (None, 7),
-    "object": ("assistant.run.step", ""),
+    "object": ("assistant.run.step", "", 0, {}),
     "created_at": (1.0, 1 << 70, None, "x"),
     "run_id": (3,),
     "type": ("message_creation", "odd"),

@@ -317,6 +317,16 @@ def test_m6_calls_and_outputs_that_the_object_lacks_stay_and_are_told() -> None:
     assert notes.fold_divergence
 
 
+@pytest.mark.parametrize("body", ["function", "code_interpreter", "azure_ai_search", "odd"])
+def test_a_list_in_place_of_an_object_is_kept_as_it_came(body: str) -> None:
+    """The table matches no entries there: an `index` in them is content."""
+    stated = tools({"id": "c", body: [{"index": 1, "a": 1}, {"index": 0, "a": 2}]})
+    assert ended([], stated)[0] == stated
+    filled: Tree = {}
+    fill(filled, stated)
+    assert plain(filled) == stated
+
+
 def test_an_object_that_does_not_end_the_step_only_fills() -> None:
     tree: Tree = {}
     merge_delta(tree, tools(call(0, "a", id="c", n=1)), Notes())
@@ -468,7 +478,10 @@ TREE_DELTAS = st.lists(
         optional={
             "id": st.sampled_from(["c", "d"]),
             "arguments": st.sampled_from(["a", "\ud83d", None]),
-            "function": st.fixed_dictionaries({}, optional={"arguments": st.just("b"), "name": st.just("f")}),
+            "function": st.one_of(
+                st.fixed_dictionaries({}, optional={"arguments": st.just("b"), "name": st.just("f")}),
+                st.sampled_from([[], [3], [{"a": 1}], [{"index": 0, "a": 1}]]),
+            ),
             "code_interpreter": st.fixed_dictionaries(
                 {},
                 optional={
@@ -522,3 +535,7 @@ def test_which_trees_come_back_from_their_json() -> None:
     outputs = {"index": 0, "code_interpreter": {"outputs": [{"logs": "l"}]}}
     merge_delta(without_index, {"tool_calls": [outputs]}, Notes())
     assert odd_leaves(without_index) is None
+    for body, leaves in (([], []), ([{"a": 1}], []), ([{"index": 0, "a": 1}], None)):
+        astray: dict[str, Any] = {}
+        merge_delta(astray, {"tool_calls": [{"index": 0, "function": body}]}, Notes())
+        assert odd_leaves(astray) == leaves, "a list where the table has an object"

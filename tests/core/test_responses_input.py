@@ -387,3 +387,37 @@ def test_an_id_that_is_empty_or_of_several_items_tells_none_of_them_when_the_res
     effects = stream.say("response.completed", response={"id": KEY, "output": told})
     assert [item_in(snapshot(effect)) for effect in effects if isinstance(effect, Publish)] == told
     assert all(effect.status.value == "completed" for effect in effects if isinstance(effect, Publish))
+
+
+@pytest.mark.parametrize("lacking", [False, True])
+def test_an_output_of_another_type_at_the_place_of_an_item_that_is_done_begins_none(lacking: bool) -> None:
+    """Ids and order may both be others at the end."""
+    stream = Stream()
+    stream.created()
+    stream.added()
+    stream.done()
+    stream.number += lacking
+    assert stream.say("response.completed", response={"id": KEY, "output": [{"id": "x", "type": "reasoning"}]}) == []
+
+
+@pytest.mark.parametrize("expired", [False, True])
+@pytest.mark.parametrize("lacking", [False, True])
+@pytest.mark.parametrize("kind", ["message", "reasoning", None])
+def test_an_item_is_not_closed_with_what_is_of_another_type_at_its_place(
+    kind: str | None, lacking: bool, expired: bool
+) -> None:
+    """The end lacks it, and what stands in its place has an id of its own."""
+    stream = Stream()
+    stream.created()
+    stream.added()
+    stream.delta("text")
+    output = {"id": "other"} | ({"type": kind} if kind else {})
+    stream.number += lacking
+    found = {e.step_id: item_in(snapshot(e)) for e in (stream.pass_s(110) if expired else []) if isinstance(e, Publish)}
+    effects = stream.say("response.completed", response={"id": KEY, "output": [output]})
+    found |= {e.step_id: item_in(snapshot(e)) for e in effects if isinstance(e, Publish)}
+    if kind == "reasoning":
+        assert found.pop(f"{KEY}:0")["content"] == [{"type": "output_text", "text": "text"}]
+        assert found == ({f"{KEY}:1": output} if lacking else {}), "it may be one whose events are missing"
+    else:
+        assert found == {f"{KEY}:0": output}, "a gateway gives items other ids at the end"

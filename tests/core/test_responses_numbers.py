@@ -162,7 +162,91 @@ def test_a_checkpoint_of_a_version_that_did_not_say_it_is_read() -> None:
     packed[11] = [item[:20] for item in packed[11]]
     older = Response.unpack(b"R" + msgspec.msgpack.encode(packed))
     assert older.items[0].packed()[:20] == response.items[0].packed()[:20]
-    assert not older.is_behind_all(0, response.numbers.next - 2), "whatever is late for it stays so"
+    assert older.items[0].numbered >= response.numbers.next - 2, "whatever is late for it stays so"
+
+
+WHOLES: dict[str, dict[str, Any]] = {
+    "text": {"type": "response.output_text.done", "text": "ab"},
+    "part": {"type": "response.content_part.done", "part": {"type": "output_text", "text": "ab"}},
+}
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("whole", WHOLES)
+def test_a_late_piece_of_a_text_that_is_done_stays_missing(whole: str, begun: bool, restarted: bool) -> None:
+    stream = opened()
+    if begun:
+        stream.delta("a")
+    missing = stream.number
+    stream.number += 2
+    stream.put(text(WHOLES[whole] | {"output_index": 0, "content_index": 0, "sequence_number": stream.number}))
+    if restarted:
+        stream.state = again(stream)
+    for index in (0, 1):  # the other text may still grow
+        late = {"type": "response.output_text.delta", "output_index": 0, "content_index": index, "delta": "b"}
+        assert stream.put(text(late | {"sequence_number": missing + index})) == []
+        assert stream.state.counts["late"] == 1
+    content = item_in(snapshot(one(stream.pass_s(200))))["content"]
+    assert [part["text"] for part in content] == ["ab", "b"]
+
+
+@pytest.mark.parametrize("said", ["output_text", "content_part"])
+def test_two_texts_that_are_the_same_are_not_pieces_of_one(said: str) -> None:
+    """All pieces of the second were lost but an empty one: what is done of it is what came of both."""
+    stream = opened()
+    for index, piece in enumerate(("ab", "")):
+        where = {"output_index": 0, "content_index": index}
+        stream.say("response.output_text.delta", **where, delta=piece)
+        part = {"type": "output_text", "text": "ab"}
+        stream.number += index
+        stream.say(f"response.{said}.done", **where, text="ab", part=part)
+    effect = one(stream.pass_s(200))
+    assert [part["text"] for part in item_in(snapshot(effect))["content"]] == ["ab", "ab"]
+    assert "fold_divergence" in effect.anomalies
+
+
+@pytest.mark.parametrize(("late", "expected"), [(True, ["x", "y"]), (False, ["x", "y", "z", "w"])])
+def test_an_annotation_that_a_part_has_already_is_not_added(late: bool, expected: list[str]) -> None:
+    """It says no index: it would stand behind those that the part has."""
+    stream = opened()
+    where = {"output_index": 0, "content_index": 0}
+    missing = stream.number
+    stream.number += 1
+    part = {"type": "output_text", "text": "", "annotations": [{"n": "x"}, {"n": "y"}]}
+    stream.say("response.content_part.done", **where, part=part)
+    number = missing if late else stream.number
+    annotation = {"n": "y" if late else "z"}
+    stream.say("response.output_text.annotation.added", **where, annotation=annotation, sequence_number=number)
+    if not late:
+        stream.say("response.output_text.annotation.added", **where, annotation={"n": "w"})
+    (content,) = item_in(snapshot(one(stream.pass_s(200))))["content"]
+    assert [annotation["n"] for annotation in content["annotations"]] == expected
+
+
+@pytest.mark.parametrize("status", ["incomplete", "failed", "cancelled"])
+def test_pieces_behind_an_end_that_carried_their_item_add_nothing(status: str) -> None:
+    """A retrieved response, and then the rest of the stream that was cut. An ended response is held packed."""
+    stream = opened()
+    stream.delta("a")
+    item = {"type": "message", "id": "i0", "status": "incomplete", "content": [{"type": "output_text", "text": "ab"}]}
+    ended = {"type": f"response.{status}", "response": {"id": KEY, "output": [item]}}
+    assert text_of(one(stream.put(text(ended)))) == "ab"
+    assert stream.delta("b") == []
+    part = {"type": "output_text", "text": ""}
+    assert stream.say("response.content_part.added", output_index=0, content_index=1, part=part) == []
+    assert stream.state.counts["repeated"] == 2
+    effect = one(stream.done(0, **MESSAGE))
+    assert (effect.revision, effect.status.value, text_of(effect)) == (1, "completed", "abc"), "a real end overrules"
+
+
+def again(stream: Stream) -> PartitionState:
+    """The state of a worker that takes over from here, with all of it in checkpoints."""
+    effects = [*stream.state.checkpoint(1 << 40), *stream.state.restore_point_at(stream.state.next_offset)[2]]
+    kept = {e.key: e.value for e in effects if isinstance(e, Checkpoint) and e.value}
+    restored = PartitionState("source", 3, RULES, next_offset=stream.state.next_offset, stream_time=stream.at_ms)
+    restored.load(kept.items())
+    return restored
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=80))

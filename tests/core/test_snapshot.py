@@ -51,6 +51,17 @@ def test_the_object_is_kept_as_it_came_unless_it_is_pinned() -> None:
         assert snapshot(Play(rules).completed(object="assistant.run.step"))["object"] == wanted
 
 
+@pytest.mark.parametrize("said", [0, False, 0.0, [], {}, "x"])
+def test_an_object_that_is_no_text_is_kept_as_it_came(said: Any) -> None:
+    found = snapshot(Play().completed(object=said))["object"]
+    assert (found, type(found)) == (said, type(said))
+
+
+@pytest.mark.parametrize("said", [{"object": None}, {"object": ""}])
+def test_an_object_that_says_nothing_is_that_of_a_run_step(said: dict[str, Any]) -> None:
+    assert snapshot(Play().completed(**said))["object"] == "thread.run.step"
+
+
 def test_what_a_pin_covers_is_no_change() -> None:
     """The same end whose bytes come out the same is a repeat."""
     play = Play(Rules(object_type="thread.run.step"))

@@ -169,7 +169,7 @@ class ResponseFold:
         if order is Order.LATE:
             if item is not None:
                 item.begun = min(item.begun, number)
-            if event.what == said.PIECES and not response.is_behind_all(event.index, number):
+            if item is not None and not _may_append(item, event, number):
                 counts["late"] += 1  # it would stand in the wrong place: it stays missing, until the text is done
                 return None
         else:
@@ -307,7 +307,7 @@ class ResponseFold:
         self._state(response, item, cause, value)
 
     def _inside(self, response: Response, item: Item, cause: Cause, event: ResponseEvent) -> None:
-        if item.is_stated:  # its last word has been said: nothing that comes later adds to it
+        if item.is_stated or item.is_carried:  # all of it has been said: nothing that comes later adds to it
             self._transitions.counts["repeated"] += 1
             return
         before = None if item.status is _OPEN else item.encoded(self._object_type)
@@ -434,7 +434,7 @@ class ResponseFold:
         elif item.status is _OPEN:
             self._folded(item, cause)
             item.end(output, item.status, 0, may_be_cut=may_be_cut)
-            item.is_stated, item.ended_s = False, None
+            item.is_stated, item.is_carried, item.ended_s = False, True, None
             response.held_bytes += _size_of(cause) - item.object_bytes - item.characters
             item.object_bytes, item.characters = _size_of(cause), 0
             item.incomplete = event.value.get("incomplete_details")
@@ -443,7 +443,8 @@ class ResponseFold:
     def _matched(self, response: Response, outputs: list[dict[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
         """Which item each of a response's outputs is: that of its id, else that of its position.
 
-        An id that is empty, or that several outputs have, tells none.
+        An id that is empty, or that several outputs have, tells none; nor does the position of an item of another type
+        that has not stated its end: its contents are not these. Such an output is a new item, where one may be lacking.
         """
         by_id = {item.own_id(): index for index, item in response.items.items()}
         ids = Counter([name_of(output.get("id")) for output in outputs])
@@ -451,8 +452,12 @@ class ResponseFold:
         found: dict[int, dict[str, Any]] = {}
         for position, output in enumerate(outputs[:MAX_INDEX]):
             own = name_of(output.get("id"))
-            index = by_id.get(own, position) if own and ids[own] == 1 else position
-            if index not in found and (index in response.items or may_lack):
+            index = by_id.get(own, -1) if own and ids[own] == 1 else -1
+            if index < 0:
+                index = position
+                if _has_another_type(response.items.get(position), output):
+                    index = max(len(outputs) - 1, *response.items, *found) + 1
+            if index < MAX_INDEX and index not in found and (index in response.items or may_lack):
                 found[index] = output
         return sorted(found.items())
 
@@ -546,6 +551,21 @@ def _kind_of(event: ResponseEvent) -> Kind:
     if event.what == said.ADDED:
         return Kind.CREATED
     return Kind(stated_status(event.value).value) if event.what == said.DONE else Kind.DELTA
+
+
+def _may_append(item: Item, event: ResponseEvent, number: int) -> bool:
+    """Whether an event that comes late may add to an item: no later piece has been appended, and nothing is whole."""
+    if event.what == said.ANNOTATION:
+        return ("content", event.at) not in item.wholes
+    if event.what != said.PIECES:
+        return True
+    return number > item.numbered and not any(item.has_whole(place, index) for place, index, _ in event.texts)
+
+
+def _has_another_type(item: Item | None, output: dict[str, Any]) -> bool:
+    """Whether an item that has not stated its end is of another type than this output."""
+    known = None if item is None or item.is_stated else item.item.get("type")
+    return known is not None and output.get("type") not in (None, known)
 
 
 def _is_of_others(place: Place, item: Item) -> bool:

@@ -22,6 +22,8 @@ PACKED_BEFORE_NUMBERED: Final = 20
 """How many fields a packed item had that did not say the number of its last piece."""
 _PACKED_BEFORE_BEGUN: Final = 21
 """How many it had that did not say the number it began with, and the index it was given."""
+_PACKED_BEFORE_WHOLES: Final = 23
+"""How many it had that did not say what of it is whole."""
 
 
 class Item(StepState):
@@ -38,6 +40,7 @@ class Item(StepState):
         "facts",
         "incomplete",
         "index",
+        "is_carried",
         "is_stated",
         "item",
         "numbered",
@@ -46,6 +49,7 @@ class Item(StepState):
         "said",
         "stated_digest",
         "texts",
+        "wholes",
     )
 
     def __init__(self, response_id: str, index: int, facts: Facts, offset: int, opened_s: int) -> None:
@@ -65,6 +69,10 @@ class Item(StepState):
         """The smallest number that an event of it may have."""
         self.said = index
         """The `output_index` that its events say: another than `index` where another item had that first."""
+        self.wholes: set[tuple[str, int]] = set()
+        """Texts, and parts, of which an event has said the whole: a piece that comes late is in it already."""
+        self.is_carried = False
+        """The response's end has said all that it holds, though not how it ended."""
 
     def own_id(self) -> str:
         """The id that the item says of itself; "" where it has none."""
@@ -84,13 +92,19 @@ class Item(StepState):
         text.write(piece)
         self.characters += len(piece)
 
+    def has_whole(self, place: Place, index: int) -> bool:
+        """Whether an event has said the whole of a text."""
+        return (place.name, index) in self.wholes or (place.holder, index) in self.wholes
+
     def check(self, place: Place, index: int, whole: str) -> None:
         """Hold a whole text against what its deltas came to. It stands."""
         text = self.texts.get((place.name, index))
         if text is not None and joined(text.getvalue()) == whole:
+            self.wholes.add((place.name, index))
             return
-        if self._all_of(place) == whole:
-            return  # each piece was given an index of its own
+        if self._all_of(place) == whole and not any(name == place.name and at != index for name, at in self.wholes):
+            return  # each piece was given an index of its own, and no other text was whole by itself
+        self.wholes.add((place.name, index))
         if text is not None and not self._comes_to(place, index, text, whole):
             self.add_anomaly("fold_divergence")
         self.item.setdefault("type", place.item_type)
@@ -105,6 +119,7 @@ class Item(StepState):
                 "reasoning" if str(part.get("type")) in ("summary_text", "reasoning_text") else "message"
             )
         if is_done:
+            self.wholes.add((holder, index))
             for (name, at), text in list(self.texts.items()):
                 place = ALL_PLACES[name]
                 if place.holder == holder and at == index:
@@ -124,7 +139,9 @@ class Item(StepState):
         self.item.setdefault("type", "message")
         name = f"{_ANNOTATIONS}{index}"
         if at == NOT_SAID:
-            at = max((known for holder, known in self.parts if holder == name), default=-1) + 1
+            held = _member(self.parts.get(("content", index)) or _entry(self.item.get("content"), index), "annotations")
+            at = max((known + 1 for holder, known in self.parts if holder == name), default=0)
+            at = max(at, len(held) if type(held) is list else 0)
         self.parts[name, at] = annotation
 
     def end(self, item: dict[str, Any], status: Status, ended_s: int, *, may_be_cut: bool = False) -> None:
@@ -138,7 +155,7 @@ class Item(StepState):
                 self.add_anomaly("fold_divergence")
         self.inference, self.is_stated = None, True
         self.status, self.item, self.ended_s = status, item, ended_s
-        self.texts, self.parts = {}, {}
+        self.texts, self.parts, self.wholes = {}, {}, set()
 
     def drop_contents(self) -> None:
         """Forget the contents of what was published, of an item that has stated its end, but for its id and type."""
@@ -263,6 +280,8 @@ class Item(StepState):
             self.numbered,
             self.begun,
             self.said,
+            sorted(self.wholes),
+            self.is_carried,
         ]
 
     @staticmethod
@@ -287,6 +306,8 @@ class Item(StepState):
             item.numbered = packed[20]
         if len(packed) > _PACKED_BEFORE_BEGUN:
             item.begun, item.said = packed[21:23]
+        if len(packed) > _PACKED_BEFORE_WHOLES:
+            item.wholes, item.is_carried = {(name, index) for name, index in packed[23]}, packed[24]
         return item
 
 

@@ -96,11 +96,6 @@ class Response(StepState):
         """How many open steps it counts as (X2): those of its items, and one while it has none."""
         return max(1, sum(item.status is Status.IN_PROGRESS for item in self.items.values()))
 
-    def is_behind_all(self, index: int, number: int) -> bool:
-        """Whether a piece of this number may be appended to an item: no piece behind it has been."""
-        item = self.items.get(index)
-        return item is None or number > item.numbered
-
     def note_gap(self) -> None:
         """A number is missing: of every item that is open, or of the next one."""
         self.gaps += 1
@@ -125,7 +120,7 @@ class Response(StepState):
     def summary(self) -> tuple[Any, ...]:
         numbers = self.numbers
         items = [
-            (item.summary(), item.encoded(""), item.numbered, item.begun, item.said)
+            (item.summary(), item.encoded(""), item.numbered, item.begun, item.said, item.wholes, item.is_carried)
             for _, item in sorted(self.items.items())
         ]
         said = (self.lacks_numbers, self.unnumbered, self.rotates, self.has_moved, self.last)

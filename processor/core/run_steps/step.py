@@ -497,7 +497,10 @@ class Step(StepState):
         """The step as JSON: all schema keys, every extra key that came, the inference laid over it."""
         out = _BLANK | self.fields
         out["id"] = self.step_id
-        out["object"] = object_type or out["object"] or "thread.run.step"
+        if object_type:
+            out["object"] = object_type
+        elif out["object"] is None or out["object"] == "":
+            out["object"] = "thread.run.step"
         out["status"] = self.status.value
         out["step_details"] = plain(self.tree) if self.tree else None
         if out["type"] is None:
