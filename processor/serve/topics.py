@@ -84,6 +84,11 @@ def topic_problems(settings: Settings, found: Mapping[str, TopicFacts]) -> list[
         checkpoints=checkpoints,
         max_record_bytes=settings.output.max_record_bytes + _HEADERS_BYTES,
     )
+    if dead_letter in found and "compact" in found[dead_letter].cleanup:
+        problems.append(
+            f"topic {dead_letter}: compacted, which loses dead letters: of those with one key all but the last, and "
+            "it takes none without a key; set cleanup.policy=delete"
+        )
     if source in found and dead_letter in found:
         needed = found[source].max_message_bytes + _HEADERS_BYTES
         if found[dead_letter].max_message_bytes < needed:

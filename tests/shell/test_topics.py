@@ -55,6 +55,14 @@ def test_what_a_small_checkpoint_topic_takes_is_said() -> None:
     assert checkpoint_record_bytes(fitting) <= 1048576 < checkpoint_record_bytes(settings)
 
 
+def test_a_compacted_dead_letter_topic_is_refused() -> None:
+    """It keeps the last letter of a run alone, and refuses one without a key: the worker would end with 77 on it."""
+    for cleanup, is_refused in (("compact", True), ("compact,delete", True), ("delete", False)):
+        dead = topic("run-steps.dead-letter", cleanup_policy=cleanup)
+        lines = [line for line in topic_problems(Settings(), {dead.name: dead}) if "loses dead letters" in line]
+        assert [line.endswith("set cleanup.policy=delete") for line in lines] == [True] * is_refused
+
+
 def warned(*topics: TopicFacts) -> list[str]:
     output = Output(completed="out", failed="", cancelled="", expired="out")
     settings = Settings(source=Source(topic="in"), output=output)
