@@ -113,13 +113,14 @@ def topic_warnings(settings: Settings, found: Mapping[str, TopicFacts]) -> list[
         return []
     warnings = []
     kept_ms = retention_ms(source)
-    for name in sorted({topic for topic in settings.outcome_topics.values() if topic}):
+    for name in sorted({*filter(None, settings.outcome_topics.values()), settings.output.dead_letter}):
         own_ms = retention_ms(found[name]) if name in found else None
         if own_ms is not None and (kept_ms is None or own_ms < kept_ms):
             warnings.append(
                 f"topic {name}: keeps records for less time than {source.name} (retention.ms is {own_ms}, there "
                 f"{'unlimited' if kept_ms is None else kept_ms}), and a published record has its source record's "
-                "timestamp: of what the source holds longer, brokers delete the result at their next check; raise "
+                "timestamp, as a dead letter has: of what the source holds longer, brokers delete it at their next "
+                "check; raise "
                 "retention.ms there"
             )
     later_ms = int(source.configs.get(_LATER, "9223372036854775807"))
