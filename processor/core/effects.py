@@ -10,7 +10,7 @@ import msgspec
 
 Headers = Sequence[tuple[str, bytes | None]]
 
-FOLD_VERSION: Final = 7
+FOLD_VERSION: Final = 8
 """Changes whenever the same log and settings would give other published bytes."""
 
 

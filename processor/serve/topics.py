@@ -120,8 +120,7 @@ def topic_warnings(settings: Settings, found: Mapping[str, TopicFacts]) -> list[
                 f"topic {name}: keeps records for less time than {source.name} (retention.ms is {own_ms}, there "
                 f"{'unlimited' if kept_ms is None else kept_ms}), and a published record has its source record's "
                 "timestamp, as a dead letter has: of what the source holds longer, brokers delete it at their next "
-                "check; raise "
-                "retention.ms there"
+                "check; raise retention.ms there"
             )
     later_ms = int(source.configs.get(_LATER, "9223372036854775807"))
     if source.configs.get("message.timestamp.type") != "LogAppendTime" and later_ms > _DAY_MS:
