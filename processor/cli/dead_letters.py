@@ -223,6 +223,7 @@ _WHY_LEFT = {
     "foreign": "no dead letter of this source topic",
     "too_large": "with the headers of a redrive it is over max.message.bytes of the source topic",
     "no_partition": "the source topic has not so many partitions any more",
+    "timestamp_refused": "the source topic's message.timestamp.before.max.ms or .after.max.ms refuses their time",
 }
 
 

@@ -1,12 +1,23 @@
-"""How a process ends that has said all it has to say."""
+"""How a process ends that has said all it has to say, and one that is told to end before it has begun."""
 
 from __future__ import annotations
 
 import atexit
 import os
+import signal
 import sys
 import threading
 from typing import NoReturn
+
+
+def end_on_sigterm() -> None:
+    """Have SIGTERM end the first process of a container, with 143, as it ends any other.
+
+    The kernel keeps from process 1 every signal that it has no handler for: one that came before `serve` has its own
+    was lost, and the container worked on until it was killed. `serve` replaces this handler.
+    """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
 
 
 def leave(code: int) -> NoReturn:

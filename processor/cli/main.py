@@ -20,7 +20,7 @@ from processor.cli.demo import broker, demo
 from processor.cli.doctor import doctor
 from processor.cli.explain import explain
 from processor.cli.export import export
-from processor.cli.leaving import leave
+from processor.cli.leaving import end_on_sigterm, leave
 from processor.cli.options import settings_note
 from processor.cli.pause import pause, resume
 from processor.cli.publish import publish
@@ -86,6 +86,7 @@ app.add_typer(export, name="export", rich_help_panel="Run it")
 
 def main() -> NoReturn:
     """The console script. Exits with 0, a code of `processor.errors` (64: wrong command line), or 130 (Ctrl-C)."""
+    end_on_sigterm()
     os.umask(os.umask(0o077) | 0o077)  # archives, reports and work files hold what agents and people said
     sys.set_int_max_str_digits(MAX_DIGITS)  # or PYTHONINTMAXSTRDIGITS would decide what is dead-lettered
     # After a Ctrl-C between the creation of a coroutine and its first step, hide Python's warning about it.

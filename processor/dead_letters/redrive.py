@@ -23,7 +23,7 @@ from processor.dead_letters.reading import NO_PROGRESS_S, DeadLetterLog, reader_
 from processor.dead_letters.redriven_offsets import MOST_METADATA_BYTES
 from processor.dead_letters.selection import Selection
 from processor.errors import ConfigError, Fenced, UsageError
-from processor.kafka.admin import Admin
+from processor.kafka.admin import Admin, takes_timestamp
 from processor.kafka.consumer import Committed
 from processor.kafka.records import OutRecord, batch_bytes
 from processor.kafka.writer import NO_MEMBER, TransactionalWriter, Unit
@@ -41,6 +41,9 @@ TOO_LARGE: Final = "too_large"
 """With the headers of a redrive it is larger than a record of the source topic may be."""
 NO_PARTITION: Final = "no_partition"
 """The source topic has not so many partitions any more."""
+
+TIMESTAMP_REFUSED: Final = "timestamp_refused"
+"""The source topic does not take a record of that time any more (or not yet)."""
 
 
 class Wanted(NamedTuple):
@@ -196,6 +199,8 @@ class _Redrive:
                 reason = NO_PARTITION
             elif size > self._source.max_message_bytes:
                 reason = TOO_LARGE
+            elif not takes_timestamp(self._source, record.timestamp, int(time.time() * 1000)):
+                reason = TIMESTAMP_REFUSED
             else:
                 self._pending.append(record)
                 self._pending_bytes += size

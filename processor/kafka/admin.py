@@ -392,6 +392,16 @@ def retention_ms(topic: TopicFacts) -> int | None:
     return int(kept) if "delete" in topic.cleanup and kept.isdigit() else None
 
 
+def takes_timestamp(topic: TopicFacts, timestamp: int, now_ms: int) -> bool:
+    """Whether the topic takes a record of this time, in ms. With LogAppendTime it writes its own."""
+    if topic.configs.get("message.timestamp.type") == "LogAppendTime":
+        return True
+    before_ms, after_ms, either_ms = (
+        int(topic.configs.get(setting, _NO_TIMESTAMP_LIMIT_MS)) for setting in _TIMESTAMP_LIMITS
+    )
+    return -min(after_ms, either_ms) <= now_ms - timestamp <= min(before_ms, either_ms)
+
+
 def _tighter_timestamps(topic: TopicFacts, source: TopicFacts) -> list[str]:
     """Timestamp limits stricter than the source's: a published record has the timestamp of its source record.
 

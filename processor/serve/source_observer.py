@@ -47,7 +47,7 @@ class SourceObserver:
     Args:
         partitions: how many the source has.
         now_ms: the wall clock.
-        kept: the outcome topic that keeps records for the shortest time, and for how long, in ms.
+        kept: the outcome or dead-letter topic that keeps records for the shortest time, and for how long, in ms.
         with_frames: whether values may stand behind a schema registry's frame; which ones is logged then.
     """
 

@@ -84,7 +84,7 @@ class TopicWatch:
         self._source, self._checkpoints = settings.source.topic, settings.checkpoint_topic
         self._written = {*outcomes, settings.output.dead_letter, self._checkpoints}
         self._connection, self._telemetry, self._judge, self._advise = connection, telemetry, judge, advise
-        self._outcomes = outcomes
+        self._results = {*outcomes, settings.output.dead_letter}
         self._seen: _Seen | None = None
         self._complaints: dict[tuple[str, str], str] = {}
         self.limits: dict[str, int] = {}
@@ -151,10 +151,10 @@ class TopicWatch:
         return self._seen.topics[self._checkpoints].partitions
 
     def shortest_retention(self) -> tuple[str, int] | None:
-        """The outcome topic that keeps records for the shortest time, and for how long, in ms; None: all for ever."""
+        """The topic of results that keeps records for the shortest time, and for how long (ms); None: all for ever."""
         if self._seen is None:
             return None
-        kept = [(name, retention_ms(self._seen.topics[name])) for name in sorted(self._outcomes)]
+        kept = [(name, retention_ms(self._seen.topics[name])) for name in sorted(self._results)]
         finite = [(name, ms) for name, ms in kept if ms is not None]
         return min(finite, key=lambda found: found[1]) if finite else None
 

@@ -84,6 +84,11 @@ def topic_problems(settings: Settings, found: Mapping[str, TopicFacts]) -> list[
         checkpoints=checkpoints,
         max_record_bytes=settings.output.max_record_bytes + _HEADERS_BYTES,
     )
+    if dead_letter in found and "compact" in found[dead_letter].cleanup:
+        problems.append(
+            f"topic {dead_letter}: compacted, which loses dead letters: of those with one key all but the last, and "
+            "it takes none without a key; set cleanup.policy=delete"
+        )
     if source in found and dead_letter in found:
         needed = found[source].max_message_bytes + _HEADERS_BYTES
         if found[dead_letter].max_message_bytes < needed:
@@ -108,14 +113,14 @@ def topic_warnings(settings: Settings, found: Mapping[str, TopicFacts]) -> list[
         return []
     warnings = []
     kept_ms = retention_ms(source)
-    for name in sorted({topic for topic in settings.outcome_topics.values() if topic}):
+    for name in sorted({*filter(None, settings.outcome_topics.values()), settings.output.dead_letter}):
         own_ms = retention_ms(found[name]) if name in found else None
         if own_ms is not None and (kept_ms is None or own_ms < kept_ms):
             warnings.append(
                 f"topic {name}: keeps records for less time than {source.name} (retention.ms is {own_ms}, there "
                 f"{'unlimited' if kept_ms is None else kept_ms}), and a published record has its source record's "
-                "timestamp: of what the source holds longer, brokers delete the result at their next check; raise "
-                "retention.ms there"
+                "timestamp, as a dead letter has: of what the source holds longer, brokers delete it at their next "
+                "check; raise retention.ms there"
             )
     later_ms = int(source.configs.get(_LATER, "9223372036854775807"))
     if source.configs.get("message.timestamp.type") != "LogAppendTime" and later_ms > _DAY_MS:

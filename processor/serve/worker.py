@@ -75,7 +75,7 @@ class Worker:
         audit: hears what is published and where partitions are; None: no self-audit.
         stalls: stalls of earlier incarnations and of this one; None: this is the first.
         served_below: partitions from this number on are left alone: the checkpoint topic has none for them (yet).
-        kept: the outcome topic that keeps records for the shortest time, and for how long, in ms.
+        kept: the outcome or dead-letter topic that keeps records for the shortest time, and for how long, in ms.
         highest: what earlier workers of this process have seen committed; None: this is the first.
         bound: unit size that earlier incarnations have found; None: this is the first.
         pauses: paused partitions of this process; None: there are none.

@@ -150,7 +150,7 @@ class TopicWarned:
 
 @dataclass(frozen=True, slots=True)
 class OlderThanKept:
-    """Records are older than the retention of an outcome topic: brokers will delete their results."""
+    """Records are older than the retention of a topic of results: brokers will delete what they lead to."""
 
     partition: int
     topic: str
@@ -164,8 +164,8 @@ class OlderThanKept:
             topic=self.topic,
             retention_ms=self.retention_ms,
             record_timestamp_ms=self.timestamp,
-            hint="what is published has its source record's timestamp: brokers delete it at their next check, and no "
-            "replay can prove it then; raise retention.ms of the outcome topics first",
+            hint="what is published or set aside has its source record's timestamp: brokers delete it at their next "
+            "check, and no replay can prove it then; raise retention.ms of the outcome and dead-letter topics first",
         )
 
 

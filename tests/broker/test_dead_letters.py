@@ -269,5 +269,12 @@ def test_what_the_source_cannot_take_is_left_alone(stage: Stage) -> None:
     assert redriven(stage, "--first") == {
         "redriven": 1, "reasons": {"not_json": 1}, "left": {"too_large": 1, "no_partition": 1},
     }  # fmt: skip
+    remake_topics(stage.bootstrap, stage.source, partitions=1, config={"message.timestamp.before.max.ms": "86400000"})
+    recent = LogRecord(2, int(time.time() * 1000), b"k", b"y")
+    headers = dead_letter_headers(stage.source.encode(), b"0", recent, Reason.NOT_JSON, "no reason")
+    produce(stage.bootstrap, stage.dead_letter, [Sent(recent.value, recent.key, headers, recent.timestamp)])
+    assert redriven(stage) == {
+        "redriven": 1, "reasons": {"not_json": 1}, "left": {"timestamp_refused": 1, "no_partition": 1},
+    }  # fmt: skip
     changes = {"delivery": {"mode": "at_least_once"}}
     assert "needs transactions" in dead_letters(stage, "redrive", expect=78, changes=changes).stderr

@@ -51,6 +51,7 @@ def response(draw: st.DrawFn, key: str) -> Any:
     if draw(st.integers(0, 30)) == 0:
         return draw(st.sampled_from([None, [], {"output": 7}, {"output": [7]}]))
     found: dict[str, Any] = {"id": key, "model": draw(st.sampled_from(["m", None])), "metadata": {"k": "v"}}
+    found["created_at"] = draw(st.sampled_from([7, 7, 7, 7, 7, 8, None]))
     found["conversation"] = draw(st.sampled_from([None, {"id": "conv_1"}, "conv_2"]))
     found["output"] = draw(st.lists(item().filter(lambda i: type(i) is dict), max_size=3))
     if draw(st.booleans()):

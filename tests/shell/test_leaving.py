@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
+
+import pytest
 
 LEFT = "from processor.cli.leaving import leave\nimport atexit, sys\n"
 HOLDS = "class Held:\n    def __del__(self): print('taken apart')\nheld = Held()\n"
@@ -41,3 +46,50 @@ def test_output_that_nobody_reads_is_said_as_ever() -> None:
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=buffered, timeout=60)
         assert done.returncode == 120
         assert "OSError" in done.stderr
+
+
+FIRST = """
+import os, sys, time
+os.getpid = lambda: 1
+sys.argv = ["run-steps", "serve"]
+
+class Slow:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == {slow!r}:
+            print("importing", flush=True)
+            time.sleep(60)
+
+sys.meta_path.insert(0, Slow)
+{begin}
+"""
+"""A program that is the first process of its container, as far as it can tell, and slow to import one module."""
+
+
+@pytest.mark.parametrize(
+    ("begin", "slow"),
+    [
+        ("import runpy; runpy.run_module('processor', run_name='__main__')", "typer"),
+        ("import runpy; runpy.run_module('processor', run_name='__main__')", "processor.serve.command"),
+        ("from processor.cli.main import main; main()", "processor.serve.command"),
+    ],
+    ids=["module-imports", "module-begins", "script-begins"],
+)
+def test_sigterm_ends_the_first_process_of_a_container_while_it_begins(begin: str, slow: str, tmp_path: Path) -> None:
+    """The kernel drops it where there is no handler: a pod worked on through its whole grace period, to 137."""
+    program = FIRST.format(begin=begin, slow=slow)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert process.wait(30) == 143, "-15 is the end by default, which process 1 does not have"
+        assert time.monotonic() - began < 10
+
+
+def test_any_other_process_is_left_to_the_default() -> None:
+    program = "import signal\nfrom processor.cli.leaving import end_on_sigterm\nend_on_sigterm()\n"
+    assert ended(program + "print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)") == (0, "True\n")

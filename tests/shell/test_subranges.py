@@ -113,7 +113,8 @@ def response_event(rng: Random, now_s: int, numbers: dict[str, int]) -> tuple[by
     item = {"type": "message", "id": where["item_id"], "content": [{"type": "output_text", "text": rng.choice("ab")}]}
     event: dict[str, Any] = {"type": f"response.{kind}"}
     if kind in ("created", "completed"):
-        event["response"] = {"id": key, "output": [item] * rng.randrange(4)}
+        # Now and then another response has the key.
+        event["response"] = {"id": key, "output": [item] * rng.randrange(4), "created_at": rng.choice([7, 7, 7, 8])}
     elif kind == "delta":
         event |= where | {"type": "response.output_text.delta", "delta": rng.choice("ab")}
     else:

@@ -25,6 +25,7 @@ class Watched:
         self.watch = TopicWatch(Settings(), connection, telemetry, lambda _: [])
         self._known = list(known)
         self.now = 0.0
+        self.configs: dict[str, dict[str, str]] = {}
         monkeypatch.setattr(self.watch, "_ask", self.ask)
         monkeypatch.setattr(asyncio, "sleep", self.sleep)
         monkeypatch.setattr(time, "monotonic", lambda: self.now)
@@ -40,7 +41,7 @@ class Watched:
         known = self._known.pop(0) if len(self._known) > 1 else self._known[0]
         names = sorted({self.watch._source, *self.watch._written})
         there = [] if known is None else names if known else names[1:]
-        return _Seen({name: TopicFacts(name, 1, 1, _FACTS) for name in there}, {})
+        return _Seen({name: TopicFacts(name, 1, 1, _FACTS | self.configs.get(name, {})) for name in there}, {})
 
     async def begin(self) -> None:
         async def check() -> dict[str, int]:
@@ -71,3 +72,12 @@ async def test_one_that_is_missing_beside_others_is_missing_at_once(monkeypatch:
     with pytest.raises(ConfigError, match="missing, though it was there"):
         await watched.watch.look()
     assert watched.now <= 2
+
+
+async def test_the_dead_letter_topic_is_one_of_those_whose_records_are_as_old_as_the_source_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = Watched(monkeypatch, True)
+    watched.configs = {"run-steps.dead-letter": {"retention.ms": "1000"}, "run-steps.failed": {"retention.ms": "2000"}}
+    await watched.begin()
+    assert watched.watch.shortest_retention() == ("run-steps.dead-letter", 1000)

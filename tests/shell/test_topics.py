@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from processor.config.settings import Output, Settings, Source
-from processor.kafka.admin import TopicFacts, check_topics
+from processor.kafka.admin import TopicFacts, check_topics, takes_timestamp
 from processor.serve.topics import _size, checkpoint_record_bytes, topic_problems, topic_warnings
 
 SIZE = {"max.message.bytes": "1000000"}
@@ -55,6 +55,14 @@ def test_what_a_small_checkpoint_topic_takes_is_said() -> None:
     assert checkpoint_record_bytes(fitting) <= 1048576 < checkpoint_record_bytes(settings)
 
 
+def test_a_compacted_dead_letter_topic_is_refused() -> None:
+    """It keeps the last letter of a run alone, and refuses one without a key: the worker would end with 77 on it."""
+    for cleanup, is_refused in (("compact", True), ("compact,delete", True), ("delete", False)):
+        dead = topic("run-steps.dead-letter", cleanup_policy=cleanup)
+        lines = [line for line in topic_problems(Settings(), {dead.name: dead}) if "loses dead letters" in line]
+        assert [line.endswith("set cleanup.policy=delete") for line in lines] == [True] * is_refused
+
+
 def warned(*topics: TopicFacts) -> list[str]:
     output = Output(completed="out", failed="", cancelled="", expired="out")
     settings = Settings(source=Source(topic="in"), output=output)
@@ -70,6 +78,10 @@ def test_an_outcome_topic_that_keeps_records_for_less_time_than_the_source_is_wa
             True
         ] * is_warned
     assert warned(topic("in", retention_ms="-1", **bounded), topic("out", retention_ms="-1")) == []
+    letters = topic("run-steps.dead-letter", retention_ms="1000")
+    assert warned(topic("in", retention_ms="-1", **bounded), letters)[0].startswith(
+        "topic run-steps.dead-letter: keeps"
+    )
     compacted = topic("out", retention_ms="1", cleanup_policy="compact")
     assert warned(topic("in", retention_ms="-1", **bounded), compacted) == []
 
@@ -97,3 +109,19 @@ def test_tighter_limits_of_timestamps_than_the_sources_are_refused() -> None:
         assert problems(as_tight, tight, GOOD[2]) == []
     stamped = topic("in", message_timestamp_type="LogAppendTime")
     assert problems(stamped, topic("out", message_timestamp_after_max_ms="1"), GOOD[2]) == []
+
+
+def test_which_timestamps_a_topic_takes() -> None:
+    def taken(age_ms: int, **limits: str) -> bool:
+        return takes_timestamp(
+            topic("in", **{f"message_timestamp_{k}": v for k, v in limits.items()}), 10_000, 10_000 + age_ms
+        )
+
+    assert taken(10_000)
+    assert taken(-10_000)
+    assert taken(1000, before_max_ms="1000")
+    assert not taken(1001, before_max_ms="1000")
+    assert taken(-1000, after_max_ms="1000")
+    assert not taken(-1001, after_max_ms="1000")
+    assert [taken(age, difference_max_ms="1000") for age in (-1001, -1000, 1000, 1001)] == [False, True, True, False]
+    assert taken(5000, before_max_ms="1000", type="LogAppendTime")

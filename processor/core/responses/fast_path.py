@@ -127,6 +127,8 @@ class TextPath:
             return None
         if place is None or delta.sequence_number != number or response.has_moved or response.unnumbered:
             return None
+        if response.is_shared:
+            return None
         item = response.items.get(delta.output_index)
         if item is None:
             return None

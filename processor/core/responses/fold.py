@@ -22,10 +22,11 @@ from processor.core.responses.event import NOT_SAID, OF_RESPONSES, ResponseEvent
 from processor.core.responses.fast_path import TextPath
 from processor.core.responses.item import Item
 from processor.core.responses.mapping import as_error, holds_replacement, stated_status
-from processor.core.responses.numbers import MAX_NUMBER, Order
+from processor.core.responses.numbers import Order
 from processor.core.responses.placing import free_index, index_of, is_another
 from processor.core.responses.repeats import kind_of, may_be_repeat
 from processor.core.responses.response import Response, entry_key
+from processor.core.responses.shared_name import REFUSED, is_of_another, note_created, says_nothing, seconds
 from processor.core.responses.wire import Place
 from processor.core.rules import Rules
 from processor.core.transitions import SKIP, Transitions
@@ -139,6 +140,12 @@ class ResponseFold:
         response.last_offset, self._fold_version = cause.offset, entry.fold_version
         response.cursor = None
         refused = None
+        if (event.begins or response.is_shared) and is_of_another(response, event):
+            self._settle(entry, response, cause)
+            if not says_nothing(event):
+                return REFUSED
+            transitions.counts["ignored"] += 1
+            return None
         news = self._news(response, event, event_id)
         if news is not None:
             refused = self._take(entry, response, cause, news)
@@ -227,6 +234,7 @@ class ResponseFold:
         if what == said.LIFE:
             counts[OF_RESPONSES + Kind.IN_PROGRESS.value] += 1
             response.facts.take(event.value, mended=event.mended)
+            note_created(response, event)
         elif what == said.END:
             counts[OF_RESPONSES + "run_end"] += 1
             self._end(response, cause, event)
@@ -404,7 +412,8 @@ class ResponseFold:
         """Close what is open from the items that the response carries, and publish those that were never seen."""
         value, status = event.value, event.status
         response.facts.take(value, mended=event.mended)
-        run = RunEnd(response.response_id, status, _seconds(value.get(f"{status}_at")), as_error(value.get("error")))
+        note_created(response, event)
+        run = RunEnd(response.response_id, status, seconds(value.get(f"{status}_at")), as_error(value.get("error")))
         outputs: list[dict[str, Any]] = value.get("output") or []
         for index, output in self._matched(response, outputs):
             item = response.items.get(index)
@@ -571,13 +580,6 @@ def _has_another_type(item: Item | None, output: dict[str, Any]) -> bool:
 def _is_of_others(place: Place, item: Item) -> bool:
     """Whether a text that no SDK knows belongs to items of another type than this one."""
     return place.is_guessed and item.item.get("type") not in (None, place.item_type)
-
-
-def _seconds(value: Any) -> int | None:
-    """A time that a response says, in whole seconds."""
-    if type(value) is float and 0 <= value < MAX_NUMBER:
-        return int(value)
-    return value if type(value) is int else None
 
 
 def entry_of_item(item: Item, due_s: int = 0) -> Entry:

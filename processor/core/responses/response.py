@@ -47,6 +47,7 @@ class Response(StepState):
     """An open or ended response. `held_bytes` is the size (X1) of the items that are kept."""
 
     __slots__ = (
+        "created_s",
         "cursor",
         "ending",
         "facts",
@@ -54,6 +55,7 @@ class Response(StepState):
         "has_moved",
         "held_bytes",
         "id_bytes",
+        "is_shared",
         "items",
         "lacks_numbers",
         "last",
@@ -84,6 +86,10 @@ class Response(StepState):
         """Events call their items by other ids than the items themselves do."""
         self.has_moved = False
         """An item stands at another index than its events say."""
+        self.created_s: int | None = None
+        """When it was created, as its first lifecycle event that says it does."""
+        self.is_shared = False
+        """Another response has its name (`shared_name`)."""
         self.ending: RunEnd | None = None
         self.held_bytes = 0
         self.cursor: TextCursor | None = None
@@ -123,7 +129,15 @@ class Response(StepState):
             (item.summary(), item.encoded(""), item.numbered, item.begun, item.said, item.wholes, item.is_carried)
             for _, item in sorted(self.items.items())
         ]
-        said = (self.lacks_numbers, self.unnumbered, self.rotates, self.has_moved, self.last)
+        said = (
+            self.lacks_numbers,
+            self.unnumbered,
+            self.rotates,
+            self.has_moved,
+            self.last,
+            self.created_s,
+            self.is_shared,
+        )
         gaps = (numbers.next, numbers.missing, self.gaps, self.unsaid_gap)
         return (super().summary(), gaps, said, self.held_bytes, items)
 
@@ -139,7 +153,7 @@ class Response(StepState):
                 self.first_offset,
                 self.last_offset,
                 self.opened_s,
-                [facts.thread_id, facts.assistant_id, facts.metadata, facts.mended],
+                [facts.thread_id, facts.assistant_id, facts.metadata, facts.mended, self.created_s, self.is_shared],
                 [
                     numbers.next,
                     numbers.missing,
@@ -165,7 +179,10 @@ class Response(StepState):
         response = Response(response_id, first, opened_s)
         response.status, response.last_offset = Status(status), last
         response.facts.thread_id, response.facts.assistant_id, response.facts.metadata = facts[:3]
-        response.facts.mended = facts[3:] == [True]  # older versions did not say it
+        if facts[3:]:  # older versions did not say it
+            response.facts.mended = facts[3]
+        if facts[4:]:
+            response.created_s, response.is_shared = facts[4:]
         response.numbers.next, missing, response.gaps, response.unsaid_gap, *more = numbers
         if more:  # older versions did not say it
             response.lacks_numbers, response.unnumbered, response.rotates, last = more
