@@ -400,11 +400,16 @@ def _contents(column: pa.Array) -> list[bytes | None] | None:
         return None
     if not len(column):
         return []
-    valid, ends, contents = column.buffers()
-    within: memoryview[int] = memoryview(ends).cast("B").cast("i")
-    places = within[column.offset : column.offset + len(column) + 1].tolist()
+    valid, _, contents = column.buffers()
+    places = _places(column)
     raw = contents.slice(places[0], places[-1] - places[0]).to_pybytes() if contents is not None else b""
     return spans(raw, places, valid.to_pybytes() if column.null_count else b"", column.offset)
+
+
+def _places(column: pa.Array) -> list[int]:
+    """Where each entry of a column of bytes or lists begins and the last one ends; it has one entry at least."""
+    within: memoryview[int] = memoryview(column.buffers()[1]).cast("B").cast("i")
+    return within[column.offset : column.offset + len(column) + 1].tolist()
 
 
 def _usual_headers(column: pa.Array, limits: Limits) -> list[Headers] | None:
@@ -417,29 +422,14 @@ def _usual_headers(column: pa.Array, limits: Limits) -> list[Headers] | None:
     raw_names = flat.field("raw_name") if flat.type.num_fields > 2 else None
     if flat.null_count or (raw_names is not None and raw_names.null_count < len(flat)):
         return None
-    names, contents = _texts(flat.field(0)), _contents(flat.field(1))  # `name`, in Spark's schema `key`
-    if names is None or contents is None:
+    names, contents = values(flat.field(0)), _contents(flat.field(1))  # `name`, in Spark's schema `key`
+    if None in names or contents is None:
         return None
-    within: memoryview[int] = memoryview(column.buffers()[1]).cast("B").cast("i")
-    places = within[column.offset : column.offset + len(column) + 1].tolist()
+    places = _places(column)
     if max(end - begin for begin, end in pairwise(places)) > limits.headers:
         return None
     pairs, first = list(zip(names, contents, strict=True)), places[0]
     return [pairs[begin - first : end - first] for begin, end in pairwise(places)]
-
-
-def _texts(column: pa.Array) -> list[str] | None:
-    """A column of texts none of which is null."""
-    if column.null_count:
-        return None
-    if not pa.types.is_dictionary(column.type):
-        return values(column)
-    indices = _integers(column.indices, pa.int32(), "i")
-    if indices is None:
-        return values(column)
-    named = column.indices.unique()
-    entries = dict(zip(named.to_pylist(), column.dictionary.take(named).to_pylist(), strict=True))
-    return None if None in entries.values() else [entries[index] for index in indices]
 
 
 def _plain(batch: pa.RecordBatch) -> list[ArchivedRecord | Gap] | None:
@@ -454,7 +444,7 @@ def _plain(batch: pa.RecordBatch) -> list[ArchivedRecord | Gap] | None:
         return None
     topics, partitions = there["topic"], _integers(there["partition"], pa.int32(), "i")
     offsets, times = (_integers(there[name], pa.int64(), "q") for name in ("offset", "timestamp"))
-    keys, contents = _bytes(there["key"]), _bytes(there["value"])
+    keys, contents = _contents(there["key"]), _contents(there["value"])
     if topics.null_count or partitions is None or offsets is None or times is None or keys is None or contents is None:
         return None
     return list(map(ArchivedRecord, values(topics), partitions, offsets, times, keys, contents))
@@ -466,17 +456,6 @@ def _integers(column: pa.Array, kind: pa.DataType, code: Literal["i", "q"]) -> l
         return None
     numbers: memoryview[int] = memoryview(column.buffers()[1]).cast("B").cast(code)
     return numbers[column.offset : column.offset + len(column)].tolist()
-
-
-def _bytes(column: pa.Array) -> list[bytes] | None:
-    if column.type != pa.binary() or column.null_count or not len(column):
-        return None
-    _, ends, contents = column.buffers()
-    within: memoryview[int] = memoryview(ends).cast("B").cast("i")
-    places = within[column.offset : column.offset + len(column) + 1].tolist()
-    raw = contents.slice(places[0], places[-1] - places[0]).to_pybytes() if contents is not None else b""
-    first = places[0]
-    return [raw[begin - first : end - first] for begin, end in pairwise(places)]
 
 
 def _items(file: Path, group: int, row: int, batch: pa.RecordBatch, limits: Limits) -> Iterator[ArchivedRecord | Gap]:
@@ -524,7 +503,8 @@ def values(column: pa.Array) -> list[Any]:
         return list(column.to_pylist())
     named = column.indices.unique().drop_null()
     entries = dict(zip(named.to_pylist(), column.dictionary.take(named).to_pylist(), strict=True))
-    return [None if index is None else entries[index] for index in column.indices.to_pylist()]
+    indices = _integers(column.indices, pa.int32(), "i") or column.indices.to_pylist()
+    return [None if index is None else entries[index] for index in indices]
 
 
 def _headers(column: pa.Array) -> list[Any]:
