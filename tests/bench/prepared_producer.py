@@ -85,6 +85,7 @@ class PreparedProducer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._client: AIOKafkaClient | None = None
+        self._leader = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -127,6 +128,9 @@ class PreparedProducer:
     async def _open(self) -> None:
         self._client = AIOKafkaClient(bootstrap_servers=self._bootstrap)
         await self._client.bootstrap()
+        # With no connection to the leader yet, a request goes ahead of those that still wait for one.
+        self._leader = self._client.get_random_node()
+        await self._client.ready(self._leader)
 
     async def _close(self) -> None:
         assert self._client is not None
@@ -144,7 +148,7 @@ class PreparedProducer:
     async def _request(self, batches: list[tuple[int, bytes]], reports: list[tuple[int, float, Delivered]]) -> None:
         assert self._client is not None
         request = ProduceRequest(None, _ACKS_ALL, _TIMEOUT_S * 1000, [(self._topic, batches)])
-        answer = await self._client.send(self._client.get_random_node(), request)
+        answer = await self._client.send(self._leader, request)
         ((_, rows),) = answer.topics
         appended = {}
         for partition, code, _, appended_ms, *_ in rows:

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from aiokafka.conn import create_conn
 from aiokafka.errors import MessageSizeTooLargeError
 from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME
 
@@ -64,6 +65,27 @@ def test_each_record_arrives_once_and_each_report_is_given(broker: Broker, names
     for got in read_topic(broker.bootstrap, topic):
         found[got.partition].append((got.key or b"", got.value or b""))
     assert found == wanted
+
+
+def test_the_leader_is_connected_before_the_first_request(
+    broker: Broker, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the requests of the first milliseconds wait for the connection, and the first one after them goes first."""
+    topic, opened = names.topic("in"), list[int]()
+    create_topics(broker.bootstrap, topic, partitions=PARTITIONS)
+
+    async def counted(*args: Any, **kwargs: Any) -> Any:
+        opened.append(1)
+        return await create_conn(*args, **kwargs)
+
+    monkeypatch.setattr("aiokafka.client.create_conn", counted)
+    _led(broker, topic)
+    with PreparedProducer(broker.bootstrap, topic, prepared(_load(), RATE)) as producer:
+        before = len(opened)
+        for one in _load():
+            producer.produce(one, None)
+        producer.flush(60)
+        assert len(opened) == before
 
 
 def test_what_the_broker_refuses_is_an_error(broker: Broker, names: Names) -> None:
