@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, get_args
 
 import pytest
 
@@ -13,7 +13,7 @@ from deploy.site.stage import ROOT, pages
 from processor.archives.reading import LAYOUT_VERSION, MAX_PARTITIONS
 from processor.archives.records import LIMITS
 from processor.audit.report.manifest import FORMAT as REPORT_VERSION
-from processor.config.settings import keys
+from processor.config.settings import Settings, default_of, keys
 from processor.core.checkpoints import CHECKPOINT_VERSION, IDS_VERSION, RESPONSE_VERSION
 from processor.core.effects import FOLD_VERSION
 from processor.core.json_bytes import MAX_NESTING
@@ -78,3 +78,23 @@ def test_examples_of_settings_name_settings(name: Path) -> None:
     for text in _TOML.findall((ROOT / name).read_text("utf-8")):
         for section, values in tomllib.loads(text).items():
             assert {(section, key) for key in values} <= settings, text
+
+
+def _another(default: Any, choices: tuple[Any, ...]) -> Any:
+    """Another value of a setting than its default."""
+    if choices:
+        return next(choice for choice in choices if choice != default)
+    return not default if isinstance(default, bool) else f"{default}x" if isinstance(default, str) else default + 1
+
+
+def test_the_settings_that_are_rules_are_listed() -> None:
+    """A setting that changes the digest of the rules changes what an audit can prove: its reader must know which."""
+    settings, rules = Settings(), set()
+    for section, key, field in keys():
+        default, choices = default_of(field), get_args(field.annotation)
+        another = None if default is None else _another(default, choices if isinstance(default, str) else ())
+        changed = getattr(settings, section).model_copy(update={key: another})
+        if settings.model_copy(update={section: changed}).rules() != settings.rules():
+            rules.add(f"{section}.{key}")
+    listed = page("semantics.md").partition("The rules are these settings")[2].partition(".\n")[0]
+    assert set(re.findall(r"`([a-z]+\.[a-z_]+)`", listed)) == rules

@@ -3,7 +3,7 @@
 Outcome topics are keyed by step id, so only one partition of each is searched, unless all are asked for. Then the
 source is read between the first and the last offset that the headers name, and folded. If the result is not what was
 published, the fold begins again so far before that no earlier run or step can matter, and with the clock marks that
-other steps name. What differs then is judged once more beside the records that say which [steps] settings were in
+other steps name. What differs then is judged once more beside the records that say which rules were in
 force; only then is the record called different.
 """
 

@@ -167,7 +167,7 @@ class Delivery(Section):
 
 
 class Steps(Section):
-    """Parameters of the rules (docs/semantics.md): the same log and the same values give the same outcome."""
+    """Most of the rules (docs/semantics.md lists all): the same log and the same rules give the same outcome."""
 
     grace_s: int = _key(60, "Wait for late events after a step's deadline.", ge=0, le=_YEAR_S)
     max_age_s: int = _key(86_400, "Deadline of a step that names none, from its first event.", ge=1, le=_YEAR_S)

@@ -186,7 +186,7 @@ async def check_workers(subject: Subject) -> list[Finding]:
                 Light.YELLOW,
                 "published steps",
                 f"the newest are of other rules ({', '.join(sorted(rules))}) than these settings give ({mine})",
-                "compare [steps] and output.max_record_bytes of the workers with this file",
+                "compare the settings of the workers with this file: docs/semantics.md lists those that are rules",
             )
         )
     return findings or [

@@ -77,7 +77,7 @@ def test_settings_that_were_changed_at_rest_accuse_no_one(case: Case) -> None:
     found = Counter(finding.verdict for finding in case.audit())
     assert set(found) == {Verdict.EQUAL, Verdict.UNVERIFIABLE}
     assert found[Verdict.EQUAL] >= 4
-    assert list(case.last.foreign) == [f"made under other [steps] settings ({DIGEST})"]
+    assert list(case.last.foreign) == [f"made under other rules ({DIGEST})"]
 
 
 def test_between_the_settings_that_are_known_nothing_is_missing(case: Case) -> None:
@@ -91,7 +91,7 @@ def test_between_the_settings_that_are_known_nothing_is_missing(case: Case) -> N
     drop(case, b"key")
     found = {finding.verdict: finding for finding in case.audit(earlier=(EARLIER,))}
     assert set(found) == {Verdict.EQUAL, Verdict.UNVERIFIABLE}
-    assert found[Verdict.UNVERIFIABLE].why == "the [steps] settings were changed there"
+    assert found[Verdict.UNVERIFIABLE].why == "the rules were changed there"
 
 
 LITTLE = msgspec.structs.replace(RULES, max_step_bytes=400)

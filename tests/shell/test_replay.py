@@ -380,7 +380,7 @@ def test_a_replay_without_comparing_proves_nothing_and_says_so(archived: Archive
 
 
 def test_other_rules_are_a_matter_of_settings_not_of_blame(archived: Archived) -> None:
-    """Published under other [steps] settings: what differs is unverifiable, with the reason."""
+    """Published under other rules: what differs is unverifiable, with the reason."""
     other = settings().model_copy(update={"steps": settings().steps.model_copy(update={"grace_s": 1})})
     options = Options(archives=(str(archived.source),), published=(str(archived.out),))
     found = replay(options, other, _no_broker, lambda _: None)

@@ -6,7 +6,7 @@ import msgspec
 
 
 class InForce(msgspec.Struct, frozen=True):
-    """A fold version and a digest of [steps] settings that published steps name, and what they made of a range.
+    """A fold version and a digest of rules that published steps name, and what they made of a range.
 
     `records` steps were caused at offsets `first_cause` to `last_cause` of the source.
     """

@@ -1,4 +1,4 @@
-"""Which fold versions and [steps] settings made the published records of a partition, and which may stand. Pure.
+"""Which fold versions and rules made the published records of a partition, and which may stand. Pure.
 
 A record names both. What this program cannot fold again, as it has another fold or does not know the settings, is
 not provable, if it may stand; else it is extra: anybody could write such a name on a forged record. May stand:
@@ -153,7 +153,7 @@ class Regimes:
                 f"told to accept (--accept-fold {regime.version})"
             )
         return (
-            f"it names other [steps] settings ({regime.rules}) than the records before it and behind it "
+            f"it names other rules ({regime.rules}) than the records before it and behind it "
             f"(--accept-rules {regime.rules})"
         )
 
@@ -161,7 +161,7 @@ class Regimes:
         """Reason why the effects of this cause cannot be judged; "" if they can be."""
         if self._before and self.known_until < cause < self.own_from:
             if self.known_rules is not None:
-                return "the [steps] settings were changed there"
+                return "the rules were changed there"
             return made_under(self._before[0])
         if self._behind and cause > self._own_span.last:
             return made_under(self._behind[0])
@@ -171,7 +171,7 @@ class Regimes:
 def made_under(regime: Regime) -> str:
     if regime.version != FOLD_VERSION:
         return f"made by fold version {regime.version}, this program has {FOLD_VERSION}"
-    return f"made under other [steps] settings ({regime.rules})"
+    return f"made under other rules ({regime.rules})"
 
 
 def _spans(published: Iterable[Published]) -> dict[Regime, _Span]:

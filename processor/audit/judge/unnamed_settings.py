@@ -1,4 +1,4 @@
-"""Offsets of one partition at which no published step says which [steps] settings were in force. Pure.
+"""Offsets of one partition at which no published step says which rules were in force. Pure.
 
 A published step names its settings, a dead letter does not. In front of the first step of the audited settings, and
 behind the last one, others may have been in force: the settings may have been changed at rest, with nothing to show it
@@ -33,10 +33,7 @@ from processor.core.responses.response import ENTRY
 from processor.core.schema_frames import frame_of
 from processor.core.wire_types import StepDelta, StepObject
 
-_WHY: Final = (
-    "no published step says which [steps] settings were in force there (if none but the audited ones: "
-    "--accept-rules {})"
-)
+_WHY: Final = "no published step says which rules were in force there (if none but the audited ones: --accept-rules {})"
 
 _DECIDED: Final = frozenset(
     reason.value

@@ -1,4 +1,4 @@
-"""Note which fold versions and [steps] settings made the published steps of a range, from the records themselves."""
+"""Note which fold versions and rules made the published steps of a range, from the records themselves."""
 
 from __future__ import annotations
 
