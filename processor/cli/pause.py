@@ -14,9 +14,7 @@ from processor.printable import print_line
 _TIMEOUT_S = 10.0
 
 Partition = Annotated[int, typer.Argument(min=0, help="Partition of the source topic.")]
-Address = Annotated[
-    str, typer.Argument(metavar="[ADDRESS]", help="The worker that owns it, or the one port of several.")
-]
+Address = Annotated[str, typer.Argument(metavar="ADDRESS", help="The worker that owns it, or the one port of several.")]
 
 
 def pause(
@@ -26,7 +24,7 @@ def pause(
 ) -> None:
     """Let one partition stand still while the others go on, until `run-steps resume`.
 
-    The worker needs [http] control = true and takes this from its own machine alone.
+    The worker needs `http.control = true` and takes this from its own machine alone.
     """
     if not reason:
         raise UsageError("pause: --reason: is needed", hint="it is shown wherever somebody asks why nothing moves")

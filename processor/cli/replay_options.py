@@ -60,12 +60,12 @@ AcceptRules = Annotated[
     list[str] | None,
     typer.Option(
         metavar="DIGEST",
-        help="Take records of this [steps] digest as not provable. Default: those before or after all others.",
+        help="Take records of this digest of rules as not provable. Default: those before or after all others.",
     ),
 ]
 EarlierConfig = Annotated[
     list[Path] | None,
-    typer.Option(metavar="PATH", help="An earlier configuration: records of its [steps] are judged by it."),
+    typer.Option(metavar="PATH", help="An earlier configuration: records of its rules are judged by it."),
 ]
 NoVerify = Annotated[bool, typer.Option("--no-verify", help="Fold only, compare nothing.")]
 Against = Annotated[

@@ -26,7 +26,7 @@ _TIMEOUT_S: Final = 3.0
 def top(
     addresses: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ADDRESS]...", help=f"Workers, by their HTTP address. [default: {DEFAULT_ADDRESS}]"),
+        typer.Argument(metavar="ADDRESS", help=f"Workers, by their HTTP address. Default: {DEFAULT_ADDRESS}."),
     ] = None,
     every: Annotated[float, typer.Option("--every", min=0.5, max=86_400, help="Seconds between two updates.")] = 2.0,
     once: Annotated[

@@ -13,9 +13,11 @@ import sys
 import termios
 import types
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import click
 import pytest
+import typer
 
 from processor.cli import main as cli
 from processor.commit import commit
@@ -73,6 +75,30 @@ def test_a_wrong_command_line_exits_64(args: list[str], capsys: pytest.CaptureFi
     """sysexits EX_USAGE, not the 2 of the library."""
     assert cli._run(args) == 64
     assert capsys.readouterr().out == ""
+
+
+def _commands(group: click.Command, name: tuple[str, ...] = ()) -> dict[tuple[str, ...], click.Command]:
+    own = {name: group}
+    for part, command in getattr(group, "commands", {}).items():
+        own |= _commands(command, (*name, part))
+    return own
+
+
+ALL_COMMANDS = _commands(cast(click.Command, typer.main.get_command(cli.app)))
+
+
+@pytest.mark.parametrize("name", ALL_COMMANDS, ids=" ".join)
+def test_help_shows_every_word(
+    name: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A section's name in brackets is taken for markup and vanishes."""
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert cli._run([*name, "--help"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    command = ALL_COMMANDS[name]
+    for told in [command.help, *(getattr(parameter, "help", None) for parameter in command.params)]:
+        for sentence in (told or "").splitlines():
+            assert " ".join(sentence.split()) in shown, sentence
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
