@@ -262,6 +262,14 @@ def test_ports_and_probes_are_those_of_the_settings(deployed: Settings) -> None:
     assert annotations["prometheus.io/port"] == str(deployed.http.port)
 
 
+def test_a_worker_helps_itself_before_its_pod_is_killed(deployed: Settings) -> None:
+    """Without a broker /healthz fails long before the worker gives up: a pod killed then would wait to be started."""
+    probe = worker()["livenessProbe"]
+    killed_s = deployed.supervisor.stall_timeout_s / 2 + probe["periodSeconds"] * (probe["failureThreshold"] - 1)
+    assert killed_s > deployed.supervisor.stall_timeout_s
+    assert killed_s > deployed.kafka.unavailable_after_s
+
+
 def test_a_pod_may_drain_before_it_is_killed(deployed: Settings) -> None:
     """And one that restarts is back before its session ends only if it is not held up by more than that."""
     grace_s = pod()["terminationGracePeriodSeconds"]
