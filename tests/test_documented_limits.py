@@ -23,6 +23,8 @@ from processor.core.offset_metadata import METADATA_VERSION
 from processor.core.responses.decode import MAX_RESPONSE_ID
 from processor.core.responses.numbers import MAX_RANGES
 from processor.core.rules import MAX_DIGITS
+from processor.kafka.admin import _USUAL_REPLICAS
+from processor.serve.topics import _SOURCE_PARTITIONS, _size, checkpoint_record_bytes
 
 _TOML: Final = re.compile(r"(?ms)^```toml\n(.*?)^```")
 
@@ -58,6 +60,17 @@ def test_the_limits_of_archives_are_those_of_the_reader() -> None:
         ("responses.md", f"its id has more than {MAX_RESPONSE_ID:,} characters: `malformed`"),
         ("responses.md", f"integers from 0 to {MAX_INDEX - 1}"),
         ("responses.md", f"kept as ranges ({MAX_RANGES} at most"),
+        ("operations.md", f"the source with {_SOURCE_PARTITIONS} partitions"),
+        ("operations.md", f"with {_USUAL_REPLICAS} replicas"),
+        (
+            "operations.md",
+            f"of {int(_size(checkpoint_record_bytes(Settings()))['max.message.bytes']):,} for the checkp",
+        ),
+        (
+            "operations.md",
+            f"of {int(_size(Settings().output.max_record_bytes)['max.message.bytes']):,} for the outcomes",
+        ),
+        ("operations.md", f"of {int(_size(0)['max.message.bytes']) >> 10} KiB more than\nthe source's"),
         ("upgrading.md", f"| fold version ({FOLD_VERSION}) |"),
         ("upgrading.md", f"version 1) and this one ({FOLD_VERSION})"),
         ("upgrading.md", f"Between {FOLD_VERSION - 1} and {FOLD_VERSION} it is"),
