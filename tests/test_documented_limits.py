@@ -111,3 +111,16 @@ def test_the_settings_that_are_rules_are_listed() -> None:
             rules.add(f"{section}.{key}")
     listed = page("semantics.md").partition("The rules are these settings")[2].partition(".\n")[0]
     assert set(re.findall(r"`([a-z]+\.[a-z_]+)`", listed)) == rules
+
+
+def test_the_faults_of_the_reliability_table_are_added_up() -> None:
+    """A row that is added changes the sum above the table."""
+    text = page("reliability.md").partition("## Results\n")[2].partition("\n\nBefore the worker had")[0]
+    rows = [
+        [cell.strip(" *") for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
+    ]
+    counted = [row for row in rows if row[1][:1].isdigit()]
+    faults, late = (sum(int(row[n].replace(",", "") or 0) for row in counted) for n in (1, 2))
+    assert f"Together {faults:,} faults, {late:,} of them late deliveries" in text
+    for n, (_, what) in enumerate((("lost", 0), ("doubled", 9), ("wrong", 0)), 4):
+        assert sum(int(row[n]) for row in counted) == what, "the text says so: nothing from Kafka 4.0 on, 9 on 3.9"
