@@ -72,7 +72,7 @@ class WorkerStarted:
         if CORE == "pure":
             log.info(
                 "core_is_pure",
-                costs="an event takes two to three times the CPU of the compiled core; the bytes are the same",
+                costs="the core takes seven to eight times the CPU of the compiled one; the bytes are the same",
                 reason=why_not_compiled() or "a wheel or a source tree of Python alone",
                 hint="install the wheel that is built for this Python and platform (docs/releasing.md)",
             )
