@@ -66,7 +66,7 @@ class _GapLine(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Line(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """Either form. An unknown field is refused: a misspelt `headers` would change what the fold sees."""
+    """A line: a record or a gap. An unknown field is refused: a misspelt `headers` would change what the fold sees."""
 
     topic: str
     partition: int

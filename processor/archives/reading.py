@@ -399,7 +399,7 @@ def _cut(gap: Gap, begin: int, end: int) -> Gap | None:
 
 
 def _batches(file: Path, capture: Capture, limits: Limits) -> Iterable[Batch]:
-    """By suffix. A format is loaded when a file of it is met: two of them need an extra."""
+    """Read a file in the format of its suffix. A format is loaded when one is met: two of them need an extra."""
     if file.name.endswith(".avro"):
         from processor.archives.capture import read_capture
 

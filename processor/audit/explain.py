@@ -58,7 +58,7 @@ _OWN_PARTITIONS: Final = (
 
 
 class Explained(msgspec.Struct, frozen=True):
-    """`strays` stand under the step's key and name no place of the source that there is: no honest output."""
+    """What `explain` found of one step. `strays` have its key and name no place in the source: no honest output."""
 
     step_id: str
     lives: tuple[StepIncarnation, ...]
@@ -143,7 +143,7 @@ class Logs(Protocol):
         ...
 
     def task(self, partition: int, begin: int, end: int, *, complete: bool) -> Task:
-        """Reader of the source."""
+        """Make the task that reads this range of the source and folds it."""
         ...
 
 

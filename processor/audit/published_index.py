@@ -295,7 +295,7 @@ class IndexWriter:
             self._put(topic, partition, record, dead_letters)
 
     def put(self, topic: str, partition: int, record: Record, *, dead_letters: bool) -> None:
-        """One of them."""
+        """Index one record, as `put_all` does several."""
         self.put_all(topic, partition, (record,), dead_letters=dead_letters)
 
     def _put(self, topic: str, partition: int, record: Record, dead_letters: bool) -> None:

@@ -296,5 +296,5 @@ def _listing(numbers: Any) -> str:
 
 
 def _console() -> Console:
-    """Without a terminal: without colours and as wide as needed."""
+    """Make the console; without a terminal it is without colours and as wide as needed."""
     return Console(width=None if sys.stdout.isatty() else 250, highlight=False)

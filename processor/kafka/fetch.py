@@ -1,5 +1,5 @@
 # mypy: allow-subclassing-any, disable-error-code=has-type
-"""The fast fetch path: a batch becomes a list of the compiled record objects, with no Python per record.
+"""The fast fetch path: batches stay undecoded for the worker, or become lists of the compiled record objects.
 
 Upstream builds an eleven-field dataclass per record inside a generator: two thirds of a consumer's time, and collecting
 them is a sixth. The compiled `DefaultRecord` already has every field of `core.effects.Record`.

@@ -1,4 +1,4 @@
-"""The fields in which a published record differs from the one that is expected, and which record was meant as it."""
+"""Compare a published record with the expected one, field by field, and find the record that was meant as it."""
 
 from __future__ import annotations
 

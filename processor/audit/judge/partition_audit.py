@@ -310,8 +310,8 @@ class PartitionAudit:
         return self._equal(kind, identity, offset, offset, at, self._misplaced(kind, identity, at))
 
     def _effects_of(self, records: Sequence[Record]) -> Iterator[Effect]:
-        """Fold them; the first ones singly, until a step says which settings are in force: what is remembered at that
-        very record is noted."""
+        """Fold the records. The first ones singly, until a step says which settings are in force: what is remembered
+        at that very record is noted."""
         at = 0
         while self._unnamed.waits_for_name and self.records - len(records) + at < _SINGLY and at < len(records):
             yield from self.state.apply(records[at : at + 1])

@@ -25,7 +25,7 @@ _DISAGREES: Final = frozenset({Verdict.DIFFERENT, Verdict.MISSING, Verdict.EXTRA
 
 
 class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
-    """The result.
+    """What the comparison found.
 
     Attributes:
         counts: steps by verdict; `open` had not ended when the list was made, and nothing was published.

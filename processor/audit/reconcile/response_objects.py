@@ -36,7 +36,7 @@ def steps_of(response: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def is_ended(response: Mapping[str, Any]) -> bool:
-    """Whether it has ended: nothing will be added to its output."""
+    """Whether the response has ended: nothing will be added to its output."""
     return response.get("status") in RUN_ENDS
 
 

@@ -282,7 +282,7 @@ class _Reading:
 
 
 def summed(found: Sequence[IndexResult]) -> tuple[Counter[str], NotJudged, int]:
-    """Over all jobs: records by topic, those that no task gets, and how many belong to no source."""
+    """Add up the results of all jobs: records by topic, those that no task gets, and how many belong to no source."""
     read: Counter[str] = Counter()
     for one in found:
         read.update(one.read)

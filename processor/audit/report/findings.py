@@ -96,7 +96,7 @@ _CAUSED: Final = r"""
 
 
 def findings_of(lens: Lens) -> list[Found]:
-    """Disagreements first; in each partition by the offset that caused them, so the first divergent one leads.
+    """List the findings: disagreements first, each partition by the offsets that caused them, so the first one leads.
 
     Records without evidence (partition -1) belong to no log and come last.
     """

@@ -134,7 +134,7 @@ class FindingRows:
         self._differences: Column = []
 
     def add(self, finding: Finding) -> None:
-        """Any finding."""
+        """Append the row of a finding of any kind."""
         self._verdicts.append(finding.verdict)  # a `str`: asking for `value` costs more than all the rest here
         self._kinds.append(finding.kind)
         self._add(

@@ -254,7 +254,7 @@ class _Sink:
         self._writer = pq.ParquetWriter(self._part, schema, compression="zstd", version="2.6", store_schema=False)
 
     def holding(self, rows: _RowsT) -> _RowsT:
-        """Whose rows are written; returns it."""
+        """Write these rows from now on; returns them."""
         self._rows = rows
         return rows
 

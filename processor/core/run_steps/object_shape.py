@@ -1,4 +1,4 @@
-"""The shape of a producer's objects: constant bytes with holes between them, and where goes what stands in the holes.
+"""The shape of a producer's objects: constant bytes with holes between them, and where the contents of the holes go.
 
 What is cut is put straight into the pieces of which something else is joined (`Frame`): another list of it, to be put
 in order afterwards, would cost as much again.
