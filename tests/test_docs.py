@@ -96,14 +96,60 @@ def test_tests_that_a_page_names_exist() -> None:
             assert name in there, f"{page} names {name}: say which test that is now"
 
 
+def commands() -> dict[str, click.Command]:
+    group = cast(click.Group, typer.main.get_command(app))
+    found = dict(group.commands)
+    for name, command in group.commands.items():
+        found |= {f"{name} {part}": own for part, own in getattr(command, "commands", {}).items()}
+    return found
+
+
+_COMMAND: Final = re.compile(
+    r"(?m)(?:^ *|\| *|&& )(?:[A-Z_]+=\S+ )*run-steps ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?([^|&#;\n]*)"
+)
+
+
+def _code(text: str) -> str:
+    """A page's code, one piece a line: fenced blocks, with lines that go on joined, and spans."""
+    fenced = "\n".join(block[0] for block in _FENCE.finditer(text))
+    return "\n".join([fenced.replace("\\\n", ""), *re.findall(r"`([^`\n]+)`", _FENCE.sub("", text))])
+
+
+@pytest.mark.parametrize("page", CURRENT, ids=str)
+def test_commands_that_a_page_names_are_the_programs(page: Path) -> None:
+    """Their options, too; targets of make; files and folders of the tree."""
+    text, known = (ROOT / page).read_text("utf-8"), commands()
+    for name, part, rest in _COMMAND.findall(_code(text)):
+        command = known.get(f"{name} {part}", known.get(name))
+        assert command is not None, f"{page}: run-steps {name}"
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest):
+            assert option in options, f"{page}: run-steps {name} {part} {option}"
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = {target for line in re.findall(r"(?m)^([a-z][a-z -]*):", makefile) for target in line.split()}
+    for named in re.findall(r"`make ([a-z][a-z -]*)", text):
+        assert set(named.split()) <= targets, f"{page}: make {named}"
+    for path in re.findall(r"`((?:processor|tests|deploy|config|docs|findings)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), f"{page}: {path}"
+    for module in re.findall(r"python -m (tests[\w.]*\w)", text):
+        at = ROOT / module.replace(".", "/")
+        assert at.with_suffix(".py").exists() or (at / "__main__.py").exists(), f"{page}: python -m {module}"
+
+
+def test_a_command_that_a_page_has_wrong_is_found() -> None:
+    text = (
+        "`run-steps replay --x` and\n```sh\nA=1 run-steps dead-letters show \\\n  --y # --z\ncat | run-steps top\n```\n"
+    )
+    assert _COMMAND.findall(_code(text)) == [
+        ("dead-letters", "show", "   --y "), ("top", "", ""), ("replay", "", " --x"),
+    ]  # fmt: skip
+
+
 def test_the_reference_has_every_command_option_and_setting() -> None:
     """The pages are written when the site is built."""
-    commands = PAGES["commands.md"]()
-    group = cast(click.Group, typer.main.get_command(app))
-    told = list(group.commands.items())
-    told += [(f"{name} {part}", own) for name, c in told for part, own in getattr(c, "commands", {}).items()]
-    for name, command in told:
-        section = commands.partition(f"# run-steps {name}\n")[2].partition("\n#")[0]
+    page = PAGES["commands.md"]()
+    for name, command in commands().items():
+        section = page.partition(f"# run-steps {name}\n")[2].partition("\n#")[0]
         assert section, name
         for parameter in command.params:
             if parameter.param_type_name == "option":
