@@ -12,7 +12,10 @@ import pytest
 from deploy.site.stage import ROOT, pages
 from processor.archives.reading import LAYOUT_VERSION, MAX_PARTITIONS
 from processor.archives.records import LIMITS
+from processor.audit.judge.block_digests import BLOCK_OFFSETS
 from processor.audit.report.manifest import FORMAT as REPORT_VERSION
+from processor.audit.step_timeline import _ENOUGH, _ENOUGH_OBJECTS
+from processor.cli.dead_letters import _MAX_REDRIVES
 from processor.config.settings import Settings, default_of, keys
 from processor.core.checkpoints import CHECKPOINT_VERSION, IDS_VERSION, RESPONSE_VERSION
 from processor.core.effects import FOLD_VERSION
@@ -23,7 +26,14 @@ from processor.core.offset_metadata import METADATA_VERSION
 from processor.core.responses.decode import MAX_RESPONSE_ID
 from processor.core.responses.numbers import MAX_RANGES
 from processor.core.rules import MAX_DIGITS
+from processor.doctor.samples import SAMPLE_RECORDS
 from processor.kafka.admin import _USUAL_REPLICAS
+from processor.otlp.unit_tracer import _MAX_LINKS, _MAX_TURNS, _SEARCHED
+from processor.publish.outgoing import MAX_HELD_EVENTS
+from processor.serve.descriptors import ENOUGH, NEEDED
+from processor.serve.http_connections import CONNECTIONS, RESERVED
+from processor.serve.restore import _WHOLE_LOG_RECORDS
+from processor.serve.supervisor import _PROBE_EVERY_S
 from processor.serve.topics import _SOURCE_PARTITIONS, _size, checkpoint_record_bytes
 
 _TOML: Final = re.compile(r"(?ms)^```toml\n(.*?)^```")
@@ -71,6 +81,19 @@ def test_the_limits_of_archives_are_those_of_the_reader() -> None:
             f"of {int(_size(Settings().output.max_record_bytes)['max.message.bytes']):,} for the outcomes",
         ),
         ("operations.md", f"of {int(_size(0)['max.message.bytes']) >> 10} KiB more than\nthe source's"),
+        ("operations.md", f"Every {_PROBE_EVERY_S:g} seconds a worker describes its topics"),
+        ("operations.md", f"HTTP has at most {CONNECTIONS} connections"),
+        ("operations.md", f"and {RESERVED} descriptors are\nheld back"),
+        ("operations.md", f"with less than {NEEDED} descriptors does not start (78); below {ENOUGH} `descriptors_few`"),
+        ("operations.md", f"logs of more than {_WHOLE_LOG_RECORDS:,} records per partition"),
+        ("operations.md", f"the newest {SAMPLE_RECORDS:,} records of each partition"),
+        ("operations.md", f"`--max-redrives` times ({_MAX_REDRIVES})"),
+        ("responses.md", f"({MAX_HELD_EVENTS:,} of them at most)"),
+        ("auditors-guide.md", f"the first {_ENOUGH:,} events"),
+        ("auditors-guide.md", f"up to {_ENOUGH_OBJECTS:,} that are no deltas"),
+        ("auditors-guide.md", f"A block is {BLOCK_OFFSETS} offsets from a multiple of {BLOCK_OFFSETS} on"),
+        ("opentelemetry.md", f"at most {_MAX_LINKS}, of the first {_SEARCHED} records"),
+        ("opentelemetry.md", f"the first {_MAX_TURNS} polls of a unit"),
         ("upgrading.md", f"| fold version ({FOLD_VERSION}) |"),
         ("upgrading.md", f"version 1) and this one ({FOLD_VERSION})"),
         ("upgrading.md", f"Between {FOLD_VERSION - 1} and {FOLD_VERSION} it is"),
