@@ -18,7 +18,7 @@ import yaml
 from deploy.site.make_reference import PAGES
 from deploy.site.stage import ROOT, links, pages
 from processor.cli.main import app
-from processor.config.settings import keys
+from processor.config.settings import NOT_SETTINGS, keys
 from processor.telemetry.metrics import METRICS
 
 _HEADING: Final = re.compile(r"(?m)^#{1,6} +(.+?) *#*$")
@@ -72,6 +72,12 @@ def test_names_that_are_api_are_spelled_as_in_the_program(page: Path) -> None:
     sections = {section for section, _ in settings}
     for section, key in re.findall(r"`\[?([a-z_]+)(?:\.|\] )([a-z_]+)[` ]", text):
         assert section not in sections or key == "py" or (section, key) in settings, f"{page}: {section}.{key}"
+
+
+def test_variables_that_are_no_settings_are_in_the_readme() -> None:
+    """The reference of the settings does not have them."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert {name for name in NOT_SETTINGS if f"`{name}`" not in text} == set()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
