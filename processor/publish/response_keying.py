@@ -273,7 +273,7 @@ class ResponseKeyer:
         if response.created_at is not None and response.created_at != event.created_at:
             self._notes.append(
                 f"event {number}: {response.key:.80} was created at another time than the response of that id before:"
-                " the worker takes events with the same numbers for repeats, so give each response an id of its own"
+                " the worker sets it aside while it remembers that one, so give each response an id of its own"
             )
             response.numbers, response.contents, response.unnumbered = SequenceNumbers(), array("I"), {}
             response.created_at, response.model = event.created_at, event.model

@@ -9,7 +9,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import aiohttp
 import pytest
@@ -223,7 +223,7 @@ async def test_too_many_requests_at_once_are_refused_and_the_rest_still_answered
 
     async with served(Slow(Worker(), Telemetry().exposition)) as url:
         held = [asyncio.create_task(ask(url + "/healthz")) for _ in range(32)]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await full.wait()
             refused, other = await ask(url + "/healthz"), await ask(url + "/readyz")
             release.set()
@@ -248,7 +248,7 @@ async def test_health_answers_while_all_other_slots_are_taken() -> None:
             await release.wait()
             return b""
 
-    async with served(Slow(Worker(), Telemetry().exposition)) as url, asyncio.timeout(10):
+    async with served(Slow(Worker(), Telemetry().exposition)) as url, asyncio.timeout(60):
         held = [asyncio.create_task(ask(url + "/metrics")) for _ in range(32)]
         await full.wait()
         assert (await ask(url + "/metrics")).status == 503
@@ -289,7 +289,7 @@ async def test_health_answers_among_hundreds_of_connections_that_ask_nothing(sai
             writer.write(said)
             stack.callback(writer.close)
             readers.append(reader)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             assert (await ask(url + "/healthz")).status == 200
             for reader in readers[:150]:  # those that are idle for longest have made room
                 with contextlib.suppress(ConnectionError):
@@ -305,12 +305,12 @@ def test_pages_are_answered_on_the_loop_that_workers_run_on() -> None:
         async with one(Worker()) as url:
             return (await ask(url + "/healthz")).status
 
-    assert uvloop.run(asyncio.wait_for(asked(), 10)) == 200
+    assert uvloop.run(asyncio.wait_for(asked(), 60)) == 200
 
 
 async def test_a_request_that_comes_byte_by_byte_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("processor.serve.http_connections.FIRST_S", 0.3)
-    async with one(Worker()) as url, asyncio.timeout(10):
+    async with one(Worker()) as url, asyncio.timeout(60):
         host, port = url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         ended = asyncio.create_task(reader.read())
@@ -333,7 +333,7 @@ async def test_an_answer_that_is_not_made_in_time_is_cut_off(monkeypatch: pytest
             await release.wait()
             return b""
 
-    async with served(Slow(Worker(), Telemetry().exposition)) as url, asyncio.timeout(10):
+    async with served(Slow(Worker(), Telemetry().exposition)) as url, asyncio.timeout(60):
         with pytest.raises(aiohttp.ServerDisconnectedError):
             await ask(url + "/metrics")
         release.set()
@@ -400,6 +400,10 @@ async def test_nothing_is_logged_of_a_request(caplog: pytest.LogCaptureFixture) 
 # --- Several workers behind one port
 
 
+_PATIENCE_S: Final = 1.0
+"""Those that answer need less, also where the machine stands still for a moment; a mute one is waited for so long."""
+
+
 class Family(NamedTuple):
     """Two workers behind a front, and who else the test puts there."""
 
@@ -417,7 +421,7 @@ async def family() -> AsyncIterator[Family]:
             telemetry = Telemetry(worker=str(name))
             telemetry.applied(name, 10 + name, 100)
             children[str(name)] = await stack.enter_async_context(one(worker, telemetry))
-        url = await stack.enter_async_context(served(Aggregator(lambda: children, patience_s=0.3)))
+        url = await stack.enter_async_context(served(Aggregator(lambda: children, patience_s=_PATIENCE_S)))
         yield Family(url, workers, children)
 
 
@@ -450,7 +454,7 @@ async def test_a_reason_of_a_healthy_worker_is_passed_on_and_the_front_is_health
     ("gone", "reason"),
     [
         (dead, "nothing listens at its address: the process is gone"),
-        (mute, "no answer within 0.3 s"),
+        (mute, "no answer within 1 s"),
     ],
 )
 async def test_a_dead_or_blocked_worker_is_unhealthy_with_the_reason(
@@ -458,7 +462,7 @@ async def test_a_dead_or_blocked_worker_is_unhealthy_with_the_reason(
 ) -> None:
     with gone() as url:
         family.children["2"] = url
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             health = await ask(family.url + "/healthz")
             steps = await ask(family.url + "/steps")
             metrics = await ask(family.url + "/metrics")

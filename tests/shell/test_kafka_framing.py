@@ -208,7 +208,7 @@ async def test_a_connection_uses_it_and_is_closed_by_the_brokers_end() -> None:
         assert connection._versions == {18: (0, 4)}
         assert connection.connected()
         done.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await lost
         assert not connection.connected()
     assert AIOKafkaConnection.connect.__globals__["AIOKafkaProtocol"] is not FrameProtocol

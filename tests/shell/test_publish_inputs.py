@@ -26,7 +26,7 @@ async def test_standard_input_is_published_as_it_comes(monkeypatch: pytest.Monke
     with os.fdopen(reading) as stdin, os.fdopen(writing, "wb", buffering=0) as service:
         monkeypatch.setattr(sys, "stdin", stdin)
         arrived = asyncio.Event()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             task = asyncio.create_task(run([], topic="t", dry_run=True, echo=lambda _: arrived.set(), warn=print))
             service.write(sse(("thread.run.queued", RUN)))
             await arrived.wait()  # while the other end is still open
@@ -50,7 +50,7 @@ async def test_a_pipe_with_a_name_is_published(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     writing = os.open(pipe, os.O_RDWR)  # both ends: neither open waits for the other
     task = asyncio.create_task(terminal.run(pipe))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         os.write(writing, PART1[:60])
         await asyncio.sleep(0.1)
         os.write(writing, PART1[60:])

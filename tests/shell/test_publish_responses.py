@@ -15,7 +15,7 @@ from openai._models import construct_type
 from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.responses import Response, ResponseStreamEvent
 
-from processor.core.effects import LogRecord, Publish
+from processor.core.effects import DeadLetter, LogRecord, Publish
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.errors import UsageError
@@ -346,6 +346,10 @@ def test_a_response_id_that_is_used_twice_is_noted() -> None:
     published = records(stream_of(whole()), stream_of(whole(created_at=9)), keyer=keyer)
     assert len(published) == 12
     assert "resp_1 was created at another time" in keyer.notes[0]
+    assert "the worker sets it aside" in keyer.notes[0]
+    log = [LogRecord(at, 0, one.key, one.value, tuple(one.headers)) for at, one in enumerate(published)]
+    effects = PartitionState("t", 0, Rules()).apply(log)
+    assert [effect.offset for effect in effects if isinstance(effect, DeadLetter)] == list(range(6, 12))
 
 
 def test_events_without_numbers_have_ids_of_what_was_said_before() -> None:

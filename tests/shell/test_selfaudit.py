@@ -591,7 +591,7 @@ class Shop:
 
     async def heard(self, *kinds: type[Happening]) -> list[Happening]:
         """Wait until so many things of these kinds were told, in this order, and return them."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(found := [one for one in self.told if type(one) in ANSWERS]) < len(kinds):
                 self.news.clear()
                 await self.news.wait()

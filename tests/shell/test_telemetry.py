@@ -581,7 +581,7 @@ async def test_the_watch_samples_the_loop_until_it_is_cancelled(told: Told) -> N
     sampled = asyncio.Event()
     log = Telemetry(stream=told.stream, heard=lambda _: sampled.set())
     task = asyncio.create_task(log.watch(0.001))
-    await asyncio.wait_for(sampled.wait(), 5)
+    await asyncio.wait_for(sampled.wait(), 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
