@@ -72,33 +72,42 @@ _OF_THE_LOG: Final = frozenset({FIRST_OFFSET, LAST_OFFSET, SOURCE_OFFSET})
 """The evidence that names offsets: the only headers that may differ between two clusters."""
 
 
-def settings_of_the_page() -> dict[str, str]:
-    """The properties that docs/second-cluster.md shows."""
-    block = PAGE.read_text().partition("```properties\n")[2].partition("```")[0]
+def settings_of_the_page(block: str) -> dict[str, str]:
+    """The properties that docs/second-cluster.md shows under this comment."""
+    block = PAGE.read_text().partition(f"```properties\n# {block}\n")[2].partition("```")[0]
     rows = [line.partition("=") for line in block.splitlines() if line.strip() and not line.startswith("#")]
     assert rows, f"{PAGE}: no properties"
     return {name.strip(): value.strip() for name, _, value in rows}
 
 
 class MirrorMaker:
-    """The dedicated MirrorMaker 2 process from `first` to `second`. Leaving the block ends it.
+    """The dedicated MirrorMaker 2 process between two clusters. Leaving the block ends it.
 
     Args:
         home: for its settings and its log; made anew.
         topics: those that it mirrors.
         changes: over the settings of the page.
+        block: which settings of the page: those from `first` to `second`, or those back.
     """
 
     def __init__(
-        self, home: Path, first: Cluster, second: Cluster, topics: list[str], changes: Mapping[str, str] | None = None
+        self,
+        home: Path,
+        first: Cluster,
+        second: Cluster,
+        topics: list[str],
+        changes: Mapping[str, str] | None = None,
+        *,
+        block: str = "mm2.properties",
     ) -> None:
         home.mkdir(parents=True)
         self.log_path = home / "mirror-maker.log"
+        shown = settings_of_the_page(block)
         told = {
-            **settings_of_the_page(),
+            **shown,
             "first.bootstrap.servers": first.bootstrap,
             "second.bootstrap.servers": second.bootstrap,
-            "first->second.topics": ",".join(topics),
+            **{name: ",".join(topics) for name in shown if name.endswith(".topics")},
             **_ONE_BROKER,
             **(changes or {}),
         }
