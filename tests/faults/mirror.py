@@ -1,4 +1,4 @@
-"""A second cluster, filled by the real MirrorMaker 2: as docs/second-cluster.md says, and with the group's offsets too.
+"""A second cluster, filled by the real MirrorMaker 2: as docs/second-cluster.md says, with its mistakes, and killed.
 
 Its settings are read from that page, so what is tried is what is written there. The source holds committed and aborted
 transactions: MirrorMaker 2 copies no markers, so offsets do not mean the same records on the two clusters.
@@ -21,7 +21,7 @@ from typing import Any, Final, Self
 from confluent_kafka import KafkaException, Producer
 
 from processor.broker import node as embedded
-from processor.broker import parts
+from processor.broker import parts, probe
 from processor.core.headers import FIRST_OFFSET, LAST_OFFSET, SOURCE_OFFSET
 from processor.simulate import Parameters, Produced, Simulation
 from processor.simulate.expected import compare
@@ -29,6 +29,7 @@ from tests import kafka_tools as kt
 from tests.faults.audit_check import prove
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Tally
+from tests.faults.proxy import HOST
 from tests.faults.service import ended
 from tests.faults.worker_fleet import Ends, Fleet, Offsets, Topics, eventually
 from tests.kafka_tools import Got, Names, Sent
@@ -72,33 +73,42 @@ _OF_THE_LOG: Final = frozenset({FIRST_OFFSET, LAST_OFFSET, SOURCE_OFFSET})
 """The evidence that names offsets: the only headers that may differ between two clusters."""
 
 
-def settings_of_the_page() -> dict[str, str]:
-    """The properties that docs/second-cluster.md shows."""
-    block = PAGE.read_text().partition("```properties\n")[2].partition("```")[0]
+def settings_of_the_page(block: str) -> dict[str, str]:
+    """The properties that docs/second-cluster.md shows under this comment."""
+    block = PAGE.read_text().partition(f"```properties\n# {block}\n")[2].partition("```")[0]
     rows = [line.partition("=") for line in block.splitlines() if line.strip() and not line.startswith("#")]
     assert rows, f"{PAGE}: no properties"
     return {name.strip(): value.strip() for name, _, value in rows}
 
 
 class MirrorMaker:
-    """The dedicated MirrorMaker 2 process from `first` to `second`. Leaving the block ends it.
+    """The dedicated MirrorMaker 2 process between two clusters. Leaving the block ends it.
 
     Args:
         home: for its settings and its log; made anew.
         topics: those that it mirrors.
         changes: over the settings of the page.
+        block: which settings of the page: those from `first` to `second`, or those back.
     """
 
     def __init__(
-        self, home: Path, first: Cluster, second: Cluster, topics: list[str], changes: Mapping[str, str] | None = None
+        self,
+        home: Path,
+        first: Cluster,
+        second: Cluster,
+        topics: list[str],
+        changes: Mapping[str, str] | None = None,
+        *,
+        block: str = "mm2.properties",
     ) -> None:
         home.mkdir(parents=True)
         self.log_path = home / "mirror-maker.log"
+        shown = settings_of_the_page(block)
         told = {
-            **settings_of_the_page(),
+            **shown,
             "first.bootstrap.servers": first.bootstrap,
             "second.bootstrap.servers": second.bootstrap,
-            "first->second.topics": ",".join(topics),
+            **{name: ",".join(topics) for name in shown if name.endswith(".topics")},
             **_ONE_BROKER,
             **(changes or {}),
         }
@@ -138,6 +148,11 @@ class MirrorMaker:
     def tail(self) -> str:
         return self.log_path.read_text(errors="replace")[-3000:]
 
+    def kill(self) -> None:
+        """SIGKILL: what it has copied and not flushed to its own topics is forgotten."""
+        self._process.kill()
+        self._process.wait(10)
+
     def close(self) -> None:
         self._process.terminate()
         try:
@@ -169,13 +184,14 @@ def _jars() -> list[Path]:
 
 
 def both(home: Path, tally: Tally, seconds: float) -> None:
-    """As the page says, then its two mistakes, each once, on topics of its own: the time given is not asked for."""
+    """As the page says, its two mistakes, and a mirror that is killed: each once, whatever the time that is given."""
     tally.home = str(home)
     _jars()
     with Cluster(home / "first") as first, Cluster(home / "second") as second:
         as_the_page_says(first, second, home / "page", tally)
         with_the_group(first, second, home / "group", tally)
         without_isolation(first, second, home / "aborted", tally)
+        killed(first, second, home / "killed", tally)
 
 
 def as_the_page_says(first: Cluster, second: Cluster, home: Path, tally: Tally) -> None:
@@ -262,6 +278,35 @@ def without_isolation(first: Cluster, second: Cluster, home: Path, tally: Tally)
     tally.notes.append(f"without consumer.isolation.level {strangers} aborted records arrive as good ones")
     tally.rounds += 1
     tally.faults += 1
+    tally.records += len(records)
+
+
+def killed(first: Cluster, second: Cluster, home: Path, tally: Tally) -> None:
+    """With the page's settings for exactly once a mirror that is killed, twice, copies each record once."""
+    names = _names(tally)
+    here = Topics.create(first.bootstrap, names, _PARTITIONS)
+    there = Topics.create(second.bootstrap, names, _PARTITIONS, mirrored=[here.source])
+    _, records = _load(here, tally)
+    wanted = _contents(here, here.source)
+    once = settings_of_the_page("mm2-exactly-once.properties")
+    once["listeners"] = f"http://{HOST}:{next(probe.free_ports())}"
+    for life in ("one", "two", "three"):
+        with MirrorMaker(home / life, first, second, [here.source], once) as mirror:
+            mirror.until("the source is mirrored", partial(_has, there, here.source, len(wanted)))
+            if life != "three":
+                mirror.kill()
+                tally.faults += 1
+            else:  # what is copied again comes before what is new
+                _abort(here.bootstrap, here.source, 0)
+                kt.produce(
+                    here.bootstrap, here.source, [Sent(b"{}", b"the last", partition=p) for p in range(_PARTITIONS)]
+                )
+                mirror.until(
+                    "what came since is mirrored", partial(_has, there, here.source, len(wanted) + _PARTITIONS)
+                )
+    as_here = _contents(there, here.source) == _contents(here, here.source)
+    _see(tally, as_here, "the source that a killed mirror copied differs")
+    tally.rounds += 1
     tally.records += len(records)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from tests.compat.versions import Served
-from tests.faults import accidents, brokers, late, mirror, starts, trouble
+from tests.faults import accidents, brokers, late, mirror, mirror_back, starts, trouble
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Tally
 from tests.faults.proxy import Proxy
@@ -136,6 +136,7 @@ _ALL: Final = (
     ),
     Scenario("memory", "workers that may have hardly more memory than they have", _on(1, accidents.memory)),
     Scenario("mirror", "a second cluster by the real MirrorMaker 2", mirror.both, share=0.5),
+    Scenario("mirror-back", "a fail-over to it and the way back", mirror_back.there_and_back, share=0.5),
     Scenario("disk", "a replay that fills its disk (needs mount)", _on(1, accidents.full_disk), share=0.5),
 )
 

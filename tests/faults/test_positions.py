@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -128,10 +129,16 @@ def delete_records(stage: Stage, topic: str, before: dict[int, int]) -> None:
         future.result(DEADLINE_S)
 
 
-def run_reset(stage: Stage, *args: str) -> subprocess.CompletedProcess[str]:
+def partitions_of(stage: Stage, topic: str) -> int:
+    return len(admin(stage.bootstrap).list_topics(topic, timeout=DEADLINE_S).topics[topic].partitions)
+
+
+def run_reset(stage: Stage, *args: str, group: str = "") -> subprocess.CompletedProcess[str]:
+    """Run it with the settings of the first start of `serve`; for another group if one is named."""
     config = stage.home / f"{stage.names.prefix}-1.toml"
     command = [sys.executable, "-m", "processor", "reset", "--config", str(config), *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    env = os.environ | ({"RUN_STEPS_SOURCE__GROUP_ID": group} if group else {})
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=180, check=False)
 
 
 # --- 1: committed offsets are gone ----------------------------------------------------------------------------------
@@ -151,6 +158,7 @@ def test_a_deleted_group_is_no_first_start(stage: Stage) -> None:
             "--to earliest",
             "or latest",
             "--begin-at",
+            "another source.group_id has none (name the old one)",
             changes={**KEEPING, "source": {"start": start}},
         )
         assert "hint:" in said
@@ -170,6 +178,26 @@ def test_one_partition_without_an_offset_is_named(stage: Stage) -> None:
     assert run_reset(stage, "--partition", "1", "--to", str(before[1][0]), "--yes").returncode == 0
     with stage.serve(KEEPING) as service:
         halves.finish(service.until_live())
+
+
+def test_another_group_goes_on_with_the_old_one_s_offsets_and_begins_again_with_empty_topics(stage: Stage) -> None:
+    """As docs/operations.md says of other names, and of `--to earliest`: the replay proves the log each time."""
+    halves = Halves(stage, 7)
+    offsets = stage.committed()
+    stage.group += "-new"
+    for partition, offset in offsets.items():
+        done = run_reset(stage, "--partition", str(partition), "--to", str(offset), "--yes", group=stage.group)
+        assert done.returncode == 0, done.stderr
+    with stage.serve(KEEPING) as service:
+        halves.finish(service)
+    for topic in (*stage.outcomes.values(), stage.dead_letter):
+        delete_records(stage, topic, dict.fromkeys(range(partitions_of(stage, topic)), -1))
+    assert run_reset(stage, "--to", "earliest", "--yes", group=stage.group).returncode == 0
+    with stage.serve(KEEPING) as service:
+        stage.until_done(halves.records, service)
+        assert service.terminate() == 0
+    assert stage.differences(halves.simulation.expected) == []
+    assert stage.replayed(KEEPING) is Outcome.PROVEN
 
 
 def test_a_partition_that_was_added_begins_at_its_beginning(stage: Stage) -> None:

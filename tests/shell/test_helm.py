@@ -130,13 +130,39 @@ def test_keda_scales_between_its_bounds_and_nothing_else_sets_the_number() -> No
         ("keda.partitions=0", "partitions"),
         ("networkPolicy.from=null", "from"),
         ("serviceMonitor.interval=often", "interval"),
-        ('config=[kafka]\nsasl_password = "x"', "config"),
     ],
 )
 def test_values_that_do_not_fit_are_refused_by_name(value: str, named: str) -> None:
     if named == "from":
         value = "networkPolicy.from=anyone"
     assert named in helm("template", "run-steps", CHART, "--set", value, accepts=False)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        (["httpPort=9000"], "httpPort: must be http.port of config, which is 8080 where it is not set (got 9000"),
+        (["config=[http]\n# port = 1\n\n'port' = 9_000 # x\n"], "(got 8080, and 9000 in config)"),
+        (["config=http.port=9000"], "(got 8080, and 9000 in config)"),
+        (["config=[http]\nenabled = false"], "config: http.enabled must not be false"),
+        (["terminationGracePeriodSeconds=35"], "commit_timeout_s of config, 20.0 + 15 (got 35)"),
+        (["config=[delivery] # x\ncommit_timeout_s = 30.5\n"], "commit_timeout_s of config, 20 + 30.5 (got 45)"),
+        (['config=[kafka]\nsasl_password = "x"'], "config: a password does not belong here"),
+        (["config=kafka.ssl_key_password = 'x'"], "config: a password does not belong here"),
+        (["keda.enabled=true", "keda.minReplicas=13"], "keda.minReplicas: must not exceed keda.partitions"),
+    ],
+)
+def test_a_config_that_contradicts_the_values_or_holds_a_password_is_refused(values: list[str], says: str) -> None:
+    """Else a probe asks where nobody listens, and restarts the worker for ever; or it is killed while it drains."""
+    options = [option for value in values for option in ("--set", value)]
+    assert says in helm("template", "run-steps", CHART, *options, accepts=False)
+
+
+def test_settings_that_fit_are_taken_however_they_are_written() -> None:
+    """The file that lists all keys, its empty passwords included; and what is of another table does not count."""
+    helm("template", "run-steps", CHART, "--set-file", f"config={ROOT / 'config' / 'processor.toml'}")
+    config = "[self_audit]\nenabled = false\n[http]\nport = 9000\n[delivery]\ndrain_timeout_s = 60"
+    rendered(f"config={config}", "httpPort=9000", "terminationGracePeriodSeconds=90")
 
 
 def test_a_change_of_the_settings_restarts_the_workers() -> None:
