@@ -10,6 +10,7 @@ from processor.archives.manifest import Lacking, lacking, read_manifest
 from processor.archives.reading import (
     Extent,
     empty_files,
+    holds_arrivals,
     left_alone,
     reach,
     read,
@@ -43,6 +44,7 @@ __all__ = [
     "Limits",
     "Recorder",
     "empty_files",
+    "holds_arrivals",
     "lacking",
     "left_alone",
     "reach",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from processor.archives import ArchivedRecord, Capture, Gap, Lacking, lacking, reach, read
+from processor.archives import ArchivedRecord, Capture, Gap, Lacking, holds_arrivals, lacking, reach, read
 from processor.archives.records import printable
 from processor.audit.judge.block_digests import framed
 from processor.audit.replay.record_sources import HOLES, laid_end_to_end
@@ -51,6 +51,7 @@ class Archives:
     Attributes:
         ranges: partition -> the offsets that archives hold.
         lacking: partition -> archives that do not hold what their own manifest says.
+        captured: paths of archives that have times of arrival.
     """
 
     def __init__(
@@ -59,12 +60,15 @@ class Archives:
         self._topic, self._capture = topic, capture
         self.ranges: dict[int, list[ArchiveRange]] = {}
         self.lacking: dict[int, list[tuple[str, Lacking]]] = {}
+        self.captured: set[str] = set()
         for path in paths:
             show(path)
             self._survey(path)
 
     def _survey(self, path: str) -> None:
         reached = reach(Path(path), capture=self._capture)
+        if holds_arrivals(Path(path)):
+            self.captured.add(path)
         missing: dict[int, tuple[_Span, ...]] = {}
         for one in lacking(Path(path), reached):
             if one.held.topic == self._topic:

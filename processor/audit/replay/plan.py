@@ -47,6 +47,8 @@ def make_tasks(
             held=tuple(sorted({(topic, p) for one in output.index_results for topic, p, _ in one.held})),
             holes=tuple(sorted(output.holes)),
             broker_times=tuple(sorted(place for one in output.index_results for place in one.broker_times)),
+            is_captured=span.is_captured,
+            captured_outputs=tuple(sorted(output.captured)),
             connection=settings.kafka.connection() if source.reads_topic else None,
             record=str(Path(options.record).resolve()) if options.record else "",
             record_files=options.record_files,

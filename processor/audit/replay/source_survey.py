@@ -32,6 +32,7 @@ class Span(msgspec.Struct):
     complete: bool
     switch: int = 0
     parts: tuple[ArchiveRange, ...] = ()
+    is_captured: bool = False
 
 
 class SourceSurvey:
@@ -214,7 +215,8 @@ class SourceSurvey:
         switch = max((part.end for part in parts), default=low) if self.reads_topic else high
         if self.reads_topic and parts and switch > topic_begin and switch < high:
             self.reading.append(f"Partition {partition}: archives up to offset {switch}, the topic from there on.")
-        self.spans[partition] = Span(low, high, low == 0, switch, tuple(parts))
+        is_captured = any(part.path in self._archives.captured for part in parts)
+        self.spans[partition] = Span(low, high, low == 0, switch, tuple(parts), is_captured)
         self._tell_lacking(partition, low, high, parts)
 
 
