@@ -491,8 +491,26 @@ def holds_arrivals(path: Path) -> bool:
     """Whether an archive has times of arrival: it is of Event Hubs Capture, or was recorded from one that is."""
     if path.is_dir() and (path / LABEL).is_file():
         return read_label(path).has_arrivals
-    files = [path] if path.is_file() else (p for p in _archive_files(path) if not _is_hidden(p.relative_to(path)))
-    return any(file.name.endswith(".avro") for file in files)
+    return any(file.name.endswith(".avro") for file in _foreign_files(path))
+
+
+def lacks_headers(path: Path) -> bool:
+    """Whether files of an archive have no column for headers, as Spark leaves it out unless it is told to keep them."""
+    if path.is_dir() and (path / LABEL).is_file():
+        return False
+    files = [file for file in _foreign_files(path) if file.name.endswith(".parquet")]
+    if not files:
+        return False
+    from processor.archives.parquet import has_headers
+
+    return not all(has_headers(file, LIMITS) for file in files)
+
+
+def _foreign_files(path: Path) -> Iterator[Path]:
+    """The files of an archive without a label."""
+    if path.is_file():
+        return iter((path,))
+    return (file for file in _archive_files(path) if not _is_hidden(file.relative_to(path)))
 
 
 class Label(NamedTuple):

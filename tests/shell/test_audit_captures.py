@@ -1,4 +1,5 @@
-"""An audit of Event Hubs Capture, which keeps times of arrival and one header of each name.
+"""An audit of archives that keep less than the topic: Event Hubs Capture has times of arrival and one header of each
+name, and Spark leaves headers out unless it is told to keep them.
 
 What these leave open is not provable; what they cannot explain is a difference.
 """
@@ -12,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from processor.archives import ArchivedRecord, Recorder, holds_arrivals
+from processor.archives import ArchivedRecord, ArchiveError, Recorder, holds_arrivals
 from processor.audit.judge.verdicts import DISAGREES, Verdict
+from processor.audit.reconcile.command import reconcile
 from processor.audit.replay.command import replay
 from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Replayed
 from processor.audit.report.manifest import Outcome
 from processor.core import headers as evidence
 from processor.core.effects import LogRecord
+from processor.errors import CorruptLog
 from processor.kafka.client_config import Connection
 from tests.capture_files import captured, write_capture
 from tests.shell.mutations import DEAD
@@ -180,3 +185,56 @@ def test_a_recording_that_goes_on_from_a_capture_is_told_to_be(there: Captured, 
     there.audit(source="captured", record=str(recorded))
     assert holds_arrivals(recorded)
     assert there.audit(source="recorded").verdict is Outcome.UNPROVABLE
+
+
+def test_a_capture_and_another_archive_of_the_same_offsets_agree(there: Captured) -> None:
+    both = (str(there.folder / "captured"), str(there.folder / "source"))
+    assert there.audit(source="", archives=both).verdict is Outcome.UNPROVABLE
+
+
+def test_a_capture_with_another_value_contradicts_the_other_archive(there: Captured) -> None:
+    changed = [msgspec.structs.replace(there.source[0], value=b"{}"), *there.source[1:]]
+    _capture(there.folder / "another", changed)
+    with pytest.raises(CorruptLog, match="offset 0 differs"):
+        there.audit(source="", archives=(str(there.folder / "another"), str(there.folder / "source")))
+
+
+def _spark(folder: Path, records: list[ArchivedRecord], *, headers: bool) -> Path:
+    """The files of Spark's Kafka source, with `includeHeaders` or, as by default, without."""
+    columns: dict[str, Any] = {
+        "topic": [r.topic for r in records],
+        "partition": pa.array([r.partition for r in records], pa.int32()),
+        "offset": [r.offset for r in records],
+        "timestamp": pa.array([r.timestamp for r in records], pa.timestamp("ms", "UTC")),
+        "timestampType": pa.array([0 for _ in records], pa.int32()),
+        "key": pa.array([r.key for r in records], pa.binary()),
+        "value": pa.array([r.value for r in records], pa.binary()),
+    }
+    if headers:
+        kind = pa.list_(pa.struct([("key", pa.string()), ("value", pa.binary())]))
+        own = [[{"key": name, "value": content} for name, content in r.headers] for r in records]
+        columns["headers"] = pa.array(own, kind)
+    folder.mkdir()
+    pq.write_table(pa.table(columns), folder / "part-0.parquet")
+    return folder
+
+
+def test_a_source_without_headers_is_not_provable_where_it_disagrees(there: Captured) -> None:
+    _spark(there.folder / "with", there.source, headers=True)
+    _spark(there.folder / "without", there.source, headers=False)
+    assert there.audit(source="with").verdict is Outcome.PROVEN
+    found = there.audit(source="without")
+    assert found.verdict is Outcome.UNPROVABLE, found.first
+    assert all("no headers" in finding.why for finding in found.first)
+    there.change(_lie)
+    assert there.audit(source="without", output="changed").verdict is Outcome.UNPROVABLE
+
+
+def test_an_output_without_headers_is_refused(there: Captured) -> None:
+    """Its records would all be extra, and what the log implies missing."""
+    folder = _spark(there.folder / "without", list(there.published()), headers=False)
+    with pytest.raises(ArchiveError, match="no column `headers`"):
+        there.audit(source="source", output="without")
+    (there.folder / "list.json").write_text('[{"id": "step_1", "object": "thread.run.step", "status": "completed"}]')
+    with pytest.raises(ArchiveError, match="no column `headers`"):
+        reconcile([there.folder / "list.json"], settings(), _no_broker, published=[folder])

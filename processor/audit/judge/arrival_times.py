@@ -1,4 +1,4 @@
-"""Findings that an archive of Event Hubs Capture cannot decide. Pure.
+"""Findings that an archive of Event Hubs Capture, or one without headers, cannot decide. Pure.
 
 A capture keeps the time at which a record arrived in place of the record's own, and one header of each name. Of the
 source this leaves open all that follows from record times: the timestamp of what is published, times that are inferred
@@ -6,7 +6,8 @@ from records, when a deadline fired, and whether an ended step or run was still 
 were folded into a record does not follow from times: where both sides began at the same offset and name as many events,
 what these gave is decided.
 
-Of the output it leaves open the timestamps and the order of headers.
+Of the output it leaves open the timestamps and the order of headers. Without the headers of the source nothing that
+disagrees is decided.
 """
 
 from __future__ import annotations
@@ -56,6 +57,10 @@ _ENDS: Final = tuple(f"value.{status}_at" for status in ("completed", "failed", 
 _OUTPUT: Final = "the archive of the output (Event Hubs Capture) has times of arrival and no order of headers"
 _TIMES: Final = "the archive of the source (Event Hubs Capture) has times of arrival, and not the records' own"
 _HEADERS: Final = f"{_TIMES}, and one header of each name"
+_NO_HEADERS: Final = (
+    "the archive of the source has no headers: ids by which repeats are known, attributes of CloudEvents and what a "
+    "dead letter has of them may have been there"
+)
 _FOLLOWS: Final = f"{_TIMES}: deadlines, and what is remembered of an end, may have come out otherwise"
 
 
@@ -77,6 +82,7 @@ class ArrivalTimes:
 
     Args:
         of_source: the records of the source come from a capture, all or some of them.
+        lacks_headers: the source comes from an archive without headers, all of it or some.
         outputs: (topic, partition) of the outputs whose records do.
         hides_ends: ends of steps need not be published, as the topic of an outcome is switched off.
     """
@@ -86,11 +92,12 @@ class ArrivalTimes:
         index: PublishedIndex,
         *,
         of_source: bool = False,
+        lacks_headers: bool = False,
         outputs: Collection[tuple[str, int]] = (),
         hides_ends: bool = False,
     ) -> None:
         self._index, self.of_source, self._outputs = index, of_source, frozenset(outputs)
-        self._hides_ends = hides_ends
+        self._lacks_headers, self._hides_ends = lacks_headers, hides_ends
         self._hidden: set[str] | None = None
 
     def between(
@@ -105,6 +112,8 @@ class ArrivalTimes:
         Args:
             forms: the records that the effect may become, the whole one first; `fields` differ from that.
         """
+        if self._lacks_headers:
+            return _NO_HEADERS
         is_of_output = (near.topic, near.partition) in self._outputs
         if not (self.of_source or is_of_output):
             return ""
@@ -163,8 +172,8 @@ class ArrivalTimes:
 
     def of_missing(self, effect: Publish | DeadLetter, first: int, cause: int) -> str:
         """Why an implied record that is not there is not provable; "" if it is missing."""
-        if not self.of_source:
-            return ""
+        if not self.of_source or self._lacks_headers:
+            return _NO_HEADERS if self._lacks_headers else ""
         if isinstance(effect, DeadLetter):
             if effect.reason in _HIDING:
                 self._read_hidden().update(_named(effect.reason, effect.key, effect.value, effect.headers))
@@ -178,15 +187,17 @@ class ArrivalTimes:
 
         What a worker publishes once, whatever the times, is extra where it is there again.
         """
-        if not self.of_source:
+        if not (self.of_source or self._lacks_headers):
             return ""
         kind, identity = published.kind, published.identity
         same = [one for one in self._index.all_of(kind, identity) if offsets_of(one)[0] == first]
         if kind is FindingKind.DEAD_LETTER:
             is_again = sum((one.key, one.value) == (published.key, published.value) for one in same) > 1
+            if not is_again and self._lacks_headers:
+                return _NO_HEADERS
             return "" if is_again or _reason_of(published) not in STATEFUL else _FOLLOWS
-        if len(same) > 1:
-            return ""
+        if len(same) > 1 or self._lacks_headers:
+            return _NO_HEADERS if len(same) == 1 else ""
         if _way_of(dict(published.headers)):
             return _FOLLOWS
         if identity[1] != "0":

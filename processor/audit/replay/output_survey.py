@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from processor.archives import ArchiveError, Capture, holds_arrivals, lacking, reach, read_manifest, shares
+from processor.archives import (
+    ArchiveError,
+    Capture,
+    holds_arrivals,
+    lacking,
+    lacks_headers,
+    reach,
+    read_manifest,
+    shares,
+)
 from processor.audit.judge.range_result import RangeResult
 from processor.audit.replay.index_output import IndexJob, IndexResult, Output, PublishedArchive, shared_out, summed
 from processor.audit.replay.options import Options
@@ -158,11 +167,16 @@ class OutputSurvey:
 
 
 def require_as_recorded(path: Path, capture: Capture) -> None:
-    """Refuse output that lacks what its manifest names: every record of it would be accused as missing.
+    """Refuse output that lacks what its manifest names, or all headers: every record would be accused as missing.
 
     Raises:
         ArchiveError: it does.
     """
+    if lacks_headers(path):
+        raise ArchiveError(
+            f"archive {path}: has no column `headers`, which name what a published record is of",
+            hint="export the topics again with their headers (Spark: includeHeaders=true)",
+        )
     if read_manifest(path):
         for one in lacking(path, reach(path, capture=capture)):
             raise ArchiveError(f"archive {path}: {one}", hint="record it again, or fetch the whole of it")

@@ -48,6 +48,7 @@ def make_tasks(
             holes=tuple(sorted(output.holes)),
             broker_times=tuple(sorted(place for one in output.index_results for place in one.broker_times)),
             is_captured=span.is_captured,
+            is_headless=span.is_headless,
             captured_outputs=tuple(sorted(output.captured)),
             connection=settings.kafka.connection() if source.reads_topic else None,
             record=str(Path(options.record).resolve()) if options.record else "",

@@ -51,6 +51,7 @@ def audit_of(
         arrival_times=ArrivalTimes(
             index,
             of_source=task.is_captured,
+            lacks_headers=task.is_headless,
             outputs=task.captured_outputs,
             hides_ends=not all(task.outcome_topics.values()),
         ),
