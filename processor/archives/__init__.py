@@ -10,6 +10,8 @@ from processor.archives.manifest import Lacking, lacking, read_manifest
 from processor.archives.reading import (
     Extent,
     empty_files,
+    holds_arrivals,
+    lacks_headers,
     left_alone,
     reach,
     read,
@@ -43,7 +45,9 @@ __all__ = [
     "Limits",
     "Recorder",
     "empty_files",
+    "holds_arrivals",
     "lacking",
+    "lacks_headers",
     "left_alone",
     "reach",
     "read",

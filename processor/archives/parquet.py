@@ -199,6 +199,15 @@ def last_row(file: Path, limits: Limits) -> ArchivedRecord | Gap | None:
     return item
 
 
+def has_headers(file: Path, limits: Limits) -> bool:
+    """Whether a file has the column of headers.
+
+    Raises:
+        ArchiveError: not Parquet, or more than the limits allow.
+    """
+    return "headers" in opened(file, limits).schema_arrow.names
+
+
 def batches(
     file: Path, limits: Limits, choose: Callable[[pa.Schema], Sequence[str]], from_group: int = 0
 ) -> Iterator[tuple[int, int, pa.RecordBatch]]:

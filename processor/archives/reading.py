@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
@@ -487,8 +487,48 @@ def recorded_files(folder: Path) -> list[tuple[int, Path]]:
     return sorted(found)
 
 
-def read_label(path: Path) -> str:
-    """The suffix of the files of a recorded archive.
+def holds_arrivals(path: Path) -> bool:
+    """Whether an archive has times of arrival: it is of Event Hubs Capture, or was recorded from one that is."""
+    if path.is_dir() and (path / LABEL).is_file():
+        return read_label(path).has_arrivals
+    return any(file.name.endswith(".avro") for file in _foreign_files(path))
+
+
+def lacks_headers(path: Path) -> bool:
+    """Whether files of an archive have no column for headers, as Spark leaves it out unless it is told to keep them."""
+    if path.is_dir() and (path / LABEL).is_file():
+        return False
+    files = [file for file in _foreign_files(path) if file.name.endswith(".parquet")]
+    if not files:
+        return False
+    from processor.archives.parquet import has_headers
+
+    return not all(has_headers(file, LIMITS) for file in files)
+
+
+def _foreign_files(path: Path) -> Iterator[Path]:
+    """The files of an archive without a label."""
+    if path.is_file():
+        return iter((path,))
+    return (file for file in _archive_files(path) if not _is_hidden(file.relative_to(path)))
+
+
+class Label(NamedTuple):
+    """The suffix of a recorded archive's files, and whether its records have times of arrival (`holds_arrivals`)."""
+
+    suffix: str
+    has_arrivals: bool
+
+    def encoded(self) -> str:
+        told = {"run-steps archive": LAYOUT_VERSION, "files": self.suffix}
+        return json.dumps({**told, "times": _ARRIVAL} if self.has_arrivals else told) + "\n"
+
+
+_ARRIVAL: Final = "arrival"
+
+
+def read_label(path: Path) -> Label:
+    """The label of a recorded archive.
 
     Raises:
         ArchiveError: the label is not one we wrote.
@@ -496,12 +536,12 @@ def read_label(path: Path) -> str:
     try:
         with (path / LABEL).open("rb") as file:
             label = json.loads(file.read(4096))
-        version, suffix = label["run-steps archive"], label["files"]
-    except (ValueError, KeyError, TypeError, RecursionError) as exc:
+        version, suffix, times = label["run-steps archive"], label["files"], label.get("times")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise refused(path / LABEL, "", "not the label of an archive") from exc
     if version != LAYOUT_VERSION or suffix not in SUFFIXES:
         raise refused(path / LABEL, "", f"made by another version (got {version!r}, {suffix!r})")
-    return str(suffix)
+    return Label(str(suffix), times == _ARRIVAL)
 
 
 def natural(path: Path) -> list[tuple[int, int, str]]:

@@ -9,7 +9,6 @@ the same, byte for byte, as one that was not.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import zlib
@@ -19,7 +18,7 @@ from typing import BinaryIO, Final, Protocol
 
 from processor.archives.jsonl import encode_line
 from processor.archives.manifest import flush_folder
-from processor.archives.reading import LABEL, LAYOUT_VERSION, read, read_label, recorded_files
+from processor.archives.reading import LABEL, Label, read, read_label, recorded_files
 from processor.archives.records import LIMITS, ArchivedRecord, Gap, Limits, Partition, is_topic, refused
 from processor.errors import UsageError
 
@@ -52,17 +51,25 @@ class Recorder:
         folder: made if it is not there; must be empty or hold an archive of the same `files`.
         files: the kind of files: `.jsonl.gz`, `.jsonl` or `.parquet` (extra `audit`).
         file_bytes: a file is complete when it holds about this much before compression.
+        has_arrivals: the records come from an archive that has times of arrival (`reading.holds_arrivals`), or some do.
         limits: what a reader will accept; an item beyond it is refused here, not found unreadable later.
 
     Partitions may be written in turns, or by several recorders (processes) as long as each partition has one.
     """
 
     def __init__(
-        self, folder: Path, *, files: str = ".jsonl.gz", file_bytes: int = FILE_BYTES, limits: Limits = LIMITS
+        self,
+        folder: Path,
+        *,
+        files: str = ".jsonl.gz",
+        file_bytes: int = FILE_BYTES,
+        has_arrivals: bool = False,
+        limits: Limits = LIMITS,
     ) -> None:
         if files not in ENCODINGS:
             raise UsageError(f"archive {folder}: cannot record {files!r}", hint=f"known are {', '.join(ENCODINGS)}")
         self._folder, self._suffix, self._file_bytes, self._limits = folder, files, file_bytes, limits
+        self._has_arrivals = has_arrivals
         self._open: dict[Partition, _Open] = {}
         self._next: dict[Partition, int | None] = {}
         self._locks: dict[Path, int] = {}
@@ -72,14 +79,19 @@ class Recorder:
         self._folder.mkdir(parents=True, exist_ok=True)
         if (self._folder / LABEL).exists():
             there = read_label(self._folder)
-            if there != self._suffix:
-                raise UsageError(f"archive {self._folder}: holds {there} files (asked for {self._suffix})")
+            if there.suffix != self._suffix:
+                raise UsageError(f"archive {self._folder}: holds {there.suffix} files (asked for {self._suffix})")
+            if self._has_arrivals and not there.has_arrivals:
+                self._write_label()
             return
         # Another recorder may be making the same label at this moment: same bytes, so either may win.
         if any(p.name != LABEL and not p.name.startswith(f"{LABEL}.") for p in self._folder.iterdir()):
             raise UsageError(f"archive {self._folder}: the folder is in use", hint="choose a new or empty folder")
+        self._write_label()
+
+    def _write_label(self) -> None:
         part = self._folder / f"{LABEL}.{os.getpid()}.part"
-        part.write_text(json.dumps({"run-steps archive": LAYOUT_VERSION, "files": self._suffix}) + "\n")
+        part.write_text(Label(self._suffix, self._has_arrivals).encoded())
         part.replace(self._folder / LABEL)
 
     def next_offset(self, topic: str, partition: int) -> int | None:

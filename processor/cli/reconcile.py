@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from processor.cli import replay_options as option
 from processor.cli.options import ConfigOption, connection_of, end_with, load_settings
 from processor.errors import UsageError
 from processor.printable import print_json, print_line
@@ -30,6 +31,7 @@ def reconcile(
     published: Annotated[
         list[Path] | None, typer.Option(help="Read what was published from this archive, not from the topics.")
     ] = None,
+    capture_pattern: option.CapturePattern = "",
     partial: Annotated[bool, typer.Option("--partial", help="The lists do not hold all steps of their runs.")] = False,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the result as JSON to this new file.")
@@ -48,7 +50,14 @@ def reconcile(
     settings = load_settings(config)
     from processor.audit.reconcile.command import reconcile as run
 
-    found = run(lists, settings, lambda: connection_of(settings), published=published or (), partial=partial)
+    found = run(
+        lists,
+        settings,
+        lambda: connection_of(settings),
+        published=published or (),
+        capture=option.capture_of(capture_pattern),
+        partial=partial,
+    )
     told = msgspec.to_builtins(found)
     if report is not None:
         report.write_text(json.dumps(told, indent=2) + "\n", "utf-8")

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from processor.archives import Capture
     from processor.audit.replay.options import Options
     from processor.audit.replay.outcome import Progress, Replayed
     from processor.audit.replay.task import StepFilter
@@ -69,7 +68,7 @@ def replay(
         require_text(f"replay: {name}", ids or ())
     for name, folder in (("--report", report), ("--check", check), ("--against", against)):
         require_text(f"replay: {name}", [str(folder or "")], "what reads the tables takes no other name of a folder")
-    capture = _capture(capture_pattern, capture_topic, capture_partition)
+    capture = option.capture_of(capture_pattern, capture_topic, capture_partition)
     if check is not None:
         check_report(check, archive or [], capture, trust or [])
         return
@@ -148,12 +147,6 @@ def _filter(steps: list[str] | None, runs: list[str] | None, threads: list[str] 
     from processor.audit.replay.task import StepFilter
 
     return StepFilter(tuple(steps or ()), tuple(runs or ()), tuple(threads or ()))
-
-
-def _capture(pattern: str, topic: str, partition: int | None) -> Capture:
-    from processor.archives import CAPTURE, Capture
-
-    return Capture(pattern=pattern or CAPTURE.pattern, topic=topic or None, partition=partition)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from processor.archives import Capture
     from processor.audit.judge.regimes import Accepted
     from processor.core.rules import Rules
 
@@ -96,3 +97,10 @@ def rules_of(configs: list[Path] | None) -> tuple[Rules, ...]:
     from processor.config.loading import load
 
     return tuple(load(path, os.environ).rules() for path in configs or ())
+
+
+def capture_of(pattern: str, topic: str = "", partition: int | None = None) -> Capture:
+    """Where archives of Event Hubs Capture say which topic and partition they are of."""
+    from processor.archives import CAPTURE, Capture
+
+    return Capture(pattern=pattern or CAPTURE.pattern, topic=topic or None, partition=partition)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from processor.archives import Gap, read
+from processor.archives import CAPTURE, Capture, Gap, read
 from processor.core.effects import Record
 from processor.errors import UsageError
 from processor.kafka.admin import Admin
@@ -103,7 +103,9 @@ class Exporter:
             self._waiting = []
 
 
-def export_archives(settings: Settings, paths: Sequence[Path], sink: Sink, options: Options) -> Exported:
+def export_archives(
+    settings: Settings, paths: Sequence[Path], sink: Sink, options: Options, capture: Capture = CAPTURE
+) -> Exported:
     """Export archives of the outcome topics. No position is kept.
 
     Raises:
@@ -113,7 +115,7 @@ def export_archives(settings: Settings, paths: Sequence[Path], sink: Sink, optio
     topics = _topics(settings)
     exporter = Exporter(sink, options)
     for path in paths:
-        for item in read(path):
+        for item in read(path, capture=capture):
             if item.topic in topics and not isinstance(item, Gap):
                 exporter.take(item.topic, item.partition, item)
     if not exporter.result.steps and not exporter.result.unreadable and options.since_ms is None:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from processor.archives import ArchiveError, Recorder, manifest, read
+from processor.archives import ArchivedRecord, ArchiveError, Capture, Recorder, manifest, read
 from processor.archives.reading import recorded_files
 from processor.audit.judge.verdicts import Verdict
 from processor.audit.reconcile.command import reconcile as run
 from processor.audit.reconcile.comparison import Doubt, PublishedStep, compare_listed
 from processor.audit.report.manifest import Outcome
+from tests.capture_files import captured, write_capture
 from tests.shell.test_reconcile import SETTINGS, T0_S, Published, as_event, listed, one_of, page, published, reconciled
 
 __all__ = ["published"]
@@ -116,3 +118,21 @@ def test_an_archive_that_lacks_what_its_manifest_names_is_refused(tmp_path: Path
     recorded_files(folder / topic / "0")[1][1].unlink()
     with pytest.raises(ArchiveError, match=r"offsets 1 to 1 are not there; file .* is not there"):
         found()
+
+
+def test_times_of_arrival_do_not_say_how_far_a_worker_had_come(tmp_path: Path, published: Published) -> None:
+    """A capture of the output, by a worker an hour behind: what ended within that hour may come yet."""
+    published.event(as_event(listed("s1", completed_at=T0_S + 10)), T0_S + 10)
+    late = [item for item in read(published.write()) if isinstance(item, ArchivedRecord)][:1]
+    arrived = [captured(replace(record, timestamp=record.timestamp + 3_600_000)) for record in late]
+    file = write_capture(tmp_path, late[0].topic, 0, arrived, "null")
+    moved = tmp_path / "capture" / late[0].topic / "0.avro"
+    moved.parent.mkdir(parents=True)
+    file.rename(moved)
+    lists = tmp_path / "lists.json"
+    own = listed("s1", completed_at=T0_S + 10), listed("s2", completed_at=T0_S + 1_800)
+    lists.write_text(json.dumps(page(*own)))
+    pattern = Capture(pattern="{EventHub}/{PartitionId}")
+    found = run([lists], SETTINGS, lambda: pytest.fail("no broker"), published=[moved.parent], capture=pattern)
+    assert one_of(found, "s1").verdict is Verdict.EQUAL
+    assert one_of(found, "s2").verdict is Verdict.UNVERIFIABLE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from random import Random
@@ -67,7 +67,7 @@ class Worker:
             gateways=0.3,
         )  # fmt: skip
         self.records = list(Simulation(parameters))
-        self.marks, self.gaps = 0.02, 0.06
+        self.marks, self.gaps, self.repeats = 0.02, 0.06, 0.0
         self._set: dict[int, list[tuple[int, int]]] = {p: [] for p in range(PARTITIONS)}
         """The clock marks."""
         self._checkpoints: dict[int, dict[bytes, bytes]] = {p: {} for p in range(PARTITIONS)}
@@ -87,6 +87,8 @@ class Worker:
             self.made.logs[p].append(Gap(SOURCE, p, self.made.ends[p], behind - 1, kind))
             self.made.ends[p] = behind
         headers = tuple(produced.headers)
+        if rng.random() < self.repeats:
+            headers += (("note", b"%d" % rng.randrange(3)), ("note", b"%d" % rng.randrange(3)))
         record = ArchivedRecord(SOURCE, p, self.made.ends[p], produced.timestamp, produced.key, produced.value, headers)
         self.made.logs[p].append(record)
         self.made.ends[p] += 1
@@ -252,6 +254,59 @@ def capture(seed: int) -> Hard:
     return Hard(made, options, ("proven", "unprovable"))
 
 
+def capture_of_arrivals(seed: int) -> Hard:
+    """The source, or the output, or both, as Event Hubs Capture keeps them: with the time at which each record arrived,
+    and one header of each name."""
+    rng = Random(seed)
+    rules = rng.choice([RULES, RULES, *OTHERS[3:5], RETENTIONS[1], RETENTIONS[5]])
+    worker = Worker(seed, rules=rules)
+    worker.gaps, worker.repeats = 0.0, 0.4
+    worker.marks = rng.choice([0.0, 0.02, 0.1])
+    worker.work()
+    made, options = worker.made, dict[str, Any](rules=rules)
+    if rng.random() < 0.2:
+        off = rng.choice(["completed", "failed", "cancelled"])
+        options["outcome_topics"] = OUTCOMES | {off: ""}
+        made.topics = {place: log for place, log in made.topics.items() if place[0] != OUTCOMES[off]}
+    if is_of_source := rng.random() < 0.8:
+        for p, log in made.logs.items():
+            made.logs[p] = list(read_back(SOURCE, p, _arrived(log, rng), "null"))
+        options |= {"archives": (ArchiveRange("capture", 0, 0),), "is_captured": True}
+        if rng.random() < 0.3:
+            begins = {p: rng.randrange(end) for p, end in made.ends.items()}
+            options |= {"begin": begins.get, "complete": lambda p: begins[p] == 0}
+    if not is_of_source or rng.random() < 0.5:
+        for (topic, p), out in made.topics.items():
+            records = [ArchivedRecord(topic, p, r.offset, r.timestamp, r.key, r.value, r.headers) for r in out]
+            back = read_back(topic, p, _arrived(records, rng), "null")
+            made.topics[topic, p] = [
+                LogRecord(r.offset, r.timestamp, r.key, r.value, r.headers)
+                for r in back
+                if isinstance(r, ArchivedRecord)
+            ]
+        options["captured_outputs"] = tuple(made.topics)
+    return Hard(made, options, ("proven", "unprovable"))
+
+
+def _arrived(log: Sequence[ArchivedRecord | Gap], rng: Random) -> list[dict[str, Any]]:
+    """The events of a capture: on time, late now and then, or all of them years later, one behind the other."""
+    late_ms, share = rng.choice([(0, 0.0), (900, 0.9), (30_000, 0.3), (3_600_000, 0.05), (700_000, 0.5)])
+    is_recording, with_milliseconds = rng.random() < 0.2, rng.random() < 0.5
+    now_ms, events = 0, list[dict[str, Any]]()
+    for record in log:
+        if not isinstance(record, ArchivedRecord):
+            continue
+        due_ms = record.timestamp + (rng.randrange(late_ms) if late_ms and rng.random() < share else 0)
+        now_ms = now_ms + rng.randrange(50) if is_recording and now_ms else max(now_ms, due_ms)
+        if is_recording and not events:
+            now_ms = 1_790_000_000_000
+        headers = list(record.headers)
+        rng.shuffle(headers)
+        arrived = msgspec.structs.replace(record, timestamp=now_ms, headers=tuple(headers))
+        events.append(captured(arrived, with_milliseconds=with_milliseconds))
+    return events
+
+
 def settings_changed(seed: int) -> Hard:
     """At rest, to the audited ones or away from them; the auditor knows the others, or not."""
     rng = Random(seed)
@@ -413,7 +468,8 @@ def _murmur2(data: bytes) -> int:
 WORLDS: Final[dict[str, Callable[[int], Hard]]] = {
     one.__name__: one
     for one in (
-        plain, old_recording, range_in_mid_log, capture, compacted_outputs, compacted_source, shortened_outputs,
+        plain, old_recording, range_in_mid_log, capture, capture_of_arrivals, compacted_outputs, compacted_source,
+        shortened_outputs,
         shortened_source, broker_times, settings_changed,
         retention_changed, upgraded, partitions_added, shared_outputs, reset_forward,
         another_program,

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+from processor.audit.judge.arrival_times import ArrivalTimes
 from processor.audit.judge.differences import differences, nearest
 from processor.audit.judge.equal_steps import EqualSteps
 from processor.audit.judge.output_gaps import OutputGaps
@@ -79,6 +80,7 @@ class PartitionAudit:
         kept_from, held, holes: what is gone or held back of the output (`OutputGaps`).
         broker_times: output partitions -> from which offset on their timestamps are the broker's.
         is_archived: the records come from an archive, which may have cut their times to whole seconds.
+        arrival_times: what archives of Event Hubs Capture leave open, where some are read.
         placements: where a key stood when its topic had fewer partitions.
         dead_letter, expired: the topics of the dead letters and of the expired steps: with records of them went what
             tells of refusals, and clock marks.
@@ -110,6 +112,7 @@ class PartitionAudit:
         holes: Collection[tuple[str, int]] = (),
         broker_times: Mapping[tuple[str, int], int] | None = None,
         is_archived: bool = False,
+        arrival_times: ArrivalTimes | None = None,
         placements: Placements | None = None,
         dead_letter: str = "",
         expired: str = "",
@@ -129,10 +132,10 @@ class PartitionAudit:
         if begin <= regimes.known_until:
             self.state = make_state(begin, known_ms, regimes.known_rules)
         self._index, self._expected, self._shortened = index, expected_of, shortened
-        self._begin, self._end, self._log_end = begin, end, log_end
+        self._begin, self._end, self._log_end, self._broker_times = begin, end, log_end, broker_times or {}
         self._yield_equal, self._equal_steps = yield_equal, equal_steps
         self._gaps = OutputGaps(kept_from or {}, held, holes, dead_letter, expired, marks, begin)
-        self._broker_times, self._placements = broker_times or {}, placements
+        self._placements, self._arrival = placements, arrival_times or ArrivalTimes(index)
         self._growth: dict[str, PartitionGrowth] = {}
         self._whole_seconds = is_archived
         """Whether all record times that were looked at, two of each piece, are."""
@@ -324,7 +327,7 @@ class PartitionAudit:
         state = self.state
         state.moved_to(position)
         is_due = state.next_due_ms() == milliseconds
-        is_unknown = not self._segments.last.complete or self._gaps.marks_are_lost
+        is_unknown = not self._segments.last.complete or self._gaps.marks_are_lost or self._arrival.of_source
         if is_unknown or (not is_due and self._unnamed.may_have_set((position, milliseconds), state)):
             # Time has moved, whether the step that was due is known here or began before; and what seems to be due
             # earlier was none to the worker, or the mark would be another.
@@ -398,7 +401,7 @@ class PartitionAudit:
         why = self._segments.undecidable(effect, first, cause, None if near is None else offsets_of(near)[0])
         if near is None:
             why = self._gaps.lacks(expected, cause) or why or self._other_fold or self._regimes.unknown_at(cause)
-            why = why or self._unnamed_at(effect, first, cause)
+            why = why or self._unnamed_at(effect, first, cause) or self._arrival.of_missing(effect, first, cause)
             verdict = Verdict.UNVERIFIABLE if why else Verdict.MISSING
             self.unmatched += bool(why)
             yield effect, self._finding(verdict, kind, identity, first, cause, None, why)
@@ -416,6 +419,7 @@ class PartitionAudit:
                 return
             paths = {field.path for field in fields}
             why = excuse or self._unnamed.between(effect, first, cause, candidates, paths)
+            why = why or self._arrival.between(effect, self._forms(effect, expected), near, fields)
         verdict = Verdict.UNVERIFIABLE if why else Verdict.DIFFERENT
         yield effect, self._finding(verdict, kind, identity, first, cause, location_of(near), why, fields)
 
@@ -453,8 +457,10 @@ class PartitionAudit:
     def _is_equal(self, effect: Effect, expected: ExpectedRecord, published: Published) -> bool:
         if not differences(expected, published):
             return True
-        forms = [expected, *(self._shortened(effect) if self._shortened is not None else ())]
-        return any(not differences(form, published) for form in forms)
+        return any(not differences(form, published) for form in self._forms(effect, expected))
+
+    def _forms(self, effect: Effect, expected: ExpectedRecord) -> Sequence[ExpectedRecord]:
+        return [expected, *(self._shortened(effect) if self._shortened is not None else ())]
 
     def _judge_left(self, published: Published) -> Finding | None:
         """A published record that the range does not imply; None if it is not in scope."""
@@ -480,6 +486,8 @@ class PartitionAudit:
         elif not why:
             letter = (published.identity[1], published.key, published.value, published.headers)
             why = self._unnamed.of_dead_letter(cause, *letter)
+        if mark_of(published) not in self._ignored_marks:
+            why = why or self._arrival.of_left(published, first)
         if why:
             self.left_unverifiable += 1
             kind = published.kind

@@ -14,7 +14,7 @@ from processor.audit.judge.verdicts import NEVER, FindingKind, Published, Publis
 from processor.core.effects import DeadLetter, Publish, Reason
 from processor.core.headers import ANOMALIES
 
-_STATEFUL: Final = frozenset(
+STATEFUL: Final = frozenset(
     {
         Reason.BAD_INDEX,
         Reason.ILLEGAL_TRANSITION,
@@ -95,7 +95,7 @@ class Segments:
             told: the first offset that the record published in its place names; None: there is no such record.
         """
         if isinstance(effect, DeadLetter):
-            return self._unsure_of_letter(self.last, cause) if effect.reason in _STATEFUL else ""
+            return self._unsure_of_letter(self.last, cause) if effect.reason in STATEFUL else ""
         is_after_run = _AFTER_RUN in effect.anomalies
         return self._unsure(self.last, first, cause, effect.value, is_after_run, agreed=first == told)
 
@@ -108,7 +108,7 @@ class Segments:
             return self.began_before(published) or self._unsure(
                 self._segment_of(cause), first, cause, published.value, is_after_run
             )
-        if published.identity[1].partition(" ")[0] in _STATEFUL:
+        if published.identity[1].partition(" ")[0] in STATEFUL:
             return self._unsure_of_letter(self._segment_of(cause), cause)
         return ""
 

@@ -15,23 +15,20 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
+from processor.audit.judge.named_steps import steps_in
 from processor.audit.judge.published_headers import mark_in, mark_of, offsets_of
 from processor.audit.judge.regimes import Regime, regime_of
 from processor.audit.judge.verdicts import NEVER, FindingKind, Published, PublishedIndex
 from processor.core.effects import DeadLetter, Headers, Publish, Reason, Status
-from processor.core.events import decode, run_named
 from processor.core.headers import DETAIL, FIRST_OFFSET, INFERRED
 from processor.core.partition import PartitionState
-from processor.core.responses.decode import MAX_RESPONSE_ID
-from processor.core.responses.event import NOT_SAID, OF_ITEMS, ResponseEvent
 from processor.core.responses.response import ENTRY
 from processor.core.schema_frames import frame_of
-from processor.core.wire_types import StepDelta, StepObject
 
 _WHY: Final = "no published step says which rules were in force there (if none but the audited ones: --accept-rules {})"
 
@@ -128,7 +125,7 @@ class UnnamedSettings:
         """A dead letter is implied and not there, or another: why that is not provable; "" if it is a difference."""
         cause = _cause_of(letter)
         if self._others and letter.reason in _OF_ENDED:
-            names = set(_steps_in(letter.key, letter.value, letter.headers))
+            names = set(steps_in(letter.key, letter.value, letter.headers))
             if self._may_be_forgotten(cause, names):
                 self._doubted |= names
                 return self._why
@@ -136,7 +133,7 @@ class UnnamedSettings:
         if why and _is_decided(letter.reason, letter.value):
             if not self._disagreed or self._disagreed[-1] <= cause:
                 self._disagreed.append(cause)
-            self._doubted.update(_steps_in(letter.key, letter.value, letter.headers))
+            self._doubted.update(steps_in(letter.key, letter.value, letter.headers))
         return why
 
     def of_dead_letter(self, cause: int, reason: str, key: bytes | None, value: bytes | None, headers: Headers) -> str:
@@ -151,7 +148,7 @@ class UnnamedSettings:
         if reason.partition(" ")[0] in _OF_ENDED and not self._first <= cause <= self._last:
             return self._why  # an end that is forgotten here may have been remembered for longer
         refused = self._doubted | self._read_steps()[1]
-        return self._why if any(step_id in refused for step_id in _steps_in(key, value, headers)) else ""
+        return self._why if any(step_id in refused for step_id in steps_in(key, value, headers)) else ""
 
     def _is_of_step_from_there(self, reason: str, key: bytes | None, value: bytes | None, headers: Headers) -> bool:
         """Whether it is of a step that began where settings are not named: what that holds may come from there."""
@@ -159,7 +156,7 @@ class UnnamedSettings:
             first = _first_offset_in(value)
             return first is not None and self._is_unnamed(first)
         begun, refused = self._read_steps()
-        return any(step_id in begun or step_id in refused for step_id in _steps_in(key, value, headers))
+        return any(step_id in begun or step_id in refused for step_id in steps_in(key, value, headers))
 
     def _read_steps(self) -> tuple[set[str], set[str]]:
         """The published steps that began where settings are not named, and those that were refused something there."""
@@ -172,7 +169,7 @@ class UnnamedSettings:
                     if first is not None and self._is_unnamed(first):
                         begun.add(one.identity[0])
                 elif _is_decided(one.identity[1], one.value) and cause is not None and self._is_unnamed(cause):
-                    refused.update(_steps_in(one.key, one.value, one.headers))
+                    refused.update(steps_in(one.key, one.value, one.headers))
             self._steps = begun, refused
         return self._steps
 
@@ -329,17 +326,6 @@ def _first_offset_in(reference: bytes | None) -> int | None:
         return _read_reference(reference or b"").first_offset
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-
-
-def _steps_in(key: bytes | None, value: bytes | None, headers: Headers) -> Iterator[str]:
-    """The steps that the events of a record name; of a response, which is refused as a whole, the response, too."""
-    for event in getattr(decode(value, headers), "events", ()):
-        if isinstance(event, StepDelta | StepObject):
-            yield event.step_id
-        elif isinstance(event, ResponseEvent) and (response_id := run_named(key, headers, MAX_RESPONSE_ID)):
-            yield response_id
-            if event.what in OF_ITEMS and event.index != NOT_SAID:
-                yield f"{response_id}:{event.index}"
 
 
 def _between(offsets: Sequence[int], first: int, last: int) -> int:

@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from processor.archives import CAPTURE, Capture
 from processor.audit.judge.verdicts import Verdict
 from processor.audit.reconcile import response_objects
 from processor.audit.reconcile.comparison import StepResult, compare_listed, not_listed, paths_counted
@@ -56,12 +57,14 @@ def reconcile(
     connection: Callable[[], Connection],
     *,
     published: Sequence[Path] = (),
+    capture: Capture = CAPTURE,
     partial: bool = False,
 ) -> Reconciled:
     """Read the lists and what was published, and compare.
 
     Args:
         published: archives of the output topics, read in place of the topics.
+        capture: where archives of Event Hubs Capture say which topic and partition they are of.
         partial: the lists do not hold all steps of their runs.
 
     Raises:
@@ -72,7 +75,7 @@ def reconcile(
         raise UsageError("reconcile: the lists hold no step", hint="a run without steps proves nothing")
     found = PublishedSteps(settings, lists.steps, lists.runs)
     if published:
-        found.read_archives(published)
+        found.read_archives(published, capture)
     else:
         asyncio.run(found.read_topics(connection))
     lists.place_responses(found.newest)

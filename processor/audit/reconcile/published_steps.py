@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from processor.archives import CAPTURE, Gap, read
+from processor.archives import CAPTURE, Capture, Gap, holds_arrivals, read
 from processor.audit.judge.published_headers import began_at
 from processor.audit.judge.verdicts import FindingKind, Published, Unreadable, location_of
 from processor.audit.published_index import of_source
-from processor.audit.reconcile.comparison import Doubt, PublishedStep
+from processor.audit.reconcile.comparison import Doubt, PublishedStep, latest_s
 from processor.audit.replay.output_survey import require_as_recorded
 from processor.audit.replay.record_sources import HOLES
 from processor.config.settings import Settings
@@ -102,8 +102,11 @@ class PublishedSteps:
         if before is None or before.order <= found.order:
             own[one.source_partition] = found
 
-    def read_archives(self, paths: Sequence[Path]) -> None:
+    def read_archives(self, paths: Sequence[Path], capture: Capture = CAPTURE) -> None:
         """Read archives of the output topics.
+
+        A capture has times of arrival, which are later than what a worker had come to. Then the steps that were read
+        say how far that was.
 
         Raises:
             ArchiveError: one cannot be read, or lacks what its manifest names.
@@ -113,8 +116,8 @@ class PublishedSteps:
         began: set[tuple[str, int]] = set()
         has_holes = False
         for path in paths:
-            require_as_recorded(path, CAPTURE)
-            for item in read(path):
+            require_as_recorded(path, capture)
+            for item in read(path, capture=capture):
                 if item.topic not in wanted:
                     continue
                 place = (item.topic, item.partition)
@@ -127,6 +130,8 @@ class PublishedSteps:
                     first_ms = max(first_ms, item.timestamp)
                 last_ms = max(last_ms, item.timestamp)
                 self.take(item.topic, item.partition, item, _MANY)
+        if any(map(holds_arrivals, paths)):
+            last_ms = min(last_ms, 1000 * max((latest_s(one.snapshot) for one in self._all_newest()), default=-1))
         self.doubt = Doubt(
             "the archive has holes"
             if has_holes
@@ -136,6 +141,9 @@ class PublishedSteps:
             first_ms + _SKEW_MS if first_ms >= 0 else None,
             last_ms - _SKEW_MS,
         )
+
+    def _all_newest(self) -> Iterator[PublishedStep]:
+        return (one for by_partition in self.newest.values() for one in by_partition.values())
 
     async def read_topics(self, connect: Callable[[], Connection]) -> None:
         """Read the output topics up to where they end now.

@@ -10,7 +10,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from processor.archives import ArchivedRecord, Capture, Gap, Lacking, lacking, reach, read
+import msgspec
+
+from processor.archives import (
+    ArchivedRecord,
+    Capture,
+    Gap,
+    Lacking,
+    holds_arrivals,
+    lacking,
+    lacks_headers,
+    reach,
+    read,
+)
 from processor.archives.records import printable
 from processor.audit.judge.block_digests import framed
 from processor.audit.replay.record_sources import HOLES, laid_end_to_end
@@ -51,6 +63,7 @@ class Archives:
     Attributes:
         ranges: partition -> the offsets that archives hold.
         lacking: partition -> archives that do not hold what their own manifest says.
+        captured, headless: paths of archives that have times of arrival, and of those that have no headers.
     """
 
     def __init__(
@@ -59,12 +72,18 @@ class Archives:
         self._topic, self._capture = topic, capture
         self.ranges: dict[int, list[ArchiveRange]] = {}
         self.lacking: dict[int, list[tuple[str, Lacking]]] = {}
+        self.captured: set[str] = set()
+        self.headless: set[str] = set()
         for path in paths:
             show(path)
             self._survey(path)
 
     def _survey(self, path: str) -> None:
         reached = reach(Path(path), capture=self._capture)
+        if holds_arrivals(Path(path)):
+            self.captured.add(path)
+        if lacks_headers(Path(path)):
+            self.headless.add(path)
         missing: dict[int, tuple[_Span, ...]] = {}
         for one in lacking(Path(path), reached):
             if one.held.topic == self._topic:
@@ -128,8 +147,10 @@ class Archives:
         over = [ArchiveRange(p.path, max(p.begin, twice.begin), min(p.end, twice.end)) for p in parts]
         over = [part for part in over if part.begin < part.end]
         here, there = list[_Span](), list[_Span]()
-        one = _noted(self._told(partition, [twice]), here)
-        other = _noted(self._told(partition, over), there)
+        # A capture has other times than the topic, and fewer headers: it contradicts neither.
+        whole = self.captured.isdisjoint((twice.path, *(part.path for part in over)))
+        one = _noted(self._told(partition, [twice], whole=whole), here)
+        other = _noted(self._told(partition, over, whole=whole), there)
         offset = _contradiction(one, other)
         if offset is not None:
             raise CorruptLog(
@@ -144,12 +165,17 @@ class Archives:
             if max(first, part.begin) < min(behind, part.end)
         ]
 
-    def _told(self, partition: int, parts: Sequence[ArchiveRange]) -> Iterator[_Told]:
-        """What archives say of offsets: a record, or that there is none. A hole says nothing."""
+    def _told(self, partition: int, parts: Sequence[ArchiveRange], *, whole: bool) -> Iterator[_Told]:
+        """What archives say of offsets: a record, or that there is none. A hole says nothing.
+
+        Args:
+            whole: records with their timestamps and headers.
+        """
         for part in parts:
             for item in self.read(partition, part):
                 if not isinstance(item, Gap):
-                    yield item.offset, item.offset, framed(item)
+                    record = item if whole else msgspec.structs.replace(item, timestamp=0, headers=())
+                    yield item.offset, item.offset, framed(record)
                 elif item.kind not in HOLES:
                     yield item.first, item.last, None
 

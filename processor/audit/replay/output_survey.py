@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from processor.archives import ArchiveError, Capture, lacking, reach, read_manifest, shares
+from processor.archives import (
+    ArchiveError,
+    Capture,
+    holds_arrivals,
+    lacking,
+    lacks_headers,
+    reach,
+    read_manifest,
+    shares,
+)
 from processor.audit.judge.range_result import RangeResult
 from processor.audit.replay.index_output import IndexJob, IndexResult, Output, PublishedArchive, shared_out, summed
 from processor.audit.replay.options import Options
@@ -27,6 +36,7 @@ class OutputSurvey:
         partitions: how many each topic has.
         shortened: (topic, partition) whose first records are gone.
         holes: (topic, partition) that lack records behind the first.
+        captured: (topic, partition) that are read from an archive with times of arrival.
         index_results: of the jobs, in their order.
         notes: sentences for the report.
     """
@@ -36,6 +46,7 @@ class OutputSurvey:
         self.partitions: dict[str, int] = {}
         self.shortened: set[tuple[str, int]] = set()
         self.holes: set[tuple[str, int]] = set()
+        self.captured: set[tuple[str, int]] = set()
         self.index_results: list[IndexResult] = []
         self.notes: list[str] = []
         self._outputs: list[Output] = []
@@ -107,9 +118,12 @@ class OutputSurvey:
         for one in found:
             self.shortened.update(one.shortened)
             self.holes.update(one.holes)
+        have_arrivals = [holds_arrivals(Path(path)) for path in self._options.published]
         ends: dict[tuple[str, int], int] = {}
         for extent in sorted(extent for one in found for extent in one.extents):
             place = (extent.topic, extent.partition)
+            if have_arrivals[extent.archive]:
+                self.captured.add(place)
             if extent.first <= ends.get(place, -1):
                 raise ArchiveError(
                     f"archive {self._options.published[extent.archive]}: {extent.topic}-{extent.partition}: offset "
@@ -153,11 +167,16 @@ class OutputSurvey:
 
 
 def require_as_recorded(path: Path, capture: Capture) -> None:
-    """Refuse output that lacks what its manifest names: every record of it would be accused as missing.
+    """Refuse output that lacks what its manifest names, or all headers: every record would be accused as missing.
 
     Raises:
         ArchiveError: it does.
     """
+    if lacks_headers(path):
+        raise ArchiveError(
+            f"archive {path}: has no column `headers`, which name what a published record is of",
+            hint="export the topics again with their headers (Spark: includeHeaders=true)",
+        )
     if read_manifest(path):
         for one in lacking(path, reach(path, capture=capture)):
             raise ArchiveError(f"archive {path}: {one}", hint="record it again, or fetch the whole of it")

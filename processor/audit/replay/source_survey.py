@@ -32,6 +32,8 @@ class Span(msgspec.Struct):
     complete: bool
     switch: int = 0
     parts: tuple[ArchiveRange, ...] = ()
+    is_captured: bool = False
+    is_headless: bool = False
 
 
 class SourceSurvey:
@@ -214,7 +216,9 @@ class SourceSurvey:
         switch = max((part.end for part in parts), default=low) if self.reads_topic else high
         if self.reads_topic and parts and switch > topic_begin and switch < high:
             self.reading.append(f"Partition {partition}: archives up to offset {switch}, the topic from there on.")
-        self.spans[partition] = Span(low, high, low == 0, switch, tuple(parts))
+        paths = {part.path for part in parts}
+        lossy = bool(paths & self._archives.captured), bool(paths & self._archives.headless)
+        self.spans[partition] = Span(low, high, low == 0, switch, tuple(parts), *lossy)
         self._tell_lacking(partition, low, high, parts)
 
 

@@ -53,6 +53,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         shortened: (topic, partition) of the outputs whose first records are gone.
         held: (topic, partition) of the outputs of which an open transaction holds back the rest.
         holes: (topic, partition) of the outputs that lack records behind the first.
+        is_captured: some of these archives are of Event Hubs Capture, which does not keep the records' own times.
+        is_headless: some of these archives have no headers.
+        captured_outputs: (topic, partition) of the outputs that are read from such archives.
         broker_times: (topic, partition, offset) of the outputs from which on timestamps are the broker's.
         connection: arguments of `Connection.build`, secrets in clear: never written anywhere. None: archives alone.
         capture: where archives of Event Hubs Capture say which topic and partition they are of.
@@ -86,6 +89,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     held: tuple[tuple[str, int], ...] = ()
     holes: tuple[tuple[str, int], ...] = ()
     broker_times: tuple[tuple[str, int, int], ...] = ()
+    is_captured: bool = False
+    is_headless: bool = False
+    captured_outputs: tuple[tuple[str, int], ...] = ()
     connection: dict[str, Any] | None = None
     record: str = ""
     record_files: str = ".jsonl.gz"

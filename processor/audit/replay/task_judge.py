@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from processor.audit.expected_records import ExpectedRecords
+from processor.audit.judge.arrival_times import ArrivalTimes
 from processor.audit.judge.equal_steps import EqualSteps
 from processor.audit.judge.partition_audit import MakeState, PartitionAudit
 from processor.audit.judge.transition_observer import TransitionObserver
@@ -47,6 +48,13 @@ def audit_of(
         held=task.held,
         holes=task.holes,
         is_archived=bool(task.archives),
+        arrival_times=ArrivalTimes(
+            index,
+            of_source=task.is_captured,
+            lacks_headers=task.is_headless,
+            outputs=task.captured_outputs,
+            hides_ends=not all(task.outcome_topics.values()),
+        ),
         placements=expected.placements,
         broker_times={(topic, partition): offset for topic, partition, offset in task.broker_times},
         dead_letter=task.dead_letter,
