@@ -250,7 +250,11 @@ class Transitions:
         """L7: end a step that was due at `due_s`."""
         step = entry.materialise()
         self.touch(entry, cause)
-        step.infer("deadline", Status.EXPIRED, due_s - self.grace_s)
+        at_s = step.usable_expires_at
+        if at_s is None:
+            # Under changed settings `due_s` may hold another grace, and less than that of now.
+            at_s = max(step.opened_s, due_s - self.grace_s)
+        step.infer("deadline", Status.EXPIRED, at_s)
         self.counts["deadline_by_mark" if cause.mark else "deadline_by_record"] += 1
         self.finish(entry, step, cause)
 
