@@ -244,7 +244,7 @@ class Transitions:
         known = step.usable_expires_at
         if known is None:
             known = step.opened_s + self._max_age_s
-        self.deadlines.set(entry, known + self.grace_s)
+        self.deadlines.set(entry, max(1, known + self.grace_s))  # 0 is none, and may be reached before time is known
 
     def expire(self, entry: Entry, due_s: int, cause: Cause) -> None:
         """L7: end a step that was due at `due_s`."""
