@@ -340,8 +340,12 @@ class PartitionState:
     # --- time ---------------------------------------------------------------------------------------------
 
     def next_due_ms(self) -> int | None:
-        """The earliest deadline of an open step, in milliseconds of stream time."""
-        return self._transitions.deadlines.earliest_ms()
+        """The earliest deadline of an open step, in milliseconds of stream time, and not before the stream time itself.
+
+        It may have passed where an object came under shorter settings than those before (docs/decisions/0030).
+        """
+        due = self._transitions.deadlines.earliest_ms()
+        return None if due is None else max(due, self._transitions.stream_time)
 
     def pass_time(self, time_ms: int) -> None:
         """Move stream time forward by a clock mark of an owner to whom a step was due that is not known here."""

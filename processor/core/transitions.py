@@ -244,13 +244,17 @@ class Transitions:
         known = step.usable_expires_at
         if known is None:
             known = step.opened_s + self._max_age_s
-        self.deadlines.set(entry, known + self.grace_s)
+        self.deadlines.set(entry, max(1, known + self.grace_s))  # 0 is none, and may be reached before time is known
 
     def expire(self, entry: Entry, due_s: int, cause: Cause) -> None:
         """L7: end a step that was due at `due_s`."""
         step = entry.materialise()
         self.touch(entry, cause)
-        step.infer("deadline", Status.EXPIRED, due_s - self.grace_s)
+        at_s = step.usable_expires_at
+        if at_s is None:
+            # Under changed settings `due_s` may hold another grace, and less than that of now.
+            at_s = max(step.opened_s, due_s - self.grace_s)
+        step.infer("deadline", Status.EXPIRED, at_s)
         self.counts["deadline_by_mark" if cause.mark else "deadline_by_record"] += 1
         self.finish(entry, step, cause)
 

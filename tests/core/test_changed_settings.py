@@ -16,7 +16,7 @@ from processor.core.partition import PartitionState
 from processor.core.rules import Rules
 from processor.core.run_steps.fast_path import Paths
 from tests.core.responses_strategies import response_logs
-from tests.core.scripted_log import Play, step, text
+from tests.core.scripted_log import START_S, Play, published, snapshot, step, text
 from tests.core.strategies import RULES, lives, logs
 from tests.core.test_restart import Topics, outcomes, portrait
 
@@ -25,6 +25,20 @@ NARROWER = msgspec.structs.replace(RULES, max_step_bytes=300, max_open_steps=1, 
 LONGER = msgspec.structs.replace(RULES, max_age_s=500, grace_s=60, ended_retention_s=200, ended_retention_records=90)
 ANY = (RULES, SHORTER, NARROWER, LONGER)
 PATIENT, HASTY = Rules(max_age_s=3_600), Rules(max_age_s=10)
+ADDED = {
+    "type": "response.output_item.added",
+    "output_index": 0,
+    "sequence_number": 1,
+    "item": {"id": "m", "type": "message", "status": "in_progress", "content": []},
+}
+DELTA = {
+    "type": "response.output_text.delta",
+    "output_index": 0,
+    "content_index": 0,
+    "item_id": "m",
+    "sequence_number": 2,
+    "delta": "a",
+}
 
 
 def hung(rules: Rules) -> Play:
@@ -66,6 +80,53 @@ def test_a_step_that_was_open_is_open_under_shorter_settings_and_is_published_wh
         ("hung", Status.EXPIRED),
         ("other", Status.EXPIRED),
     ]
+
+
+@pytest.mark.parametrize("expires_at", [2_000, None])
+@pytest.mark.parametrize(("before_s", "now_s"), [(60, 3_600), (3_600, 60)])
+def test_a_step_expires_when_its_service_said_whatever_grace_there_was_before(
+    before_s: int, now_s: int, expires_at: int | None
+) -> None:
+    """Its deadline has the grace of before in it, which is not that of now."""
+    play = Play(Rules(grace_s=before_s, max_age_s=1_000))
+    play.created(expires_at=expires_at)
+    play.state = restored(play, Rules(grace_s=now_s, max_age_s=1_000), play.state.rules)
+    found = snapshot(published(play.wait(10_000)))
+    if expires_at is not None:
+        assert found["expired_at"] == expires_at
+    else:
+        assert START_S <= found["expired_at"] <= START_S + 1_000 + before_s
+
+
+def test_a_deadline_that_shorter_settings_put_into_the_past_fires_on_an_idle_partition() -> None:
+    """Its worker would ask for a clock mark that is not the next deadline, and end, and do so again."""
+    play = hung(PATIENT)
+    play.state = restored(play, HASTY, PATIENT)
+    for name in ("hung", "other"):
+        play.say("step.in_progress", step(id=name))
+    due = play.state.next_due_ms()
+    assert due == play.state.stream_time
+    ended = [effect for effect in play.state.advance(due) if isinstance(effect, Publish)]
+    assert [(effect.step_id, snapshot(effect)["expired_at"]) for effect in ended] == [
+        ("hung", START_S + 10),
+        ("other", START_S + 610),
+    ]
+
+
+def test_the_deadlines_of_a_response_are_those_of_now_and_each_clock_mark_ends_an_item() -> None:
+    """A mark that no published record carries moves time where no replay knows of it."""
+    play = Play(HASTY)
+    play.put(text(ADDED))
+    play.state = restored(play, PATIENT, HASTY)
+    assert play.state.next_due_ms() == (START_S + PATIENT.max_age_s + PATIENT.grace_s) * 1_000
+    play = Play(PATIENT)
+    play.put(text(ADDED))
+    play.wait(1_000)
+    play.state = restored(play, HASTY, PATIENT)
+    play.put(text(DELTA))
+    due = play.state.next_due_ms()
+    assert due == play.state.stream_time
+    assert snapshot(published(outcomes(play.state.advance(due))))["expired_at"] == START_S + HASTY.max_age_s
 
 
 def test_settings_that_change_no_fold_change_nothing_over() -> None:
@@ -120,17 +181,20 @@ def changed(state: PartitionState, rules: Rules) -> PartitionState:
 
 
 def in_one_life(
-    records: Sequence[LogRecord], changes: Sequence[tuple[int, Rules]], start: int
+    records: Sequence[LogRecord], changes: Sequence[tuple[int, Rules | int]], start: int
 ) -> tuple[list[Effect], PartitionState]:
+    """One state for all; `changes`: at which position which settings came, or which clock mark was set."""
     state = PartitionState("t", 3, RULES, next_offset=start, live_from=start)
     effects: list[Effect] = []
     rest = list(records)
-    for position, rules in changes:
+    for position, change in changes:
         effects += state.apply([record for record in rest if record.offset < position])
         state.moved_to(position)
         rest = [record for record in rest if record.offset >= position]
-        if rules != state.rules:
-            state = changed(state, rules)
+        if isinstance(change, int):
+            effects += state.advance(change)
+        elif change != state.rules:
+            state = changed(state, change)
     return [*effects, *state.apply(rest)], state
 
 
@@ -141,7 +205,7 @@ def test_settings_change_at_the_committed_offset_wherever_owners_crash(
 ) -> None:
     start = records[0].offset if records else 0
     paths = data.draw(st.sampled_from([Paths.FAST, Paths.FAST, Paths.BOTH]))
-    topics, changes = Changing(start), list[tuple[int, Rules]]()
+    topics, changes, marks = Changing(start), list[tuple[int, Rules | int]](), list[tuple[int, Rules | int]]()
     rules, pending, done, has_committed = RULES, list[Effect](), 0, False
     state = topics.restored(rules, paths)
     while done < len(records):
@@ -150,17 +214,23 @@ def test_settings_change_at_the_committed_offset_wherever_owners_crash(
         found = state.apply([record for record in records if record.offset >= state.next_offset][:size])
         at = sum(record.offset < state.next_offset for record in records)
         pending += found if was_live else [*state.rebuilt(), *found] if state.is_live else []
-        what = data.draw(st.sampled_from(["go on", "commit", "commit", "crash", "checkpoint"]))
+        what = data.draw(st.sampled_from(["go on", "commit", "commit", "crash", "checkpoint", "mark"]))
         if what == "checkpoint" and state.is_live:
             pending += state.checkpoint(data.draw(st.integers(0, state.next_offset + 1)))
+        if what == "mark" and state.is_live and (due := state.next_due_ms()) is not None:
+            fired = state.advance(due)
+            assert outcomes(fired), "or no replay knew that time has moved"
+            marks.append((state.next_offset, due))
+            pending += fired
         if what == "crash":
             rules = data.draw(st.sampled_from(ANY))
-            state, pending, has_committed = topics.restored(rules, paths), [], False
+            state, pending, marks, has_committed = topics.restored(rules, paths), [], [], False
         elif state.is_live and (what == "commit" or at == len(records)):
             if not has_committed:
                 changes.append((state.live_from, rules))
             topics.commit(state, pending)
-            topics.rules, pending, done, has_committed = rules.folding(), [], at, True
+            changes += marks
+            topics.rules, pending, marks, done, has_committed = rules.folding(), [], [], at, True
     expected, lived = in_one_life(records, changes, start)
     assert topics.outcomes == outcomes(expected)
     last = topics.restored(rules)

@@ -82,6 +82,13 @@ def test_l7a_a_usable_deadline_stays_when_an_unusable_one_follows() -> None:
     assert play.state.next_due_ms() == 1_015_000
 
 
+def test_l7a_the_age_counts_from_before_any_record_had_a_time() -> None:
+    """The shortest age of all ends in second 0 then, which must not be taken for no deadline."""
+    play = Play(Rules(grace_s=0, max_age_s=1), at=-0.001)
+    play.created()
+    assert published(play.put(None, at=1)).inferred == "deadline"
+
+
 def test_l7a_a_step_that_only_deltas_know_has_an_age_too() -> None:
     play = Play()
     play.say("step.delta", calls(call(0, "a")))

@@ -552,6 +552,8 @@ class ResponseFold:
         response = entry.peek()
         assert isinstance(response, Response)
         found = response.open_items()
+        if found:  # under longer settings than those before none of them ends at `due_s`
+            due_s = max(due_s, min(item.opened_s for item in found) + self._max_age_s)
         self._transitions.weigh(entry, max(1, len(found)))
         self._transitions.set_due(entry, due_s, is_idle=not found)
 
