@@ -32,8 +32,8 @@ def otlp(
         str | None,
         typer.Option(
             metavar="URL",
-            help="Where the collector takes OTLP over HTTP, with its path /v1/traces. Not given: as "
-            "OTEL_EXPORTER_OTLP_ENDPOINT says.",
+            help="Where the collector takes OTLP over HTTP, with its path /v1/traces. Not given: as the variables "
+            "OTEL_EXPORTER_OTLP_* say.",
         ),
     ] = None,
     published: Annotated[

@@ -87,7 +87,7 @@ class Worker:
             self.made.logs[p].append(Gap(SOURCE, p, self.made.ends[p], behind - 1, kind))
             self.made.ends[p] = behind
         headers = tuple(produced.headers)
-        if rng.random() < self.repeats:
+        if self.repeats and rng.random() < self.repeats:
             headers += (("note", b"%d" % rng.randrange(3)), ("note", b"%d" % rng.randrange(3)))
         record = ArchivedRecord(SOURCE, p, self.made.ends[p], produced.timestamp, produced.key, produced.value, headers)
         self.made.logs[p].append(record)
