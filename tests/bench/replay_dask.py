@@ -28,6 +28,7 @@ from tests.bench.replay_against import JOBS, environment, record_job
 
 WORKERS = 2
 _BEGIN_EVENTS = 2_000
+_PATIENCE_S = 20
 
 
 @contextmanager
@@ -48,10 +49,13 @@ def cluster(room: Path, folder: Path) -> Iterator[tuple[str, list[subprocess.Pop
         try:
             yield _address(at, started), started
         finally:
-            for process in started:
+            for process in reversed(started):  # a worker whose scheduler has ended does not always end itself
                 process.terminate()
-            for process in started:
-                process.wait()
+                try:
+                    process.wait(_PATIENCE_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
 
 def _address(at: Path, started: Sequence[subprocess.Popen[bytes]]) -> str:
