@@ -427,7 +427,7 @@ def _files(path: Path, only: Partition | None, begin: int, end: int) -> list[tup
         read_label(path)
         return _recorded(path, only, begin, end)
     require_no_table(path)
-    found = [p for p in _archive_files(path) if not _is_hidden(p.relative_to(path))]
+    found = list(_finished_files(path))
     if not found:
         raise UsageError(f"archive {path}: no archive in this folder", hint=f"known are {', '.join(SUFFIXES)}")
     return [(file, None) for file in sorted(found, key=lambda file: natural(file.relative_to(path)))]
@@ -449,11 +449,16 @@ def empty_files(path: Path) -> list[Path]:
     """Archive files of no bytes under a folder: JSON lines without a line, or what a copy that failed has left."""
     if not path.is_dir() or (path / LABEL).is_file():
         return []
-    return sorted(p for p in _archive_files(path) if not _is_hidden(p.relative_to(path)) and not p.stat().st_size)
+    return sorted(p for p in _finished_files(path) if not p.stat().st_size)
 
 
 def _archive_files(path: Path) -> Iterator[Path]:
     return (p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file())
+
+
+def _finished_files(path: Path) -> Iterator[Path]:
+    """Archive files under a folder whose names do not say that they are unfinished (`left_alone`)."""
+    return (p for p in _archive_files(path) if not _is_hidden(p.relative_to(path)))
 
 
 def _is_hidden(path: Path) -> bool:
@@ -508,9 +513,7 @@ def lacks_headers(path: Path) -> bool:
 
 def _foreign_files(path: Path) -> Iterator[Path]:
     """The files of an archive without a label."""
-    if path.is_file():
-        return iter((path,))
-    return (file for file in _archive_files(path) if not _is_hidden(file.relative_to(path)))
+    return iter((path,)) if path.is_file() else _finished_files(path)
 
 
 class Label(NamedTuple):
