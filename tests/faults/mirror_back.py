@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -24,7 +23,7 @@ from tests.faults.audit_check import prove, replayed
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Tally
 from tests.faults.mirror import MirrorMaker, _contents, _ends, _has, _jars, _names, _see
-from tests.faults.service import created, ended
+from tests.faults.service import due_soon, ended
 from tests.faults.worker_fleet import WAIT_S, Fleet, Load, Offsets, Topics, eventually
 from tests.kafka_tools import Got, Sent
 
@@ -132,8 +131,8 @@ def _behind(records: Sequence[Produced], ends: Mapping[int, int]) -> list[Produc
 def _ended_by_the_clock(topics: Topics, home: Path) -> int:
     """A step whose deadline passes while its partition is idle; returns the deadline, in ms."""
     home.mkdir()
-    due_s = int(time.time()) + 1
-    kt.produce(topics.bootstrap, topics.source, [Sent(created("step_hung", expires_at=due_s), b"run_1", partition=0)])
+    record, due_s = due_soon("step_hung", 1)
+    kt.produce(topics.bootstrap, topics.source, [record])
     with Fleet(topics, home, **_MARKING) as fleet:
         fleet.start()
         eventually("the step expires", lambda: _expired(topics), WAIT_S, every_s=0.5)

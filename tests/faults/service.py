@@ -280,6 +280,12 @@ class Stage:
         options: dict[str, Any] = {"key": b"run_1", "partition": 0} | changes
         produce(self.bootstrap, self.source, [Sent(value, **options) for value in values])
 
+    def say_due(self, step_id: str, in_s: int) -> int:
+        """Produce a step's creation on partition 0; returns the second in which it expires."""
+        record, due_s = due_soon(step_id, in_s)
+        produce(self.bootstrap, self.source, [record])
+        return due_s
+
     # --- what comes out ---
 
     def published(self, *statuses: str) -> list[Got]:
@@ -358,6 +364,17 @@ def event(name: str, data: Mapping[str, Any]) -> bytes:
 
 def created(step_id: str, **fields: Any) -> bytes:
     return event("thread.run.step.created", _step(step_id, "in_progress", fields))
+
+
+def due_soon(step_id: str, in_s: int) -> tuple[Sent, int]:
+    """The creation of a step on partition 0 that expires `in_s` seconds later, and that second.
+
+    The record has the time that the deadline was reckoned from: with the time at which it is sent, the deadline might
+    have passed before, and such a one counts for nothing (L7a).
+    """
+    now_s = int(time.time())
+    due_s = now_s + in_s
+    return Sent(created(step_id, expires_at=due_s), b"run_1", timestamp=now_s * 1000, partition=0), due_s
 
 
 def ended(step_id: str, status: str = "completed", **fields: Any) -> bytes:

@@ -24,10 +24,9 @@ def stage(broker: Broker, names: Names, tmp_path: Path) -> Stage:
 def test_a_deadline_on_an_idle_partition(stage: Stage) -> None:
     """It passes by the wall clock, is published once with its mark, and survives the worker that set it."""
     marking: Tables = {"steps": {"grace_s": 1, "idle_grace_s": 1.0, "ended_retention_s": 600}}
-    due_s = int(time.time()) + 3
     with stage.serve(marking) as service:
         service.until_live()
-        stage.say(created("step_1", expires_at=due_s))
+        due_s = stage.say_due("step_1", 3)
         service.until("expired", lambda: stage.published("expired"))
         assert time.time() >= due_s + 1
         (expired,) = stage.published("expired")

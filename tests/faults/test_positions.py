@@ -246,8 +246,7 @@ def test_a_clock_mark_is_rebuilt_from_what_was_published(stage: Stage) -> None:
     marking: Tables = {"steps": {"grace_s": 1, "idle_grace_s": 0.5, "ended_retention_s": 600}}
     with stage.serve(marking) as service:
         service.until_live()
-        due_s = int(time.time()) + 1
-        stage.say(created("step_1", expires_at=due_s))
+        due_s = stage.say_due("step_1", 1)
         service.until("expired", lambda: stage.published("expired"))
         assert service.terminate() == 0
     delete_topic(stage, stage.checkpoints)
@@ -271,7 +270,8 @@ def with_long_step(stage: Stage) -> None:
     now_ms = int(time.time() * 1000)
     with stage.serve(FORGETTING) as service:
         service.until_live()
-        stage.say(*others[:10], created("step_long", metadata={"asked": "by a person"}), delta("step_long", "abc"))
+        begun = *others[:10], created("step_long", metadata={"asked": "by a person"}), delta("step_long", "abc")
+        stage.say(*begun, timestamp=now_ms)
         service.until("a checkpoint", lambda: stage.kept().get(b"sstep_long"))
         stage.say(*others[10:], timestamp=now_ms + 5_000)
         stage.say(None, timestamp=now_ms + 10_000)
