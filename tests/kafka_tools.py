@@ -30,9 +30,9 @@ from confluent_kafka.admin._acl import AclBindingFilter, AclOperation, AclPermis
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 from confluent_kafka.cimpl import NewTopic
 
-DEADLINE_S: Final = 60.0
+DEADLINE_S: Final = 180.0
 """Of a wait: a machine that is busy with other things is slow, and not wrong."""
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 180.0
 """With errors that pass."""
 _ONE_S: Final = 30.0
 """For one request, of those that are asked again."""

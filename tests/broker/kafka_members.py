@@ -12,7 +12,7 @@ from processor.kafka.consumer import Consumer, GroupToken
 from processor.kafka.records import OutRecord
 from processor.kafka.writer import TransactionalWriter
 
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 
 
 class Listener:

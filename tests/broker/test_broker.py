@@ -26,7 +26,7 @@ from tests.broker.conftest import ADMIN, ADMIN_PASSWORD, PASSWORD, USER, SecureB
 from tests.conftest import started_or_skipped
 from tests.kafka_tools import Names, Sent, admin, committed, create_topics, produce, read_topic
 
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:

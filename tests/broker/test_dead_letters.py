@@ -29,7 +29,7 @@ from processor.kafka.consumer import Committed
 from tests.faults.service import Service, Stage, created, ended, toml
 from tests.kafka_tools import Got, Names, Sent, committed, produce, read_topic, remake_topics
 
-DEADLINE_S = 120
+DEADLINE_S = 180
 LETTERS = 1300
 """Three transactions of a redrive."""
 

@@ -24,7 +24,7 @@ from processor.publish.command import response_sample_files, sample_files
 from processor.simulate import Parameters, Simulation
 
 RUNS = 60
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 
 pytestmark = [
     pytest.mark.usefixtures("broker"),  # its parts are here then, or these tests are skipped by the same rule

@@ -26,7 +26,7 @@ from tests.broker.conftest import PASSWORD, USER, SecureBroker
 from tests.faults.service import Stage, created, ended, toml
 from tests.kafka_tools import Names, Sent, admin, create_topics, produce, revoke_all
 
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 MINUTE_MS = 60_000
 
 

@@ -20,7 +20,7 @@ from tests.broker.conftest import PASSWORD, USER, SecureBroker
 from tests.kafka_tools import Names, create_topics
 
 REFUSED, USAGE, UNAVAILABLE = 77, 64, 75
-SOON_S: Final = 10.0
+SOON_S: Final = 20.0
 """A busy machine included; the library would ask for 30 s."""
 STATUSES = ("completed", "failed", "cancelled", "expired")
 EVENT = b'event: thread.run.created\ndata: {"id":"run_1","object":"thread.run","status":"queued","thread_id":"t"}\n\n'

@@ -18,7 +18,7 @@ from tests.broker.test_replay import committed, settings_of
 from tests.faults.worker_fleet import Fleet, Topics, eventually
 from tests.kafka_tools import Names, Sent
 
-WAIT_S = 60.0
+WAIT_S = 180.0
 T0_S = 1_761_861_610
 
 

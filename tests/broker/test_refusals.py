@@ -24,7 +24,7 @@ from tests.broker.conftest import PASSWORD, USER, SecureBroker
 from tests.faults.service import Service, Stage, Tables, created, ended
 from tests.kafka_tools import DEADLINE_S, Names, admin, create_topics
 
-SOON_S = 15.0
+SOON_S = 45.0
 """A start that cannot be takes no longer, the start of Python on a busy machine included."""
 
 CONFIG, REFUSED, UNAVAILABLE = 78, 77, 75

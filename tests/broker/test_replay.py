@@ -33,7 +33,7 @@ from tests.broker.test_topics_live import set_configs
 from tests.faults.worker_fleet import Ends, Fleet, Topics, eventually
 from tests.kafka_tools import Names, Sent
 
-WAIT_S = 60.0
+WAIT_S = 180.0
 
 
 @pytest.fixture

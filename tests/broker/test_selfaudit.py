@@ -18,7 +18,7 @@ from tests.broker.test_topics_live import set_configs
 from tests.faults.worker_fleet import Fleet, Process, Topics, eventually
 from tests.kafka_tools import Names
 
-WAIT_S = 30.0
+WAIT_S = 180.0
 EAGER = {"self_audit.enabled": "true", "self_audit.steps_per_minute": "6000", "self_audit.cpu_share": "1"}
 FORGETFUL = """
 from processor.serve import restore

@@ -16,7 +16,7 @@ from typing import Any, Final
 import aiohttp
 
 BINARY: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PATIENCE_S: Final = 30.0
+PATIENCE_S: Final = 120.0
 
 _KEYS: Final = {"Tab": 9, "Enter": 13, " ": 32, "Escape": 27}
 

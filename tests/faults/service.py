@@ -181,7 +181,7 @@ class Service:
         if not lines:
             return Page(0, "")
         try:
-            with urllib.request.urlopen(lines[-1]["url"] + path, timeout=10) as answer:
+            with urllib.request.urlopen(lines[-1]["url"] + path, timeout=60) as answer:
                 return Page(answer.status, answer.read().decode())
         except urllib.error.HTTPError as error:
             return Page(error.code, error.read().decode())

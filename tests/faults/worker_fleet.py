@@ -47,7 +47,7 @@ from tests.kafka_tools import Got, Names
 SESSION_S: Final = 3.0
 START_S: Final = 120.0
 """For a process to import, to join and to be ready on a busy machine."""
-WAIT_S: Final = 60.0
+WAIT_S: Final = 180.0
 """For what takes a moment where nothing is wrong, and longer on a busy machine. No promise of ours."""
 _STALE_S: Final = 10.0
 _LOG_LINES: Final = 12

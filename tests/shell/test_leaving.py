@@ -87,7 +87,7 @@ def test_sigterm_ends_the_first_process_of_a_container_while_it_begins(begin: st
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         assert process.wait(30) == 143, "-15 is the end by default, which process 1 does not have"
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
 
 
 def test_any_other_process_is_left_to_the_default() -> None:

@@ -36,7 +36,7 @@ from tests.core.scripted_log import step, text
 from tests.shell.scripted_group import NOT_COMMITTED
 
 ME = "me"
-DEADLINE_S = 60.0
+DEADLINE_S = 180.0
 
 
 @dataclass
