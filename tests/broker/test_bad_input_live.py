@@ -46,7 +46,7 @@ def stage(broker: Broker, names: Names, tmp_path: Path) -> Stage:
 def until_passed(stage: Stage, service: Service, count: int) -> None:
     """Wait until that many records are committed, and prove that the partition goes on."""
     stage.say(created("step_last"), ended("step_last"))
-    service.until("all committed", lambda: stage.committed().get(0, 0) >= count + 2, deadline_s=120)
+    service.until("all committed", lambda: stage.committed().get(0, 0) >= count + 2, deadline_s=300)
     service.until("the last published", lambda: any(g.key == b"step_last" for g in stage.published("completed")))
 
 

@@ -63,7 +63,7 @@ async def test_units_are_halved_until_a_throttled_broker_takes_them(
         "supervisor": {"max_restarts": 50, "backoff_initial_s": 0.1, "backoff_max_s": 0.2},
     }
     with stage.serve(slow) as service:
-        service.until("published", lambda: len(stage.published("completed")) == count, deadline_s=120)
+        service.until("published", lambda: len(stage.published("completed")) == count, deadline_s=300)
         assert service.logged("unit_bound_lowered"), service.tail()
         service.until_logged("broker_throttles")
         assert service.metric("runstep_throttled_seconds_total") > 0

@@ -44,7 +44,7 @@ def test_kills_at_random_moments(broker: Broker, names: Names, tmp_path: Path, f
                 kills += 1
             ended = time.monotonic()
             assert kills > KILLS // 2, "the work must last for the kills: lower PER_SECOND"
-            done = finish(fleet, simulation, load, downstream, offsets, within_s=120)
+            done = finish(fleet, simulation, load, downstream, offsets, within_s=300)
     judging = time.monotonic()
     prove(fleet, tmp_path)
     judged_s = time.monotonic() - judging

@@ -98,7 +98,7 @@ def test_at_least_once(stage: Stage) -> None:
         service.ended()
     with stage.serve(mode) as service:
         stage.put(records[len(records) // 2 :])
-        stage.until_done(records, service, deadline_s=120)
+        stage.until_done(records, service, deadline_s=300)
         assert service.terminate() == 0
     found = {difference.kind for difference in stage.differences(simulation.expected)}
     assert found <= {"twice", "dead_letter_extra"}

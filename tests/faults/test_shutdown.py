@@ -120,7 +120,7 @@ def test_a_worker_process_that_is_killed_is_started_again(stage: Stage) -> None:
         service.until("a successor", lambda: len(service.workers()) == 2)
         assert other in service.workers()
         assert victim not in service.workers()
-        stage.until_done(records, service, deadline_s=120)
+        stage.until_done(records, service, deadline_s=300)
         service.until_live()
         assert service.terminate() == 0
     assert stage.differences(simulation.expected) == []

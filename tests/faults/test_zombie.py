@@ -93,6 +93,6 @@ def test_a_worker_frozen_inside_a_transaction(
             assert after[0]["reason"] in ("fenced", "broker_unavailable")
             fleet.await_ready()
             assert zombie.log("partitions_assigned")[-1]["partitions"]
-            finish(fleet, simulation, load, downstream, offsets, within_s=120)
+            finish(fleet, simulation, load, downstream, offsets, within_s=300)
     assert len(successor.log("writer_taken_over")) >= 1
     prove(fleet, tmp_path)
