@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from processor.audit.judge.arrival_times import ArrivalTimes
 from processor.audit.judge.block_digests import framed, framed_together
 from processor.audit.judge.differences import differences
 from processor.audit.judge.partition_audit import PartitionAudit
@@ -68,6 +69,7 @@ class Case:
         held: tuple[tuple[str, int], ...] = (),
         rules: Rules = RULES,
         cut: int = 1,
+        is_captured: bool = False,
         **options: Any,
     ) -> list[Finding]:
         with IndexWriter(self.work, "source", 4, frozenset({3})) as shelves:
@@ -94,6 +96,7 @@ class Case:
                 expired=mutations.OUTCOMES["expired"],
                 held=held,
                 placements=self.places.placements,
+                arrival_times=ArrivalTimes(shelf, of_source=is_captured),
                 **options,
             )
             found = []

@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from processor.archives import ArchivedRecord, ArchiveError, Recorder, holds_arrivals
+from processor.archives import ArchivedRecord, ArchiveError, Recorder, holds_arrivals, lacks_headers
+from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.verdicts import DISAGREES, Verdict
 from processor.audit.reconcile.command import reconcile
 from processor.audit.replay.command import replay
@@ -29,7 +30,9 @@ from processor.core.effects import LogRecord
 from processor.errors import CorruptLog
 from processor.kafka.client_config import Connection
 from tests.capture_files import captured, write_capture
+from tests.core.scripted_log import run, text
 from tests.shell.mutations import DEAD
+from tests.shell.test_audit import RULES, Case
 from tests.shell.test_replay import settings
 from tests.trial.honest_worlds import Worker
 
@@ -98,6 +101,11 @@ def there(tmp_path: Path) -> Captured:
     return Captured(tmp_path)
 
 
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return Case(tmp_path)
+
+
 KEPT = [("captured", "out"), ("source", "captured-out"), ("captured", "captured-out")]
 
 
@@ -144,6 +152,66 @@ def test_another_value_of_a_dead_letter_is_a_difference(there: Captured, source:
     offset = there.change(lambda r: msgspec.structs.replace(r, value=b"{}"), dead=True)
     found = there.audit(source=source, output=output)
     assert _disagreeing(found) == [(Verdict.DIFFERENT, offset)]
+
+
+def test_another_header_of_a_dead_letter_is_a_difference_where_the_source_is_whole(there: Captured) -> None:
+    """A capture of the output keeps one header of each name, and changes none."""
+
+    def change(record: LogRecord) -> LogRecord:
+        names = [name for name, _ in record.headers]
+        own = [name for name in names[: names.index(evidence.REASON)] if names.count(name) == 1]
+        return _with(record, own[0], b"another") if own else record
+
+    offset = there.change(change, dead=True)
+    assert _disagreeing(there.audit(source="source", output="captured-out")) == [(Verdict.DIFFERENT, offset)]
+
+
+ADDED = {
+    "type": "response.output_item.added", "output_index": 0, "sequence_number": 1,
+    "item": {"id": "m", "type": "message", "status": "in_progress", "content": []},
+}  # fmt: skip
+CREATED = {"type": "response.created", "sequence_number": 0, "response": {"id": "key", "model": "one"}}
+RENAMED = {"type": "response.in_progress", "sequence_number": 2, "response": {"id": "key", "model": "two"}}
+
+
+SOLE = Accepted(rules=(RULES.digest(),))
+"""No other rules were in force, which might explain what differs."""
+
+
+def _rewritten(record: LogRecord, **fields: Any) -> LogRecord:
+    """A published record with other fields, and the digest of them."""
+    value = json.dumps({**json.loads(record.value or b""), **fields}, sort_keys=True, separators=(",", ":")).encode()
+    return _with(msgspec.structs.replace(record, value=value), evidence.DIGEST, sha256(value).hexdigest().encode())
+
+
+def test_another_text_of_an_item_that_expired_is_a_difference(case: Case) -> None:
+    """Which of its events were folded does not follow from times; how far its response had come does."""
+    case.play.put(text(CREATED))
+    case.play.put(text(ADDED))
+    case.play.wait(10 * 86_400)  # it expires here
+    case.play.put(text(RENAMED))
+    case.play.wait(10 * 86_400)  # and here, where all before came at once
+    case.publish()
+    began = case.play.log[0].timestamp
+    case.play.log[1:4] = [msgspec.structs.replace(r, timestamp=began) for r in case.play.log[1:4]]
+    (found,) = case.audit(is_captured=True, accepted=SOLE)
+    assert found.verdict is Verdict.UNVERIFIABLE
+    assert "value.assistant_id" in {one.path for one in found.differences}
+    case.out = {place: [_rewritten(r, step_details={}) for r in log] for place, log in case.out.items()}
+    (found,) = case.audit(is_captured=True, accepted=SOLE)
+    assert found.verdict is Verdict.DIFFERENT
+
+
+def test_which_end_of_a_run_that_ended_twice_is_remembered_follows_from_times(case: Case) -> None:
+    case.play.say("run.failed", run("failed", failed_at=1, last_error={"code": "a", "message": "m"}))
+    case.play.wait(10 * RULES.ended_retention_s)
+    case.play.say("run.failed", run("failed", failed_at=2, last_error={"code": "a", "message": "n"}))
+    case.play.created()
+    case.publish()
+    case.play.log[:] = [msgspec.structs.replace(r, timestamp=case.play.log[-1].timestamp) for r in case.play.log]
+    (found,) = case.audit(is_captured=True, accepted=SOLE)
+    assert found.verdict is Verdict.UNVERIFIABLE
+    assert "value.last_error.message" in {one.path for one in found.differences}
 
 
 def test_a_digest_that_is_not_the_value_s_is_a_difference(there: Captured) -> None:
@@ -228,6 +296,26 @@ def test_a_source_without_headers_is_not_provable_where_it_disagrees(there: Capt
     assert all("no headers" in finding.why for finding in found.first)
     there.change(_lie)
     assert there.audit(source="without", output="changed").verdict is Outcome.UNPROVABLE
+
+
+def test_an_archive_without_headers_and_another_of_the_same_offsets_agree(there: Captured) -> None:
+    _spark(there.folder / "without", there.source, headers=False)
+    both = (str(there.folder / "without"), str(there.folder / "source"))
+    assert there.audit(source="", archives=both).verdict in (Outcome.PROVEN, Outcome.UNPROVABLE)
+    late = [msgspec.structs.replace(there.source[0], timestamp=there.source[0].timestamp + 1), *there.source[1:]]
+    _spark(there.folder / "another", late, headers=False)
+    with pytest.raises(CorruptLog, match="offset 0 differs"):
+        there.audit(source="", archives=(str(there.folder / "another"), str(there.folder / "source")))
+
+
+def test_what_is_recorded_without_headers_is_told_to_be(there: Captured, tmp_path: Path) -> None:
+    """Else an audit of the recording would call different what the headers may explain."""
+    _spark(there.folder / "without", there.source, headers=False)
+    recorded = tmp_path / "recorded"
+    there.audit(source="without", record=str(recorded))
+    assert lacks_headers(recorded)
+    assert not lacks_headers(tmp_path / "source")
+    assert there.audit(source="recorded").verdict is Outcome.UNPROVABLE
 
 
 def test_an_output_without_headers_is_refused(there: Captured) -> None:
