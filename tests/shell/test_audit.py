@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Case:
         held: tuple[tuple[str, int], ...] = (),
         rules: Rules = RULES,
         cut: int = 1,
-        is_captured: bool = False,
+        arrivals: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> list[Finding]:
         with IndexWriter(self.work, "source", 4, frozenset({3})) as shelves:
@@ -96,7 +97,7 @@ class Case:
                 expired=mutations.OUTCOMES["expired"],
                 held=held,
                 placements=self.places.placements,
-                arrival_times=ArrivalTimes(shelf, of_source=is_captured),
+                arrival_times=ArrivalTimes(shelf, **(arrivals or {})),
                 **options,
             )
             found = []

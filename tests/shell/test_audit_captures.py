@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from processor.archives import ArchivedRecord, ArchiveError, Recorder, holds_arrivals, lacks_headers
-from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.verdicts import DISAGREES, Verdict
 from processor.audit.reconcile.command import reconcile
 from processor.audit.replay.command import replay
@@ -30,9 +29,7 @@ from processor.core.effects import LogRecord
 from processor.errors import CorruptLog
 from processor.kafka.client_config import Connection
 from tests.capture_files import captured, write_capture
-from tests.core.scripted_log import run, text
 from tests.shell.mutations import DEAD
-from tests.shell.test_audit import RULES, Case
 from tests.shell.test_replay import settings
 from tests.trial.honest_worlds import Worker
 
@@ -101,11 +98,6 @@ def there(tmp_path: Path) -> Captured:
     return Captured(tmp_path)
 
 
-@pytest.fixture
-def case(tmp_path: Path) -> Case:
-    return Case(tmp_path)
-
-
 KEPT = [("captured", "out"), ("source", "captured-out"), ("captured", "captured-out")]
 
 
@@ -164,54 +156,6 @@ def test_another_header_of_a_dead_letter_is_a_difference_where_the_source_is_who
 
     offset = there.change(change, dead=True)
     assert _disagreeing(there.audit(source="source", output="captured-out")) == [(Verdict.DIFFERENT, offset)]
-
-
-ADDED = {
-    "type": "response.output_item.added", "output_index": 0, "sequence_number": 1,
-    "item": {"id": "m", "type": "message", "status": "in_progress", "content": []},
-}  # fmt: skip
-CREATED = {"type": "response.created", "sequence_number": 0, "response": {"id": "key", "model": "one"}}
-RENAMED = {"type": "response.in_progress", "sequence_number": 2, "response": {"id": "key", "model": "two"}}
-
-
-SOLE = Accepted(rules=(RULES.digest(),))
-"""No other rules were in force, which might explain what differs."""
-
-
-def _rewritten(record: LogRecord, **fields: Any) -> LogRecord:
-    """A published record with other fields, and the digest of them."""
-    value = json.dumps({**json.loads(record.value or b""), **fields}, sort_keys=True, separators=(",", ":")).encode()
-    return _with(msgspec.structs.replace(record, value=value), evidence.DIGEST, sha256(value).hexdigest().encode())
-
-
-def test_another_text_of_an_item_that_expired_is_a_difference(case: Case) -> None:
-    """Which of its events were folded does not follow from times; how far its response had come does."""
-    case.play.put(text(CREATED))
-    case.play.put(text(ADDED))
-    case.play.wait(10 * 86_400)  # it expires here
-    case.play.put(text(RENAMED))
-    case.play.wait(10 * 86_400)  # and here, where all before came at once
-    case.publish()
-    began = case.play.log[0].timestamp
-    case.play.log[1:4] = [msgspec.structs.replace(r, timestamp=began) for r in case.play.log[1:4]]
-    (found,) = case.audit(is_captured=True, accepted=SOLE)
-    assert found.verdict is Verdict.UNVERIFIABLE
-    assert "value.assistant_id" in {one.path for one in found.differences}
-    case.out = {place: [_rewritten(r, step_details={}) for r in log] for place, log in case.out.items()}
-    (found,) = case.audit(is_captured=True, accepted=SOLE)
-    assert found.verdict is Verdict.DIFFERENT
-
-
-def test_which_end_of_a_run_that_ended_twice_is_remembered_follows_from_times(case: Case) -> None:
-    case.play.say("run.failed", run("failed", failed_at=1, last_error={"code": "a", "message": "m"}))
-    case.play.wait(10 * RULES.ended_retention_s)
-    case.play.say("run.failed", run("failed", failed_at=2, last_error={"code": "a", "message": "n"}))
-    case.play.created()
-    case.publish()
-    case.play.log[:] = [msgspec.structs.replace(r, timestamp=case.play.log[-1].timestamp) for r in case.play.log]
-    (found,) = case.audit(is_captured=True, accepted=SOLE)
-    assert found.verdict is Verdict.UNVERIFIABLE
-    assert "value.last_error.message" in {one.path for one in found.differences}
 
 
 def test_a_digest_that_is_not_the_value_s_is_a_difference(there: Captured) -> None:
