@@ -241,6 +241,16 @@ def test_an_annotation_that_a_part_has_already_is_not_added(late: bool, expected
     assert [annotation["n"] for annotation in content["annotations"]] == expected
 
 
+def test_an_annotation_without_an_index_stands_behind_those_that_the_item_began_with() -> None:
+    stream = Stream()
+    stream.created()
+    part = {"type": "output_text", "text": "", "annotations": [{"n": "x"}]}
+    stream.say("response.output_item.added", output_index=0, item={"type": "message", "content": [part]})
+    stream.say("response.output_text.annotation.added", output_index=0, content_index=0, annotation={"n": "y"})
+    (content,) = item_in(snapshot(one(stream.pass_s(200))))["content"]
+    assert [annotation["n"] for annotation in content["annotations"]] == ["x", "y"]
+
+
 @pytest.mark.parametrize("status", ["incomplete", "failed", "cancelled"])
 def test_pieces_behind_an_end_that_carried_their_item_add_nothing(status: str) -> None:
     """A retrieved response, and then the rest of the stream that was cut. An ended response is held packed."""

@@ -222,3 +222,31 @@ def test_the_id_of_an_event_has_the_digest_that_the_value_has(case: Case) -> Non
     change(case, lambda r: told(r, evidence.CE_ID, b"3-0-0-" + b"0" * 16))
     (finding,) = found(case, rules)
     assert finding.verdict is DIFFERENT
+
+
+def test_a_dead_letter_that_no_time_explains_is_extra(case: Case) -> None:
+    case.play.put(b"no JSON")
+    case.publish()
+    case.play.log[:] = [msgspec.structs.replace(r, value=None) for r in case.play.log]
+    (finding,) = found(case)
+    assert finding.verdict is Verdict.EXTRA
+
+
+@pytest.mark.parametrize(("hides_ends", "verdict"), [(False, Verdict.MISSING), (True, UNVERIFIABLE)])
+def test_an_end_that_need_not_be_published_may_be_remembered(case: Case, hides_ends: bool, verdict: Verdict) -> None:
+    one_step(case)
+    case.publish()
+    case.out = {}
+    (finding,) = found(case, of_source=True, hides_ends=hides_ends)
+    assert finding.verdict is verdict
+
+
+def test_an_end_that_was_too_large_may_be_remembered(case: Case) -> None:
+    rules = Rules(ended_retention_s=60, max_record_bytes=1_000)
+    case.play = Play(rules)
+    case.play.say("step.completed", step("completed", metadata={"a": "x" * 1_000}))
+    case.play.wait(DAYS)
+    case.play.say("step.completed", step("completed", metadata=None))
+    case.publish()
+    at_once(case)
+    assert {finding.verdict for finding in found(case, rules)} == {Verdict.EQUAL, UNVERIFIABLE}
