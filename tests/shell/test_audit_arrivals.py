@@ -14,7 +14,7 @@ import pytest
 from processor.audit.judge.regimes import Accepted
 from processor.audit.judge.verdicts import Finding, FindingKind, Verdict
 from processor.core import headers as evidence
-from processor.core.effects import LogRecord
+from processor.core.effects import LogRecord, Publish
 from processor.core.rules import Rules
 from tests.core.scripted_log import Play, call, calls, run, step, text
 from tests.shell.test_audit import RULES, Case, one_step
@@ -250,3 +250,22 @@ def test_an_end_that_was_too_large_may_be_remembered(case: Case) -> None:
     case.publish()
     at_once(case)
     assert {finding.verdict for finding in found(case, rules)} == {Verdict.EQUAL, UNVERIFIABLE}
+
+
+def test_an_end_that_the_worker_had_forgotten_may_be_remembered(case: Case) -> None:
+    one_step(case)
+    case.play.wait(DAYS)
+    one_step(case)
+    case.publish()
+    at_once(case)
+    assert {finding.verdict for finding in found(case)} == {Verdict.EQUAL, UNVERIFIABLE}
+
+
+def test_what_names_a_clock_mark_that_is_taken_for_forged_is_extra(case: Case) -> None:
+    case.play.created(expires_at=2_000)
+    due = case.play.state.next_due_ms()
+    assert due is not None
+    case.play.effects += [e for e in case.play.state.advance(due) if isinstance(e, Publish)]
+    case.publish()
+    findings = case.audit(arrivals={"of_source": True}, ignored_marks=[(1, due)])
+    assert [finding.verdict for finding in findings] == [Verdict.EXTRA]
