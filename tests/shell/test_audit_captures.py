@@ -270,3 +270,13 @@ def test_an_output_without_headers_is_refused(there: Captured) -> None:
     (there.folder / "list.json").write_text('[{"id": "step_1", "object": "thread.run.step", "status": "completed"}]')
     with pytest.raises(ArchiveError, match="no column `headers`"):
         reconcile([there.folder / "list.json"], settings(), _no_broker, published=[folder])
+
+
+def test_one_file_of_a_folder_is_enough(there: Captured) -> None:
+    _spark(there.folder / "with", there.source, headers=True)
+    without = _spark(there.folder / "without", there.source, headers=False)
+    assert not lacks_headers(there.folder / "with")
+    (without / "part-0.parquet").rename(there.folder / "with" / "part-1.parquet")
+    assert lacks_headers(there.folder / "with")
+    (there.folder / "captured" / "more.jsonl").write_bytes(b"")
+    assert holds_arrivals(there.folder / "captured")
