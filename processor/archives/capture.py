@@ -288,7 +288,8 @@ def _named(file: Path, capture: Capture) -> tuple[str, int]:
         lacking = "topic" if topic is None else "partition"
         raise UsageError(
             f"archive {printable(str(file), 300)}: the path does not say which {lacking} it is of",
-            hint=f"its end is not like {capture.pattern}; see --capture-pattern, --capture-topic, --capture-partition",
+            hint=f"its end is not like {capture.pattern}; see --capture-pattern, "
+            "and for a source also `replay --capture-topic` and `--capture-partition`",
         )
     return topic, partition
 

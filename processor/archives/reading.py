@@ -500,9 +500,9 @@ def holds_arrivals(path: Path) -> bool:
 
 
 def lacks_headers(path: Path) -> bool:
-    """Whether files of an archive have no column for headers, as Spark leaves it out unless it is told to keep them."""
+    """Whether an archive has no headers of some records: Spark leaves their column out unless it is told to keep it."""
     if path.is_dir() and (path / LABEL).is_file():
-        return False
+        return read_label(path).lacks_headers
     files = [file for file in _foreign_files(path) if file.name.endswith(".parquet")]
     if not files:
         return False
@@ -517,17 +517,23 @@ def _foreign_files(path: Path) -> Iterator[Path]:
 
 
 class Label(NamedTuple):
-    """The suffix of a recorded archive's files, and whether its records have times of arrival (`holds_arrivals`)."""
+    """The suffix of a recorded archive's files, and what its records lack (`holds_arrivals`, `lacks_headers`)."""
 
     suffix: str
     has_arrivals: bool
+    lacks_headers: bool
 
     def encoded(self) -> str:
-        told = {"run-steps archive": LAYOUT_VERSION, "files": self.suffix}
-        return json.dumps({**told, "times": _ARRIVAL} if self.has_arrivals else told) + "\n"
+        told: dict[str, object] = {"run-steps archive": LAYOUT_VERSION, "files": self.suffix}
+        if self.has_arrivals:
+            told["times"] = _ARRIVAL
+        if self.lacks_headers:
+            told["headers"] = _NONE
+        return json.dumps(told) + "\n"
 
 
 _ARRIVAL: Final = "arrival"
+_NONE: Final = "none"
 
 
 def read_label(path: Path) -> Label:
@@ -539,12 +545,13 @@ def read_label(path: Path) -> Label:
     try:
         with (path / LABEL).open("rb") as file:
             label = json.loads(file.read(4096))
-        version, suffix, times = label["run-steps archive"], label["files"], label.get("times")
+        version, suffix = label["run-steps archive"], label["files"]
+        has_arrivals, has_no_headers = label.get("times") == _ARRIVAL, label.get("headers") == _NONE
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise refused(path / LABEL, "", "not the label of an archive") from exc
     if version != LAYOUT_VERSION or suffix not in SUFFIXES:
         raise refused(path / LABEL, "", f"made by another version (got {version!r}, {suffix!r})")
-    return Label(str(suffix), times == _ARRIVAL)
+    return Label(str(suffix), has_arrivals, has_no_headers)
 
 
 def natural(path: Path) -> list[tuple[int, int, str]]:

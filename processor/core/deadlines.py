@@ -8,6 +8,8 @@ from typing import Final
 from processor.core.entry import Entry
 
 NEVER: Final = 1 << 62
+FIRST_S: Final = 1
+"""The earliest deadline: second 0 stands for none, and an age may end in it, as time is -1 before any is known."""
 _MAX_OUTDATED: Final = 1_000
 """How many outdated items the heap may hold beyond its own number before it is cleaned."""
 

@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any, Final
 
 from processor.core.checkpoints import checkpoint_of
-from processor.core.deadlines import Deadlines
+from processor.core.deadlines import FIRST_S, Deadlines
 from processor.core.effects import Effect, Reason, Rejected, Status
 from processor.core.ended_groups import Grouping
 from processor.core.entry import CLEAN, Cause, Entry
@@ -244,7 +244,7 @@ class Transitions:
         known = step.usable_expires_at
         if known is None:
             known = step.opened_s + self._max_age_s
-        self.deadlines.set(entry, max(1, known + self.grace_s))  # 0 is none, and may be reached before time is known
+        self.deadlines.set(entry, max(FIRST_S, known + self.grace_s))
 
     def expire(self, entry: Entry, due_s: int, cause: Cause) -> None:
         """L7: end a step that was due at `due_s`."""

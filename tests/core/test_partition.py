@@ -89,6 +89,17 @@ def test_l7a_the_age_counts_from_before_any_record_had_a_time() -> None:
     assert published(play.put(None, at=1)).inferred == "deadline"
 
 
+def test_l7a_so_do_the_ages_of_an_output_item_and_of_a_response_without_one() -> None:
+    play = Play(Rules(grace_s=0, max_age_s=1), at=-0.001)
+    play.put(text({"type": "response.created", "sequence_number": 0, "response": {"id": "key"}}))
+    play.wait(2)
+    assert play.state.open_steps == 0
+    play = Play(Rules(grace_s=0, max_age_s=1), at=-0.001)
+    item = {"id": "m", "type": "message", "status": "in_progress", "content": []}
+    play.put(text({"type": "response.output_item.added", "output_index": 0, "sequence_number": 1, "item": item}))
+    assert published(play.put(None, at=1)).inferred == "deadline"
+
+
 def test_l7a_a_step_that_only_deltas_know_has_an_age_too() -> None:
     play = Play()
     play.say("step.delta", calls(call(0, "a")))

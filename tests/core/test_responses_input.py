@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from processor.core.effects import Checkpoint, DeadLetter, Effect, LogRecord, Publish
+from processor.core.merge import MAX_INDEX
 from processor.core.partition import PartitionState
 from processor.core.responses.response import entry_key
 from processor.core.rules import Rules
@@ -421,3 +422,28 @@ def test_an_item_is_not_closed_with_what_is_of_another_type_at_its_place(
         assert found == ({f"{KEY}:1": output} if lacking else {}), "it may be one whose events are missing"
     else:
         assert found == {f"{KEY}:0": output}, "a gateway gives items other ids at the end"
+
+
+def test_outputs_of_another_type_than_the_items_at_their_places_are_items_of_their_own() -> None:
+    """Each gets an index that no other output has, or may have."""
+    stream = Stream()
+    stream.created()
+    stream.added()
+    stream.added(1)
+    stream.number += 1
+    outputs = [{"id": f"x{at}", "type": "reasoning"} for at in range(2)] + [{"id": "x2", "type": "compaction"}]
+    effects = stream.say("response.completed", response={"id": KEY, "output": outputs})
+    found = {e.step_id: item_in(snapshot(e)) for e in effects if isinstance(e, Publish)}
+    assert {found.pop(f"{KEY}:{at}")["type"] for at in range(2)} == {"message"}
+    assert found == {f"{KEY}:3": outputs[0], f"{KEY}:4": outputs[1], f"{KEY}:2": outputs[2]}
+
+
+def test_no_output_gets_an_index_that_no_event_may_have() -> None:
+    stream = Stream()
+    stream.created()
+    stream.added(MAX_INDEX - 1)
+    stream.number += 1
+    outputs = [{"id": f"x{at}", "type": "reasoning"} for at in range(MAX_INDEX)]
+    effects = stream.say("response.completed", response={"id": KEY, "output": outputs})
+    assert len(effects) == MAX_INDEX
+    assert f"{KEY}:{MAX_INDEX}" not in {e.step_id for e in effects if isinstance(e, Publish)}

@@ -206,6 +206,23 @@ def test_two_texts_that_are_the_same_are_not_pieces_of_one(said: str) -> None:
     assert "fold_divergence" in effect.anomalies
 
 
+@pytest.mark.parametrize(("before", "index"), [("refusal", 2), ("output_text", 0)])
+def test_pieces_of_one_text_stay_so_where_another_kind_of_text_or_the_first_piece_is_whole(
+    before: str, index: int
+) -> None:
+    """Each piece was given an index of its own, and what is done at the first one's is all of them."""
+    stream = opened()
+    where, done = {"output_index": 0}, "response.output_text.done"
+    stream.say("response.output_text.delta", **where, content_index=0, delta="a")
+    stream.say(f"response.{before}.done", **where, content_index=index, text="a", refusal="no")
+    stream.say("response.output_text.delta", **where, content_index=1, delta="b")
+    stream.say(done, **where, content_index=0, text="ab")
+    effect = one(stream.pass_s(200))
+    content = item_in(snapshot(effect))["content"]
+    assert [part["text"] for part in content if "text" in part] == ["a", "b"]
+    assert "fold_divergence" not in effect.anomalies
+
+
 @pytest.mark.parametrize(("late", "expected"), [(True, ["x", "y"]), (False, ["x", "y", "z", "w"])])
 def test_an_annotation_that_a_part_has_already_is_not_added(late: bool, expected: list[str]) -> None:
     """It says no index: it would stand behind those that the part has."""
@@ -222,6 +239,16 @@ def test_an_annotation_that_a_part_has_already_is_not_added(late: bool, expected
         stream.say("response.output_text.annotation.added", **where, annotation={"n": "w"})
     (content,) = item_in(snapshot(one(stream.pass_s(200))))["content"]
     assert [annotation["n"] for annotation in content["annotations"]] == expected
+
+
+def test_an_annotation_without_an_index_stands_behind_those_that_the_item_began_with() -> None:
+    stream = Stream()
+    stream.created()
+    part = {"type": "output_text", "text": "", "annotations": [{"n": "x"}]}
+    stream.say("response.output_item.added", output_index=0, item={"type": "message", "content": [part]})
+    stream.say("response.output_text.annotation.added", output_index=0, content_index=0, annotation={"n": "y"})
+    (content,) = item_in(snapshot(one(stream.pass_s(200))))["content"]
+    assert [annotation["n"] for annotation in content["annotations"]] == ["x", "y"]
 
 
 @pytest.mark.parametrize("status", ["incomplete", "failed", "cancelled"])

@@ -139,7 +139,9 @@ def test_a_stream_may_begin_with_two_events_whose_time_differs(numbers: tuple[in
     assert len(texts(log.put(*unnumbered(stream(1, "one"))[2:]))) == 1
 
 
-@pytest.mark.parametrize("others", [{"created_at": 1001}, {"created_at": None}, {"created_at": "1002"}])
+@pytest.mark.parametrize(
+    "others", [{"created_at": 1001}, {"created_at": 1001.9}, {"created_at": None}, {"created_at": "1002"}]
+)
 def test_what_does_not_say_another_time_is_a_repeat(others: Event) -> None:
     """Ids that rotate decide nothing."""
     log = Log()
@@ -147,6 +149,13 @@ def test_what_does_not_say_another_time_is_a_repeat(others: Event) -> None:
     log.put(*first)
     again = {**first[0], "response": response(2, **others)}
     assert log.put(again, *first[1:]) == []
+
+
+def test_a_fraction_of_a_second_does_not_hide_another_time() -> None:
+    log = Log()
+    log.put(*stream(1, "one"))
+    again = {**stream(2, "two")[0], "response": response(2, created_at=1002.5)}
+    assert are_refused(log.put(again), 1)
 
 
 def test_the_first_one_s_time_is_what_it_said_first() -> None:

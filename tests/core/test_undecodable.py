@@ -143,3 +143,13 @@ def test_a_number_of_more_than_64_bits_in_the_end_of_a_run_ends_its_steps(more: 
     topics.commit(state, state.apply(play.log[:2]))
     again = topics.restore(RULES)
     assert [effect.value for effect in outcomes(again.apply(play.log))] == [effect.value for effect in play.effects[1:]]
+
+
+def test_bytes_that_are_no_text_refuse_the_frame_that_has_them_alone() -> None:
+    """Of an event that is ignored, too."""
+    play = Play()
+    good = b"event: thread.run.step.created\ndata: " + text(step()) + b"\n\n"
+    (letter,) = play.put(good + b"event: thread.message.delta\ndata: \xff\n\n")
+    assert refused([letter]) == "not_json"
+    assert dict(letter.headers)["runstep-event-number"] == b"2/2"
+    assert play.state.open_steps == 1

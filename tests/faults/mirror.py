@@ -289,8 +289,8 @@ def killed(first: Cluster, second: Cluster, home: Path, tally: Tally) -> None:
     _, records = _load(here, tally)
     wanted = _contents(here, here.source)
     once = settings_of_the_page("mm2-exactly-once.properties")
-    once["listeners"] = f"http://{HOST}:{next(probe.free_ports())}"
     for life in ("one", "two", "three"):
+        once["listeners"] = f"http://{HOST}:{next(probe.free_ports())}"
         with MirrorMaker(home / life, first, second, [here.source], once) as mirror:
             mirror.until("the source is mirrored", partial(_has, there, here.source, len(wanted)))
             if life != "three":

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from processor.audit.judge.arrival_times import ArrivalTimes
 from processor.audit.judge.block_digests import framed, framed_together
 from processor.audit.judge.differences import differences
 from processor.audit.judge.partition_audit import PartitionAudit
@@ -68,6 +70,7 @@ class Case:
         held: tuple[tuple[str, int], ...] = (),
         rules: Rules = RULES,
         cut: int = 1,
+        arrivals: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> list[Finding]:
         with IndexWriter(self.work, "source", 4, frozenset({3})) as shelves:
@@ -94,6 +97,7 @@ class Case:
                 expired=mutations.OUTCOMES["expired"],
                 held=held,
                 placements=self.places.placements,
+                arrival_times=ArrivalTimes(shelf, **(arrivals or {})),
                 **options,
             )
             found = []

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from processor.archives import ArchivedRecord, ArchiveError, Recorder, holds_arrivals
+from processor.archives import ArchivedRecord, ArchiveError, Recorder, holds_arrivals, lacks_headers
 from processor.audit.judge.verdicts import DISAGREES, Verdict
 from processor.audit.reconcile.command import reconcile
 from processor.audit.replay.command import replay
@@ -146,6 +146,18 @@ def test_another_value_of_a_dead_letter_is_a_difference(there: Captured, source:
     assert _disagreeing(found) == [(Verdict.DIFFERENT, offset)]
 
 
+def test_another_header_of_a_dead_letter_is_a_difference_where_the_source_is_whole(there: Captured) -> None:
+    """A capture of the output keeps one header of each name, and changes none."""
+
+    def change(record: LogRecord) -> LogRecord:
+        names = [name for name, _ in record.headers]
+        own = [name for name in names[: names.index(evidence.REASON)] if names.count(name) == 1]
+        return _with(record, own[0], b"another") if own else record
+
+    offset = there.change(change, dead=True)
+    assert _disagreeing(there.audit(source="source", output="captured-out")) == [(Verdict.DIFFERENT, offset)]
+
+
 def test_a_digest_that_is_not_the_value_s_is_a_difference(there: Captured) -> None:
     """Times in the value may be others, and so may its digest: but not another one than the value's."""
     there.change(lambda r: _with(r, evidence.DIGEST, b"0" * 64))
@@ -230,6 +242,26 @@ def test_a_source_without_headers_is_not_provable_where_it_disagrees(there: Capt
     assert there.audit(source="without", output="changed").verdict is Outcome.UNPROVABLE
 
 
+def test_an_archive_without_headers_and_another_of_the_same_offsets_agree(there: Captured) -> None:
+    _spark(there.folder / "without", there.source, headers=False)
+    both = (str(there.folder / "without"), str(there.folder / "source"))
+    assert there.audit(source="", archives=both).verdict in (Outcome.PROVEN, Outcome.UNPROVABLE)
+    late = [msgspec.structs.replace(there.source[0], timestamp=there.source[0].timestamp + 1), *there.source[1:]]
+    _spark(there.folder / "another", late, headers=False)
+    with pytest.raises(CorruptLog, match="offset 0 differs"):
+        there.audit(source="", archives=(str(there.folder / "another"), str(there.folder / "source")))
+
+
+def test_what_is_recorded_without_headers_is_told_to_be(there: Captured, tmp_path: Path) -> None:
+    """Else an audit of the recording would call different what the headers may explain."""
+    _spark(there.folder / "without", there.source, headers=False)
+    recorded = tmp_path / "recorded"
+    there.audit(source="without", record=str(recorded))
+    assert lacks_headers(recorded)
+    assert not lacks_headers(tmp_path / "source")
+    assert there.audit(source="recorded").verdict is Outcome.UNPROVABLE
+
+
 def test_an_output_without_headers_is_refused(there: Captured) -> None:
     """Its records would all be extra, and what the log implies missing."""
     folder = _spark(there.folder / "without", list(there.published()), headers=False)
@@ -238,3 +270,13 @@ def test_an_output_without_headers_is_refused(there: Captured) -> None:
     (there.folder / "list.json").write_text('[{"id": "step_1", "object": "thread.run.step", "status": "completed"}]')
     with pytest.raises(ArchiveError, match="no column `headers`"):
         reconcile([there.folder / "list.json"], settings(), _no_broker, published=[folder])
+
+
+def test_one_file_of_a_folder_is_enough(there: Captured) -> None:
+    _spark(there.folder / "with", there.source, headers=True)
+    without = _spark(there.folder / "without", there.source, headers=False)
+    assert not lacks_headers(there.folder / "with")
+    (without / "part-0.parquet").rename(there.folder / "with" / "part-1.parquet")
+    assert lacks_headers(there.folder / "with")
+    (there.folder / "captured" / "more.jsonl").write_bytes(b"")
+    assert holds_arrivals(there.folder / "captured")

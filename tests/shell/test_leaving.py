@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -85,9 +84,7 @@ def test_sigterm_ends_the_first_process_of_a_container_while_it_begins(begin: st
         assert process.stdout is not None
         assert process.stdout.readline() == "importing\n"
         process.send_signal(signal.SIGTERM)
-        began = time.monotonic()
-        assert process.wait(30) == 143, "-15 is the end by default, which process 1 does not have"
-        assert time.monotonic() - began < 30
+        assert process.wait(50) == 143, "-15 is the end by default, which process 1 does not have"
 
 
 def test_any_other_process_is_left_to_the_default() -> None:

@@ -359,8 +359,9 @@ def test_a_capture_whose_path_names_nothing_is_named_by_options(tmp_path: Path) 
         options = Options(archives=(str(path),), capture=capture, verify=False, report=report)
         return replay(options, config, _no_broker, lambda _: None)
 
-    with pytest.raises(UsageError, match="--capture-pattern"):
+    with pytest.raises(UsageError, match="--capture-pattern") as refused:
         found(file, Capture(pattern="{EventHub}/{PartitionId}/{Hour}"))
+    assert "`replay --capture-topic`" in (refused.value.hint or ""), "other commands have the pattern alone"
     given = found(file, Capture(topic="hub.one", partition=3))
     assert [(r.partition, r.records) for r in given.results] == [(3, 3)]
     moved = tmp_path / "3" / "hub.one.avro"

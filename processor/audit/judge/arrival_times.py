@@ -12,6 +12,7 @@ disagrees is decided.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Final
@@ -75,6 +76,9 @@ _OF_END: Final = _OF_DEADLINE | _paths(INFERRED, ANOMALIES, CE_TYPE) | {
     *(f"value.inferred_times[{at}]" for at in range(2)), "topic", "partition",
 }  # fmt: skip
 """Fields that differ where a step came to its end in different ways."""
+_SAID_OF_END: Final = ("value.last_error.", "value.incomplete_details.")
+_OF_RESPONSE: Final = ("value.thread_id", "value.assistant_id", "value.metadata")
+"""Fields of an output item that tell of its response, as far as that had come when the item ended."""
 
 
 class ArrivalTimes:
@@ -134,13 +138,20 @@ class ArrivalTimes:
         if self.of_source and effect.reason in STATEFUL:
             free |= _paths(DETAIL)
         for form in forms:
-            own = {f"header {shown(name)}" for name in (*_own_names(form.headers), *_own_names(near.headers))}
+            own = {f"header {shown(name)}" for name in self._lossy_names(form.headers, near.headers)}
             paths = {field.path for field in differences(form, near)} - free - own
             if self.of_source and effect.reason in _REFERENCES:
                 paths = {path for path in paths - _OF_DEADLINE if not path.startswith("value.")}
             if not paths:
                 return _HEADERS if self.of_source else _OUTPUT
         return ""
+
+    def _lossy_names(self, implied: Headers, there: Headers) -> set[str]:
+        """Names of a dead letter's headers that may have had other contents on its topic, or in its record."""
+        own = list(_own_names(implied))
+        if self.of_source:
+            return {*own, *_own_names(there)}
+        return {name for name, count in Counter(own).items() if count > 1}
 
     def _between_steps(
         self, effect: Publish, expected: ExpectedRecord, near: Published, paths: set[str], free: set[str]
@@ -153,13 +164,13 @@ class ArrivalTimes:
         times = _inferred_times(expected.value)
         if implied.get(EVENTS) != there.get(EVENTS):
             return _FOLLOWS if any(ways) or effect.revision else ""
-        if times and any(ways):
-            return _FOLLOWS  # an item tells of its response, too, as far as that had come
         free |= _OF_STEP
-        if ways[0] != ways[1]:
-            free |= _OF_END
-        elif ways[0] == _DEADLINE:
+        if ways[0] == ways[1] == _DEADLINE:
             free |= _OF_DEADLINE
+        elif any(ways):  # a run may have ended twice, and another end be remembered
+            free |= _OF_END | {path for path in paths if path.startswith(_SAID_OF_END)}
+        if times and any(ways):
+            free |= _paths(ANOMALIES) | {path for path in paths if path.startswith(_OF_RESPONSE)}
         if effect.inferred is not None:
             free.add(f"value.{effect.status.value}_at")
         free |= {f"value.{name}" for name in times}

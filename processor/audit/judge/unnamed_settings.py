@@ -257,7 +257,8 @@ class UnnamedSettings:
         is_new = bool(self._doubted) or self._is_unnamed(first) or self._has_doubtful(first, mark[0] - 1)
         due_ms = state.next_due_ms()
         if not is_new and due_ms is not None and due_ms < mark[1]:
-            due = {step_id.removeprefix(ENTRY) for step_id in state.deadlines().get(due_ms // 1000, ())}
+            deadlines = state.deadlines()
+            due = {step_id.removeprefix(ENTRY) for step_id in deadlines[min(deadlines)]}
             is_new = not due.isdisjoint(self._read_steps()[1])
         self._has_moved = self._has_moved or is_new
         return self._has_moved

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -147,10 +147,14 @@ class Archives:
         over = [ArchiveRange(p.path, max(p.begin, twice.begin), min(p.end, twice.end)) for p in parts]
         over = [part for part in over if part.begin < part.end]
         here, there = list[_Span](), list[_Span]()
-        # A capture has other times than the topic, and fewer headers: it contradicts neither.
-        whole = self.captured.isdisjoint((twice.path, *(part.path for part in over)))
-        one = _noted(self._told(partition, [twice], whole=whole), here)
-        other = _noted(self._told(partition, over, whole=whole), there)
+        paths = {twice.path, *(part.path for part in over)}
+        left_out = dict[str, Any]()  # what an archive does not keep contradicts nothing
+        if not paths.isdisjoint(self.captured):
+            left_out["timestamp"] = 0
+        if not paths.isdisjoint(self.captured | self.headless):
+            left_out["headers"] = ()
+        one = _noted(self._told(partition, [twice], left_out), here)
+        other = _noted(self._told(partition, over, left_out), there)
         offset = _contradiction(one, other)
         if offset is not None:
             raise CorruptLog(
@@ -165,16 +169,16 @@ class Archives:
             if max(first, part.begin) < min(behind, part.end)
         ]
 
-    def _told(self, partition: int, parts: Sequence[ArchiveRange], *, whole: bool) -> Iterator[_Told]:
+    def _told(self, partition: int, parts: Sequence[ArchiveRange], left_out: dict[str, Any]) -> Iterator[_Told]:
         """What archives say of offsets: a record, or that there is none. A hole says nothing.
 
         Args:
-            whole: records with their timestamps and headers.
+            left_out: fields of records that are not compared, and what stands in their place.
         """
         for part in parts:
             for item in self.read(partition, part):
                 if not isinstance(item, Gap):
-                    record = item if whole else msgspec.structs.replace(item, timestamp=0, headers=())
+                    record = msgspec.structs.replace(item, **left_out) if left_out else item
                     yield item.offset, item.offset, framed(record)
                 elif item.kind not in HOLES:
                     yield item.first, item.last, None

@@ -99,7 +99,12 @@ async def _find(source: SourceSurvey, output: OutputSurvey) -> None:
 def begin_recording(options: Options, tasks: Sequence[Task]) -> None:
     """Write into the archive that it is being recorded, and which offsets it is to hold, before any of them."""
     folder = Path(options.record)
-    Recorder(folder, files=options.record_files, has_arrivals=any(task.is_captured for task in tasks))
+    Recorder(
+        folder,
+        files=options.record_files,
+        has_arrivals=any(task.is_captured for task in tasks),
+        lacks_headers=any(task.is_headless for task in tasks),
+    )
     manifest.begin(folder, {(task.topic, task.partition): (task.begin, task.end) for task in tasks})
 
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
+from processor.core.deadlines import FIRST_S
 from processor.core.effects import FOLD_VERSION, Reason, Rejected, Status
 from processor.core.entry import Cause, Entry
 from processor.core.events import run_named
@@ -538,7 +539,7 @@ class ResponseFold:
         found = response.open_items()
         transitions.weigh(entry, max(1, len(found)))
         since_s = min(item.opened_s for item in found) if found else transitions.stream_time // 1000
-        transitions.set_due(entry, since_s + self._max_age_s, is_idle=not found)
+        transitions.set_due(entry, max(FIRST_S, since_s + self._max_age_s), is_idle=not found)
         at_work = self.fast.at_work
         if len(at_work) > 2 * len(transitions.steps) + 1_000:
             at_work.clear()
