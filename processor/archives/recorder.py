@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import BinaryIO, Final, Protocol
 
 from processor.archives.jsonl import encode_line
+from processor.archives.label import LABEL, Label, read_label
 from processor.archives.manifest import flush_folder
-from processor.archives.reading import LABEL, Label, read, read_label, recorded_files
+from processor.archives.reading import read, recorded_files
 from processor.archives.records import LIMITS, ArchivedRecord, Gap, Limits, Partition, is_topic, refused
 from processor.errors import UsageError
 
@@ -52,6 +53,7 @@ class Recorder:
         files: the kind of files: `.jsonl.gz`, `.jsonl` or `.parquet` (extra `audit`).
         file_bytes: a file is complete when it holds about this much before compression.
         has_arrivals: the records come from an archive that has times of arrival (`reading.holds_arrivals`), or some do.
+        lacks_headers: they come from an archive without headers (`reading.lacks_headers`), or some do.
         limits: what a reader will accept; an item beyond it is refused here, not found unreadable later.
 
     Partitions may be written in turns, or by several recorders (processes) as long as each partition has one.
@@ -64,12 +66,13 @@ class Recorder:
         files: str = ".jsonl.gz",
         file_bytes: int = FILE_BYTES,
         has_arrivals: bool = False,
+        lacks_headers: bool = False,
         limits: Limits = LIMITS,
     ) -> None:
         if files not in ENCODINGS:
             raise UsageError(f"archive {folder}: cannot record {files!r}", hint=f"known are {', '.join(ENCODINGS)}")
         self._folder, self._suffix, self._file_bytes, self._limits = folder, files, file_bytes, limits
-        self._has_arrivals = has_arrivals
+        self._label = Label(files, has_arrivals, lacks_headers)
         self._open: dict[Partition, _Open] = {}
         self._next: dict[Partition, int | None] = {}
         self._locks: dict[Path, int] = {}
@@ -81,17 +84,17 @@ class Recorder:
             there = read_label(self._folder)
             if there.suffix != self._suffix:
                 raise UsageError(f"archive {self._folder}: holds {there.suffix} files (asked for {self._suffix})")
-            if self._has_arrivals and not there.has_arrivals:
-                self._write_label()
+            if (both := there.of_both(self._label)) != there:
+                self._write_label(both)
             return
         # Another recorder may be making the same label at this moment: same bytes, so either may win.
         if any(p.name != LABEL and not p.name.startswith(f"{LABEL}.") for p in self._folder.iterdir()):
             raise UsageError(f"archive {self._folder}: the folder is in use", hint="choose a new or empty folder")
-        self._write_label()
+        self._write_label(self._label)
 
-    def _write_label(self) -> None:
+    def _write_label(self, label: Label) -> None:
         part = self._folder / f"{LABEL}.{os.getpid()}.part"
-        part.write_text(Label(self._suffix, self._has_arrivals).encoded())
+        part.write_text(label.encoded())
         part.replace(self._folder / LABEL)
 
     def next_offset(self, topic: str, partition: int) -> int | None:
