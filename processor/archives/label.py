@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from processor.archives.records import refused
+from processor.archives.records import ArchiveError, refused
 
 LABEL: Final = "archive.json"
 """The file at the root of a recorded archive that says how it is laid out."""
@@ -74,13 +74,23 @@ def roots(path: Path) -> list[Path]:
         return [path]
     if path.is_dir():
         below = {found.parent for name in (LABEL, MANIFEST) for found in path.rglob(name) if found.is_file()}
-        if below:
+        if below := {folder for folder in below if _is_ours(folder)}:
             return sorted(below)
     whole = path.absolute()
     for above in whole.parents[:_LEVELS]:
-        if is_root(above):
+        if _is_ours(above):
             return [above] if _is_laid_out(whole.relative_to(above).parts, is_file=path.is_file()) else []
     return []
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder that was not named is a root: another program may have a file `archive.json`, too."""
+    if (folder / MANIFEST).is_file():
+        return True
+    try:
+        return (folder / LABEL).is_file() and bool(read_label(folder))
+    except ArchiveError:
+        return False
 
 
 def _is_laid_out(parts: tuple[str, ...], *, is_file: bool) -> bool:

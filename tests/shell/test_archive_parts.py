@@ -156,6 +156,11 @@ def test_the_roots_of_an_archive_are_found(tmp_path: Path) -> None:
     other = plain(a / "t" / "other" / "x.jsonl", [])
     assert roots(beside) == roots(other) == roots(other.parent) == []
     assert roots(tmp_path / "none") == []
+    (tmp_path / "both" / LABEL).write_text('{"of": "another program"}')
+    assert roots(tmp_path) == [a, b]
+    foreign = plain(tmp_path / "foreign" / "t" / "0" / "x.jsonl", [])
+    (tmp_path / "foreign" / LABEL).write_text("[]")
+    assert roots(foreign) == roots(foreign.parent) == roots(foreign.parents[1]) == []
 
 
 def test_what_is_recorded_from_an_archive_without_headers_is_told_to_be(there: Captured, tmp_path: Path) -> None:
