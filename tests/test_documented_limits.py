@@ -10,7 +10,8 @@ from typing import Any, Final, get_args
 import pytest
 
 from deploy.site.stage import ROOT, pages
-from processor.archives.reading import LAYOUT_VERSION, MAX_PARTITIONS
+from processor.archives.label import LAYOUT_VERSION
+from processor.archives.reading import MAX_PARTITIONS
 from processor.archives.records import LIMITS
 from processor.audit.judge.block_digests import BLOCK_OFFSETS
 from processor.audit.report.manifest import FORMAT as REPORT_VERSION

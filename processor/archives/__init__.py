@@ -6,7 +6,7 @@ content raises `ArchiveError`, which names the file and the place.
 
 from __future__ import annotations
 
-from processor.archives.manifest import Lacking, lacking, read_manifest
+from processor.archives.manifest import Lacking, held_within, lacking
 from processor.archives.reading import (
     Extent,
     empty_files,
@@ -31,6 +31,7 @@ from processor.archives.records import (
     GapKind,
     Limits,
 )
+from processor.archives.whole import UnnamedOffsets, overlap, require_as_recorded, require_whole
 
 __all__ = [
     "CAPTURE",
@@ -44,16 +45,20 @@ __all__ = [
     "Lacking",
     "Limits",
     "Recorder",
+    "UnnamedOffsets",
     "empty_files",
+    "held_within",
     "holds_arrivals",
     "lacking",
     "lacks_headers",
     "left_alone",
+    "overlap",
     "reach",
     "read",
     "read_batches",
-    "read_manifest",
     "read_pieces",
+    "require_as_recorded",
+    "require_whole",
     "shares",
     "survey",
 ]

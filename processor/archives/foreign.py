@@ -5,6 +5,7 @@ Each is read as it is where nothing of a record is lost; else it is refused, wit
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -107,6 +108,31 @@ def require_no_table(folder: Path) -> None:
                     f"the folder of a table of {kind}: its own log says which files count",
                     hint="read the table with its own library and write what it holds to Parquet",
                 )
+
+
+_PACKED: Final = re.compile(
+    r"\.(?:jsonl|ndjson|json)\.(?:bz2|lz4|xz|lzma|zip|z|br|sz|snappy|zstd|7z|tgz)$"
+    r"|\.(?:avro|parquet)\.(?:gz|zst|bz2|lz4|xz|lzma|zip|z|br|sz|snappy|zstd|7z)$",
+    re.IGNORECASE,
+)
+"""Names of archive files that another program has packed."""
+
+
+def require_unpacked(folder: Path) -> None:
+    """Refuse a folder of which some files are packed in a way that is not read: the others alone would be a part of it,
+    and the records of the packed ones missing.
+
+    Raises:
+        ArchiveError: it has such a file.
+    """
+    for found in sorted(p for p in folder.rglob("*") if _PACKED.search(p.name) and p.is_file()):
+        if not any(part.startswith(("_", ".")) for part in found.relative_to(folder).parts):
+            raise refused(
+                found,
+                "",
+                "packed in a way that is not read here, and left out it would be missing",
+                hint="unpack it, or pack JSON lines with gzip or Zstandard (.jsonl.gz, .jsonl.zst)",
+            )
 
 
 def told_problems(file: Path, problems: Sequence[str]) -> Exception:

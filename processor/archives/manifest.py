@@ -17,11 +17,11 @@ from typing import Final
 
 import msgspec
 
+from processor.archives.label import MANIFEST, roots
 from processor.archives.reading import recorded_files
 from processor.archives.records import MAX_OFFSET, MAX_PARTITION, Partition, is_topic, printable, refused
 from processor.errors import UsageError
 
-MANIFEST: Final = "archive.manifest.json"
 _VERSION: Final = 1
 _LONGEST_BYTES: Final = 64 << 20
 _LOCK_S: Final = 10.0
@@ -135,10 +135,22 @@ def read_manifest(folder: Path) -> list[Held]:
     return found.partitions
 
 
+def held_within(path: Path) -> list[tuple[Path, Held]]:
+    """What manifests name of a path, each with the root of its archive: of all recorded archives in a folder, or of a
+    folder inside of one. A single file was chosen, and nothing says that others belong to it."""
+    whole = path.absolute()
+    return [
+        (root, held)
+        for root in ([] if path.is_file() else roots(path))
+        for held in read_manifest(root)
+        if whole in (own := root.absolute() / held.topic / str(held.partition)).parents or whole == own
+    ]
+
+
 def lacking(folder: Path, reached: Mapping[Partition, tuple[int, int]]) -> list[Lacking]:
     """The partitions of which `reached` (see `reach`) is less than the manifest says, or that are not complete."""
     found = []
-    for held in read_manifest(folder):
+    for root, held in held_within(folder):
         there = reached.get((held.topic, held.partition))
         missing = []
         if there is None:
@@ -148,7 +160,7 @@ def lacking(folder: Path, reached: Mapping[Partition, tuple[int, int]]) -> list[
                 missing.append((held.begin, there[0]))
             if there[1] < held.end:
                 missing.append((there[1], held.end))
-        present = {file.name: first for first, file in recorded_files(folder / held.topic / str(held.partition))}
+        present = {file.name: first for first, file in recorded_files(root / held.topic / str(held.partition))}
         absent = tuple(name for name in held.files if name not in present)
         firsts = sorted({*present.values(), *(at for name in held.files if (at := _first(name)) is not None)})
         for name in absent:

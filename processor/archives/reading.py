@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 import msgspec
 
 from processor.archives import jsonl
-from processor.archives.foreign import require_no_table
+from processor.archives.foreign import require_no_table, require_unpacked
+from processor.archives.label import LABEL, SUFFIXES, is_root, read_label, roots
 from processor.archives.records import (
     CAPTURE,
     LIMITS,
@@ -33,11 +33,6 @@ from processor.archives.records import (
 from processor.core.record_columns import RecordColumns
 from processor.errors import UsageError
 
-LABEL: Final = "archive.json"
-"""The file at the root of a recorded archive that says how it is laid out."""
-
-LAYOUT_VERSION: Final = 1
-SUFFIXES: Final = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".avro", ".parquet")
 _UNFINISHED: Final = tuple(
     suffix + mark
     for suffix in SUFFIXES
@@ -427,6 +422,7 @@ def _files(path: Path, only: Partition | None, begin: int, end: int) -> list[tup
         read_label(path)
         return _recorded(path, only, begin, end)
     require_no_table(path)
+    require_unpacked(path)
     found = list(_finished_files(path))
     if not found:
         raise UsageError(f"archive {path}: no archive in this folder", hint=f"known are {', '.join(SUFFIXES)}")
@@ -494,15 +490,18 @@ def recorded_files(folder: Path) -> list[tuple[int, Path]]:
 
 def holds_arrivals(path: Path) -> bool:
     """Whether an archive has times of arrival: it is of Event Hubs Capture, or was recorded from one that is."""
-    if path.is_dir() and (path / LABEL).is_file():
-        return read_label(path).has_arrivals
-    return any(file.name.endswith(".avro") for file in _foreign_files(path))
+    if any((root / LABEL).is_file() and read_label(root).has_arrivals for root in roots(path)):
+        return True
+    return not is_root(path) and any(file.name.endswith(".avro") for file in _foreign_files(path))
 
 
 def lacks_headers(path: Path) -> bool:
-    """Whether an archive has no headers of some records: Spark leaves their column out unless it is told to keep it."""
-    if path.is_dir() and (path / LABEL).is_file():
-        return read_label(path).lacks_headers
+    """Whether files of an archive have no column for headers, as Spark leaves it out unless it is told to keep them, or
+    it was recorded from one that has such files."""
+    if any((root / LABEL).is_file() and read_label(root).lacks_headers for root in roots(path)):
+        return True
+    if is_root(path):
+        return False
     files = [file for file in _foreign_files(path) if file.name.endswith(".parquet")]
     if not files:
         return False
@@ -514,44 +513,6 @@ def lacks_headers(path: Path) -> bool:
 def _foreign_files(path: Path) -> Iterator[Path]:
     """The files of an archive without a label."""
     return iter((path,)) if path.is_file() else _finished_files(path)
-
-
-class Label(NamedTuple):
-    """The suffix of a recorded archive's files, and what its records lack (`holds_arrivals`, `lacks_headers`)."""
-
-    suffix: str
-    has_arrivals: bool
-    lacks_headers: bool
-
-    def encoded(self) -> str:
-        told: dict[str, object] = {"run-steps archive": LAYOUT_VERSION, "files": self.suffix}
-        if self.has_arrivals:
-            told["times"] = _ARRIVAL
-        if self.lacks_headers:
-            told["headers"] = _NONE
-        return json.dumps(told) + "\n"
-
-
-_ARRIVAL: Final = "arrival"
-_NONE: Final = "none"
-
-
-def read_label(path: Path) -> Label:
-    """The label of a recorded archive.
-
-    Raises:
-        ArchiveError: the label is not one we wrote.
-    """
-    try:
-        with (path / LABEL).open("rb") as file:
-            label = json.loads(file.read(4096))
-        version, suffix = label["run-steps archive"], label["files"]
-        has_arrivals, has_no_headers = label.get("times") == _ARRIVAL, label.get("headers") == _NONE
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-        raise refused(path / LABEL, "", "not the label of an archive") from exc
-    if version != LAYOUT_VERSION or suffix not in SUFFIXES:
-        raise refused(path / LABEL, "", f"made by another version (got {version!r}, {suffix!r})")
-    return Label(str(suffix), has_arrivals, has_no_headers)
 
 
 def natural(path: Path) -> list[tuple[int, int, str]]:

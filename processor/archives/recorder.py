@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import BinaryIO, Final, Protocol
 
 from processor.archives.jsonl import encode_line
+from processor.archives.label import LABEL, Label, read_label
 from processor.archives.manifest import flush_folder
-from processor.archives.reading import LABEL, Label, read, read_label, recorded_files
+from processor.archives.reading import read, recorded_files
 from processor.archives.records import LIMITS, ArchivedRecord, Gap, Limits, Partition, is_topic, refused
 from processor.errors import UsageError
 
@@ -51,7 +52,8 @@ class Recorder:
         folder: made if it is not there; must be empty or hold an archive of the same `files`.
         files: the kind of files: `.jsonl.gz`, `.jsonl` or `.parquet` (extra `audit`).
         file_bytes: a file is complete when it holds about this much before compression.
-        has_arrivals, lacks_headers: records come from an archive of which that is true (`reading.holds_arrivals`).
+        has_arrivals: the records come from an archive that has times of arrival (`reading.holds_arrivals`), or some do.
+        lacks_headers: they come from an archive without headers (`reading.lacks_headers`), or some do.
         limits: what a reader will accept; an item beyond it is refused here, not found unreadable later.
 
     Partitions may be written in turns, or by several recorders (processes) as long as each partition has one.
@@ -81,13 +83,8 @@ class Recorder:
             there = read_label(self._folder)
             if there.suffix != self._suffix:
                 raise UsageError(f"archive {self._folder}: holds {there.suffix} files (asked for {self._suffix})")
-            now = Label(
-                there.suffix,
-                there.has_arrivals or label.has_arrivals,
-                there.lacks_headers or label.lacks_headers,
-            )
-            if now != there:
-                self._write_label(now)
+            if (both := there.of_both(label)) != there:
+                self._write_label(both)
             return
         # Another recorder may be making the same label at this moment: same bytes, so either may win.
         if any(p.name != LABEL and not p.name.startswith(f"{LABEL}.") for p in self._folder.iterdir()):

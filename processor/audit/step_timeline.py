@@ -185,6 +185,8 @@ class StepTimeline:
             self._unshown = [number + 1, begin if number else offset, offset]
             self._is_stale = True
             return
+        if moved and first is not None and first.before is None:
+            before = {}  # an earlier life ended before this record, and is no part of this one
         changes = self._changes_by(offset, before, [] if refused else events, moved=moved)
         if offset >= (self._first or 0):
             self._more_objects += is_shown and len(self._events) >= _ENOUGH

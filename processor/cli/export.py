@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from processor.cli.options import ConfigOption, connection_of, load_settings
-from processor.cli.replay_options import CapturePattern, capture_of
+from processor.cli.replay_options import CapturePattern, capture_of, warn_of_hidden_files
 from processor.errors import UsageError
 from processor.printable import print_line
 
@@ -82,6 +82,7 @@ def otlp(
     options = Options(SpanOptions(provider, contents), run_idle, since_ms)
     with Collector(endpoint, service=service, timeout_s=timeout) as collector:
         if published:
+            warn_of_hidden_files(published)
             done = export_archives(settings, published, collector, options, capture_of(capture_pattern))
         else:
             done = asyncio.run(export_topics(settings, lambda: connection_of(settings), collector, options))

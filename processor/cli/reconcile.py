@@ -50,6 +50,7 @@ def reconcile(
     settings = load_settings(config)
     from processor.audit.reconcile.command import reconcile as run
 
+    option.warn_of_hidden_files(published or [])
     found = run(
         lists,
         settings,

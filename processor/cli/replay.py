@@ -17,7 +17,6 @@ from processor.printable_console import Console
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from processor.audit.replay.options import Options
     from processor.audit.replay.outcome import Progress, Replayed
@@ -70,6 +69,7 @@ def replay(
         require_text(f"replay: {name}", [str(folder or "")], "what reads the tables takes no other name of a folder")
     capture = option.capture_of(capture_pattern, capture_topic, capture_partition)
     if check is not None:
+        option.warn_of_hidden_files(archive or [])
         check_report(check, archive or [], capture, trust or [])
         return
     key = signing_key_of(sign)
@@ -99,7 +99,7 @@ def replay(
         accepted=option.accepted_of(accept_fold, accept_rules),
         earlier_rules=option.rules_of(earlier_config),
     )
-    _warn_of_hidden_files([*(archive or ()), *(published or ())])
+    option.warn_of_hidden_files([*(archive or ()), *(published or ())])
     replayed = _run(options, settings)
     if key is not None and report is not None:
         sign_report(report, replayed.root, key, signer)
@@ -128,19 +128,6 @@ def _run(options: Options, settings: Settings) -> Replayed:
 
     with _progress() as show:
         return run(options, settings, lambda: connection_of(settings), show)
-
-
-def _warn_of_hidden_files(archives: list[Path]) -> None:
-    from processor.archives import empty_files, left_alone
-
-    for path in archives:
-        if hidden := left_alone(path):
-            warn(
-                f"archive {path}: {hidden} files left alone: their names say unfinished (_ or . in front, .part behind)"
-            )
-        if empty := empty_files(path):
-            more = f" and {len(empty) - 1} more" if empty[1:] else ""
-            warn(f"archive {path}: {empty[0].relative_to(path)}{more} has no bytes: a copy that failed?")
 
 
 def _filter(steps: list[str] | None, runs: list[str] | None, threads: list[str] | None) -> StepFilter:

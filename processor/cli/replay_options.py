@@ -104,3 +104,18 @@ def capture_of(pattern: str, topic: str = "", partition: int | None = None) -> C
     from processor.archives import CAPTURE, Capture
 
     return Capture(pattern=pattern or CAPTURE.pattern, topic=topic or None, partition=partition)
+
+
+def warn_of_hidden_files(archives: list[Path]) -> None:
+    """Warn of files of an archive that are not read, and of those that hold nothing."""
+    from processor.archives import empty_files, left_alone
+    from processor.printable import warn
+
+    for path in archives:
+        if hidden := left_alone(path):
+            warn(
+                f"archive {path}: {hidden} files left alone: their names say unfinished (_ or . in front, .part behind)"
+            )
+        if empty := empty_files(path):
+            more = f" and {len(empty) - 1} more" if empty[1:] else ""
+            warn(f"archive {path}: {empty[0].relative_to(path)}{more} has no bytes: a copy that failed?")

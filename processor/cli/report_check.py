@@ -71,6 +71,8 @@ def check_report(folder: Path, archives: list[Path], capture: Capture, trust: li
     problems += unsigned
     if archives and not problems:
         problems += check_records(folder, checked.manifest, _items(archives, checked.manifest, capture))
+        if problems:
+            _require_same_kind(archives, checked.manifest)
     for problem in problems:
         warn(f"run-steps: {problem}")
     if problems:
@@ -83,6 +85,23 @@ def check_report(folder: Path, archives: list[Path], capture: Capture, trust: li
     if signed:
         print_line(signed)
     end_with(EXIT_CODES[checked.manifest.verdict])
+
+
+def _require_same_kind(archives: list[Path], manifest: Manifest) -> None:
+    """Raises UsageError: the archives hold other bytes than the records of the report: no record is wrong."""
+    from processor.archives import holds_arrivals, lacks_headers
+    from processor.audit.report.manifest import CAPTURED, HEADLESS, LOSSY, lossy
+
+    told = ((CAPTURED, any(map(holds_arrivals, archives))), (HEADLESS, any(map(lacks_headers, archives))))
+    here, there = [kind for kind, is_so in told if is_so], lossy(manifest.about.source)
+    if here != there:
+        kind = (here or there)[0]
+        raise UsageError(
+            f"replay: --check: {'these are' if here else 'the report was made from'} {kind}, which hold "
+            f"{LOSSY[kind]}; {'the report was made from others' if here else 'these are others'}: "
+            "its records cannot be compared with them",
+            hint="check against what the report was made from; `replay --archive` judges what a capture keeps",
+        )
 
 
 def _items(archives: list[Path], manifest: Manifest, capture: Capture) -> Iterator[ArchivedRecord | Gap]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from processor.archives import CAPTURE, Capture, Gap, read
+from processor.archives import CAPTURE, Capture, Gap, read, require_whole
 from processor.core.effects import Record
 from processor.errors import UsageError
 from processor.kafka.admin import Admin
@@ -109,11 +109,13 @@ def export_archives(
     """Export archives of the outcome topics. No position is kept.
 
     Raises:
-        ArchiveError, BrokerRefused, BrokerUnavailable
+        ArchiveError: one cannot be read, lacks what its manifest names, or overlaps with another.
+        BrokerRefused, BrokerUnavailable
         UsageError: they hold no record of an outcome topic.
     """
     topics = _topics(settings)
     exporter = Exporter(sink, options)
+    require_whole(paths, capture)
     for path in paths:
         for item in read(path, capture=capture):
             if item.topic in topics and not isinstance(item, Gap):

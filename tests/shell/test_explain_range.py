@@ -20,6 +20,8 @@ from processor.audit.replay.task_judge import expected_records
 from processor.audit.step_timeline import StepIncarnation
 from processor.core.effects import LogRecord
 from processor.core.headers import CLOCK_MARK, FIRST_OFFSET, INFERRED, LAST_OFFSET, REVISION
+from processor.core.partition import PartitionState
+from processor.core.rules import Rules
 from tests.core.scripted_log import START_S, Play, run, step, text
 from tests.core.test_responses_repeats import CREATED, ENDED, added, at, piece, whole
 from tests.shell import mutations
@@ -28,14 +30,14 @@ from tests.shell.test_explain import Simulated, told
 NEED_MS: Final = settled_after_ms(mutations.RULES, retentions=2, readings=2)
 
 
-def published_from(play: Play) -> mutations.World:
+def published_from(play: Play, rules: Rules = mutations.RULES) -> mutations.World:
     """The log of a play on partition 0 of the source, and what a worker publishes of it."""
     log = [
         ArchivedRecord(mutations.SOURCE, 0, r.offset, r.timestamp, r.key, r.value, tuple(r.headers)) for r in play.log
     ]
     made = mutations.World({0: [*log]}, {0: len(log)}, {})
     places = expected_records(mutations.task_of(made, 0))
-    state = mutations._state(0, 0, -1)
+    state = PartitionState(mutations.SOURCE, 0, rules)
     for effect in state.apply(log):
         placed = places.whole(effect)
         if placed is not None:
@@ -315,3 +317,16 @@ def test_explain_begins_so_far_before_the_step_that_nothing_earlier_matters(
     logs.began_ms, logs.found = began_ms, found
     assert asyncio.run(explaining._far_enough_before(logs, 0, 10, 5)) == begin
     assert logs.asked == asked
+
+
+def test_what_a_further_life_changed_is_told_of_that_life_alone(tmp_path: Path) -> None:
+    """The step is forgotten with the very record that opens it again: nothing of the earlier life stands in it."""
+    rules = msgspec.structs.replace(mutations.RULES, ended_retention_records=0)
+    play = Play(rules)
+    completed(play)
+    completed(play)
+    found = told(Simulated(published_from(play, rules), tmp_path, rules=rules), "s1")
+    assert [life.verdict for life in found.lives] == ["equal", "equal"]
+    first, again = ([(one.path, one.what) for one in life.events[0].changes] for life in found.lives)
+    assert ("status", '"in_progress"') in again
+    assert again == first

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from processor.archives import ArchivedRecord, ArchiveError, Capture, Recorder, manifest, read
+from processor.archives import ArchivedRecord, ArchiveError, Capture, Gap, GapKind, Recorder, manifest, read
+from processor.archives.jsonl import encode_line
 from processor.archives.reading import recorded_files
 from processor.audit.judge.verdicts import Verdict
 from processor.audit.reconcile.command import reconcile as run
@@ -136,3 +137,30 @@ def test_times_of_arrival_do_not_say_how_far_a_worker_had_come(tmp_path: Path, p
     found = run([lists], SETTINGS, lambda: pytest.fail("no broker"), published=[moved.parent], capture=pattern)
     assert one_of(found, "s1").verdict is Verdict.EQUAL
     assert one_of(found, "s2").verdict is Verdict.UNVERIFIABLE
+
+
+def read_behind(published: Published, tmp_path: Path, items: list[ArchivedRecord | Gap], *ids: str) -> Any:
+    """The verdicts on steps whose published records retention has taken, in part, from the archive."""
+    published.path.write_bytes(b"".join(map(encode_line, items)))
+    own = [listed(step_id, "failed", failed_at=T0_S + 10 + 100 * at) for at, step_id in enumerate(ids)]
+    found = reconciled(tmp_path, published, page(*own))
+    return {step_id: one_of(found, step_id).verdict for step_id in ids}
+
+
+def test_nothing_is_missing_of_a_partition_of_which_a_marker_alone_is_left(
+    tmp_path: Path, published: Published
+) -> None:
+    published.event(as_event(listed("s1", "failed")))
+    rest = [item for item in read(published.write()) if item.topic != "run-steps.failed"]
+    assert read_behind(published, tmp_path, rest, "s1") == {"s1": Verdict.MISSING}
+    left = [*rest, Gap("run-steps.failed", 0, 1, 1, GapKind.MARKER)]
+    assert read_behind(published, tmp_path, left, "s1") == {"s1": Verdict.UNVERIFIABLE}
+
+
+def test_an_archive_whose_first_item_is_a_marker_begins_late(tmp_path: Path, published: Published) -> None:
+    published.event(as_event(listed("s1", "failed")))
+    published.event(as_event(listed("s2", "failed", failed_at=T0_S + 110)), T0_S + 110)
+    items = [item for item in read(published.write()) if isinstance(item, ArchivedRecord)]
+    left: list[ArchivedRecord | Gap] = [Gap("run-steps.failed", 0, 1, 1, GapKind.MARKER)]
+    left += [replace(item, offset=2) if item.key == b"s2" else item for item in items if item.key != b"s1"]
+    assert read_behind(published, tmp_path, left, "s1", "s2") == {"s1": Verdict.UNVERIFIABLE, "s2": Verdict.EQUAL}

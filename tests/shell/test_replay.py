@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from processor.archives import ArchivedRecord, ArchiveError, Capture, Gap, GapKind, Recorder, manifest, read
-from processor.archives.reading import LABEL
+from processor.archives.jsonl import encode_line
+from processor.archives.label import LABEL, MANIFEST
 from processor.audit.judge.block_digests import BLOCK_OFFSETS
 from processor.audit.replay import partition_task as partition
 from processor.audit.replay import range_bounds as bounds
@@ -215,11 +216,9 @@ def test_what_an_archive_of_the_output_lacks_is_missing_where_it_cannot_have_beg
     own = [item for item in items if (item.topic, item.partition) == ("out.completed", 0)]
 
     def without(name: str, dropped: ArchivedRecord) -> Replayed:
-        with Recorder(tmp_path / name, files=".jsonl") as recorder:
-            for item in items:
-                if item is not dropped:
-                    recorder.write(item)
-        return archived.audit(published=(str(tmp_path / name),))
+        file = tmp_path / f"{name}.jsonl"
+        file.write_bytes(b"".join(encode_line(item) for item in items if item is not dropped))
+        return archived.audit(published=(str(file),))
 
     dropped = own[len(own) // 2]
     middle = without("middle", dropped)
@@ -235,6 +234,19 @@ def test_what_an_archive_of_the_output_lacks_is_missing_where_it_cannot_have_beg
     first = without("first", own[0])
     assert first.verdict is Outcome.UNPROVABLE, "retention may have taken it"
     assert first.counts["step"]["unverifiable"] == 1
+
+
+def test_what_a_recorded_archive_of_the_output_lacks_is_a_hole(archived: Archived, tmp_path: Path) -> None:
+    """It names every offset that holds no record: one that it does not name was lost from its file."""
+    items = [item for item in read(archived.out) if isinstance(item, ArchivedRecord)]
+    own = [item for item in items if (item.topic, item.partition) == ("out.completed", 0)]
+    with Recorder(tmp_path / "holed", files=".jsonl") as recorder:
+        for item in items:
+            if item is not own[len(own) // 2]:
+                recorder.write(item)
+    found = archived.audit(published=(str(tmp_path / "holed"),))
+    assert (found.verdict, found.counts["step"].get("missing", 0)) == (Outcome.UNPROVABLE, 0)
+    assert found.counts["step"]["unverifiable"] == 1
 
 
 def test_a_hole_in_an_archive_is_told_and_not_proven(archived: Archived, tmp_path: Path) -> None:
@@ -464,7 +476,7 @@ def test_a_recording_that_was_cut_short_is_not_proven(
     assert all("its recording was not completed" in question for question in found.questions)
     archived.audit(record=str(copy), record_files=".jsonl")
     assert contents(copy) == whole
-    (copy / manifest.MANIFEST).unlink()
+    (copy / MANIFEST).unlink()
     assert archived.audit(archives=(str(copy),)).exit_code == 0, "archives without a manifest are read as they are"
 
 
@@ -527,7 +539,7 @@ def test_output_that_lacks_a_part_is_refused_and_no_record_accused(archived: Arc
     ],
 )
 def test_a_manifest_that_cannot_be_right_is_refused(archived: Archived, text: str) -> None:
-    (archived.source / manifest.MANIFEST).write_text(text)
+    (archived.source / MANIFEST).write_text(text)
     with pytest.raises(ArchiveError, match=r"archive\.manifest\.json"):
         archived.audit()
 

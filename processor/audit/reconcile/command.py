@@ -105,6 +105,8 @@ def compared(lists: ServiceLists, found: PublishedSteps, *, partial: bool = Fals
             whole = lists.runs.get(run_id, False) and not partial
             results.append(not_listed(newest, whole=whole, latest_s=latest.get(run_id)))
     counts = Counter(result.verdict for result in results)
+    if counts[Verdict.MISSING]:
+        found.note_missing()
     return Reconciled(
         verdict=_verdict(counts),
         program=program(),

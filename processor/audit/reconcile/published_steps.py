@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from processor.archives import CAPTURE, Capture, Gap, holds_arrivals, read
+from processor.archives import (
+    CAPTURE,
+    ArchivedRecord,
+    Capture,
+    Gap,
+    UnnamedOffsets,
+    holds_arrivals,
+    read,
+    require_whole,
+)
+from processor.archives.records import Partition
 from processor.audit.judge.published_headers import began_at
 from processor.audit.judge.verdicts import FindingKind, Published, Unreadable, location_of
 from processor.audit.published_index import of_source
 from processor.audit.reconcile.comparison import Doubt, PublishedStep, latest_s
-from processor.audit.replay.output_survey import require_as_recorded
+from processor.audit.replay.output_survey import why_missing
 from processor.audit.replay.record_sources import HOLES
 from processor.config.settings import Settings
 from processor.core.effects import Reason, Record
@@ -30,6 +41,62 @@ _SKEW_MS: Final = 60_000
 _MANY: Final = 1 << 31
 """Partitions of a source where they cannot be counted: an archive of its output does not say how many there are."""
 _REFERENCES: Final = frozenset({Reason.SNAPSHOT_TOO_LARGE.value, Reason.INTERNAL_ERROR.value})
+
+
+class _ArchivedOutput:
+    """What archives of the output topics hold, and where they begin and lack something.
+
+    Attributes:
+        last_ms: the latest time of a record, -1 where there is none.
+        markers: offsets that count as markers of transactions (`UnnamedOffsets`).
+    """
+
+    def __init__(self, topics: Collection[str]) -> None:
+        self._topics = topics
+        self._begins: dict[Partition, int] = {}
+        self._first: dict[Partition, tuple[int, int]] = {}
+        """Offset and time of the first record."""
+        self._has_holes = False
+        self.last_ms = -1
+        self.markers: Counter[Partition] = Counter()
+
+    def items(self, path: Path, capture: Capture) -> Iterator[ArchivedRecord]:
+        """The records of the output topics in an archive. Archives come in any order."""
+        unnamed = UnnamedOffsets(path)
+        for item in read(path, capture=capture):
+            if item.topic not in self._topics:
+                continue
+            place = (item.topic, item.partition)
+            if isinstance(item, Gap):
+                self._has_holes |= item.kind in HOLES
+                self._begins[place] = min(self._begins.get(place, item.first), item.first)
+                unnamed.take(place, item.first, item.last, item.last - item.first + 1, item.kind)
+                continue
+            unnamed.take(place, item.offset, item.offset, 1)
+            self._begins[place] = min(self._begins.get(place, item.offset), item.offset)
+            first = (item.offset, item.timestamp)
+            self._first[place] = min(self._first.get(place, first), first)
+            self.last_ms = max(self.last_ms, item.timestamp)
+            yield item
+        self._has_holes |= bool(unnamed.holes())
+        self.markers.update(unnamed.markers())
+
+    def first_ms(self) -> int:
+        """The latest time of a first record behind which others may be gone, -1 where there is none."""
+        return max(
+            (self._first[p][1] for p, begin in self._begins.items() if begin > 0 and p in self._first), default=-1
+        )
+
+    def why(self) -> str:
+        """The reason why any record that is not there may have been; "" if there is none."""
+        if self._has_holes:
+            return "the archive has holes"
+        if not self._begins:
+            return "the archive holds no record of the output topics"
+        gone = sorted(place for place, begin in self._begins.items() if begin > 0 and place not in self._first)
+        return (
+            f"the archive holds no record of {gone[0][0]}, partition {gone[0][1]}, which has had some" if gone else ""
+        )
 
 
 class PublishedSteps:
@@ -56,6 +123,11 @@ class PublishedSteps:
         self.unreadable = 0
         self.doubt = Doubt()
         self.notes: list[str] = []
+        self._why_missing: list[str] = []
+
+    def note_missing(self) -> None:
+        """Note what of the archives may explain missing steps."""
+        self.notes += self._why_missing
 
     def take(self, topic: str, partition: int, record: Record, source_partitions: int) -> None:
         """The next record of an output topic."""
@@ -111,36 +183,17 @@ class PublishedSteps:
         Raises:
             ArchiveError: one cannot be read, or lacks what its manifest names.
         """
-        wanted = {*self.topics, self.dead_letter}
-        first_ms = last_ms = -1
-        began: set[tuple[str, int]] = set()
-        has_holes = False
+        require_whole(paths, capture)
+        output = _ArchivedOutput({*self.topics, self.dead_letter})
         for path in paths:
-            require_as_recorded(path, capture)
-            for item in read(path, capture=capture):
-                if item.topic not in wanted:
-                    continue
-                place = (item.topic, item.partition)
-                is_first = place not in began
-                began.add(place)
-                if isinstance(item, Gap):
-                    has_holes |= item.kind in HOLES
-                    continue
-                if is_first and item.offset > 0:
-                    first_ms = max(first_ms, item.timestamp)
-                last_ms = max(last_ms, item.timestamp)
+            for item in output.items(path, capture):
                 self.take(item.topic, item.partition, item, _MANY)
+        last_ms = output.last_ms
         if any(map(holds_arrivals, paths)):
             last_ms = min(last_ms, 1000 * max((latest_s(one.snapshot) for one in self._all_newest()), default=-1))
-        self.doubt = Doubt(
-            "the archive has holes"
-            if has_holes
-            else ""
-            if began
-            else "the archive holds no record of the output topics",
-            first_ms + _SKEW_MS if first_ms >= 0 else None,
-            last_ms - _SKEW_MS,
-        )
+        first_ms = output.first_ms()
+        self.doubt = Doubt(output.why(), first_ms + _SKEW_MS if first_ms >= 0 else None, last_ms - _SKEW_MS)
+        self._why_missing = why_missing(paths, sum(output.markers.values()))
 
     def _all_newest(self) -> Iterator[PublishedStep]:
         return (one for by_partition in self.newest.values() for one in by_partition.values())

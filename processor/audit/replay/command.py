@@ -72,6 +72,10 @@ def replay(options: Options, settings: Settings, connection: Callable[[], Connec
     with _folder(options.work) as work, _executor(options) as executor:
         source, output = SourceSurvey(options, settings, connection, show), OutputSurvey(options, settings, connection)
         asyncio.run(_find(source, output))
+        if options.against:
+            from processor.audit.report.compare import require_same_kind
+
+            require_same_kind(Path(options.against), source.words())
         pool = _Pool(executor, options, show)
         output.indexed(_run_index_jobs(output.index_jobs(source, work), pool, work))
         asyncio.run(source.look_again())
@@ -86,6 +90,7 @@ def replay(options: Options, settings: Settings, connection: Callable[[], Connec
         if trouble:
             raise InconsistentCounts("replay: the counts do not add up: " + "; ".join(trouble), hint="please report it")
         first = [finding for result in results for finding in result.first]
+        output.note_missing(ranges)
         split = split_among([path for result in results for path in result.ids])
         about = about_replay(options, settings, source, output, split)
         return _summed(about, output.outputs(), source.questioned(ranges), first, options, work)

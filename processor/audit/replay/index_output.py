@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
-from processor.archives import CAPTURE, ArchivedRecord, Capture, Gap, read_batches
+from processor.archives import CAPTURE, ArchivedRecord, Capture, Gap, GapKind, UnnamedOffsets, read_batches
 from processor.audit.judge.not_judged import Claims, NotJudged, merged
 from processor.audit.published_index import IndexWriter
 from processor.audit.replay.progress_file import ProgressFile
@@ -100,6 +100,7 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
         read: records by topic; `elsewhere`, `other_partitions` and `unreadable` are those of them that no task gets.
         shortened: (topic, partition) of the outputs whose first records retention has taken while they were read.
         holes: (topic, partition) of the outputs that lack records behind the first: by compaction, or an archive does.
+        markers: (topic, partition, number) of offsets in archives that no gap names and that count as markers.
         broker_times: (topic, partition, offset) from which on batches have the broker's times (LogAppendTime).
         extents: of each archive that was read.
         held: (topic, partition, offset) behind which an open transaction holds back the rest.
@@ -114,6 +115,7 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     extents: tuple[Extent, ...]
     held: tuple[tuple[str, int, int], ...]
     holes: tuple[tuple[str, int], ...] = ()
+    markers: tuple[tuple[str, int, int], ...] = ()
     broker_times: tuple[tuple[str, int, int], ...] = ()
 
 
@@ -161,6 +163,7 @@ def run_index_job(job: IndexJob) -> IndexResult:
         ),
         held=tuple(reading.held),
         holes=tuple(sorted(reading.holes)),
+        markers=tuple((*place, n) for place, n in sorted(reading.markers.items())),
         broker_times=tuple((*place, offset) for place, offset in sorted(reading.broker_times.items())),
     )
 
@@ -174,6 +177,7 @@ class _Reading:
         self.extents: dict[tuple[int, tuple[str, int]], tuple[int, int]] = {}
         self.begin_with_hole: set[tuple[int, tuple[str, int]]] = set()
         self.holes: set[tuple[str, int]] = set()
+        self.markers: Counter[tuple[str, int]] = Counter()
         self.broker_times: dict[tuple[str, int], int] = {}
         self.held: list[tuple[str, int, int]] = []
         self._progress = ProgressFile(progress_path(job.work, job.number))
@@ -183,6 +187,7 @@ class _Reading:
         capture = Capture(pattern=job.capture.pattern)
         done = 0
         for archive in job.archives:
+            self._unnamed = UnnamedOffsets(Path(archive.path))
             for items in read_batches(Path(archive.path), within=archive.within, capture=capture):
                 first = items[0]
                 place = (first.topic, first.partition)
@@ -194,6 +199,8 @@ class _Reading:
                         self._take(archive.number, item)
                 done += len(items)
                 self._progress.write(done)
+            self.holes |= self._unnamed.holes()
+            self.markers.update(self._unnamed.markers())
 
     def _take(self, archive: int, item: ArchivedRecord | Gap) -> None:
         place = (item.topic, item.partition)
@@ -205,17 +212,20 @@ class _Reading:
                     self.holes.add(place)
                 else:
                     self.begin_with_hole.add((archive, place))
-            self._reach(archive, place, item.first, item.last)
+            self._reach(archive, place, item.first, item.last, item.last - item.first + 1, item.kind)
             return
         self._put(archive, place, [item])
 
     def _put(self, archive: int, place: tuple[str, int], records: list[ArchivedRecord]) -> None:
         """Records of one output partition."""
         topic, partition = place
-        self._reach(archive, place, records[0].offset, records[-1].offset)
+        self._reach(archive, place, records[0].offset, records[-1].offset, len(records))
         self._writer.put_all(topic, partition, records, dead_letters=topic == self._job.dead_letter)
 
-    def _reach(self, archive: int, place: tuple[str, int], first: int, last: int) -> None:
+    def _reach(
+        self, archive: int, place: tuple[str, int], first: int, last: int, count: int, kind: GapKind | None = None
+    ) -> None:
+        self._unnamed.take(place, first, last, count, kind)
         self.extents[archive, place] = self.extents.get((archive, place), (first,))[0], last
 
     async def topics(self) -> None:

@@ -6,17 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from processor.archives import (
-    ArchiveError,
-    Capture,
-    holds_arrivals,
-    lacking,
-    lacks_headers,
-    reach,
-    read_manifest,
-    shares,
-)
+from processor.archives import held_within, holds_arrivals, overlap, require_as_recorded, shares
+from processor.archives.records import printable
 from processor.audit.judge.range_result import RangeResult
+from processor.audit.judge.verdicts import Verdict
 from processor.audit.replay.index_output import IndexJob, IndexResult, Output, PublishedArchive, shared_out, summed
 from processor.audit.replay.options import Options
 from processor.audit.replay.source_survey import CLIENT_ID, SourceSurvey
@@ -25,6 +18,14 @@ from processor.config.settings import Settings
 if TYPE_CHECKING:  # its library takes long to load, and archives need none
     from processor.kafka.client_config import Connection
 
+_UNNAMED: Final = (
+    "{:,} offsets of the output are in no archive, and no gap says why: they count as markers of transactions. A "
+    "record that the archive has lost there is missing."
+)
+_NO_MANIFEST: Final = (
+    "Archive {} of the output has no manifest: nothing says how far it should reach, and which partitions it should "
+    "hold. What it lacks there is missing."
+)
 _MOST_INDEXES: Final = 8
 """Each look-up goes through all of them: more would make it dearer than reading the output in parallel is worth."""
 
@@ -49,6 +50,7 @@ class OutputSurvey:
         self.captured: set[tuple[str, int]] = set()
         self.index_results: list[IndexResult] = []
         self.notes: list[str] = []
+        self._markers = 0
         self._outputs: list[Output] = []
 
     async def find(self) -> None:
@@ -118,6 +120,7 @@ class OutputSurvey:
         for one in found:
             self.shortened.update(one.shortened)
             self.holes.update(one.holes)
+            self._markers += sum(n for _, _, n in one.markers)
         have_arrivals = [holds_arrivals(Path(path)) for path in self._options.published]
         ends: dict[tuple[str, int], int] = {}
         for extent in sorted(extent for one in found for extent in one.extents):
@@ -125,11 +128,7 @@ class OutputSurvey:
             if have_arrivals[extent.archive]:
                 self.captured.add(place)
             if extent.first <= ends.get(place, -1):
-                raise ArchiveError(
-                    f"archive {self._options.published[extent.archive]}: {extent.topic}-{extent.partition}: offset "
-                    f"{extent.first} is among those of another archive",
-                    hint="archives of what was published must not overlap: leave one out, or cut it",
-                )
+                raise overlap(self._options.published[extent.archive], place, extent.first)
             if place in ends:
                 self.holes.update([place] if extent.begins_with_hole else [])
             elif extent.first > 0 or extent.begins_with_hole:
@@ -157,6 +156,12 @@ class OutputSurvey:
             "unreadable": unreadable,
         }
 
+    def note_missing(self, results: Sequence[RangeResult]) -> None:
+        """Note what of the archives may explain missing records."""
+        is_missing = any(verdicts.get(Verdict.MISSING.value) for one in results for verdicts in one.counts.values())
+        if is_missing:
+            self.notes += why_missing(self._options.published, self._markers)
+
     def trouble(self, results: Sequence[RangeResult]) -> list[str]:
         read, not_judged, unreadable = summed(self.index_results)
         compared = sum(result.published for result in results)
@@ -166,17 +171,11 @@ class OutputSurvey:
         return [f"{read.total()} records read from the output topics, {compared} compared, {apart} out of scope"]
 
 
-def require_as_recorded(path: Path, capture: Capture) -> None:
-    """Refuse output that lacks what its manifest names, or all headers: every record would be accused as missing.
+def why_missing(published: Sequence[Path | str], markers: int) -> list[str]:
+    """Sentences on what of archives of the output may explain that records are missing.
 
-    Raises:
-        ArchiveError: it does.
+    Args:
+        markers: offsets that no gap names, and that count as markers.
     """
-    if lacks_headers(path):
-        raise ArchiveError(
-            f"archive {path}: has no column `headers`, which name what a published record is of",
-            hint="export the topics again with their headers (Spark: includeHeaders=true)",
-        )
-    if read_manifest(path):
-        for one in lacking(path, reach(path, capture=capture)):
-            raise ArchiveError(f"archive {path}: {one}", hint="record it again, or fetch the whole of it")
+    told = [_UNNAMED.format(markers)] if markers else []
+    return told + [_NO_MANIFEST.format(printable(str(path))) for path in published if not held_within(Path(path))]

@@ -68,15 +68,12 @@ def about_replay(
 ) -> About:
     """What the report says of the replay itself. `split`: what stands on several partitions."""
     only = options.only
-    read = "topic" if source.reads_topic else ""
-    if options.archives:
-        read = " and ".join(filter(None, ("archives", read)))
     named = {"steps": only.steps, "runs": only.runs, "threads": only.threads}
     return About(
         program=program(),
         fold_version=FOLD_VERSION,
         topic=source.topic,
-        source=read,
+        source=source.words(),
         rules=settings.rules(),
         outcome_topics=settings.outcome_topics,
         dead_letter=settings.output.dead_letter,

@@ -14,6 +14,7 @@ from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Progress, Show
 from processor.audit.replay.range_bounds import Bound, CommittedBound, Edge, Offset, Time, parse
 from processor.audit.replay.task import ArchiveRange
+from processor.audit.report.manifest import CAPTURED, HEADLESS
 from processor.config.settings import Settings
 from processor.errors import UsageError
 
@@ -64,6 +65,15 @@ class SourceSurvey:
             await self._find_on_topic(start, end)
         else:
             self._find_in_archives(start, end)
+
+    def words(self) -> str:
+        """Where the records are read from, as a report says it (`About.source`)."""
+        kinds: list[str] = []
+        if self._options.archives:
+            spans = self.spans.values()
+            told = ((CAPTURED, any(s.is_captured for s in spans)), (HEADLESS, any(s.is_headless for s in spans)))
+            kinds = [kind for kind, is_so in told if is_so] or ["archives"]
+        return " and ".join([*kinds, *(["topic"] if self.reads_topic else [])])
 
     async def look_again(self) -> None:
         """Read the end offsets of the source again, after the output has been read."""

@@ -72,6 +72,26 @@ def require_whole(report: Path, program: str) -> None:
         raise ReportError(f"{report}: {problems[0]}", hint="compare with a report that is whole")
 
 
+def require_same_kind(report: Path, source: str) -> None:
+    """Refuse to compare the digests of a capture's records, or of records without headers, with those of the topic's.
+
+    Args:
+        source: of this replay, as `About.source`.
+
+    Raises:
+        UsageError: they differ in that.
+    """
+    theirs, mine = manifest.lossy(manifest.read(report).about.source), manifest.lossy(source)
+    if theirs != mine:
+        kind = (theirs or mine)[0]
+        whose = "was made from" if theirs else "was not made from"
+        raise UsageError(
+            f"replay: --against: {report}: {whose} {kind}, which hold {manifest.LOSSY[kind]}, and this replay "
+            f"{'reads none' if theirs else 'reads such'}: every digest differs",
+            hint="compare replays that read the same kind of archive",
+        )
+
+
 def compare_steps(report: Path, work: Path, ranges: Sequence[RangeResult]) -> Against:
     """Compare the links and steps of this replay with those of an older report, over the offsets that both have.
 

@@ -33,6 +33,13 @@ SIGNATURE: Final = "signature.dsse.json"
 """Over manifest.json, so the manifest cannot name it (`signature`)."""
 HOW_READ: Final = ("source", "reading")
 """Fields of `About` on how the records were read: read from other files, they are the same evidence."""
+CAPTURED: Final = "archives of Event Hubs Capture"
+HEADLESS: Final = "archives without headers"
+LOSSY: Final = {
+    CAPTURED: "other times and fewer headers than the topic",
+    HEADLESS: "less than the topic",
+}
+"""Words of `About.source` for archives that hold other bytes than the topic, and what these keep of it."""
 _MAX_BYTES: Final = 256 << 20
 _NAMED: Final = 5
 """How many steps, and how many runs, a sentence names."""
@@ -110,6 +117,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         plain = msgspec.to_builtins(self)
         plain["evidence"] = _evidence(plain)
         return msgspec.structs.replace(self, evidence=plain["evidence"], root=_root(plain))
+
+
+def lossy(source: str) -> list[str]:
+    """The kinds of archives that hold other bytes than the topic, in an `About.source`: digests of one are not those of
+    the other."""
+    return [kind for kind in LOSSY if kind in source]
 
 
 def compose(
