@@ -340,7 +340,7 @@ def _is_delta(event: StepEvent) -> bool:
 
 
 def _said(delta: StepEvent) -> Iterator[Change]:
-    """What a delta says, where the step is not compared before and after it."""
+    """Changes that a delta names, for a step that is not compared before and after it."""
     if isinstance(delta, StepDelta):
         yield from _changes("step_details", {}, delta.details)
     elif isinstance(delta, ResponseEvent):

@@ -122,7 +122,7 @@ class PartitionReader:
         self._started()._fetcher.observer = lambda tp, hidden: told(tp.partition, hidden)
 
     def broker_times(self) -> dict[int, int]:
-        """By partition, from which offset on batches were read that have the broker's times (LogAppendTime)."""
+        """First offset of each partition from which batches had the broker's times (LogAppendTime)."""
         found = self._started()._fetcher.broker_times
         return {tp.partition: offset for tp, offset in found.items()}
 

@@ -74,7 +74,7 @@ class _CurrentWorker:
     tracer: UnitTracer | None = None
 
     def assignment(self) -> tuple[int, int]:
-        """What changes with every restart and every rebalance."""
+        """Number of the incarnation and of its assignment: changes with every restart and every rebalance."""
         return self.incarnation, self.worker.assignment_epoch if self.worker is not None else -1
 
     def healthz(self) -> Health:

@@ -3,7 +3,7 @@
 A numbered id is a name and a decimal number behind it, as `publish` writes them for the deltas of a stream. Of numbers
 that follow one another the first and the last are kept, which is exact. Other ids are kept as they are, but for long
 ones beyond a few: of these 16 bytes are kept. 32 hexadecimal digits are these bytes, anything else has a BLAKE2b digest
-of that size (docs/decisions/0013). An id whose number stands behind a character beyond ASCII is no numbered id.
+of that size (docs/decisions/0013). An id with a character beyond ASCII right before its number is no numbered id.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ class EventIds:
 
     @staticmethod
     def unpack(packed: list[Any]) -> EventIds:
-        """What `pack` gave, or, from before there was this class, a list of the ids themselves."""
+        """Read what `pack` gave, or, from before there was this class, a list of the ids themselves."""
         ids = EventIds()
         if not packed or type(packed[0]) is str:
             for event_id in packed:
@@ -221,7 +221,7 @@ class EventIds:
                 self.add(f"{name}{number}")
 
     def state(self) -> Any:
-        """To be compared with that of another set."""
+        """State to be compared with that of another set."""
         self._settle()
         digests = b"".join(self._buckets)
         return (
