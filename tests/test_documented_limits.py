@@ -83,7 +83,7 @@ def test_the_limits_of_archives_are_those_of_the_reader() -> None:
         ("operations.md", f"of {int(_size(0)['max.message.bytes']) >> 10} KiB more than\nthe source's"),
         ("operations.md", f"Every {_PROBE_EVERY_S:g} seconds a worker describes its topics"),
         ("operations.md", f"HTTP has at most {CONNECTIONS} connections"),
-        ("operations.md", f"and {RESERVED} descriptors are\nheld back"),
+        ("operations.md", f"and {RESERVED} descriptors are held back"),
         ("operations.md", f"with less than {NEEDED} descriptors does not start (78); below {ENOUGH} `descriptors_few`"),
         ("operations.md", f"logs of more than {_WHOLE_LOG_RECORDS:,} records per partition"),
         ("operations.md", f"the newest {SAMPLE_RECORDS:,} records of each partition"),
