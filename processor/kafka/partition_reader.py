@@ -168,6 +168,7 @@ class PartitionReader:
     async def _read(
         self, take: _Take, partition_offsets: Mapping[int, int], ends: Mapping[int, int], no_progress_s: float
     ) -> AsyncGenerator[tuple[dict[int, Sequence[Record]], set[int]], None]:
+        """Read the partitions up to their ends with `take`, a function of the fetcher; see `read_to`."""
         consumer = self._started()
         ends_by_topic_partition = {
             TopicPartition(self._topic, p): ends[p] for p, start in partition_offsets.items() if start < ends[p]
