@@ -1,4 +1,4 @@
-"""Whether the core is compiled, and why it is not: the note that an installation from the source archive leaves."""
+"""Note of an installation on why the core is not compiled, left by one from the source archive."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST: Final = 300
 
 
 def why_not_compiled() -> str:
-    """What kept the installation from compiling the core, in one line; empty where nothing was tried."""
+    """The reason why the installation did not compile the core, in one line; empty where it did not try."""
     try:
         return " ".join((_HERE / FILE).read_text("utf-8").split())[:_MOST]
     except (OSError, ValueError):

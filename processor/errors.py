@@ -96,7 +96,7 @@ def _is_want_of_memory(error: BaseException) -> bool:
 
 
 def of_system(error: BaseException) -> RunStepsError | None:
-    """What the operating system denied, in our words: memory, or space on a disk; None if it is neither.
+    """Translate an error of the operating system: no memory, or no space on a disk; None for any other.
 
     Causes and contexts are looked at, too: libraries wrap such errors in their own.
     """

@@ -208,6 +208,21 @@ def test_arrows_point_one_way(module: str) -> None:
             assert allowed, f"{module} imports {name}: {because}"
 
 
+def test_imports_point_down_as_the_page_has_it() -> None:
+    """The groups of packages in docs/architecture.md: a package imports from later ones alone."""
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    (line,) = re.findall(r"^`cli` -> .*$", text, re.MULTILINE)
+    groups = [re.findall(r"`(\w+)`", group) for group in line.split("->")]
+    floors = {package: floor for floor, group in enumerate(groups) for package in group}
+    packages = {module.split(".")[1] for module in MODULES if module.count(".") > 1}
+    assert packages <= floors.keys(), packages - floors.keys()
+    for module in MODULES:
+        for name in imports(module):
+            own, other = (each.split(".")[1:2] for each in (module, name))
+            if inside(name, "processor") and own != other and own and other and own[0] in floors:
+                assert floors.get(other[0], len(groups)) > floors[own[0]], f"{module} imports {name}"
+
+
 def test_responses_are_folded_without_the_code_of_run_steps() -> None:
     """Run steps will go before Responses do: what both need stands beside the two packages, in `processor.core`."""
     for module in (name for name in MODULES if inside(name, "processor.core.responses")):

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, cast
 
@@ -46,6 +47,35 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert target.exists(), f"{page}: {path}"
         if anchor and target.suffix == ".md":
             assert anchor[1:] in anchors(target), f"{page}: {path}{anchor}"
+
+
+def run_together(text: str) -> Iterator[str]:
+    """Lines that the site takes for a part of the paragraph above, where other readers of Markdown begin a list."""
+    lines = re.sub(r"(?ms)^(```+).*?^\1", "", text).split("\n")
+    above = ""
+    for line in lines:
+        found = re.match(r"( *)(- |\d+\. )", line)
+        kind = "" if found is None else "inner item" if found[1] else "item"
+        if kind and above in ("paragraph", {"item": "inner item", "inner item": "item"}[kind]):
+            yield line
+        elif found is not None and 0 < len(found[1]) < 4:
+            yield line  # a list within a list is indented by four there
+        if not line.strip() or line.startswith("#"):
+            above = ""
+        elif kind or not ("item" in above and line.startswith(" ")):
+            above = kind or "paragraph"
+
+
+@pytest.mark.parametrize("page", pages(), ids=str)
+def test_lists_are_lists_on_the_site(page: Path) -> None:
+    """Seventeen were not: their items ran into one paragraph."""
+    assert not list(run_together((ROOT / page).read_text("utf-8"))), page
+
+
+def test_a_list_that_is_none_on_the_site_is_found() -> None:
+    good = "# A\n- b\n  c\n- d\n\ntext:\n\n1. one\n\n    - within\n\n```\ntext\n- code\n```\n"
+    assert list(run_together(good)) == []
+    assert list(run_together("text:\n- one\n- two\n\n1. a\n\n   - b\n2. c\n")) == ["- one", "   - b", "2. c"]
 
 
 def test_a_link_that_leads_nowhere_is_found() -> None:

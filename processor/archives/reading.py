@@ -121,6 +121,7 @@ def _read(
     begin: int,
     end: int,
 ) -> Iterator[list[ArchivedRecord | Gap] | RecordColumns]:
+    """Read files one after the other, in the order of offsets; yields what is chosen of them."""
     order = _Order()
     for file, start in files:
         is_named, awaited = start is not None, start
@@ -328,6 +329,7 @@ class _Order:
         return self._last.get(partition, -1)
 
     def follows(self, item: ArchivedRecord | Gap) -> bool:
+        """Note an item that is possible and behind the last one of its partition; returns whether it is."""
         partition = (item.topic, item.partition)
         before = self._last.get(partition)
         if type(item) is ArchivedRecord and before is not None:

@@ -58,7 +58,7 @@ _OWN_PARTITIONS: Final = (
 
 
 class Explained(msgspec.Struct, frozen=True):
-    """What `explain` found of one step. `strays` have its key and name no place in the source: no honest output."""
+    """Result of `explain` for one step. `strays` have its key and name no place in the source: no honest output."""
 
     step_id: str
     lives: tuple[StepIncarnation, ...]
@@ -123,7 +123,7 @@ class Logs(Protocol):
         ...
 
     async def settings_named(self, partition: int, begin: int, end: int) -> tuple[Published, ...]:
-        """What says which settings were in force (`SettingsNamed`). Reads all outcome topics and the dead letters."""
+        """Published records that name settings (`SettingsNamed`), of all outcome topics and the dead letters."""
         ...
 
     async def bounds(self, partition: int) -> tuple[int, int]:
@@ -139,7 +139,7 @@ class Logs(Protocol):
         ...
 
     def unread(self, partition: int) -> Unread:
-        """What of the output, as far as it was asked for by now, could not be read."""
+        """Parts of the output that could not be read, of those that were asked for by now."""
         ...
 
     def task(self, partition: int, begin: int, end: int, *, complete: bool) -> Task:

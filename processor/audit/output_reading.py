@@ -23,7 +23,7 @@ OutputPartition = tuple[str, int]
 
 
 class Unread(msgspec.Struct, frozen=True):
-    """What is not to be read of the output, as a judge has to know it; the names are those of a `Task`.
+    """Parts of the output that cannot be read, for the judge; the names are those of a `Task`.
 
     Attributes:
         kept_from: (topic, partition) whose first records are gone -> the first cause that a record there names.
@@ -101,7 +101,7 @@ class OutputReading:
         return any(name == topic for name, _ in places)
 
     def unread(self, source_partition: int) -> Unread:
-        """What is known to be unread by now, for the judge of a partition of the source."""
+        """The unread parts that are known by now, for the judge of a partition of the source."""
         return Unread(
             {place: firsts.get(source_partition, NEVER) for place, firsts in self._firsts.items()},
             tuple(sorted(self._held)),

@@ -126,6 +126,7 @@ class StepTimeline:
             self._transitions.append(transition)
 
     async def walk(self) -> StepIncarnation:
+        """Fold the range; returns the life of the step in it."""
         holes: list[str] = []
         ledger = Ledger(self._task.begin, self._task.end, lambda first, last, kind: None)
         async for piece in pieces(self._task, ledger):
@@ -176,6 +177,7 @@ class StepTimeline:
         *,
         is_shown: bool,
     ) -> None:
+        """Note an event of the step, or count it as one that is not shown."""
         first, last = (self._transitions[0], self._transitions[-1]) if self._transitions else (None, None)
         refused = next((t.refused for t in self._transitions if t.refused), None)
         moved = first is not None and last is not None and first.before != last.after
@@ -286,6 +288,7 @@ class StepTimeline:
         return step.snapshot(self._task.rules.object_type)
 
     def _life(self, notes: list[str]) -> StepIncarnation:
+        """The life of the step from what was noted, with its verdict."""
         issued = []
         for finding in self._findings:
             published = self._places.get(finding.at) if finding.at is not None else None
@@ -342,7 +345,7 @@ def _is_delta(event: StepEvent) -> bool:
 
 
 def _said(delta: StepEvent) -> Iterator[Change]:
-    """What a delta says, where the step is not compared before and after it."""
+    """Changes that a delta names, for a step that is not compared before and after it."""
     if isinstance(delta, StepDelta):
         yield from _changes("step_details", {}, delta.details)
     elif isinstance(delta, ResponseEvent):

@@ -1,4 +1,4 @@
-"""How a process ends that has said all it has to say, and one that is told to end before it has begun."""
+"""Exit of a command's process: at once when all is written, and on a SIGTERM that comes before `serve` handles it."""
 
 from __future__ import annotations
 

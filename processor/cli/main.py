@@ -141,7 +141,7 @@ def _not_utf_8(args: list[str]) -> str:
 
 
 def _path_of(exc: Exception, args: list[str]) -> str:
-    """What the system says of a path that the command line names, or of one in such a folder; "" of all else."""
+    """Message for a path of the command line, or one below it, that the system refuses; "" for any other error."""
     if not isinstance(exc, OSError) or not isinstance(exc.filename, str | os.PathLike):
         return ""
     path = os.path.abspath(exc.filename)

@@ -39,7 +39,7 @@ def load_settings(path: Path | None) -> Settings:
 
 
 def settings_note(error: RunStepsError) -> str:
-    """What the settings have to do with an error: who was refused a permission, or which key names a missing topic."""
+    """Note on the settings behind an error: the principal that was refused, or the key that names a missing topic."""
     return _permission_note(error) or _topic_note(error)
 
 

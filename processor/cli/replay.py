@@ -106,7 +106,7 @@ def replay(
     if as_json:
         print_json(msgspec.to_builtins(replayed))
     else:
-        _print_summary(replayed)
+        _print_summary(replayed, archive=options.record)
     end_with(replayed.exit_code)
 
 
@@ -184,8 +184,8 @@ def _progress() -> Iterator[Callable[[Progress], None]]:
 _LINE_EVERY_S = 5.0
 
 
-def _print_summary(replayed: Replayed) -> None:
-    """Print the verdict first, then counts, ranges and findings."""
+def _print_summary(replayed: Replayed, *, archive: str = "") -> None:
+    """Print the verdict first, then counts, ranges and findings. `archive`: the one that was recorded, if any."""
     print_line(replayed.verdict.value + (", but for what is not judged:" if replayed.not_judged else ""))
     for line in replayed.not_judged:
         print_line(f"  not judged: {line}")
@@ -199,9 +199,8 @@ def _print_summary(replayed: Replayed) -> None:
         print_line(f"  redriven: {redriven:,} of the records were put back by a redrive of dead letters, as they say")
     for result in replayed.results:
         whole = "" if result.complete else ", not from the log's beginning"
-        print_line(
-            f"  partition {result.partition}: [{result.begin}, {result.end}){whole}, {result.open_steps} steps open"
-        )
+        is_open = f"{result.open_steps:,} step{'' if result.open_steps == 1 else 's'} open"
+        print_line(f"  partition {result.partition}: [{result.begin}, {result.end}){whole}, {is_open}")
     for line in _first_findings(replayed):
         print_line(f"  {line}")
     if replayed.outputs.get("unreadable"):
@@ -221,6 +220,8 @@ def _print_summary(replayed: Replayed) -> None:
             )
     for line in (*replayed.about.reading, *replayed.about.notes, *replayed.questions):
         print_line(f"  {line}")
+    if archive:
+        print_line(f"  archive: {archive}")
     if replayed.report:
         print_line(f"  report: {replayed.report} (root {replayed.root})")
     if replayed.not_judged:

@@ -86,7 +86,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def accepted_of(folds: list[int] | None, digests: list[str] | None) -> Accepted:
-    """What `--accept-fold` and `--accept-rules` name."""
+    """Fold versions and rules that `--accept-fold` and `--accept-rules` name."""
     from processor.audit.judge.regimes import Accepted
 
     return Accepted(tuple(folds) if folds else None, tuple(digests) if digests else None)
@@ -100,7 +100,7 @@ def rules_of(configs: list[Path] | None) -> tuple[Rules, ...]:
 
 
 def capture_of(pattern: str, topic: str = "", partition: int | None = None) -> Capture:
-    """Where archives of Event Hubs Capture say which topic and partition they are of."""
+    """Pattern by which paths of Event Hubs Capture name their topic and partition."""
     from processor.archives import CAPTURE, Capture
 
     return Capture(pattern=pattern or CAPTURE.pattern, topic=topic or None, partition=partition)

@@ -105,7 +105,7 @@ def _require_same_kind(archives: list[Path], manifest: Manifest) -> None:
 
 
 def _items(archives: list[Path], manifest: Manifest, capture: Capture) -> Iterator[ArchivedRecord | Gap]:
-    """What the archives hold of the report's ranges. Of several the same is read as a replay reads."""
+    """Read the report's ranges from the archives; of several archives the same records as a replay reads."""
     from processor.archives import read
     from processor.audit.replay.archive_ranges import Archives
 

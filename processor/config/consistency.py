@@ -30,7 +30,7 @@ def mistake_of(wrong: _Contradiction, origins: Mapping[str, Origin]) -> Mistake:
 
 
 _TOPIC_NAME: Final = re.compile(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}")
-_SERVER: Final = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s:,\[\]/@]+):(\d{1,5})")
+_SERVER: Final = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s:,\[\]/@]+):([0-9]{1,5})")
 _FILE_KEYS: Final = ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
 
 

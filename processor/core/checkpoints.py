@@ -68,7 +68,7 @@ def checkpoint_of(entry: Entry, applied_below: int, log: str) -> Checkpoint:
 
 
 def gone_checkpoint(key: bytes, last_offset: int, log: str) -> Checkpoint:
-    """What is left of a forgotten step whose records up to `last_offset` must not be taken for another step."""
+    """Gone marker of a forgotten step, whose records up to `last_offset` must not be taken for another step."""
     value = CheckpointEntry(CHECKPOINT_VERSION, "gone", touched_offset=last_offset, log=log)
     return Checkpoint(key, encode_checkpoint(value))
 

@@ -120,7 +120,7 @@ Effect = Publish | DeadLetter | Checkpoint
 
 
 class Transition(msgspec.Struct, frozen=True, gc=False):
-    """What a step's status did at a record, or did not do (`refused` is the reason then).
+    """Change of a step's status at a record, or a change that was refused (`refused` is the reason then).
 
     `before` is None for a step never seen. `kind` is what brought it about: the step's own event (`event`), its run's
     end (`run`), a deadline (`deadline`), a clock mark (`clock_mark`).

@@ -22,7 +22,7 @@ def _unchanged(content: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """How ended steps are grouped, and how a group's bytes are compressed.
+    """Sizes at which ended steps are grouped, and the compression of a group's bytes.
 
     Args:
         most_bytes, most_steps: a group is made once the waiting steps have so many bytes, or are so many.

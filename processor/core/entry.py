@@ -18,7 +18,7 @@ _OPEN: Final = Status.IN_PROGRESS
 
 
 class Form(Enum):
-    """What an entry holds."""
+    """Form of an entry: in which of its attributes it holds its step, or what else it holds."""
 
     STEP = "step"
     """`step`: an open step at work."""
@@ -211,7 +211,7 @@ class Entry:
 
 @mypyc_attr(acyclic=True)
 class Cause:
-    """What makes an effect happen: a record at `offset`, or a clock mark (`mark` is set and there is no record).
+    """Cause of an effect: a record at `offset`, or a clock mark (`mark` is set and there is no record).
 
     `before_ms` is the stream time before it.
     """

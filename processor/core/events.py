@@ -115,7 +115,7 @@ def _refuses(found: Decoded | Rejected) -> bool:
 
 
 def _marked(before: Decoded | Rejected, found: Decoded | Rejected) -> Decoded | Rejected:
-    """What was read of the mended text, with a mark on the events that could not be read before."""
+    """Mark the events that only the mended text gave: they could not be read before."""
     if isinstance(found, Rejected):
         return found
     refused = [True] * len(found.events)
@@ -145,7 +145,7 @@ def _decoded(value: bytes, headers: Headers, with_frames: bool, exact: ExactRead
 def _framed(
     value: bytes, frame: SchemaFrame, headers: Mapping[str, bytes | None], with_frames: bool
 ) -> Decoded | Rejected:
-    """What follows a frame. The detail of what is refused says that there is one."""
+    """Decode the value behind a schema registry's frame, which the detail of a rejection names."""
     if not with_frames:
         detail = f"begins with {frame.shown}: source.schema_frames has it read"
         return Rejected(Reason.NOT_JSON, detail)

@@ -145,7 +145,7 @@ class Text:
         return _decode(self.quoted())
 
     def inside(self) -> bytearray:
-        """What stands between the quotes of the text as JSON, to be copied; not where it `may_hold_half`."""
+        """The text as JSON, without its quotes, to be copied; not where it `may_hold_half`."""
         return self._held
 
     def quoted(self) -> bytes:

@@ -103,7 +103,7 @@ def cloudevents_headers(
 
 
 def attempt_of(record: Record) -> int:
-    """How often this record has been set aside before: the attempt that a redrive left in its headers, else 0."""
+    """Number of times that this record was dead-lettered before, which a redrive leaves in its headers; else 0."""
     for name, content in record.headers:
         if name == ATTEMPT and content and content.isdigit() and len(content) < 6:
             return int(content)

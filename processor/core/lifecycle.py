@@ -10,7 +10,7 @@ from processor.core.effects import Status
 
 
 class Kind(StrEnum):
-    """What an event says happened to a step."""
+    """Kind of an event: what it says happened to a step."""
 
     CREATED = "created"
     STATED = "stated"  # a bare object in progress: it has no event name that could say "created"
@@ -25,7 +25,7 @@ class Kind(StrEnum):
 
 
 class Move(Enum):
-    """What the partition does with the event."""
+    """Move of the lifecycle table: what the partition does with an event."""
 
     OPEN = auto()  # begin a snapshot
     JOIN = auto()  # begin one, knowing that the beginning was missed (L8)

@@ -86,7 +86,7 @@ class Indexed:
 
 @dataclass
 class Notes:
-    """What a merge met on its way: anomalies for the step, and nulls that changed nothing (M4)."""
+    """Notes of a merge: anomalies for the step, and the count of nulls that changed nothing (M4)."""
 
     changed_field: bool = False
     fold_divergence: bool = False
@@ -168,7 +168,7 @@ _LEVELS: Final = 6
 
 
 def characters(details: Json, level: int = 0) -> int:
-    """What a delta brings (X1): all that can make a step grow, so that its limit bounds its memory and its checkpoint.
+    """Size of a delta (X1): all that can make a step grow, so that its limit bounds its memory and its checkpoint.
 
     Strings and names that no rule knows count by their characters; numbers, booleans, nulls, and the objects and list
     entries that no rule has a place for, `_EACH`. An index costs nothing, nor does a `type` of at most `SHORT`.
@@ -293,7 +293,7 @@ def _note_replacement(old: Json, value: Json, notes: Notes) -> None:
 
 
 def _lacks(value: Json) -> bool:
-    """Nothing is held here that an object could erase or fill."""
+    """Whether a value is null or empty, so that an object may fill it and erases nothing."""
     kind = type(value)
     return (
         value is None or value == "" or (kind in (list, dict) and not value) or (kind is Indexed and not value.entries)

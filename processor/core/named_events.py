@@ -135,7 +135,7 @@ def _response_event(name: str, data: Span) -> Event:
 
 
 def _stream_error(name: str, data: Span) -> Event:
-    """What an `error` event says: in `error` where it is wrapped, else in the data itself. It need not be JSON.
+    """Decode an `error` event: its `error` where it is wrapped, else the data itself, which need not be JSON.
 
     One that is numbered, or names its type, is of a Responses stream.
     """

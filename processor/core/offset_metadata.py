@@ -78,7 +78,7 @@ class OffsetMetadata(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     @classmethod
     def decode(cls, metadata: str) -> OffsetMetadata | None:
-        """None where the metadata is not ours: someone set the offset by hand."""
+        """Decode the metadata of a committed offset; None where it is not ours: someone set the offset by hand."""
         try:
             return msgspec.json.decode(metadata, type=cls)
         except msgspec.MsgspecError:

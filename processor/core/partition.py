@@ -519,12 +519,12 @@ class PartitionState:
 
     @property
     def gone_steps(self) -> int:
-        """How many forgotten steps have left a checkpoint that says so."""
+        """Number of gone markers: checkpoints of forgotten steps."""
         return self._transitions.retention.gone_steps
 
     @property
     def templates(self) -> int:
-        """How many delta templates are known."""
+        """Number of delta templates that are known."""
         return len(self._run_steps.templates.known)
 
     def deadlines(self) -> dict[int, set[str]]:

@@ -76,7 +76,7 @@ class Publication:
         anomalies: tuple[str, ...],
         digest: str,
     ) -> tuple[str | None, tuple[tuple[str, bytes], ...]]:
-        """How the step's end was inferred, if it was, and all headers: those that each step has, and its own."""
+        """Complete the headers of a step; returns how its end was inferred, if it was, and all of them."""
         headers, how = list(first), None
         if step.inference is not None:
             how = step.inference.how

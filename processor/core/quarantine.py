@@ -9,7 +9,7 @@ from processor.core.wire_types import canonical
 
 
 class Quarantine:
-    """What is done about an error of the fold. Each method gets `held`: how many effects there were before.
+    """Handles an error of the fold. Each method gets `held`: how many effects there were before.
 
     Of the effects since then only checkpoints stay. `MemoryError` never comes here: it is no bug, and another process
     may have room.

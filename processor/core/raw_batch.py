@@ -175,7 +175,7 @@ class RawBatch(ShownRecord):
         return _headers(self._content, self._headers_at, self._number)
 
     def event_id(self) -> bytes | None:
-        """What `plain_id` says of the headers of the record that is read at the moment."""
+        """The event id of the current record, as `plain_id` reads it from headers."""
         if self.is_plain:
             return None if self._id_size <= 0 else self._content[self._id_at : self._id_at + self._id_size]
         return plain_id(self.headers)

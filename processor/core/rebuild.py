@@ -47,6 +47,6 @@ class Rebuild:
         self.keep(effects)
 
     def end(self) -> list[Effect]:
-        """What the checkpoint topic has to be given, once."""
+        """End the rebuild; returns the checkpoints that have to be written, once."""
         kept, self._checkpoints, self.is_refusing = self._checkpoints or {}, None, False
         return [Checkpoint(key, value) for key, value in kept.items()]

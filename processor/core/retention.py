@@ -234,7 +234,7 @@ class Retention:
 
     @property
     def gone_steps(self) -> int:
-        """How many forgotten steps have left a `gone` checkpoint."""
+        """Number of gone markers: checkpoints of forgotten steps."""
         return len(self._gone)
 
     # --- for readers ------------------------------------------------------------------------------------------

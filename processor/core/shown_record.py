@@ -34,7 +34,7 @@ class ShownRecord:
         raise NotImplementedError
 
     def event_id(self) -> bytes | None:
-        """What `plain_id` says of the headers of the record that is shown at the moment."""
+        """The event id of the current record, as `plain_id` reads it from headers."""
         raise NotImplementedError
 
     def run_id(self) -> bytes | None:

@@ -47,7 +47,7 @@ _REVISION: Final = _name(REVISION)
 
 
 class SharedHeaders:
-    """What is the same in the headers of all steps of a partition that were folded by the same rules."""
+    """Headers that all steps of a partition share that were folded by the same rules."""
 
     __slots__ = ("begin", "end", "partition", "rules", "topic", "version")
 

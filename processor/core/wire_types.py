@@ -241,7 +241,7 @@ class Envelope(msgspec.Struct, gc=False):
 
 
 class RunHead(msgspec.Struct, gc=False):
-    """What we need of a run; its other fields are skipped unread."""
+    """Fields of a run that the fold needs; the others are skipped unread."""
 
     id: Any = None
     status: Any = None

@@ -47,7 +47,7 @@ class Screen:
         self._console.print(line)
 
     def command(self, text: str) -> None:
-        """To be copied: never folded."""
+        """Print a command on one line, however long, so that it can be copied."""
         self._console.print(Text(f"       {text}"), soft_wrap=True)
 
     def good(self, text: str) -> None:

@@ -119,7 +119,8 @@ class Connection:
 def _check_addresses(servers: str) -> None:
     for server in servers.split(","):
         host, colon, port = server.strip().rpartition(":")
-        if not (host and colon and port.isdigit() and 0 < int(port) < 65536):
+        is_number = port.isascii() and port.isdigit() and len(port) <= 5
+        if not (host and colon and is_number and 0 < int(port) < 65536):
             raise ConfigError(
                 f"kafka.bootstrap_servers: not an address (got {server.strip()!r})",
                 hint="host:port, several separated by commas",

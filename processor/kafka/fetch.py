@@ -77,7 +77,7 @@ class CheckedRecords(MemoryRecords):
         return self._content[self._begin : self._end]
 
     def records_of_batch(self) -> int:
-        """How many records the batch that came last has by its header; it is of format 2."""
+        """Number of records of the last batch, of format 2, by its header."""
         count: int = _COUNT.unpack_from(self._content, self._begin + _COUNT_AT)[0]
         return count
 

@@ -154,7 +154,7 @@ class _ClosedBatch(BatchBuilder):
         return self._batch.count
 
     def close(self) -> None:
-        """It is closed."""
+        """Do nothing: the batch is closed already."""
 
     def closed(self) -> bool:
         return True

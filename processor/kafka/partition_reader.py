@@ -122,7 +122,7 @@ class PartitionReader:
         self._started()._fetcher.observer = lambda tp, hidden: told(tp.partition, hidden)
 
     def broker_times(self) -> dict[int, int]:
-        """By partition, from which offset on batches were read that have the broker's times (LogAppendTime)."""
+        """First offset of each partition from which batches had the broker's times (LogAppendTime)."""
         found = self._started()._fetcher.broker_times
         return {tp.partition: offset for tp, offset in found.items()}
 
@@ -168,6 +168,7 @@ class PartitionReader:
     async def _read(
         self, take: _Take, partition_offsets: Mapping[int, int], ends: Mapping[int, int], no_progress_s: float
     ) -> AsyncGenerator[tuple[dict[int, Sequence[Record]], set[int]], None]:
+        """Read the partitions up to their ends with `take`, a function of the fetcher; see `read_to`."""
         consumer = self._started()
         ends_by_topic_partition = {
             TopicPartition(self._topic, p): ends[p] for p, start in partition_offsets.items() if start < ends[p]

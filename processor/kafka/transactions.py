@@ -253,6 +253,7 @@ class Transactions:
             await self._produce_turn(turn, patience_s)
 
     async def _produce_turn(self, turn: Mapping[TopicPartitionKey, Batch], patience_s: float) -> None:
+        """Write one batch of each partition. One that is sent again has the sequence number of the first time."""
         payloads: dict[TopicPartitionKey, bytes] = {}
         for place, batch in turn.items():
             sequence = self._sequences[place]

@@ -42,7 +42,7 @@ _START_S: Final = 10.0
 
 @dataclass(slots=True)
 class Unit:
-    """What is committed together: records, checkpoints, and the source offsets (by partition) that they account for.
+    """Unit of a commit: records, checkpoints, and the source offsets (by partition) that they account for.
 
     `token` is the membership under which the first record of the unit was applied; in any other it is void.
     `ack_positions` has the index in `records` of each record whose position is wanted: a commit sets

@@ -37,7 +37,7 @@ class Sink(Protocol):
 
 
 class Exported(msgspec.Struct):
-    """What an export did. `refused`: spans that the collector will never take."""
+    """Counts of an export. `refused`: spans that the collector will never take."""
 
     steps: int = 0
     runs: int = 0

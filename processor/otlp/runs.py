@@ -26,7 +26,7 @@ Place = tuple[str, int]
 
 
 class _Run(msgspec.Struct):
-    """What is known of a run. `steps`: step id -> (revision, input tokens, output tokens, type of its error).
+    """A run as known by its steps. `steps`: step id -> (revision, input tokens, output tokens, type of its error).
 
     `last_ns`: of the newest of them.
     """

@@ -53,7 +53,7 @@ class SequenceNumbers:
 
     @property
     def missing_count(self) -> int:
-        """How many numbers were never seen between two that were."""
+        """Count the numbers that were not seen between two that were."""
         return sum(first - last - 1 for last, first in zip(self._last, self._first[1:], strict=False))
 
     def missing(self, shown: int = 5) -> str:

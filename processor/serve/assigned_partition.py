@@ -55,7 +55,7 @@ class AssignedPartition:
         )
 
     def unread(self, high_watermark: int | None, last_stable: int | None) -> int:
-        """How many offsets can be read already and are not applied yet; 0 while no fetch has told."""
+        """Number of offsets that can be read and are not applied yet; 0 while no fetch was answered."""
         if high_watermark is None:
             return 0
         return max(0, readable_end(high_watermark, last_stable) - self.position)

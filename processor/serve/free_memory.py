@@ -18,7 +18,7 @@ _YOUNG: Final = 1
 
 
 def heap_trimmer() -> Callable[[], object] | None:
-    """What returns free heap memory; None where the C library has no `malloc_trim` (it is glibc's)."""
+    """The function that returns free heap memory to the system; None without `malloc_trim`, which is glibc's."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (OSError, TypeError, AttributeError):

@@ -86,7 +86,7 @@ class Health(NamedTuple):
 
 
 class Controlled(NamedTuple):
-    """What became of the request to pause or resume a partition: an HTTP status and a sentence."""
+    """Answer to a request to pause or resume a partition: an HTTP status and a sentence."""
 
     status: int
     told: str

@@ -147,7 +147,7 @@ class HttpConnections:
 
     @staticmethod
     def at_once(each: int) -> int:
-        """How many requests of a kind may be under way. `each`: connections that an answer opens."""
+        """Maximum number of requests of a kind at once. `each`: connections that an answer opens."""
         limit = descriptor_limit()
         most = _bound() // 4
         return most if limit is None or each == 0 else max(2, min(most, limit // 8 // each))
@@ -233,6 +233,6 @@ class HttpConnections:
 
 
 def _bound() -> int:
-    """How many connections may be open."""
+    """Maximum number of open connections."""
     limit = descriptor_limit()
     return CONNECTIONS if limit is None else min(CONNECTIONS, max(RESERVED, limit // 4))

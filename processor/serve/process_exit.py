@@ -19,6 +19,7 @@ EXIT_BUG: Final = 70
 
 
 def run_to_exit(main: Coroutine[Any, Any, int]) -> int:
+    """Run the coroutine of a process in a new event loop; returns its exit code."""
     # The garbage collector need not scan the objects of start-up; long-lived ones are frozen again when live.
     gc.collect()
     gc.freeze()

@@ -369,7 +369,7 @@ class Restorer:
         return states
 
     def _horizon_ms(self, before: Sequence[Rules]) -> int:
-        """How far before an offset a record can matter, under the settings of now and those of before."""
+        """Time before an offset within which a record can matter, under the settings of now and those of before."""
         longest_s = max(one.max_age_s + one.grace_s + one.ended_retention_s for one in (self._rules, *before))
         return longest_s * 1000
 

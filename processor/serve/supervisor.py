@@ -74,7 +74,7 @@ class _CurrentWorker:
     tracer: UnitTracer | None = None
 
     def assignment(self) -> tuple[int, int]:
-        """What changes with every restart and every rebalance."""
+        """Number of the incarnation and of its assignment: changes with every restart and every rebalance."""
         return self.incarnation, self.worker.assignment_epoch if self.worker is not None else -1
 
     def healthz(self) -> Health:
@@ -101,6 +101,13 @@ class _CurrentWorker:
 async def run_one(
     settings: Settings, *, create_topics: bool, name: str | None, announce: _Announce | None, parent: Pipe | None = None
 ) -> int:
+    """Run one worker process until it is told to stop; returns 0, or raises the error that ends it.
+
+    Args:
+        name: label of its metrics among several workers; None: it is the only one.
+        announce: is called with the port of the HTTP server.
+        parent: pipe to the process that started this one; the worker stops when the other end is closed.
+    """
     began = time.monotonic()
     telemetry = Telemetry(level=settings.log.level, format=settings.log.format, worker=name)
     telemetry.hear_libraries()

@@ -17,7 +17,7 @@ CATCH_UP_S: Final = 1.0
 
 
 class UnitInterval:
-    """When the pending unit is closed, unless it is full before.
+    """Decides when the pending unit is closed, unless it is full before.
 
     Args:
         commit_interval_s: how long a unit stays pending while nothing is behind.
@@ -34,7 +34,7 @@ class UnitInterval:
         self._began_at = self._asked_at = now
 
     def wait_ms(self, now: float, pending: PendingUnit) -> int:
-        """How long a poll may wait for records, at least 1 ms: until `is_over` has to be asked again."""
+        """Time that a poll may wait for records, at least 1 ms: until `is_over` has to be asked again."""
         if not pending.effects:
             return _IDLE_POLL_MS
         ask_at = min(self._asked_at + self._interval_s, self._began_at + self._most_s)

@@ -182,7 +182,7 @@ class _Play:
         self._count(bundle, produced)
 
     def _count(self, bundle: list[Event], produced: Produced) -> None:
-        """What counts each time the record comes."""
+        """Count the events of a record, each time that it comes."""
         for event in bundle:
             if event.kind is Kind.IGNORED or event.kind is Kind.STREAM_END:
                 self._expected.counts["ignored"] += 1

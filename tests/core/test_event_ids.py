@@ -35,6 +35,7 @@ NEARLY = st.sampled_from(
             "a:1 ",
             "a:\u0661",
             "\u00e91",
+            "\u21921",
             f"a:{10**18 - 1}",
             f"a:{10**18}",
         ),
@@ -186,6 +187,35 @@ def test_hexadecimal_ids_take_their_bytes() -> None:
         ids.add(f"{number * 0x9E3779B97F4A7C15F39CC0605CEDC835 % (1 << 128):032x}")
     assert ids.pack()[1] == []
     assert len(ids.pack()[2]) == 400 * 16
+
+
+BEYOND_ASCII = ["\u00e9", "a \u2192", "\U00031350"]  # a letter, none, and one that Unicode has since 15.0
+
+
+@pytest.mark.parametrize("name", BEYOND_ASCII)
+@pytest.mark.parametrize("digits", [0, 15])
+def test_what_the_unicode_tables_of_another_python_made_of_an_id_is_read(name: str, digits: int) -> None:
+    """Which characters are letters hung on the Python that folded: either form may stand in its checkpoints."""
+    held = [f"{name}{number + 10**digits}" for number in range(20)]
+    asked = [f"{name}{10**digits - 1}", f"{name}{20 + 10**digits}", *(f"b:{number}" for number in range(4))]
+    as_numbered = [["b:", [1, 2]], [name, [10**digits, 19 + 10**digits]]]
+    as_any_other = EventIds()
+    for each in held:
+        assert as_any_other.add(each)
+    for packed in ([as_numbered, [], b"", False], [[["b:", [1, 2]]], *as_any_other.pack()[1:3], False]):
+        ids = EventIds.unpack(packed).copy()
+        assert all(ids.holds(each) for each in held)
+        assert [each for each in asked if ids.holds(each)] == ["b:1", "b:2"]
+        assert not any(ids.add(each) for each in held)
+        assert ids.add("b:3")
+
+
+@pytest.mark.parametrize("name", BEYOND_ASCII)
+def test_a_program_from_before_looks_for_such_an_id_where_it_stands(name: str) -> None:
+    """Else it took it for numbered, and looked among the ranges alone."""
+    ids = EventIds()
+    ids.add(f"{name}7")
+    assert ids.pack() == [[], [f"{name}7"], b"", True]
 
 
 def test_short_ids_do_not_take_more_than_they_are_counted_for() -> None:

@@ -205,6 +205,7 @@ stall_timeout_s = inf
         ('[kafka]\ntoken_provider = "aws_msk_iam"', "kafka.aws_region: needed with token_provider"),
         ('[kafka]\ntoken_provider = "a.b"', 'kafka.token_provider: expected "aws_msk_iam", "azure" or'),
         ('[kafka]\nbootstrap_servers = "a:1,b:0"', "kafka.bootstrap_servers: expected host:port (got 'b:0')"),
+        ('[kafka]\nbootstrap_servers = "b:\u0661"', "kafka.bootstrap_servers: expected host:port (got 'b:\u0661')"),
         ("kafka = 1", "kafka: expected a table (got int)"),
         ("port = 1", "port: unknown section"),
         ("[http", "not TOML"),

@@ -411,6 +411,28 @@ def test_the_range_can_be_archived_on_the_way_and_read_again(archived: Archived,
     assert contents(tmp_path / "copy") == before, "what is recorded already is not recorded twice"
 
 
+def test_what_is_printed_names_the_archive(
+    archived: Archived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("processor.cli.replay.load_settings", lambda _: settings())
+    copy = str(tmp_path / "copy")
+    asked = ["replay", "--archive", str(archived.source), "--published", str(archived.out)]
+    assert cli._run([*asked, "--record", copy]) == 0
+    assert f"  archive: {copy}\n" in capsys.readouterr().out
+    assert cli._run(asked) == 0
+    assert "archive:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("count", "told"), [(0, "0 steps open"), (1, "1 step open"), (1_200, "1,200 steps open")])
+def test_open_steps_are_counted_in_english(
+    archived: Archived, capsys: pytest.CaptureFixture[str], count: int, told: str
+) -> None:
+    found = archived.audit()
+    first = msgspec.structs.replace(found.results[0], open_steps=count)
+    _print_summary(msgspec.structs.replace(found, results=[first]))
+    assert f", {told}\n" in capsys.readouterr().out
+
+
 def recorded(archived: Archived, tmp_path: Path) -> tuple[Path, dict[int, tuple[int, int]]]:
     """The range recorded in files of a few records, and [begin, end) of each partition."""
     copy = tmp_path / "copy"

@@ -251,6 +251,7 @@ class PartitionAudit:
         self.latest_ms = max(self.latest_ms, self.state.latest_ms)
 
     def _fold(self, records: Sequence[Record] | RecordColumns) -> Iterator[tuple[Effect | None, Finding]]:
+        """Fold records and judge each effect. An effect that is equal at once is not looked up a second time."""
         if len(records) == 0:
             return
         self.records += len(records)
@@ -323,6 +324,7 @@ class PartitionAudit:
             yield from self.state.apply(records[at:] if at else records)
 
     def _mark(self) -> Iterator[tuple[Effect | None, Finding]]:
+        """Apply the next clock mark and judge what ends by it."""
         position, milliseconds = self._marks.popleft()
         state = self.state
         state.moved_to(position)
@@ -363,6 +365,7 @@ class PartitionAudit:
         return self._finding(Verdict.OUT_OF_ORDER if why else _EQUAL, kind, identity, first, cause, at, why)
 
     def _judge(self, effect: Effect) -> Iterator[tuple[Effect | None, Finding]]:
+        """Compare the expected record of an effect with the published ones of its identity; yields the findings."""
         expected = self._expected(effect)
         if expected is None:
             return

@@ -142,7 +142,7 @@ takes a dictionary of all of them, for each step."""
 
 
 def redriven_in(records: Sequence[Record] | RecordColumns) -> int:
-    """How many of them say that a redrive has put them back."""
+    """Count the records that a redrive has put back, by their headers."""
     if isinstance(records, RecordColumns):
         found = records.all_headers
         return 0 if found is None else sum([_is_redriven(headers) for headers in found if len(headers) > 0])

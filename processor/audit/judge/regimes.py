@@ -175,7 +175,7 @@ def made_under(regime: Regime) -> str:
 
 
 def _spans(published: Iterable[Published]) -> dict[Regime, _Span]:
-    """By regime, the causes of its records. Dead letters of this fold name no settings and say nothing."""
+    """Span of causes of the records of each regime. Dead letters of this fold name no settings and are left out."""
     spans: dict[Regime, _Span] = {}
     for one, regime, cause in _regimes(published):
         if one.kind is FindingKind.DEAD_LETTER and regime.version == FOLD_VERSION:

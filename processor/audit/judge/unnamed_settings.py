@@ -330,5 +330,5 @@ def _first_offset_in(reference: bytes | None) -> int | None:
 
 
 def _between(offsets: Sequence[int], first: int, last: int) -> int:
-    """How many of ascending offsets lie there."""
+    """Count the offsets, which ascend, from `first` to `last`."""
     return bisect_right(offsets, last) - bisect_left(offsets, first)

@@ -26,7 +26,7 @@ _DISAGREES: Final = frozenset({Verdict.DIFFERENT, Verdict.MISSING, Verdict.EXTRA
 
 
 class Reconciled(msgspec.Struct, frozen=True, kw_only=True):
-    """What the comparison found.
+    """Result of a comparison.
 
     Attributes:
         counts: steps by verdict; `open` had not ended when the list was made, and nothing was published.

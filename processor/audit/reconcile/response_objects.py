@@ -64,7 +64,7 @@ def _step(response: Mapping[str, Any], facts: Facts, step_id: str, item: dict[st
 
 
 def _statuses(response: Mapping[str, Any], item: dict[str, Any]) -> tuple[str, ...]:
-    """What the step may have been published as: completed where its item was done, else as its response ended."""
+    """Statuses that the step may be published with: completed where its item was done, else as its response ended."""
     stated = stated_status(item)
     if stated is Status.FAILED or item.get("status") == "completed" or response.get("status") == "completed":
         return (stated.value,)

@@ -48,7 +48,7 @@ class _Hole(NamedTuple):
 
 
 class Laid(NamedTuple):
-    """What is read for a range, in the order of offsets, and sentences on how."""
+    """Archives that are read for a range, in the order of offsets, and notes for the report."""
 
     parts: list[ArchiveRange]
     notes: list[str]
@@ -137,7 +137,7 @@ class Archives:
             ]
 
     def _compared(self, partition: int, twice: ArchiveRange, parts: Sequence[ArchiveRange]) -> list[_Hole]:
-        """What `twice` holds and the archives that are read in its place do not.
+        """Compare an archive with those that are read in its place; returns what they lack of it.
 
         What one of them lacks contradicts nothing.
 
@@ -170,7 +170,7 @@ class Archives:
         ]
 
     def _told(self, partition: int, parts: Sequence[ArchiveRange], left_out: dict[str, Any]) -> Iterator[_Told]:
-        """What archives say of offsets: a record, or that there is none. A hole says nothing.
+        """Offsets with their record, or with None where an archive says that there is none. A hole says nothing.
 
         Args:
             left_out: fields of records that are not compared, and what stands in their place.
@@ -184,7 +184,7 @@ class Archives:
                     yield item.first, item.last, None
 
     def read(self, partition: int, part: ArchiveRange) -> Iterator[ArchivedRecord | Gap]:
-        """What an archive holds of a range."""
+        """Read a range of an archive."""
         where = (self._topic, partition)
         return read(Path(part.path), only=where, begin=part.begin, end=part.end, capture=self._capture)
 

@@ -239,7 +239,7 @@ class _Reading:
     def _unread_of(
         self, reader: PartitionReader, positions: Mapping[int, int], ends: Mapping[int, int]
     ) -> Counter[int]:
-        """By partition, offsets that bore no record, less those that markers and aborted transactions explain."""
+        """Count by partition the offsets without a record that no marker and no aborted transaction explains."""
         unread: Counter[int] = Counter(dict.fromkeys(positions, 0))
 
         def explained(partition: int, hidden: list[Hidden]) -> None:

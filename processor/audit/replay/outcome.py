@@ -26,7 +26,7 @@ EXIT_CODES: Final = {
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far a replay is. `what` is the stage in words, `done` and `total` are offsets (total 0: not known)."""
+    """Progress of a replay: `what` is the stage in words, `done` and `total` are offsets (total 0: not known)."""
 
     what: str
     done: int
@@ -37,7 +37,7 @@ Show = Callable[[Progress], None]
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay found: the verdict, the counts, and the result of each range."""
+    """Result of a replay: the verdict, the counts, and the result of each range."""
 
     verdict: Outcome
     counts: dict[str, dict[str, int]]

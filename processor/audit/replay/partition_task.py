@@ -120,7 +120,7 @@ class _TaskRunner:
         self._progress.write(records[-1].offset + 1)
 
     def _note_ids(self) -> None:
-        """Of the steps that were published since the last call."""
+        """Note the ids of the steps that were published since the last call."""
         if self._ids is None:
             return
         found = self._step_ids.found if self._tables is None else self._tables.published_ids()

@@ -66,7 +66,7 @@ def make_tasks(
 def about_replay(
     options: Options, settings: Settings, source: SourceSurvey, output: OutputSurvey, split: Split
 ) -> About:
-    """What the report says of the replay itself. `split`: what stands on several partitions."""
+    """Describe the replay itself, for its report. `split`: runs and steps that stand on several partitions."""
     only = options.only
     named = {"steps": only.steps, "runs": only.runs, "threads": only.threads}
     return About(

@@ -103,6 +103,7 @@ class SourceSurvey:
         return sorted(set(self._options.partitions) or there)
 
     async def _find_on_topic(self, start: Bound, end: Bound) -> None:
+        """Resolve the range of each partition by the offsets of the topic, and note what of it is not read."""
         groups = {bound.group for bound in (start, end) if isinstance(bound, CommittedBound)}
         committed: dict[tuple[str, int], int] = {}
         if groups:
@@ -163,6 +164,7 @@ class SourceSurvey:
                 self.notes.append(f"Partition {p}: the range ends at offset {high}; the log goes on to {stable[p]}.")
 
     def _find_in_archives(self, start: Bound, end: Bound) -> None:
+        """Resolve the range of each partition by what the archives hold, or promise in their manifests."""
         if isinstance(start, CommittedBound) or isinstance(end, CommittedBound):
             raise UsageError("replay: committed:<group> needs the topic", hint="give an offset, or add --and-topic")
         self._survey_archives()

@@ -79,6 +79,7 @@ def read_numbered(data: Span) -> ResponseEvent | None:
 
 
 def _event(name: str, wire: WireEvent) -> ResponseEvent:
+    """The event of a name, from its decoded structure."""
     number = None
     if wire.sequence_number is not None:
         number = sequence_number(wire.sequence_number)

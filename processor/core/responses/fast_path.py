@@ -115,7 +115,7 @@ class TextPath:
         return entry
 
     def _decoded(self, response: Response, value: bytes, number: int) -> TextCursor | None:
-        """Where the text of a delta goes that no template has read; None if it is another event or of no known text."""
+        """Find the text of a delta that no template has read; None if it is another event or of no known text."""
         try:
             delta = read_delta(value)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

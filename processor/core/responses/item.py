@@ -167,7 +167,7 @@ class Item(StepState):
         return folded == whole or folded[len(self._begun_with(place, index)) :] == whole
 
     def _all_of(self, place: Place) -> str | None:
-        """What the deltas of a place come to, one index behind the other; None where there are not several."""
+        """Join the texts of a place, one index behind the other; None where there are not several."""
         found = sorted((index, text) for (name, index), text in self.texts.items() if name == place.name)
         if len(found) < 2 or place.holder not in _LISTS:
             return None

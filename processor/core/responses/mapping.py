@@ -36,7 +36,7 @@ def step_details(item: dict[str, Any]) -> dict[str, Any]:
 
 
 def stated_status(item: dict[str, Any]) -> Status:
-    """How an item ended that was said to be done. Its `status` is trusted in one thing: that it failed."""
+    """Status of an item that is done. Its own `status` is trusted in one thing: that it failed."""
     return Status.FAILED if item.get("status") == "failed" or error_of(item) is not None else Status.COMPLETED
 
 
@@ -58,7 +58,7 @@ def holds_replacement(value: Any) -> bool:
 
 
 class Facts:
-    """What a response says of itself that its steps carry."""
+    """Facts of a response that each of its steps carries: conversation, agent or model, metadata."""
 
     __slots__ = ("assistant_id", "mended", "metadata", "thread_id")
 

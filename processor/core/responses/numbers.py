@@ -12,7 +12,7 @@ _DIGITS: Final = re.compile("0|[1-9][0-9]{0,15}")
 
 
 class Order(Enum):
-    """How a number stands to those before it."""
+    """Order of a sequence number among those that came before it."""
 
     NEXT = "next"
     GAP = "gap"  # it is further than the next one: some are missing
@@ -36,8 +36,11 @@ def sequence_number(value: Any) -> int | None:
 
 
 class SequenceNumbers:
-    """What a response has numbered so far. `missing` are ranges [first, last] below `next`, in ascending order: numbers
-    that did not come, and those whose events were refused."""
+    """Sequence numbers of one response so far.
+
+    `missing` are ranges [first, last] below `next`, in ascending order: numbers that did not come, and those whose
+    events were refused.
+    """
 
     __slots__ = ("missing", "next")
 

@@ -99,7 +99,7 @@ class Response(StepState):
         return [item for _, item in sorted(self.items.items()) if item.status is Status.IN_PROGRESS]
 
     def weight(self) -> int:
-        """How many open steps it counts as (X2): those of its items, and one while it has none."""
+        """Number of open steps that it counts as (X2): those of its items, and one while it has none."""
         return max(1, sum(item.status is Status.IN_PROGRESS for item in self.items.values()))
 
     def note_gap(self) -> None:

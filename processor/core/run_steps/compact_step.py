@@ -90,7 +90,7 @@ class OpenedCall:
 
 @mypyc_attr(acyclic=True)
 class Ending:
-    """What an ending object makes of a compact step: the whole snapshot, and how much of it the object said itself.
+    """End of a compact step by an object: the whole snapshot, and how much of it the object said itself.
 
     `stated` is the snapshot as a structure, or `published` its canonical bytes; the other is None, or empty. `ids` are
     its fields `run_id` and `thread_id`. `absent`: bits of the fields that no object named. `texts`: bits of the
@@ -180,7 +180,7 @@ class CompactStep:
     # --- its end --------------------------------------------------------------------------------------------
 
     def ending_of(self, event: ExactObject, status: Status) -> Ending | None:
-        """What an ending object makes of it (M6); None if it disagrees with anything. Changes `event.stated` alone."""
+        """Merge an ending object (M6); None if it disagrees with anything. Changes `event.stated` alone."""
         if not self.opening:
             return None
         told = event.told
@@ -401,7 +401,7 @@ class CompactStep:
         self.run_id = run_id if type(run_id) is str else None
 
     def said_ids(self) -> tuple[Any, Any]:
-        """Of an ended step: its fields `run_id` and `thread_id`."""
+        """The fields `run_id` and `thread_id` of an ended step."""
         run, thread = self.ids
         return run, thread.decode("ascii") if type(thread) is bytes else thread
 
@@ -479,7 +479,7 @@ def _fill_missing(stated: StatedStep[Any], first: ExactStep) -> None:
 def _ending_with(
     template: EndTemplate, cuts: list[bytes], ids: tuple[Any, Any], tree: Tree, notes: Notes
 ) -> Ending | None:
-    """What an object that matches a template makes of a step with this tree."""
+    """Merge an ending object that matches a template into a step with this tree."""
     leaves = odd_leaves(tree)
     if leaves is None:
         return None

@@ -3,7 +3,7 @@
 A numbered id is a name and a decimal number behind it, as `publish` writes them for the deltas of a stream. Of numbers
 that follow one another the first and the last are kept, which is exact. Other ids are kept as they are, but for long
 ones beyond a few: of these 16 bytes are kept. 32 hexadecimal digits are these bytes, anything else has a BLAKE2b digest
-of that size (docs/decisions/0013).
+of that size (docs/decisions/0013). An id with a character beyond ASCII right before its number is no numbered id.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ _MAX_STREAMS: Final = 16
 _MAX_BOUNDS: Final = 128
 """How many bounds of ranges one name may have, two for each range. An id that would need more is kept as any other."""
 _MAX_DIGITS: Final = 18
+_NO_NUMBER: Final = -1
+_NOT_EVERYWHERE: Final = -2
+"""Of an id that programs from before took for a numbered one or not, as the Unicode tables of their Python had it."""
 _BEYOND: Final = 10**16
 """The first number that `number_end` does not read."""
 _IS_COMPILED: Final = not __file__.endswith(".py")
@@ -139,6 +142,8 @@ class EventIds:
         self._settle()
         name, number = _split(event_id)
         if number < 0:
+            if number == _NOT_EVERYWHERE:
+                self._overflowed = True  # so that such a program, which may take it for numbered, looks for it
             return self._add_whole(event_id)
         stream = self._stream(name)
         if (stream is not None and stream.holds(number)) or (self._overflowed and self._holds_whole(event_id)):
@@ -188,7 +193,7 @@ class EventIds:
 
     @staticmethod
     def unpack(packed: list[Any]) -> EventIds:
-        """What `pack` gave, or, from before there was this class, a list of the ids themselves."""
+        """Read what `pack` gave, or, from before there was this class, a list of the ids themselves."""
         ids = EventIds()
         if not packed or type(packed[0]) is str:
             for event_id in packed:
@@ -196,15 +201,27 @@ class EventIds:
             return ids
         streams, whole, digests, ids._overflowed = packed
         ids._whole = set(whole) if whole else None
-        if streams:
-            ids._streams = [_Stream(name, bounds) for name, bounds in streams]
-            ids._follow(ids._streams[-1])
         for at in range(0, len(digests), _SIZE):
             ids._add_digest(digests[at : at + _SIZE])
+        for name, bounds in streams:
+            if name and not name[-1].isascii():  # of a program from before
+                ids._add_each(name, bounds)
+                continue
+            if ids._streams is None:
+                ids._streams = []
+            ids._streams.append(_Stream(name, bounds))
+        if ids._streams is not None:
+            ids._follow(ids._streams[-1])
         return ids
 
+    def _add_each(self, name: str, bounds: list[int]) -> None:
+        """Take in, each as it is, the ids that a name and its ranges stand for."""
+        for at in range(0, len(bounds), 2):
+            for number in range(bounds[at], bounds[at + 1] + 1):
+                self.add(f"{name}{number}")
+
     def state(self) -> Any:
-        """To be compared with that of another set."""
+        """State to be compared with that of another set."""
         self._settle()
         digests = b"".join(self._buckets)
         return (
@@ -244,9 +261,10 @@ class EventIds:
 
 
 def _split(event_id: str) -> tuple[str, int]:
-    """The name and the number of a numbered id; ("", -1) of any other.
+    """The name and the number of a numbered id; "" and a negative number of any other.
 
-    The two give the id back: the number has no zeros in front. The name is empty or ends in no letter or digit.
+    The two give the id back: the number has no zeros in front. The name is empty or ends in a character of ASCII that
+    is no letter and no digit.
     """
     size: i64 = len(event_id)
     at: i64 = size
@@ -258,13 +276,19 @@ def _split(event_id: str) -> tuple[str, int]:
         if code < 0x30 or code > 0x39:
             break
         if size - at == _MAX_DIGITS:
-            return "", -1
+            return "", _NO_NUMBER
         digit = code - 0x30
         number += digit * unit
         unit *= 10
         at -= 1
-    if at == size or (digit == 0 and size - at > 1) or (at > 0 and event_id[at - 1].isalnum()):
-        return "", -1
+    if at == size or (digit == 0 and size - at > 1):
+        return "", _NO_NUMBER
+    if at > 0:
+        before: i64 = ord(event_id[at - 1])
+        if before > 0x7F:
+            return "", _NOT_EVERYWHERE
+        if 0x41 <= before <= 0x5A or 0x61 <= before <= 0x7A:
+            return "", _NO_NUMBER
     return event_id[:at], number
 
 

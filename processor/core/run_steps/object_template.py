@@ -94,9 +94,9 @@ Path = tuple[str | int, ...]
 
 
 class BeginTemplate:
-    """Of objects that begin a step. `absent`: bits of the fields that none of them names; `*_at`: which hole, or -1.
+    """Template of objects that begin a step.
 
-    `data_at`: where the data begins.
+    `absent`: bits of the fields that none of them names; `*_at`: which hole, or -1; `data_at`: where the data begins.
     """
 
     __slots__ = ("absent", "data_at", "expires_at", "id_at", "message_at", "number_at", "run_at", "shape", "type")
@@ -115,7 +115,7 @@ class BeginTemplate:
 
 
 class CallTemplate:
-    """Of deltas that begin a function call, the only one that they name, at this index."""
+    """Template of deltas that begin a function call, the only one that they name, at this index."""
 
     __slots__ = (
         "_name",
@@ -148,7 +148,7 @@ class CallTemplate:
 
 
 class EndTemplate:
-    """Of objects that end a step, and of what is published then: the same pieces in another order.
+    """Template of objects that end a step, and of what is published then: the same pieces in another order.
 
     `shape.frame` is what is published; `*_at`: where in its pieces what stands, or -1; `*_hole`: in which hole.
     `unsaid`: bits of the fields that none of them names, `absent` those among them that are published as null.
@@ -224,7 +224,7 @@ class EndTemplate:
                 self.named[len(found.kinds)] = found
 
     def details_in(self, pieces: list[bytes]) -> bytes:
-        """What stands in the place of the details among pieces that were cut."""
+        """The piece of the details, among those that were cut."""
         return pieces[self._details_at]
 
     def published(self, pieces: list[bytes], details: bytes) -> bytes:
@@ -237,7 +237,7 @@ class EndTemplate:
         return _NOTHING.join(pieces)
 
     def frame_of(self, calls: list[Call], outputs: i64) -> CallsFrame | None:
-        """Where the pieces go that are published with these calls, of which those in `outputs` say no output.
+        """Frame of what is published with these calls, of which those in `outputs` say no output.
 
         None: they are too many, or no functions.
         """
@@ -256,7 +256,7 @@ class EndTemplate:
         return self._frame
 
     def _frame_of(self, number: int, outputs: int) -> CallsFrame:
-        """What is published, with the pieces of the calls in place of the details."""
+        """Make the frame of what is published, with the pieces of the calls in place of the details."""
         blank, at = self.shape.frame.blank, self._details_at
         inner = layout_of(number, outputs)
         shift = len(inner) - 3
@@ -274,7 +274,7 @@ class EndTemplate:
             self.shared = shared_beginning(begin, lengths, self)
 
     def ids(self, pieces: list[bytes]) -> tuple[Any, Any]:
-        """What such an object says of run and thread."""
+        """The ids of run and thread in such an object."""
         run = self.run_id if self.run_at < 0 else pieces[self.run_at].decode("ascii")
         thread = self.thread_id if self.thread_at < 0 else pieces[self.thread_at].decode("ascii")
         return run, thread
@@ -364,7 +364,7 @@ def learn_end(value: bytes, data_at: int) -> EndTemplate | None:
 
 
 def shared_beginning(begin: BeginTemplate, lengths: i64, end: EndTemplate) -> SharedBeginning | None:
-    """What objects of the two templates share; None: not as much as the id."""
+    """The beginning that objects of two templates share; None: it does not hold the id."""
     ours, theirs = begin.shape, end.shape
     first = ours.first[begin.data_at :]
     if first != theirs.first[end.data_at :]:
@@ -388,7 +388,7 @@ def shared_beginning(begin: BeginTemplate, lengths: i64, end: EndTemplate) -> Sh
 
 
 def learn_named(details: bytes) -> NamedCalls | None:
-    """How details name function calls, which is how a producer's others do; None: not so that it could be used."""
+    """Learn in which form a producer's details name function calls; None: in one that cannot be used."""
     holes = _text_holes(details)
 
     def read(whole: bytes) -> Any:
@@ -443,7 +443,7 @@ def _text_holes(value: bytes) -> list[Hole]:
 
 
 def id_and_number_holes(data: bytes) -> list[Hole]:
-    """Where ids and numbers stand, as far as the names in front of them tell."""
+    """Find the holes of ids and numbers, as far as the names in front of them tell."""
     return _holes(data, 0, _IDS, _NUMBERS)
 
 
@@ -498,7 +498,7 @@ def _leaves(tree: Any, path: Path) -> Iterator[tuple[Path, Any]]:
 
 
 def _mark_of(number: int, kind: int) -> Any:
-    """What is put into a hole to see where it comes out."""
+    """Mark that is put into a hole to see where it comes out."""
     if kind == NUMBER:
         return _FIRST_NUMBER + number
     mark = _MARK % number

@@ -33,7 +33,7 @@ _NOTHING: Final = b""
 
 
 class RunTemplate:
-    """Of data that says the same of its run. `status`: the one that the run ends with; "": it goes on."""
+    """Template of events that say the same of their runs. `status`: the one that the run ends with; "": it goes on."""
 
     __slots__ = ("disagrees", "ended_at", "ended_place", "id_place", "shape", "status")
 
@@ -48,7 +48,7 @@ class RunTemplate:
             self.ended_place = places.index(ended_at) if ended_at in places else -1
 
     def read(self, data: bytes) -> RunEnd | Ignored | None:
-        """What the data says, if it is of this template."""
+        """Read an event of this template; None: it is not of it."""
         cuts = self.shape.cut(data)
         if cuts is None:
             return None
@@ -122,7 +122,7 @@ def named_run(value: bytes) -> tuple[str, bytes] | None:
 
 
 def _template_of(data: bytes, found: RunEnd | Ignored) -> RunTemplate | None:
-    """None: the data has none that could be used. In every envelope it has to be read as the same."""
+    """Make a template of an event; None: no usable one. It has to read the same in every envelope."""
     if isinstance(found, RunEnd) and found.last_error is not None:
         return None
     try:

@@ -69,6 +69,7 @@ class SlowPath:
             self._quarantine.break_event(cause, step_id, held, error, number)
 
     def _fold(self, cause: Cause, event: Event, event_id: str | None, number: str) -> None:
+        """Fold one event by its type, count it, and set its record aside if it is refused."""
         transitions = self._transitions
         counts = transitions.counts
         # By `type`: compiled, `isinstance` asks the metaclass of a structure, which costs ten times as much.
@@ -123,6 +124,7 @@ class SlowPath:
     # --- objects --------------------------------------------------------------------------------------------
 
     def _object(self, cause: Cause, event: StepObject, event_id: str | None) -> Rejected | None:
+        """Fold a step object; returns the reason if it is refused."""
         transitions = self._transitions
         entry = transitions.lookup(event.step_id, cause.offset)
         if entry is SKIP:
@@ -229,6 +231,7 @@ class SlowPath:
     # --- deltas ---------------------------------------------------------------------------------------------
 
     def _delta(self, cause: Cause, delta: StepDelta, event_id: str | None) -> Rejected | None:
+        """Fold a delta; returns the reason if it is refused."""
         transitions = self._transitions
         refused = _check_delta(delta)
         grown = characters(delta.details)

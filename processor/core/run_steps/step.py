@@ -364,7 +364,7 @@ class Step(StepState):
         return self.compact_form is not None and self.compact_form.opening == data
 
     def ending_of(self, data: bytes, kind: Kind, status: Status, event: ExactObject | None = None) -> Ending | None:
-        """What an ending object makes of the step; None if it is not held compact, or disagrees with anything.
+        """Merge an ending object into a compact step; None if it is not held compact, or disagrees with anything.
 
         `event`: the object as `exact_object` reads it, where that was done; it may be changed.
         """
@@ -379,7 +379,7 @@ class Step(StepState):
         return None if stated is None or stated.id != self.step_id else form.tool_ending_of(stated, status, self._tree)
 
     def ending_by(self, template: EndTemplate, cuts: list[bytes]) -> Ending | None:
-        """What an ending object that matches a template makes of the step; None as from `ending_of`."""
+        """As `ending_of`, of an ending object that matches a template."""
         form = self.compact_form
         return None if form is None else form.ending_by(template, cuts, None if self._tree is _UNMADE else self._tree)
 

@@ -22,7 +22,7 @@ _UNSET: Final = UNSET
 
 
 class TextPlace:
-    """Where a text stands in the details of a step.
+    """Place of a text in the details of a step.
 
     Args:
         index: of the tool call.

@@ -64,7 +64,7 @@ class Named:
 
 
 class Outline:
-    """What is the same in trees that differ in their texts alone.
+    """Outline of trees that differ in their texts alone: what is the same in them.
 
     `left`: what is published where an object leaves the calls to the fold, with its odd leaves, which are `leaves`;
     None: that is to be had from the tree.
@@ -82,7 +82,7 @@ class Outline:
         self._attempts = _ATTEMPTS
 
     def named(self, details: bytes, texts: list[Any]) -> Named | None:
-        """How these details name the calls that have these texts; None: not in a way that is known."""
+        """The form in which these details name the calls that have these texts; None: it is not known."""
         for known in self._named:
             if known.said.filled(texts) == details:
                 ids = self._ids
@@ -218,7 +218,8 @@ def _ids_of(value: Any, numbers: Iterator[int], name: str = "") -> list[int]:
 
 
 def learn_named(details: bytes, tree: Tree) -> Named | None:
-    """How details name the calls of a tree, all of whose texts they say as the fold has them, or leave to it.
+    """Learn in which form details name the calls of a tree, all of whose texts they say as the fold has them, or leave
+    to it.
 
     None: they say anything else that could be another time.
     """
@@ -253,7 +254,7 @@ def learn_named(details: bytes, tree: Tree) -> Named | None:
 
 
 def _mark_said(told: Any, held: Any, numbers: Iterator[int], said: dict[int, bytes]) -> Any:
-    """What is told, with marks in place of the texts that the tree has in the same place."""
+    """Copy of what is told, with marks in place of the texts that the tree has in the same place."""
     kind = type(held)
     if kind is dict:
         marked = dict(told) if type(told) is dict else told

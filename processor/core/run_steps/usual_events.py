@@ -122,7 +122,7 @@ assert len(_BY_SLOT) - _BY_SLOT.count(None) == len(_PREFIXES)
 
 
 def prefix_of(value: bytes) -> EventPrefix | None:
-    """What the value begins with, if it is an event about a step in one of the two usual layouts."""
+    """The prefix of an event about a step, if it has one of the two usual layouts; else None."""
     if len(value) < _FIRST:
         return None
     found = _BY_SLOT[_slot(value)]

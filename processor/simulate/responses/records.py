@@ -73,7 +73,7 @@ class ResponseRecords:
             yield made.at_ms, batch
 
     def forgotten_s(self) -> int:
-        """When the worker has done with the response, in seconds."""
+        """The second at which the worker forgets the response; 0 where the response has an end."""
         return 0 if self._run.has_end else int(self._run.now) // 1000 + self._parameters.max_age_s
 
     def left_open(self) -> list[tuple[str, dict[str, Any], set[str], int]]:
