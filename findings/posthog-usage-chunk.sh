@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # surprise: A program that streams fails after its last word, and only with PostHog's client: it adds a chunk without choices.
 # versions: PyPI posthog 7.91.1, openai 3.57.0 (for comparison, too)
-# expected: the chunks that openai's client gives to the same call. PostHog's is documented as a replacement of it that also tells of
-#   each call. By the API reference choices "can also be empty for the last chunk if you set stream_options": the program does not.
+# expected: the chunks that openai's client gives to the same call: PostHog's is a subclass of it that also tells PostHog of each call.
+#   By the API reference only a stream whose include_usage is true has a last chunk without choices, and the program does not ask for it.
 # does: PostHog's client sets include_usage in each call that streams, also where the program says false, and hands on the chunk with
 #   the usage, whose choices are empty. chunk.choices[0], which was right for each chunk, raises an IndexError, and what the program
 #   does after its loop, such as storing the answer, is not done.

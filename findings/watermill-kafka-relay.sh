@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
 # surprise: A Watermill relay writes each record without its key and time, and one of two headers of a name, in changing order.
 # versions: Go github.com/ThreeDotsLabs/watermill-kafka/v3 v3.0.6, github.com/IBM/sarama v1.61.1
-# expected: the record that came. A relay gives the message that it received to the publisher, and both use the DefaultMarshaler, which
-#   the getting started guides configure on both sides.
+# expected: the record that came. A relay gives the message that it received to the publisher, and both use the DefaultMarshaler.
 # does: the key is not in the message, so that the copy has none: records of one run are spread over all partitions, and a compacted
 #   topic refuses them. The record's time is dropped, too, so that the copies are dated when they are written. Headers pass through a
 #   Go map: of a name that occurs twice the last remains, null becomes empty, and their order is another each time (sorted below).
-#   (A marshaler that is given a function for keys sets what that function says.)
+#   The subscriber leaves key and time in the message's context, from which a marshaler of one's own can set them.
 
 . "$(dirname "$0")/lib/finding.sh"
 go_program github.com/ThreeDotsLabs/watermill-kafka/v3/pkg/kafka@v3.0.6 github.com/IBM/sarama@v1.61.1 <<'GO'
