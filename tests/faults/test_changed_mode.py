@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +25,10 @@ def in_mode(mode: str, **delivery: int) -> Tables:
     return {"delivery": {"mode": mode, **delivery}, "source": source, "checkpoints": {"interval_s": 0.1}}
 
 
+def moved_beyond(stage: Stage, before: int) -> bool:
+    return sum(stage.committed().values()) > before
+
+
 def test_kills_around_every_change_lose_nothing(broker: Broker, names: Names, tmp_path: Path) -> None:
     stage = Stage(broker.bootstrap, names, tmp_path)
     simulation = Simulation(Parameters(runs=150, partitions=stage.partitions, seed=23, responses=0.4, interrupted=0.2))
@@ -36,7 +41,7 @@ def test_kills_around_every_change_lose_nothing(broker: Broker, names: Names, tm
             before = sum(stage.committed().values())
             if number < len(modes):
                 stage.put(records[(number - 1) * part : number * part])
-                service.until("some of it", lambda at=before: sum(stage.committed().values()) > at)
+                service.until("some of it", partial(moved_beyond, stage, before))
                 service.send(signal.SIGKILL)
                 service.ended()
             else:
