@@ -29,6 +29,7 @@ from processor.cli.replay import replay
 from processor.cli.reset import reset
 from processor.cli.serve import serve
 from processor.cli.simulate import simulate
+from processor.cli.standard_streams import open_standard_streams
 from processor.cli.top import top
 from processor.core.rules import MAX_DIGITS
 from processor.errors import RunStepsError, UsageError, of_system
@@ -86,6 +87,7 @@ app.add_typer(export, name="export", rich_help_panel="Run it")
 
 def main() -> NoReturn:
     """The console script. Exits with 0, a code of `processor.errors` (64: wrong command line), or 130 (Ctrl-C)."""
+    open_standard_streams()
     end_on_sigterm()
     os.umask(os.umask(0o077) | 0o077)  # archives, reports and work files hold what agents and people said
     sys.set_int_max_str_digits(MAX_DIGITS)  # or PYTHONINTMAXSTRDIGITS would decide what is dead-lettered

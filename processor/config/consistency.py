@@ -30,7 +30,7 @@ def mistake_of(wrong: _Contradiction, origins: Mapping[str, Origin]) -> Mistake:
 
 
 _TOPIC_NAME: Final = re.compile(r"(?!\.{1,2}\Z)[a-zA-Z0-9._-]{1,249}")
-_SERVER: Final = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[^\s:,\[\]/@]+):([0-9]{1,5})")
+_SERVER: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:,\[\]/@]+):([0-9]{1,5})")
 _FILE_KEYS: Final = ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
 
 
@@ -56,7 +56,7 @@ def contradictions(s: Settings) -> Iterator[_Contradiction]:
 def _security(k: Kafka) -> Iterator[_Contradiction]:
     for server in k.bootstrap_servers.split(","):
         match = _SERVER.fullmatch(server.strip())
-        if not match or not 1 <= int(match[1]) <= 65_535:
+        if not match or not 1 <= int(match[2]) <= 65_535 or not _is_host(match[1]):
             what, hint = (
                 "expected host:port",
                 "for example broker-1.example.com:9092,broker-2.example.com:9092",
@@ -94,12 +94,12 @@ def _security(k: Kafka) -> Iterator[_Contradiction]:
         yield _Contradiction(provider + mechanism, "needed with OAUTHBEARER", "nothing", hint)
     if k.token_provider and k.sasl_mechanism != "OAUTHBEARER":
         hint = "set kafka.sasl_mechanism to OAUTHBEARER, or take it out"
-        yield _Contradiction(provider + mechanism, "used with OAUTHBEARER only", repr(k.token_provider), hint)
+        yield _Contradiction(provider + mechanism, "used with OAUTHBEARER only", shown(k.token_provider), hint)
     known = k.token_provider in ("", "aws_msk_iam", "azure")
     if not known and not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", k.token_provider):
         what = 'expected "aws_msk_iam", "azure" or "module:attribute"'
         hint = "for example my_company.kafka:TokenProvider"
-        yield _Contradiction(provider, what, repr(k.token_provider), hint)
+        yield _Contradiction(provider, what, shown(k.token_provider), hint)
     for key, wanted_by in (("aws_region", "aws_msk_iam"), ("azure_scope", "azure")):
         given = getattr(k, key)
         if k.token_provider == wanted_by and not given:
@@ -117,6 +117,15 @@ def _security(k: Kafka) -> Iterator[_Contradiction]:
         yield _Contradiction(
             (f"kafka.{missing}", f"kafka.{other}"), f"needed with {other}", "nothing", f"set {missing}"
         )
+
+
+def _is_host(name: str) -> bool:
+    """Whether the resolver can be asked for it: no label of a name is empty or longer than 63 characters."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _topics(s: Settings) -> Iterator[_Contradiction]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -121,15 +122,30 @@ def _from_environment(environ: Mapping[str, str], mistakes: list[Mistake]) -> _T
         if len(spelled_so) > 1:
             hint = f"keep {variable(section, key)} alone"
             mistakes.append(Mistake(", ".join(sorted(spelled_so)), f"{section}.{key}", "set twice", "", hint))
+    given = {name.lower(): text for name, text in ours.items() if name.upper() in known}
     source = EnvSettingsSource(Settings)
-    source.env_vars = {name.lower(): text for name, text in ours.items() if name.upper() in known}
+    source.env_vars = {name: text for name, text in given.items() if not _breaks_json(text)}
     tables: _Tables = source()
     for section, key, info in keys():
-        text = source.env_vars.get(variable(section, key).lower())
+        text = given.get(variable(section, key).lower())
+        if text is None:
+            continue
         # The source reads what is no number as JSON, where true is 1. Left as text it is refused.
-        if info.annotation in (int, float) and text is not None and text.strip().lower() in ("true", "false"):
-            tables[section][key] = text
+        is_no_number = info.annotation in (int, float) and text.strip().lower() in ("true", "false")
+        if is_no_number or _breaks_json(text):
+            tables.setdefault(section, {})[key] = text
     return tables
+
+
+def _breaks_json(text: str) -> bool:
+    """Whether a JSON parser ends otherwise than with a value or a syntax error: too many digits, or too deep."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    except (ValueError, RecursionError):
+        return True
+    return False
 
 
 def _read_secrets(tables: _Tables, origins: dict[str, Origin]) -> Iterator[Mistake]:
@@ -186,6 +202,7 @@ _EXPECTED: Final = {
     "less_than_equal": "must be at most {le}",
     "less_than": "must be less than {lt}",
     "literal_error": "expected one of {expected}",
+    "string_pattern_mismatch": "expected a URI reference: ASCII without spaces, quotes and <>\\^`{{|}}",
 }
 
 

@@ -23,6 +23,8 @@ class AssignedPartition:
     """A partition of this worker from its assignment to its revocation.
 
     `acked`: the offset whose commit was answered. `end`: the log's end in the last answer of the broker.
+    `exact_from`: up to there checkpoints may be ahead of the offset, as a kill with at_least_once leaves them; -1: none
+    is.
     """
 
     partition: int
@@ -32,6 +34,7 @@ class AssignedPartition:
     kept: set[bytes]  # the keys that the checkpoint partition holds once every closed unit is committed
     opened_at: float
     restored_from: int
+    exact_from: int = -1
     announced: bool = False
     position: int = 0
     acked: int = -1
@@ -50,6 +53,7 @@ class AssignedPartition:
             restored.kept,
             opened_at,
             restored.state.next_offset,
+            restored.exact_from,
             acked=restored.committed.offset,
             end=restored.end,
         )

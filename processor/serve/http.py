@@ -353,7 +353,7 @@ class Server:
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/steps", self._steps)
-        app.router.add_post(r"/partitions/{partition:\d{1,9}}/{what:pause|resume}", self._control)
+        app.router.add_post(r"/partitions/{partition:[0-9]{1,9}}/{what:pause|resume}", self._control)
         self._runner = web.AppRunner(
             app,
             access_log=None,

@@ -109,7 +109,10 @@ class Surveyed(NamedTuple):
     foreign: LogIdentity | None
     """Log of the first checkpoint that is another log's."""
     ahead: int
-    """The largest offset that one was applied below, where that is beyond the committed offset; -1: none is."""
+    """The largest offset that one was applied below, where that is beyond the committed offset; -1: none is.
+
+    From there on checkpoints and offsets agree again, where those ahead are kept.
+    """
 
     @property
     def keys(self) -> int:
@@ -128,12 +131,17 @@ class Start(NamedTuple):
     lost_of: int = -1
     """Number of committed checkpoints, if another number is there: then the log must reach back far enough."""
 
+    @property
+    def exact_from(self) -> int:
+        """The offset from which on checkpoints and offsets can be one transaction's; -1: from the first."""
+        return self.checkpoints.ahead if self.mode == MODE_RESUME else -1
 
-def survey(found: Mapping[bytes, bytes], log: LogIdentity, offset: int, *, exact: bool) -> Surveyed:
+
+def survey(found: Mapping[bytes, bytes], log: LogIdentity, offset: int, *, keeps_ahead: bool = False) -> Surveyed:
     """Separate the checkpoints that fit from those of another log, or of a later offset of this log.
 
     Args:
-        exact: checkpoints and offsets were committed together, so that none can be ahead of the offset.
+        keeps_ahead: those of a later offset fit as well: they were written just before that offset was to be committed.
 
     Raises:
         ValueError: a checkpoint is not one of ours or comes from a newer version.
@@ -148,11 +156,13 @@ def survey(found: Mapping[bytes, bytes], log: LogIdentity, offset: int, *, exact
         if of.differs(log):
             foreign = foreign or of
             unfit.append(key)
-        elif exact and applied_below > offset:
+            continue
+        if applied_below > offset:
             ahead = max(ahead, applied_below)
-            unfit.append(key)
-        else:
-            fit[key] = value
+            if not keeps_ahead:
+                unfit.append(key)
+                continue
+        fit[key] = value
     return Surveyed(fit, unfit, foreign, ahead)
 
 
@@ -183,7 +193,7 @@ def judge(
         ValueError: a checkpoint is not one of ours or comes from a newer version.
     """
     if offset < 0:
-        return _begin(place, facts, found, group, written, exactly_once, start, begin_at)
+        return _begin(place, facts, found, group, written, start, begin_at)
     point = OffsetMetadata.decode(metadata)
     if point is not None:
         _check_identity(place, point, facts.log)
@@ -199,9 +209,10 @@ def judge(
     if mode == MODE_ANEW:  # they are to be forgotten, readable or not
         checkpoints = Surveyed({}, list(found), None, -1)
     else:
-        checkpoints = survey(found, facts.log, offset, exact=exact)
+        # What is rebuilt goes on at the offset that was asked for, whatever was published behind it.
+        checkpoints = survey(found, facts.log, offset, keeps_ahead=mode == MODE_RESUME and not exact)
     if point is None or mode == MODE_RESUME:
-        _check_checkpoints(place, offset, checkpoints, facts.log)
+        _check_checkpoints(place, offset, checkpoints, facts.log, exact=exact)
     if point is None:
         return Start(offset, offset, -1, MODE_REBUILD, StartReason.METADATA_MISSING, checkpoints)
     if mode != MODE_RESUME:
@@ -221,14 +232,13 @@ def _begin(
     found: Mapping[bytes, bytes],
     group: Group,
     written: Sequence[str],
-    exactly_once: bool,
     start: str,
     begin_at: Where | None,
 ) -> Start:
     """Start of a partition without a committed offset, if it is new; refuse it if there are signs that it is not."""
     if begin_at is not None:
         offset = resolve(place, begin_at, facts)
-        checkpoints = survey(found, facts.log, offset, exact=exactly_once)
+        checkpoints = survey(found, facts.log, offset)
         return Start(offset, offset, -1, MODE_REBUILD, StartReason.ASKED, checkpoints)
     evidence = []
     if place.partition < group.whole:
@@ -281,7 +291,9 @@ def _check_identity(place: SourcePartition, point: OffsetMetadata, log: LogIdent
         )
 
 
-def _check_checkpoints(place: SourcePartition, offset: int, checkpoints: Surveyed, log: LogIdentity) -> None:
+def _check_checkpoints(
+    place: SourcePartition, offset: int, checkpoints: Surveyed, log: LogIdentity, *, exact: bool
+) -> None:
     if checkpoints.foreign is not None:
         other = checkpoints.foreign
         raise PositionRefused(
@@ -292,7 +304,7 @@ def _check_checkpoints(place: SourcePartition, offset: int, checkpoints: Surveye
             partition=place.partition,
             reason="other_checkpoints",
         )
-    if checkpoints.ahead >= 0:
+    if exact and checkpoints.ahead >= 0:
         raise PositionRefused(
             f"topic {place.checkpoints}: partition {place.partition}: holds checkpoints up to offset "
             f"{checkpoints.ahead}, beyond the committed offset {offset}",

@@ -92,7 +92,7 @@ async def reset(
 def _line(partition: int, before: int, after: int, found: Mapping[bytes, bytes], facts: Facts, *, forget: bool) -> str:
     """One partition's plan."""
     try:
-        fit = 0 if forget else len(survey(found, facts.log, after, exact=True).fit)
+        fit = 0 if forget else len(survey(found, facts.log, after).fit)
     except ValueError as error:
         if not forget:
             raise UsageError(f"reset: partition {partition}: {error}", hint="--forget-checkpoints") from None

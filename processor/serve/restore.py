@@ -61,7 +61,8 @@ class RestoreGivenUp(BrokerUnavailable):
 class Restored(NamedTuple):
     """A partition ready for its silent fold: the state stands at `restore_from`, checkpoints loaded.
 
-    `end`: where its log ended. `kept`: the keys that its checkpoint partition holds.
+    `end`: where its log ended. `kept`: the keys that its checkpoint partition holds. `exact_from`: see
+    `AssignedPartition`.
     """
 
     partition: int
@@ -70,6 +71,7 @@ class Restored(NamedTuple):
     checkpoints: int
     end: int
     kept: set[bytes]
+    exact_from: int
 
 
 class Restorer:
@@ -230,16 +232,23 @@ class Restorer:
         except ValueError as error:
             raise self._not_ours(partition, error) from None
         metadata = self.metadata(
-            start.restore_from, start.stream_time, len(found), mode=start.mode, whole=whole, rules=state.rules
+            start.restore_from,
+            start.stream_time,
+            len(found),
+            start.offset >= start.exact_from,
+            mode=start.mode,
+            whole=whole,
+            rules=state.rules,
         )
         claim = Committed(start.offset, metadata)
-        return Restored(partition, state, claim, len(start.checkpoints.fit), end, set(found))
+        return Restored(partition, state, claim, len(start.checkpoints.fit), end, set(found), start.exact_from)
 
     def metadata(
         self,
         restore_from: int,
         stream_time: int,
         kept: int,
+        is_exact: bool,
         *,
         mode: int = MODE_RESUME,
         unit: int = 0,
@@ -250,6 +259,7 @@ class Restorer:
 
         Args:
             kept: how many keys the checkpoint partition then holds.
+            is_exact: none of the checkpoints is ahead of the offset, where both are one transaction.
             rules: by which the records from `restore_from` on are folded; None: by those of now.
         """
         return OffsetMetadata(
@@ -263,7 +273,7 @@ class Restorer:
             max(whole, self._whole),
             mode,
             unit,
-            self._exactly_once,
+            self._exactly_once and is_exact,
             (rules or self._rules).folding(),
         ).encode()
 

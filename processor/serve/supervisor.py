@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections import deque
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from processor.audit.selfaudit.selfaudit import SelfAudit
 from processor.config.settings import Settings
-from processor.errors import BrokerUnavailable, Fenced, RunStepsError, of_system
+from processor.errors import BrokerRefused, BrokerUnavailable, Fenced, RunStepsError, of_system
 from processor.kafka.client_config import Connection
 from processor.kafka.errors import OffsetLost
 from processor.kafka.throttling import OBSERVED
@@ -344,7 +345,8 @@ async def _until_stopped(
 ) -> None:
     """Run one incarnation, and beside it probe the broker and check the topics: an idle client would notice neither.
 
-    An error of the topic check takes precedence over the error it caused in the incarnation.
+    An error of the topic check takes precedence over the error it caused in the incarnation: one that ends the process
+    has them checked at once.
     """
     incarnation = asyncio.create_task(worker.run(stop), name="worker")
     probe = asyncio.create_task(_probe_broker(watch, availability, telemetry), name="watch the topics")
@@ -355,9 +357,22 @@ async def _until_stopped(
             await asyncio.wait({incarnation}, timeout=KILL_AFTER_S)
             probe.result()
         await incarnation
+    except (BrokerUnavailable, Fenced):
+        raise
+    except RunStepsError:
+        if probe.done():
+            probe.result()
+        await _end(probe)
+        with contextlib.suppress(BrokerUnavailable, BrokerRefused):
+            await availability.bounded(watch.look())
+        raise
     finally:
-        probe.cancel()
-        await asyncio.wait({probe})
+        await _end(probe)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
 
 
 async def _probe_broker(watch: TopicWatch, availability: BrokerAvailability, telemetry: Telemetry) -> None:

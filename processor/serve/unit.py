@@ -55,13 +55,14 @@ class PendingUnit:
         self,
         assigned: Iterable[AssignedPartition],
         token_now: Callable[[], GroupToken],
-        metadata: Callable[[int, int, int], str],
+        metadata: Callable[[int, int, int, bool], str],
         outputs: Outputs,
     ) -> ClosedUnit | None:
         """Collect offsets, restore points and outputs of every live partition that moved; None if none did.
 
         Args:
-            metadata: offset metadata from restore point, stream time and number of keys on the checkpoint partition.
+            metadata: offset metadata from restore point, stream time, number of keys on the checkpoint partition, and
+                whether none of them can be ahead of the offset.
         """
         offsets: dict[int, Committed] = {}
         for owned in assigned:
@@ -78,7 +79,8 @@ class PendingUnit:
             for effect in effects:
                 if isinstance(effect, Checkpoint):
                     (owned.kept.discard if effect.value is None else owned.kept.add)(effect.key)
-            committed = Committed(position, metadata(restore_from, stream_time, len(owned.kept)))
+            is_exact = position >= owned.exact_from
+            committed = Committed(position, metadata(restore_from, stream_time, len(owned.kept), is_exact))
             assert committed.offset >= owned.committed.offset, "a committed offset never goes back"
             offsets[owned.partition] = owned.committed = committed
         if not offsets:

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Final
 
+import pytest
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the stub lacks some of them
     AlterConfigOpType,
     ConfigEntry,
@@ -15,7 +16,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the stub la
 )
 
 from processor.broker import Broker
-from tests.faults.service import Service, Stage, created, ended
+from tests.faults.service import Service, Stage, Tables, created, ended
 from tests.kafka_tools import DEADLINE_S, Names, admin, delete_topics, remake_topics
 
 CORRUPT: Final = 65
@@ -38,6 +39,23 @@ def set_configs(broker: Broker, topic: str, **changes: str) -> None:
     wanted = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
     for future in client.incremental_alter_configs([wanted]).values():
         future.result(DEADLINE_S)
+
+
+@pytest.mark.parametrize("how", ["deleted", "smaller than a record may be"])
+def test_a_change_that_ends_a_worker_is_what_it_says_also_under_load(
+    broker: Broker, names: Names, tmp_path: Path, how: str
+) -> None:
+    """What the worker meets first, and would end with another code for, is what the change has caused."""
+    stage = Stage(broker.bootstrap, names, tmp_path)
+    out = stage.outcomes["completed"]
+    service = stage.serve({"delivery": {"compression": "none"}}).until_live()
+    if how == "deleted":
+        delete_topics(broker.bootstrap, out)
+    else:
+        set_configs(broker, out, max_message_bytes="50000")
+    stage.say(ended("step_1", note="x" * 100_000))
+    said = refused(service, CONFIG)
+    assert f"topic {out}: " in said
 
 
 def refused(service: Service, code: int) -> str:
@@ -156,16 +174,24 @@ def test_a_setting_that_start_would_refuse_ends_a_running_worker(broker: Broker,
     assert f"topic {stage.source}: compacted, which loses events; set cleanup.policy=delete" in said
 
 
-def test_a_limit_that_is_lowered_is_in_force_for_the_next_unit(broker: Broker, names: Names, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_known", [True, False], ids=["once it is known", "at once"])
+def test_a_limit_that_is_lowered_is_in_force_for_the_next_unit(
+    broker: Broker, names: Names, tmp_path: Path, *, is_known: bool
+) -> None:
+    """A batch that meets it before the worker knows is no reason to end: a start would not refuse it."""
     stage = Stage(broker.bootstrap, names, tmp_path)
-    small = {"output": {"max_record_bytes": 100_000}, "steps": {"max_step_bytes": 100_000}}
+    small: Tables = {
+        "output": {"max_record_bytes": 100_000},
+        "steps": {"max_step_bytes": 100_000},
+        "delivery": {"compression": "none", "commit_interval_ms": 500},
+    }
     with stage.serve(small) as service:
         service.until_live()
         set_configs(broker, stage.outcomes["completed"], max_message_bytes="150000")
-        service.until_logged("worker_restarted")
-        service.until_live()
-        for number in range(12):
-            stage.say(created(f"step_{number}", note="x" * 60_000), ended(f"step_{number}", note="x" * 60_000))
+        if is_known:
+            service.until_logged("worker_restarted")
+            service.until_live()
+        stage.say(*(ended(f"step_{number}", note="x" * 60_000) for number in range(12)))
         service.until("published", lambda: len(stage.published("completed")) == 12)
         assert len(service.logged("worker_restarted")) == 1
         assert service.terminate() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -63,6 +64,19 @@ def test_a_signal_under_load(stage: Stage, signals: tuple[signal.Signals, ...]) 
         stage.until_equal(simulation.expected)
         assert successor.terminate() == 0
     assert stage.differences(simulation.expected) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_standard_descriptors_that_are_closed(stage: Stage, closed: str, workers: int) -> None:
+    """A socket with the number of one of them ended the process by SIGABRT: at once, or after its last word."""
+    shell = ("/bin/sh", "-c", f'exec "$0" "$@" {closed}', sys.executable)
+    with stage.serve(workers=workers, program=shell) as service:
+        stage.say(created("step_1"), ended("step_1"))
+        service.until("published", lambda: stage.published("completed"))
+        assert service.terminate() == 0
+    assert [got.key for got in stage.published()] == [b"step_1"]
+    assert "Assertion" not in service.said()
 
 
 def test_what_is_applied_is_drained(stage: Stage) -> None:

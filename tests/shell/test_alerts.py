@@ -21,7 +21,7 @@ RUNBOOK: Final = ROOT / "docs" / "runbook"
 PROMTOOL: Final = shutil.which("promtool")
 
 # Of Prometheus itself, and of prometheus_client's process collector.
-_NOT_OURS: Final = {"up", "process_open_fds", "process_max_fds"}
+_NOT_OURS: Final = {"up", "process_open_fds", "process_max_fds", "process_start_time_seconds"}
 _SECTIONS: Final = ["What it means", "What to look at", "What to do", "What not to do"]
 
 

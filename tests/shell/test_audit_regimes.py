@@ -207,6 +207,22 @@ def test_clock_marks_of_steps_from_before_the_change_accuse_no_one(case: Case) -
     assert Verdict.EXTRA in {finding.verdict for finding in case.audit(accepted=OWN)}
 
 
+@pytest.mark.parametrize("audited", [RULES, EARLIER], ids=["the later", "the earlier"])
+def test_a_clock_mark_right_behind_the_change_accuses_no_one(case: Case, audited: Rules) -> None:
+    """The last record under the settings of before and the first clock mark under the others have one cause."""
+    restarted(case, EARLIER)
+    case.play.created(id="hung")
+    one_step(case, "done")
+    due = case.play.state.next_due_ms()
+    assert due is not None
+    case.play.effects += [e for e in case.play.state.advance(due) if isinstance(e, Publish)]
+    case.publish()
+    relabel(case, b"hung", RULES_HEADER, RULES.digest().encode())  # as a worker that was started between the two
+    found = {finding.identity[0]: finding.verdict for finding in case.audit(rules=audited)}
+    assert found.keys() == {"hung", "done"}
+    assert set(found.values()) <= {Verdict.UNVERIFIABLE, Verdict.EQUAL}
+
+
 def test_of_a_dead_letter_settings_change_no_more_than_what_it_says(case: Case) -> None:
     restarted(case, LITTLE)
     case.play.created(id="s0", type="tool_calls")

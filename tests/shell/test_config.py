@@ -105,7 +105,9 @@ def test_variables_are_text_and_become_what_the_key_is(key: str, text: str, valu
     assert type(found) is type(value)
 
 
-@pytest.mark.parametrize("text", ["true", "False", " true ", "", "0x10", "[1]", "1 000", "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["true", "False", " true ", "", "0x10", "[1]", "1 000", "\udcff", "9" * 5000, "[" * 100_000]
+)
 def test_what_is_no_number_is_refused(text: str) -> None:
     """Nothing becomes a number by a detour: `true` is 1 to JSON and to Python."""
     assert "http.port: expected a whole number" in refusal(None, RUN_STEPS_HTTP__PORT=text)
@@ -204,6 +206,9 @@ stall_timeout_s = inf
         ('[kafka]\ntoken_provider = "azure"', "kafka.azure_scope: needed with token_provider"),
         ('[kafka]\ntoken_provider = "aws_msk_iam"', "kafka.aws_region: needed with token_provider"),
         ('[kafka]\ntoken_provider = "a.b"', 'kafka.token_provider: expected "aws_msk_iam", "azure" or'),
+        ('[kafka]\nbootstrap_servers = "a..b:1"', "kafka.bootstrap_servers: expected host:port (got 'a..b:1')"),
+        (f'[kafka]\nbootstrap_servers = "{"a" * 64}:1"', "kafka.bootstrap_servers: expected host:port (got 'aaa"),
+        ('[output]\ncloudevents_source = "a b"', "output.cloudevents_source: expected a URI reference"),
         ('[kafka]\nbootstrap_servers = "a:1,b:0"', "kafka.bootstrap_servers: expected host:port (got 'b:0')"),
         ('[kafka]\nbootstrap_servers = "b:\u0661"', "kafka.bootstrap_servers: expected host:port (got 'b:\u0661')"),
         ("kafka = 1", "kafka: expected a table (got int)"),

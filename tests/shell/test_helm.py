@@ -187,6 +187,10 @@ def test_systemd_does_not_restart_what_a_restart_cannot_change() -> None:
     assert set(codes.split()) == kept_down - {"69"}  # 69 is of `broker` and `demo`
 
 
+def test_the_unit_names_no_page_that_nothing_installs() -> None:
+    assert "Documentation=file:" not in UNIT.read_text()
+
+
 def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     """With an executable in the place of ours: the check looks for it."""
     analyze = shutil.which("systemd-analyze")

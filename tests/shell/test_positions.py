@@ -185,8 +185,28 @@ def test_at_least_once_checkpoints_may_be_ahead() -> None:
     for exactly_once in (False, True):  # also in the first start after the mode was changed
         start = decide(60, metadata, found, exactly_once=exactly_once)
         assert (start.mode, start.reason, len(start.checkpoints.fit)) == (MODE_RESUME, None, 2)
+        assert start.exact_from == 70, "a commit below it may not say that the two agree"
+    assert decide(60, metadata, {b"t": checkpoint(20)}).exact_from == -1
     assert decide(60, metadata, {}, exactly_once=False).reason is StartReason.CHECKPOINTS_LOST
     assert decide(60, point(kept=0, exact=False), {}, exactly_once=False).reason is None
+
+
+@pytest.mark.parametrize(
+    ("offset", "metadata", "begin_at"),
+    [
+        (60, point(kept=-1, mode=MODE_REBUILD), None),
+        (60, point(kept=-1, mode=MODE_REBUILD, exact=False), None),
+        (60, "", None),
+        (-1, "", 60),
+    ],
+    ids=["reset", "reset, claimed and killed", "set by a tool", "--begin-at"],
+)
+def test_at_least_once_a_rebuild_believes_no_checkpoint_ahead(offset: int, metadata: str, begin_at: Where) -> None:
+    """What lies behind the offset is to be published again: a checkpoint ahead would have it skipped."""
+    found = {b"s": checkpoint(70), b"t": checkpoint(20)}
+    start = decide(offset, metadata, found, exactly_once=False, begin_at=begin_at)
+    assert (start.offset, start.mode) == (60, MODE_REBUILD)
+    assert (list(start.checkpoints.fit), start.checkpoints.unfit, start.exact_from) == ([b"t"], [b"s"], -1)
 
 
 def test_what_was_asked_for_takes_the_checkpoints_that_fit() -> None:

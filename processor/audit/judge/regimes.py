@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from processor.audit.judge.published_headers import offsets_of
+from processor.audit.judge.published_headers import mark_of, offsets_of
 from processor.audit.judge.verdicts import NEVER, FindingKind, Published, PublishedIndex
 from processor.core.effects import FOLD_VERSION
 from processor.core.headers import RULES, VERSION
@@ -48,13 +48,26 @@ class Regime(NamedTuple):
 
 
 class _Span:
-    """The causes of the records of one regime."""
+    """The causes of the records of one regime.
+
+    A clock mark comes behind the record that is its cause: `begin` and `end` are (cause, milliseconds of the mark or
+    -1).
+    """
 
     def __init__(self) -> None:
-        self.first, self.last = NEVER, _NOTHING
+        self.begin, self.end = (NEVER, _NOTHING), (_NOTHING, _NOTHING)
 
-    def add(self, cause: int) -> None:
-        self.first, self.last = min(self.first, cause), max(self.last, cause)
+    @property
+    def first(self) -> int:
+        return self.begin[0]
+
+    @property
+    def last(self) -> int:
+        return self.end[0]
+
+    def add(self, cause: int, mark_ms: int) -> None:
+        at = cause, mark_ms
+        self.begin, self.end = min(self.begin, at), max(self.end, at)
 
 
 def regime_of(headers: Mapping[str, bytes | None]) -> Regime | None:
@@ -92,7 +105,7 @@ class Regimes:
         self.known_rules: Rules | None = None
         self._before: list[Regime] = []
         self._behind: list[Regime] = []
-        self._own_span = _Span()
+        self._behind_from = NEVER
         self._may_stand: set[Regime] = set()
         if not all(self._is_own(regime_of({VERSION: version, RULES: digest})) for version, digest in index.regimes()):
             self._divide(_spans(index.all()), known)
@@ -101,12 +114,12 @@ class Regimes:
         return regime is None or regime == self.own or regime == (FOLD_VERSION, "")
 
     def _divide(self, spans: Mapping[Regime, _Span], known: Mapping[str, Rules]) -> None:
-        own = self._own_span = spans.get(self.own, self._own_span)
+        own = spans.get(self.own, _Span())
         before_end = _NOTHING
         for regime, span in sorted(spans.items()):
             if self._is_own(regime):
                 continue
-            is_before, is_behind = span.last < own.first, own.last < span.first
+            is_before, is_behind = span.end < own.begin, own.end < span.begin
             is_apart = is_before or is_behind
             by_version = self._version_may_stand(regime.version, is_apart=is_apart)
             is_at_rest = is_apart and self._accepted.rules is None
@@ -118,11 +131,14 @@ class Regimes:
                 before_end = max(before_end, span.last)
             elif is_behind:
                 self._behind.append(regime)
+                self._behind_from = min(self._behind_from, own.last + (own.last < span.first))
         if not self._before:
             return
-        self.own_from = own.first
+        # Where a mark of these settings has the cause of a record of the others, that cause is not judged.
+        is_shared = before_end == own.first
+        self.own_from = own.first + is_shared
         (first, *others) = self._before
-        if not others and first.version == FOLD_VERSION and first.rules in known:
+        if not others and not is_shared and first.version == FOLD_VERSION and first.rules in known:
             self.known_until, self.known_rules = before_end, known[first.rules]
 
     def _version_may_stand(self, version: int, *, is_apart: bool) -> bool:
@@ -163,7 +179,7 @@ class Regimes:
             if self.known_rules is not None:
                 return "the rules were changed there"
             return made_under(self._before[0])
-        if self._behind and cause > self._own_span.last:
+        if self._behind and cause >= self._behind_from:
             return made_under(self._behind[0])
         return ""
 
@@ -182,7 +198,8 @@ def _spans(published: Iterable[Published]) -> dict[Regime, _Span]:
             continue
         if regime not in spans and len(spans) >= _MOST:
             continue
-        spans.setdefault(regime, _Span()).add(cause)
+        mark = mark_of(one)
+        spans.setdefault(regime, _Span()).add(cause, _NOTHING if mark is None else mark[1])
     return spans
 
 
