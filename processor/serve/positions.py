@@ -251,7 +251,8 @@ def _begin(
         raise PositionRefused(
             f"{place}: no committed offset in group {place.group}, and this is no first start: {'; '.join(evidence)}",
             hint="offsets are gone when a group was stopped for longer than offsets.retention.minutes, was deleted, or "
-            "its topic was made anew, and another source.group_id has none (name the old one): "
+            "its topic was made anew, another source.group_id has none (name the old one), and outcome topics may hold "
+            "what was published of another source: "
             f"{place.choices()}; or once "
             f"`run-steps serve --begin-at {place.partition}=earliest` (latest, OFFSET)",
             partition=place.partition,
