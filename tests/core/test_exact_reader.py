@@ -47,13 +47,15 @@ def delta(step_id: str, piece: str, layout: tuple[str, str], ascii_only: bool, *
 
 @given(st.lists(st.tuples(IDS, TEXTS, LAYOUTS, st.booleans()), min_size=1, max_size=8))
 @example([("s1", "a", (",", ":"), True), ('"', "a", (",", ":"), True), ("s1", "\x00", (",", ":"), True)])
+@example([("\x00", "a", (",", ":"), True), ("\x00", "a", (",", ":"), False)])
 def test_by_template_or_not_a_delta_is_what_decode_reads(deltas: list[tuple[str, str, tuple[str, str], bool]]) -> None:
     reader = DataReader()
     for step_id, piece, layout, ascii_only in deltas:
         data = delta(step_id, piece, layout, ascii_only)
         found = reader.delta_in(data)
         if found is None:
-            assert not 0 < len(step_id) <= 256
+            assert read_in_full("delta", data) is None
+            assert not 0 < len(step_id) <= 256 or step_id[0] == "\x00"  # as names of responses begin
             continue
         assert same(found, read_in_full("delta", data))
         if isinstance(found, TextDelta):
