@@ -37,8 +37,10 @@ style: venv
 types: venv
 	$(BIN)/mypy
 
-check: lint ## the quick part: style, types, core tests
-	$(BIN)/python -m pytest -q tests/core tests/test_architecture.py
+# What lives through whole logs again and again takes as long as all the rest of the core's tests, and is left to `make test`.
+LONG := all_at_once changed_settings paths rebuild responses_gateways responses_wellformed restart simulation simulation_responses
+check: lint ## the quick part: style, types, most of the core's tests
+	RUN_STEPS_EXAMPLES=$${RUN_STEPS_EXAMPLES:-10} $(BIN)/python -m pytest -q --numprocesses 2 --dist worksteal tests/core tests/test_architecture.py $(LONG:%=--ignore tests/core/test_%.py)
 
 test: style ## everything, on a real Apache Kafka (JOBS=1: in one process)
 	$(MAKE) --no-print-directory --jobs=2 types tests
