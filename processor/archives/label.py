@@ -7,6 +7,7 @@ label and manifest say of the files counts for each of these.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -81,6 +82,15 @@ def roots(path: Path) -> list[Path]:
         if _is_ours(above):
             return [above] if _is_laid_out(whole.relative_to(above).parts, is_file=path.is_file()) else []
     return []
+
+
+def labels(path: Path) -> Iterator[Label]:
+    """The labels of the recorded archives that a path is, has in it, or is a part of.
+
+    Raises:
+        ArchiveError: one is not a label that we wrote.
+    """
+    return (read_label(root) for root in roots(path) if (root / LABEL).is_file())
 
 
 def _is_ours(folder: Path) -> bool:

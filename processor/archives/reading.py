@@ -11,7 +11,7 @@ import msgspec
 
 from processor.archives import jsonl
 from processor.archives.foreign import require_no_table, require_unpacked
-from processor.archives.label import LABEL, SUFFIXES, is_root, read_label, roots
+from processor.archives.label import LABEL, SUFFIXES, is_root, labels, read_label
 from processor.archives.records import (
     CAPTURE,
     LIMITS,
@@ -492,7 +492,7 @@ def recorded_files(folder: Path) -> list[tuple[int, Path]]:
 
 def holds_arrivals(path: Path) -> bool:
     """Whether an archive has times of arrival: it is of Event Hubs Capture, or was recorded from one that is."""
-    if any((root / LABEL).is_file() and read_label(root).has_arrivals for root in roots(path)):
+    if any(label.has_arrivals for label in labels(path)):
         return True
     return not is_root(path) and any(file.name.endswith(".avro") for file in _foreign_files(path))
 
@@ -500,7 +500,7 @@ def holds_arrivals(path: Path) -> bool:
 def lacks_headers(path: Path) -> bool:
     """Whether files of an archive have no column for headers, as Spark leaves it out unless it is told to keep them, or
     it was recorded from one that has such files."""
-    if any((root / LABEL).is_file() and read_label(root).lacks_headers for root in roots(path)):
+    if any(label.lacks_headers for label in labels(path)):
         return True
     if is_root(path):
         return False

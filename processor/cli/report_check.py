@@ -90,10 +90,10 @@ def check_report(folder: Path, archives: list[Path], capture: Capture, trust: li
 def _require_same_kind(archives: list[Path], manifest: Manifest) -> None:
     """Raises UsageError: the archives hold other bytes than the records of the report: no record is wrong."""
     from processor.archives import holds_arrivals, lacks_headers
-    from processor.audit.report.manifest import CAPTURED, HEADLESS, LOSSY, lossy
+    from processor.audit.report.manifest import LOSSY, lossy, lossy_kinds
 
-    told = ((CAPTURED, any(map(holds_arrivals, archives))), (HEADLESS, any(map(lacks_headers, archives))))
-    here, there = [kind for kind, is_so in told if is_so], lossy(manifest.about.source)
+    here = lossy_kinds(is_captured=any(map(holds_arrivals, archives)), is_headless=any(map(lacks_headers, archives)))
+    there = lossy(manifest.about.source)
     if here != there:
         kind = (here or there)[0]
         raise UsageError(

@@ -14,7 +14,7 @@ from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Progress, Show
 from processor.audit.replay.range_bounds import Bound, CommittedBound, Edge, Offset, Time, parse
 from processor.audit.replay.task import ArchiveRange
-from processor.audit.report.manifest import CAPTURED, HEADLESS
+from processor.audit.report.manifest import lossy_kinds
 from processor.config.settings import Settings
 from processor.errors import UsageError
 
@@ -71,8 +71,9 @@ class SourceSurvey:
         kinds: list[str] = []
         if self._options.archives:
             spans = self.spans.values()
-            told = ((CAPTURED, any(s.is_captured for s in spans)), (HEADLESS, any(s.is_headless for s in spans)))
-            kinds = [kind for kind, is_so in told if is_so] or ["archives"]
+            kinds = lossy_kinds(
+                is_captured=any(span.is_captured for span in spans), is_headless=any(span.is_headless for span in spans)
+            ) or ["archives"]
         return " and ".join([*kinds, *(["topic"] if self.reads_topic else [])])
 
     async def look_again(self) -> None:

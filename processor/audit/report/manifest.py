@@ -119,6 +119,11 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         return msgspec.structs.replace(self, evidence=plain["evidence"], root=_root(plain))
 
 
+def lossy_kinds(*, is_captured: bool, is_headless: bool) -> list[str]:
+    """The words of `LOSSY` for archives that are so."""
+    return [kind for kind, is_so in ((CAPTURED, is_captured), (HEADLESS, is_headless)) if is_so]
+
+
 def lossy(source: str) -> list[str]:
     """The kinds of archives that hold other bytes than the topic, in an `About.source`: digests of one are not those of
     the other."""
