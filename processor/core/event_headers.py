@@ -22,9 +22,13 @@ _Header = tuple[Any, ...]
 """A name and a content. Of no known length, so that what is not asked for is not read from memory."""
 
 
+_CONTENT_TYPE: Final = "content-type"
+_CLOUD_EVENT: Final = b"application/cloudevents"
+
+
 def is_enveloped(headers: Headers) -> bool:
-    """Whether headers say how the value is to be read, or may: a CloudEvent's, a content type."""
-    return any(name[:3].lower() == "ce_" or name.lower() == "content-type" for name, _ in headers)
+    """Whether headers say how the value is to be read, or may: a CloudEvent's, any content type."""
+    return any(name[:3].lower() == "ce_" or name.lower() == _CONTENT_TYPE for name, _ in headers)
 
 
 def are_published(headers: Headers) -> bool:
@@ -52,6 +56,13 @@ def plain_id(headers: Headers) -> bytes | None:
             found = content or None
         elif name in (RUN_ID, SEQUENCE):  # the others that `publish` writes
             continue
-        elif name[:3].lower() == "ce_" or name.lower() in ("content-type", EVENT_ID):
+        elif name[:3].lower() == "ce_" or _asks_more(name.lower(), content):
             return SPECIAL
     return found
+
+
+def _asks_more(name: str, content: bytes | None) -> bool:
+    """Whether a header, its name in small letters, is an event id too, or the content type of CloudEvents."""
+    if name == _CONTENT_TYPE:
+        return content is not None and content[: len(_CLOUD_EVENT)].lower() == _CLOUD_EVENT
+    return name == EVENT_ID

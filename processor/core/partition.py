@@ -21,7 +21,7 @@ from processor.core.effects import Checkpoint, Effect, Record, Status
 from processor.core.ended_groups import PLAIN, Grouping
 from processor.core.endings import Endings
 from processor.core.entry import Cause, Entry
-from processor.core.event_headers import SPECIAL, plain_id
+from processor.core.event_headers import SPECIAL, is_enveloped, plain_id
 from processor.core.events import MESSAGE_PREFIXES
 from processor.core.observer import Observer
 from processor.core.path_check import compare_effects, compare_entries
@@ -245,7 +245,7 @@ class PartitionState:
                     is_repeat = may_repeat and event_id is not SPECIAL and value.startswith(REPEATS)
                     if is_repeat and objects.repeat_spelled(value, offset, before, event_id):
                         continue
-                    if is_message and event_id is not SPECIAL:
+                    if is_message and event_id is not SPECIAL and not is_enveloped(record.headers):
                         ignored += 1
                         continue
             except MemoryError:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from processor.core.run_steps.delta_template import DeltaTemplate, is_plain, learn_template
+from processor.core.run_steps.delta_template import DeltaTemplate, is_plain, learn_template, read_named
 from processor.core.run_steps.step import Step
 from processor.core.run_steps.text_place import piece_of
 from processor.core.run_steps.usual_events import exact, prefix_of
@@ -25,7 +25,7 @@ def learned(value: bytes) -> DeltaTemplate | None:
     assert isinstance(found, ExactData)
     piece = piece_of(found)
     assert piece is not None
-    return learn_template(value, found, piece.place)
+    return learn_template(value, found, piece.place, read_named)
 
 
 @given(IDS, TEXTS, IDS, TEXTS, st.booleans(), st.sampled_from([(",", ":"), (", ", ": ")]), st.data())

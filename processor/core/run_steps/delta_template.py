@@ -54,7 +54,7 @@ def read_named(value: bytes) -> ExactData:
 
 
 def learn_template(
-    value: bytes, data: ExactData, place: TextPlace, read: Callable[[bytes], ExactData] = read_named
+    value: bytes, data: ExactData, place: TextPlace, read: Callable[[bytes], ExactData]
 ) -> DeltaTemplate | None:
     """The template of a value that was read as `data`, a delta that adds text at one place and does nothing else.
 

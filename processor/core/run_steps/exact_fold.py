@@ -17,7 +17,7 @@ from processor.core.quarantine import Quarantine
 from processor.core.run_steps.compact_step import Ending, opens_exactly
 from processor.core.run_steps.event_ids import id_text
 from processor.core.run_steps.exact_reader import ParsedDelta, StatedObject, TextDelta, general_delta
-from processor.core.run_steps.fast_path import AppendText, FastPath, OpenCall, Templates
+from processor.core.run_steps.fast_path import AppendText, FastPath, OpenCall
 from processor.core.run_steps.object_path import ObjectPath
 from processor.core.run_steps.step import Step
 from processor.core.run_steps.usual_events import ENDS, EXPIRES_AT, ExactObject
@@ -31,7 +31,7 @@ _COMPLETED: Final = Status.COMPLETED
 class ExactFold:
     """Folds one event at a time. `appended`: how many deltas, since it was read."""
 
-    __slots__ = ("_fast", "_max_step_bytes", "_objects", "_quarantine", "_templates", "_transitions", "appended")
+    __slots__ = ("_fast", "_max_step_bytes", "_objects", "_quarantine", "_transitions", "appended")
 
     def __init__(
         self,
@@ -40,10 +40,9 @@ class ExactFold:
         quarantine: Quarantine,
         fast: FastPath,
         objects: ObjectPath,
-        templates: Templates,
     ) -> None:
         self._max_step_bytes, self._transitions = max_step_bytes, transitions
-        self._quarantine, self._fast, self._objects, self._templates = quarantine, fast, objects, templates
+        self._quarantine, self._fast, self._objects = quarantine, fast, objects
         self.appended = 0
 
     def apply(self, cause: Cause, event: ExactEvent, event_id: str | None, number: int, total: int) -> bool:
@@ -83,8 +82,6 @@ class ExactFold:
             self._transitions.counts["duplicate"] += 1
             self.appended += 1
             return True
-        if step.template is None:
-            self._templates.expect(step, is_known_plain=True)
         self._note_delta(entry, step, cause)
         return True
 

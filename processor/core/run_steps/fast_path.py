@@ -6,6 +6,7 @@ the slow path.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from processor.core.entry import Entry
 from processor.core.learned_bytes import LearnedBytes
 from processor.core.lifecycle import Kind
 from processor.core.run_steps.compact_step import Ending, OpenedCall, opens_exactly
-from processor.core.run_steps.delta_template import DeltaTemplate, is_plain
+from processor.core.run_steps.delta_template import DeltaTemplate, is_plain, learn_template
 from processor.core.run_steps.run_template import RunTemplates, named_run
 from processor.core.run_steps.step import Step
 from processor.core.run_steps.usual_events import (
@@ -35,6 +36,9 @@ _ID: Final = b'{"id":"'
 _QUOTE: Final = 0x22
 _MAX_TEMPLATES: Final = 64
 """How many are learned: one for each place of a text in each of the few ways in which producers write their JSON."""
+_NAMED: Final = b'{"event":'
+_PATIENCE: Final = 32
+"""So many calls in other envelopes may begin one after the other before the usual envelope is no more expected."""
 _TEMPLATE_ATTEMPTS: Final = 64
 """How often learning one may fail before nothing more is learned."""
 
@@ -219,7 +223,7 @@ class FastPath:
 class Templates:
     """The delta templates of a partition's producers. `head` is of the one last seen, b"" if there is none."""
 
-    __slots__ = ("_at_head", "_attempts", "_by_head", "_latest", "_learned", "head", "id_end", "known")
+    __slots__ = ("_at_head", "_attempts", "_by_head", "_latest", "_learned", "_patience", "head", "id_end", "known")
 
     def __init__(self, learned: LearnedBytes) -> None:
         self._learned = learned
@@ -230,6 +234,8 @@ class Templates:
         self._latest: DeltaTemplate | None = None
         """The one of this head that was taken last."""
         self._attempts = _TEMPLATE_ATTEMPTS
+        self._patience = 0
+        """For how many more calls whose deltas come in another envelope the usual one is expected."""
         self.head = b""
         self.id_end = 0
         """Where the id ends behind `head`, if it is as long as the last one was."""
@@ -245,32 +251,62 @@ class Templates:
             step.use_template(known)
             self._latest = known
 
+    def expect_usual(self, step: Step) -> bool:
+        """`expect` the usual envelope in spite of a delta in another one; False: it is no more to be expected."""
+        if self._patience == 0:
+            return False
+        self._patience -= 1
+        self.expect(step, is_known_plain=True)
+        return True
+
     @property
     def may_learn(self) -> bool:
         """Whether there is room for more of them, and few attempts failed."""
         return self._attempts > 0 and len(self.known) < _MAX_TEMPLATES
 
-    def learn(self, step: Step, value: bytes, event: ExactData) -> None:
-        """Learn the template of the delta that has just been added to the step."""
+    def find(self, step: Step, value: bytes) -> bool:
+        """Have a step use the template by which a delta is known that was just added to it; False: there is none."""
+        place = step.text_place()
+        if place is None:
+            return False
+        for head, at_head in self._by_head.items():
+            if value.startswith(head):
+                known = at_head.get(place.key)
+                if known is None or not known.fits(value):
+                    return False
+                self._use(step, known)
+                return True
+        return False
+
+    def learn(self, step: Step, value: bytes, event: ExactData, read: Callable[[bytes], ExactData]) -> None:
+        """Learn the template of the delta that has just been added to the step; `read` gives the delta in a value."""
         place = step.text_place()
         if place is None or not is_plain(event.id):
             return
-        found = next((known for known in self.known if known.fits(value)), None)
-        if found is not None and found.place.key != place.key:
-            return  # it has a name twice: the first is where that template has it, and the last counts
-        if found is None:
-            if not self.may_learn:
-                return
-            found = step.learn_template(value, event)
-            if found is None or not self._learned.take(found.size()):
-                self._attempts -= 1
-                return
-            for known in self.known:
-                if known.head == found.head:
-                    found.head = known.head  # compared by identity, not equality, for speed
-            self.known.append(found)
-            self._by_head.setdefault(found.head, {}).setdefault(found.place.key, found)
-        step.use_template(found)
-        self.head, self._latest = found.head, found
-        self._at_head = self._by_head[found.head]
-        self.id_end = len(found.head) + len(event.id.encode())
+        known = next((known for known in self.known if known.fits(value)), None)
+        if known is not None:
+            if (
+                known.place.key == place.key
+            ):  # else it has a name twice: the first is where this has it, the last counts
+                self._use(step, known)
+            return
+        if not self.may_learn:
+            return
+        found = learn_template(value, event, place, read)
+        if found is None or not self._learned.take(found.size()):
+            self._attempts -= 1
+            return
+        for known in self.known:
+            if known.head == found.head:
+                found.head = known.head  # compared by identity, not equality, for speed
+        self.known.append(found)
+        self._by_head.setdefault(found.head, {}).setdefault(found.place.key, found)
+        self._use(step, found)
+
+    def _use(self, step: Step, template: DeltaTemplate) -> None:
+        step.use_template(template)
+        self.head, self._latest = template.head, template
+        self._at_head = self._by_head[template.head]
+        self.id_end = len(template.head) + len(step.step_id)
+        if template.head.startswith(_NAMED):
+            self._patience = _PATIENCE

@@ -21,6 +21,7 @@ from processor.core.responses.event import ResponseEvent
 from processor.core.responses.fold import ResponseFold
 from processor.core.responses.response import entry_key
 from processor.core.rules import Rules
+from processor.core.run_steps.delta_template import read_named
 from processor.core.run_steps.event_ids import id_text
 from processor.core.run_steps.exact_fold import ExactFold, general
 from processor.core.run_steps.exact_reader import DataReader, TextDelta
@@ -34,12 +35,13 @@ from processor.core.run_steps.fast_path import (
     TakeSlowPath,
     Templates,
 )
+from processor.core.run_steps.lone_delta import is_alone, read_alone
 from processor.core.run_steps.object_path import ObjectPath
 from processor.core.run_steps.slow_path import SlowPath
 from processor.core.run_steps.step import Step
 from processor.core.run_steps.usual_events import EventPrefix, prefix_of
 from processor.core.transitions import Transitions
-from processor.core.wire_types import Decoded, StepDelta, StepObject, exact_delta, read_text
+from processor.core.wire_types import Decoded, StepDelta, StepObject, exact_data, read_text
 
 if TYPE_CHECKING:
     from mypy_extensions import i64  # for the compiler alone
@@ -94,7 +96,7 @@ class RunSteps:
         self._recent: list[Entry | None] = [None] * _RECENT
         self.templates = Templates(transitions.learned)
         self.objects = ObjectPath(rules.max_step_bytes, transitions, self._fast, self.templates)
-        self._exact = ExactFold(rules.max_step_bytes, transitions, quarantine, self._fast, self.objects, self.templates)
+        self._exact = ExactFold(rules.max_step_bytes, transitions, quarantine, self._fast, self.objects)
         self.appended = 0
         """How many deltas the fast path has folded since `flush_counts`."""
 
@@ -155,8 +157,7 @@ class RunSteps:
                 if head.kind is _DELTA and self._reader.known:
                     found = self._reader.text_delta(value[head.data : -1])
                     if found is not None and self._exact.append(cause, found, plain_id):
-                        if self.templates.may_learn:
-                            self._learn(found, value)
+                        self._learn(found, value)
                         return
                 if found is None and self.objects.apply(value, head, cause, event_id):
                     return
@@ -177,16 +178,36 @@ class RunSteps:
             event, own_id = events[at], ids[at]
             if isinstance(event, ExactEvent):
                 if self._exact.apply(cause, event, own_id, at + 1, total):
+                    if isinstance(event, TextDelta):
+                        self._learn_alone(event, value if total == 1 and plain_id is not SPECIAL else None)
                     continue
                 event = general(event)
             self._slow.apply_event(cause, event, own_id, f"{at + 1}/{total}" if total > 1 else "")
 
     def _learn(self, found: TextDelta, value: bytes) -> None:
-        """Learn the template of the whole value of a delta, if its step has none yet."""
+        """Have the step of a delta expect others like this value, of the usual envelope."""
+        step = self._unexpecting(found)
+        if step is not None and not self.templates.find(step, value) and self.templates.may_learn:
+            self.templates.learn(step, value, exact_data(found.data), read_named)
+
+    def _learn_alone(self, found: TextDelta, value: bytes | None) -> None:
+        """The same for a delta that came in another envelope; `value` is None where others or headers came with it."""
+        step = self._unexpecting(found)
+        if step is None:
+            return
+        if value is None:
+            self.templates.expect(step, is_known_plain=True)
+            return
+        if self.templates.expect_usual(step) or self.templates.find(step, value):
+            return
+        if self.templates.may_learn and is_alone(value):
+            self.templates.learn(step, value, exact_data(found.data), read_alone)
+
+    def _unexpecting(self, found: TextDelta) -> Step | None:
+        """The step of a delta, if it has no template for the next one."""
         entry = self._transitions.steps.get(found.step_id)
         step = None if entry is None else entry.step
-        if isinstance(step, Step) and step.template is None:
-            self.templates.learn(step, value, exact_delta(value).data)
+        return step if isinstance(step, Step) and step.template is None else None
 
     def _perform(
         self, decision: Decision, cause: Cause, value: bytes, head: EventPrefix | None, event_id: str | None
@@ -198,7 +219,7 @@ class RunSteps:
             text = decision.text
             own_id = None if event_id is None else event_id.encode()
             step.append_text(inside(text), len(text), self._max_step_bytes, own_id)
-            self.templates.learn(step, value, decision.event)
+            self.templates.learn(step, value, decision.event, read_named)
             self._note_delta(decision.entry, step, cause)
         elif isinstance(decision, TakeSlowPath):
             self._slow.apply_event(cause, decision.event, event_id, "")

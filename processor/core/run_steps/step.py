@@ -28,7 +28,7 @@ from processor.core.merge import (
     unpack,
 )
 from processor.core.run_steps.compact_step import KEPT, CompactStep, Ending, OpenedCall
-from processor.core.run_steps.delta_template import DeltaTemplate, learn_template
+from processor.core.run_steps.delta_template import DeltaTemplate
 from processor.core.run_steps.event_ids import EventIds, id_text
 from processor.core.run_steps.function_calls import Call
 from processor.core.run_steps.object_shape import SharedBeginning
@@ -485,11 +485,6 @@ class Step(StepState):
     def text_place(self) -> TextPlace | None:
         """The place of the text that was added to last."""
         return self._place
-
-    def learn_template(self, value: bytes, data: ExactData) -> DeltaTemplate | None:
-        """The template of the delta that was just added, if it has one."""
-        place = self._place
-        return None if place is None else learn_template(value, data, place)
 
     # --- what is published --------------------------------------------------------------------------------
 
