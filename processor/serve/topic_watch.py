@@ -36,6 +36,7 @@ WATCHED: Final = (
     "min.insync.replicas",
     "retention.bytes",
     "retention.ms",
+    "segment.bytes",
 )
 """The topic settings whose change is logged."""
 
@@ -46,6 +47,7 @@ _FOLLOWS: Final[Mapping[tuple[str, str], str]] = {
     ("source", "max.message.bytes"): "larger records can come in; the dead-letter topic must take any of them",
     ("source", "message.timestamp.type"): "deadlines follow the new kind of timestamp from here on",
     ("written", "max.message.bytes"): "in force for what is written from now on",
+    ("written", "segment.bytes"): "no batch that is larger is taken from now on",
     ("written", "message.timestamp.after.max.ms"): "records with timestamps beyond it are refused by the broker",
     ("written", "message.timestamp.before.max.ms"): "records with timestamps beyond it are refused by the broker",
     ("written", "message.timestamp.difference.max.ms"): "records with timestamps beyond it are refused by the broker",
@@ -88,7 +90,7 @@ class TopicWatch:
         self._seen: _Seen | None = None
         self._complaints: dict[tuple[str, str], str] = {}
         self.limits: dict[str, int] = {}
-        """max.message.bytes of the topics that we write to, as it is now: writers hold this very mapping."""
+        """Largest batch of the topics that we write to, as it is now: writers hold this very mapping."""
 
     async def begin(self, check: Callable[[], Awaitable[dict[str, int]]]) -> dict[str, int]:
         """Check the topics before an incarnation: the first time with `check`, which may create them, later by a look.
@@ -136,12 +138,13 @@ class TopicWatch:
             self._compare(name, before, seen)
         self._note_growth(seen)
         self._seen = seen
-        limits = {name: seen.topics[name].max_message_bytes for name in self._written}
+        limits = {name: seen.topics[name].max_batch_bytes for name in self._written}
         lowered = sorted(name for name in limits if limits[name] < self.limits.get(name, 0))
         self.limits.update(limits)
         if lowered:
             raise Fenced(
-                f"topic {', '.join(lowered)}: max.message.bytes was lowered", hint="a restart makes smaller batches"
+                f"topic {', '.join(lowered)}: max.message.bytes or segment.bytes was lowered",
+                hint="a restart makes smaller batches",
             )
 
     def served_below(self) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from processor.config.settings import Settings
-from processor.errors import ConfigError
+from processor.errors import ConfigError, Fenced
 from processor.kafka.admin import TopicFacts
 from processor.serve.topic_watch import TopicWatch, _Seen
 
@@ -48,6 +48,18 @@ class Watched:
             return {}
 
         await self.watch.begin(check)
+
+
+async def test_a_limit_that_is_lowered_makes_new_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either of the two settings that limit a batch."""
+    for key in ("max.message.bytes", "segment.bytes"):
+        watched = Watched(monkeypatch, True)
+        await watched.begin()
+        await watched.watch.look()
+        watched.configs["run-steps.completed"] = {key: "500000"}
+        with pytest.raises(Fenced, match=r"topic run-steps\.completed: .* was lowered"):
+            await watched.watch.look()
+        assert watched.watch.limits["run-steps.completed"] == 500_000
 
 
 async def test_a_broker_that_knows_no_topic_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
