@@ -33,7 +33,7 @@ from processor.serve.process_exit import EXIT_BUG
 from processor.serve.restore import RestoreGivenUp
 from processor.serve.stalls import GROUP, Stalls
 from processor.serve.stopping import stop_on_signal, unless, wait_or_stop
-from processor.serve.topic_watch import TopicWatch
+from processor.serve.topic_watch import LimitLowered, TopicWatch
 from processor.serve.topics import check_or_create_topics, topic_problems, topic_warnings
 from processor.serve.tracing import build_tracer
 from processor.serve.unit_bound import UnitBound
@@ -319,7 +319,7 @@ def _naming_the_instance(error: RunStepsError, instance_id: str) -> RunStepsErro
 
     The broker does not say which case it is: a replaced member gets the same error as one whose session timed out.
     """
-    if not instance_id or not isinstance(error, Fenced):
+    if not instance_id or not isinstance(error, Fenced) or isinstance(error, LimitLowered):
         return error
     named = Fenced(
         f"{error.message} (source.instance_id = {instance_id}: does another process use it?)",

@@ -61,6 +61,10 @@ _FOLLOWS: Final[Mapping[tuple[str, str], str]] = {
 }
 
 
+class LimitLowered(Fenced):
+    """A topic takes smaller batches than before, and a writer's batches are made for what it knew at its start."""
+
+
 class _Seen(NamedTuple):
     topics: Mapping[str, TopicFacts]
     ids: Mapping[str, str]
@@ -110,7 +114,7 @@ class TopicWatch:
                     self._telemetry.happened(TopicWarned(line))
             self.limits.update(limits)
         else:
-            with contextlib.suppress(Fenced):  # the next incarnation starts with the current value
+            with contextlib.suppress(LimitLowered):  # the next incarnation starts with the current value
                 await self.look()
         return self.limits
 
@@ -120,7 +124,7 @@ class TopicWatch:
         Raises:
             ConfigError: as they are now a worker would not start.
             CorruptLog: the source or the checkpoint topic is not the one that this worker began with.
-            Fenced: a topic takes less than before, and a writer's batches are made for what it knew at its start.
+            LimitLowered: a topic takes less than before.
             BrokerRefused, BrokerUnavailable
         """
         seen = await self._ask()
@@ -142,7 +146,7 @@ class TopicWatch:
         lowered = sorted(name for name in limits if limits[name] < self.limits.get(name, 0))
         self.limits.update(limits)
         if lowered:
-            raise Fenced(
+            raise LimitLowered(
                 f"topic {', '.join(lowered)}: max.message.bytes or segment.bytes was lowered",
                 hint="a restart makes smaller batches",
             )

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from processor.config.settings import Settings
-from processor.errors import ConfigError, Fenced
+from processor.errors import ConfigError
 from processor.kafka.admin import TopicFacts
-from processor.serve.topic_watch import TopicWatch, _Seen
+from processor.serve.supervisor import _naming_the_instance
+from processor.serve.topic_watch import LimitLowered, TopicWatch, _Seen
 
 _FACTS = {"cleanup.policy": "delete", "max.message.bytes": "1000000"}
 
@@ -57,8 +58,9 @@ async def test_a_limit_that_is_lowered_makes_new_writers(monkeypatch: pytest.Mon
         await watched.begin()
         await watched.watch.look()
         watched.configs["run-steps.completed"] = {key: "500000"}
-        with pytest.raises(Fenced, match=r"topic run-steps\.completed: .* was lowered"):
+        with pytest.raises(LimitLowered, match=r"topic run-steps\.completed: .* was lowered") as caught:
             await watched.watch.look()
+        assert _naming_the_instance(caught.value, "worker-1") is caught.value, "no other process has its name"
         assert watched.watch.limits["run-steps.completed"] == 500_000
 
 
