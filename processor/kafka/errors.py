@@ -94,7 +94,7 @@ class RecordTooLarge(RunStepsError):
     exit_code = 65
 
     def __init__(self, topic: str, size: int, limit: int = 0, records: int = 1) -> None:
-        most = f"; its max.message.bytes or segment.bytes is {limit}" if limit else ""
+        most = f"; the lower of max.message.bytes and segment.bytes is {limit}" if limit else ""
         what = f"a record is larger than the topic takes (got {size} bytes{most})"
         if records > 1:
             what = f"a batch of {records} records is larger than the topic takes (the largest has {size} bytes{most})"

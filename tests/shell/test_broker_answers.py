@@ -104,7 +104,7 @@ def test_a_batch_that_is_too_large_is_told_as_that() -> None:
     told = str(RecordTooLarge("out", 7, records=3))
     assert "a batch of 3 records is larger than the topic takes" in told
     assert "segment.bytes" in told
-    assert "max.message.bytes or segment.bytes is 5" in str(RecordTooLarge("out", 7, 5, records=3))
+    assert "the lower of max.message.bytes and segment.bytes is 5" in str(RecordTooLarge("out", 7, 5, records=3))
 
 
 @pytest.mark.parametrize(
