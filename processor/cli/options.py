@@ -78,12 +78,14 @@ def _permission_note(error: RunStepsError) -> str:
     from processor.doctor.permissions import needed, principal_of
 
     settings = _loaded[0]
-    named = re.findall(r"[\w.-]+", error.message)
-    operations: dict[str, list[str]] = {}
-    for need in needed(settings):
-        if any(name == need.name or (need.pattern == "prefixed" and name.startswith(need.name)) for name in named):
+    needs, operations = needed(settings), dict[str, list[str]]()
+    named = set(re.findall(r"[\w.-]+", error.message))
+    # The topics' names usually begin as the transactional ids do.
+    others = named - {need.name for need in needs}
+    for need in needs:
+        if need.name in named or (need.pattern == "prefixed" and any(name.startswith(need.name) for name in others)):
             operations.setdefault(f"{need.resource.replace('_', ' ')} {need.name}", []).append(need.operation)
-    told = "".join(f"; a worker needs {', '.join(needs)} on {what}" for what, needs in operations.items())
+    told = "".join(f"; a worker needs {', '.join(wanted)} on {what}" for what, wanted in operations.items())
     return (
         f"\n  principal: {principal_of(settings.kafka)}{told}"
         "\n  all that is missing: run-steps doctor; the table: docs/operations.md, Permissions"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from processor.cli import replay_options as option
 from processor.cli.options import ConfigOption, connection_of, end_with, load_settings, require_text
 from processor.cli.report_check import check_report, require_signing_options, sign_report, signing_key_of
 from processor.cli.terminal import plain
+from processor.errors import UsageError
 from processor.printable import print_json, print_line, warn
 from processor.printable_console import Console
 
@@ -69,6 +71,10 @@ def replay(
         require_text(f"replay: {name}", [str(folder or "")], "what reads the tables takes no other name of a folder")
     capture = option.capture_of(capture_pattern, capture_topic, capture_partition)
     if check is not None:
+        if not os.path.exists(check):  # a name that is too long is none, too
+            raise UsageError(
+                f"replay: --check: {check}: there is no such folder", hint="name the folder that `replay` has written"
+            )
         option.warn_of_hidden_files(archive or [])
         check_report(check, archive or [], capture, trust or [])
         return

@@ -51,6 +51,9 @@ def contradictions(s: Settings) -> Iterator[_Contradiction]:
     yield from _topics(s)
     yield from _timing(s)
     yield from _tracing(s)
+    if s.http.control and not s.http.enabled:
+        keys, hint = ("http.control", "http.enabled"), "set http.enabled = true, or take it out"
+        yield _Contradiction(keys, "does nothing with http.enabled = false", "true", hint)
 
 
 def _security(k: Kafka) -> Iterator[_Contradiction]:
@@ -105,6 +108,9 @@ def _security(k: Kafka) -> Iterator[_Contradiction]:
         if k.token_provider == wanted_by and not given:
             what = f'needed with token_provider "{wanted_by}"'
             yield _Contradiction((f"kafka.{key}", *provider), what, "nothing", f"set kafka.{key}")
+        if given and k.token_provider != wanted_by:
+            what, hint = f'used with token_provider "{wanted_by}" only', "set kafka.token_provider, or take it out"
+            yield _Contradiction((f"kafka.{key}", *provider), what, shown(given), hint)
 
     for key in (*_FILE_KEYS, "ssl_key_password"):
         given = getattr(k, key)
@@ -117,6 +123,9 @@ def _security(k: Kafka) -> Iterator[_Contradiction]:
         yield _Contradiction(
             (f"kafka.{missing}", f"kafka.{other}"), f"needed with {other}", "nothing", f"set {missing}"
         )
+    if tls and k.ssl_key_password.get_secret_value() and not k.ssl_key_file:
+        keys, hint = ("kafka.ssl_key_password", "kafka.ssl_key_file"), "set ssl_key_file, or take it out"
+        yield _Contradiction(keys, "does nothing without ssl_key_file", "", hint)
 
 
 def _is_host(name: str) -> bool:

@@ -91,7 +91,7 @@ async def redrive(settings: Settings, connection: Connection, wanted: Wanted, ec
         )
     async with Admin(connection) as admin, reader_of(settings, connection) as reader:
         topics = await admin.topics([settings.source.topic])
-        limits = {name: facts.max_message_bytes for name, facts in topics.items()}
+        limits = {name: facts.max_batch_bytes for name, facts in topics.items()}
         if wanted.is_dry:
             log = await survey(settings, admin, reader)
             _begin(settings, wanted, log, echo)
@@ -197,7 +197,7 @@ class _Redrive:
             size = batch_bytes(record)
             if letter.source_partition >= self._source.partitions:
                 reason = NO_PARTITION
-            elif size > self._source.max_message_bytes:
+            elif size > self._source.max_batch_bytes:
                 reason = TOO_LARGE
             elif not takes_timestamp(self._source, record.timestamp, int(time.time() * 1000)):
                 reason = TIMESTAMP_REFUSED

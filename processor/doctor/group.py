@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from processor.doctor.findings import Finding, Light
-from processor.doctor.subject import Subject
+from processor.doctor.subject import Subject, outcomes_of
 from processor.errors import BrokerRefused
 from processor.kafka.consumer import Committed
 from processor.kafka.inspection import GroupView
@@ -40,7 +41,19 @@ async def check_group(subject: Subject) -> list[Finding]:
         begins = await reader.begin_offsets(leaders)
         ends = await reader.end_offsets(leaders)
     own = {p: place for (name_, p), place in committed.items() if name_ == topic and place.offset >= 0}
-    return [*findings, *_positions(name, own, begins, ends)]
+    written = [] if own else await _written(subject)
+    return [*findings, *_positions(name, own, begins, ends, written)]
+
+
+async def _written(subject: Subject) -> list[str]:
+    """The outcome topics that hold, or held, records, of those that may be looked at."""
+    found = []
+    for topic in sorted(outcomes_of(subject.settings)):
+        with contextlib.suppress(BrokerRefused):
+            async with reader_of(subject, topic) as reader:
+                if any((await reader.end_offsets(subject.leaders(topic))).values()):
+                    found.append(topic)
+    return found
 
 
 def _state(name: str, view: GroupView, prefix: str) -> Iterator[Finding]:
@@ -68,8 +81,21 @@ def _state(name: str, view: GroupView, prefix: str) -> Iterator[Finding]:
 
 
 def _positions(
-    name: str, committed: Mapping[int, Committed], begins: Mapping[int, int], ends: Mapping[int, int]
+    name: str,
+    committed: Mapping[int, Committed],
+    begins: Mapping[int, int],
+    ends: Mapping[int, int],
+    written: Sequence[str] = (),
 ) -> Iterator[Finding]:
+    if not committed and written:
+        yield Finding(
+            AREA,
+            Light.RED,
+            name,
+            f"has no committed offset, and is not new: {', '.join(written)} hold records; a start ends with 65",
+            "name the group of before, or set its offsets: run-steps reset (docs/operations.md, Beginning anew)",
+        )
+        return
     if not committed:
         yield Finding(AREA, Light.GREEN, name, "has committed nothing yet")
         return

@@ -44,7 +44,9 @@ _TIMESTAMP_LIMITS: Final = (
 )
 _NO_SUCH_BROKER: Final = "this broker does not do all that is needed: docs/compatibility.md"
 _NEEDED_SETTINGS: Final = ("cleanup.policy", "max.message.bytes")
-_NUMBERS: Final = ("max.message.bytes", "min.insync.replicas", *_TIMESTAMP_LIMITS)
+BATCH_LIMITS: Final = ("max.message.bytes", "segment.bytes")
+"""Topic settings of which the lower one limits a batch: a segment holds batches whole."""
+_NUMBERS: Final = (*BATCH_LIMITS, "min.insync.replicas", *_TIMESTAMP_LIMITS)
 _NO_TIMESTAMP_LIMIT_MS: Final = (1 << 63) - 1
 _NOT_YET: Final = frozenset({14, 15, 16})  # the group's coordinator is loading, unknown, or another: nothing was done
 REQUESTS: Final[Mapping[str, int]] = {
@@ -68,6 +70,16 @@ class TopicFacts(NamedTuple):
     @property
     def max_message_bytes(self) -> int:
         return int(self.configs["max.message.bytes"])
+
+    @property
+    def max_batch_bytes(self) -> int:
+        """The largest batch that the topic takes."""
+        return min(int(self.configs[key]) for key in BATCH_LIMITS if key in self.configs)
+
+    def limits_below(self, needed: int) -> list[tuple[str, int]]:
+        """The settings that keep a batch of `needed` bytes out, with their values."""
+        found = [(key, int(self.configs[key])) for key in BATCH_LIMITS if key in self.configs]
+        return [(key, value) for key, value in found if value < needed]
 
     @property
     def cleanup(self) -> frozenset[str]:
@@ -378,11 +390,9 @@ def check_topics(
                 f"topic {name}: no write can succeed: min.insync.replicas is {in_sync}, and it has {topic.replicas} "
                 f"replicas; set min.insync.replicas={max(1, topic.replicas - 1)}, or add replicas"
             )
-        if topic is not None and topic.max_message_bytes < max_record_bytes + _BATCH_OVERHEAD_BYTES:
-            problems.append(
-                f"topic {name}: max.message.bytes is too small (got {topic.max_message_bytes}); "
-                f"set at least {max_record_bytes + _BATCH_OVERHEAD_BYTES}"
-            )
+        needed = max_record_bytes + _BATCH_OVERHEAD_BYTES
+        for key, value in topic.limits_below(needed) if topic is not None else ():
+            problems.append(f"topic {name}: {key} is too small (got {value}); set at least {needed}")
     return problems
 
 

@@ -83,31 +83,26 @@ class ReadStalled(BrokerUnavailable):
 
 
 class RecordTooLarge(RunStepsError):
-    """A record, or a batch of several, that its topic will not take.
+    """A record, or a batch of several, that its topic will not take. It was not written, nor was what it came with.
 
     Args:
         size: bytes of the record, or of the largest of the batch, as it stands in the batch.
+        limit: the largest batch that the topic takes, if it is known.
         records: of the batch that the broker refused; 1: it is the record that is too large.
     """
 
     exit_code = 65
 
     def __init__(self, topic: str, size: int, limit: int = 0, records: int = 1) -> None:
+        most = f"; the lower of max.message.bytes and segment.bytes is {limit}" if limit else ""
+        what = f"a record is larger than the topic takes (got {size} bytes{most})"
         if records > 1:
-            super().__init__(
-                f"topic {topic}: a batch of {records} records is larger than the topic takes (the largest record has "
-                f"{size} bytes)",
-                hint="raise max.message.bytes of the topic; segment.bytes must hold a whole batch, too",
-            )
-            self.topic, self.size = topic, size
-            return
-        most = f"; max.message.bytes is {limit}" if limit else ""
+            what = f"a batch of {records} records is larger than the topic takes (the largest has {size} bytes{most})"
         super().__init__(
-            f"topic {topic}: a record is larger than the topic takes (got {size} bytes{most})",
-            hint="raise max.message.bytes of the topic, or lower the processor's record limit",
+            f"topic {topic}: {what}",
+            hint="raise max.message.bytes of the topic; its segment.bytes must hold a whole batch, too",
         )
-        self.topic = topic
-        self.size = size
+        self.topic, self.size = topic, size
 
 
 _FENCED: Final[tuple[type[Exception], ...]] = (
@@ -156,7 +151,7 @@ _REFUSED: Final[dict[type[Exception], str]] = {
     errors.InvalidTimestampError: "the topic refuses the timestamp of a record, which is its source record's: set its "
     "message.timestamp.before.max.ms and message.timestamp.after.max.ms (before Kafka 3.6: "
     "message.timestamp.difference.max.ms) no tighter than the source's",
-    errors.RecordTooLargeError: "raise [kafka] partition_fetch_bytes above the largest record",
+    errors.RecordTooLargeError: "raise [source] partition_fetch_bytes above the largest record",
     errors.UnsupportedCodecError: "pip install cramjam",
     error_codes.GroupMaxSizeReachedError: "raise the broker's group.max.size, or run fewer workers",
     error_codes.UnsupportedCompressionTypeError: "choose another compression",

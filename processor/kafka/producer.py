@@ -249,14 +249,14 @@ class EventProducer:
         return len(batch._build())
 
     async def _limit_of(self, topic: str) -> int:
-        """The topic's `max.message.bytes`; Kafka's default where the user may not read it (no DescribeConfigs)."""
+        """Largest batch that the topic takes; Kafka's default where the user may not read it (no DescribeConfigs)."""
         try:
             async with Admin(self._connection) as admin:
                 found = await admin.topics([topic])
         except BrokerRefused:
             self._unknown_limits.add(topic)
             return DEFAULT_MAX_MESSAGE_BYTES
-        return found[topic].max_message_bytes if topic in found else DEFAULT_MAX_MESSAGE_BYTES
+        return found[topic].max_batch_bytes if topic in found else DEFAULT_MAX_MESSAGE_BYTES
 
     async def _until_at_most(self, count: int) -> None:
         while self.unacknowledged > count:

@@ -58,7 +58,7 @@ class RecordBatches:
     """Records put into batches.
 
     Args:
-        limits: max.message.bytes by topic.
+        limits: largest batch by topic: its max.message.bytes, or segment.bytes if that is less.
         compression: None, "gzip", "snappy", "lz4" or "zstd".
     """
 

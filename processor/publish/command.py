@@ -131,7 +131,7 @@ class _Publication:
                 try:
                     await sink.send(self._topic, record.value, key=record.key, headers=record.headers)
                 except RecordTooLarge as exc:  # this one is lost, the rest is not
-                    complaints.say(f"{described(record.key, record.value)}: {exc.message}")
+                    complaints.say(f"{described(record.key, record.value)}: not published: {exc.message}")
                 else:
                     self._sent += 1
                     self._keys.add(record.key)

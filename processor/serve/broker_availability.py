@@ -40,6 +40,16 @@ class BrokerAvailability:
         since = self._good_at if self._since is None else self._since
         return max(0.0, since + self._limit_s - time.monotonic())
 
+    def reasons(self) -> list[str]:
+        """A sentence for /healthz while the broker does not answer. A restart would not bring it back."""
+        if not self._silent or self._since is None:
+            return []
+        away_s = time.monotonic() - self._since
+        return [
+            f"broker {self._bootstrap}: not usable for {away_s:.0f} s; at {self._limit_s:g} s "
+            "(kafka.unavailable_after_s) the process ends with 75"
+        ]
+
     def answered(self, incarnation_began: float) -> None:
         """Note that the broker answered a request, in the incarnation that began then."""
         now = time.monotonic()

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from typing import Final
 
 from processor.config.settings import Settings
+from processor.errors import RunStepsError
 from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Consumer, RebalanceListener
+from processor.kafka.errors import RecordTooLarge
 from processor.kafka.writer import IdempotentWriter, TransactionalWriter, Writer
+from processor.serve.topics import HEADERS_BYTES, checkpoint_record_bytes
 
+_SPARE_BYTES: Final = 4096
 _REJOIN_S: Final = 5.0  # for what comes between a drain and the join
 
 
@@ -39,7 +43,7 @@ def build_writer(
     """The writer of `delivery.mode`.
 
     Args:
-        limits: max.message.bytes of the topics that it writes to.
+        limits: the largest batch of each topic that it writes to.
     """
     source, delivery = settings.source, settings.delivery
     compression = None if delivery.compression == "none" else delivery.compression
@@ -63,3 +67,21 @@ def build_writer(
         compression=compression,
         limits=limits,
     )
+
+
+def name_the_setting(error: RunStepsError, settings: Settings) -> RunStepsError:
+    """Name in the hint of a `RecordTooLarge` the settings that decide it, and where the record is; returns it."""
+    if not isinstance(error, RecordTooLarge):
+        return error
+    needed, source = settings.output.max_record_bytes + HEADERS_BYTES, settings.source.topic
+    remedy = "or lower output.max_record_bytes, on all workers"
+    if error.topic == settings.checkpoint_topic:
+        needed, remedy = checkpoint_record_bytes(settings), "or lower steps.max_step_bytes, on all workers"
+    elif error.topic == settings.output.dead_letter:
+        remedy = f"and {HEADERS_BYTES} more than {source} takes"
+    error.hint = (
+        f"set max.message.bytes and segment.bytes of the topic to at least {max(needed, error.size) + _SPARE_BYTES}, "
+        f"{remedy}; of its unit nothing was written and no offset committed: a restart reads the same records of "
+        f"{source} again"
+    )
+    return error

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from processor.errors import ConfigError
 from processor.serve.http_connections import IDLE_S, HttpConnections, Refused
@@ -318,6 +320,19 @@ def _age(step: Mapping[str, object]) -> float:
     return age if isinstance(age, int | float) else 0.0
 
 
+class ServerLog(logging.LoggerAdapter[logging.Logger]):
+    """Log of the HTTP server: a malformed request is the client's error, and written at level debug."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.getLogger("aiohttp.server"))
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **more: Any) -> None:
+        if isinstance(exc_info, HttpProcessingError | web.RequestPayloadError):
+            self.debug(msg, *args, exc_info=exc_info, **more)
+        else:
+            super().exception(msg, *args, exc_info=exc_info, **more)
+
+
 class Server:
     """HTTP server of one status source.
 
@@ -357,6 +372,7 @@ class Server:
         self._runner = web.AppRunner(
             app,
             access_log=None,
+            logger=ServerLog(),
             handle_signals=False,
             keepalive_timeout=IDLE_S,
             max_line_size=2048,

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from processor.errors import RunStepsError
 from processor.printable import printable_lines
+from processor.serve.stopping import ignore_further_signals
 
 _EXIT_S: Final = 10.0  # for what is left of tasks once a worker has stopped
 
@@ -36,6 +37,8 @@ def run_to_exit(main: Coroutine[Any, Any, int]) -> int:
             code, last = error.exit_code, printable_lines(f"run-steps: {error}\n")
             raise
         finally:
+            if sys.platform != "win32":
+                ignore_further_signals()
             # What is left of tasks is cancelled now and waited for. One of a library that never ends must not keep a
             # process that has said its last word.
             timers.append(threading.Timer(_EXIT_S, _end_by_force, (code, last)))

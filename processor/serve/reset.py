@@ -57,7 +57,8 @@ async def reset(
         if members:
             raise UsageError(
                 f"group {group_id}: has members ({', '.join(members[:3])}{', ...' if len(members) > 3 else ''})",
-                hint="stop all workers of the group; a killed one is a member until its session times out",
+                hint="stop all workers of the group; one that was killed, or has an instance_id, is a member until its "
+                "session times out",
             )
         told = await admin.cluster_topics([topic])
         log = LogIdentity(told.cluster_id, told.ids.get(topic, ""))

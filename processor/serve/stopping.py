@@ -23,6 +23,14 @@ def stop_on_signal() -> asyncio.Event:
     return stop
 
 
+def ignore_further_signals() -> None:
+    """Hold SIGTERM and SIGINT back for the rest of this process: it ends, and its exit code is known.
+
+    A service manager sends SIGTERM to each process of a service, and the parent of several sends another.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+
+
 @contextmanager
 def signals_held_back() -> Iterator[None]:
     """Context in which a process is started that gets SIGTERM and SIGINT only once it calls `stop_on_signal`.

@@ -33,7 +33,7 @@ from processor.serve.process_exit import EXIT_BUG
 from processor.serve.restore import RestoreGivenUp
 from processor.serve.stalls import GROUP, Stalls
 from processor.serve.stopping import stop_on_signal, unless, wait_or_stop
-from processor.serve.topic_watch import TopicWatch
+from processor.serve.topic_watch import LimitLowered, TopicWatch
 from processor.serve.topics import check_or_create_topics, topic_problems, topic_warnings
 from processor.serve.tracing import build_tracer
 from processor.serve.unit_bound import UnitBound
@@ -64,7 +64,7 @@ class _Announce(Protocol):
 
 @dataclass(slots=True)
 class _CurrentWorker:
-    """Running worker for the HTTP endpoints, and what outlives a restart: self-audit, stalls, topic watch, tracer."""
+    """Running worker for the HTTP endpoints, and what outlives a restart: what watches, and the tracer."""
 
     worker: Worker | None = None
     incarnation: int = 0
@@ -72,6 +72,7 @@ class _CurrentWorker:
     audit: SelfAudit | None = None
     stalls: Stalls | None = None
     watch: TopicWatch | None = None
+    availability: BrokerAvailability | None = None
     tracer: UnitTracer | None = None
 
     def assignment(self) -> tuple[int, int]:
@@ -87,7 +88,8 @@ class _CurrentWorker:
         # Reasons that leave `ok` as it is: a restart would fold the same and lose the evidence.
         doubts = self.audit.reasons() if self.audit is not None else []
         topics = self.watch.reasons() if self.watch is not None else []
-        return health._replace(reasons=[*health.reasons, *doubts, *topics])
+        away = self.availability.reasons() if self.availability is not None else []
+        return health._replace(reasons=[*health.reasons, *away, *doubts, *topics])
 
     def readyz(self) -> Health:
         return self.worker.readyz() if self.worker is not None else Health(False, [self.trouble], {})
@@ -190,7 +192,7 @@ class _Incarnations:
     ) -> None:
         self._settings, self._connection, self._telemetry, self._current = settings, connection, telemetry, current
         self._name = name
-        self.availability = BrokerAvailability(settings, telemetry)
+        self.availability = current.availability = BrokerAvailability(settings, telemetry)
         self._stalls = current.stalls = Stalls(settings.supervisor.stall_timeout_s / 2)
         delivery = settings.delivery
         self._bound = UnitBound(
@@ -317,7 +319,7 @@ def _naming_the_instance(error: RunStepsError, instance_id: str) -> RunStepsErro
 
     The broker does not say which case it is: a replaced member gets the same error as one whose session timed out.
     """
-    if not instance_id or not isinstance(error, Fenced):
+    if not instance_id or not isinstance(error, Fenced) or isinstance(error, LimitLowered):
         return error
     named = Fenced(
         f"{error.message} (source.instance_id = {instance_id}: does another process use it?)",

@@ -36,6 +36,7 @@ WATCHED: Final = (
     "min.insync.replicas",
     "retention.bytes",
     "retention.ms",
+    "segment.bytes",
 )
 """The topic settings whose change is logged."""
 
@@ -46,6 +47,7 @@ _FOLLOWS: Final[Mapping[tuple[str, str], str]] = {
     ("source", "max.message.bytes"): "larger records can come in; the dead-letter topic must take any of them",
     ("source", "message.timestamp.type"): "deadlines follow the new kind of timestamp from here on",
     ("written", "max.message.bytes"): "in force for what is written from now on",
+    ("written", "segment.bytes"): "no batch that is larger is taken from now on",
     ("written", "message.timestamp.after.max.ms"): "records with timestamps beyond it are refused by the broker",
     ("written", "message.timestamp.before.max.ms"): "records with timestamps beyond it are refused by the broker",
     ("written", "message.timestamp.difference.max.ms"): "records with timestamps beyond it are refused by the broker",
@@ -57,6 +59,10 @@ _FOLLOWS: Final[Mapping[tuple[str, str], str]] = {
     ("checkpoints", "partitions"): "as many partitions of the source can be served",
     ("written", "id"): "the topic was made anew: what had been published there is gone",
 }
+
+
+class LimitLowered(Fenced):
+    """A topic takes smaller batches than before, and a writer's batches are made for what it knew at its start."""
 
 
 class _Seen(NamedTuple):
@@ -88,7 +94,7 @@ class TopicWatch:
         self._seen: _Seen | None = None
         self._complaints: dict[tuple[str, str], str] = {}
         self.limits: dict[str, int] = {}
-        """max.message.bytes of the topics that we write to, as it is now: writers hold this very mapping."""
+        """Largest batch of the topics that we write to, as it is now: writers hold this very mapping."""
 
     async def begin(self, check: Callable[[], Awaitable[dict[str, int]]]) -> dict[str, int]:
         """Check the topics before an incarnation: the first time with `check`, which may create them, later by a look.
@@ -108,7 +114,7 @@ class TopicWatch:
                     self._telemetry.happened(TopicWarned(line))
             self.limits.update(limits)
         else:
-            with contextlib.suppress(Fenced):  # the next incarnation starts with the current value
+            with contextlib.suppress(LimitLowered):  # the next incarnation starts with the current value
                 await self.look()
         return self.limits
 
@@ -118,7 +124,7 @@ class TopicWatch:
         Raises:
             ConfigError: as they are now a worker would not start.
             CorruptLog: the source or the checkpoint topic is not the one that this worker began with.
-            Fenced: a topic takes less than before, and a writer's batches are made for what it knew at its start.
+            LimitLowered: a topic takes less than before.
             BrokerRefused, BrokerUnavailable
         """
         seen = await self._ask()
@@ -136,12 +142,13 @@ class TopicWatch:
             self._compare(name, before, seen)
         self._note_growth(seen)
         self._seen = seen
-        limits = {name: seen.topics[name].max_message_bytes for name in self._written}
+        limits = {name: seen.topics[name].max_batch_bytes for name in self._written}
         lowered = sorted(name for name in limits if limits[name] < self.limits.get(name, 0))
         self.limits.update(limits)
         if lowered:
-            raise Fenced(
-                f"topic {', '.join(lowered)}: max.message.bytes was lowered", hint="a restart makes smaller batches"
+            raise LimitLowered(
+                f"topic {', '.join(lowered)}: max.message.bytes or segment.bytes was lowered",
+                hint="a restart makes smaller batches",
             )
 
     def served_below(self) -> int | None:

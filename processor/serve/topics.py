@@ -11,7 +11,8 @@ from processor.kafka.admin import Admin, NewTopicFacts, TopicFacts, check_topics
 from processor.kafka.client_config import Connection
 
 _SOURCE_PARTITIONS: Final = 6
-_HEADERS_BYTES: Final = 16 << 10
+HEADERS_BYTES: Final = 16 << 10
+"""What a record's headers may add to its value."""
 _CHECKPOINT_GROWTH: Final = 5
 _CHECKPOINT_FRAME_BYTES: Final = 256 << 10
 _LATER: Final = "message.timestamp.after.max.ms"
@@ -35,7 +36,7 @@ def _largest_step_bytes(max_message_bytes: int) -> int:
 
 
 async def check_or_create_topics(settings: Settings, connection: Connection, *, create: bool) -> dict[str, int]:
-    """Check all topics, or create missing ones. Returns max.message.bytes of each topic that the worker writes to.
+    """Check all topics, or create missing ones. Returns the largest batch that each topic takes that is written to.
 
     Raises:
         ConfigError: all that is wrong with them, a line each.
@@ -70,7 +71,7 @@ async def check_or_create_topics(settings: Settings, connection: Connection, *, 
     problems = topic_problems(settings, found)
     if problems:
         raise ConfigError("\n".join(problems), hint="--create-topics makes what is missing; it changes no topic")
-    return {name: found[name].max_message_bytes for name in (dead_letter, checkpoints, *outcomes)}
+    return {name: found[name].max_batch_bytes for name in (dead_letter, checkpoints, *outcomes)}
 
 
 def topic_problems(settings: Settings, found: Mapping[str, TopicFacts]) -> list[str]:
@@ -82,7 +83,7 @@ def topic_problems(settings: Settings, found: Mapping[str, TopicFacts]) -> list[
         source=source,
         outputs=[dead_letter, *outcomes],
         checkpoints=checkpoints,
-        max_record_bytes=settings.output.max_record_bytes + _HEADERS_BYTES,
+        max_record_bytes=settings.output.max_record_bytes + HEADERS_BYTES,
     )
     if dead_letter in found and "compact" in found[dead_letter].cleanup:
         problems.append(
@@ -90,19 +91,19 @@ def topic_problems(settings: Settings, found: Mapping[str, TopicFacts]) -> list[
             "it takes none without a key; set cleanup.policy=delete"
         )
     if source in found and dead_letter in found:
-        needed = found[source].max_message_bytes + _HEADERS_BYTES
-        if found[dead_letter].max_message_bytes < needed:
+        needed = found[source].max_batch_bytes + HEADERS_BYTES
+        for key, value in found[dead_letter].limits_below(needed):
             problems.append(
-                f"topic {dead_letter}: max.message.bytes is too small to take any record of {source} "
-                f"(got {found[dead_letter].max_message_bytes}); set at least {needed}"
+                f"topic {dead_letter}: {key} is too small to take any record of {source} (got {value}); "
+                f"set at least {needed}"
             )
-    if checkpoints in found and found[checkpoints].max_message_bytes < checkpoint_record_bytes(settings):
-        most = _largest_step_bytes(found[checkpoints].max_message_bytes)
-        problems.append(
-            f"topic {checkpoints}: max.message.bytes is too small for a step of steps.max_step_bytes "
-            f"(got {found[checkpoints].max_message_bytes}); set at least {checkpoint_record_bytes(settings)}, or "
-            f"steps.max_step_bytes = {most} at most, on all workers"
-        )
+    if checkpoints in found:
+        needed = checkpoint_record_bytes(settings)
+        for key, value in found[checkpoints].limits_below(needed):
+            problems.append(
+                f"topic {checkpoints}: {key} is too small for a step of steps.max_step_bytes (got {value}); set at "
+                f"least {needed}, or steps.max_step_bytes = {_largest_step_bytes(value)} at most, on all workers"
+            )
     return problems
 
 
@@ -134,4 +135,4 @@ def topic_warnings(settings: Settings, found: Mapping[str, TopicFacts]) -> list[
 
 
 def _size(record_bytes: int) -> dict[str, str]:
-    return {"max.message.bytes": str(record_bytes + _HEADERS_BYTES + 4096)}
+    return {"max.message.bytes": str(record_bytes + HEADERS_BYTES + 4096)}

@@ -30,7 +30,7 @@ from processor.kafka.output_records import Outputs
 from processor.kafka.throttling import OBSERVED
 from processor.serve.assigned_partition import AssignedPartition
 from processor.serve.circuit_breaker import Breaker
-from processor.serve.clients import build_consumer, build_writer
+from processor.serve.clients import build_consumer, build_writer, name_the_setting
 from processor.serve.highest_committed import HighestCommitted
 from processor.serve.http import Controlled, Health
 from processor.serve.partition_report import NO_ANSWER, PartitionReport, oldest_open_steps
@@ -302,7 +302,7 @@ class Worker:
                 self._telemetry.happened(UnitBoundLowered(self._bound.records, self._bound.bytes))
             raise
         except RunStepsError as error:
-            self._telemetry.happened(CommitFailed("refused", error, closed.records))
+            self._telemetry.happened(CommitFailed("refused", name_the_setting(error, self._settings), closed.records))
             raise
         finally:
             self._committing = None

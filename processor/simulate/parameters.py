@@ -214,7 +214,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             if not any(w > 0 for w in mix.values()) or any(w < 0 for w in mix.values()):
                 wrong.append(f"{name}: weights must not be negative, and one must be above 0")
         if wrong:
-            raise UsageError(f"simulate: {'; '.join(wrong)}", hint="see `run-steps simulate --help` for the parameters")
+            raise UsageError(f"simulate: {'; '.join(wrong)}", hint="`run-steps simulate --list-params` lists them")
 
 
 _LOWEST: Final = (

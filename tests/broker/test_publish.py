@@ -102,7 +102,7 @@ async def test_a_record_that_is_too_large_is_refused_alone(broker: Broker, names
     assert [len(got.value or b"") > 100 for got in read_topic(broker.bootstrap, topic)] == [False, True, False]
     assert "thread.run of run_1, run run_1: " in said[0]
     assert "larger than the topic takes" in said[0]
-    assert "max.message.bytes is 1048588" in said[0]
+    assert "the lower of max.message.bytes and segment.bytes is 1048588" in said[0]
     async with EventProducer(Connection(broker.bootstrap), max_record_bytes=1_048_576) as producer:
         with pytest.raises(RecordTooLarge):
             await producer.send(topic, b"x" * 1_048_577, key=b"")
@@ -113,7 +113,7 @@ async def test_a_topic_that_takes_less_is_named(broker: Broker, names: Names) ->
     topic = names.topic("small")
     create_topics(broker.bootstrap, topic, config={"max.message.bytes": "2000"})
     async with EventProducer(Connection(broker.bootstrap)) as producer:
-        with pytest.raises(RecordTooLarge, match=f"topic {topic}: .* max.message.bytes is 2000"):
+        with pytest.raises(RecordTooLarge, match=f"topic {topic}: .* max.message.bytes and segment.bytes is 2000"):
             await producer.send(topic, b"x" * 5000, key=b"k")
         await producer.send(topic, b"x", key=b"k")
     assert len(read_topic(broker.bootstrap, topic)) == 1

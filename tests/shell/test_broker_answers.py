@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from processor.config.settings import Settings
 from processor.errors import BrokerRefused
 from processor.kafka.admin import REQUESTS, Admin, NewTopicFacts
 from processor.kafka.client_config import Connection
 from processor.kafka.errors import RecordTooLarge
+from processor.serve.clients import name_the_setting
 
 _WHOLE = (("cleanup.policy", "delete"), ("max.message.bytes", "1000012"), ("min.insync.replicas", "1"))
 
@@ -100,3 +104,33 @@ def test_a_batch_that_is_too_large_is_told_as_that() -> None:
     told = str(RecordTooLarge("out", 7, records=3))
     assert "a batch of 3 records is larger than the topic takes" in told
     assert "segment.bytes" in told
+    assert "the lower of max.message.bytes and segment.bytes is 5" in str(RecordTooLarge("out", 7, 5, records=3))
+
+
+@pytest.mark.parametrize(
+    ("topic", "names"),
+    [
+        ("run-steps.completed", ("to at least 1020480, or lower output.max_record_bytes",)),
+        ("run-step-events.checkpoints", ("to at least 8130560, or lower steps.max_step_bytes",)),
+        ("run-steps.dead-letter", ("to at least 1020480, and 16384 more than run-step-events takes",)),
+    ],
+)
+def test_the_worker_names_the_settings_of_a_record_that_is_too_large(topic: str, names: tuple[str, ...]) -> None:
+    """The topic's, ours, and where the record is."""
+    error = name_the_setting(RecordTooLarge(topic, 7), Settings())
+    for name in (*names, "max.message.bytes", "segment.bytes", "a restart reads the same records of run-step-events"):
+        assert name in error.hint
+    assert "a restart" not in name_the_setting(BrokerRefused("no"), Settings()).hint
+
+
+def test_hints_name_settings_that_there_are() -> None:
+    """One said `[kafka] partition_fetch_bytes`, which is a key of [source]."""
+    known = {f"[{section}] {key}" for section, model in Settings() for key in type(model).model_fields}
+    sections = "|".join(section for section, _ in Settings())
+    named = [
+        (path.name, found)
+        for path in (Path(__file__).parents[2] / "processor").rglob("*.py")
+        for found in re.findall(rf"\[(?:{sections})\] [a-z]+_[a-z_]+", path.read_text())
+    ]
+    assert len(named) > 5
+    assert [(path, found) for path, found in named if found not in known] == []

@@ -20,11 +20,13 @@ import pytest
 import typer
 
 from processor.cli import main as cli
+from processor.cli import options
 from processor.commit import commit
-from processor.config.settings import keys
+from processor.config.settings import Settings, keys
 from processor.core.build import CORE
 from processor.core.effects import FOLD_VERSION
 from processor.errors import BrokerUnavailable
+from processor.kafka.errors import PermissionMissing
 
 COMMANDS = ("serve", "check-config", "simulate", "publish", "replay", "explain", "broker", "demo")
 
@@ -105,6 +107,26 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     assert cli._run(["--version"]) == 0
     told = f"core: {CORE}, fold version: {FOLD_VERSION}, commit: {commit()}"
     assert capsys.readouterr().out == f"run-steps 0.1.0 ({told})\n"
+
+
+def test_a_permission_that_is_missing_on_a_topic_names_that_topic_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default the topics' names begin as the transactional ids do."""
+    monkeypatch.setattr(options, "_loaded", [Settings()])
+
+    def told(message: str) -> str:
+        return options._permission_note(PermissionMissing(message))
+
+    assert "on topic run-steps.failed\n" in told("topic run-steps.failed: refused")
+    assert "transactional id" not in told("topic run-steps.failed: refused")
+    assert "on transactional id run-steps.\n" in told("transactional id run-steps.worker-1: refused")
+
+
+def test_a_folder_to_check_that_is_not_there_is_a_wrong_command_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As an archive that is not there."""
+    assert cli._run(["replay", "--check", str(tmp_path / "audti")]) == 64
+    assert f"replay: --check: {tmp_path / 'audti'}: there is no such folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("args", [["replay"], ["replay", "--check", "report"], ["explain", "step_1"]])

@@ -205,6 +205,13 @@ stall_timeout_s = inf
         (SASL.replace("SCRAM-SHA-512", "OAUTHBEARER"), "kafka.token_provider: needed with OAUTHBEARER"),
         ('[kafka]\ntoken_provider = "azure"', "kafka.azure_scope: needed with token_provider"),
         ('[kafka]\ntoken_provider = "aws_msk_iam"', "kafka.aws_region: needed with token_provider"),
+        ('[kafka]\naws_region = "eu-west-1"', 'kafka.aws_region: used with token_provider "aws_msk_iam" only'),
+        ('[kafka]\nazure_scope = "s"', "kafka.azure_scope: used with token_provider \"azure\" only (got 's')"),
+        (
+            '[kafka]\nsecurity_protocol = "SSL"\nssl_key_password = "x"',
+            "kafka.ssl_key_password: does nothing without ssl_key_file",
+        ),
+        ("[http]\nenabled = false\ncontrol = true", "http.control: does nothing with http.enabled = false"),
         ('[kafka]\ntoken_provider = "a.b"', 'kafka.token_provider: expected "aws_msk_iam", "azure" or'),
         ('[kafka]\nbootstrap_servers = "a..b:1"', "kafka.bootstrap_servers: expected host:port (got 'a..b:1')"),
         (f'[kafka]\nbootstrap_servers = "{"a" * 64}:1"', "kafka.bootstrap_servers: expected host:port (got 'aaa"),

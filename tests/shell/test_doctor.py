@@ -11,6 +11,7 @@ import pytest
 from processor.config.settings import Settings
 from processor.core.effects import LogRecord
 from processor.doctor.findings import Finding, Light, worst
+from processor.doctor.group import _positions
 from processor.doctor.permissions import Need, needed
 from processor.doctor.samples import keying
 from processor.kafka.records import partition_of
@@ -18,6 +19,16 @@ from tests.faults.service import created
 
 PAGE = Path(__file__).parents[2] / "docs" / "operations.md"
 PARTITIONS = 7
+
+
+def test_a_group_without_offsets_whose_outcomes_hold_records_is_red() -> None:
+    """A start ends with 65 on it; the doctor said "has committed nothing yet", green."""
+    (first,) = _positions("group g", {}, {0: 0}, {0: 9})
+    assert first.light is Light.GREEN
+    (gone,) = _positions("group g", {}, {0: 0}, {0: 9}, ["out.completed", "out.failed"])
+    assert gone.light is Light.RED
+    assert "out.completed, out.failed hold records" in gone.what
+    assert "run-steps reset" in gone.remedy
 
 
 def test_the_permissions_are_those_of_the_page() -> None:

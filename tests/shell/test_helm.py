@@ -147,6 +147,10 @@ def test_values_that_do_not_fit_are_refused_by_name(value: str, named: str) -> N
         (["config=[http]\nenabled = false"], "config: http.enabled must not be false"),
         (["terminationGracePeriodSeconds=35"], "commit_timeout_s of config, 20.0 + 15 (got 35)"),
         (["config=[delivery] # x\ncommit_timeout_s = 30.5\n"], "commit_timeout_s of config, 20 + 30.5 (got 45)"),
+        (["livenessSeconds=249"], "livenessSeconds: must be at least 250"),
+        (["config=[kafka]\nunavailable_after_s = 900\n"], "must be at least 850"),
+        (["config=[kafka]\nunavailable_after_s = 60\n", "livenessSeconds=60"], "must be at least 70"),
+        (["config=[supervisor]\nstall_timeout_s = 900.0\n"], "must be at least 460"),
         (['config=[kafka]\nsasl_password = "x"'], "config: a password does not belong here"),
         (["config=kafka.ssl_key_password = 'x'"], "config: a password does not belong here"),
         (["keda.enabled=true", "keda.minReplicas=13"], "keda.minReplicas: must not exceed keda.partitions"),
@@ -163,6 +167,8 @@ def test_settings_that_fit_are_taken_however_they_are_written() -> None:
     helm("template", "run-steps", CHART, "--set-file", f"config={ROOT / 'config' / 'processor.toml'}")
     config = "[self_audit]\nenabled = false\n[http]\nport = 9000\n[delivery]\ndrain_timeout_s = 60"
     rendered(f"config={config}", "httpPort=9000", "terminationGracePeriodSeconds=90")
+    rendered("livenessSeconds=250")
+    rendered("config=[kafka]\nunavailable_after_s = 9_00.0\n", "livenessSeconds=850")
 
 
 def test_a_change_of_the_settings_restarts_the_workers() -> None:

@@ -16,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from processor.errors import ConfigError
-from processor.serve.http import Aggregator, Controlled, Health, OneWorker, Server, StatusSource
+from processor.serve.http import Aggregator, Controlled, Health, OneWorker, Server, ServerLog, StatusSource
 from processor.telemetry.telemetry import Telemetry
 
 SECRET = "the-users-own-words"
@@ -395,6 +395,47 @@ async def test_nothing_is_logged_of_a_request(caplog: pytest.LogCaptureFixture) 
         await ask(url + "/healthz")
         await ask(url + "/nowhere")
     assert [record for record in caplog.records if record.name.startswith("aiohttp")] == []
+
+
+BAD_CHUNK = (
+    b"POST /partitions/3/pause HTTP/1.1\r\nHost: localhost\r\nRun-Steps-Control: 1\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GARBAGE\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: " + b"b" * 9_000 + b"\r\n\r\n",
+        BAD_CHUNK,
+    ],
+    ids=["no request", "TLS", "another version", "a long header", "a body of no chunks"],
+)
+async def test_a_malformed_request_is_no_error_of_the_worker(
+    request_bytes: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A port scanner, or a scrape by https, must not put lines of level error into the log."""
+    caplog.set_level("DEBUG")
+    server = Server(OneWorker(Worker(), Telemetry().exposition), "127.0.0.1", 0, control=True)
+    port = await server.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request_bytes)
+        assert (await asyncio.wait_for(reader.read(), 60)).split(b" ")[1] == b"400"
+        writer.close()
+        await writer.wait_closed()
+    finally:
+        await server.stop()
+    told = [record for record in caplog.records if record.name.startswith("aiohttp")]
+    assert [record.getMessage() for record in told if record.levelname != "DEBUG"] == []
+
+
+def test_any_other_error_of_a_request_is_logged_as_one(caplog: pytest.LogCaptureFixture) -> None:
+    ServerLog().exception("Unhandled exception", exc_info=KeyError(SECRET))
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
 # --- Several workers behind one port

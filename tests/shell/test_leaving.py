@@ -90,3 +90,14 @@ def test_sigterm_ends_the_first_process_of_a_container_while_it_begins(begin: st
 def test_any_other_process_is_left_to_the_default() -> None:
     program = "import signal\nfrom processor.cli.leaving import end_on_sigterm\nend_on_sigterm()\n"
     assert ended(program + "print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)") == (0, "True\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_comes_once_a_worker_has_ended_changes_no_exit_code(number: signal.Signals) -> None:
+    """A second SIGTERM made 143 of the 0 that the log had told: the loop was closed, and its handlers gone."""
+    program = (
+        "import os, sys\nfrom processor.serve.process_exit import run_to_exit\n"
+        "async def main(): return 0\n"
+        f"code = run_to_exit(main())\nos.kill(os.getpid(), {int(number)})\nsys.exit(code)"
+    )
+    assert ended(program) == (0, "")

@@ -24,7 +24,7 @@ from processor.kafka.output_records import (
     omitting,
 )
 from processor.kafka.records import OutRecord, batch_bytes, compression_growth_bytes
-from processor.serve.topics import _HEADERS_BYTES
+from processor.serve.topics import HEADERS_BYTES
 
 HEADERS = (("runstep-reason", b"not_json"),)
 
@@ -149,7 +149,7 @@ def test_what_is_largest_goes_first() -> None:
 
 def test_what_the_start_up_check_lets_through_is_what_the_audit_expects() -> None:
     """No dead-letter topic is accepted whose limit is below the size up to which the audit wants dead letters whole."""
-    assert SMALLEST_LIMIT_BYTES <= _HEADERS_BYTES
+    assert SMALLEST_LIMIT_BYTES <= HEADERS_BYTES
     places = ExpectedRecords(Outputs.of_settings(Settings()), 0, {})
     assert not places.shortened(letter(b"x" * (SMALLEST_LIMIT_BYTES - 200)))
     assert len(places.shortened(letter(b"x" * SMALLEST_LIMIT_BYTES))) == 2

@@ -339,6 +339,26 @@ def test_the_time_runs_from_when_the_broker_was_last_heard(scene: Scene, monkeyp
     assert contact.left_s() == 50
 
 
+def test_a_broker_that_is_away_is_a_reason_that_leaves_the_worker_healthy(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For 95 s of an outage /healthz of a worker at its end named nothing."""
+    clock = Clock(monkeypatch)
+    contact = BrokerAvailability(scene.settings, scene.telemetry)
+    current = _CurrentWorker(availability=contact)
+    assert current.healthz().reasons == []
+    clock.now += 10
+    contact.failed(AWAY)
+    clock.now += 10
+    health = current.healthz()
+    assert (health.ok, health.reasons) == (
+        True,
+        ["broker 127.0.0.1:9092: not usable for 20 s; at 60 s (kafka.unavailable_after_s) the process ends with 75"],
+    )
+    contact.answered(clock.now)
+    assert current.healthz().reasons == []
+
+
 def test_a_mismatch_is_a_reason_that_leaves_the_worker_healthy_and_outlives_it() -> None:
     class Found(SelfAudit):
         def __init__(self) -> None: ...

@@ -11,7 +11,8 @@ import pytest
 from processor.config.settings import Settings
 from processor.errors import ConfigError
 from processor.kafka.admin import TopicFacts
-from processor.serve.topic_watch import TopicWatch, _Seen
+from processor.serve.supervisor import _naming_the_instance
+from processor.serve.topic_watch import LimitLowered, TopicWatch, _Seen
 
 _FACTS = {"cleanup.policy": "delete", "max.message.bytes": "1000000"}
 
@@ -48,6 +49,19 @@ class Watched:
             return {}
 
         await self.watch.begin(check)
+
+
+async def test_a_limit_that_is_lowered_makes_new_writers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either of the two settings that limit a batch."""
+    for key in ("max.message.bytes", "segment.bytes"):
+        watched = Watched(monkeypatch, True)
+        await watched.begin()
+        await watched.watch.look()
+        watched.configs["run-steps.completed"] = {key: "500000"}
+        with pytest.raises(LimitLowered, match=r"topic run-steps\.completed: .* was lowered") as caught:
+            await watched.watch.look()
+        assert _naming_the_instance(caught.value, "worker-1") is caught.value, "no other process has its name"
+        assert watched.watch.limits["run-steps.completed"] == 500_000
 
 
 async def test_a_broker_that_knows_no_topic_yet_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,6 +55,24 @@ def test_what_a_small_checkpoint_topic_takes_is_said() -> None:
     assert checkpoint_record_bytes(fitting) <= 1048576 < checkpoint_record_bytes(settings)
 
 
+def test_segments_that_hold_no_largest_record_are_refused() -> None:
+    """A broker refuses a batch larger than a segment, whatever max.message.bytes is: the worker ended with 65, again
+    and again, at the first record that was."""
+    small = {"segment_bytes": "1048576", "max_message_bytes": "9000000"}
+    output = Output(completed="out", failed="", cancelled="", expired="out", max_record_bytes=2_000_000)
+    found = {
+        "in": topic("in", max_message_bytes="3000000"),
+        "out": topic("out", **small),
+        "run-steps.dead-letter": topic("run-steps.dead-letter", **small),
+        "in.checkpoints": topic("in.checkpoints", cleanup_policy="compact", **small),
+    }
+    lines = topic_problems(Settings(source=Source(topic="in"), output=output), found)
+    assert {line.partition(": ")[0] for line in lines} == {f"topic {name}" for name in found if name != "in"}
+    assert all(": segment.bytes is too small" in line and "(got 1048576); set at least " in line for line in lines)
+    assert topic("out", **small).max_batch_bytes == 1048576
+    assert topic("out", max_message_bytes="7", segment_bytes="1048576").max_batch_bytes == 7
+
+
 def test_a_compacted_dead_letter_topic_is_refused() -> None:
     """It keeps the last letter of a run alone, and refuses one without a key: the worker would end with 77 on it."""
     for cleanup, is_refused in (("compact", True), ("compact,delete", True), ("delete", False)):

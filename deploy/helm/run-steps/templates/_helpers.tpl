@@ -23,7 +23,7 @@ labels:
 {{- if $found -}}{{ regexReplaceAll `(?s)^.*=\s*` (first $found) "" | replace "_" "" }}{{- else -}}{{ .default }}{{- end -}}
 {{- end -}}
 
-{{- /* Refuses a password in the ConfigMap, and values of which one contradicts another: a worker would be killed while it drains, or be restarted for ever by a probe that asks where nobody listens. */ -}}
+{{- /* Refuses a password in the ConfigMap, and values of which one contradicts another: a worker would be killed while it drains or before it helps itself, or be restarted for ever by a probe that asks where nobody listens. */ -}}
 {{- define "run-steps.check" -}}
 {{- $config := .Values.config -}}
 {{- if regexMatch `(?m)^[^#\n]*(sasl|ssl_key)_password["']?\s*=\s*["']+[^"'\s]` $config -}}
@@ -40,6 +40,13 @@ labels:
 {{- $commit := include "run-steps.setting" (dict "config" $config "table" "delivery" "key" "commit_timeout_s" "default" "15") -}}
 {{- if le (.Values.terminationGracePeriodSeconds | float64) (addf ($drain | float64) ($commit | float64)) -}}
 {{- fail (printf "terminationGracePeriodSeconds: must exceed delivery.drain_timeout_s + delivery.commit_timeout_s of config, %s + %s (got %d)" $drain $commit (.Values.terminationGracePeriodSeconds | int)) -}}
+{{- end -}}
+{{- /* /healthz fails from half of stall_timeout_s on. The kubelet counts failures 10 seconds apart: the last of them may come 10 seconds before livenessSeconds are over. */ -}}
+{{- $away := include "run-steps.setting" (dict "config" $config "table" "kafka" "key" "unavailable_after_s" "default" "300") -}}
+{{- $stall := include "run-steps.setting" (dict "config" $config "table" "supervisor" "key" "stall_timeout_s" "default" "120") -}}
+{{- $least := addf (subf (maxf ($away | float64) ($stall | float64)) (divf ($stall | float64) 2)) 10 -}}
+{{- if lt (.Values.livenessSeconds | float64) $least -}}
+{{- fail (printf "livenessSeconds: must be at least %g, or the pod is killed before the worker helps itself: the larger of kafka.unavailable_after_s and supervisor.stall_timeout_s of config (%s and %s), less half of the latter, and 10 (got %d)" $least $away $stall (.Values.livenessSeconds | int)) -}}
 {{- end -}}
 {{- if and .Values.keda.enabled (gt (.Values.keda.minReplicas | int) (.Values.keda.partitions | int)) -}}
 {{- fail (printf "keda.minReplicas: must not exceed keda.partitions, the most workers that there may be (got %d and %d)" (.Values.keda.minReplicas | int) (.Values.keda.partitions | int)) -}}
