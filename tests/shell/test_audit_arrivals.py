@@ -255,3 +255,18 @@ def test_what_names_a_clock_mark_that_is_taken_for_forged_is_extra(case: Case) -
     case.publish()
     findings = case.audit(arrivals={"of_source": True}, ignored_marks=[(1, due)])
     assert [finding.verdict for finding in findings] == [Verdict.EXTRA]
+
+
+def test_a_clock_mark_that_was_not_next_by_times_of_arrival_was_set_all_the_same(case: Case) -> None:
+    """By these another step was due earlier: its end is not decided, and the time has gone on."""
+    case.play.created(id="s1")
+    case.play.created(id="s2", expires_at=round(case.play.at) + RULES.max_age_s - 5)
+    for _ in range(2):
+        due = case.play.state.next_due_ms()
+        assert due is not None
+        case.play.effects += [e for e in case.play.state.advance(due) if isinstance(e, Publish)]
+    case.publish()
+    first = case.play.log[0]
+    case.play.log[0] = msgspec.structs.replace(first, timestamp=first.timestamp - 10_000)
+    verdicts = {finding.identity[0]: finding.verdict for finding in found(case)}
+    assert verdicts == {"s1": UNVERIFIABLE, "s2": Verdict.EQUAL}

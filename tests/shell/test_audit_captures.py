@@ -40,7 +40,7 @@ from processor.core.effects import LogRecord
 from processor.errors import CorruptLog
 from processor.kafka.client_config import Connection
 from tests.capture_files import captured, write_capture
-from tests.shell.mutations import DEAD, SOURCE
+from tests.shell.mutations import DEAD, OUTCOMES, SOURCE
 from tests.shell.test_replay import settings
 from tests.trial.honest_worlds import Worker
 
@@ -189,6 +189,26 @@ def test_a_step_that_is_gone_is_missing_and_one_that_is_there_again_is_extra(the
     found = there.audit(source="captured", output="twice")
     assert {verdict for verdict, _ in _disagreeing(found)} <= {Verdict.EXTRA, Verdict.DUPLICATE}
     assert found.verdict is Outcome.DIFFERENT
+
+
+@pytest.mark.parametrize(("is_off", "verdict"), [(False, Outcome.DIFFERENT), (True, Outcome.UNPROVABLE)])
+def test_an_outcome_that_is_not_published_hides_ends(there: Captured, is_off: bool, verdict: Outcome) -> None:
+    """A step that is not there may have been remembered from an end that was not published."""
+    assert all(topic != OUTCOMES["cancelled"] for topic, _ in there.topics)
+    place, at = next(
+        (place, at)
+        for place, log in sorted(there.topics.items())
+        for at, r in enumerate(log)
+        if place[0] == OUTCOMES["completed"] and _lie(r) != r
+    )
+    del there.topics[place][at]
+    cancelled = "" if is_off else OUTCOMES["cancelled"]
+    output = settings().output.model_copy(update={"cancelled": cancelled})
+    asked = settings().model_copy(update={"output": output})
+    there._kept(there.folder / "out", list(there.published()))
+    options = Options(archives=(str(there.folder / "captured"),), published=(str(there.folder / "out"),))
+    found = replay(options, asked, _no_broker, lambda _: None)
+    assert found.verdict is verdict, found.first
 
 
 def test_what_is_recorded_from_a_capture_is_told_to_be(there: Captured, tmp_path: Path) -> None:
