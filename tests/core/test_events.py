@@ -585,15 +585,6 @@ def whole(found: ExactData | ExactObject | StepObject) -> Any:
     return found if isinstance(found, StepObject) else general(found)
 
 
-def test_a_cloud_event_without_a_source_has_one_id_in_both_modes() -> None:
-    """Which is not the id of a record that says `runstep-event-id`."""
-    structured = {"specversion": "1.0", "type": "thread.run.step.created", "id": "e1", "data": step()}
-    binary = [("ce_specversion", b"1.0"), ("ce_type", b"thread.run.step.created"), ("ce_id", b"e1")]
-    assert decoded(text(structured)).ids == decoded(text(step()), binary).ids == (" e1",)
-    own = [("runstep-event-id", b"e1")]
-    assert decoded(text({"event": "thread.run.step.created", "data": step()}), own).ids == ("e1",)
-
-
 @pytest.mark.parametrize("name", ["ce_id", "CE_ID", "Ce_Id", "cE_id"])
 def test_the_fast_path_leaves_cloud_events_to_the_slow_path(name: str) -> None:
     """However the header is spelled: its id must be seen."""
