@@ -192,7 +192,12 @@ _LINE_EVERY_S = 5.0
 
 def _print_summary(replayed: Replayed, *, archive: str = "") -> None:
     """Print the verdict first, then counts, ranges and findings. `archive`: the one that was recorded, if any."""
-    print_line(replayed.verdict.value + (", but for what is not judged:" if replayed.not_judged else ""))
+    from processor.audit.report.manifest import Outcome
+
+    # What is not judged limits a proof; of another verdict it is no reason.
+    is_proof = replayed.verdict is Outcome.PROVEN
+    besides = (", but for" if is_proof else "; besides,") + " what is not judged:"
+    print_line(replayed.verdict.value + (besides if replayed.not_judged else ""))
     for line in replayed.not_judged:
         print_line(f"  not judged: {line}")
     for kind, verdicts in replayed.counts.items():
@@ -231,7 +236,8 @@ def _print_summary(replayed: Replayed, *, archive: str = "") -> None:
     if replayed.report:
         print_line(f"  report: {replayed.report} (root {replayed.root})")
     if replayed.not_judged:
-        print_line(f"{replayed.verdict.value}: of the range alone. Not judged: {' '.join(replayed.not_judged)}")
+        of_range = ": of the range alone" if is_proof else ""
+        print_line(f"{replayed.verdict.value}{of_range}. Not judged: {' '.join(replayed.not_judged)}")
 
 
 def _first_findings(replayed: Replayed) -> Iterator[str]:

@@ -10,7 +10,7 @@ from processor.errors import UsageError
 from processor.printable import print_line, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable
 
     from processor.archives import ArchivedRecord, Capture, Gap
     from processor.audit.report.manifest import Manifest
@@ -70,9 +70,10 @@ def check_report(folder: Path, archives: list[Path], capture: Capture, trust: li
     signed, unsigned = _signature(folder, checked.manifest, trusted)
     problems += unsigned
     if archives and not problems:
-        problems += check_records(folder, checked.manifest, _items(archives, checked.manifest, capture))
+        parts, items = _records(archives, checked.manifest, capture)
+        problems += check_records(folder, checked.manifest, items)
         if problems:
-            _require_same_kind(archives, checked.manifest)
+            _require_same_kind(parts, checked.manifest)
     for problem in problems:
         warn(f"run-steps: {problem}")
     if problems:
@@ -87,8 +88,12 @@ def check_report(folder: Path, archives: list[Path], capture: Capture, trust: li
     end_with(EXIT_CODES[checked.manifest.verdict])
 
 
-def _require_same_kind(archives: list[Path], manifest: Manifest) -> None:
-    """Raises UsageError: the archives hold other bytes than the records of the report: no record is wrong."""
+def _require_same_kind(archives: Collection[Path], manifest: Manifest) -> None:
+    """Raises UsageError: the archives hold other bytes than the records of the report: no record is wrong.
+
+    Args:
+        archives: those that are read.
+    """
     from processor.archives import holds_arrivals, lacks_headers
     from processor.audit.report.manifest import LOSSY, lossy, lossy_kinds
 
@@ -104,18 +109,23 @@ def _require_same_kind(archives: list[Path], manifest: Manifest) -> None:
         )
 
 
-def _items(archives: list[Path], manifest: Manifest, capture: Capture) -> Iterator[ArchivedRecord | Gap]:
-    """Read the report's ranges from the archives; of several archives the same records as a replay reads."""
+def _records(
+    archives: list[Path], manifest: Manifest, capture: Capture
+) -> tuple[Collection[Path], Iterable[ArchivedRecord | Gap]]:
+    """The report's ranges in the archives: which of these are read for them, as a replay chooses, and their records."""
     from processor.archives import read
     from processor.audit.replay.archive_ranges import Archives
 
     if len(archives) == 1:
-        yield from read(archives[0], capture=capture)
-        return
+        return archives, read(archives[0], capture=capture)
     several = Archives(map(str, archives), manifest.about.topic, capture)
-    for one in manifest.ranges:
-        for part in several.laid(one.partition, one.begin, one.end).parts:
-            yield from several.read(one.partition, part)
+    parts = [
+        (one.partition, part)
+        for one in manifest.ranges
+        for part in several.laid(one.partition, one.begin, one.end).parts
+    ]
+    items = (item for partition, part in parts for item in several.read(partition, part))
+    return {Path(part.path) for _, part in parts}, items
 
 
 def _signature(folder: Path, manifest: Manifest, trusted: list[TrustedKey]) -> tuple[str, list[str]]:

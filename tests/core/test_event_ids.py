@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from processor.core.checkpoints import CHECKPOINT_VERSION, IDS_VERSION, read_checkpoint
 from processor.core.effects import Checkpoint
 from processor.core.event_headers import plain_id
+from processor.core.events import decode
 from processor.core.partition import PartitionState
 from processor.core.run_steps.event_ids import EventIds, id_text
+from processor.core.wire_types import Decoded
 from tests.core.scripted_log import RULES, Play, call, calls, published, snapshot, step, text
 
 SAMPLE = Path(__file__).parent / "checkpoint_samples" / "run_step_version_1.msgpack"
@@ -332,3 +334,17 @@ def test_an_end_that_comes_again_does_not_undo_an_amendment(event_id: str) -> No
     assert play.say("step.completed", done, event_id=event_id) == []
     assert play.state.counts["duplicate"] == 1
     assert published(play.say("step.completed", done, event_id="e:4")).revision == 2, "with another id it is news (L5)"
+
+
+def test_a_cloud_event_without_a_source_has_one_id_in_both_modes() -> None:
+    """Which is not the id of a record that says `runstep-event-id`."""
+
+    def ids(value: object, *headers: tuple[str, bytes]) -> tuple[str | None, ...]:
+        found = decode(text(value), headers)
+        assert isinstance(found, Decoded)
+        return found.ids
+
+    structured = {"specversion": "1.0", "type": "thread.run.step.created", "id": "e1", "data": step()}
+    binary = (("ce_specversion", b"1.0"), ("ce_type", b"thread.run.step.created"), ("ce_id", b"e1"))
+    assert ids(structured) == ids(step(), *binary) == (" e1",)
+    assert ids({"event": "thread.run.step.created", "data": step()}, ("runstep-event-id", b"e1")) == ("e1",)

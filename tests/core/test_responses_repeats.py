@@ -11,6 +11,7 @@ import pytest
 
 from processor.core.effects import DeadLetter, LogRecord, Publish
 from processor.core.partition import PartitionState
+from processor.core.responses.response import Response
 from processor.core.rules import Rules
 from processor.core.run_steps.fast_path import Paths
 from tests.core.responses_log import item_in, snapshot, text
@@ -135,6 +136,15 @@ def test_one_number_on_texts_of_two_types_says_nothing_where_they_say_neither_in
     arguments = {"type": "response.function_call_arguments.done", "arguments": "{}"}
     events = [CREATED, added(0, "m"), added(1, "f", kind=CALL), whole(None, "", "a"), at(3, arguments), at(4, ENDED)]
     assert told(*events) == {0: ("a", ()), 1: ("{}", ())}
+
+
+def test_of_an_item_that_was_done_nothing_is_kept_of_what_led_to_its_end() -> None:
+    """It would be in every checkpoint of its response, which may stay open for long."""
+    state, _ = play(CREATED, added(0, "a"), piece(0, "a", "x"), whole(0, "a", "x"), done(0, "a", "x"))
+    (response,) = [entry.peek() for entry in state.steps.values()]
+    assert isinstance(response, Response)
+    kept = response.items[0]
+    assert (kept.texts, kept.parts, kept.wholes) == ({}, {}, set())
 
 
 def test_a_repeat_that_nothing_places_any_more_is_one() -> None:

@@ -334,6 +334,21 @@ def test_a_report_is_checked_against_archives_of_its_own_kind(
         assert "cannot be compared" in capsys.readouterr().err
 
 
+def test_a_changed_record_is_found_where_a_capture_is_given_that_is_not_read(
+    there: Captured, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The kind of an archive that is not read does not excuse what differs."""
+    report, _ = reported(there, "source")
+    both = tmp_path / "captured", tmp_path / "source"
+    assert checked(report, *both) == 0
+    for folder, written in zip(both, (_capture, Captured._kept), strict=True):
+        shutil.rmtree(folder)
+        written(folder, [replace(there.source[0], value=b"{}"), *there.source[1:]])
+    capsys.readouterr()
+    assert checked(report, *both) == 65
+    assert "not the records of the report" in capsys.readouterr().err
+
+
 def test_a_changed_record_of_a_capture_is_found_in_the_report_that_was_made_from_it(
     there: Captured, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

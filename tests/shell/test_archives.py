@@ -38,6 +38,7 @@ from processor.archives import (
     reach,
     read,
     read_batches,
+    read_pieces,
     survey,
 )
 from processor.archives.jsonl import decode_line, encode_line
@@ -667,6 +668,8 @@ def test_other_columns_are_refused(tmp_path: Path, schema: pa.Schema, what: str)
         ({"timestamp": None, "value": None, "kind": "marker"}, "not a gap"),
         ({"timestamp": None, "value": None, "kind": "odd", "gap_last": 5}, "not a gap"),
         ({"kind": "marker", "gap_last": 5}, "both a gap and a record"),
+        ({"kind": "marker"}, "not a gap"),
+        ({"gap_last": 5}, "not a gap"),
         ({"headers": [{"name": None, "value": b""}]}, "without a name"),
         ({"headers": [{"name": "a", "value": b""}] * 10_001}, "more than 10000 headers"),
         ({"offset": -5}, "not an offset"),
@@ -677,10 +680,12 @@ def test_a_row_that_is_no_item_is_refused_with_its_number(tmp_path: Path, change
     loose = pa.schema([field.with_nullable(True) for field in SCHEMA])
     pair = pa.struct([("name", pa.string()), ("value", pa.binary())])
     loose = loose.set(6, pa.field("headers", pa.list_(pair)))
-    row: dict[str, Any] = {"topic": "t", "partition": 0, "timestamp": 2, "value": b"v", "headers": None}
-    file = parquet(tmp_path / "a.parquet", [{**row, "offset": 0}, {**row, "offset": 1, **change}], loose)
-    with pytest.raises(ArchiveError, match=f"a.parquet row group 0 row 2: .*{what}"):
-        list(read(file))
+    row: dict[str, Any] = {"topic": "t", "partition": 0, "timestamp": 2, "value": b"v", "headers": []}
+    rows = [{**row, "offset": 0}, {**row, "offset": 1, **change}]
+    file = parquet(tmp_path / "a.parquet", rows, loose, use_dictionary=["topic", "kind"])  # as we write it
+    for reading in (read(file), read_pieces(file, ("t", 0), begin=0, end=9)):
+        with pytest.raises(ArchiveError, match=f"a.parquet row group 0 row 2: .*{what}"):
+            list(reading)
 
 
 def test_a_torn_or_foreign_parquet_file_is_refused(tmp_path: Path) -> None:

@@ -17,9 +17,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from processor.archives import ArchivedRecord, ArchiveError, Recorder, holds_arrivals, lacks_headers
+from processor.archives import (
+    CAPTURE,
+    ArchivedRecord,
+    ArchiveError,
+    Gap,
+    GapKind,
+    Recorder,
+    holds_arrivals,
+    lacks_headers,
+)
+from processor.archives.jsonl import encode_line
 from processor.audit.judge.verdicts import DISAGREES, Verdict
 from processor.audit.reconcile.command import reconcile
+from processor.audit.replay.archive_ranges import Archives
 from processor.audit.replay.command import replay
 from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Replayed
@@ -29,7 +40,7 @@ from processor.core.effects import LogRecord
 from processor.errors import CorruptLog
 from processor.kafka.client_config import Connection
 from tests.capture_files import captured, write_capture
-from tests.shell.mutations import DEAD
+from tests.shell.mutations import DEAD, OUTCOMES, SOURCE
 from tests.shell.test_replay import settings
 from tests.trial.honest_worlds import Worker
 
@@ -180,6 +191,26 @@ def test_a_step_that_is_gone_is_missing_and_one_that_is_there_again_is_extra(the
     assert found.verdict is Outcome.DIFFERENT
 
 
+@pytest.mark.parametrize(("is_off", "verdict"), [(False, Outcome.DIFFERENT), (True, Outcome.UNPROVABLE)])
+def test_an_outcome_that_is_not_published_hides_ends(there: Captured, is_off: bool, verdict: Outcome) -> None:
+    """A step that is not there may have been remembered from an end that was not published."""
+    assert all(topic != OUTCOMES["cancelled"] for topic, _ in there.topics)
+    place, at = next(
+        (place, at)
+        for place, log in sorted(there.topics.items())
+        for at, r in enumerate(log)
+        if place[0] == OUTCOMES["completed"] and _lie(r) != r
+    )
+    del there.topics[place][at]
+    cancelled = "" if is_off else OUTCOMES["cancelled"]
+    output = settings().output.model_copy(update={"cancelled": cancelled})
+    asked = settings().model_copy(update={"output": output})
+    there._kept(there.folder / "out", list(there.published()))
+    options = Options(archives=(str(there.folder / "captured"),), published=(str(there.folder / "out"),))
+    found = replay(options, asked, _no_broker, lambda _: None)
+    assert found.verdict is verdict, found.first
+
+
 def test_what_is_recorded_from_a_capture_is_told_to_be(there: Captured, tmp_path: Path) -> None:
     """Else an audit of the recording would call different what the capture could not tell."""
     recorded = tmp_path / "recorded"
@@ -199,9 +230,44 @@ def test_a_recording_that_goes_on_from_a_capture_is_told_to_be(there: Captured, 
     assert there.audit(source="recorded").verdict is Outcome.UNPROVABLE
 
 
-def test_a_capture_and_another_archive_of_the_same_offsets_agree(there: Captured) -> None:
-    both = (str(there.folder / "captured"), str(there.folder / "source"))
-    assert there.audit(source="", archives=both).verdict is Outcome.UNPROVABLE
+@pytest.mark.parametrize("kind", ["captured", "without"])
+@pytest.mark.parametrize("name", ["a", "z"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_the_same_offsets_the_archive_is_read_that_keeps_more(
+    there: Captured, kind: str, name: str, order: int
+) -> None:
+    """Whatever the names of the archives and the order in which they are given."""
+    _spark(there.folder / "without", there.source, headers=False)
+    (there.folder / "source").rename(there.folder / name)
+    both = (str(there.folder / kind), str(there.folder / name))[::order]
+    assert there.audit(source="", archives=both).verdict is Outcome.PROVEN
+
+
+@pytest.mark.parametrize("kind", ["captured", "without"])
+def test_where_archives_overlap_the_one_is_read_that_keeps_more(there: Captured, kind: str, tmp_path: Path) -> None:
+    _spark(there.folder / "without", there.source, headers=False)
+    own = [r for r in there.source if r.partition == 0]
+    low, high, end = own[9].offset, own[19].offset, own[-1].offset + 1
+    Captured._kept(tmp_path / "some", [r for r in own if low <= r.offset < high])
+    both = [str(tmp_path / "some"), str(tmp_path / kind)]
+    laid = Archives(both, SOURCE, CAPTURE).laid(0, 0, end)
+    parts = [(Path(part.path).name, part.begin, part.end) for part in laid.parts]
+    assert parts == [(kind, 0, low), ("some", low, high), (kind, high, end)]
+
+
+@pytest.mark.parametrize("name", ["a", "z"])
+def test_of_the_same_offsets_the_archive_is_read_that_names_markers(there: Captured, name: str) -> None:
+    """What another program exported says nothing of offsets without a record: read first, each would be a hole."""
+    key = (SOURCE, 0)
+    with Recorder(there.folder / "ours", files=".jsonl") as ours, (there.folder / f"{name}.jsonl").open("wb") as other:
+        for at in range(0, 600, 2):
+            record = ArchivedRecord(*key, at, at, b"k", b"{}", ())
+            if at:
+                ours.write(Gap(*key, at - 1, at - 1, GapKind.MARKER))
+            ours.write(record)
+            other.write(encode_line(record))
+    laid = Archives([str(there.folder / f"{name}.jsonl"), str(there.folder / "ours")], SOURCE, CAPTURE).laid(0, 0, 599)
+    assert [(Path(part.path).name, part.begin, part.end) for part in laid.parts] == [("ours", 0, 599)]
 
 
 def test_a_capture_with_another_value_contradicts_the_other_archive(there: Captured) -> None:

@@ -153,11 +153,14 @@ def test_what_lies_outside_of_the_range_is_said_with_the_verdict(
     assert behind.endswith("a cause behind the range.")
     n = sum(int(re.findall(r"\d+", line)[0]) for line in (before, behind))
     assert n == sum(one.out_of_range for one in found.results)
-    _print_summary(found)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"{found.verdict.value}, but for what is not judged:"
-    assert lines[1] == f"  not judged: {before}"
-    assert lines[-1].startswith(f"{found.verdict.value}: of the range alone. Not judged: {before}")
+    for verdict, first, last in (
+        (Outcome.PROVEN, "proven, but for what is not judged:", "proven: of the range alone. Not judged:"),
+        (Outcome.UNPROVABLE, "not provable; besides, what is not judged:", "not provable. Not judged:"),
+    ):
+        _print_summary(msgspec.structs.replace(found, verdict=verdict))
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[:2] == [first, f"  not judged: {before}"]
+        assert lines[-1].startswith(f"{last} {before}")
     assert behind in (tmp_path / "report" / "report.html").read_text("utf-8").partition("<nav")[0]
 
 

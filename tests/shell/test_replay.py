@@ -23,11 +23,12 @@ from processor.audit.judge.block_digests import BLOCK_OFFSETS
 from processor.audit.replay import partition_task as partition
 from processor.audit.replay import range_bounds as bounds
 from processor.audit.replay import task_tables as evidence
+from processor.audit.replay.archive_ranges import laid_end_to_end
 from processor.audit.replay.command import replay
 from processor.audit.replay.options import Options
 from processor.audit.replay.outcome import Progress, Replayed
 from processor.audit.replay.range_bounds import CommittedBound, Edge, Offset, Time
-from processor.audit.replay.record_sources import Ledger, laid_end_to_end
+from processor.audit.replay.record_sources import Ledger
 from processor.audit.replay.task import ArchiveRange, StepFilter
 from processor.audit.report.manifest import Outcome
 from processor.cli import main as cli
@@ -102,13 +103,24 @@ def test_a_gap_that_begins_before_the_range_is_cut() -> None:
     assert spans(5, 9, ("aborted", 0, 6), [7, 8])[0] == [(5, 6, "aborted"), (7, 8, "data")]
 
 
-def test_archives_are_laid_end_to_end_and_overlaps_are_told() -> None:
-    parts, twice = laid_end_to_end(
-        [ArchiveRange("b", 80, 200), ArchiveRange("a", 0, 100), ArchiveRange("c", 90, 95)], 10, 150
-    )
-    assert parts == [ArchiveRange("a", 10, 100), ArchiveRange("b", 100, 150)]
-    assert twice == [ArchiveRange("b", 80, 100), ArchiveRange("c", 90, 95)]
-    assert laid_end_to_end([ArchiveRange("a", 0, 10)], 20, 30) == ([], [])
+@pytest.mark.parametrize(
+    ("lossy", "read", "twice"),
+    [
+        ("", [("a", 10, 100), ("b", 100, 150)], [("b", 80, 100), ("c", 90, 95)]),
+        ("a", [("a", 10, 80), ("b", 80, 150)], [("a", 80, 100), ("c", 90, 95)]),
+        ("ab", [("a", 10, 90), ("c", 90, 95), ("a", 95, 100), ("b", 100, 150)], [("b", 80, 100), ("a", 90, 95)]),
+        ("abc", [("a", 10, 100), ("b", 100, 150)], [("b", 80, 100), ("c", 90, 95)]),
+    ],
+)
+def test_archives_are_laid_end_to_end_and_overlaps_are_told(
+    lossy: str, read: list[tuple[str, int, int]], twice: list[tuple[str, int, int]]
+) -> None:
+    def laid(*parts: ArchiveRange, begin: int = 10, end: int = 150) -> tuple[list[ArchiveRange], list[ArchiveRange]]:
+        return laid_end_to_end(parts, begin, end, lambda path: (False, path in lossy, False))
+
+    whole = ArchiveRange("b", 80, 200), ArchiveRange("a", 0, 100), ArchiveRange("c", 90, 95)
+    assert laid(*whole) == ([ArchiveRange(*part) for part in read], [ArchiveRange(*part) for part in twice])
+    assert laid(ArchiveRange("a", 0, 10), begin=20, end=30) == ([], [])
 
 
 # --- archives in ------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from processor.audit.judge.equal_steps import EqualSteps
 from processor.audit.judge.output_gaps import OutputGaps
 from processor.audit.judge.partition_growth import PartitionGrowth, Placements
 from processor.audit.judge.published_headers import mark_of, offsets_in, offsets_of, reason_in
+from processor.audit.judge.record_order import RecordOrder
 from processor.audit.judge.regimes import Accepted, Regimes
 from processor.audit.judge.segments import Segment, Segments
 from processor.audit.judge.settled import settled_after_ms
@@ -92,6 +93,7 @@ class PartitionAudit:
         yield_equal: whether steps that are equal at once, as nearly all are, are yielded one by one; else they are
             counted alone, in `equal_not_yielded`.
         equal_steps: gets these steps in place of findings; they are counted, too.
+        order: says which equal records are out of order.
     """
 
     def __init__(
@@ -120,6 +122,7 @@ class PartitionAudit:
         earlier: Sequence[Rules] = (),
         yield_equal: bool = True,
         equal_steps: EqualSteps | None = None,
+        order: RecordOrder | None = None,
     ) -> None:
         self._ignored_marks = frozenset(ignored_marks)
         marks = [mark for mark in index.marks() if mark[1] <= latest_mark_ms and mark not in self._ignored_marks]
@@ -144,8 +147,7 @@ class PartitionAudit:
         self._changes = deque(sorted(at for at in changes if begin < at <= end))
         """Offsets from which on less is unknown than before."""
         self._marks = deque(mark for mark in marks if begin < mark[0] <= end)
-        self._furthest: dict[tuple[str, int], tuple[int, FindingKind, tuple[str, str]]] = {}
-        """By output partition: the highest offset found so far, and what stands there."""
+        self._order = order or RecordOrder()
         self.implied: Counter[FindingKind] = Counter()
         self.equal_not_yielded = 0
         """Steps that are equal, counted alone."""
@@ -287,7 +289,7 @@ class PartitionAudit:
                 self._unnamed.is_named(effect.step_id, self.state)
             if self._gaps.is_time_open:
                 self._note_deadline(effect)
-            why = self._misplaced(_STEP, identity, at)
+            why = self._order.misplaced(_STEP, identity, at)
             if why or (self._yield_equal and self._equal_steps is None):
                 first, cause = offsets_in(effect)
                 yield effect, self._equal(_STEP, identity, first, cause, at, why)
@@ -311,7 +313,7 @@ class PartitionAudit:
         self.implied[kind] += 1
         self._other_fold = ""
         self._unnamed.agrees(effect)
-        return self._equal(kind, identity, offset, offset, at, self._misplaced(kind, identity, at))
+        return self._equal(kind, identity, offset, offset, at, self._order.misplaced(kind, identity, at))
 
     def _effects_of(self, records: Sequence[Record]) -> Iterator[Effect]:
         """Fold the records. The first ones singly, until a step says which settings are in force: what is remembered
@@ -348,16 +350,6 @@ class PartitionAudit:
             for judged in self._judge(effect):
                 self.unbounded_marks += is_unbounded and judged[1].verdict is _EQUAL
                 yield judged
-
-    def _misplaced(self, kind: FindingKind, identity: tuple[str, str], at: RecordLocation) -> str:
-        """The reason why an equal record must not be there; "" if it may."""
-        output = (at[0], at[1])
-        furthest = self._furthest.get(output)
-        if furthest is not None and at[2] < furthest[0]:
-            behind, what, (one, two) = furthest
-            return f"{what.value} {one} ({two}) was caused before it and stands behind it, at offset {behind}"
-        self._furthest[output] = (at[2], kind, identity)
-        return ""
 
     def _equal(
         self, kind: FindingKind, identity: tuple[str, str], first: int, cause: int, at: RecordLocation, why: str
@@ -397,7 +389,7 @@ class PartitionAudit:
                 self._unnamed.agrees(effect)
             elif self._gaps.is_time_open:
                 self._note_deadline(effect)
-            why = self._misplaced(kind, identity, location_of(best))
+            why = self._order.misplaced(kind, identity, location_of(best))
             yield effect, self._equal(kind, identity, first, cause, location_of(best), why)
             return
         near = nearest(candidates, expected, kind, first, last)

@@ -1,7 +1,7 @@
 """Several archives of one topic: which offsets each holds, and which of them is read for which.
 
-Where two hold the same offsets they must agree, and the one that begins first is read; what that one lacks is read from
-the other.
+Where two hold the same offsets they must agree, and the one that keeps more of a record is read; of two that keep the
+same, the one that begins first. What that one lacks is read from the other.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from processor.archives import (
     reach,
     read,
 )
+from processor.archives.label import roots
 from processor.archives.records import printable
 from processor.audit.judge.block_digests import framed
-from processor.audit.replay.record_sources import HOLES, laid_end_to_end
+from processor.audit.replay.record_sources import HOLES
 from processor.audit.replay.task import ArchiveRange
 from processor.errors import CorruptLog
 
@@ -34,6 +35,9 @@ _MOST_HOLES: Final = 100
 
 _Span = tuple[int, int]
 """Offsets [begin, end)."""
+_Loss = tuple[bool, bool, bool]
+"""What an archive does not keep, the worst first: headers; times of the records and headers that repeat a name; a word
+on offsets without a record, such as markers."""
 _Told = tuple[int, int, bytes | None]
 """First and last offset, and the record there; None: there is none (a marker, an aborted record)."""
 
@@ -74,6 +78,7 @@ class Archives:
         self.lacking: dict[int, list[tuple[str, Lacking]]] = {}
         self.captured: set[str] = set()
         self.headless: set[str] = set()
+        self._recorded: set[str] = set()
         for path in paths:
             show(path)
             self._survey(path)
@@ -84,6 +89,8 @@ class Archives:
             self.captured.add(path)
         if lacks_headers(Path(path)):
             self.headless.add(path)
+        if roots(Path(path)):
+            self._recorded.add(path)
         missing: dict[int, tuple[_Span, ...]] = {}
         for one in lacking(Path(path), reached):
             if one.held.topic == self._topic:
@@ -94,6 +101,10 @@ class Archives:
                 # So another archive is read for what this one lacks, and is not said to differ there.
                 spans = _without([(begin, end)], missing.get(partition, ()))
                 self.ranges.setdefault(partition, []).extend(ArchiveRange(path, *span) for span in spans)
+
+    def loss(self, path: str) -> _Loss:
+        """What an archive does not keep; of two, the one that keeps more has the smaller one."""
+        return path in self.headless, path in self.captured, path not in self._recorded
 
     def offset_at(self, partition: int, milliseconds: int) -> int | None:
         """The first record as young as that or younger."""
@@ -114,7 +125,7 @@ class Archives:
         """
         own, filled = self.ranges.get(partition, []), list[str]()
         while True:
-            parts, twice = laid_end_to_end(own, low, high)
+            parts, twice = laid_end_to_end(own, low, high, self.loss)
             notes, holes = list[str](), list[_Hole]()
             for part in twice:
                 holes += self._compared(partition, part, parts)
@@ -187,6 +198,30 @@ class Archives:
         """Read a range of an archive."""
         where = (self._topic, partition)
         return read(Path(part.path), only=where, begin=part.begin, end=part.end, capture=self._capture)
+
+
+def laid_end_to_end(
+    parts: Iterable[ArchiveRange], begin: int, end: int, loss: Callable[[str], _Loss]
+) -> tuple[list[ArchiveRange], list[ArchiveRange]]:
+    """Which archive is read for which offsets, and what of the archives is held by one that is read as well.
+
+    Both in the order of offsets. `loss` is what the archive of a path does not keep: where two hold the same offsets,
+    the one is read that keeps more, wherever it begins.
+    """
+    chosen: list[ArchiveRange] = []
+    twice: list[ArchiveRange] = []
+    taken: list[_Span] = []
+    for part in sorted(parts, key=lambda part: (loss(part.path), part.begin, -part.end, part.path)):
+        asked = [(max(part.begin, begin), min(part.end, end))]
+        own = _without(asked, taken)
+        chosen += [ArchiveRange(part.path, *span) for span in own]
+        twice += [ArchiveRange(part.path, *span) for span in _without(asked, own)]
+        taken += own
+    return sorted(chosen, key=_begin), sorted(twice, key=_begin)
+
+
+def _begin(part: ArchiveRange) -> int:
+    return part.begin
 
 
 def _noted(items: Iterator[_Told], spans: list[_Span]) -> Iterator[_Told]:

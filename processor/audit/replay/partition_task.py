@@ -14,6 +14,7 @@ from processor.archives import Gap, GapKind, Recorder
 from processor.audit.judge.partition_audit import MakeState
 from processor.audit.judge.published_headers import redriven_in
 from processor.audit.judge.range_result import RangeResult
+from processor.audit.judge.record_order import RecordOrder
 from processor.audit.judge.step_ids import StepIds
 from processor.audit.judge.verdicts import DISAGREES, NEVER, Finding, FindingKind, PublishedIndex, Verdict
 from processor.audit.memory_index import MemoryIndex
@@ -38,7 +39,7 @@ _AS_IMPLIED: Final = (Verdict.EQUAL, Verdict.OUT_OF_ORDER)
 class _TaskRunner:
     """One task under way: reads its range, has it judged, counts the findings, writes tables and archive."""
 
-    def __init__(self, task: Task, exits: ExitStack) -> None:
+    def __init__(self, task: Task, exits: ExitStack, order: RecordOrder | None = None) -> None:
         self._task = task
         work = Path(task.work)
         self._index: PublishedIndex = MemoryIndex()
@@ -60,7 +61,12 @@ class _TaskRunner:
         # A filter looks at each step; a replay that does not compare has tables of what the log implies alone.
         equal_steps = self._tables if task.verify and not task.only else None
         self._audit = audit_of(
-            task, self._index, state_at, yield_equal=task.tables or bool(task.only), equal_steps=equal_steps
+            task,
+            self._index,
+            state_at,
+            yield_equal=task.tables or bool(task.only),
+            equal_steps=equal_steps,
+            order=order,
         )
         self._recorder: Recorder | None = None
         if task.record:
@@ -208,6 +214,11 @@ class _TaskRunner:
         """Findings that disagree, whether they are reported or not."""
         return sum(self._findings[verdict] for verdict in DISAGREES)
 
+    @property
+    def is_out_of_order(self) -> bool:
+        """Whether some equal record is, whether it is reported or not."""
+        return bool(self._findings[Verdict.OUT_OF_ORDER])
+
     def suspected_marks(self) -> list[tuple[int, int]]:
         """The clock marks in front of the first finding that disagrees, the nearest first."""
         if not self.disagreeing:
@@ -274,7 +285,8 @@ def run(task: Task) -> TaskResult:
     """See `processor.audit.replay.run_task`.
 
     One forged clock mark makes honest records look wrong. Where records disagree, the marks in front of the first of
-    them are left out in turn: what accuses the fewest records stands.
+    them are left out in turn: what accuses the fewest records stands. So does one record that was moved: where records
+    are out of order, the range is read again for the fewest that were.
     """
     with collecting_seldom():
         return _judged(task)
@@ -289,12 +301,16 @@ def _judged(task: Task) -> TaskResult:
         tried = _walked(msgspec.structs.replace(fewest, ignored_marks=ignored))
         if 0 < tried.disagreeing < best.disagreeing:
             best, chosen = tried, msgspec.structs.replace(task, ignored_marks=ignored, record="")
+    if best.is_out_of_order:
+        noted = RecordOrder(is_noted=True)
+        _walked(msgspec.structs.replace(fewest, ignored_marks=chosen.ignored_marks), noted)
+        return _walked(msgspec.structs.replace(chosen, record=""), RecordOrder(noted.moved())).result()
     return best.result() if chosen is task else _walked(chosen).result()
 
 
-def _walked(task: Task) -> _TaskRunner:
+def _walked(task: Task, order: RecordOrder | None = None) -> _TaskRunner:
     with ExitStack() as exits:
-        runner = _TaskRunner(task, exits)
+        runner = _TaskRunner(task, exits, order)
         waited_for(runner.walk())
         runner.close()
         return runner

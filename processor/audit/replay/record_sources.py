@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from processor.archives import ArchivedRecord, Gap, GapKind, read_pieces
-from processor.audit.replay.task import ArchiveRange, Task
+from processor.audit.replay.task import Task
 from processor.core.effects import Record
 from processor.core.record_columns import RecordColumns
 from processor.errors import CorruptLog
@@ -262,26 +262,6 @@ def cut_at_holes(task: Task, records: Sequence[Record], hidden: Sequence[Hidden]
         at = record.offset + 1
     if chunk:
         yield chunk
-
-
-def laid_end_to_end(
-    parts: Iterable[ArchiveRange], begin: int, end: int
-) -> tuple[list[ArchiveRange], list[ArchiveRange]]:
-    """Which archive is read for which offsets, and what of the archives is held by an earlier one as well.
-
-    Archives come in the order of their first offsets; where two hold the same offsets the earlier one is read.
-    """
-    chosen: list[ArchiveRange] = []
-    twice: list[ArchiveRange] = []
-    at = begin
-    for part in sorted(parts, key=lambda part: (part.begin, -part.end, part.path)):
-        low, high = max(part.begin, begin), min(part.end, end)
-        if low < min(high, at):
-            twice.append(ArchiveRange(part.path, low, min(high, at)))
-        if max(low, at) < high:
-            chosen.append(ArchiveRange(part.path, max(low, at), high))
-            at = high
-    return chosen, twice
 
 
 def archived(record: Record, topic: str, partition: int) -> ArchivedRecord:

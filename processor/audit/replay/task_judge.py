@@ -8,6 +8,7 @@ from processor.audit.expected_records import ExpectedRecords
 from processor.audit.judge.arrival_times import ArrivalTimes
 from processor.audit.judge.equal_steps import EqualSteps
 from processor.audit.judge.partition_audit import MakeState, PartitionAudit
+from processor.audit.judge.record_order import RecordOrder
 from processor.audit.judge.transition_observer import TransitionObserver
 from processor.audit.judge.verdicts import PublishedIndex
 from processor.audit.replay.step_filter import belonging
@@ -30,6 +31,7 @@ def audit_of(
     *,
     yield_equal: bool,
     equal_steps: EqualSteps | None = None,
+    order: RecordOrder | None = None,
 ) -> PartitionAudit:
     """The judge of the task's range against the records of `index`."""
     expected = expected_records(task)
@@ -63,6 +65,7 @@ def audit_of(
         earlier=task.earlier_rules,
         yield_equal=yield_equal,
         equal_steps=equal_steps,
+        order=order,
     )
 
 

@@ -53,7 +53,7 @@ VERDICTS: Final = {
     Verdict.MISSING: "is implied by the log and was not published",
     Verdict.EXTRA: "was published, and the log does not imply it",
     Verdict.DUPLICATE: "was published more than once",
-    Verdict.OUT_OF_ORDER: "comes after a later one of the same partition",
+    Verdict.OUT_OF_ORDER: "is out of the order in which records were caused",
     Verdict.UNVERIFIABLE: "cannot be decided from this range",
 }
 
