@@ -13,6 +13,9 @@ DOCS_TOOLS := build/docs-tools
 JOBS := 3
 PARALLEL := --numprocesses $(JOBS:1=0) --dist loadfile --no-loadscope-reorder
 
+# Bytecode is kept, whatever the environment says: the tests start some hundred Pythons, and each would compile the program anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .DEFAULT_GOAL := help
 .PHONY: help venv lint style types check test tests demo bench bench-check bench-peers faults soak mutations trial compat serve config contracts dashboard manifests docs lock wheels wheels-check sbom audit-deps pin-images release-check image-steps clean
 

@@ -17,12 +17,13 @@ from hypothesis import HealthCheck, settings
 
 from processor.broker import Broker
 from processor.errors import PartsUnavailable
+from tests.examples import EXAMPLES
 from tests.kafka_tools import Names
 
-# Property tests try few examples by default, and as many as RUN_STEPS_EXAMPLES says.
+# Property tests try few examples by default, and as many as RUN_STEPS_EXAMPLES says (tests/examples.py).
 settings.register_profile(
     "run-steps",
-    max_examples=int(os.environ.get("RUN_STEPS_EXAMPLES", "40")),
+    max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -19,6 +19,7 @@ from tests.core.responses_strategies import response_logs
 from tests.core.scripted_log import START_S, Play, published, snapshot, step, text
 from tests.core.strategies import RULES, lives, logs
 from tests.core.test_restart import Topics, outcomes, portrait
+from tests.examples import examples
 
 SHORTER = msgspec.structs.replace(RULES, max_age_s=10, grace_s=0, ended_retention_s=5, ended_retention_records=4)
 NARROWER = msgspec.structs.replace(RULES, max_step_bytes=300, max_open_steps=1, max_record_bytes=400)
@@ -198,7 +199,9 @@ def in_one_life(
     return [*effects, *state.apply(rest)], state
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(st.one_of(logs(), lives(), response_logs()), st.data())
 def test_settings_change_at_the_committed_offset_wherever_owners_crash(
     records: list[LogRecord], data: st.DataObject

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from processor.core.rules import Rules
 from tests.core.scripted_log import Play, call, calls, refused, snapshot, step, text
 from tests.core.test_paths import USUAL, come_to_the_same
+from tests.examples import examples
 
 TEXTS = st.sampled_from(["", "a", "bc", '"', "\\", "é", "\n", '"}}', "x" * 90])
 SAID = st.fixed_dictionaries({}, optional=dict.fromkeys(("arguments", "name", "output"), TEXTS | st.none()))
@@ -49,7 +50,7 @@ def _folded(entries: list[tuple[int, dict[str, Any], str | None]]) -> list[dict[
     return [found[index] for index in sorted(found)]
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     st.integers(0, 2),
     st.lists(ENTRY, min_size=1, max_size=12),

@@ -23,6 +23,7 @@ from tests.core.scripted_log import RULES, call, calls, step, text
 from tests.core.strategies import RULES as LOG_RULES
 from tests.core.strategies import lives, logs
 from tests.core.test_restart import mark, portrait
+from tests.examples import examples
 
 UNGROUPED = Grouping(most_bytes=1 << 60, most_steps=1 << 60)
 FUNCTIONS: dict[str, Any] = {"type": "tool_calls", "step_details": {"type": "tool_calls", "tool_calls": []}}
@@ -45,7 +46,9 @@ class Codec:
         return content[::-1]
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(st.one_of(logs(), lives(), response_logs()), st.integers(1, 4), st.data())
 def test_whatever_is_grouped_when_the_effects_are_the_same(
     records: list[LogRecord], most_steps: int, data: st.DataObject

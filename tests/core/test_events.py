@@ -32,6 +32,7 @@ from processor.core.wire_types import (
 )
 from tests.core.scripted_log import Play, call, calls, delta, refused, run, snapshot, step, text
 from tests.core.strategies import details, lives
+from tests.examples import examples
 
 STEP = step("completed", step_details={"type": "tool_calls", "tool_calls": []})
 EVENTS: dict[str, Any] = {
@@ -569,7 +570,7 @@ def test_a_common_object_is_taken_as_exact() -> None:
         assert not isinstance(exact(disagreeing, prefix_of(disagreeing)), ExactObject)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(lives())
 def test_whatever_of_a_usual_life_is_exact_the_slow_path_reads_the_same(records: list[LogRecord]) -> None:
     for record in records:

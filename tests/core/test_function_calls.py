@@ -12,6 +12,7 @@ from processor.core.run_steps import compact_step
 from processor.core.run_steps.object_template import learn_named
 from tests.core.scripted_log import RULES, Play, call, calls, published, step, text
 from tests.core.test_paths import come_to_the_same
+from tests.examples import examples
 
 pytestmark = pytest.mark.usefixtures("_both_forms")
 DETAILS: dict[str, Any] = {"type": "tool_calls", "tool_calls": []}
@@ -60,7 +61,7 @@ def _named_calls(draw: st.DrawFn, count: int, arguments: str, output: dict[str, 
     return held, told
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(150))
 @given(st.data(), st.sampled_from(["null", "said"]), st.sampled_from([{}, {"output": None}]))
 def test_ends_that_name_calls_come_to_the_same(data: st.DataObject, arguments: str, output: dict[str, Any]) -> None:
     play = Play()

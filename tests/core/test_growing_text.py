@@ -13,6 +13,7 @@ from processor.core.growing_text import Text, inside
 from processor.core.growing_text import length_of as length_between
 from processor.core.surrogates import as_bytes, joined
 from processor.core.wire_types import canonical, read_text
+from tests.examples import examples
 
 ODD = '"\\\x00\n\r\t\b\f\x1f/\x7f\x80é\u2028\uffff😀nu0b'
 TEXTS = st.text(st.sampled_from(ODD) | st.characters(codec="utf-8"), max_size=30)
@@ -58,7 +59,7 @@ def test_the_length_of_some_pieces(piece: bytes, length: int) -> None:
     assert length_of(piece) == length
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(BYTES | st.binary(max_size=12))
 def test_the_length_of_a_piece_is_that_of_the_text_which_is_written_so(piece: bytes) -> None:
     text = readable(piece)

@@ -24,6 +24,7 @@ from tests.core.object_lives import lives_of_a_producer
 from tests.core.scripted_log import Play, call, calls, published, refused, step, text
 from tests.core.strategies import RULES
 from tests.core.test_paths import come_to_the_same
+from tests.examples import examples
 
 EMPTY: dict[str, Any] = {"type": "tool_calls", "tool_calls": []}
 
@@ -32,7 +33,7 @@ BOTH_FORMS = pytest.mark.usefixtures("_both_forms")
 
 
 @BOTH_FORMS
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(150))
 @given(
     lives_of_a_producer(),
     st.sampled_from([{}, {}, {}, {"max_step_bytes": 420}, {"max_open_steps": 1}, {"object_type": "x"}]),

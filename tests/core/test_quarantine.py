@@ -17,6 +17,7 @@ from processor.core.step_state import StepState
 from tests.core.scripted_log import Play, run, step
 from tests.core.strategies import lives, logs
 from tests.core.test_restart import Topics, mark, outcomes
+from tests.examples import examples
 
 pytestmark = pytest.mark.skipif(hasattr(Step, "__mypyc_attrs__"), reason="a compiled class takes no other methods")
 
@@ -75,7 +76,9 @@ def lived(records: list[LogRecord], *, marks: bool) -> list[Effect]:
     return effects
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(st.one_of(logs(), lives()), st.sampled_from(METHODS))
 def test_whatever_breaks_the_partition_goes_on(records: list[LogRecord], method: str) -> None:
     """No call into the state raises; whatever method of the step is broken, the other steps come out the same."""
@@ -89,7 +92,9 @@ def test_whatever_breaks_the_partition_goes_on(records: list[LogRecord], method:
     assert not any("secret" in effect.detail for effect in effects if isinstance(effect, DeadLetter))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(st.one_of(logs(), lives()), st.sampled_from(ROOTED[:3]), st.data())
 def test_a_restart_anywhere_gives_the_same(records: list[LogRecord], method: str, data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -14,6 +14,7 @@ from processor.core.partition import PartitionState
 from tests.core.responses_strategies import response_logs
 from tests.core.strategies import RULES, lives, logs
 from tests.core.test_restart import Topics, mark, outcomes, portrait
+from tests.examples import examples
 
 LOG = LogIdentity("cluster", "topic").encode()
 NARROW = msgspec.structs.replace(RULES, max_record_bytes=400)
@@ -32,7 +33,9 @@ def marks_of(effects: list[Effect]) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(st.one_of(logs(), lives(), response_logs()), st.data())
 def test_a_rebuilt_state_is_the_one_that_was_lost(records: list[LogRecord], data: st.DataObject) -> None:
     """Offset kept, metadata and checkpoints gone: the log and the published clock marks give all of it back."""

@@ -37,11 +37,12 @@ from tests.core.responses_log import (
     streams,
 )
 from tests.core.test_simulation import Written, records_of
+from tests.examples import examples
 
 STREAM_EVENT: Any = ResponseStreamEvent
 Events = list[dict[str, Any]]
 STREAMS = streams()
-SLOW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=examples(40), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def done_in(events: Events) -> dict[int, Any]:

@@ -25,10 +25,11 @@ from tests.core.gateways import Event, faulty
 from tests.core.responses_log import item_in, snapshot
 from tests.core.test_restart import Topics, uninterrupted
 from tests.core.wellformed_responses import Stream
+from tests.examples import examples
 
 RULES = Rules()
 NOW_MS = 1_800_000_000_000
-MANY = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=examples(80), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def sent(*inputs: Sequence[Event], keyer: EventKeyer | None = None) -> list[Outgoing]:

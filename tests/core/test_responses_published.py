@@ -19,6 +19,7 @@ from processor.publish.event_keying import EventKeyer
 from processor.publish.event_stream import EventStream
 from processor.publish.outgoing import Outgoing
 from processor.simulate.responses.steps import ResponseStep
+from tests.examples import examples
 
 RECORDINGS = sorted((Path(__file__).parents[3] / "shared" / "fixtures" / "responses").glob("*.sse"))
 SAMPLES = [path for path in response_sample_files() if path.suffix == ".sse"]
@@ -95,7 +96,7 @@ def test_each_published_step_equals_the_item_that_was_done(path: Path) -> None:
     assert {step.revision for step in steps} <= {0}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_a_cut_at_any_byte_and_the_whole_again_give_equal_bytes(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from(WHOLE)).read_bytes()
@@ -107,7 +108,7 @@ def test_a_cut_at_any_byte_and_the_whole_again_give_equal_bytes(data: st.DataObj
         assert texts_of(folded(records)) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_a_cut_at_any_byte_and_the_rest_resumed_give_equal_bytes(data: st.DataObject) -> None:
     numbered = [path for path in WHOLE if b'"sequence_number":0' in path.read_bytes().replace(b": ", b":")]
@@ -123,7 +124,7 @@ def test_a_cut_at_any_byte_and_the_rest_resumed_give_equal_bytes(data: st.DataOb
     assert texts_of(folded(published(text[:cut]) + resumed)) == texts_of(folded(published(text)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.data())
 def test_responses_interleaved_give_equal_bytes(data: st.DataObject) -> None:
     paths = data.draw(st.lists(st.sampled_from(WHOLE), min_size=2, max_size=3, unique=True))
@@ -138,7 +139,7 @@ def test_responses_interleaved_give_equal_bytes(data: st.DataObject) -> None:
     assert texts_of(folded(mixed)) == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(st.data())
 def test_a_dropped_stream_and_the_retrieved_response_lose_no_call(data: st.DataObject) -> None:
     """Also where the deadline has passed in between: the real end wins."""

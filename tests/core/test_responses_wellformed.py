@@ -19,10 +19,11 @@ from processor.core.rules import Rules
 from processor.core.run_steps.fast_path import Paths
 from tests.core.responses_log import item_in, play, published, record_of, renumbered, snapshot
 from tests.core.wellformed_responses import Stream, streams
+from tests.examples import examples
 
 STREAM_EVENT: Any = ResponseStreamEvent
 RULES = Rules()
-MANY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+MANY = settings(max_examples=examples(150), deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def records_of(

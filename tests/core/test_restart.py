@@ -21,6 +21,7 @@ from processor.core.step_state import StepState
 from tests.core.responses_strategies import response_logs
 from tests.core.scripted_log import step, text
 from tests.core.strategies import RULES, lives, logs
+from tests.examples import examples
 
 SMALL_GROUPS = Grouping(most_steps=2)
 
@@ -119,7 +120,9 @@ class Topics:
         return state
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=examples(400), deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(st.one_of(logs(), lives(), response_logs()), st.data())
 def test_crash_anywhere_same_bytes(records: list[LogRecord], data: st.DataObject) -> None:
     """Any batching, any commits, any crashes, any checkpoints, clock marks included: the outcomes of one life."""
@@ -162,7 +165,7 @@ def test_crash_anywhere_same_bytes(records: list[LogRecord], data: st.DataObject
     assert portrait(restored) == expected_state
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.one_of(logs(), lives(), response_logs()), st.data())
 def test_how_the_log_is_cut_into_batches_changes_nothing(records: list[LogRecord], data: st.DataObject) -> None:
     state = PartitionState("t", 3, RULES)

@@ -15,6 +15,7 @@ from processor.core.run_steps import object_shape, object_template
 from processor.core.run_steps.object_path import ObjectPath
 from tests.core.scripted_log import RULES, Play, published
 from tests.core.test_paths import come_to_the_same
+from tests.examples import examples
 
 pytestmark = pytest.mark.usefixtures("_both_forms")
 CALLS: Final[dict[str, Any]] = {"type": "tool_calls", "tool_calls": []}
@@ -163,7 +164,7 @@ def end_of(play: Play, step_id: str, of_step: dict[str, Any]) -> Any:
 LENGTHS: Final = st.sampled_from([1, 2, 3])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=examples(150))
 @given(st.data())
 def test_ids_of_any_lengths_come_to_the_same(data: st.DataObject) -> None:
     """What one hole has less another may have more: the places of the last step would fit, but for what is there."""

@@ -24,6 +24,7 @@ from processor.core.surrogates import holds_half, joined
 from tests.core.responses_log import record_of
 from tests.core.scripted_log import RULES, calls, run, step
 from tests.core.test_restart import Topics
+from tests.examples import examples
 
 ROCKET = "🚀"
 APPENDED = [path for path, rule in MERGE.items() if rule is Rule.APPEND]
@@ -137,14 +138,14 @@ def cut(draw: st.DrawFn) -> list[str]:
 
 
 @pytest.mark.parametrize("path", APPENDED)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(pieces=cut())
 def test_a_text_comes_out_whole_wherever_it_was_cut(path: str, pieces: list[str]) -> None:
     _holds(run_step_log(path, pieces), pieces, lambda snapshot: text_at(path, snapshot))
 
 
 @pytest.mark.parametrize("name", PLACES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(pieces=cut())
 def test_a_text_of_a_response_too(name: str, pieces: list[str]) -> None:
     _holds(response_log(name, pieces), pieces, lambda snapshot: _found(snapshot, name))

@@ -19,6 +19,7 @@ from processor.core.run_steps.fast_path import Paths
 from processor.core.wire_types import read_any
 from tests.core.responses_log import RULES, log_of, renumbered
 from tests.core.responses_strategies import SHAPES, SPELLINGS
+from tests.examples import examples
 
 TEXTS = st.text(max_size=6) | st.sampled_from(["", '"', "\\", '\\"', '"}', '","obfuscation":"', "\x00", "\ud7ff", "é"])
 IDS = st.sampled_from(["msg_1", "", "a-b.c", "fa6f3a83-5d25"])
@@ -62,7 +63,7 @@ def test_the_shapes_of_services_are_learned_and_serve_every_text(number: int, se
         assert template.text_in(value, count + 1) is None
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.sampled_from(SHAPES), st.sampled_from(SPELLINGS), st.booleans(), st.data())
 def test_what_a_template_takes_is_read_the_same_in_full(
     shape: Sequence[str], separators: tuple[str, str], ascii_only: bool, data: st.DataObject

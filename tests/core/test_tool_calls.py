@@ -14,6 +14,7 @@ from processor.core.run_steps import compact_step
 from processor.core.run_steps.tool_calls import Outlines, learn_named
 from tests.core.scripted_log import Play, calls, published, step, text
 from tests.core.test_paths import come_to_the_same
+from tests.examples import examples
 
 DETAILS: dict[str, Any] = {"type": "tool_calls", "tool_calls": []}
 TEXTS = st.sampled_from(["", "a", '{"a": "b"}', "\u00e9\n", '","name":"x', "]}", "~0~", "mcp"])
@@ -74,7 +75,7 @@ def _call(draw: st.DrawFn, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
     return held, told
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.data())
 def test_ends_that_name_calls_come_to_the_same(data: st.DataObject) -> None:
     """Some ends say the calls again, some leave them to the fold, and each step has calls like those of another."""

@@ -27,6 +27,7 @@ from processor.archives.jsonl import encode_line
 from processor.archives.reading import _items, _Order
 from processor.archives.records import LIMITS, MAX_OFFSET, MAX_TIMESTAMP, MIN_TIMESTAMP, Limits
 from processor.core.record_columns import RecordColumns
+from tests.examples import examples
 
 Item = ArchivedRecord | Gap
 USUAL: Final = [ArchivedRecord("events", 0, offset, 1_000, b"k", b"v") for offset in range(5)]
@@ -148,7 +149,7 @@ COLUMNS: Final = (
 )
 @example(lines=[COLUMNS[-3]], first=0, chunk=150, begin=0, end=MAX_OFFSET)
 @example(lines=[COLUMNS[-2]], first=0, chunk=150, begin=0, end=MAX_OFFSET)
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=examples(400))
 def test_columns_are_the_records_of_lists(lines: list[bytes], first: int, chunk: int, begin: int, end: int) -> None:
     """In a range of one partition: the same items, and the same error behind them."""
     usual = [encode_line(one)[:-1] for one in USUAL[first:]]
@@ -237,7 +238,7 @@ ROWS: Final = (
 )
 @example(rows=list(ROWS[5:7]), first=0, most=2, begin=0, end=MAX_OFFSET)
 @example(rows=[ROWS[5], ROWS[6], ROWS[7]], first=0, most=1 << 12, begin=0, end=MAX_OFFSET)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_columns_of_parquet_are_the_records_of_lists(
     rows: list[Item], first: int, most: int, begin: int, end: int
 ) -> None:

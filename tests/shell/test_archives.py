@@ -48,6 +48,7 @@ from processor.archives.records import LIMITS
 from processor.core.header_names import name_text
 from processor.errors import RunStepsError, UsageError
 from tests.capture_files import CAPTURED
+from tests.examples import examples
 
 Item = ArchivedRecord | Gap
 KINDS = (".jsonl", ".jsonl.gz", ".parquet")
@@ -354,7 +355,7 @@ def test_what_is_no_archive_is_said_before_anything_is_read(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(data=st.data())
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_a_range_is_the_items_in_it(tmp_path_factory: pytest.TempPathFactory, kind: str, data: st.DataObject) -> None:
     """Whatever the sizes of the files; gaps are cut."""
     log = data.draw(logs())
@@ -477,7 +478,7 @@ def test_lists_of_items_are_the_items_and_what_is_refused_comes_last(tmp_path: P
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(log=logs(), file_bytes=st.sampled_from([1, 200, 1 << 20]))
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_a_recording_gives_back_what_was_written_and_the_same_bytes_each_time(
     tmp_path_factory: pytest.TempPathFactory, kind: str, log: list[Item], file_bytes: int
 ) -> None:
@@ -782,7 +783,7 @@ def test_a_page_that_claims_too_much_is_refused_before_it_is_unpacked(tmp_path: 
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_page_headers_of_any_bytes_end_in_an_answer(data: bytes) -> None:
     try:
         found = pages(BytesIO(data), 0, len(data))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processor.errors import Fenced
+from tests.examples import examples
 from tests.shell.test_worker import Life, World, ended, living, steps
 
 TURN_S = 0.03
@@ -126,7 +127,7 @@ async def test_an_eviction_in_a_long_unit_drops_it(monkeypatch: pytest.MonkeyPat
         life.assert_equal()
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(ends=st.lists(st.tuples(st.integers(1, 60), st.sampled_from(["kill", "stop", "rebalance"])), max_size=6))
 def test_whatever_interrupts_long_units_nothing_is_lost_or_doubled(ends: list[tuple[int, str]]) -> None:
     async def run(monkeypatch: pytest.MonkeyPatch) -> None:

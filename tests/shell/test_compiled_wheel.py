@@ -42,9 +42,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image | None:
     done = subprocess.run(
         [compiled_wheel.ROOT / "deploy" / "build-image-steps.sh", root],
         # PYTHONPATH must not reach what was built.
-        env={"CFLAGS": compiled_wheel.SAME_CODE}
-        | os.environ
-        | {"PYTHON": sys.executable, "PYTHONPATH": str(compiled_wheel.ROOT)},
+        env=compiled_wheel.SAME_CODE | os.environ | {"PYTHON": sys.executable, "PYTHONPATH": str(compiled_wheel.ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

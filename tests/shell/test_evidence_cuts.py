@@ -21,6 +21,7 @@ from processor.audit.report.manifest import read
 from processor.cli import main as cli
 from processor.core.effects import FOLD_VERSION
 from processor.core.headers import RULES
+from tests.examples import examples
 from tests.shell import mutations
 from tests.shell.test_replay import Archived
 from tests.shell.test_replay import settings as archived_settings
@@ -58,7 +59,9 @@ def evidence(archived: Archived, folder: Path, cuts: Sequence[Cuts]) -> tuple[st
 _cuts: st.SearchStrategy[Cuts] = st.lists(st.tuples(st.floats(0.05, 0.95), st.integers(0, 40)), max_size=3)
 
 
-@settings(max_examples=6, deadline=None, phases=[Phase.explicit, Phase.generate])  # a replay is too dear to shrink by
+@settings(
+    max_examples=examples(6), deadline=None, phases=[Phase.explicit, Phase.generate]
+)  # a replay is too dear to shrink by
 @given(cuts=st.lists(_cuts, min_size=mutations.PARTITIONS, max_size=mutations.PARTITIONS))
 def test_how_archives_are_cut_and_overlap_makes_no_difference_to_the_evidence(
     archived: Archived, cuts: list[Cuts]

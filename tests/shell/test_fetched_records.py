@@ -22,6 +22,7 @@ from processor.errors import CorruptLog
 from processor.kafka.fetch import BatchFetcher, BatchRecords, BatchResult, CheckedRecords
 from processor.kafka.fetched_records import FetchedRecords, UndecodedBatch, sample
 from tests.core.scripted_log import step, text
+from tests.examples import examples
 from tests.shell.test_kafka_contract import (
     ABORTED,
     CODECS,
@@ -96,7 +97,7 @@ def test_it_takes_what_upstream_takes(log: Log, start: int, isolation: int) -> N
         assert taken(log, start, isolation, [limit]) == upstream(log, start, isolation)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     logs(),
     st.integers(0, 40),

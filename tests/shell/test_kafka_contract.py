@@ -35,6 +35,7 @@ from processor.kafka import error_codes, wire
 from processor.kafka.errors import OffsetLost, PermissionMissing, translate
 from processor.kafka.fetch import BatchFetcher, BatchRecords, BatchResult, CheckedRecords
 from processor.kafka.records import murmur2
+from tests.examples import examples
 
 ROOM = Path(pinned.__file__).parent
 
@@ -470,7 +471,7 @@ def logs(draw: st.DrawFn) -> Log:
     return Log(raw, aborted)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(logs(), st.integers(0, 40), st.sampled_from([0, 1]), st.lists(st.integers(1, 9), min_size=1, max_size=5))
 def test_it_takes_what_upstream_takes_of_any_log(log: Log, start: int, isolation: int, cuts: list[int]) -> None:
     assert ours(log, start, isolation, cuts) == upstream(log, start, isolation)
@@ -595,7 +596,7 @@ def test_a_response_may_end_anywhere(log: Log) -> None:
         assert ours(cut, 0, READ_COMMITTED) == upstream(cut, 0, READ_COMMITTED)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     st.one_of(logs(), st.sampled_from([MAGIC_0, MAGIC_1, MIXED])),
     st.lists(st.integers(0, 1 << 20), max_size=3),

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from processor.kafka import framing as frames
 from processor.kafka.client import BrokerConnection, connect
 from processor.kafka.framing import ForeignProtocol, FrameProtocol, Response
+from tests.examples import examples
 
 SMALL = 64 << 10
 
@@ -60,7 +61,7 @@ PIECES = st.lists(st.one_of(st.integers(1, 9), st.integers(1, 2 * SMALL)), max_s
 
 
 @given(lengths=LENGTHS, pieces=PIECES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_however_it_is_cut_the_same_responses_come(lengths: Sequence[int], pieces: Sequence[int]) -> None:
     async def run() -> None:
         wire = Wire()

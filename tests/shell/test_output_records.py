@@ -25,6 +25,7 @@ from processor.kafka.output_records import (
 )
 from processor.kafka.records import OutRecord, batch_bytes, compression_growth_bytes
 from processor.serve.topics import HEADERS_BYTES
+from tests.examples import examples
 
 HEADERS = (("runstep-reason", b"not_json"),)
 
@@ -97,7 +98,7 @@ def letters(draw: st.DrawFn) -> OutRecord:
     return OutRecord(DEAD, None, draw(CONTENTS), draw(CONTENTS), draw(st.integers(0, 1 << 42)), headers)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(letters(), st.data())
 def test_a_dead_letter_is_whole_exactly_if_a_batch_holds_it(record: OutRecord, data: st.DataObject) -> None:
     """As the client's own batch builder has it, at limits around the record's size; a codec makes it little larger."""

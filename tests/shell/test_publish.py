@@ -25,6 +25,7 @@ from processor.publish.event_stream import EventStream
 from processor.publish.outgoing import Outgoing
 from processor.publish.publisher import RunPublisher
 from processor.publish.sse import Format
+from tests.examples import examples
 
 RECORDINGS = Path(__file__).parents[3] / "shared" / "fixtures"
 STREAMS = [*sample_files(), *sorted(RECORDINGS.glob("*.sse"))]
@@ -155,7 +156,7 @@ def spelled(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
     return text.encode(), values
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(spelled(), st.data())
 def test_any_spelling_and_any_cut_give_the_same_records(case: tuple[bytes, list[bytes]], data: st.DataObject) -> None:
     text, values = case
@@ -168,13 +169,13 @@ def test_any_spelling_and_any_cut_give_the_same_records(case: tuple[bytes, list[
     assert out + stream.finish() == whole
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(spelled())
 def test_one_byte_at_a_time_gives_the_same_records(case: tuple[bytes, list[bytes]]) -> None:
     assert [record.value for record in records(case[0], chunk=1)] == case[1]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(list(Format)))
 def test_garbage_never_raises(text: bytes, format: Format) -> None:
     keyer = EventKeyer()

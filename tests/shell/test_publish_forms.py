@@ -17,6 +17,7 @@ from processor.publish.event_keying import EventKeyer
 from processor.publish.event_stream import EventStream
 from processor.publish.json_values import JsonValues
 from processor.publish.response_numbers import SequenceNumbers
+from tests.examples import examples
 from tests.shell.test_publish import DONE, PART1, RUN, STEP, Terminal, ids, sse
 from tests.shell.test_publish_responses import lines_of, records, stream_of, whole
 
@@ -216,7 +217,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(VALUES, max_size=3))
 def test_json_objects_in_any_layout_are_found(found_in: list[Any]) -> None:
     objects = [{"v": value} for value in found_in]
@@ -228,7 +229,7 @@ def test_json_objects_in_any_layout_are_found(found_in: list[Any]) -> None:
             assert [json.loads(value) for value in found] == objects
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.lists(st.integers(0, 40), max_size=60))
 def test_numbers_are_seen_once_and_gaps_are_known(numbers: list[int]) -> None:
     seen: set[int] = set()
@@ -249,7 +250,7 @@ def test_numbers_are_seen_once_and_gaps_are_known(numbers: list[int]) -> None:
 # --- halves of surrogate pairs ---
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.integers(0xD7FE, 0xE001) | st.sampled_from([0x5C, 0x22, 0x61, 0x1F680]), max_size=8), st.booleans())
 def test_a_half_becomes_the_replacement_character_and_a_pair_stays(points: list[int], upper: bool) -> None:
     text = json.dumps({"v": "".join(map(chr, points))})

@@ -24,6 +24,7 @@ from processor.publish.event_keying import EventKeyer
 from processor.publish.event_stream import EventStream
 from processor.publish.outgoing import Outgoing
 from processor.publish.publisher import RunPublisher
+from tests.examples import examples
 from tests.shell.test_publish import DONE, PART1, Collector, Terminal, collected, header, ids, sse
 
 __all__ = ["collected"]
@@ -149,7 +150,7 @@ def test_json_lines_arrays_and_pretty_printed_json_are_the_same_events(path: Pat
 # --- cut, resumed, sent again ---
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_a_stream_cut_at_any_byte_and_sent_again_whole_is_the_same_records(data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(RECORDINGS or SAMPLES))
@@ -163,7 +164,7 @@ def test_a_stream_cut_at_any_byte_and_sent_again_whole_is_the_same_records(data:
     assert not missing
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_a_stream_cut_at_any_byte_and_resumed_is_the_same_records(data: st.DataObject) -> None:
     choice = [path for path in RECORDINGS if path.stem not in UNNUMBERED and path.stem != NAMELESS] or SAMPLES
@@ -280,7 +281,7 @@ def test_an_id_that_is_longer_than_the_worker_takes_gets_a_key_of_its_own(length
 # --- several responses, mixed input ---
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.booleans(), min_size=12, max_size=12))
 def test_two_responses_interleaved_in_json_lines_are_told_apart_or_refused(turns: list[bool]) -> None:
     queues = [whole("resp_1", "msg_1"), whole("resp_2", "msg_2")]

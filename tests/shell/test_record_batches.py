@@ -27,6 +27,7 @@ from processor.kafka.idempotent_producer import _ClosedBatch
 from processor.kafka.record_batches import AckPositions, RecordBatch, RecordBatches
 from processor.kafka.records import BATCH_OVERHEAD_BYTES, OutRecord, partition_of
 from processor.kafka.transactions import Identity
+from tests.examples import examples
 
 WRITER = Identity(4711, 3)
 CONTENTS = st.one_of(
@@ -67,7 +68,7 @@ def ours(records: list[OutRecord], max_bytes: int, compression: str | None) -> t
     return builder.build(*WRITER, 17), sizes, builder
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(RECORDS, st.sampled_from(list(CODECS)), st.one_of(st.just(1 << 20), st.integers(1, 30_000)))
 def test_a_batch_has_the_bytes_of_the_clients_builder(
     records: list[OutRecord], compression: str | None, max_bytes: int

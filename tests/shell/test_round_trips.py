@@ -13,6 +13,7 @@ from processor.core.effects import DeadLetter, LogRecord
 from processor.core.header_names import name_bytes, name_text
 from processor.core.partition import PartitionState
 from processor.core.rules import Rules
+from tests.examples import examples
 
 _int64 = st.integers(-(1 << 63), (1 << 63) - 1) | st.sampled_from([-(1 << 63), -5, -1, 0, (1 << 63) - 1])
 _content = st.none() | st.binary(max_size=40) | st.just(b"k" * 1_000_000)
@@ -26,7 +27,7 @@ def _is_ours(name: bytes) -> bool:
 
 @pytest.mark.parametrize("kind", [".jsonl", ".jsonl.gz", ".parquet"])
 @given(key=_content, value=_content, timestamp=_int64, headers=_headers)
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_a_record_comes_back_as_it_was_written(
     tmp_path_factory: pytest.TempPathFactory,
     kind: str,

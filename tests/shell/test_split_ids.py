@@ -26,12 +26,13 @@ from processor.config.settings import Settings
 from processor.core.partition import PartitionState
 from processor.kafka.output_records import Outputs
 from tests.core.scripted_log import run, step, text
+from tests.examples import examples
 
 TOPIC = "events"
 CONFIG = Settings.model_validate({"source": {"topic": TOPIC}})
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=examples(80), deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(0, 5), st.text(max_size=3), st.none() | st.integers() | st.text(max_size=2)), max_size=60
