@@ -23,7 +23,7 @@ for (const model of ["finished", "[DONE]"]) {
   console.log(`cohere-ai: ${JSON.stringify(text)}, last event: ${last}`);
 }
 NODE
-seen=$(PYTHONPATH=$LIB timeout 60 "$WORK/venv/bin/python" - "$WORK/node" <<'PYTHON'
+seen=$(PYTHONPATH=$LIB timeout 120 "$WORK/venv/bin/python" - "$WORK/node" <<'PYTHON'
 import json
 import subprocess
 import sys

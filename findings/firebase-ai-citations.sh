@@ -53,7 +53,7 @@ for (const name in STREAMS) {
 }
 process.exit(0);
 NODE
-seen=$(cd "$WORK/node" && timeout 60 node read.mjs 2>/dev/null)
+seen=$(cd "$WORK/node" && timeout 120 node read.mjs 2>/dev/null)
 verdict 'sources last, vertexai: Shall I compare thee? https://example.org/poem https://example.org/page
 sources last, firebase/ai: Shall I compare thee? https://example.org/poem https://example.org/page
 sources first, vertexai: Shall I compare thee? https://example.org/poem https://example.org/page

@@ -65,7 +65,7 @@ for (const name in STREAMS) {
 }
 server.close();
 NODE
-seen=$(cd "$WORK/node" && timeout 60 node read.mjs 2>/dev/null)
+seen=$(cd "$WORK/node" && timeout 120 node read.mjs 2>/dev/null)
 verdict 'one part in each chunk, generative-ai: "Paying.", refund(7)
 one part in each chunk, vertexai: "Paying.", refund(7)
 text and call, generative-ai: "Paying." and refund(7), "Paying." and refund(7)

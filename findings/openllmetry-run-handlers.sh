@@ -9,7 +9,7 @@
 
 . "$(dirname "$0")/lib/finding.sh"
 python_packages opentelemetry-instrumentation-openai==0.62.4 opentelemetry-sdk==1.45.2 openai==3.57.0
-seen=$(timeout 60 "$WORK/venv/bin/python" - <<'PYTHON' 2>/dev/null
+seen=$(timeout 120 "$WORK/venv/bin/python" - <<'PYTHON' 2>/dev/null
 import http.server
 import json
 import threading

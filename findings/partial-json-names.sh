@@ -45,8 +45,8 @@ for (const piece of readFileSync(process.argv[2], "utf8").trim().split("\n")) {
 }
 NODE
 seen=$(
-  timeout 60 "$WORK/venv/bin/python" "$WORK/read.py" "$WORK/pieces"
-  timeout 60 node "$WORK/node/read.mjs" "$WORK/pieces"
+  timeout 120 "$WORK/venv/bin/python" "$WORK/read.py" "$WORK/pieces"
+  timeout 120 node "$WORK/node/read.mjs" "$WORK/pieces"
 )
 verdict 'partialjson: {"paid":true,"cents":1250}
 jiter: {"paid":true,"cents":1250}

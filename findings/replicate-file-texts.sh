@@ -9,7 +9,7 @@
 
 . "$(dirname "$0")/lib/finding.sh"
 python_packages replicate==1.0.7 httpx==0.28.1 httpx-sse==0.4.3
-seen=$(timeout 60 "$WORK/venv/bin/python" - <<'PYTHON' 2>/dev/null
+seen=$(timeout 120 "$WORK/venv/bin/python" - <<'PYTHON' 2>/dev/null
 import http.server
 import json
 import threading

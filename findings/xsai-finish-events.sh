@@ -55,7 +55,7 @@ for (const model in STREAMS) {
 }
 process.exit(0);
 NODE
-seen=$(cd "$WORK/node" && timeout 60 node read.mjs 2>/dev/null)
+seen=$(cd "$WORK/node" && timeout 120 node read.mjs 2>/dev/null)
 verdict 'text, openai: Pay now.
 text, xsai: Pay now. (stop), events: finish (stop, no tokens), finish (stop, 3 tokens)
 text and call, openai: One moment. Paying.
