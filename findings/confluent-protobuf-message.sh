@@ -3,7 +3,7 @@
 # versions: PyPI confluent-kafka 2.16.1 with its extras protobuf and schemaregistry, protobuf 7.36.2
 # expected: an error. A record of the schema registry begins with the schema's id and the place of its message in the schema, which is there
 #   because a file has several messages; the deserializer is made for one of them, and looks the writer's one up.
-# does: what it has found it needs for rules alone; the bytes are read as the message that it was made for. Protobuf has no names on the
+# does: what it has found it uses for subjects and rules alone; the bytes are read as the message that it was made for. Protobuf has no names on the
 #   wire, so fields of the same number and type are taken over, the others are kept as unknown ones or stay empty: of a topic with two kinds
 #   of records a consumer for one gets both, as the same kind.
 
@@ -29,15 +29,15 @@ registry = SchemaRegistryClient.new_client({"url": "mock://"})
 context = SerializationContext("payments", MessageField.VALUE)
 for written in (Charge(order="order-7", cents=1250), Refund(order="order-7", cents=1250)):
     data = ProtobufSerializer(type(written), registry)(written, context)
-    print(f"{written.DESCRIPTOR.name} is written as {data[:1].hex()}, a schema's id, {data[5:-11].hex()}, {data[-11:]}")
+    print(f"{written.DESCRIPTOR.name} is written as {data[:1].hex()}, a schema's id, {data[5:-12].hex()}, {data[-12:]}")
     for reader in (Charge, Refund):
         read = ProtobufDeserializer(reader, {}, registry)(data, context)
         print(f"  read as {read.DESCRIPTOR.name}: {read.order} {read.cents}")
 PYTHON
 )
-verdict "Charge is written as 00, a schema's id, 000a, b'\\x07order-7\\x10\\xe2\\t'
+verdict "Charge is written as 00, a schema's id, 00, b'\\n\\x07order-7\\x10\\xe2\\t'
   read as Charge: order-7 1250
   read as Refund: order-7 1250
-Refund is written as 00, a schema's id, 02020a, b'\\x07order-7\\x10\\xe2\\t'
+Refund is written as 00, a schema's id, 0202, b'\\n\\x07order-7\\x10\\xe2\\t'
   read as Charge: order-7 1250
   read as Refund: order-7 1250" "$seen"
