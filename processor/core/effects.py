@@ -70,6 +70,10 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
+REFERENCES: Final = frozenset({Reason.SNAPSHOT_TOO_LARGE, Reason.INTERNAL_ERROR})
+"""Reasons of dead letters that refer to a step: with one of these a clock mark is the worker's own word."""
+
+
 class Rejected(msgspec.Struct, frozen=True, gc=False):
     """Bad data as a value (never an exception). `detail` holds no payload text and at most 200 characters."""
 

@@ -193,9 +193,13 @@ class TopicWatch:
                 )
         problems = self._judge(self._as_served(seen.topics))
         if problems:
-            return ConfigError(
-                "\n".join(problems), hint="changed while the worker ran; nothing is lost: correct it, and start again"
-            )
+            hint = "nothing is lost: correct it, and start again"
+            if "compact" in seen.topics[self._source].cleanup:
+                hint = (
+                    "what the broker removes of the source until it is corrected is gone, applied or not: correct it, "
+                    "see with `run-steps replay --to end` whether offsets are compacted away, and start again"
+                )
+            return ConfigError("\n".join(problems), hint=f"changed while the worker ran; {hint}")
         return None
 
     def _as_served(self, topics: Mapping[str, TopicFacts]) -> Mapping[str, TopicFacts]:

@@ -172,6 +172,8 @@ def test_a_setting_that_start_would_refuse_ends_a_running_worker(broker: Broker,
     set_configs(broker, stage.source, cleanup_policy="compact")
     said = refused(service, CONFIG)
     assert f"topic {stage.source}: compacted, which loses events; set cleanup.policy=delete" in said
+    assert "nothing is lost" not in said, "the broker goes on removing records"
+    assert "run-steps replay --to end" in said
 
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["once it is known", "at once"])

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,14 +18,22 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the stub lacks some of them
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
-from processor.errors import OutOfMemory
+from processor.audit.report.manifest import Outcome
+from processor.errors import ConfigError, OutOfMemory
 from processor.simulate import Parameters
 from tests import kafka_tools as kt
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Scene, Tally
+from tests.faults.service import Stage, created, delta, ended
 from tests.faults.trouble import WORKERS, under_load
-from tests.faults.worker_fleet import START_S, Process
+from tests.faults.worker_fleet import START_S, WAIT_S, Process, eventually
 
 FAKETIME: Final = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 _BEYOND_SESSION_S: Final = 10
@@ -204,6 +213,59 @@ EXPIRING: Final = {
     "transaction.remove.expired.transaction.cleanup.interval.ms": "500",
 }
 """Settings of a broker that soon forgets the transactional ids that are idle."""
+
+
+COMPACTING: Final = {"log.cleaner.backoff.ms": "200"}
+"""Settings of a broker that compacts at once."""
+
+
+def compacted(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:
+    """The source is compacted while its worker is stopped, then set back: what is gone, a replay alone can tell.
+
+    A start is refused in between. What it lacks afterwards makes no record wrong: the log that is left implies it, or
+    nothing is known.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    prefix = f"{tally.scenario}-{tally.seed}-{uuid.uuid4().hex[:6]}"
+    stage = Stage(cluster.bootstrap, kt.Names(prefix, f"{prefix}.group"), home, partitions=1)
+    with stage.serve() as service:
+        service.until_live()
+        stage.say(created("ended"), ended("ended"), key=b"1")
+        stage.say(created("open"), delta("open", "one"), key=b"2")
+        service.until("all committed", lambda: stage.committed().get(0) == 4)
+        service.terminate()
+    stage.say(delta("open", "two"), key=b"2")
+    stage.say(created("new"), ended("new"), key=b"3")
+    alter = functools.partial(_set_configs, cluster, stage.source)
+    alter({"cleanup.policy": "compact", "segment.ms": "200", "min.cleanable.dirty.ratio": "0.0"})
+
+    def left() -> set[int]:
+        stage.say(b"", key=b"rolls the segment")
+        return {got.offset for got in kt.read_topic(stage.bootstrap, stage.source) if got.offset < 7}
+
+    eventually("all but the last of each key is gone", lambda: left() == {1, 4, 6}, WAIT_S, every_s=0.5)
+    tally.faults += 1
+    with stage.serve() as service:
+        if service.ended() != ConfigError.exit_code:
+            tally.problems.append(f"a compacted source was taken: {service.tail()[-300:]}")
+    alter({"cleanup.policy": "delete"})
+    with stage.serve() as service:
+        service.until_live()
+        stage.say(ended("open"), key=b"2")
+        service.until("all is published", lambda: len(stage.published()) == 3)
+        if service.terminate() != 0:
+            tally.problems.append(f"the worker did not end well: {service.tail()[-300:]}")
+    if (verdict := stage.replayed()) is not Outcome.UNPROVABLE:
+        tally.problems.append(f"over the holes the replay is {verdict}")
+    tally.rounds += 1
+
+
+def _set_configs(cluster: Cluster, topic: str, changes: Mapping[str, str]) -> None:
+    to = AlterConfigOpType.SET
+    entries = [ConfigEntry(name, value, incremental_operation=to) for name, value in changes.items()]
+    asked = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+    for future in cluster.admin.incremental_alter_configs([asked]).values():
+        future.result(WAIT_S)
 
 
 def expired_id(cluster: Cluster, home: Path, tally: Tally, seconds: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from tests.compat.versions import Served
-from tests.faults import accidents, brokers, late, mirror, mirror_back, starts, trouble
+from tests.faults import accidents, brokers, late, mirror, mirror_back, mixed, starts, trouble
 from tests.faults.cluster import Cluster
 from tests.faults.lab import Tally
 from tests.faults.proxy import Proxy
@@ -118,6 +118,8 @@ _ALL: Final = (
     Scenario("zombies", "frozen at a named request, thawed after its session", _on(1, trouble.zombies), share=3),
     Scenario("hijack", "a stranger initialises a worker's transactional id", _on(1, trouble.hijack)),
     Scenario("twins", "two processes with one instance_id", _on(1, trouble.twins)),
+    Scenario("mixed-modes", "both delivery modes in one group; kills", _on(1, mixed.modes)),
+    Scenario("mixed-versions", "an earlier version as well, both modes; kills", _on(1, mixed.versions)),
     Scenario("storm", "members join, leave and are killed each 1-2 s", _on(1, trouble.storm)),
     Scenario("broker-kills", "three brokers: kill -9 by role, restarts", _on(3, brokers.kills), share=3),
     Scenario("below-min-isr", "two of three brokers gone for 20 s", _on(3, brokers.below_min_isr)),
@@ -128,6 +130,12 @@ _ALL: Final = (
     Scenario("stranger", "a transaction never ended on a checkpoint partition", _on(1, accidents.stranger)),
     Scenario("clocks", "wall clocks that jump by hours and days (libfaketime)", _on(1, accidents.clocks)),
     Scenario("descriptors", "64 descriptors, and more connections held", _on(1, accidents.descriptors)),
+    Scenario(
+        "compacted",
+        "the source compacted while its worker is stopped",
+        _on(1, accidents.compacted, broker_settings=accidents.COMPACTING),
+        share=0.5,
+    ),
     Scenario(
         "expired-id",
         "the broker forgets the transactional id of an idle worker",

@@ -12,11 +12,11 @@ from tests import kafka_tools as kt
 from tests.faults import worker_fleet
 from tests.faults.__main__ import table
 from tests.faults.conftest import Behind
-from tests.faults.lab import Scene, Tally, offsets_that_went_back
+from tests.faults.lab import Scene, Tally, compare_copies, offsets_that_went_back
 from tests.faults.recovery import recoveries
 from tests.faults.soak import Sample, leaks
 from tests.faults.worker_fleet import Offsets, Topics
-from tests.kafka_tools import Names, Sent
+from tests.kafka_tools import Got, Names, Sent
 
 
 def test_what_is_planted_is_counted(behind: Behind, tmp_path: Path) -> None:
@@ -54,6 +54,17 @@ def test_an_offset_that_went_back_is_read_from_the_coordinators_log(behind: Behi
         consumer.commit(offsets=[TopicPartition(topics.source, 0, offset)], asynchronous=False)
     consumer.close()
     assert offsets_that_went_back(topics) == ["partition 0: 7, then 3"]
+
+
+def test_copies_may_differ_in_their_fold_version_alone() -> None:
+    def step(offset: int, value: bytes = b"{}", version: bytes = b"8", revision: bytes = b"0") -> Got:
+        named = (("runstep-revision", revision), ("runstep-first-offset", b"1"), ("runstep-fold-version", version))
+        return Got("out", 0, offset, 1, b"step_1", value, named)
+
+    assert compare_copies([step(0), step(1, revision=b"1")]) == (0, [])
+    assert compare_copies([step(0), step(1, version=b"7")]) == (1, [])
+    copies, unequal = compare_copies([step(0), step(1), step(2, b"{1}")])
+    assert (copies, len(unequal)) == (1, 1)
 
 
 def test_who_has_read_all_does_not_wait() -> None:

@@ -31,7 +31,7 @@ from processor.audit.judge.verdicts import (
     PublishedIndex,
     read_created,
 )
-from processor.core.effects import DeadLetter, Headers, Publish, Reason
+from processor.core.effects import REFERENCES, DeadLetter, Headers, Publish, Reason
 from processor.core.header_names import shown
 from processor.core.headers import (
     ANOMALIES,
@@ -52,8 +52,7 @@ from processor.core.headers import (
 _STEP: Final = FindingKind.STEP
 _DEADLINE: Final = b"deadline"
 _AFTER_RUN: Final = b"after_run_ended"
-_REFERENCES: Final = frozenset({Reason.SNAPSHOT_TOO_LARGE.value, Reason.INTERNAL_ERROR.value})
-_HIDING: Final = _REFERENCES | {Reason.TOO_MANY_OPEN_STEPS.value}
+_HIDING: Final = REFERENCES | {Reason.TOO_MANY_OPEN_STEPS}
 _ENDS: Final = tuple(f"value.{status}_at" for status in ("completed", "failed", "cancelled", "expired"))
 _OUTPUT: Final = "the archive of the output (Event Hubs Capture) has times of arrival and no order of headers"
 _TIMES: Final = "the archive of the source (Event Hubs Capture) has times of arrival, and not the records' own"
@@ -140,7 +139,7 @@ class ArrivalTimes:
         for form in forms:
             own = {f"header {shown(name)}" for name in self._lossy_names(form.headers, near.headers)}
             paths = {field.path for field in differences(form, near)} - free - own
-            if self.of_source and effect.reason in _REFERENCES:
+            if self.of_source and effect.reason in REFERENCES:
                 paths = {path for path in paths - _OF_DEADLINE if not path.startswith("value.")}
             if not paths:
                 return _HEADERS if self.of_source else _OUTPUT
@@ -238,7 +237,7 @@ def _reason_of(letter: Published) -> str:
 
 
 def _named(reason: str, key: bytes | None, value: bytes | None, headers: Headers) -> Iterator[str]:
-    if reason in _REFERENCES:
+    if reason in REFERENCES:
         yield (key or b"").decode("utf-8", "backslashreplace")
     yield from steps_in(key, value, headers)
 

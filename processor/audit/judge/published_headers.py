@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from processor.audit.judge.verdicts import FindingKind, Published, Unreadable
-from processor.core.effects import Headers, Publish, Reason, Record
+from processor.core.effects import REFERENCES, Headers, Publish, Record
 from processor.core.headers import (
     CLOCK_MARK,
     DETAIL,
@@ -25,7 +25,7 @@ from processor.core.record_columns import RecordColumns
 
 _EVENT_NUMBER: Final = re.compile(rb"([1-9][0-9]{0,9})/([1-9][0-9]{0,9})", re.ASCII)
 
-_REFERENCES: Final = frozenset(reason.value.encode() for reason in (Reason.SNAPSHOT_TOO_LARGE, Reason.INTERNAL_ERROR))
+_REFERENCES: Final = frozenset(reason.value.encode() for reason in REFERENCES)
 """Reasons of dead letters that a clock mark can have caused."""
 
 _TOPIC: Final = re.compile(rb"[a-zA-Z0-9._-]{1,249}", re.ASCII)

@@ -28,7 +28,7 @@ from processor.audit.reconcile.comparison import Doubt, PublishedStep, latest_s
 from processor.audit.replay.output_survey import why_missing
 from processor.audit.replay.record_sources import HOLES
 from processor.config.settings import Settings
-from processor.core.effects import Reason, Record
+from processor.core.effects import REFERENCES, Record
 from processor.core.headers import ANOMALIES, INFERRED
 from processor.kafka.admin import Admin
 from processor.kafka.client_config import Connection
@@ -40,7 +40,6 @@ _SKEW_MS: Final = 60_000
 """Largest difference between the clocks of the service and of the records."""
 _MANY: Final = 1 << 31
 """Partitions of a source where they cannot be counted: an archive of its output does not say how many there are."""
-_REFERENCES: Final = frozenset({Reason.SNAPSHOT_TOO_LARGE.value, Reason.INTERNAL_ERROR.value})
 
 
 class _ArchivedOutput:
@@ -144,7 +143,7 @@ class PublishedSteps:
     def _take_reference(self, one: Published) -> None:
         reason = one.identity[1].partition(" ")[0]
         step_id = (one.key or b"").decode("utf-8", "replace")
-        if one.kind is FindingKind.DEAD_LETTER and reason in _REFERENCES and step_id in self._steps:
+        if one.kind is FindingKind.DEAD_LETTER and reason in REFERENCES and step_id in self._steps:
             self.references[step_id] = reason
 
     def _take_step(self, one: Published) -> None:
