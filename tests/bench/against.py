@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
@@ -47,6 +47,30 @@ _ENDED: Final = (
     ("message", False),
 )
 """Steps by their tool, and whether the object that ends them names their call."""
+
+
+def _json(told: Any) -> bytes:
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+_Headers = list[tuple[str, bytes]]
+_ENVELOPES: Final[Mapping[str, Callable[[str, Any, int], tuple[bytes, _Headers]]]] = {
+    "a server-sent event": lambda name, data, _: (b"event: %b\ndata: %b\n\n" % (name.encode(), _json(data)), []),
+    "a bare object": lambda _, data, __: (_json(data), []),
+    "with a content type": lambda name, data, _: (
+        _json({"event": name, "data": data}),
+        [("content-type", b"application/json")],
+    ),
+    "a CloudEvent in binary mode": lambda name, data, number: (
+        _json(data),
+        [("ce_specversion", b"1.0"), ("ce_type", name.encode()), ("ce_source", b"/runs"), ("ce_id", b"%d" % number)],
+    ),
+    "a CloudEvent in structured mode": lambda name, data, number: (
+        _json({"specversion": "1.0", "type": name, "source": "/runs", "id": str(number), "data": data}),
+        [("content-type", b"application/cloudevents+json")],
+    ),
+}
+"""Writes an event from its name, data and number as a record's value and headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +139,10 @@ def cases(events: int) -> list[Case]:
         found.append(Case(f"delta of {tool}", timed, before))
     before, timed = ([made._replace(headers=[]) for made in part] for part in _tool_deltas("function", events // 4))
     found.append(Case("delta of function, without headers", timed, before))
+    found += [
+        Case(f"delta of function, {envelope}", _in(envelope, timed, len(before)), _in(envelope, before, 0))
+        for envelope in _ENVELOPES
+    ]
     opened, text_deltas = _text_deltas(events // 4)
     found.append(
         Case("delta of function, without headers, while responses are open", timed, opened + before, is_new=True)
@@ -158,6 +186,16 @@ def _tool_deltas(tool: str, count: int) -> tuple[list[Made], list[Made]]:
         for n in range(count)
     ]
     return before, timed
+
+
+def _in(envelope: str, made: Sequence[Made], begin: int) -> list[Made]:
+    """The same events in another envelope, numbered from `begin`."""
+    found = []
+    for number, one in enumerate(made, begin):
+        told = json.loads(one.value)
+        value, headers = _ENVELOPES[envelope](told["event"], told["data"], number)
+        found.append(one._replace(value=value, headers=headers))
+    return found
 
 
 def _kinds_of_event(steps: int) -> list[Case]:
