@@ -47,20 +47,29 @@ def _put(play: Play, envelope: str, piece: str, step_id: str) -> None:
 
 
 @_interpreted
-@pytest.mark.parametrize("envelope", _LONE)
+@pytest.mark.parametrize("envelope", [*_LONE, "the usual"])
 def test_a_lone_delta_is_appended_without_decoding_it(envelope: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the lengths of the ids: behind one that is two letters shorter a quote is where the longer one ends."""
+    step_ids = ("s1", "s22", "s300", "s4", "s5000")
     play = Play()
-    _begun(play, "s1", "s2", "s3")
-    for step_id in ("s1", "s2", "s3"):
+    _begun(play, *step_ids)
+
+    def put(piece: str, step_id: str) -> None:
+        if envelope == "the usual":
+            play.say("step.delta", calls(call(0, piece), step_id=step_id))
+        else:
+            _put(play, envelope, piece, step_id)
+
+    for step_id in step_ids:
         for _ in range(3):  # one is read in full, one by the template of its data
-            _put(play, envelope, "a", step_id)
+            put("a", step_id)
     monkeypatch.setattr(ExactFold, "apply", _never)
     monkeypatch.setattr(ExactFold, "append", _never)
     for piece in ("b", "\u00e9", 'q"\\\n', ""):
-        for step_id in ("s1", "s3", "s2"):
-            _put(play, envelope, piece, step_id)
+        for step_id in ("s1", "s300", "s22", "s5000", "s4"):
+            put(piece, step_id)
     monkeypatch.undo()
-    assert {_arguments(play, step_id) for step_id in ("s1", "s2", "s3")} == {'aaab\u00e9q"\\\n'}
+    assert {_arguments(play, step_id) for step_id in step_ids} == {'aaab\u00e9q"\\\n'}
     come_to_the_same(play.log)
 
 

@@ -122,12 +122,12 @@ class DataReader(ExactReader):
                 continue
             begin: i64 = len(head)
             end = self._id_end
-            if not (begin < end < len(data) and data[end] == 0x22):  # a look costs less than to search
-                end = data.find(b'"', begin)
-                if end <= begin:
-                    return None
             # As many characters as bytes: ASCII that stands for itself, without a quote or an escape.
-            if length_of(data, begin, end) != end - begin or end - begin > MAX_ID:
+            if not (begin < end < len(data) and data[end] == 0x22 and length_of(data, begin, end) == end - begin):
+                end = data.find(b'"', begin)  # only here: a look costs less than to search
+                if end <= begin or length_of(data, begin, end) != end - begin:
+                    return None
+            if end - begin > MAX_ID:
                 return None
             self._id_end = end
             rest = data[end:]

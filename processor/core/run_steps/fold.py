@@ -101,12 +101,12 @@ class RunSteps:
         """How many deltas the fast path has folded since `flush_counts`."""
 
     def append_match(self, value: bytes, offset: int, before_ms: int, event_id: bytes | None) -> bool:
-        """Append the text of a delta that matches a template, for an open step, its id as long as the last.
+        """Append the text of a delta that matches a template, for an open step.
 
-        That is what most records are. The value begins with `templates.head`. False, and nothing is changed, if it is
-        another event.
+        That is what most records are; it costs least where ids are as long as the last. The value begins with
+        `templates.head`. False, and nothing is changed, if it is another event.
         """
-        id_end = self.templates.id_end
+        id_end: i64 = self.templates.id_end
         size: i64 = len(value)
         if size <= id_end:
             return False
@@ -118,7 +118,12 @@ class RunSteps:
         entry = self._recent[slot]
         step = None if entry is None else entry.step
         if entry is None or not isinstance(step, Step) or not step.prefix or not value.startswith(step.prefix):
-            entry = self._transitions.steps.get(value[len(self.templates.head) : id_end].decode("latin-1"))
+            begin_of_id: i64 = len(self.templates.head)
+            id_end = value.find(b'"', begin_of_id)
+            if id_end < 0:
+                return False
+            self.templates.id_end = id_end
+            entry = self._transitions.steps.get(value[begin_of_id:id_end].decode("latin-1"))
             step = None if entry is None else entry.step
             if entry is None or not isinstance(step, Step) or not value.startswith(step.prefix):
                 return False
