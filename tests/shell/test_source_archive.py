@@ -129,13 +129,14 @@ def test_an_installation_compiles_and_passes_the_tests_of_the_core(
 ) -> None:
     """`pip install` as a user calls it, in an empty environment of the newest Python that is here.
 
-    Without the compiler's optimisations: `test_compiled_wheel` and `make wheels-check` try what has them.
+    Without the compiler's optimisations, and without the tests that take longest: `test_compiled_wheel` and
+    `make wheels-check` try what has them.
     """
     if lacking := compiled_wheel.missing():
         pytest.skip(lacking)
     for name, level in compiled_wheel.SOON.items():
         monkeypatch.setenv(name, level)
-    assert " passed" in wheels.check(archive, newest_python(), tmp_path)
+    assert " passed" in wheels.check(archive, newest_python(), tmp_path, is_quick=True)
 
 
 def newest_python() -> str:
