@@ -18,12 +18,10 @@ SEQUENCE: Final = "runstep-sequence"
 SPECIAL: Final = b"\0"
 """In place of an event id, compared by identity: headers that hold an envelope."""
 
-_Header = tuple[Any, ...]
-"""A name and a content. Of no known length, so that what is not asked for is not read from memory."""
-
-
 _CONTENT_TYPE: Final = "content-type"
 _CLOUD_EVENT: Final = b"application/cloudevents"
+_Header = tuple[Any, ...]
+"""A name and a content. Of no known length, so that what is not asked for is not read from memory."""
 
 
 def is_enveloped(headers: Headers) -> bool:

@@ -285,9 +285,8 @@ class Templates:
             return
         known = next((known for known in self.known if known.fits(value)), None)
         if known is not None:
-            if (
-                known.place.key == place.key
-            ):  # else it has a name twice: the first is where this has it, the last counts
+            # Of a name that is there twice the first is where the template has it, and the last counts.
+            if known.place.key == place.key:
                 self._use(step, known)
             return
         if not self.may_learn:
