@@ -72,6 +72,8 @@ class Reason(StrEnum):
 
 REFERENCES: Final = frozenset({Reason.SNAPSHOT_TOO_LARGE, Reason.INTERNAL_ERROR})
 """Reasons of dead letters that refer to a step: with one of these a clock mark is the worker's own word."""
+REFERENCES_AS_BYTES: Final = frozenset(reason.value.encode() for reason in REFERENCES)
+"""The same as headers have them."""
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):

@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple
 
 from processor.config.settings import Settings
-from processor.core.effects import REFERENCES, Record
+from processor.core.effects import REFERENCES_AS_BYTES, Record
 from processor.core.headers import CLOCK_MARK, REASON, SOURCE_PARTITION, SOURCE_TOPIC
 from processor.core.offset_metadata import METADATA_VERSION, MODE_RESUME, LogIdentity, OffsetMetadata
 from processor.core.partition import PartitionState
@@ -45,7 +45,6 @@ from processor.serve.stalls import Stalls
 from processor.telemetry.happenings import RestoreIrregular, RestoreStalled, WriterTakenOver
 from processor.telemetry.telemetry import Telemetry
 
-_REFERENCES: Final = frozenset(reason.value.encode() for reason in REFERENCES)
 _WHOLE_LOG_RECORDS: Final = 2_000_000
 """A rebuild folds a log of this size from its beginning; a larger one only as far back as `max_age_s` asks."""
 _LAST_RECORDS: Final = 500
@@ -486,7 +485,7 @@ def _mark_of(record: Record, source: bytes, *, dead_letter: bool) -> tuple[int, 
     Other dead letters carry the headers of the source record, which this program did not write.
     """
     headers = dict(record.headers)
-    if dead_letter and headers.get(REASON) not in _REFERENCES:
+    if dead_letter and headers.get(REASON) not in REFERENCES_AS_BYTES:
         return None
     if headers.get(SOURCE_TOPIC) != source:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from processor.audit.judge.verdicts import FindingKind, Published, Unreadable
-from processor.core.effects import REFERENCES, Headers, Publish, Record
+from processor.core.effects import REFERENCES_AS_BYTES, Headers, Publish, Record
 from processor.core.headers import (
     CLOCK_MARK,
     DETAIL,
@@ -24,9 +24,6 @@ from processor.core.headers import (
 from processor.core.record_columns import RecordColumns
 
 _EVENT_NUMBER: Final = re.compile(rb"([1-9][0-9]{0,9})/([1-9][0-9]{0,9})", re.ASCII)
-
-_REFERENCES: Final = frozenset(reason.value.encode() for reason in REFERENCES)
-"""Reasons of dead letters that a clock mark can have caused."""
 
 _TOPIC: Final = re.compile(rb"[a-zA-Z0-9._-]{1,249}", re.ASCII)
 
@@ -168,7 +165,7 @@ def mark_in(headers: Mapping[str, bytes | None]) -> tuple[int, int] | None:
     and no word of those is the worker's.
     """
     text, reason = headers.get(CLOCK_MARK), headers.get(REASON)
-    if text is None or (reason is not None and reason not in _REFERENCES):
+    if text is None or (reason is not None and reason not in REFERENCES_AS_BYTES):
         return None
     milliseconds, _, position = text.partition(b"@")
     found = (number_in(position), number_in(milliseconds))
