@@ -74,12 +74,15 @@ class TopicFacts(NamedTuple):
     @property
     def max_batch_bytes(self) -> int:
         """The largest batch that the topic takes."""
-        return min(int(self.configs[key]) for key in BATCH_LIMITS if key in self.configs)
+        return min(value for _, value in self._batch_limits)
 
     def limits_below(self, needed: int) -> list[tuple[str, int]]:
         """The settings that keep a batch of `needed` bytes out, with their values."""
-        found = [(key, int(self.configs[key])) for key in BATCH_LIMITS if key in self.configs]
-        return [(key, value) for key, value in found if value < needed]
+        return [(key, value) for key, value in self._batch_limits if value < needed]
+
+    @property
+    def _batch_limits(self) -> list[tuple[str, int]]:
+        return [(key, int(self.configs[key])) for key in BATCH_LIMITS if key in self.configs]
 
     @property
     def cleanup(self) -> frozenset[str]:

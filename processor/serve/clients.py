@@ -11,9 +11,8 @@ from processor.kafka.client_config import Connection
 from processor.kafka.consumer import Consumer, RebalanceListener
 from processor.kafka.errors import RecordTooLarge
 from processor.kafka.writer import IdempotentWriter, TransactionalWriter, Writer
-from processor.serve.topics import HEADERS_BYTES, checkpoint_record_bytes
+from processor.serve.topics import HEADERS_BYTES, SPARE_BYTES, checkpoint_record_bytes
 
-_SPARE_BYTES: Final = 4096
 _REJOIN_S: Final = 5.0  # for what comes between a drain and the join
 
 
@@ -80,7 +79,7 @@ def name_the_setting(error: RunStepsError, settings: Settings) -> RunStepsError:
     elif error.topic == settings.output.dead_letter:
         remedy = f"and {HEADERS_BYTES} more than {source} takes"
     error.hint = (
-        f"set max.message.bytes and segment.bytes of the topic to at least {max(needed, error.size) + _SPARE_BYTES}, "
+        f"set max.message.bytes and segment.bytes of the topic to at least {max(needed, error.size) + SPARE_BYTES}, "
         f"{remedy}; of its unit nothing was written and no offset committed: a restart reads the same records of "
         f"{source} again"
     )

@@ -13,6 +13,8 @@ from processor.kafka.client_config import Connection
 _SOURCE_PARTITIONS: Final = 6
 HEADERS_BYTES: Final = 16 << 10
 """What a record's headers may add to its value."""
+SPARE_BYTES: Final = 4096
+"""What a topic is given beyond what its largest record needs."""
 _CHECKPOINT_GROWTH: Final = 5
 _CHECKPOINT_FRAME_BYTES: Final = 256 << 10
 _LATER: Final = "message.timestamp.after.max.ms"
@@ -135,4 +137,4 @@ def topic_warnings(settings: Settings, found: Mapping[str, TopicFacts]) -> list[
 
 
 def _size(record_bytes: int) -> dict[str, str]:
-    return {"max.message.bytes": str(record_bytes + HEADERS_BYTES + 4096)}
+    return {"max.message.bytes": str(record_bytes + HEADERS_BYTES + SPARE_BYTES)}
