@@ -36,7 +36,8 @@ _ID: Final = b'{"id":"'
 _QUOTE: Final = 0x22
 _MAX_TEMPLATES: Final = 64
 """How many are learned: one for each place of a text in each of the few ways in which producers write their JSON."""
-_NAMED: Final = b'{"event":'
+NAMED: Final = b'{"event":'
+"""What a value of the usual envelope begins with."""
 _PATIENCE: Final = 32
 """So many calls in other envelopes may begin one after the other before the usual envelope is no more expected."""
 _TEMPLATE_ATTEMPTS: Final = 64
@@ -307,5 +308,5 @@ class Templates:
         self.head, self._latest = template.head, template
         self._at_head = self._by_head[template.head]
         self.id_end = len(template.head) + len(step.step_id)
-        if template.head.startswith(_NAMED):
+        if template.head.startswith(NAMED):
             self._patience = _PATIENCE

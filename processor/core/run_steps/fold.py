@@ -26,6 +26,7 @@ from processor.core.run_steps.event_ids import id_text
 from processor.core.run_steps.exact_fold import ExactFold, general
 from processor.core.run_steps.exact_reader import DataReader, TextDelta
 from processor.core.run_steps.fast_path import (
+    NAMED,
     AppendText,
     BeginStep,
     Decision,
@@ -46,7 +47,6 @@ from processor.core.wire_types import Decoded, StepDelta, StepObject, exact_data
 if TYPE_CHECKING:
     from mypy_extensions import i64  # for the compiler alone
 
-_NAMED: Final = b'{"event":'
 _DELTA: Final = Kind.DELTA
 _read_text: Final = read_text
 _RECENT: Final = 2_048
@@ -171,7 +171,7 @@ class RunSteps:
                 self._perform(decision, cause, value, head, event_id)
                 return
         # A delta that begins with its name was found to have no exact shape.
-        asks_exact = self._uses_fast_path and (not value or plain_id is SPECIAL or not value.startswith(_NAMED))
+        asks_exact = self._uses_fast_path and (not value or plain_id is SPECIAL or not value.startswith(NAMED))
         decoded = decode(value, record.headers, self._with_frames, self._reader if asks_exact else None)
         if type(decoded) is Rejected:
             self._transitions.reject(cause, decoded)
